@@ -1,0 +1,135 @@
+"""Cards: how a method, loss, data set or recipe is announced, once, to the commands, the tests and the README.
+
+A card holds facts and the import path of the code behind them. The lists of cards import nothing heavy, so that
+`xmodal list` and `--help` answer at once; `card.load()` brings the code in when it is used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from xmodal.errors import InputError, did_you_mean
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What every list tells of its entries.
+
+    Attributes:
+        name: the word users type.
+        title: half a line that says what it is.
+        path: ``package.module:attribute`` of the code behind it.
+        year: year of publication, None where nothing was published.
+        paper: short reference with a link or identifier.
+    """
+
+    name: str
+    title: str
+    path: str
+    year: int | None = None
+    paper: str = ""
+
+    def load(self) -> Any:
+        """The object named by ``path``."""
+        return load(self.path)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodCard(Card):
+    """A method: its ``path`` leads to ``build(kit, settings) -> Method``.
+
+    Attributes:
+        settings: import path of the pydantic class that holds its coefficients.
+        teacher: ``none``; ``frozen`` (trained before, then fixed); ``own`` (trains its teachers itself).
+        paired: whether row i of one modality must show the same thing as row i of another.
+        modalities: how many it takes, in words.
+        tasks: kinds of target it knows.
+    """
+
+    settings: str
+    teacher: str
+    paired: bool
+    modalities: str
+    tasks: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossCard(Card):
+    """A distillation loss.
+
+    Attributes:
+        needs: what it reads, from ``logits``, ``features``, ``labels``, ``pairs``, ``memory``.
+    """
+
+    needs: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCard(Card):
+    """A data set: its ``path`` leads to ``load(root, settings) -> Data``.
+
+    Attributes:
+        settings: import path of the pydantic class with its options.
+        modalities: the inputs it offers.
+        make: import path of ``make(root, *, format, seed) -> Path``, which writes a small copy in the real format.
+        prepare: import path of ``prepare(raw, root, *, workers) -> Prepared``, where raw files need converting.
+        built_in: True when it needs no files.
+    """
+
+    settings: str
+    modalities: tuple[str, ...]
+    make: str = ""
+    prepare: str = ""
+    built_in: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeCard(Card):
+    """An experiment: its ``path`` leads to ``run(settings) -> dict`` and ``settings`` to its settings class.
+
+    Attributes:
+        settings: import path of the pydantic settings class.
+        references: file of published figures beside the recipes, empty when there are none.
+    """
+
+    settings: str
+    references: str = ""
+
+
+C = TypeVar("C", bound=Card)
+
+
+class Cards(Mapping[str, C], Generic[C]):
+    """A hand-written list of cards, looked up by name; an unknown name is answered with the closest one."""
+
+    def __init__(self, kind: str, cards: Iterable[C]) -> None:
+        self.kind = kind
+        self._cards = {card.name: card for card in cards}
+
+    def __getitem__(self, name: str) -> C:
+        if name not in self._cards:
+            raise InputError(f"There is no {self.kind} called '{name}'. {did_you_mean(name, self._cards)}")
+        return self._cards[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._cards
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._cards)
+
+    def __len__(self) -> int:
+        return len(self._cards)
+
+
+def load(path: str) -> Any:
+    """Import ``package.module:attribute``.
+
+    Example:
+        >>> load("math:sqrt")(9.0)
+        3.0
+    """
+    module, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module), attribute)

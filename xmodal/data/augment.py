@@ -1,0 +1,83 @@
+"""Augmentation whose noise is a function of (seed, epoch, index, modality).
+
+That is what makes a resumed run, a run with workers and a run on two processes see the same samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmodal.data.loader import mix
+from xmodal.errors import InputError, did_you_mean
+
+Array = NDArray[np.float32]
+
+
+def noise(sample: Array, strength: float, random: np.random.Generator) -> Array:
+    """Add Gaussian noise of this standard deviation (in normalised units)."""
+    return sample + strength * random.standard_normal(sample.shape, dtype=np.float32)
+
+
+def shift(sample: Array, strength: float, random: np.random.Generator) -> Array:
+    """Move an image (last two axes) or a sequence (last axis) by up to ``strength`` steps; what enters is zero."""
+    for axis in range(1, sample.ndim):
+        step = int(random.integers(-int(strength), int(strength) + 1))
+        sample = np.roll(sample, step, axis=axis)
+        gap = [slice(None)] * sample.ndim
+        gap[axis] = slice(0, step) if step > 0 else slice(sample.shape[axis] + step, None)
+        sample[tuple(gap)] = 0.0
+    return sample
+
+
+def scale(sample: Array, strength: float, random: np.random.Generator) -> Array:
+    """Multiply by a factor from ``1 - strength`` to ``1 + strength``."""
+    return sample * np.float32(random.uniform(1 - strength, 1 + strength))
+
+
+OPERATIONS: dict[str, Callable[[Array, float, np.random.Generator], Array]] = {
+    "noise": noise,
+    "shift": shift,
+    "scale": scale,
+}
+
+
+@dataclass(frozen=True)
+class Augment:
+    """A list of (operation, strength), applied to every modality of a training batch.
+
+    Example:
+        >>> Augment.parse("noise:0.1,shift:2").operations
+        (('noise', 0.1), ('shift', 2.0))
+    """
+
+    operations: tuple[tuple[str, float], ...] = field(default_factory=tuple)
+    seed: int = 0
+
+    @classmethod
+    def parse(cls, text: str, *, seed: int = 0) -> Augment:
+        """Read ``name:strength`` pairs separated by commas; the empty text augments nothing."""
+        operations = []
+        for part in filter(None, (piece.strip() for piece in text.split(","))):
+            name, _, strength = part.partition(":")
+            if name not in OPERATIONS:
+                raise InputError(f"There is no augmentation called '{name}'. {did_you_mean(name, OPERATIONS)}")
+            try:
+                operations.append((name, float(strength)))
+            except ValueError:
+                raise InputError(f"Augmentation '{part}': expected NAME:STRENGTH, for example noise:0.1.") from None
+        return cls(tuple(operations), seed)
+
+    def __call__(self, modality: str, samples: Array, *, epoch: int, index: NDArray[np.int64]) -> Array:
+        """Augment the rows of one modality; row i is number ``index[i]`` of the split."""
+        out = np.empty_like(samples)
+        for position, row in enumerate(index.tolist()):
+            random = np.random.Generator(np.random.Philox(key=mix(self.seed, epoch, row, modality)))
+            sample = samples[position].copy()
+            for name, strength in self.operations:
+                sample = OPERATIONS[name](sample, strength, random)
+            out[position] = sample
+        return out

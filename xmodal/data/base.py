@@ -1,0 +1,317 @@
+"""Columns, splits and data sets: what every loader in this folder builds.
+
+A *column* is one modality of all samples (an array, a memory map, a folder of files); a *split* is some rows of the
+columns; `Data` is three splits and a `DataInfo`. Loaders find the columns and call `assemble`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xmodal.data.augment import Augment
+from xmodal.data.loader import Pick
+from xmodal.errors import InputError
+from xmodal.types import SPLITS, Batch, DataInfo, InputInfo, Normalisation
+
+READY_BYTES = 256 * 2**20  # columns of a split up to this size are normalised once and kept as a tensor
+SELECT = {
+    "multiclass": ("accuracy", "max"),
+    "binary": ("accuracy", "max"),
+    "multilabel": ("macro_f1", "max"),
+    "regression": ("mse", "min"),
+}
+LAYOUTS = ("vector", "sequence", "image", "other")
+
+
+class Column(Protocol):
+    """One modality of all samples, indexed by row numbers; NumPy arrays and memory maps are columns."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+
+    def __getitem__(self, rows: Any) -> Any: ...
+
+
+class Split:
+    """Some rows of every column; ``split[pick]`` is a batch.
+
+    Args:
+        columns: modality → column with all samples.
+        targets: modality → targets of all samples, the same array for paired data; empty when unlabelled.
+        rows: modality → row numbers of this split.
+        normalisation: statistics to apply, by modality.
+        augment: applied to picks that carry an epoch.
+    """
+
+    def __init__(
+        self,
+        columns: Mapping[str, Column],
+        targets: Mapping[str, NDArray[Any]],
+        rows: Mapping[str, NDArray[np.int64]],
+        *,
+        paired: bool = True,
+        normalisation: Mapping[str, Normalisation] | None = None,
+        augment: Augment | None = None,
+    ) -> None:
+        self.columns, self.numbers, self.paired = dict(columns), dict(rows), paired
+        self.rows: Mapping[str, int] = {modality: len(numbers) for modality, numbers in rows.items()}
+        self.augment = augment if augment is not None and augment.operations else None
+        self._statistics = {
+            modality: tuple(part.numpy() for part in statistics.tensors())
+            for modality, statistics in (normalisation or {}).items()
+        }
+        shared = {id(target): torch.from_numpy(target[rows[name]]) for name, target in targets.items()}
+        self.targets: dict[str, Tensor] = {
+            name: shared[id(target)] if paired else torch.from_numpy(target[rows[name]])
+            for name, target in targets.items()
+        }
+
+    def __len__(self) -> int:
+        return max(self.rows.values())
+
+    @property
+    def augmented(self) -> bool:
+        """Whether a training pass sees other inputs than an ordered one."""
+        return self.augment is not None
+
+    @functools.cached_property
+    def _ready(self) -> dict[str, Tensor]:
+        """Small columns, read once."""
+        return {
+            modality: torch.from_numpy(self._read(modality, self.numbers[modality]))
+            for modality, column in self.columns.items()
+            if modality in self.rows and 4 * self.rows[modality] * int(np.prod(column.shape[1:])) <= READY_BYTES
+        }
+
+    def _read(self, modality: str, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
+        samples: NDArray[np.float32] = np.ascontiguousarray(self.columns[modality][numbers], dtype=np.float32)
+        if modality in self._statistics:
+            mean, std = self._statistics[modality]
+            samples = (samples - mean) / std
+        return samples
+
+    def __getitem__(self, pick: Pick) -> Batch:
+        inputs, targets = {}, {}
+        taken: dict[tuple[int, int], Tensor] = {}  # paired targets stay one tensor
+        for modality, positions in pick.rows.items():
+            if modality in self._ready:
+                samples = self._ready[modality].index_select(0, positions)
+            else:
+                samples = torch.from_numpy(self._read(modality, self.numbers[modality][positions.numpy()]))
+            if pick.epoch is not None and self.augment is not None:
+                augmented = self.augment(modality, samples.numpy(), epoch=pick.epoch, index=positions.numpy())
+                samples = torch.from_numpy(augmented)
+            inputs[modality] = samples
+            if modality in self.targets:
+                target = self.targets[modality]
+                key = (id(target), id(positions))
+                if key not in taken:
+                    taken[key] = target.index_select(0, positions)
+                targets[modality] = taken[key]
+        return Batch(inputs, targets, {}, dict(pick.rows))
+
+
+@dataclass
+class Data:
+    """Three splits and what is known of them.
+
+    Attributes:
+        source: JSON from which ``xmodal.data.open_data`` builds the same data again; empty for arrays in memory.
+        decode: maps (index, outputs) to where predictions live, where that is not the network's grid.
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    info: DataInfo
+    source: dict[str, Any] = field(default_factory=dict)
+    decode: Callable[[Tensor, Tensor], Any] | None = None
+
+    def split(self, name: str) -> Split:
+        """A split by name."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
+
+def assemble(
+    columns: Mapping[str, Column],
+    targets: Mapping[str, NDArray[Any]],
+    splits: Mapping[str, Mapping[str, NDArray[np.int64]]],
+    *,
+    task: str = "",
+    paired: bool = True,
+    normalise: Mapping[str, str] | None = None,
+    layouts: Mapping[str, str] | None = None,
+    class_names: tuple[str, ...] = (),
+    train_fraction: float = 1.0,
+    augment: str = "",
+    seed: int = 0,
+    select: tuple[str, str] | None = None,
+    source: dict[str, Any] | None = None,
+) -> Data:
+    """Build `Data` from columns.
+
+    Args:
+        columns: modality → column.
+        targets: modality → targets; paired data gives the same array under each name.
+        splits: split → modality → row numbers.
+        task: kind of target; empty: `infer_task` of the targets.
+        normalise: modality → ``standard`` (statistics of the training split) or ``none`` (the default).
+        layouts: modality → layout, where the shape alone does not tell it.
+        train_fraction: share of the training rows to keep, drawn class by class: the low-label setting.
+        augment: operations for training batches, see `Augment.parse`.
+        seed: of the train fraction and of the augmentation.
+    """
+    some = next(iter(targets.values()))
+    task = task or infer_task(some)
+    typed = {id(target): typed_target(target, task) for target in targets.values()}
+    targets = {name: typed[id(target)] for name, target in targets.items()}
+    rows = {split: dict(splits[split]) for split in SPLITS}
+    if train_fraction < 1.0:
+        kept = {
+            id(numbers): keep_fraction(numbers, targets[name], train_fraction, seed)
+            for name, numbers in rows["train"].items()
+        }
+        rows["train"] = {name: kept[id(numbers)] for name, numbers in rows["train"].items()}
+    inputs = {
+        name: InputInfo(tuple(column.shape[1:]), layout=(layouts or {}).get(name) or layout_of(name, column.shape[1:]))
+        for name, column in columns.items()
+    }
+    statistics = {
+        name: statistics_of(columns[name], rows["train"][name], inputs[name].layout)
+        for name, how in (normalise or {}).items()
+        if how == "standard"
+    }
+    operations = Augment.parse(augment, seed=seed)
+    made = {
+        split: Split(
+            columns,
+            targets,
+            rows[split],
+            paired=paired,
+            normalisation=statistics,
+            augment=operations if split == "train" else None,
+        )
+        for split in SPLITS
+    }
+    info = DataInfo(
+        inputs=inputs,
+        task=task,
+        classes=count_classes(targets, task, class_names),
+        rows={split: made[split].rows for split in SPLITS},
+        paired=paired,
+        select=select or SELECT[task],
+        class_names=class_names,
+        train_targets=made["train"].targets,
+        normalisation=statistics,
+    )
+    return Data(made["train"], made["valid"], made["test"], info, source or {})
+
+
+def infer_task(target: NDArray[Any]) -> str:
+    """``regression`` for floats, ``multilabel`` for a table of integers, ``multiclass`` for a column of them.
+
+    Two classes are ``multiclass`` too; ``binary`` (one logit) is chosen by name.
+    """
+    if target.dtype.kind == "f":
+        return "regression"
+    return "multilabel" if target.ndim > 1 else "multiclass"
+
+
+def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
+    """Targets in the type that losses and metrics expect: int64 classes, float32 (rows, width) for regression."""
+    if task == "regression":
+        return np.ascontiguousarray(target.reshape(len(target), -1), dtype=np.float32)
+    return np.ascontiguousarray(target, dtype=np.int64)
+
+
+def count_classes(targets: Mapping[str, NDArray[Any]], task: str, names: tuple[str, ...]) -> int:
+    """Width of the target: classes, labels or regressed values."""
+    some = next(iter(targets.values()))
+    if task == "binary":
+        return 2
+    if task in ("multilabel", "regression"):
+        return int(some.shape[1])
+    return max(len(names), 1 + max(int(target.max()) for target in targets.values()))
+
+
+def layout_of(name: str, shape: tuple[int, ...]) -> str:
+    """``vector``, ``sequence`` or ``image`` from the shape of one sample; two axes may need to be told.
+
+    Example:
+        >>> layout_of("gyro", (3, 125)), layout_of("pixels", (1, 8, 8)), layout_of("pixels", (64,))
+        ('sequence', 'image', 'vector')
+    """
+    if len(shape) == 1:
+        return "vector"
+    if len(shape) == 3:
+        return "image"
+    if len(shape) == 2:
+        channels, steps = shape
+        if steps >= 4 * channels:
+            return "sequence"
+        raise InputError(
+            f"'{name}' has samples of shape {shape}, which could be a picture without a channel axis or a sequence. "
+            f"Store (channels, height, width) or (channels, time), or set its layout to sequence in data.json."
+        )
+    return "other"
+
+
+def statistics_of(column: Column, rows: NDArray[np.int64], layout: str, *, chunk: int = 1024) -> Normalisation:
+    """Mean and deviation over some rows, read in chunks: per feature (vector) or per channel (sequence, image)."""
+    dims = len(column.shape)
+    axes = {"vector": (0,), "sequence": (0, 2), "image": (0, 2, 3)}.get(layout, tuple(range(dims)))
+    count, total = 0, np.zeros(1)
+    for first in range(0, len(rows), chunk):
+        part = np.asarray(column[rows[first : first + chunk]], dtype=np.float64)
+        total = total + part.sum(axis=axes, keepdims=True)
+        count += int(np.prod([part.shape[axis] for axis in axes]))
+    mean = total / count
+    square = np.zeros(1)
+    for first in range(0, len(rows), chunk):  # a second pass: the difference of two large sums loses digits
+        part = np.asarray(column[rows[first : first + chunk]], dtype=np.float64)
+        square = square + ((part - mean) ** 2).sum(axis=axes, keepdims=True)
+    std = np.sqrt(square / count)
+    std[std < 1e-8 * (1.0 + np.abs(mean))] = 1.0  # a constant input stays constant instead of exploding
+    return Normalisation(mean[0].tolist(), std[0].tolist())
+
+
+def keep_fraction(
+    rows: NDArray[np.int64], target: NDArray[Any], fraction: float, seed: int
+) -> NDArray[np.int64]:
+    """A share of some rows, at least one per class, drawn class by class; regression draws from all rows at once."""
+    if not 0.0 < fraction <= 1.0:
+        raise InputError(f"train_fraction is {fraction}: expected a share above 0 and up to 1.")
+    random = np.random.default_rng(seed)
+    if target.ndim > 1 or target.dtype.kind == "f":
+        groups = [rows]
+    else:
+        groups = [rows[target[rows] == value] for value in np.unique(target[rows])]
+    kept = [random.permutation(group)[: max(1, round(fraction * len(group)))] for group in groups]
+    return np.sort(np.concatenate(kept))
+
+
+def stratified_split(
+    target: NDArray[Any], fractions: tuple[float, float, float], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    """Train, valid and test rows, class by class in these shares; regression is split without classes."""
+    random = np.random.default_rng(seed)
+    strata = np.zeros(len(target), dtype=int) if target.ndim > 1 or target.dtype.kind == "f" else target
+    parts: dict[str, list[NDArray[np.int64]]] = {split: [] for split in SPLITS}
+    for value in np.unique(strata):
+        rows = random.permutation(np.flatnonzero(strata == value))
+        train = round(fractions[0] * len(rows))
+        valid = round((fractions[0] + fractions[1]) * len(rows))
+        for split, part in zip(SPLITS, (rows[:train], rows[train:valid], rows[valid:]), strict=True):
+            parts[split].append(part)
+    return {split: np.sort(np.concatenate(found)).astype(np.int64) for split, found in parts.items()}

@@ -1,0 +1,1 @@
+"""Trained networks and batches → numbers. Never trains."""

@@ -1,0 +1,59 @@
+"""What can go wrong, said in sentences.
+
+Three kinds of trouble leave the library on purpose: the user's input (`InputError`), the numbers (`NonFinite`) and a
+signal (`Interrupted`). The command line turns them into exit status 2, 3 and 130/143; anything else is a bug of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class InputError(ValueError):
+    """The user's input is wrong: one sentence per problem (what was expected, what arrived, what to do)."""
+
+    def __init__(self, problems: str | Sequence[str]) -> None:
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class MissingExtra(InputError):
+    """An optional dependency is not installed; the sentence holds the pip command."""
+
+    def __init__(self, purpose: str, package: str, extra: str) -> None:
+        super().__init__(
+            f"{purpose} needs the package '{package}', which is not installed. "
+            f'Install it with: pip install -c constraints.txt "xmodal[{extra}]"'
+        )
+
+
+class NonFinite(ArithmeticError):
+    """A loss term became infinite or not a number."""
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived; like KeyboardInterrupt, no `except Exception` may hold it."""
+
+    def __init__(self, signal_number: int, saved: str | None = None) -> None:
+        self.signal_number = signal_number
+        self.saved = saved
+        super().__init__(f"interrupted by signal {signal_number}")
+
+    @property
+    def exit_status(self) -> int:
+        """128 plus the number of the signal, as shells count it: 130 for Ctrl-C, 143 for SIGTERM."""
+        return 128 + self.signal_number
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """End of a sentence about an unknown name: the closest known one, then all of them.
+
+    Example:
+        >>> did_you_mean("superviced", ["kd", "supervised"])
+        "Did you mean 'supervised'? Known: kd, supervised."
+    """
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    hint = f"Did you mean '{close[0]}'? " if close else ""
+    return f"{hint}Known: {', '.join(known) if known else 'none'}."

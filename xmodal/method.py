@@ -1,0 +1,122 @@
+"""Method: the contract between a paper and the engine.
+
+A method is a module that holds the student(s), a frozen teacher if there is one, and every network that exists only
+for training. The engine calls its members in this order and knows nothing else about it:
+
+    on_epoch_start → teach (or the teacher cache) → training_step → predict on the validation split → students
+
+A new method is one file in `methods/`, one card in its list, a test and a docs page (docs/guide/new_method.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from xmodal.types import Batch, DataInfo, Step, Student
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Method(nn.Module):
+    """What a paper does between a batch and its losses; subclasses write the first three members."""
+
+    stackable = False  # True: `fit_many` may run many of them as one problem
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._frozen: list[nn.Module] = []
+
+    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+        """The paper's objective on one batch; ``taught`` is what ``teach`` said about its rows."""
+        raise NotImplementedError
+
+    def predict(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Outputs of each student, from the inputs that are there at deployment."""
+        raise NotImplementedError
+
+    def students(self) -> dict[str, Student]:
+        """What to select, save and export, by name; the names are those of ``predict``."""
+        raise NotImplementedError
+
+    def teach(self, batch: Batch) -> dict[str, Tensor]:
+        """All that a frozen teacher says of a batch, one row per sample, without gradient."""
+        return {}
+
+    def param_groups(self) -> list[dict[str, Any]]:
+        """What to optimise. A group may carry ``optimizer``, ``lr`` and other options of its own."""
+        return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
+
+    def on_epoch_start(self, epoch: int, epochs: int) -> None:
+        """Schedules that belong to the paper: a pure function of its arguments, called again on resume."""
+
+    def extra_state(self) -> dict[str, Any]:
+        """JSON that must survive a resume."""
+        return {}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Take back what ``extra_state`` gave."""
+
+    def forward(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+        """The training step: distributed wrappers go around the whole method."""
+        return self.training_step(batch, taught)
+
+    def train(self, mode: bool = True) -> Method:
+        """Switch to training mode, frozen parts excepted."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def freeze(self, module: M) -> M:
+        """Stop a module's gradients and keep it in eval mode, now and after every ``train()``."""
+        module.requires_grad_(False).eval()
+        self._frozen.append(module)
+        return module
+
+    @property
+    def frozen(self) -> Sequence[nn.Module]:
+        """The modules given to ``freeze``."""
+        return tuple(self._frozen)
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """Rows of all processes joined, differentiable; the same tensor when there is one process.
+
+        A term computed on gathered rows is the same number everywhere: give its ``counts`` the gathered rows.
+        """
+        distributed = torch.distributed
+        if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+            return rows
+        from torch.distributed.nn.functional import all_gather
+
+        sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())]
+        distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+        longest = max(int(size) for size in sizes)
+        padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+        parts = all_gather(padded.contiguous())
+        return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+
+
+class Kit(Protocol):
+    """What a recipe lends to ``build(kit, settings)`` of a method, so that methods import no engine."""
+
+    info: DataInfo
+    student: tuple[str, ...]  # modalities at deployment
+    teaching: tuple[str, ...]  # modalities that the teacher sees
+
+    def network(self, modalities: Sequence[str]) -> Student:
+        """A fresh network for these modalities, as a student that says how to rebuild it."""
+
+    def teacher(self) -> nn.Module:
+        """The finished teacher network, reused where it was trained before."""
+
+    def fit(self, method: Method, *, stage: str) -> Method:
+        """Train a stage of the method; a finished stage is read back from the run folder."""
+
+
+def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:
+    """All parameters of some modules that require gradients."""
+    return [parameter for module in modules for parameter in module.parameters() if parameter.requires_grad]

@@ -1,0 +1,1 @@
+"""Plain networks: parts are passed in, `build_*` functions hold the numbers."""

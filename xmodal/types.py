@@ -1,0 +1,217 @@
+"""The four nouns that travel through the library: Batch, DataInfo, Step, Student.
+
+data ──Batch──▶ models ──outputs──▶ method ──Step──▶ engine ──Student──▶ export
+
+They are plain dataclasses. Those that cross a device or a process boundary are not frozen, because Lightning Fabric
+rebuilds them when it moves them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from xmodal.errors import InputError, did_you_mean
+
+SCHEMA = 1  # version of every file that we write; a reader refuses what it doesn't know
+SPLITS = ("train", "valid", "test")
+TASKS = ("multiclass", "binary", "multilabel", "regression")
+
+
+@dataclass(slots=True)
+class Batch:
+    """What a loader yields.
+
+    Attributes:
+        inputs: name → tensor (rows, …). A name is a modality (``audio``) or something that goes with one
+            (``audio.lengths``).
+        targets: modality → tensor (rows, …). Paired data has the same tensor under each name.
+        valid: modality → boolean, like the target: what losses and metrics may count. Empty: everything counts.
+        index: modality → rows of its split (rows,), for methods that remember examples and for caches.
+    """
+
+    inputs: dict[str, Tensor]
+    targets: dict[str, Tensor]
+    valid: dict[str, Tensor] = field(default_factory=dict)
+    index: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def paired(self) -> bool:
+        """Whether all modalities share one target."""
+        first, *others = self.targets.values()
+        return all(other is first or torch.equal(other, first) for other in others)
+
+    @property
+    def target(self) -> Tensor:
+        """The target that all modalities share; unpaired batches have none."""
+        if not self.targets:
+            raise InputError("This batch has no targets: a labelled split was expected. Add labels to the data.")
+        if not self.paired:
+            raise InputError(
+                f"The modalities {', '.join(self.targets)} have targets of their own (unpaired data), so there is no "
+                "shared one. Use batch.targets[modality], or a method that needs paired data with paired data."
+            )
+        return next(iter(self.targets.values()))
+
+    @property
+    def rows(self) -> int:
+        """How many samples there are: once if paired, the sum over the modalities otherwise."""
+        if not self.targets:
+            return len(next(iter(self.inputs.values())))
+        if self.paired:
+            return len(next(iter(self.targets.values())))
+        return sum(len(target) for target in self.targets.values())
+
+    def input(self, name: str) -> Tensor:
+        """One input by name, or a sentence that lists what the batch holds."""
+        if name not in self.inputs:
+            raise InputError(f"The batch holds no input called '{name}'. {did_you_mean(name, self.inputs)}")
+        return self.inputs[name]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        """The same batch on another device; tensors that were shared stay shared."""
+        moved: dict[int, Tensor] = {}
+
+        def move(tensor: Tensor) -> Tensor:
+            if id(tensor) not in moved:
+                moved[id(tensor)] = tensor.to(device, non_blocking=non_blocking)
+            return moved[id(tensor)]
+
+        return Batch(*({name: move(tensor) for name, tensor in part.items()} for part in _parts(self)))
+
+
+def _parts(batch: Batch) -> tuple[dict[str, Tensor], ...]:
+    return batch.inputs, batch.targets, batch.valid, batch.index
+
+
+pytree.register_pytree_node(
+    Batch,
+    lambda batch: (list(_parts(batch)), None),
+    lambda parts, _: Batch(*parts),
+    serialized_type_name="xmodal.types.Batch",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class InputInfo:
+    """What one input looks like, without the batch axis.
+
+    Attributes:
+        shape: of one sample; a dynamic axis holds the length of a typical one.
+        dtype: NumPy's name of the type that a batch carries.
+        layout: ``vector`` (F), ``sequence`` (C, T), ``image`` (C, H, W) or ``other``.
+        dynamic: axes of ``shape`` that vary from sample to sample.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str = "float32"
+    layout: str = "other"
+    dynamic: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Normalisation:
+    """Statistics of the training split: a network sees ``(raw - mean) / std``.
+
+    Attributes:
+        mean: nested lists whose shape broadcasts against one sample.
+        std: the same shape as ``mean``, nowhere zero.
+    """
+
+    mean: Any
+    std: Any
+
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """Mean and deviation as float32 tensors."""
+        return torch.tensor(self.mean, dtype=torch.float32), torch.tensor(self.std, dtype=torch.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class DataInfo:
+    """All that is known of a data set before its first batch.
+
+    Attributes:
+        inputs: name → shape, type and layout.
+        task: ``multiclass``, ``binary``, ``multilabel`` or ``regression``.
+        classes: classes, labels (multilabel) or width of the target (regression).
+        rows: split → modality → number of rows.
+        paired: whether row i of every modality shows the same thing.
+        select: metric and direction (``max`` or ``min``) that choose an epoch on the validation split.
+        class_names: one name per class or label.
+        dense: whether there is a target per pixel, point or voxel.
+        ignore: target value that counts nowhere.
+        train_targets: modality → targets of the training split, for class weights and memories.
+        normalisation: input → statistics of the training split; absent inputs are used as they are.
+    """
+
+    inputs: Mapping[str, InputInfo]
+    task: str
+    classes: int
+    rows: Mapping[str, Mapping[str, int]]
+    paired: bool = True
+    select: tuple[str, str] = ("accuracy", "max")
+    class_names: tuple[str, ...] = ()
+    dense: bool = False
+    ignore: int | None = None
+    train_targets: Mapping[str, Tensor] = field(default_factory=dict)
+    normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> int:
+        """Width of a network's output: one logit for binary targets, ``classes`` otherwise."""
+        return 1 if self.task == "binary" else self.classes
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The inputs that are modalities; ``audio.lengths`` goes with ``audio`` and is not one."""
+        return tuple(name for name in self.inputs if "." not in name)
+
+    def require(self, names: tuple[str, ...], role: str) -> tuple[str, ...]:
+        """The same names, once each of them is known to be a modality of this data."""
+        for name in names:
+            if name not in self.modalities:
+                known = did_you_mean(name, self.modalities)
+                raise InputError(f"The {role} asks for the modality '{name}', which this data does not have. {known}")
+        return names
+
+
+@dataclass(slots=True)
+class Step:
+    """What a method returns from one training step.
+
+    Attributes:
+        losses: name → scalar, already weighted; the engine sums all of them and differentiates the sum.
+        counts: name → number of things the mean of that term runs over; absent: the rows of the batch. Several
+            processes weigh their terms by it, so that two equal one.
+        logs: name → scalar, recorded only, averaged over the epoch by rows.
+    """
+
+    losses: dict[str, Tensor]
+    counts: dict[str, Tensor | int] = field(default_factory=dict)
+    logs: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Student:
+    """What is deployed.
+
+    Attributes:
+        module: takes a dictionary with the inputs in ``needs`` (normalised) and returns the outputs.
+        needs: names of the inputs it reads.
+        target: the modality whose targets it predicts.
+        builder: name under which ``models.BUILDERS`` rebuilds it; None for a user's own module.
+        arguments: JSON arguments of the builder.
+        normalisation: input → statistics, so that an exported student takes raw input.
+    """
+
+    module: nn.Module
+    needs: tuple[str, ...]
+    target: str
+    builder: str | None = None
+    arguments: dict[str, Any] | None = None
+    normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
