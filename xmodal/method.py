@@ -10,6 +10,7 @@ A new method is one file in `methods/`, one card in its list, a test and a docs 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -21,8 +22,8 @@ from xmodal.types import Batch, DataInfo, Step, Student
 M = TypeVar("M", bound=nn.Module)
 
 
-class Method(nn.Module):
-    """What a paper does between a batch and its losses; subclasses write the first three members."""
+class Method(nn.Module, ABC):
+    """What a paper does between a batch and its losses; subclasses write `training_step` and `students`."""
 
     stackable = False  # True: `fit_many` may run many of them as one problem
 
@@ -30,17 +31,21 @@ class Method(nn.Module):
         super().__init__()
         self._frozen: list[nn.Module] = []
 
+    @abstractmethod
     def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
         """The paper's objective on one batch; ``taught`` is what ``teach`` said about its rows."""
-        raise NotImplementedError
+
+    @abstractmethod
+    def students(self) -> dict[str, Student]:
+        """What to select, save and export, by name."""
 
     def predict(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs of each student, from the inputs that are there at deployment."""
-        raise NotImplementedError
-
-    def students(self) -> dict[str, Student]:
-        """What to select, save and export, by name; the names are those of ``predict``."""
-        raise NotImplementedError
+        """Outputs of each student that finds its inputs, and of those inputs alone."""
+        return {
+            name: student.module({need: inputs[need] for need in student.needs})
+            for name, student in self.students().items()
+            if all(need in inputs for need in student.needs)
+        }
 
     def teach(self, batch: Batch) -> dict[str, Tensor]:
         """All that a frozen teacher says of a batch, one row per sample, without gradient."""
@@ -87,17 +92,22 @@ class Method(nn.Module):
 
         A term computed on gathered rows is the same number everywhere: give its ``counts`` the gathered rows.
         """
-        distributed = torch.distributed
-        if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-            return rows
-        from torch.distributed.nn.functional import all_gather
+        return gather_rows(rows)
 
-        sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())]
-        distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
-        longest = max(int(size) for size in sizes)
-        padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
-        parts = all_gather(padded.contiguous())
-        return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows of all processes joined in the order of their ranks, differentiable; counts may differ."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+        return rows
+    from torch.distributed.nn.functional import all_gather
+
+    sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())]
+    distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+    longest = max(int(size) for size in sizes)
+    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
+    parts = all_gather(padded.contiguous())
+    return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
 
 
 class Kit(Protocol):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from xmodal.errors import InputError, did_you_mean
+from xmodal.files import SCHEMA as SCHEMA
 
-SCHEMA = 1  # version of every file that we write; a reader refuses what it doesn't know
 SPLITS = ("train", "valid", "test")
 TASKS = ("multiclass", "binary", "multilabel", "regression")
 

@@ -1,1 +1,91 @@
-"""Data sets, each a file that reads one real format. `DATA` lists them."""
+"""Data sets by name, and own data by its folder. Importing this package imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmodal.cards import Cards, DataCard, load
+from xmodal.errors import InputError
+
+if TYPE_CHECKING:
+    from xmodal.data.base import Data
+
+__all__ = ["DATA", "open_data", "reopen"]
+
+DATA = Cards(
+    "data set",
+    [
+        DataCard(
+            name="digits",
+            title="eight views of 1,797 handwritten digits; built in, seconds on a CPU",
+            path="xmodal.data.digits:load",
+            settings="xmodal.data.digits:DigitsSettings",
+            make="xmodal.data.digits:make",
+            prepare="xmodal.data.digits:prepare",
+            modalities=("image", "rows", "fourier", "profile", "coarse", "noisy", "top", "bottom"),
+            year=1998,
+            paper="Optical Recognition of Handwritten Digits, doi 10.24432/C50P49",
+            built_in=True,
+        ),
+    ],
+)
+
+
+def open_data(
+    name: str,
+    *,
+    options: Mapping[str, Any] | None = None,
+    task: str = "",
+    train_fraction: float = 1.0,
+    augment: str = "",
+    seed: int = 0,
+) -> Data:
+    """A data set of the list, or own data.
+
+    Args:
+        name: a name of the list, or the path of a folder; the list goes first (``./digits`` is a folder).
+        options: of this data set, checked by its settings class; folders take ``modalities``.
+        task: kind of target; empty: what the data says.
+        train_fraction: share of the training rows to keep, drawn class by class.
+        augment: operations for training batches, for example ``noise:0.1,shift:1``.
+        seed: of drawn splits, the train fraction and the augmentation.
+    """
+    from xmodal.data.options import validated
+
+    card, root = _find(name)
+    where = f"The data set {card.name}" if card else f"The folder {name}"
+    settings = validated(
+        load(card.settings if card else "xmodal.data.folder:FolderSettings"), options or {}, f"{where} (options)"
+    )
+    loader = card.load() if card else load("xmodal.data.folder:load_folder")
+    data: Data = loader(root, settings, task=task, train_fraction=train_fraction, augment=augment, seed=seed)
+    data.source = {
+        "data": root or name,
+        "options": settings.model_dump(mode="json"),
+        "task": task,
+        "train_fraction": train_fraction,
+        "augment": augment,
+        "seed": seed,
+    }
+    return data
+
+
+def reopen(source: Mapping[str, Any]) -> Data:
+    """The data that `open_data` described in ``data.source``."""
+    if "data" not in source:
+        raise InputError("This data was given as arrays in memory, so it can't be opened again. Give it once more.")
+    return open_data(source["data"], **{key: value for key, value in source.items() if key != "data"})
+
+
+def _find(name: str) -> tuple[DataCard | None, str | None]:
+    """The card of this name, or the absolute path of this folder."""
+    if name in DATA:
+        return DATA[name], None
+    if Path(name).exists() or len(Path(name).parts) > 1:
+        return None, str(Path(name).absolute())
+    try:
+        return DATA[name], None
+    except InputError as error:
+        raise InputError(f"{error} Or give the path of a folder.") from None

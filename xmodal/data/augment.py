@@ -5,6 +5,7 @@ That is what makes a resumed run, a run with workers and a run on two processes 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -65,10 +66,7 @@ class Augment:
             name, _, strength = part.partition(":")
             if name not in OPERATIONS:
                 raise InputError(f"There is no augmentation called '{name}'. {did_you_mean(name, OPERATIONS)}")
-            try:
-                operations.append((name, float(strength)))
-            except ValueError:
-                raise InputError(f"Augmentation '{part}': expected NAME:STRENGTH, for example noise:0.1.") from None
+            operations.append((name, _strength(part, strength)))
         return cls(tuple(operations), seed)
 
     def __call__(self, modality: str, samples: Array, *, epoch: int, index: NDArray[np.int64]) -> Array:
@@ -81,3 +79,15 @@ class Augment:
                 sample = OPERATIONS[name](sample, strength, random)
             out[position] = sample
         return out
+
+
+def _strength(part: str, text: str) -> float:
+    try:
+        strength = float(text)
+    except ValueError:
+        strength = math.nan
+    if not (math.isfinite(strength) and strength >= 0):
+        raise InputError(
+            f"Augmentation '{part}': expected NAME:STRENGTH with a strength of at least 0, as in noise:0.1."
+        )
+    return strength

@@ -35,10 +35,12 @@ class Column(Protocol):
     """One modality of all samples, indexed by row numbers; NumPy arrays and memory maps are columns."""
 
     @property
-    def shape(self) -> tuple[int, ...]: ...
+    def shape(self) -> tuple[int, ...]:
+        """Samples first."""
 
     @property
-    def dtype(self) -> np.dtype[Any]: ...
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the numbers as they are stored."""
 
     def __getitem__(self, rows: Any) -> Any: ...
 
@@ -129,6 +131,7 @@ class Data:
     Attributes:
         source: JSON from which ``xmodal.data.open_data`` builds the same data again; empty for arrays in memory.
         decode: maps (index, outputs) to where predictions live, where that is not the network's grid.
+        warnings: what is worth knowing of this data, in sentences.
     """
 
     train: Split
@@ -137,6 +140,7 @@ class Data:
     info: DataInfo
     source: dict[str, Any] = field(default_factory=dict)
     decode: Callable[[Tensor, Tensor], Any] | None = None
+    warnings: list[str] = field(default_factory=list)
 
     def split(self, name: str) -> Split:
         """A split by name."""
@@ -166,18 +170,22 @@ def assemble(
         targets: modality → targets; paired data gives the same array under each name.
         splits: split → modality → row numbers.
         task: kind of target; empty: `infer_task` of the targets.
+        paired: whether row i of every modality shows the same thing.
         normalise: modality → ``standard`` (statistics of the training split) or ``none`` (the default).
         layouts: modality → layout, where the shape alone does not tell it.
+        class_names: one name per class or label.
         train_fraction: share of the training rows to keep, drawn class by class: the low-label setting.
         augment: operations for training batches, see `Augment.parse`.
         seed: of the train fraction and of the augmentation.
+        select: metric and direction for choosing an epoch; None: the usual one of the task.
+        source: what `open_data` needs to build the same data again.
     """
     some = next(iter(targets.values()))
     task = task or infer_task(some)
     typed = {id(target): typed_target(target, task) for target in targets.values()}
     targets = {name: typed[id(target)] for name, target in targets.items()}
     rows = {split: dict(splits[split]) for split in SPLITS}
-    if train_fraction < 1.0:
+    if train_fraction != 1.0:
         kept = {
             id(numbers): keep_fraction(numbers, targets[name], train_fraction, seed)
             for name, numbers in rows["train"].items()
@@ -262,7 +270,7 @@ def layout_of(name: str, shape: tuple[int, ...]) -> str:
             return "sequence"
         raise InputError(
             f"'{name}' has samples of shape {shape}, which could be a picture without a channel axis or a sequence. "
-            f"Store (channels, height, width) or (channels, time), or set its layout to sequence in data.json."
+            "Store (channels, height, width) or (channels, time), or set its layout to sequence in data.json."
         )
     return "other"
 
@@ -286,9 +294,7 @@ def statistics_of(column: Column, rows: NDArray[np.int64], layout: str, *, chunk
     return Normalisation(mean[0].tolist(), std[0].tolist())
 
 
-def keep_fraction(
-    rows: NDArray[np.int64], target: NDArray[Any], fraction: float, seed: int
-) -> NDArray[np.int64]:
+def keep_fraction(rows: NDArray[np.int64], target: NDArray[Any], fraction: float, seed: int) -> NDArray[np.int64]:
     """A share of some rows, at least one per class, drawn class by class; regression draws from all rows at once."""
     if not 0.0 < fraction <= 1.0:
         raise InputError(f"train_fraction is {fraction}: expected a share above 0 and up to 1.")
@@ -315,3 +321,18 @@ def stratified_split(
         for split, part in zip(SPLITS, (rows[:train], rows[train:valid], rows[valid:]), strict=True):
             parts[split].append(part)
     return {split: np.sort(np.concatenate(found)).astype(np.int64) for split, found in parts.items()}
+
+
+def draw_splits(
+    targets: Mapping[str, NDArray[Any]], fractions: tuple[float, float, float], seed: int
+) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """Split → modality → rows, drawn by `stratified_split`; modalities that share their targets share the rows."""
+    drawn = {id(target): stratified_split(target, fractions, seed) for target in targets.values()}
+    for target in targets.values():
+        empty = [split for split, rows in drawn[id(target)].items() if not len(rows)]
+        if empty:
+            raise InputError(
+                f"{len(target)} samples are too few to draw splits of {fractions} class by class: {', '.join(empty)} "
+                "would be empty. Add samples, or give the splits."
+            )
+    return {split: {name: drawn[id(target)][split] for name, target in targets.items()} for split in SPLITS}

@@ -1,1 +1,25 @@
-"""Plain networks: parts are passed in, `build_*` functions hold the numbers."""
+"""Plain networks: parts are passed in, `build_*` functions hold the numbers.
+
+`ENCODERS` names the networks that read one modality, `BUILDERS` those that a saved student can be rebuilt from. Both
+are import paths, so that this file imports no torch. A builder takes JSON values alone and works under
+`torch.device("meta")`, where tensors have shapes but no memory: that is how the reader of a student compares a file
+with the network that it describes before it builds one.
+"""
+
+ENCODERS = {
+    "linear": "xmodal.models.small:build_linear",
+    "mlp": "xmodal.models.small:build_mlp",
+    "sequence_cnn": "xmodal.models.small:build_sequence_cnn",
+    "image_cnn": "xmodal.models.small:build_image_cnn",
+    "lenet": "xmodal.models.small:build_lenet",
+    "audio_cnn": "xmodal.models.small:build_audio_cnn",
+    "resnet18": "xmodal.models.resnet:build_resnet18",
+    "resnet34": "xmodal.models.resnet:build_resnet34",
+    "resnet50": "xmodal.models.resnet:build_resnet50",
+    "resnet101": "xmodal.models.resnet:build_resnet101",
+    "resnet152": "xmodal.models.resnet:build_resnet152",
+}
+
+BUILDERS = {
+    "network": "xmodal.models.network:build_network",
+}

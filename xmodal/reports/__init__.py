@@ -1,1 +1,17 @@
 """Run folders → tables, plots and one page."""
+
+from xmodal.reports.page import write_page
+from xmodal.reports.read import RunFiles, read_run
+from xmodal.reports.tables import comparison_table, interval, paired, plain_table, summarise, verdict
+
+__all__ = [
+    "RunFiles",
+    "comparison_table",
+    "interval",
+    "paired",
+    "plain_table",
+    "read_run",
+    "summarise",
+    "verdict",
+    "write_page",
+]

@@ -1,0 +1,403 @@
+"""Data that lives in Python: arrays, a `torch.utils.data.Dataset`, or batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from xmodal.data.base import READY_BYTES, Column, Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.check_arrays import check_column, check_rows, check_splits, check_target
+from xmodal.data.layout import Report, is_name, name_sentence
+from xmodal.errors import InputError, did_you_mean
+from xmodal.types import SPLITS, TASKS, Batch
+
+FRACTIONS = (0.7, 0.1, 0.2)
+Rows = Mapping[str, Mapping[str, NDArray[np.int64]]]
+
+
+def from_arrays(
+    inputs: Mapping[str, Any],
+    target: Any,
+    *,
+    splits: Mapping[str, Any] | None = None,
+    task: str = "",
+    class_names: Sequence[str] = (),
+    normalise: str | Mapping[str, str] = "standard",
+    layouts: Mapping[str, str] | None = None,
+    train_fraction: float = 1.0,
+    augment: str = "",
+    seed: int = 0,
+) -> Data:
+    """Data from arrays or tensors.
+
+    Args:
+        inputs: modality → array (samples, …).
+        target: array (samples,) or (samples, values); modality → array makes the data unpaired.
+        splits: ``train``, ``valid`` and ``test`` → row numbers (unpaired: → modality → row numbers); None draws 70, 10
+            and 20 %, class by class.
+        task: kind of target; empty: ``regression`` for floats, ``multilabel`` for a table of integers, else
+            ``multiclass``.
+        class_names: one name per class or label.
+        normalise: ``standard`` or ``none``, for all modalities or by name.
+        layouts: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape doesn't tell.
+        train_fraction: share of the training rows to keep.
+        augment: operations for training batches, see `Augment.parse`.
+        seed: of drawn splits, the train fraction and the augmentation.
+
+    Example:
+        >>> x = np.arange(40.0).reshape(20, 2)
+        >>> data = from_arrays({"left": x, "right": -x}, np.arange(20) % 2)
+        >>> data.info.modalities, data.info.classes, dict(data.info.rows["train"])
+        (('left', 'right'), 2, {'left': 14, 'right': 14})
+    """
+    if not inputs:
+        raise InputError("There are no inputs: a dictionary from modality to array was expected.")
+    columns = {name: as_array(f"inputs['{name}']", value) for name, value in inputs.items()}
+    return _data(
+        columns,
+        target,
+        splits,
+        task=task,
+        class_names=class_names,
+        normalise=normalise,
+        layouts=layouts,
+        train_fraction=train_fraction,
+        augment=augment,
+        seed=seed,
+        scan_bytes=None,
+    )
+
+
+def from_dataset(
+    dataset: Dataset[Any],
+    *,
+    splits: Mapping[str, Any] | None = None,
+    task: str = "",
+    class_names: Sequence[str] = (),
+    normalise: str | Mapping[str, str] = "standard",
+    layouts: Mapping[str, str] | None = None,
+    train_fraction: float = 1.0,
+    augment: str = "",
+    seed: int = 0,
+    keep_bytes: int = READY_BYTES,
+) -> Data:
+    """Data from a dataset with a length whose samples are paired.
+
+    Every sample is read once, to collect the targets. Inputs are kept when all of them fit into ``keep_bytes``, and are
+    asked for again in each epoch otherwise, so ``dataset[i]`` has to give the same sample each time.
+
+    Args:
+        dataset: its samples are ``(inputs, target)``, ``{"inputs": inputs, "target": target}`` or a dictionary of the
+            modalities and ``target``; ``inputs`` is a dictionary from modality to array.
+        splits: see `from_arrays`.
+        task: see `from_arrays`.
+        class_names: see `from_arrays`.
+        normalise: see `from_arrays`.
+        layouts: see `from_arrays`.
+        train_fraction: see `from_arrays`.
+        augment: see `from_arrays`.
+        seed: see `from_arrays`.
+        keep_bytes: memory that the inputs may take, in bytes.
+    """
+    columns, target = _read_once(dataset, keep_bytes)
+    return _data(
+        columns,
+        target,
+        splits,
+        task=task,
+        class_names=class_names,
+        normalise=normalise,
+        layouts=layouts,
+        train_fraction=train_fraction,
+        augment=augment,
+        seed=seed,
+        scan_bytes=0 if any(isinstance(column, DatasetColumn) for column in columns.values()) else None,
+    )
+
+
+def from_batches(
+    train: Iterable[Batch],
+    valid: Iterable[Batch],
+    test: Iterable[Batch],
+    *,
+    task: str = "",
+    class_names: Sequence[str] = (),
+    normalise: str | Mapping[str, str] = "none",
+    layouts: Mapping[str, str] | None = None,
+    seed: int = 0,
+) -> Data:
+    """Data from batches, which are read once and joined in memory; their inputs are used as they are.
+
+    Args:
+        train: batches of the training split.
+        valid: batches of the validation split.
+        test: batches of the test split.
+        task: see `from_arrays`.
+        class_names: see `from_arrays`.
+        normalise: see `from_arrays`.
+        layouts: see `from_arrays`.
+        seed: see `from_arrays`.
+    """
+    found = {split: list(batches) for split, batches in zip(SPLITS, (train, valid, test), strict=True)}
+    everything = [batch for batches in found.values() for batch in batches]
+    for split, batches in found.items():
+        if not batches:
+            raise InputError(f"The {split} split has no batches: at least one was expected.")
+    names = list(everything[0].inputs)
+    for batch in everything:
+        if list(batch.inputs) != names or set(batch.targets) != set(names):
+            raise InputError(
+                f"A batch has the inputs {', '.join(batch.inputs)} and targets of {', '.join(batch.targets) or 'none'}: "
+                f"both were expected for {', '.join(names)}, as in the first batch."
+            )
+        if batch.valid:
+            raise InputError("A batch marks parts as invalid, which joined batches can't keep. Remove those samples.")
+    inputs = {name: torch.cat([batch.inputs[name] for batch in everything]) for name in names}
+    targets = {name: torch.cat([batch.targets[name] for batch in everything]) for name in names}
+    paired = all(batch.paired for batch in everything)
+    rows: dict[str, dict[str, NDArray[np.int64]]] = {split: {} for split in SPLITS}
+    for name in names:
+        start = 0
+        for split, batches in found.items():
+            count = sum(len(batch.inputs[name]) for batch in batches)
+            rows[split][name] = np.arange(start, start + count)
+            start += count
+    return from_arrays(
+        inputs,
+        targets[names[0]] if paired else targets,
+        splits={split: rows[split][names[0]] for split in SPLITS} if paired else rows,
+        task=task,
+        class_names=class_names,
+        normalise=normalise,
+        layouts=layouts,
+        seed=seed,
+    )
+
+
+def as_array(where: str, value: Any) -> NDArray[Any]:
+    """A NumPy array of an array, a tensor or nested lists."""
+    if isinstance(value, torch.Tensor):
+        detached: NDArray[Any] = value.detach().cpu().numpy()
+        return detached
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise InputError(f"{where} has samples of several shapes: give all samples of a modality one shape.") from None
+
+
+class DatasetColumn:
+    """One modality of a dataset, read sample by sample when asked for."""
+
+    def __init__(self, samples: _Samples, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.samples, self.name, self.shape, self.dtype = samples, name, shape, dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        chosen = np.arange(len(self))[rows]
+        found = [self.samples.at(row)[self.name] for row in np.atleast_1d(chosen).tolist()]
+        return np.stack(found) if chosen.ndim else found[0]
+
+
+class _Samples:
+    """Samples of a dataset; the last ones are kept, since the modalities of a batch are asked for one after another."""
+
+    KEPT = 1024
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+        self._last: dict[int, dict[str, NDArray[Any]]] = {}
+
+    def at(self, row: int) -> dict[str, NDArray[Any]]:
+        if row not in self._last:
+            if len(self._last) >= self.KEPT:
+                self._last.pop(next(iter(self._last)))
+            self._last[row] = _taken_apart(self.dataset[row], row)[0]
+        return self._last[row]
+
+
+def _taken_apart(sample: Any, row: int) -> tuple[dict[str, NDArray[Any]], Any]:
+    """Inputs and target of one sample in any of the three forms."""
+    if isinstance(sample, (tuple, list)) and len(sample) == 2 and isinstance(sample[0], Mapping):
+        inputs, target = sample
+    elif isinstance(sample, Mapping) and "target" in sample:
+        target = sample["target"]
+        inputs = sample.get("inputs", {name: value for name, value in sample.items() if name != "target"})
+    else:
+        raise InputError(
+            f"Sample {row} of the dataset is a {type(sample).__name__} of an unknown form: (inputs, target), "
+            '{"inputs": inputs, "target": target} or a dictionary of modalities and "target" was expected.'
+        )
+    return {name: as_array(f"{name} of sample {row}", value) for name, value in inputs.items()}, target
+
+
+def _read_once(dataset: Dataset[Any], keep_bytes: int) -> tuple[dict[str, Column], NDArray[Any]]:
+    count = len(dataset) if hasattr(dataset, "__len__") else 0
+    if not count:
+        raise InputError("The dataset is empty or has no length: a map-style dataset with samples was expected.")
+    first, _ = _taken_apart(dataset[0], 0)
+    keep = count * sum(value.nbytes for value in first.values()) <= keep_bytes
+    kept = {name: np.empty((count if keep else 0, *value.shape), value.dtype) for name, value in first.items()}
+    targets: list[Any] = []
+    for row in range(count):
+        inputs, target = _taken_apart(dataset[row], row)
+        _check_sample(row, inputs, first)
+        targets.append(as_array("target", target))
+        for name in kept if keep else ():
+            kept[name][row] = inputs[name]
+    if len({target.shape for target in targets}) > 1:
+        raise InputError("The targets of the dataset have several shapes: one shape was expected.")
+    if keep:
+        return dict(kept), np.stack(targets)
+    samples = _Samples(dataset)
+    lazy = {name: DatasetColumn(samples, name, (count, *value.shape), value.dtype) for name, value in first.items()}
+    return dict(lazy), np.stack(targets)
+
+
+def _check_sample(row: int, inputs: Mapping[str, NDArray[Any]], first: Mapping[str, NDArray[Any]]) -> None:
+    if inputs.keys() != first.keys():
+        raise InputError(
+            f"Sample {row} of the dataset has the modalities {', '.join(inputs)}, sample 0 has {', '.join(first)}: all "
+            "samples must have the same."
+        )
+    for name, value in inputs.items():
+        if value.shape != first[name].shape:
+            raise InputError(
+                f"{name} of sample {row} has the shape {value.shape}, of sample 0 {first[name].shape}: give all samples "
+                "of a modality one shape."
+            )
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise InputError(f"{name} of sample {row} holds NaN or infinite values. Repair or remove this sample.")
+
+
+def _data(
+    columns: Mapping[str, Column],
+    target: Any,
+    splits: Mapping[str, Any] | None,
+    *,
+    task: str,
+    class_names: Sequence[str],
+    normalise: str | Mapping[str, str],
+    layouts: Mapping[str, str] | None,
+    train_fraction: float,
+    augment: str,
+    seed: int,
+    scan_bytes: int | None,
+) -> Data:
+    """Check everything, then assemble."""
+    report, paired = Report(), not isinstance(target, Mapping)
+    how = dict.fromkeys(columns, normalise) if isinstance(normalise, str) else dict(normalise)
+    _check_words(task, how, layouts or {}, columns, report)
+    for name, column in columns.items():
+        if not is_name(name):
+            report.errors.append(name_sentence(name))
+        told = (layouts or {}).get(name, "")
+        check_column(name, f"inputs['{name}']", column, report, layout=told, scan_bytes=scan_bytes)
+    targets = _targets(columns, target, report, task=task if task in TASKS else "", class_names=class_names)
+    report.stop_on_errors()
+    task = task or infer_task(next(iter(targets.values())))
+    typed = {id(values): typed_target(values, task) for values in targets.values()}
+    targets = {name: typed[id(values)] for name, values in targets.items()}
+    rows = draw_splits(targets, FRACTIONS, seed) if splits is None else _rows(columns, splits, report, paired=paired)
+    report.stop_on_errors()
+    for name in list(columns)[:1] if paired else columns:
+        where = {split: f"splits['{split}']" + ("" if paired else f"['{name}']") for split in SPLITS}
+        check_splits(where, {split: rows[split][name] for split in SPLITS}, targets[name], report)
+    report.stop_on_errors()
+    data = assemble(
+        columns,
+        targets,
+        rows,
+        task=task,
+        paired=paired,
+        normalise=how,
+        layouts=layouts,
+        class_names=tuple(class_names),
+        train_fraction=train_fraction,
+        augment=augment,
+        seed=seed,
+    )
+    data.warnings.extend(report.warnings)
+    return data
+
+
+def _check_words(
+    task: str, how: Mapping[str, str], layouts: Mapping[str, str], columns: Mapping[str, Column], report: Report
+) -> None:
+    if task and task not in TASKS:
+        report.errors.append(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
+    for name, value in how.items():
+        if value not in ("standard", "none"):
+            report.errors.append(f"normalise is '{value}'. {did_you_mean(value, ('standard', 'none'))}")
+    for key, values in (("normalise", how), ("layouts", layouts)):
+        for name in values:
+            if name not in columns:
+                report.errors.append(
+                    f"{key} names the modality '{name}', which is not there. {did_you_mean(name, columns)}"
+                )
+
+
+def _targets(
+    columns: Mapping[str, Column], target: Any, report: Report, *, task: str, class_names: Sequence[str]
+) -> dict[str, NDArray[Any]]:
+    if isinstance(target, Mapping):
+        found = {name: as_array(f"target['{name}']", value) for name, value in target.items()}
+        if found.keys() != columns.keys():
+            report.errors.append(
+                f"There are targets for {', '.join(found)} and inputs for {', '.join(columns)}: unpaired data needs both "
+                "for each modality."
+            )
+            return {}
+        places = {name: f"target['{name}']" for name in found}
+    else:
+        found = dict.fromkeys(columns, as_array("target", target))
+        places = dict.fromkeys(columns, "target")
+    counts = {f"inputs['{name}']": column.shape[0] for name, column in columns.items() if column.shape}
+    for where, values in {places[name]: values for name, values in found.items()}.items():
+        if values.dtype.kind not in "biuf":
+            report.errors.append(f"{where} has the type {values.dtype}: integers or floats were expected.")
+            return {}
+        check_target(where, values, report, task=task, class_names=class_names)
+        counts[where] = len(values) if values.ndim else 0
+    groups = (
+        [[f"inputs['{name}']", places[name]] for name in columns] if isinstance(target, Mapping) else [list(counts)]
+    )
+    for group in groups:
+        known = {where: counts[where] for where in group if where in counts}
+        if len(set(known.values())) > 1:
+            listed = ", ".join(f"{where} has {count}" for where, count in known.items())
+            report.errors.append(f"The numbers of samples disagree: {listed}. Row i of each must be the same sample.")
+    return found
+
+
+def _rows(columns: Mapping[str, Column], splits: Mapping[str, Any], report: Report, *, paired: bool) -> Rows:
+    if set(splits) != set(SPLITS):
+        report.errors.append(f"splits has the keys {', '.join(splits) or 'none'}: {', '.join(SPLITS)} were expected.")
+        return {}
+    rows: dict[str, dict[str, NDArray[np.int64]]] = {split: {} for split in SPLITS}
+    for split in SPLITS:
+        given = splits[split]
+        if isinstance(given, Mapping):
+            parts = {name: as_array(f"splits['{split}']['{name}']", value) for name, value in given.items()}
+            if parts.keys() != columns.keys():
+                report.errors.append(
+                    f"splits['{split}'] has rows for {', '.join(parts)}: {', '.join(columns)} expected."
+                )
+                continue
+        else:
+            parts = dict.fromkeys(columns, as_array(f"splits['{split}']", given))
+        checked: dict[tuple[int, int], NDArray[np.int64]] = {}
+        for name, part in parts.items():
+            key = (id(part), columns[name].shape[0])
+            where = f"splits['{split}']" + (f"['{name}']" if isinstance(given, Mapping) else "")
+            if key not in checked and check_rows(where, part, columns[name].shape[0], report):
+                checked[key] = part.astype(np.int64)
+            if key in checked:
+                rows[split][name] = checked[key]
+    return rows

@@ -1,0 +1,117 @@
+"""Bring your own: arrays and index files in one folder, see `xmodal.data.layout` for what goes where.
+
+Arrays are mapped to memory and read row by row, statistics come from the training split, nothing is ever unpickled.
+Without index files the splits are drawn class by class (70 % training, 10 % validation, 20 % test) from the seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from xmodal.data.base import Column, Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.check import inspect
+from xmodal.data.check_arrays import check_column, check_splits
+from xmodal.data.layout import TREE, Report, find_sources, open_column
+from xmodal.errors import InputError, did_you_mean
+
+FRACTIONS = (0.7, 0.1, 0.2)
+SCAN_BYTES = 256 * 2**20  # loading looks for NaN in this much of each modality; `check_folder` in all of it
+
+
+class FolderSettings(BaseModel):
+    """Options of a folder with own data.
+
+    Attributes:
+        modalities: which to use; empty: those of data.json, or else all.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    modalities: tuple[str, ...] = ()
+
+
+def load_folder(
+    root: str | Path,
+    settings: FolderSettings | None = None,
+    *,
+    task: str = "",
+    train_fraction: float = 1.0,
+    augment: str = "",
+    seed: int = 0,
+) -> Data:
+    """Three splits of a folder, once it is known to hold no error.
+
+    Args:
+        root: the folder.
+        settings: its options.
+        task: kind of target; empty: as in data.json, or else as the labels suggest.
+        train_fraction: share of the training rows to keep.
+        augment: operations for training batches, see `Augment.parse`.
+        seed: of drawn splits, of the train fraction and of the augmentation.
+    """
+    settings = settings or FolderSettings()
+    contents = inspect(Path(root), modalities=settings.modalities, scan_bytes=SCAN_BYTES, task=task)
+    report, layout = contents.report, contents.layout
+    report.stop_on_errors()
+    assert layout is not None  # a folder without layout is an error
+    names, said = tuple(layout.sources), layout.settings
+    task = task or said.task or infer_task(next(iter(contents.targets.values())))
+    typed = {id(target): typed_target(target, task) for target in contents.targets.values()}
+    targets = {name: typed[id(contents.targets[name])] for name in names}
+    splits = contents.rows
+    if not splits:
+        splits = draw_splits(targets, FRACTIONS, seed)
+        drawn = {split: f"The drawn {split} split" for split in splits}
+        check_splits(drawn, {split: rows[names[0]] for split, rows in splits.items()}, targets[names[0]], report)
+        report.stop_on_errors()
+    data = assemble(
+        contents.columns,
+        targets,
+        splits,
+        task=task,
+        paired=layout.paired,
+        normalise={name: layout.normalise(name) for name in names},
+        layouts=said.layout,
+        class_names=said.class_names,
+        train_fraction=train_fraction,
+        augment=augment,
+        seed=seed,
+    )
+    data.warnings.extend(report.warnings)
+    return data
+
+
+def read_inputs(root: str | Path, needs: Sequence[str]) -> dict[str, Column]:
+    """The raw columns that a student reads, without labels or splits.
+
+    Args:
+        root: a folder with at least the needed modalities.
+        needs: their names.
+    """
+    folder, report = Path(root), Report()
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder. {_expected(needs)}")
+    found = find_sources(folder, Report())
+    missing = [name for name in needs if name not in found]
+    if missing:
+        report.errors.extend(f"{folder} has no {name}.npy. {did_you_mean(name, found)}" for name in missing)
+        report.errors.append(_expected(needs))
+    report.stop_on_errors()
+    columns: dict[str, Column] = {}
+    for name in needs:
+        columns[name] = open_column(found[name])
+        # a layout is the student's business here, so a shape that could be two things is no error
+        check_column(name, found[name].name, columns[name], report, layout="other", scan_bytes=SCAN_BYTES)
+    counts = {name: column.shape[0] for name, column in columns.items() if column.shape}
+    if len(set(counts.values())) > 1:
+        listed = ", ".join(f"{name} has {count}" for name, count in counts.items())
+        report.errors.append(f"The numbers of samples disagree: {listed}. Row i of each must be the same sample.")
+    report.stop_on_errors()
+    return columns
+
+
+def _expected(needs: Sequence[str]) -> str:
+    return f"Needed: {', '.join(f'{name}.npy' for name in needs)}; labels are not. {TREE.split(';')[0]}."

@@ -1,0 +1,366 @@
+"""Where things are in a folder with own data, and how its arrays are opened without loading or unpickling them.
+
+my_data/
+├── audio.npy            (n, …)  one array per modality,
+├── image_data_normalized.npy    … or one that is used as it is,
+├── depth/                       … or a folder with one .npy per sample, in the order of their names
+├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data
+├── train_idx.npy  valid_idx.npy  test_idx.npy      or <modality>_train_idx.npy for unpaired data
+└── data.json            optional, see `DataFile`
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from xmodal.data.options import valid_part
+from xmodal.errors import InputError, did_you_mean
+from xmodal.types import SPLITS
+
+TREE = (
+    "Expected: <modality>.npy, <modality>_data_normalized.npy or a folder <modality> with one .npy per sample; "
+    "labels.npy; train_idx.npy, valid_idx.npy and test_idx.npy (all three or none); unpaired data has <modality>_labels.npy and "
+    "<modality>_train_idx.npy instead."
+)
+NORMALISED = "_data_normalized"
+
+
+class DataFile(BaseModel):
+    """Keys of the optional ``data.json``.
+
+    Attributes:
+        version: of this file's format, written as ``schema``.
+        name: title of the data set.
+        modalities: which arrays to use, in this order; empty: all that are found.
+        task: kind of target; empty: taken from the labels.
+        class_names: one name per class or label.
+        paired: whether row i of every modality shows the same thing; absent: yes, unless labels or index files are
+            given per modality.
+        normalise: modality → ``standard`` (the default for <modality>.npy and folders) or ``none``.
+        layout: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape doesn't tell.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
+
+    version: Literal[1] = Field(default=1, alias="schema")
+    name: str = ""
+    modalities: tuple[str, ...] = ()
+    task: Literal["", "multiclass", "binary", "multilabel", "regression"] = ""
+    class_names: tuple[str, ...] = ()
+    paired: bool | None = None
+    normalise: dict[str, Literal["standard", "none"]] = {}
+    layout: dict[str, Literal["vector", "sequence", "image", "other"]] = {}
+
+
+@dataclass
+class Report:
+    """What is wrong with data, one sentence per problem.
+
+    Attributes:
+        errors: have to be repaired before anything else.
+        warnings: are worth knowing, and don't stop anything.
+    """
+
+    errors: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def stop_on_errors(self) -> None:
+        """Raise one `InputError` that holds all errors, if there are any."""
+        if self.errors:
+            raise InputError(self.errors)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a data folder by their role.
+
+    Attributes:
+        sources: modality → array file or folder of files.
+        labels: modality → file.
+        indices: split → modality → file; empty when the splits are to be drawn.
+        paired: whether row i of every modality shows the same thing.
+        settings: what data.json says.
+    """
+
+    sources: dict[str, Path]
+    labels: dict[str, Path]
+    indices: dict[str, dict[str, Path]]
+    paired: bool
+    settings: DataFile
+
+    def normalise(self, modality: str) -> str:
+        """``standard`` or ``none``."""
+        usual = "none" if self.sources[modality].stem.endswith(NORMALISED) else "standard"
+        return self.settings.normalise.get(modality, usual)
+
+
+def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of a .npy file, from its first bytes; what can't be mapped to memory is refused."""
+    try:
+        with path.open("rb") as file:
+            version = np.lib.format.read_magic(file)
+            # versions 2 and 3 differ in the encoding of field names alone, and structured types are refused below
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(file)
+            start = file.tell()
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{_short(path)} is not a NumPy array file ({error}). Write it with numpy.save.") from None
+    except OSError as error:
+        raise InputError(f"{_short(path)} can't be read: {error.strerror}.") from None
+    refuse_type(_short(path), dtype)
+    expected, found = start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)), path.stat().st_size
+    if found < expected:
+        raise InputError(
+            f"{_short(path)} is cut off: its header promises {expected} bytes, the file has {found}. Write it again."
+        )
+    return shape, dtype
+
+
+def refuse_type(where: str, dtype: np.dtype[Any]) -> None:
+    """Raise an `InputError` unless the type is a real number or a boolean."""
+    if dtype.kind in "biuf":
+        return
+    reasons = {
+        "O": "holds Python objects, which are never opened. Save numbers with one shape for all samples",
+        "U": "holds text. Save numbers; the names of classes belong into class_names of data.json",
+        "S": "holds text. Save numbers; the names of classes belong into class_names of data.json",
+        "c": "holds complex numbers. Save magnitude and phase, or real and imaginary part, as real numbers",
+    }
+    raise InputError(f"{where} {reasons.get(dtype.kind, f'has the type {dtype}. Save integers or floats')}.")
+
+
+def _short(path: Path) -> str:
+    """File name, with its folder for a file of one sample."""
+    return f"{path.parent.name}/{path.name}" if (path.parent.parent / path.parent.name).is_dir() else path.name
+
+
+class ArrayFile:
+    """A column in one .npy file, mapped to memory: only the rows that are asked for are read.
+
+    It travels to other processes as its path; a memory map would travel as all of its numbers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.shape, self.dtype = read_header(path)
+
+    @functools.cached_property
+    def array(self) -> NDArray[Any]:
+        """The memory map."""
+        if not all(self.shape):
+            return np.zeros(self.shape, self.dtype)  # an empty file has nothing to map
+        mapped: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
+        return mapped
+
+    def __len__(self) -> int:
+        return self.shape[0] if self.shape else 0
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        found: NDArray[Any] = self.array[rows]
+        return found
+
+    def __reduce__(self) -> tuple[type[ArrayFile], tuple[Path]]:
+        return ArrayFile, (self.path,)
+
+
+class ArrayFolder:
+    """A column in a folder with one .npy file per sample, in the order of their names, read when asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.files = sample_files(path)
+        sample, self.dtype = read_header(self.files[0])
+        self.shape = (len(self.files), *sample)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        chosen = np.arange(len(self.files))[rows]
+        if chosen.ndim == 0:
+            return self._sample(int(chosen))
+        found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        for position, row in enumerate(chosen.tolist()):
+            found[position] = self._sample(row)
+        return found
+
+    def _sample(self, row: int) -> NDArray[Any]:
+        read_header(self.files[row])
+        sample: NDArray[Any] = np.load(self.files[row], allow_pickle=False)
+        if sample.shape != self.shape[1:]:
+            raise InputError(
+                f"{_short(self.files[row])} has the shape {sample.shape}, the first file of this folder has "
+                f"{self.shape[1:]}. Give all samples of a modality one shape."
+            )
+        return sample
+
+
+def sample_files(folder: Path) -> list[Path]:
+    """The .npy files of a folder in the order of their names; hidden files are none of ours."""
+    return sorted(path for path in folder.iterdir() if path.suffix == ".npy" and not path.name.startswith("."))
+
+
+def open_column(path: Path) -> ArrayFile | ArrayFolder:
+    """The column in a file or folder."""
+    return ArrayFolder(path) if path.is_dir() else ArrayFile(path)
+
+
+def find_layout(root: Path, report: Report, *, only: Sequence[str] = ()) -> Layout | None:
+    """Sort the files of a folder by role; None when there is nothing to look at.
+
+    Args:
+        root: the folder.
+        report: receives what is wrong.
+        only: modalities to use; empty: those of data.json, or else all.
+    """
+    if not root.is_dir():
+        what = "is a file, a folder was expected" if root.exists() else "does not exist"
+        report.errors.append(f"{root} {what}. {TREE}")
+        return None
+    settings = _read_settings(root, report)
+    sources = find_sources(root, report, only=only or settings.modalities)
+    if not sources:
+        return None
+    _check_keys(settings, sources, report)
+    _check_orphans(root, sources, report)
+    own = sorted(path.name for name in sources for path in _own_files(root, name))
+    paired = not own if settings.paired is None else settings.paired
+    if paired and own:
+        report.errors.append(
+            f"data.json says that the data is paired, but {', '.join(own)} belong to one modality each. Remove them "
+            "(labels.npy and train_idx.npy are for all modalities), or set paired to false."
+        )
+    labels = {name: path for name in sources if (path := _one_of(root, name, "labels")) is not None}
+    missing = [name for name in sources if name not in labels]
+    if missing:
+        expected = "labels.npy" if paired else " and ".join(f"{name}_labels.npy" for name in missing)
+        report.errors.append(f"{expected} is missing: no labels for {', '.join(missing)}. {TREE}")
+    return Layout(sources, labels, _find_indices(root, sources, report), paired, settings)
+
+
+def _read_settings(root: Path, report: Report) -> DataFile:
+    path = root / "data.json"
+    if not path.exists():
+        return DataFile()
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # bad JSON and bad UTF-8
+        report.errors.append(f"data.json is not valid JSON ({error}). Repair it, or remove it: it is optional.")
+        return DataFile()
+    if not isinstance(values, dict):
+        report.errors.append(f"data.json holds a {type(values).__name__}: an object in braces was expected.")
+        return DataFile()
+    settings, problems = valid_part(DataFile, values, "data.json")
+    report.errors.extend(problems)
+    return settings
+
+
+def find_sources(root: Path, report: Report, *, only: Sequence[str] = ()) -> dict[str, Path]:
+    """Modality → array file or folder, in the order of ``only`` or else of their names."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(root.iterdir()):
+        if path.name.startswith(".") or _is_label_or_index(path):
+            continue
+        if path.is_dir():
+            if sample_files(path):
+                found.setdefault(path.name, []).append(path)
+            elif not only:
+                report.warnings.append(f"The folder {path.name} holds no .npy files and is not used.")
+        elif path.suffix == ".npy":
+            found.setdefault(path.stem.removesuffix(NORMALISED), []).append(path)
+    for name in only:
+        if name not in found:
+            report.errors.append(f"The modality '{name}' has no file. {did_you_mean(name, found)} {TREE}")
+    if not found:
+        report.errors.append(f"{root} holds no modality. {TREE}")
+    chosen = {name: found[name] for name in only or found if name in found}
+    for name, paths in chosen.items():
+        _check_name(name, paths, report)
+    return {name: paths[0] for name, paths in chosen.items()}
+
+
+def _check_name(name: str, paths: list[Path], report: Report) -> None:
+    if len(paths) > 1:
+        listed = " and ".join(path.name for path in paths)
+        report.errors.append(f"The modality '{name}' is there {len(paths)} times ({listed}). Keep one of them.")
+    if not is_name(name):
+        report.errors.append(name_sentence(name))
+    if name.endswith("_idx"):
+        known = [f"{split}_idx" for split in SPLITS]
+        report.errors.append(f"{name}.npy looks like an index file, but has no known name. {did_you_mean(name, known)}")
+
+
+def is_name(name: str) -> bool:
+    """Whether a modality may have this name."""
+    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is not None
+
+
+def name_sentence(name: str) -> str:
+    """What to say about a name that no modality may have."""
+    return (
+        f"'{name}' can't be the name of a modality: it may hold letters, digits, _ and -, and starts with a letter or "
+        "digit. Rename it."
+    )
+
+
+def _is_label_or_index(path: Path) -> bool:
+    stems = ("labels", *(f"{split}_idx" for split in SPLITS))
+    return path.suffix == ".npy" and any(path.stem == stem or path.stem.endswith(f"_{stem}") for stem in stems)
+
+
+def _own_files(root: Path, name: str) -> Iterable[Path]:
+    stems = (f"{name}_labels", *(f"{name}_{split}_idx" for split in SPLITS))
+    return (path for stem in stems if (path := root / f"{stem}.npy").exists())
+
+
+def _one_of(root: Path, modality: str, role: str) -> Path | None:
+    """A modality's own file of this role, or else the shared one."""
+    for path in (root / f"{modality}_{role}.npy", root / f"{role}.npy"):
+        if path.exists():
+            return path
+    return None
+
+
+def _find_indices(root: Path, sources: Iterable[str], report: Report) -> dict[str, dict[str, Path]]:
+    indices: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
+    for name in sources:
+        found = {split: _one_of(root, name, f"{split}_idx") for split in SPLITS}
+        indices.update({split: {**indices[split], name: path} for split, path in found.items() if path is not None})
+    if not any(indices.values()):
+        return {}
+    missing = {f"{split}_idx.npy": sorted(set(sources) - set(indices[split])) for split in SPLITS}
+    for file, names in missing.items():
+        if names:
+            report.errors.append(
+                f"{file} is missing (for {', '.join(names)}), although other index files are there. Write all three "
+                "splits, or remove the index files to have the splits drawn."
+            )
+    return indices
+
+
+def _check_keys(settings: DataFile, sources: dict[str, Path], report: Report) -> None:
+    for key, values in (("normalise", settings.normalise), ("layout", settings.layout)):
+        for name in values:
+            if name not in sources and name not in settings.modalities:
+                hint = did_you_mean(name, sources)
+                report.errors.append(f"data.json: '{key}' names the modality '{name}', which is not there. {hint}")
+
+
+def _check_orphans(root: Path, sources: dict[str, Path], report: Report) -> None:
+    known = {path.removesuffix(NORMALISED) for path in (entry.stem for entry in root.iterdir())}
+    for path in sorted(root.glob("*_*.npy")):
+        owner = re.sub(r"_?(labels|(train|valid|test)_idx)$", "", path.stem)
+        if _is_label_or_index(path) and owner and owner not in known:
+            report.errors.append(
+                f"{path.name} belongs to no modality. {did_you_mean(owner, sources)} Rename or remove it."
+            )

@@ -1,0 +1,53 @@
+"""Values that come from outside (flags, data.json) become a settings object, or sentences that say what is wrong."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from xmodal.errors import InputError, did_you_mean
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
+    """An object of this pydantic class, or an `InputError` with one sentence per problem.
+
+    Args:
+        model: class of the settings; its extra keys are forbidden.
+        values: what the user wrote.
+        where: how the sentences name the place, for example ``data.json``.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise InputError([_sentence(model, dict(problem), where) for problem in error.errors()]) from None
+
+
+def valid_part(model: type[M], values: Mapping[str, Any], where: str) -> tuple[M, list[str]]:
+    """The object made of the keys that are right, and a sentence for each that is not: to go on checking."""
+    try:
+        return model.model_validate(dict(values)), []
+    except ValidationError as error:
+        wrong = {str(problem["loc"][0]) for problem in error.errors() if problem["loc"]}
+        sentences = [_sentence(model, dict(problem), where) for problem in error.errors()]
+        return model.model_validate({key: value for key, value in values.items() if key not in wrong}), sentences
+
+
+def _sentence(model: type[BaseModel], problem: dict[str, Any], where: str) -> str:
+    key = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        known = [field.alias or name for name, field in model.model_fields.items()]
+        return f"{where} has no key '{key}'. {did_you_mean(key, known)}"
+    if problem["type"] == "literal_error":
+        allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
+        if allowed:
+            hint = did_you_mean(str(problem["input"]), filter(None, allowed))
+            return f"{where}: '{key}' is {problem['input']!r}. {hint}"
+    if problem["type"] == "value_error":
+        return f"{where}: {problem['ctx']['error']}"
+    message = problem["msg"].replace("Input should be", "expected", 1)
+    return f"{where}: '{key}' is {problem['input']!r}: {message}."

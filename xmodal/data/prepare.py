@@ -1,0 +1,215 @@
+"""From raw files to arrays: parallel, resumable, and never half a file.
+
+Each item (a clip, a scan, a picture) becomes one .npy per modality, ``out/<modality>/<item>.npy``, which is the layout of
+`xmodal.data.layout`. A marker in ``out/.prepared`` says which files of which sources an item was made from; an
+item whose marker still fits is not made again. Items that can't be read are listed in ``out/skipped.json``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmodal.errors import InputError
+
+SCHEMA = 1  # as in xmodal.types, which would bring torch into every worker
+MARKERS = ".prepared"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One thing to prepare.
+
+    Attributes:
+        name: becomes the file name; unique.
+        sources: raw files it is made from; a change of their size or time makes it anew.
+        facts: JSON that the work needs besides, such as a start time.
+    """
+
+    name: str
+    sources: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What became of the items.
+
+    Attributes:
+        done: names of the items that were made now.
+        reused: names of the items that were there already.
+        skipped: (name, reason) of the items that can't be read.
+    """
+
+    done: list[str]
+    reused: list[str]
+    skipped: list[tuple[str, str]]
+
+    @property
+    def names(self) -> list[str]:
+        """All items that are there, in the order of their rows."""
+        return sorted(self.done + self.reused, key=lambda name: f"{name}.npy")
+
+
+Work = Callable[[Item], Mapping[str, NDArray[Any]]]
+
+
+def prepare_items(
+    items: Sequence[Item],
+    work: Work,
+    out: Path,
+    *,
+    workers: int = 0,
+    version: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Make one .npy per item and modality.
+
+    Args:
+        items: what to prepare.
+        work: item → modality → array; a function at the top of a module, so that worker processes find it. A
+            ``ValueError`` or ``OSError`` skips the item, anything else stops.
+        out: folder that receives the files; run again with the same one to go on.
+        workers: processes; 0: this one.
+        version: text that changes when the work would give other arrays for the same files.
+        progress: is told (items so far, items in all).
+    """
+    _refuse_names(items)
+    out.mkdir(parents=True, exist_ok=True)
+    stamps = {item.name: _stamp(item, version) for item in items}
+    reused = [item.name for item in items if _is_done(out, item.name, stamps[item.name])]
+    there = set(reused)
+    todo = [item for item in items if item.name not in there]
+    _remove_stale(out, keep=there)
+    done: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    for name, reason in _results(todo, work, out, stamps, workers):
+        if reason is None:
+            done.append(name)
+        else:
+            skipped.append((name, reason))
+        if progress is not None:
+            progress(len(reused) + len(done) + len(skipped), len(items))
+    listed = [{"name": name, "reason": reason} for name, reason in sorted(skipped)]
+    write_json(out / "skipped.json", {"schema": SCHEMA, "skipped": listed})
+    return Prepared(sorted(done), sorted(reused), sorted(skipped))
+
+
+def _results(
+    todo: Sequence[Item], work: Work, out: Path, stamps: Mapping[str, str], workers: int
+) -> Iterator[tuple[str, str | None]]:
+    if not workers:
+        for item in todo:
+            yield item.name, _finish(item, work, out, stamps[item.name])
+        return
+    # spawn: a forked worker would inherit the locks of whatever threads this process has
+    pool = ProcessPoolExecutor(
+        min(workers, len(todo) or 1), mp_context=get_context("spawn"), initializer=_ignore_ctrl_c
+    )
+    try:
+        futures = {pool.submit(_finish, item, work, out, stamps[item.name]): item.name for item in todo}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    except BrokenProcessPool:
+        raise InputError(
+            "A worker process ended without an answer: it was killed, perhaps because memory ran out. Finished items are "
+            "kept; run the same command again, with fewer workers."
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # what runs is finished, what waits is left for the next time
+
+
+def _ignore_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides, and lets running items finish
+
+
+def _finish(item: Item, work: Work, out: Path, stamp: str) -> str | None:
+    """Prepare one item; the reason if it has to be skipped."""
+    try:
+        arrays = dict(work(item))
+    except (ValueError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+    for modality, array in arrays.items():
+        (out / modality).mkdir(parents=True, exist_ok=True)
+        write_npy(out / modality / f"{item.name}.npy", array)
+    # last, so that a marker stands for complete files
+    write_json(out / MARKERS / f"{item.name}.json", {"schema": SCHEMA, "stamp": stamp, "modalities": sorted(arrays)})
+    return None
+
+
+def _stamp(item: Item, version: str) -> str:
+    """Text that changes when the item would have to be made again."""
+    sources = []
+    for source in item.sources:
+        path = Path(source)
+        state = path.stat() if path.exists() else None
+        sources.append([path.name, state.st_size if state else -1, state.st_mtime_ns if state else -1])
+    return json.dumps([version, sources, dict(item.facts)], sort_keys=True)
+
+
+def _marker(out: Path, name: str) -> dict[str, Any]:
+    path = out / MARKERS / f"{name}.json"
+    if not path.exists():
+        return {}
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found if found.get("schema") == SCHEMA else {}
+
+
+def _is_done(out: Path, name: str, stamp: str) -> bool:
+    marker = _marker(out, name)
+    return marker.get("stamp") == stamp and all(
+        (out / modality / f"{name}.npy").exists() for modality in marker["modalities"]
+    )
+
+
+def _remove_stale(out: Path, *, keep: set[str]) -> None:
+    """Forget what an earlier run made of items that changed or are gone: their rows would shift all others."""
+    for path in sorted((out / MARKERS).glob("*.json")):
+        if path.stem not in keep:
+            for modality in _marker(out, path.stem).get("modalities", []):
+                (out / modality / f"{path.stem}.npy").unlink(missing_ok=True)
+            path.unlink()
+
+
+def _refuse_names(items: Sequence[Item]) -> None:
+    problems, seen = [], set()
+    for item in items:
+        if not item.name or item.name.startswith(".") or Path(item.name).name != item.name:
+            problems.append(f"'{item.name}' can't be the name of an item: it has to serve as a file name. Rename it.")
+        if item.name in seen:
+            problems.append(f"Two items are called '{item.name}': give each a name of its own.")
+        seen.add(item.name)
+    if problems:
+        raise InputError(problems)
+
+
+def write_npy(path: Path, array: NDArray[Any]) -> None:
+    """Write an array beside, flush it, and rename: the file is complete or not there. Never pickles."""
+    _write(path, lambda file: np.save(file, np.asarray(array), allow_pickle=False))
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside, flush it, and rename; not-a-number is refused, as JSON has no word for it."""
+    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, lambda file: file.write(text.encode()))
+
+
+def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    beside = path.with_name(f".{path.name}.part")
+    with beside.open("wb") as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(beside, path)

@@ -1,0 +1,420 @@
+"""The reader of deployed students: raw samples in, predictions out, and nothing executed that a file brings along.
+
+student.safetensors ──weights + JSON──▶ builder ──▶ Deployed ─┐
+student.onnx ──graph + JSON──▶ onnxruntime ───────────────────┴─run──▶ Predictor ──▶ Predictions
+
+Both files describe themselves (`read_description`): which inputs, of which shape, their statistics, the task, the names
+of the classes. `.pt2`, `.pt` and `.pth` are not read: opening such a file can run code.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from xmodal.errors import InputError, MissingExtra, did_you_mean
+from xmodal.models.network import evaluating, pick_input, rebuild, wrap
+from xmodal.models.resnet import load_checked, mismatches
+from xmodal.types import SCHEMA, Normalisation, Student
+
+STUDENT = "student.safetensors"
+HEADER = "xmodal"  # key of the JSON in the metadata of both formats
+Run = Callable[
+    [Mapping[str, NDArray[Any]]], NDArray[Any]
+]  # raw inputs of one batch → outputs before softmax or sigmoid
+Length = Annotated[int, Field(ge=1)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+class _Input(_Part):
+    shape: tuple[Length, ...]
+    dtype: Literal["float32", "float64", "float16", "int64", "int32", "uint8", "bool"]
+    layout: str
+    dynamic: tuple[int, ...] = ()
+
+
+class _Statistics(_Part):
+    mean: Any
+    std: Any
+
+
+class _Description(_Part):
+    schema_: int = Field(alias="schema")
+    needs: Annotated[tuple[str, ...], Field(min_length=1)]
+    target: str
+    builder: str | None
+    arguments: dict[str, Any] | None
+    task: Literal["multiclass", "binary", "multilabel", "regression"]
+    classes: Length
+    class_names: tuple[str, ...] = ()
+    dense: bool = False
+    inputs: dict[str, _Input]
+    normalisation: dict[str, _Statistics] = {}
+    versions: dict[str, str] = {}
+
+
+def read_description(text: str, where: str) -> dict[str, Any]:
+    """The JSON that a student carries, once all of it is known to make sense.
+
+    Args:
+        text: the JSON.
+        where: the file, for the sentence.
+    """
+    try:
+        stored = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"The description inside {where} is not JSON ({error}). Export the student again.") from error
+    version = stored.get("schema") if isinstance(stored, dict) else None
+    if version != SCHEMA:
+        raise InputError(
+            f"{where} is of version {version!r}, and this xmodal reads version {SCHEMA}. Install the xmodal that wrote "
+            "it, or export the student again."
+        )
+    try:
+        description = _Description.model_validate_json(text).model_dump(mode="json", by_alias=True)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
+        raise InputError([f"The description inside {where} is wrong at {problem}." for problem in problems]) from error
+    problems = [*_inconsistent(description)]
+    if problems:
+        raise InputError([f"The description inside {where} is wrong: {problem}." for problem in problems])
+    return description
+
+
+def _inconsistent(description: Mapping[str, Any]) -> list[str]:
+    inputs = description["inputs"]
+    problems = [f"it needs '{name}' but does not say its shape" for name in description["needs"] if name not in inputs]
+    names, classes = description["class_names"], description["classes"]
+    if names and len(names) != classes:
+        problems.append(f"it has {classes} classes and {len(names)} names for them")
+    for name, statistics in description["normalisation"].items():
+        if name in inputs and not _fits(statistics, inputs[name]["shape"]):
+            problems.append(f"mean and std of '{name}' must be finite, std not zero, and fit {inputs[name]['shape']}")
+    return problems
+
+
+def _fits(statistics: Mapping[str, Any], shape: Sequence[int]) -> bool:
+    try:
+        mean, std = Normalisation(**statistics).tensors()
+        same = np.broadcast_shapes(mean.shape, std.shape, tuple(shape)) == tuple(shape)
+    except (TypeError, ValueError, RuntimeError):  # ragged or not numbers
+        return False
+    return same and bool(mean.isfinite().all() and std.isfinite().all() and (std != 0).all())
+
+
+def load_student(path: Path | str, *, module: nn.Module | None = None) -> tuple[Student, dict[str, Any]]:
+    """Rebuild a student from its file.
+
+    Args:
+        path: ``student.safetensors`` or the folder that holds it.
+        module: a user's own module, which no builder knows; its weights are replaced.
+
+    Returns:
+        The student in eval mode, and its description.
+    """
+    file = Path(path) / STUDENT if Path(path).is_dir() else Path(path)
+    tensors, description = _read_safetensors(file)
+    if module is not None:
+        student = _own(module, description, tensors)
+    else:
+        student = _rebuilt(description, tensors, file)
+    load_checked(student.module, tensors, str(file))
+    student.module.eval()
+    statistics = description["normalisation"].items()
+    student.normalisation = {name: Normalisation(**parts) for name, parts in statistics}
+    return student, description
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not file.is_file():
+        raise InputError(f"There is no file {file}. Give the path of a {STUDENT} or of the folder that holds one.")
+    try:
+        with safe_open(file, framework="pt") as stored:
+            header = (stored.metadata() or {}).get(HEADER)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dictionary
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{file} is damaged or not a safetensors file ({error}). Copy or export it again.") from error
+    if header is None:
+        raise InputError(f"{file} holds weights but no description of a student. Write it with `xmodal export`.")
+    return tensors, read_description(header, str(file))
+
+
+def _rebuilt(description: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Student:
+    """A fresh network, made only when its tensors are known to be those of the file."""
+    if description["builder"] is None:
+        raise InputError(
+            f"{file} holds the weights of a module that xmodal did not build, so it cannot be rebuilt from the file. "
+            "Export it to ONNX (--format onnx), or give the module: load_student(path, module=…)."
+        )
+    try:
+        with torch.device("meta"):  # a file that asks for a huge network takes no memory
+            wanted = rebuild(description).module.state_dict()
+        problems = mismatches(wanted, tensors)
+        if not problems:
+            with torch.random.fork_rng(devices=[]):
+                return rebuild(description)
+    except InputError as error:
+        raise InputError([f"{file} cannot be rebuilt: {problem}" for problem in error.problems]) from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{file} cannot be rebuilt, its description names no possible network: {error}") from error
+    raise InputError([f"The weights in {file} do not fit its description: {problem}" for problem in problems])
+
+
+def _own(module: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Student:
+    needs = tuple(description["needs"])
+    fits = set(module.state_dict()) == set(tensors)
+    return Student(module if fits else wrap(module, needs), needs, description["target"])
+
+
+class Deployed(nn.Module):
+    """A student that takes raw input: the statistics of the training split are part of it.
+
+    Args:
+        module: takes a dictionary of normalised inputs.
+        needs: names of the inputs it reads.
+        normalisation: input → statistics; absent inputs are used as they are.
+    """
+
+    def __init__(self, module: nn.Module, needs: Sequence[str], normalisation: Mapping[str, Normalisation]) -> None:
+        super().__init__()
+        self.module = module
+        self.needs = tuple(needs)
+        self._slots = {name: slot for slot, name in enumerate(self.needs) if name in normalisation}
+        for name, slot in self._slots.items():  # numbered, since a buffer's name can hold no dot
+            mean, std = normalisation[name].tensors()
+            self.register_buffer(f"mean{slot}", mean)
+            self.register_buffer(f"std{slot}", std)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Name → raw (batch, …) in, the student's outputs out."""
+        outputs: Tensor = self.module({name: self._normalised(name, inputs) for name in self.needs})
+        return outputs
+
+    def _normalised(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        raw = pick_input(inputs, name)
+        if name not in self._slots:
+            return raw
+        slot = self._slots[name]
+        normalised: Tensor = (raw - self.get_buffer(f"mean{slot}")) / self.get_buffer(f"std{slot}")
+        return normalised
+
+
+def deployed(student: Student) -> Deployed:
+    """A student with its statistics."""
+    return Deployed(student.module, student.needs, student.normalisation)
+
+
+def run_torch(module: nn.Module) -> Run:
+    """A module that takes raw tensors as one that takes raw arrays."""
+
+    def run(batch: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        with evaluating(module):
+            outputs = module({name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in batch.items()})
+        array: NDArray[Any] = outputs.numpy()
+        return array
+
+    return run
+
+
+def open_safetensors(path: Path) -> tuple[Run, dict[str, Any]]:
+    """How to run a ``student.safetensors``, and its description."""
+    student, description = load_student(path)
+    return run_torch(deployed(student)), description
+
+
+def open_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
+    """How to run a ``student.onnx``, and its description."""
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. Give the path of a student that was exported to ONNX.")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra("Reading an ONNX student", "onnxruntime", "export") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # the runtime's own exceptions share no base class
+        raise InputError(f"{path} is damaged or not an ONNX file ({error}). Copy or export it again.") from error
+    header = session.get_modelmeta().custom_metadata_map.get(HEADER)
+    if header is None:
+        raise InputError(f"{path} is an ONNX file without the description of a student. Write it with `xmodal export`.")
+    description = read_description(header, str(path))
+    names = [node.name for node in session.get_inputs()]
+    if not set(names) <= set(description["needs"]):
+        raise InputError(
+            f"{path} describes the inputs {description['needs']}, but its graph reads {names}. Export it again."
+        )
+
+    def run(batch: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
+        outputs: NDArray[Any] = session.run(None, {name: batch[name] for name in names})[0]
+        return outputs
+
+    return run, description
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a student says of some samples.
+
+    Attributes:
+        outputs: (rows, outputs): probabilities; the predicted values for regression.
+        classes: (rows,) class numbers, (rows, labels) zeros and ones for several labels, None for regression.
+        class_names: one per class, empty when the data had none.
+    """
+
+    outputs: NDArray[Any]
+    classes: NDArray[np.int64] | None
+    class_names: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> list[str]:
+        """The predicted class of each sample by name (its number, where it has none); several are joined by commas."""
+        if self.classes is None:
+            raise InputError("A regression student predicts values, not classes. Read `outputs`.")
+        if self.classes.ndim == 1:
+            return [self._name(int(number)) for number in self.classes]
+        return [", ".join(self._name(int(number)) for number in np.flatnonzero(row)) for row in self.classes]
+
+    def _name(self, number: int) -> str:
+        return self.class_names[number] if self.class_names else str(number)
+
+
+class Predictor:
+    """An opened student.
+
+    Args:
+        run: raw inputs of one batch → outputs.
+        description: what `read_description` returns.
+    """
+
+    def __init__(self, run: Run, description: Mapping[str, Any]) -> None:
+        self._run = run
+        self.description = dict(description)
+        self.needs = tuple(description["needs"])
+
+    def predict(self, inputs: Mapping[str, Any], *, batch_size: int = 256) -> Predictions:
+        """Predictions for raw samples, as they were before any normalisation.
+
+        Args:
+            inputs: name → (rows, …) arrays or tensors; those that the student does not need are not looked at.
+            batch_size: rows at a time; memory maps are read that way too.
+        """
+        if batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}: expected 1 or more.")
+        arrays = check_inputs(inputs, self.description)
+        rows = len(arrays[self.needs[0]])
+        parts = [
+            self._run(read_batch(arrays, self.description, first, min(first + batch_size, rows)))
+            for first in range(0, rows, batch_size)
+        ]
+        outputs, classes = interpret(np.concatenate(parts), self.description["task"])
+        return Predictions(outputs, classes, tuple(self.description["class_names"]))
+
+
+def interpret(outputs: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
+    """A network's outputs as probabilities and classes, or as they are for regression.
+
+    Example:
+        >>> interpret(np.array([[0.0, 0.0, -50.0], [0.0, 2.0, 0.0]]), "multiclass")[1].tolist()
+        [0, 1]
+    """
+    logits = torch.from_numpy(outputs)
+    if task == "multiclass":
+        return torch.softmax(logits, dim=1).numpy(), logits.argmax(dim=1).numpy()
+    if task in ("binary", "multilabel"):
+        probabilities = torch.sigmoid(logits).numpy()
+        classes = (probabilities > 0.5).astype(np.int64)
+        return probabilities, classes[:, 0] if task == "binary" else classes
+    return outputs, None
+
+
+def check_inputs(inputs: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+    """The arrays that a student needs, once their shapes and types are known to fit; all problems at once."""
+    arrays, problems = {}, []
+    for name in description["needs"]:
+        if name not in inputs:
+            problems.append(f"The student reads '{name}', which was not given. {did_you_mean(name, inputs)}")
+            continue
+        value = inputs[name]
+        arrays[name] = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asanyarray(value)
+        problems += _unfit(name, arrays[name], description["inputs"][name])
+    if len({len(array) for array in arrays.values() if array.ndim}) > 1:
+        counts = ", ".join(f"'{name}' {len(array)}" for name, array in arrays.items() if array.ndim)
+        problems.append(f"The inputs have different numbers of samples ({counts}). Row i of each must be one sample.")
+    if problems:
+        raise InputError(problems)
+    return arrays
+
+
+def _unfit(name: str, array: NDArray[Any], facts: Mapping[str, Any]) -> list[str]:
+    kinds = "fiub" if facts["dtype"].startswith("float") else "iub"
+    if array.dtype.kind not in kinds:
+        return [f"'{name}' holds {array.dtype}: expected numbers that become {facts['dtype']}. Convert it first."]
+    shape, dynamic = facts["shape"], facts["dynamic"]
+    expected = f"({', '.join(['rows', *('any' if axis in dynamic else str(side) for axis, side in enumerate(shape))])})"
+    if list(array.shape) == shape:
+        return [
+            f"'{name}' is one sample of shape {array.shape}: expected {expected}. Add an axis in front, array[None]."
+        ]
+    fits = array.ndim == 1 + len(shape) and all(
+        axis in dynamic or side == arrived
+        for axis, (side, arrived) in enumerate(zip(shape, array.shape[1:], strict=True))
+    )
+    if not fits:
+        return [f"'{name}' has shape {array.shape}: expected {expected}, as in training. Reshape or resample it."]
+    return [] if len(array) else [f"'{name}' has no samples: expected {expected} with one row or more."]
+
+
+def read_batch(
+    arrays: Mapping[str, Any], description: Mapping[str, Any], first: int, last: int
+) -> dict[str, NDArray[Any]]:
+    """Some rows of checked arrays in the student's types; a number that is not finite is refused with its sample."""
+    batch = {}
+    for name, array in arrays.items():
+        with np.errstate(over="ignore"):  # what does not fit becomes infinite and is reported below
+            part = np.ascontiguousarray(array[first:last], dtype=description["inputs"][name]["dtype"])
+        wrong = np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(axis=1))
+        if len(wrong):
+            raise InputError(
+                f"Sample {first + wrong[0]} of '{name}' holds NaN or infinite values. Fill or drop such samples first."
+            )
+        batch[name] = part
+    return batch
+
+
+def open_student(path: Path | str) -> Predictor:
+    """Open a student for prediction.
+
+    Args:
+        path: a ``.safetensors`` or ``.onnx`` student, or a folder that holds one.
+    """
+    path = Path(path)
+    if path.is_dir():
+        found = [path / name for name in (STUDENT, "student.onnx") if (path / name).is_file()]
+        if not found:
+            nested = sorted(str(file.parent) for file in path.glob(f"students/*/{STUDENT}"))
+            hint = f"It holds students in: {', '.join(nested)}." if nested else "Write one with `xmodal export`."
+            raise InputError(f"The folder {path} holds neither {STUDENT} nor student.onnx. {hint}")
+        path = found[0]
+    if path.suffix == ".safetensors":
+        return Predictor(*open_safetensors(path))
+    if path.suffix == ".onnx":
+        return Predictor(*open_onnx(path))
+    raise InputError(
+        f"{path} cannot be opened for prediction: a student is a .safetensors or .onnx file. Files such as .pt, .pth, "
+        ".pt2 and .pkl can run code when they are opened, so xmodal does not read them. Export the student again."
+    )

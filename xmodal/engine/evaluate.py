@@ -1,0 +1,78 @@
+"""Scores on a split: every sample once, in order, each student fed what it needs and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from xmodal.data.base import Split
+from xmodal.data.loader import in_order
+from xmodal.method import gather_rows
+from xmodal.metrics.task import Scores
+from xmodal.types import DataInfo, Student
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+Predict = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
+
+
+def predictor(students: Mapping[str, Student]) -> Predict:
+    """Outputs of several students at once; those whose inputs are absent are left out."""
+
+    def predict(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            name: student.module({need: inputs[need] for need in student.needs})
+            for name, student in students.items()
+            if all(need in inputs for need in student.needs)
+        }
+
+    return predict
+
+
+@torch.no_grad()
+def evaluate(
+    students: Mapping[str, Student],
+    split: Split,
+    info: DataInfo,
+    *,
+    fabric: Fabric,
+    predict: Predict | None = None,
+    full: bool = False,
+    batch_size: int = 512,
+    outputs: dict[str, dict[str, Tensor]] | None = None,
+) -> dict[str, dict[str, Any]]:
+    """Metrics of each student from one pass over a split.
+
+    Args:
+        students: by name; their modules are in eval mode.
+        predict: how outputs are made; None: by each student's module.
+        full: per-class values and confusion matrices too.
+        outputs: a dictionary to fill with ``index``, ``outputs`` and ``target`` of every student.
+    """
+    predict = predict or predictor(students)
+    scores = {name: Scores(info, full=full, device=fabric.device) for name in students}
+    kept: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in students}
+    world = {"rank": fabric.global_rank, "world": fabric.world_size}
+    for batch in in_order(split, batch_size=batch_size, **world):
+        batch = batch.to(fabric.device)
+        with fabric.autocast():
+            answers = predict(batch.inputs)
+        for name, answer in answers.items():
+            modality = students[name].target
+            scores[name].update(answer, batch.targets[modality], batch.valid.get(modality))
+            if outputs is not None:
+                kept[name].append((batch.index[modality], answer.float(), batch.targets[modality]))
+    if outputs is not None:
+        for name, parts in kept.items():
+            outputs[name] = _joined(parts)
+    return {name: score.compute() for name, score in scores.items()}
+
+
+def _joined(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
+    index, answers, target = (gather_rows(torch.cat(column)) for column in zip(*parts, strict=True))
+    order = index.argsort()
+    return {"index": index[order], "outputs": answers[order], "target": target[order]}

@@ -1,0 +1,48 @@
+"""Devices and processes, through Lightning Fabric.
+
+Call `launch` before data, run folder and output are touched: with several devices it starts the whole command again,
+once per device, and from then on only rank 0 may print and write.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import torch
+
+from xmodal.engine.settings import MachineSettings, Precision
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+
+def launch(machine: MachineSettings | None = None, *, precision: Precision = "32-true") -> Fabric:
+    """A started Fabric; under `torchrun` and SLURM it joins the processes that are there."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    machine = machine or MachineSettings()
+    if machine.threads:
+        torch.set_num_threads(machine.threads)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", machine.devices))
+    nodes = max(int(os.environ.get("WORLD_SIZE", local)) // local, 1) if "LOCAL_WORLD_SIZE" in os.environ else 1
+    on_cpu = machine.accelerator == "cpu" or not torch.cuda.is_available()
+    several = local * nodes > 1
+    fabric = Fabric(
+        accelerator="cpu" if on_cpu and machine.accelerator != "mps" else machine.accelerator,
+        devices=local,
+        num_nodes=nodes,
+        precision=precision,
+        # the method's buffers are equal everywhere by construction: batch statistics are synchronised, memories update
+        # from gathered rows
+        strategy=DDPStrategy(
+            find_unused_parameters=True,
+            broadcast_buffers=False,
+            process_group_backend="gloo" if on_cpu else None,
+        )
+        if several
+        else "auto",
+    )
+    fabric.launch()
+    return fabric

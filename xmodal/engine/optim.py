@@ -1,0 +1,188 @@
+"""Optimisers and schedules by name.
+
+A schedule is a factor on the rate as a pure function of the epoch reached (a fraction within an epoch), so there is
+nothing to save but the count of steps. `plateau` alone has a memory, which it saves.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from xmodal.engine.settings import FitSettings
+from xmodal.errors import InputError, did_you_mean
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": torch.optim.SGD,
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "radam": torch.optim.RAdam,
+    "nadam": torch.optim.NAdam,
+    "rmsprop": torch.optim.RMSprop,
+    "adagrad": torch.optim.Adagrad,
+}
+
+
+def build_optimizers(groups: Sequence[Mapping[str, Any]], settings: FitSettings) -> list[Optimizer]:
+    """One optimiser per name that occurs; a group may name its own optimiser, rate and options."""
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for group in groups:
+        own = dict(group)
+        name = own.pop("optimizer", settings.optimizer)
+        if name not in OPTIMIZERS:
+            raise InputError(f"There is no optimiser called '{name}'. {did_you_mean(name, OPTIMIZERS)}")
+        by_name.setdefault(name, []).append(own)
+    if not any(len(list(group["params"])) for found in by_name.values() for group in found):
+        raise InputError("There is nothing to train: no parameter requires a gradient. Check what was frozen.")
+    return [OPTIMIZERS[name](found, **_options(name, settings)) for name, found in by_name.items()]
+
+
+def _options(name: str, settings: FitSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {"lr": settings.learning_rate, "weight_decay": settings.weight_decay}
+    if name in ("sgd", "rmsprop"):
+        options["momentum"] = settings.momentum
+    if name == "sgd":
+        options["nesterov"] = settings.nesterov
+    return options
+
+
+def factor(settings: FitSettings, epoch: float) -> float:
+    """What the schedule multiplies the rate with when ``epoch`` epochs are done.
+
+    Example:
+        >>> factor(FitSettings(schedule="cosine", epochs=10), 5.0)
+        0.5
+    """
+    if epoch < settings.warmup:
+        return max(epoch, 1e-3 * settings.warmup) / settings.warmup
+    progress = (epoch - settings.warmup) / max(settings.epochs - settings.warmup, 1e-12)
+    whole = math.floor(epoch)
+    if settings.schedule == "cosine":
+        return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
+    if settings.schedule == "linear":
+        return max(1.0 - progress, 0.0)
+    if settings.schedule == "step":
+        return settings.schedule_factor ** (whole // settings.schedule_every)
+    if settings.schedule == "multistep":
+        return settings.schedule_factor ** sum(whole >= at for at in settings.schedule_at)
+    if settings.schedule == "exponential":
+        return settings.schedule_factor**whole
+    return 1.0
+
+
+class Optimisers:
+    """All optimisers of a method, their schedule, clipping and state.
+
+    Args:
+        groups: what ``Method.param_groups`` returned.
+        settings: names and numbers.
+        steps_per_epoch: updates in one epoch.
+    """
+
+    def __init__(self, groups: Sequence[Mapping[str, Any]], settings: FitSettings, steps_per_epoch: int) -> None:
+        self.settings = settings
+        self.steps_per_epoch = max(steps_per_epoch, 1)
+        self.optimizers = build_optimizers(groups, settings)
+        self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.updates = 0
+        self.plateau = {"factor": 1.0, "best": math.inf, "waited": 0}
+        self._constant = settings.schedule in ("constant", "plateau") and not settings.warmup
+
+    def _groups(self) -> Iterator[tuple[dict[str, Any], float]]:
+        for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
+            yield from zip(optimizer.param_groups, rates, strict=True)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """Everything that is optimised."""
+        return [parameter for group, _ in self._groups() for parameter in group["params"]]
+
+    def set_rates(self) -> None:
+        """Put the rates where the schedule wants them after the updates so far."""
+        epoch = self.updates / self.steps_per_epoch
+        if self.settings.schedule_per == "epoch":
+            epoch = float(math.floor(epoch))
+        scale = factor(self.settings, epoch) * self.plateau["factor"]
+        for group, rate in self._groups():
+            group["lr"] = rate * scale
+
+    def clip(self) -> None:
+        """Bound the gradients of everything that is optimised."""
+        if self.settings.clip is None:
+            return
+        if self.settings.clip_mode == "norm":
+            torch.nn.utils.clip_grad_norm_(self.parameters, self.settings.clip)
+        else:
+            torch.nn.utils.clip_grad_value_(self.parameters, self.settings.clip)
+
+    def step(self) -> None:
+        """One update, after which gradients are gone."""
+        if self.settings.clip is not None and self.settings.clip_at == "step":
+            self.clip()
+        if not self._constant:
+            self.set_rates()
+        for optimizer in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.updates += 1
+
+    def drop(self) -> None:
+        """Forget gradients without an update."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+
+    def end_epoch(self, score: float) -> None:
+        """Let ``plateau`` see the epoch's score (smaller is better)."""
+        if self.settings.schedule != "plateau":
+            return
+        if score < self.plateau["best"]:
+            self.plateau.update(best=score, waited=0)
+            return
+        self.plateau["waited"] += 1
+        if self.plateau["waited"] > self.settings.schedule_every:
+            self.plateau.update(factor=self.plateau["factor"] * self.settings.schedule_factor, waited=0)
+            self.set_rates()
+
+    @property
+    def rates(self) -> list[float]:
+        """Current rate of every group."""
+        return [group["lr"] for group, _ in self._groups()]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and JSON from which `load_state` continues."""
+        tensors: dict[str, Tensor] = {}
+        plain: dict[str, Any] = {"updates": self.updates, "plateau": dict(self.plateau), "optimizers": []}
+        for number, optimizer in enumerate(self.optimizers):
+            found = optimizer.state_dict()
+            rest: dict[str, dict[str, Any]] = {}
+            for index, entries in found["state"].items():
+                for name, value in entries.items():
+                    if isinstance(value, Tensor):
+                        tensors[f"{number}/{index}/{name}"] = value
+                    else:
+                        rest.setdefault(str(index), {})[name] = value
+            plain["optimizers"].append({"param_groups": found["param_groups"], "rest": rest})
+        return tensors, plain
+
+    def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.updates = plain["updates"]
+        self.plateau = dict(plain["plateau"])
+        for number, (optimizer, saved) in enumerate(zip(self.optimizers, plain["optimizers"], strict=True)):
+            state: dict[int, dict[str, Any]] = {
+                int(index): dict(entries) for index, entries in saved["rest"].items()
+            }
+            for key, tensor in tensors.items():
+                owner, index, name = key.split("/", 2)
+                if int(owner) == number:
+                    state.setdefault(int(index), {})[name] = tensor
+            groups = [
+                {key: tuple(value) if key == "betas" else value for key, value in group.items()}
+                for group in saved["param_groups"]
+            ]
+            optimizer.load_state_dict({"state": state, "param_groups": groups})

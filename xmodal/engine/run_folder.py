@@ -1,0 +1,92 @@
+"""A run on disk, and the rules by which a folder is opened.
+
+    settings.json      resolved settings, enough to replay
+    environment.json   versions, devices, threads
+    history.jsonl      one row per epoch
+    result.json        final metrics; its presence says that training is finished
+    checkpoints/       where to go on
+    best/              weights of each student's best epoch
+    students/          what to deploy
+    predictions/       outputs on the test split
+"""
+
+from __future__ import annotations
+
+import platform
+import shlex
+import sys
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from xmodal.errors import InputError
+from xmodal.files import SCHEMA, plain, read_json, write_json
+from xmodal.version import __version__
+
+
+def environment() -> dict[str, Any]:
+    """What the numbers may depend on besides the settings."""
+    import numpy
+    import torch
+
+    return {
+        "xmodal": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if torch.cuda.is_available() else None,
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def resume_command(out: Path | None) -> str:
+    """The command that continues this one."""
+    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    if out is not None and "--out" not in words and not any(word.startswith("--out=") for word in words):
+        words += ["--out", str(out)]
+    if "--resume" not in words:
+        words.append("--resume")
+    return shlex.join(words)
+
+
+def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+    """Start a run in ``out``, or go on with the one that is there.
+
+    A folder with anything in it is never written over; a resumed run must have the same settings.
+    """
+    found = out / "settings.json"
+    if not out.exists() or not any(out.iterdir()):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(found, settings)
+        write_json(out / "environment.json", environment())
+        return
+    if not resume:
+        raise InputError(
+            f"The folder {out} is not empty, and a run never writes over another. "
+            "Add --resume to go on with the run in it, or name another folder with --out."
+        )
+    same_settings(read_json(found), settings, found)
+
+
+def same_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
+    """Refuse to go on with other settings than those the run was started with."""
+    before, now = _flat(saved), _flat(plain({"schema": SCHEMA, **wanted}))
+    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    if changed:
+        listed = "; ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in changed)
+        raise InputError(f"The run in {path.parent} was started with other settings: {listed}. Give the same, or --out.")
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            found.update(_flat(value, f"{prefix}{key}."))
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -1,0 +1,64 @@
+"""Batch statistics over all processes, on any device.
+
+torch's own SyncBatchNorm refuses CPU tensors. Sum, square sum and count travel in one vector through a differentiable
+all-reduce, so uneven shares come out right as well.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class SyncedBatchNorm(_BatchNorm):
+    """BatchNorm whose training statistics are those of the global batch; the parameter names stay the same."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected at least 2 axes (rows, channels), got shape {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise ``input`` (rows, channels, …)."""
+        self._check_input_dim(input)
+        if not self.training and self.track_running_stats:
+            return super().forward(input)
+        from torch.distributed.nn.functional import all_reduce
+
+        axes = [axis for axis in range(input.dim()) if axis != 1]
+        shape = [1, -1] + [1] * (input.dim() - 2)
+        wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
+        count = wide.new_tensor([float(wide.numel() // wide.shape[1])])
+        channels = wide.shape[1]
+        sums = all_reduce(torch.cat([wide.sum(axes), count]))
+        mean = sums[:channels] / sums[-1]
+        # the deviations from the common mean, in a second trip: a difference of large squares loses digits
+        squares = all_reduce((wide - mean.view(shape)).square().sum(axes))
+        variance = squares / sums[-1]
+        if self.track_running_stats and self.training:
+            self._track(mean.detach(), (squares / (sums[-1] - 1)).detach())
+        out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(input.dtype)
+
+    def _track(self, mean: Tensor, variance: Tensor) -> None:
+        if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
+            return
+        self.num_batches_tracked.add_(1)
+        momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
+
+
+def synchronise_batchnorm(module: nn.Module) -> None:
+    """Replace every BatchNorm below ``module`` that trains, keeping parameters and buffers themselves."""
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm) and child.training:
+            synced = SyncedBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            synced._parameters, synced._buffers = child._parameters, child._buffers
+            setattr(module, name, synced)
+        else:
+            synchronise_batchnorm(child)

@@ -1,0 +1,305 @@
+"""Students → files: safetensors for xmodal, ONNX for other runtimes, torch.export for other users of PyTorch.
+
+Student ──Deployed (statistics inside)──▶ file in a temporary folder ──compared on real samples──▶ its final name
+
+What is written is first read back and run beside the original; a file that answers differently never gets its name.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save
+from torch import nn
+from torch.export import Dim, ExportedProgram
+
+from xmodal.deploy import (
+    HEADER,
+    STUDENT,
+    Deployed,
+    Run,
+    check_inputs,
+    deployed,
+    load_student,
+    open_onnx,
+    open_safetensors,
+    read_batch,
+    run_torch,
+)
+from xmodal.errors import InputError, MissingExtra, did_you_mean
+from xmodal.models.network import zeros
+from xmodal.types import SCHEMA, DataInfo, Student
+from xmodal.version import __version__
+
+__all__ = ["Deployed", "ExportMismatch", "describe", "export_student", "load_student", "save_student"]
+
+BATCH_SIZES = (1, 4, 7)  # one sample is the usual trap: a graph traced carelessly knows only the size it has seen
+TOLERANCE = 1e-4  # of the largest output, at least 1: kernels that add in another order differ by about 1e-6
+
+
+class ExportMismatch(RuntimeError):
+    """An exported file answers differently from the student; it was removed."""
+
+
+def describe(student: Student, info: DataInfo) -> dict[str, Any]:
+    """All that a reader must know of a student, as JSON."""
+    return {
+        "schema": SCHEMA,
+        "needs": list(student.needs),
+        "target": student.target,
+        "builder": student.builder,
+        "arguments": student.arguments,
+        "task": info.task,
+        "classes": info.classes,
+        "class_names": list(info.class_names),
+        "dense": info.dense,
+        "inputs": {name: _input(info, name) for name in student.needs},
+        "normalisation": {
+            name: {"mean": statistics.mean, "std": statistics.std}
+            for name, statistics in student.normalisation.items()
+            if name in student.needs
+        },
+        "versions": {"xmodal": __version__, "torch": torch.__version__, "numpy": np.__version__},
+    }
+
+
+def _input(info: DataInfo, name: str) -> dict[str, Any]:
+    known = info.inputs[name]
+    return {
+        "shape": list(known.shape),
+        "dtype": known.dtype,
+        "layout": known.layout,
+        "dynamic": list(known.dynamic),
+    }
+
+
+def save_student(path: Path | str, student: Student, info: DataInfo) -> Path:
+    """Write ``student.safetensors`` and, for people, ``student.json`` into a folder.
+
+    Args:
+        path: the folder, made if need be.
+        student: its weights are saved; so is a user's own module, which then needs that module to be loaded.
+        info: of the data it was trained on.
+
+    Returns:
+        The path of the safetensors file, which holds the description too.
+    """
+    folder = Path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    description = describe(student, info)
+    # clones: weights that two layers share are stored twice, since a safetensors file knows no sharing
+    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in student.module.state_dict().items()}
+    header = json.dumps(description, allow_nan=False)
+    _write(folder / STUDENT, save(tensors, metadata={HEADER: header}))
+    _write(folder / "student.json", _readable(description))
+    return folder / STUDENT
+
+
+def _readable(description: Mapping[str, Any]) -> bytes:
+    return (json.dumps(description, indent=2, allow_nan=False) + "\n").encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Beside, flushed, renamed: whoever reads the path finds the old file or the new one."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with open(beside, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def export_student(
+    student: Student, info: DataInfo, out: Path | str, *, format: str, samples: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write a student into a folder and compare what was written with the original on real samples.
+
+    Args:
+        student: what to export; it stays as it is.
+        info: of the data it was trained on.
+        out: folder for ``student.safetensors``, ``student.pt2`` or ``student.onnx``, and ``student.json``.
+        format: ``safetensors``, ``torch`` or ``onnx``.
+        samples: name → raw rows of the data.
+
+    Returns:
+        ``format``, ``files`` (paths, the student first), ``difference`` (largest), and the ``rows`` and ``batch_sizes``
+        that were compared.
+
+    Raises:
+        ExportMismatch: the file answers differently; nothing is left of it.
+    """
+    if format not in FORMATS:
+        raise InputError(f"There is no export format called '{format}'. {did_you_mean(format, FORMATS)}")
+    description = describe(student, info)
+    arrays = check_inputs(samples, description)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
+        file, run = FORMATS[format](student, info, Path(temporary))
+        (Path(temporary) / "student.json").write_bytes(_readable(description))
+        original = run_torch(deployed(_on_cpu(student)))
+        difference, sizes = _compare(original, run, arrays, description)
+        files = [folder / file.name, folder / "student.json"]
+        for written in files:
+            _write(written, (Path(temporary) / written.name).read_bytes())
+    rows = len(arrays[student.needs[0]])
+    return {
+        "format": format,
+        "files": [str(path) for path in files],
+        "difference": difference,
+        "rows": rows,
+        "batch_sizes": sizes,
+    }
+
+
+def _compare(
+    original: Run, exported: Run, arrays: Mapping[str, Any], description: Mapping[str, Any]
+) -> tuple[float, list[int]]:
+    """Largest difference over batches of several sizes, the last of which holds all rows."""
+    rows = len(next(iter(arrays.values())))
+    sizes = sorted({min(size, rows) for size in (*BATCH_SIZES, rows)})
+    largest = 0.0
+    for size in sizes:
+        batch = read_batch(arrays, description, 0, size)
+        expected, arrived = original(batch), exported(batch)
+        if expected.shape != arrived.shape:
+            raise ExportMismatch(
+                f"From {size} sample(s) the student makes {expected.shape} and the exported file {arrived.shape}, so "
+                "the file was removed. The network must not depend on the size of a batch."
+            )
+        difference = _difference(expected, arrived)
+        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        if not difference <= allowed:  # also when it is not a number
+            raise ExportMismatch(
+                f"On {size} sample(s) the exported file differs from the student by {difference:.3g} (allowed: "
+                f"{allowed:.3g}), so it was removed. A network that draws random numbers or depends on other samples "
+                "of its batch when it predicts cannot be exported."
+            )
+        largest = max(largest, difference)
+    return largest, sizes
+
+
+def _difference(expected: NDArray[Any], arrived: NDArray[Any]) -> float:
+    return float(np.abs(expected.astype(np.float64) - arrived).max())
+
+
+def _on_cpu(student: Student) -> Student:
+    module = copy.deepcopy(student.module).cpu().eval()
+    return Student(module, student.needs, student.target, student.builder, student.arguments, student.normalisation)
+
+
+def _safetensors(student: Student, info: DataInfo, folder: Path) -> tuple[Path, Run]:
+    if student.builder is None:
+        raise InputError(
+            "This student is a module that xmodal did not build, so weights alone cannot rebuild it. Export it to onnx."
+        )
+    file = save_student(folder, student, info)
+    return file, open_safetensors(file)[0]
+
+
+def _torch(student: Student, info: DataInfo, folder: Path) -> tuple[Path, Run]:
+    file = folder / "student.pt2"
+    description = json.dumps(describe(student, info), allow_nan=False)
+    torch.export.save(_trace(student, info), file, extra_files={f"{HEADER}.json": description})
+    loaded = torch.export.load(file).module()  # our own file of a moment ago: foreign ones are never opened
+    return file, run_torch(_Program(loaded))
+
+
+class _Program(nn.Module):
+    """An exported program is in eval mode for good and refuses to be told so."""
+
+    def __init__(self, program: Callable[..., Any]) -> None:
+        super().__init__()
+        self._call = (program,)  # in a tuple, which hides it from `eval`
+
+    def forward(self, inputs: Mapping[str, Any]) -> Any:
+        return self._call[0](inputs)
+
+
+def _onnx(student: Student, info: DataInfo, folder: Path) -> tuple[Path, Run]:
+    for package in ("onnx", "onnxscript", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingExtra("Exporting to ONNX", package, "export")
+    file = folder / "student.onnx"
+    traced = _trace(student, info)
+    with _quiet():
+        program = torch.onnx.export(
+            traced,
+            dynamo=True,
+            verbose=False,
+            input_names=list(student.needs),
+            output_names=["outputs"],
+            dynamic_shapes=(_axes(student, info, names=True),),
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    program.model.metadata_props[HEADER] = json.dumps(describe(student, info), allow_nan=False)
+    program.save(file, external_data=False)  # one file, whatever its size
+    return file, open_onnx(file)[0]
+
+
+FORMATS: dict[str, Callable[[Student, DataInfo, Path], tuple[Path, Run]]] = {
+    "safetensors": _safetensors,
+    "torch": _torch,
+    "onnx": _onnx,
+}
+
+
+def _trace(student: Student, info: DataInfo) -> ExportedProgram:
+    """The graph of a student with its statistics, for any number of rows.
+
+    A program stores its example inputs, hence zeros; two rows, since one would be taken for a constant.
+    """
+    module = deployed(_on_cpu(student)).eval()
+    examples = zeros({name: info.inputs[name] for name in student.needs}, 2)
+    try:
+        with _quiet(), torch.no_grad():
+            return torch.export.export(module, (examples,), dynamic_shapes=(_axes(student, info),))
+    except Exception as error:  # the tracer's exceptions share no base class
+        raise InputError(
+            f"torch.export cannot trace this student, so it has no torch or onnx form: {error} Write its forward "
+            "without branches on values and without a fixed batch size, or use --format safetensors."
+        ) from error
+
+
+def _axes(student: Student, info: DataInfo, *, names: bool = False) -> dict[str, dict[int, Any]]:
+    """Axes of each input that vary: rows, and what the data says. ONNX keeps their names."""
+    rows = "batch" if names else Dim("batch")
+    return {
+        name: {
+            0: rows,
+            **{1 + axis: f"{name}_axis{axis}" if names else Dim.DYNAMIC for axis in info.inputs[name].dynamic},
+        }
+        for name in student.needs
+    }
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the messages of exporters that a user can do nothing about, and with everything else."""
+    logger = logging.getLogger("torch.onnx")  # says that torchvision's operators are missing; none are used
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
+            warnings.filterwarnings("ignore", message=r".*_flat_weights.* were assigned", category=UserWarning)  # GRU
+            yield
+    finally:
+        logger.setLevel(level)

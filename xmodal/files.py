@@ -1,0 +1,93 @@
+"""Files that appear whole or not at all, and JSON documents that say which schema they follow."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from xmodal.errors import InputError
+
+SCHEMA = 1  # version of every file that we write; a reader refuses what it doesn't know
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path beside ``path`` to write to; it is flushed and renamed when the block ends well, removed otherwise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    beside = Path(name)
+    try:
+        yield beside
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.chmod(beside, 0o644)
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames within a folder survive a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def plain(value: Any) -> Any:
+    """JSON without NaN: what isn't finite becomes null, paths become text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """One JSON document with our schema version, whole or not at all."""
+    text = json.dumps(plain({"schema": SCHEMA, **content}), indent=1, allow_nan=False)
+    with written_whole(path) as beside:
+        beside.write_text(text + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A document that `write_json` wrote; anything else is one sentence."""
+    if not path.is_file():
+        raise InputError(f"There is no file {path}: expected a folder that holds {path.name}. Check the path.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not readable as JSON ({error}). Restore it, or run again.") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
+        raise InputError(f"{path} has schema {found}, expected {SCHEMA}. It was written by another version of xmodal.")
+    return content
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A JSON-lines file, whole or not at all."""
+    with written_whole(path) as beside:
+        beside.write_text("".join(json.dumps(plain(row)) + "\n" for row in rows), encoding="utf-8")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSON-lines file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def append_row(path: Path, row: Mapping[str, Any]) -> None:
+    """One more row; a process killed here leaves at most half a line, which a resume cuts off."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(plain(row)) + "\n")

@@ -1,0 +1,106 @@
+r"""Knowledge distillation: a student that sees one modality learns the outputs of a teacher that sees others.
+
+A frozen teacher answers each training sample; the student, fed another view of the same sample, is asked for the
+label and for the teacher's softened answer. Training needs paired samples of both sides' modalities, deployment the
+student's alone.
+
+$$L = w_{task} \, L_{task}(s, y) + w_{kd} \, \tau^2 \, KL(\mathrm{softmax}(t / \tau) \,\|\, \mathrm{softmax}(s / \tau))$$
+
+Reference: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from xmodal.losses.logits import bernoulli_kl, kl, mse
+from xmodal.losses.reduce import masked_mean
+from xmodal.losses.task import task_loss
+from xmodal.method import Kit, Method
+from xmodal.types import Batch, DataInfo, Step, Student
+
+
+class KDSettings(BaseModel):
+    """Coefficients of knowledge distillation."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    temperature: float = Field(4.0, gt=0, description="softening τ of both outputs")
+    kd_weight: float = Field(0.5, ge=0, description="weight of the teacher's term")
+    task_weight: float = Field(0.5, ge=0, description="weight of the label's term")
+    labels: bool = Field(True, description="learn from labels too; --no-labels: from the teacher alone")
+
+
+class KD(Method):
+    """Temperature-scaled distillation of outputs.
+
+    Args:
+        student: the network to deploy.
+        teacher: a finished network that takes a dictionary of inputs; frozen here.
+        info: kind of target: class probabilities, yes-or-no outputs or values are compared accordingly.
+        temperature: τ.
+        kd_weight: w_kd.
+        task_weight: w_task; 0 learns from the teacher alone.
+    """
+
+    def __init__(
+        self,
+        student: Student,
+        teacher: nn.Module,
+        info: DataInfo,
+        *,
+        temperature: float = 4.0,
+        kd_weight: float = 0.5,
+        task_weight: float = 0.5,
+    ) -> None:
+        super().__init__()
+        self.network = student.module
+        self.teacher = self.freeze(teacher)
+        self._student, self._info = student, info
+        self.temperature, self.kd_weight, self.task_weight = temperature, kd_weight, task_weight
+
+    def teach(self, batch: Batch) -> dict[str, Tensor]:
+        """The teacher's outputs, one row per sample."""
+        with torch.no_grad():
+            return {"outputs": self.teacher(batch.inputs)}
+
+    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+        """Label term plus teacher term."""
+        valid = batch.valid.get(self._student.target)
+        outputs = self.network({name: batch.input(name) for name in self._student.needs})
+        values = self._distance(outputs, taught["outputs"])
+        distance, pairs = masked_mean(values, valid)
+        step = Step({"kd": self.kd_weight * distance}, {"kd": pairs})
+        if self.task_weight:
+            loss, count = task_loss(
+                outputs, batch.target, task=self._info.task, valid=valid, ignore=self._info.ignore
+            )
+            step.losses["task"] = self.task_weight * loss
+            step.counts["task"] = count
+        return step
+
+    def _distance(self, outputs: Tensor, taught: Tensor) -> Tensor:
+        if self._info.task == "regression":
+            return mse(outputs, taught, reduction="none")
+        loss = kl if self._info.task == "multiclass" else bernoulli_kl
+        return loss(outputs, taught, temperature=self.temperature, reduction="none")
+
+    def students(self) -> dict[str, Student]:
+        """The student, named after the modalities that it reads."""
+        return {"+".join(self._student.needs): self._student}
+
+
+def build(kit: Kit, settings: KDSettings) -> KD:
+    """A fresh student, taught by the recipe's teacher."""
+    return KD(
+        kit.network(kit.student),
+        kit.teacher(),
+        kit.info,
+        temperature=settings.temperature,
+        kd_weight=settings.kd_weight,
+        task_weight=settings.task_weight if settings.labels else 0.0,
+    )

@@ -1,0 +1,58 @@
+"""Supervised learning: the loss of the labels and nothing else.
+
+It trains teachers, and on the student's modality it is the no-KD control that every comparison prints. Samples need
+not be paired; the modalities that the network reads are needed, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from xmodal.losses.task import task_loss
+from xmodal.method import Kit, Method
+from xmodal.types import Batch, DataInfo, Step, Student
+
+
+class SupervisedSettings(BaseModel):
+    """Supervised training has no coefficients of its own."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Supervised(Method):
+    """One network, the loss of its labels.
+
+    Args:
+        student: the network to train.
+        info: says which loss the targets ask for.
+    """
+
+    def __init__(self, student: Student, info: DataInfo) -> None:
+        super().__init__()
+        self.network = student.module
+        self._student, self._info = student, info
+
+    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+        """The loss of the labels."""
+        modality = self._student.target
+        outputs = self.network({name: batch.input(name) for name in self._student.needs})
+        loss, count = task_loss(
+            outputs,
+            batch.targets[modality],
+            task=self._info.task,
+            valid=batch.valid.get(modality),
+            ignore=self._info.ignore,
+        )
+        return Step({"task": loss}, {"task": count})
+
+    def students(self) -> dict[str, Student]:
+        """The network, named after the modalities that it reads."""
+        return {"+".join(self._student.needs): self._student}
+
+
+def build(kit: Kit, settings: SupervisedSettings) -> Supervised:
+    """A fresh network for the student's modalities."""
+    return Supervised(kit.network(kit.student), kit.info)

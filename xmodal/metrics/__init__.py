@@ -1,0 +1,1 @@
+"""Metrics: torchmetrics, and only what it lacks."""

@@ -1,0 +1,131 @@
+"""The metrics of each kind of target, as torchmetrics objects (sums over processes come with them)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from xmodal.types import DataInfo
+
+if TYPE_CHECKING:
+    from torchmetrics import Metric
+
+
+
+class Scores:
+    """Collects outputs of one student and computes its metrics.
+
+    Args:
+        info: says which metrics make sense.
+        full: also what only a final evaluation needs (per class, confusion matrix, areas).
+        device: where the outputs are.
+    """
+
+    def __init__(self, info: DataInfo, *, full: bool = False, device: torch.device | str = "cpu") -> None:
+        from torchmetrics import MeanMetric
+
+        self.info = info
+        self.metrics: dict[str, Metric] = {
+            name: metric.to(device) for name, metric in _build(info, full=full).items()
+        }
+        self.loss = None if info.task == "regression" else MeanMetric().to(device)
+
+    def update(self, outputs: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
+        """Count one batch."""
+        outputs = outputs.float()
+        if self.info.task == "binary":
+            outputs = outputs.flatten()
+        if self.info.dense and self.info.task == "multiclass":
+            outputs = outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
+            target = target.flatten()
+        if valid is not None:
+            outputs, target = outputs[valid.flatten()], target[valid.flatten()]
+        if not len(target):
+            return
+        for metric in self.metrics.values():
+            metric.update(outputs, target)
+        if self.loss is not None:
+            self.loss.update(_cross_entropy(outputs, target, self.info))
+
+    def compute(self) -> dict[str, Any]:
+        """Name → number, or nested lists for per-class values and the confusion matrix."""
+        import warnings
+
+        with warnings.catch_warnings():
+            # a class without samples has no recall; torchmetrics warns and counts it as 0, as documented here
+            warnings.filterwarnings("ignore", message="No (positive|negative) samples", category=UserWarning)
+            found: dict[str, Any] = {name: metric.compute().tolist() for name, metric in self.metrics.items()}
+            if self.loss is not None:
+                found["cross_entropy"] = self.loss.compute().item()
+        return found
+
+
+def _cross_entropy(outputs: Tensor, target: Tensor, info: DataInfo) -> Tensor:
+    """One value per sample or label; what is ignored is left out."""
+    if info.task == "multiclass":
+        known = target != info.ignore if info.ignore is not None else slice(None)
+        return F.cross_entropy(outputs[known], target[known], reduction="none")
+    return F.binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype), reduction="none")
+
+
+def _build(info: DataInfo, *, full: bool) -> dict[str, Metric]:
+    builders = {
+        "multiclass": _multiclass,
+        "binary": _binary,
+        "multilabel": _multilabel,
+        "regression": _regression,
+    }
+    return builders[info.task](info, full)
+
+
+def _multiclass(info: DataInfo, full: bool) -> dict[str, Metric]:
+    from torchmetrics import classification as tm
+
+    classes, ignore = info.classes, info.ignore
+    common: dict[str, Metric] = {
+        "accuracy": tm.MulticlassAccuracy(classes, average="micro", ignore_index=ignore, validate_args=False),
+        "macro_f1": tm.MulticlassF1Score(classes, average="macro", ignore_index=ignore, validate_args=False),
+        "weighted_f1": tm.MulticlassF1Score(classes, average="weighted", ignore_index=ignore, validate_args=False),
+    }
+    if full:
+        common["per_class"] = tm.MulticlassRecall(classes, average="none", ignore_index=ignore)
+        common["confusion"] = tm.MulticlassConfusionMatrix(classes, ignore_index=ignore)
+    return common
+
+
+def _binary(info: DataInfo, full: bool) -> dict[str, Metric]:
+    from torchmetrics import classification as tm
+
+    common: dict[str, Metric] = {"accuracy": tm.BinaryAccuracy(), "f1": tm.BinaryF1Score()}
+    if full:
+        common["auroc"] = tm.BinaryAUROC()
+        common["confusion"] = tm.BinaryConfusionMatrix()
+    return common
+
+
+def _multilabel(info: DataInfo, full: bool) -> dict[str, Metric]:
+    from torchmetrics import classification as tm
+
+    common: dict[str, Metric] = {
+        "accuracy": tm.MultilabelAccuracy(info.classes, average="micro"),
+        "macro_f1": tm.MultilabelF1Score(info.classes, average="macro"),
+        "exact_match": tm.MultilabelExactMatch(info.classes),
+    }
+    if full:
+        common["average_precision"] = tm.MultilabelAveragePrecision(info.classes)
+        common["per_class"] = tm.MultilabelF1Score(info.classes, average="none")
+    return common
+
+
+def _regression(info: DataInfo, full: bool) -> dict[str, Metric]:
+    import torchmetrics.regression as tm
+
+    width = info.classes
+    found: dict[str, Metric] = {"mse": tm.MeanSquaredError(), "mae": tm.MeanAbsoluteError()}
+    if full:
+        found["r2"] = tm.R2Score()
+        found["pearson"] = tm.PearsonCorrCoef() if width == 1 else tm.PearsonCorrCoef(num_outputs=width)
+    return found

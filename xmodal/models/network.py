@@ -1,0 +1,303 @@
+"""Network: an encoder per modality, fusion, head; and the ways in which a student comes to be.
+
+inputs ──encoders──▶ embeddings ──sum or concat──▶ features ──head──▶ outputs
+
+`build_for` picks encoders that suit the data, `student_of` takes a user's own module, `rebuild` reads a description.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmodal.cards import load
+from xmodal.errors import InputError, did_you_mean
+from xmodal.models import BUILDERS, ENCODERS
+from xmodal.types import DataInfo, InputInfo, Student
+
+FUSIONS = ("sum", "concat")
+PREFIX = "from_"  # nn.ModuleDict refuses names of its own methods, and a modality may be called 'values'
+
+
+class Network(nn.Module):
+    """An encoder per modality, their fusion, and a head.
+
+    Args:
+        encoders: modality → network with an attribute ``width``.
+        head: maps the fused embedding (batch, ``width``) to outputs (batch, outputs).
+        fusion: ``sum`` (embeddings of unlike width pass through a linear layer to the largest) or ``concat``.
+    """
+
+    def __init__(self, encoders: Mapping[str, nn.Module], head: nn.Module, *, fusion: str = "sum") -> None:
+        super().__init__()
+        widths = {name: _width(name, encoder) for name, encoder in encoders.items()}
+        self.modalities = tuple(encoders)
+        self.fusion = fusion
+        self.width = fused_width(list(widths.values()), fusion)
+        self.encoders = nn.ModuleDict({_key(name): encoder for name, encoder in encoders.items()})
+        unlike = fusion == "sum" and len(set(widths.values())) > 1
+        self.projections = nn.ModuleDict(
+            {_key(name): nn.Linear(width, self.width) for name, width in widths.items() if unlike}
+        )
+        self.head = head
+
+    def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The fused embedding (batch, width)."""
+        parts = [self._embed(name, inputs) for name in self.modalities]
+        return torch.cat(parts, dim=1) if self.fusion == "concat" else reduce(add, parts)
+
+    def _embed(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
+        embedding: Tensor = self.encoders[_key(name)](pick_input(inputs, name))
+        return self.projections[_key(name)](embedding) if len(self.projections) else embedding
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Modality → (batch, …) in, outputs (batch, outputs) out."""
+        outputs: Tensor = self.head(self.features(inputs))
+        return outputs
+
+
+class Reads(nn.Module):
+    """Lets a module that takes tensors read a dictionary of inputs.
+
+    Args:
+        module: takes one tensor when there is one modality, a dictionary of them when there are several.
+        modalities: what it reads.
+    """
+
+    def __init__(self, module: nn.Module, modalities: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        self.modalities = tuple(modalities)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Modality → (batch, …) in, the module's outputs out."""
+        read = {name: pick_input(inputs, name) for name in self.modalities}
+        outputs: Tensor = self.module(read if len(read) > 1 else read[self.modalities[0]])
+        return outputs
+
+
+def wrap(module: nn.Module, modalities: Sequence[str]) -> nn.Module:
+    """A user's module as one that takes a dictionary; a `Network` or `Reads` takes one already."""
+    return module if isinstance(module, (Network, Reads)) else Reads(module, modalities)
+
+
+def pick_input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
+    """One input by name, or a sentence that lists those that are there."""
+    if name not in inputs:
+        raise InputError(f"The network reads '{name}', which is not among its inputs. {did_you_mean(name, inputs)}")
+    return inputs[name]
+
+
+def fused_width(widths: Sequence[int], fusion: str) -> int:
+    """Size of the embedding after fusion."""
+    if fusion not in FUSIONS:
+        raise InputError(f"There is no fusion called '{fusion}'. {did_you_mean(fusion, FUSIONS)}")
+    if not widths:
+        raise InputError("A network needs at least one modality to read, and none was named.")
+    return sum(widths) if fusion == "concat" else max(widths)
+
+
+def build_network(*, inputs: Mapping[str, Mapping[str, Any]], outputs: int, fusion: str = "sum") -> Network:
+    """Build a `Network` with a linear head from JSON values.
+
+    Args:
+        inputs: modality → ``{"encoder": name, "shape": [...]}`` and numbers of that encoder's builder.
+        outputs: width of the head.
+        fusion: ``sum`` or ``concat``.
+
+    Example:
+        >>> network = build_network(inputs={"audio": {"encoder": "linear", "shape": [8]}}, outputs=3)
+        >>> tuple(network.head.weight.shape)
+        (3, 8)
+    """
+    if not _whole(outputs):
+        raise InputError(f"outputs is {outputs!r}: expected a whole number of 1 or more.")
+    if not isinstance(inputs, Mapping) or not all(isinstance(asked, Mapping) for asked in inputs.values()):
+        raise InputError(
+            "inputs must give each modality an encoder and a shape, such as {'audio': {'encoder': 'mlp', …}}."
+        )
+    encoders = {name: _build_encoder(name, asked) for name, asked in inputs.items()}
+    width = fused_width([_width(name, encoder) for name, encoder in encoders.items()], fusion)
+    return Network(encoders, nn.Linear(width, outputs), fusion=fusion)
+
+
+def build_for(
+    info: DataInfo,
+    modalities: Sequence[str],
+    *,
+    encoder: str | Mapping[str, str] = "auto",
+    width: int | None = None,
+    fusion: str = "sum",
+    dropout: float = 0.0,
+) -> Student:
+    """A fresh student that reads some modalities of a data set.
+
+    Args:
+        info: of the data.
+        modalities: what it reads; it predicts the targets of the first.
+        encoder: ``auto`` chooses by layout and size; a name of `ENCODERS`, or one per modality.
+        width: of the embeddings; None leaves each encoder its own.
+        fusion: ``sum`` or ``concat``.
+        dropout: of the encoders.
+    """
+    needs = info.require(tuple(modalities), "network")
+    given = {**({} if width is None else {"width": width}), **({"dropout": dropout} if dropout else {})}
+    inputs = {}
+    for name in needs:
+        asked = encoder if isinstance(encoder, str) else encoder.get(name, "auto")
+        chosen = choose_encoder(name, info.inputs[name]) if asked == "auto" else asked
+        numbers = _numbers(name, chosen, given)
+        inputs[name] = {"encoder": chosen, "shape": list(info.inputs[name].shape), **numbers}
+    arguments = {"inputs": inputs, "outputs": info.outputs, "fusion": fusion}
+    module = build_network(inputs=inputs, outputs=info.outputs, fusion=fusion)
+    return _checked(Student(module, needs, needs[0], "network", arguments, _statistics(info, needs)), info)
+
+
+def student_of(module: nn.Module, info: DataInfo, modalities: Sequence[str]) -> Student:
+    """A user's own module as a student. It has no builder, so its file needs the module again, or is exported to ONNX.
+
+    Args:
+        module: takes one tensor when there is one modality, a dictionary when there are several; returns outputs.
+        info: of the data.
+        modalities: what it reads; it predicts the targets of the first.
+    """
+    needs = info.require(tuple(modalities), "module")
+    if not needs:
+        raise InputError("A student needs at least one modality to read, and none was named.")
+    return _checked(Student(wrap(module, needs), needs, needs[0], normalisation=_statistics(info, needs)), info)
+
+
+def rebuild(description: Mapping[str, Any]) -> Student:
+    """The student of a description (``needs``, ``target``, ``builder``, ``arguments``), with fresh weights."""
+    name, arguments = description["builder"], description["arguments"]
+    if name not in BUILDERS:
+        raise InputError(f"There is no builder of students called '{name}'. {did_you_mean(str(name), BUILDERS)}")
+    builder = load(BUILDERS[name])
+    try:
+        inspect.signature(builder).bind(**(arguments or {}))
+    except TypeError as error:
+        raise InputError(f"The builder '{name}' cannot take the arguments of this description: {error}.") from error
+    needs = tuple(description["needs"])
+    return Student(builder(**arguments), needs, description["target"], name, dict(arguments))
+
+
+def choose_encoder(name: str, info: InputInfo) -> str:
+    """The encoder that suits an input: by layout, and for pictures by their shorter side."""
+    if info.layout == "vector" and not info.dynamic:
+        return "mlp"
+    if info.layout == "sequence":
+        return "sequence_cnn"
+    if info.layout == "image":
+        if info.dynamic:  # only a network that averages over the picture reads any size
+            return "audio_cnn"
+        limits = {4: "mlp", 20: "image_cnn", 48: "lenet"}
+        return next((encoder for limit, encoder in limits.items() if min(info.shape[1:]) < limit), "resnet18")
+    raise InputError(
+        f"No encoder suits '{name}' by itself (layout '{info.layout}', samples of shape {info.shape}). Name one: "
+        f"{', '.join(ENCODERS)}."
+    )
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Eval mode without gradients; afterwards each part is in the mode that it was in."""
+    modes = {part: part.training for part in module.modules()}
+    try:
+        with torch.no_grad():
+            module.eval()
+            yield
+    finally:
+        for part, mode in modes.items():
+            part.training = mode
+
+
+def zeros(inputs: Mapping[str, InputInfo], rows: int) -> dict[str, Tensor]:
+    """Inputs of the right shapes and types that say nothing of anyone's data."""
+    return {name: torch.zeros(rows, *info.shape, dtype=getattr(torch, info.dtype)) for name, info in inputs.items()}
+
+
+def _checked(student: Student, info: DataInfo) -> Student:
+    """Two samples of zeros must come out as (2, outputs)."""
+    device = next((parameter.device for parameter in student.module.parameters()), torch.device("cpu"))
+    samples = {name: tensor.to(device) for name, tensor in zeros({n: info.inputs[n] for n in student.needs}, 2).items()}
+    shapes = ", ".join(f"'{name}' {tuple(tensor.shape)}" for name, tensor in samples.items())
+    try:
+        with evaluating(student.module), torch.random.fork_rng(devices=[]):
+            outputs = student.module(samples)
+    except Exception as error:  # whatever a user's module raises, it is about these inputs
+        raise InputError(f"The network cannot read two samples of zeros ({shapes}): {error}") from error
+    arrived = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
+    wanted = (2, info.outputs)
+    if not isinstance(outputs, Tensor) or (arrived[:2] if info.dense else arrived) != wanted:
+        axes = "(2, {}, …)" if info.dense else "(2, {})"
+        raise InputError(
+            f"From two samples ({shapes}) the network makes {arrived}, but {axes.format(info.outputs)} was expected: "
+            f"{info.outputs} output(s) per sample for this {info.task} data. Change the width of its last layer."
+        )
+    return student
+
+
+def _statistics(info: DataInfo, needs: Sequence[str]) -> dict[str, Any]:
+    return {name: info.normalisation[name] for name in needs if name in info.normalisation}
+
+
+def _key(name: str) -> str:
+    if "." in name:
+        raise InputError(f"A modality cannot be called '{name}': a dot separates it from what goes with it. Rename it.")
+    return PREFIX + name
+
+
+def _width(name: str, encoder: nn.Module) -> int:
+    width = getattr(encoder, "width", None)
+    if not _whole(width):
+        raise InputError(
+            f"The encoder of '{name}' has no whole number as attribute 'width': the size of its embedding."
+        )
+    return int(width)  # type: ignore[arg-type]
+
+
+def _whole(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+
+
+def _builder(name: str, encoder: Any) -> Callable[..., nn.Module]:
+    if encoder not in ENCODERS:
+        raise InputError(
+            f"There is no encoder called '{encoder}' (asked for '{name}'). {did_you_mean(str(encoder), ENCODERS)}"
+        )
+    builder: Callable[..., nn.Module] = load(ENCODERS[encoder])
+    return builder
+
+
+def _numbers(name: str, encoder: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All numbers of an encoder, defaults included: a file outlives a change of the defaults."""
+    parameters = inspect.signature(_builder(name, encoder)).parameters
+    known = {key: parameter for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(
+                f"The encoder '{encoder}' (for '{name}') has no number '{key}'. {did_you_mean(key, known)}"
+            )
+        whole = isinstance(known[key].default, int)
+        if not (_whole(value) if whole else isinstance(value, (int, float)) and 0.0 <= value < 1.0):
+            expected = "a whole number of 1 or more" if whole else "a share from 0 up to (not including) 1"
+            raise InputError(f"{key} of the encoder '{encoder}' (for '{name}') is {value!r}: expected {expected}.")
+    return {key: given.get(key, parameter.default) for key, parameter in known.items()}
+
+
+def _build_encoder(name: str, asked: Mapping[str, Any]) -> nn.Module:
+    encoder, shape = asked.get("encoder"), asked.get("shape")
+    builder = _builder(name, encoder)
+    if not isinstance(shape, (list, tuple)) or not shape or not all(_whole(side) for side in shape):
+        raise InputError(
+            f"The shape of '{name}' is {shape!r}: expected the lengths of one sample's axes, such as [3, 125]."
+        )
+    given = {key: value for key, value in asked.items() if key not in ("encoder", "shape")}
+    return builder(tuple(shape), **_numbers(name, str(encoder), given))

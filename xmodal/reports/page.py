@@ -1,0 +1,65 @@
+"""Run folders → one self-contained HTML page.
+
+The page asks nothing of the network and runs no script; the same folders give the same bytes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from xmodal.errors import InputError
+from xmodal.reports.read import read_run
+from xmodal.reports.sections import section
+
+
+def write_page(folders: Sequence[Path], out: Path) -> Path:
+    """Draw run folders on one page.
+
+    Args:
+        folders: fits or comparisons, in the order of their sections.
+        out: file to write, replaced in one step; in a folder that exists the page is called ``report.html``.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        InputError: no folder was given, or one of them cannot be read.
+    """
+    if not folders:
+        raise InputError("A report needs at least one run folder; none was given.")
+    out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
+    sections = [section(read_run(folder), f"run-{place}") for place, folder in enumerate(folders, start=1)]
+    _replace(out, _render(sections))
+    return out
+
+
+def _render(sections: Sequence[Mapping[str, Any]]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["typeset"] = _typeset
+    source = resources.files("xmodal.reports").joinpath("page.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(sections=sections) + "\n"
+
+
+def _replace(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _typeset(text: str) -> str:
+    """A true minus sign and no break before a per cent sign; files and terminals keep their plain characters."""
+    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text).replace(" %", "\u00a0%")

@@ -1,0 +1,254 @@
+"""Numbers → inline SVG that reads on light and dark paper.
+
+Matplotlib draws with stand-in colours; afterwards each becomes a CSS variable with a fallback, so that the page decides
+what ink, muted and the series look like. Text stays text in the page's font. The same numbers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from xmodal.reports.tables import in_percent, number, unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH = 420  # units of the drawing: pixels where the page gives it this width
+COLOURS = {  # stand-in → variable of the page, colour where there is no page
+    "#010101": ("--ink", "#1c1f24"),
+    "#020202": ("--muted", "#5b616c"),
+    "#030303": ("--rule", "#d9d6ce"),
+    "#040404": ("--card", "#ffffff"),
+    "#050505": ("--teacher", "#6d5bd0"),
+    "#060606": ("--shuffled", "#8a6d00"),
+    "#070707": ("--series-1", "#0b62c4"),
+    "#080808": ("--series-2", "#c2410c"),
+    "#090909": ("--series-3", "#0f766e"),
+    "#0a0a0a": ("--series-4", "#a21caf"),
+}
+INK, MUTED, RULE, CARD, TEACHER, SHUFFLED, *SERIES = COLOURS
+STYLE: dict[str, Any] = {
+    "font.size": 12,
+    "text.parse_math": False,  # names are the user's, dollars included
+    "text.color": INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": MUTED,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": True,
+    "grid.color": RULE,
+    "grid.linewidth": 0.8,
+    "xtick.color": RULE,
+    "xtick.labelcolor": MUTED,
+    "ytick.color": RULE,
+    "ytick.labelcolor": MUTED,
+    "ytick.left": False,
+    "figure.facecolor": "none",
+    "legend.frameon": False,
+    "legend.fontsize": 12,
+    "lines.linewidth": 2,
+    "lines.solid_capstyle": "round",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "xmodal",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """One name in a plot.
+
+    Attributes:
+        name: as in the table.
+        role: ``teacher``, ``control``, ``shuffled`` or ``method``; it decides how the series is drawn.
+        runs: one list of values per seed.
+        rank: which of the colours a method has; -1 for a muted one.
+    """
+
+    name: str
+    role: str
+    runs: Sequence[Sequence[float]]
+    rank: int = 0
+
+
+def learning_curves(series: Sequence[Series], *, metric: str, prefix: str = "curves") -> str:
+    """Validation metric per epoch: the mean over seeds as a line, from lowest to highest seed as a band."""
+    with _canvas(WIDTH, 300) as (figure, axes):
+        for one in series:
+            _curve(axes, one, 100 if in_percent(metric) else 1)
+        axes.set(xlabel="epoch", ylabel=unit(metric))
+        _whole_epochs(axes)
+        _legend(figure)
+        return _svg(figure, prefix, f"{unit(metric)} on the validation split per epoch: {_names(series)}")
+
+
+def loss_terms(terms: Mapping[str, Sequence[Sequence[float]]], *, prefix: str = "losses") -> str:
+    """Each term of the training loss per epoch, already weighted: name → one list per seed."""
+    with _canvas(WIDTH, 300) as (figure, axes):
+        for rank, (name, runs) in enumerate(terms.items()):
+            _curve(axes, Series(name, "method", runs, rank % len(SERIES)), 1)
+        axes.set(xlabel="epoch", ylabel="loss (weighted)")
+        _whole_epochs(axes)
+        _legend(figure)
+        return _svg(figure, prefix, f"Terms of the training loss per epoch: {', '.join(terms)}")
+
+
+def comparison(
+    summary: Sequence[Mapping[str, Any]], series: Sequence[Series], *, metric: str, prefix: str = "comparison"
+) -> str:
+    """Dots and intervals: every seed as a small dot, the mean as a large one, its 95 % interval as a bar.
+
+    Args:
+        summary: what `tables.summarise` answers.
+        series: name and values per seed, one run with all seeds each.
+        metric: name of the metric on the axis.
+        prefix: of the identifiers inside the drawing; unique on a page.
+    """
+    scale = 100 if in_percent(metric) else 1
+    seeds = {one.name: one for one in series}
+    with _canvas(WIDTH, 78 + 34 * len(summary)) as (figure, axes):
+        for place, entry in enumerate(summary):
+            _dots(axes, place, entry, seeds[entry["name"]], scale)
+            axes.text(1.02, place, number(entry["mean"], metric), va="center", transform=axes.get_yaxis_transform())
+        for entry in summary:
+            if entry["role"] == "control" and entry["mean"] is not None:
+                axes.axvline(scale * entry["mean"], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
+        axes.set_yticks(range(len(summary)), [entry["name"] for entry in summary])
+        axes.set(xlabel=f"{unit(metric)} on the test split", ylim=(len(summary) - 0.4, -0.6))
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.grid(visible=False, axis="y")
+        return _svg(figure, prefix, f"{unit(metric)} on the test split, mean and 95 % interval: {_names(series)}")
+
+
+def per_class(series: Sequence[Series], class_names: Sequence[str], *, prefix: str = "classes") -> str:
+    """Recall of each class, the mean over seeds as one mark per name; a thin line joins the marks of a class."""
+    means = [[100 * value for value in _mean(one.runs)] for one in series]
+    with _canvas(WIDTH, 96 + 24 * len(class_names)) as (figure, axes):
+        for place, marks in enumerate(zip(*means, strict=True)):
+            axes.plot([min(marks), max(marks)], [place, place], color=RULE, linewidth=2, zorder=1)
+        for one, values in zip(series, means, strict=True):
+            line = axes.plot(values, range(len(values)), **_mark(one, 7))[0]
+            line.set(label=one.name, clip_on=False, zorder=3)
+        axes.set_yticks(range(len(class_names)), class_names)
+        axes.set(xlabel="recall on the test split (%)", ylim=(len(class_names) - 0.4, -0.6))
+        axes.tick_params(axis="y", labelcolor=INK)
+        axes.grid(visible=False, axis="y")
+        _legend(figure)
+        return _svg(figure, prefix, f"Recall of each class on the test split: {_names(series)}")
+
+
+def _curve(axes: Axes, series: Series, scale: float) -> None:
+    colour, _, dashes = _look(series)
+    epochs = range(1, 1 + max(map(len, series.runs), default=0))
+    columns = [[scale * run[at - 1] for run in series.runs if len(run) >= at] for at in epochs]
+    marker = "o" if len(columns) == 1 else None  # one epoch has no line
+    means = [sum(column) / len(column) for column in columns]
+    axes.plot(epochs, means, color=colour, linestyle=dashes, marker=marker, label=series.name, zorder=3)
+    if len(series.runs) > 1:
+        lows, highs = [min(column) for column in columns], [max(column) for column in columns]
+        axes.fill_between(epochs, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
+
+
+def _whole_epochs(axes: Axes) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+
+
+def _dots(axes: Axes, place: int, entry: Mapping[str, Any], series: Series, scale: float) -> None:
+    colour, _, _ = _look(series)
+    values = [scale * value for run in series.runs for value in run if math.isfinite(value)]
+    axes.plot(values, [place + 0.28] * len(values), "o", color=colour, alpha=0.6, markersize=3.6, markeredgewidth=0)
+    if entry["mean"] is None:
+        return
+    if entry["low"] is not None:
+        ends = [scale * entry["low"], scale * entry["high"]]
+        axes.plot(ends, [place, place], color=colour, linewidth=3, alpha=0.45, zorder=2)
+    axes.plot(scale * entry["mean"], place, **_mark(series, 8))
+
+
+def _mark(series: Series, size: float) -> dict[str, Any]:
+    colour, marker, _ = _look(series)
+    filled = CARD if series.role in ("control", "shuffled") else colour  # hollow: nothing was taught here
+    look = {"linestyle": "", "marker": marker, "markersize": size, "markeredgewidth": 1.8}
+    return look | {"color": colour, "markerfacecolor": filled}
+
+
+def _look(series: Series) -> tuple[str, str, Any]:
+    """Colour, marker and dashes of a series: its role says what it is, its rank only tells methods apart."""
+    roles: dict[str, tuple[str, str, Any]] = {
+        "teacher": (TEACHER, "D", (0, (5, 2))),
+        "control": (INK, "o", "-"),
+        "shuffled": (SHUFFLED, "s", (0, (1, 1.6))),
+    }
+    colour = MUTED if series.rank < 0 else SERIES[series.rank % len(SERIES)]
+    return roles.get(series.role, (colour, "o", "-"))
+
+
+def _mean(runs: Sequence[Sequence[float]]) -> list[float]:
+    return [sum(values) / len(values) for values in zip(*runs, strict=True)]
+
+
+def _names(series: Sequence[Series]) -> str:
+    return ", ".join(one.name for one in series)
+
+
+def _legend(figure: Figure) -> None:
+    names = [text for axes in figure.axes for text in axes.get_legend_handles_labels()[1]]
+    columns = 3 if len(names) != 4 and max(map(len, names)) <= 14 else 2
+    figure.legend(loc="outside upper left", ncols=columns, handlelength=1.6, columnspacing=1.4, borderpad=0.2)
+
+
+@contextmanager
+def _canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    style: dict[Any, Any] = {
+        **matplotlib.rcParamsDefault,
+        "backend": "agg",
+        **STYLE,
+    }  # whatever the user's own style file says
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # The browser draws the text with its own fonts, so a sign that ours lack is no loss.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
+        yield figure, figure.add_subplot()
+
+
+def _svg(figure: Figure, prefix: str, label: str) -> str:
+    """The drawing as an inline element: no prolog, no fixed size, colours and font from the page."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', _opening(label), text, count=1, flags=re.DOTALL)
+    # A style element inside an inline drawing reaches the whole page.
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, count=1, flags=re.DOTALL)
+    return re.sub(r"<[^>]+>", lambda tag: _for_page(tag[0], prefix), text).strip()
+
+
+def _for_page(tag: str, prefix: str) -> str:
+    """One tag with identifiers that are unique on a page, and its colours and font left to the page."""
+    tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", tag)
+    tag = re.sub(r"\bfont: ([\d.]+px) [^;\"]*", r"font-size: \1", tag)
+    tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
+    return re.sub(r"#0\w0\w0\w", lambda stand_in: "var({}, {})".format(*COLOURS[stand_in[0]]), tag)
+
+
+def _opening(label: str) -> str:
+    spoken = escape(label, quote=True).replace("\\", r"\\")
+    names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+    return rf'<svg {names} viewBox="\1" role="img" aria-label="{spoken}">'

@@ -1,0 +1,148 @@
+"""Run folders from disk: the only door through which a report sees a run.
+
+A *fit* folder is one trained method; a *comparison* folder holds a result over many of them, in sub-folders. A run that
+is still going has no result yet and may end in half a line of history; everything else that is missing or damaged is
+said in one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from xmodal.errors import InputError
+from xmodal.types import SCHEMA
+
+ROW_KEYS = {"seed": int, "name": str, "role": str, "test": Mapping}
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """What a run folder holds.
+
+    Attributes:
+        path: the folder.
+        kind: ``fit`` (one trained method) or ``comparison`` (many of them, side by side).
+        settings: enough to replay the run.
+        environment: versions and devices it ran with.
+        result: final numbers; empty while a fit is still going.
+        history: one row per epoch; empty for a comparison, whose sub-folders have their own.
+        truncated: unreadable lines at the end of the history: 1 if the run was killed while it wrote, else 0.
+    """
+
+    path: Path
+    kind: str
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    result: dict[str, Any]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    truncated: int = 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has written its result."""
+        return bool(self.result)
+
+
+def read_run(folder: Path | str) -> RunFiles:
+    """Read one run folder.
+
+    Args:
+        folder: a folder that a fit or a comparison wrote.
+
+    Raises:
+        InputError: a file is missing, damaged or of another schema version; the sentence names it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"There is no run folder {folder}. Give the folder that a run named in its last line.")
+    settings, environment = _document(folder / "settings.json"), _document(folder / "environment.json")
+    going = (folder / "history.jsonl").is_file() and not (folder / "result.json").exists()
+    result = {} if going else _document(folder / "result.json")
+    kind = "fit" if going or "students" in result else "comparison"
+    (_check_fit if kind == "fit" else _check_comparison)(result, folder / "result.json")
+    history, truncated = _history(folder / "history.jsonl") if kind == "fit" else ([], 0)
+    return RunFiles(folder, kind, settings, environment, result, history, truncated)
+
+
+def read_rows(run: RunFiles) -> dict[str, RunFiles]:
+    """Sub-folders of a comparison that still exist, by the name its rows give them."""
+    names = dict.fromkeys(row["folder"] for row in run.result.get("rows", ()) if row.get("folder"))
+    for name in names:
+        if Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(
+                f"{run.path / 'result.json'} names the folder '{name}', which is outside the run. "
+                "A run refers to its own sub-folders only; restore the file or run the comparison again."
+            )
+    return {name: read_run(run.path / name) for name in names if (run.path / name).is_dir()}
+
+
+def _document(path: Path) -> dict[str, Any]:
+    document = _parse(_text(path), str(path))
+    if document.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path} has schema {document.get('schema', 'none')}, and this version of xmodal reads schema {SCHEMA}. "
+            "Use the version of xmodal that wrote the run (see environment.json), or run it again."
+        )
+    return document
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise InputError(f"{path} is missing, so {path.parent} is not a complete run folder. Run it again or --resume.")
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason}). Restore the file or run it again.") from error
+
+
+def _parse(text: str, where: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{where} is damaged: not valid JSON ({error}). Restore the file or run it again.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is damaged: an object was expected. Restore the file or run it again.")
+    return value
+
+
+def _history(path: Path) -> tuple[list[dict[str, Any]], int]:
+    lines = [line for line in _text(path).split("\n") if line.strip()]
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(_parse(line, f"{path}, line {number},"))
+        except InputError:
+            if number < len(lines):
+                raise
+            return rows, 1  # a run that is still going, or was killed, ends in half a line
+    return rows, 0
+
+
+def _check_fit(result: Mapping[str, Any], path: Path) -> None:
+    students = result.get("students", {})
+    if not isinstance(students, Mapping) or not all(isinstance(student, Mapping) for student in students.values()):
+        raise InputError(f"{path} is damaged: 'students' should hold one object per student. Run it again.")
+
+
+def _check_comparison(result: Mapping[str, Any], path: Path) -> None:
+    rows = result.get("rows", [] if "references" in result else None)
+    if not isinstance(rows, Sequence) or isinstance(rows, str):
+        raise InputError(f"{path} holds neither 'students' nor 'rows', so it is no run that a report can show.")
+    problems = [problem for number, row in enumerate(rows) for problem in _row_problems(row, f"{path}, row {number}")]
+    if rows and not isinstance(result.get("metric"), str):
+        problems.append(f"{path} names no 'metric' to compare by. Restore the file or run the comparison again.")
+    if rows and result.get("direction") not in ("max", "min"):
+        problems.append(f"{path}: 'direction' should be 'max' or 'min', not {result.get('direction')!r}.")
+    if problems:
+        raise InputError(problems)
+
+
+def _row_problems(row: object, where: str) -> list[str]:
+    if not isinstance(row, Mapping):
+        return [f"{where} is damaged: an object was expected. Run the comparison again."]
+    wrong = [key for key, kind in ROW_KEYS.items() if not isinstance(row.get(key), kind)]
+    return [f"{where} is damaged: '{key}' is missing or of a wrong type. Run the comparison again." for key in wrong]

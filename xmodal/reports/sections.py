@@ -1,0 +1,315 @@
+"""One run folder → what the page says of it: a plain dictionary of sentences, tables and drawings.
+
+The template beside this file lays the dictionary out and decides nothing else, so both kinds of run have the same keys.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from xmodal.reports import plots, tables
+from xmodal.reports.intervals import Row
+from xmodal.reports.plots import Series
+from xmodal.reports.read import RunFiles, read_rows
+
+FOCUS = 4  # methods in a plot with lines: as many as there are colours
+CLASSES = 20  # more classes than this make a list of confusions instead of a matrix, and a plot of those that changed
+CONFUSIONS = 12  # entries of that list
+PREFERRED = ("accuracy", "macro_f1", "miou", "mse")  # a single fit names no metric to compare by
+
+Table = tuple[list[str], list[list[str]]]
+
+
+def section(run: RunFiles, anchor: str) -> dict[str, Any]:
+    """All that the template needs of one run; ``anchor`` starts every identifier of its drawings."""
+    shared = {
+        "anchor": anchor,
+        "folder": run.path.resolve().name,
+        "settings": list(_flat(run.settings)),
+        "environment": list(_flat(run.environment)),
+    }
+    return shared | (_fit(run, anchor) if run.kind == "fit" else _comparison(run, anchor))
+
+
+# ---- a comparison
+
+
+def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
+    result, folders = run.result, read_rows(run)
+    rows, summary = result.get("rows", []), tables.summary_of(result)
+    metric, names = str(result.get("metric", "")), [str(name) for name in result.get("class_names") or ()]
+    focus = _focus(summary, result)
+    ranks = {entry["name"]: rank for rank, entry in enumerate(e for e in focus if e["role"] == "method")}
+    shown = [entry["name"] for entry in focus]
+    recalls = [_series(entry, _per_class(rows, entry["name"]), ranks) for entry in focus]
+    seeds = [_series(entry, [_values(rows, entry["name"], metric)], ranks) for entry in summary]
+    histories = {entry["name"]: _histories(rows, folders, entry["name"]) for entry in focus}
+    curves = [_series(entry, _curves(histories[entry["name"]], metric), ranks) for entry in focus]
+    best = next((name for name in ranks), None)
+    return {
+        "title": result.get("title") or "Comparison",
+        "facts": _facts(result, rows),
+        "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
+        "verdict": tables.verdict(result) or ["This result holds no method to judge."],
+        "seeded": True,
+        "hero": plots.comparison(summary, seeds, metric=metric, prefix=f"{anchor}-comparison") if summary else "",
+        "tables": _comparison_tables(result),
+        "curves": _draw_curves(curves, metric, f"{anchor}-curves"),
+        "losses": _draw_losses(histories.get(best, []) if best else [], best, f"{anchor}-losses"),
+        "classes": _draw_classes(recalls, names, f"{anchor}-classes"),
+        "class_table": _class_table(recalls, names),
+        "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
+        "left_out": len(summary) - len(focus),
+        "details": _comparison_details(result),
+        "notes": [*result.get("notes", ()), *_missing(rows, folders)],
+    }
+
+
+def _facts(result: Row, rows: Sequence[Row]) -> list[str]:
+    seeds = len({row["seed"] for row in rows})
+    facts = [result.get("recipe", ""), result.get("data", ""), result.get("task", "")]
+    return [str(fact) for fact in facts if fact] + [f"{seeds} seed{'s' * (seeds != 1)}"] * bool(seeds)
+
+
+def _focus(summary: Sequence[Row], result: Row) -> list[Row]:
+    """What the plots with many marks show: teacher, control, the best method's shuffled teacher, the best methods."""
+    sign = -1 if result.get("direction") == "max" else 1
+    methods = [entry for entry in summary if entry["role"] == "method" and entry["mean"] is not None]
+    kept = [entry["name"] for entry in sorted(methods, key=lambda entry: sign * entry["mean"])[:FOCUS]]
+    others = [entry for entry in summary if entry["role"] in ("teacher", "control")]
+    shuffled = [entry for entry in summary if entry["role"] == "shuffled"]
+    named = [entry for entry in shuffled if kept and entry["name"].startswith(f"{kept[0]} (")] or shuffled[:1]
+    best = [next(entry for entry in methods if entry["name"] == name) for name in kept]
+    return [*others, *named, *best]
+
+
+def _opened(focus: Sequence[Row]) -> list[str]:
+    """The confusion matrices to compare at first sight: the control and the best method."""
+    roles = {entry["role"]: entry["name"] for entry in reversed(focus)}
+    return [roles[role] for role in ("control", "method") if role in roles] or [focus[0]["name"] for _ in focus[:1]]
+
+
+def _series(entry: Row, runs: Sequence[Sequence[float]], ranks: Mapping[str, int]) -> Series:
+    return Series(entry["name"], entry["role"], runs, ranks.get(entry["name"], -1))
+
+
+def _values(rows: Iterable[Row], name: str, metric: str) -> list[float]:
+    return [float(row["test"][metric]) for row in rows if row["name"] == name and row["test"].get(metric) is not None]
+
+
+def _histories(rows: Iterable[Row], folders: Mapping[str, RunFiles], name: str) -> list[tuple[RunFiles, str]]:
+    """Run and student of each seed of a name, as far as the sub-folders still exist."""
+    found = [(folders[row["folder"]], row) for row in rows if row["name"] == name and row.get("folder") in folders]
+    return [(run, _student(run, row)) for run, row in found]
+
+
+def _student(run: RunFiles, row: Row) -> str:
+    students = run.result.get("students", {})
+    same = [name for name, student in students.items() if student.get("needs") == row.get("needs")]
+    return str(next(iter((*same, *students)), ""))
+
+
+def _curves(histories: Iterable[tuple[RunFiles, str]], metric: str) -> list[list[float]]:
+    curves = [[row.get("valid", {}).get(student, {}).get(metric) for row in run.history] for run, student in histories]
+    return [[value for value in curve if value is not None] for curve in curves if any(v is not None for v in curve)]
+
+
+def _missing(rows: Iterable[Row], folders: Mapping[str, RunFiles]) -> list[str]:
+    gone = [row["folder"] for row in rows if row.get("folder") and row["folder"] not in folders]
+    cut = [name for name, run in folders.items() if run.truncated]
+    absent = f"These sub-folders are not there, and their learning curves are missing: {', '.join(gone)}."
+    half = f"The history ends in half a line, which is left out, in: {', '.join(cut)}."
+    return [absent] * bool(gone) + [half] * bool(cut)
+
+
+def _comparison_tables(result: Row) -> list[dict[str, Any]]:
+    found = []
+    if result.get("rows"):
+        caption = "Test split. Difference and p: paired t-test over the seeds, against the no-KD control."
+        found.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
+    if result.get("references"):
+        found.append(_table("Beside the published figures", tables.references_table(result), "", roles=False))
+    return found
+
+
+def _comparison_details(result: Row) -> list[dict[str, Any]]:
+    if not result.get("rows"):
+        return []
+    metrics = tables.metrics_table((row["name"], row["test"]) for row in result["rows"])
+    unit = tables.unit(result["metric"])
+    return [
+        _table("Every seed", tables.seeds_table(result), f"{unit} on the test split, one run per cell."),
+        _table("All metrics", metrics, "Test split, mean over the seeds."),
+    ]
+
+
+# ---- one fit
+
+
+def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
+    students: Mapping[str, Any] = run.result.get("students", {})
+    names = list(students) or sorted({name for row in run.history for name in row.get("valid", {})})
+    metric = _main_metric(students, run.history)
+    tested = {name: student["test"] for name, student in students.items() if student.get("test")}
+    curves = [Series(name, "method", _curves([(run, name)], metric), rank % FOCUS) for rank, name in enumerate(names)]
+    recalls = [
+        Series(name, "method", [test["per_class"]], rank % FOCUS)
+        for rank, (name, test) in enumerate(tested.items())
+        if test.get("per_class")
+    ]
+    scored = [{"name": name, "test": test} for name, test in tested.items()]
+    return {
+        "title": f"Run {run.path.resolve().name}",
+        "facts": ["one fit", f"{len(run.history)} epochs"] + [f"seed {run.result['seed']}"] * ("seed" in run.result),
+        "route": ["", ", ".join(dict.fromkeys(need for student in students.values() for need in student["needs"]))],
+        "verdict": _fit_verdict(run, students, metric),
+        "seeded": False,
+        "hero": _draw_curves(curves, metric, f"{anchor}-curves"),
+        "tables": _fit_tables(students),
+        "curves": "",
+        "losses": _draw_losses([(run, "")] if run.history else [], "this run", f"{anchor}-losses"),
+        "classes": _draw_classes(recalls, [], f"{anchor}-classes"),
+        "class_table": _class_table(recalls, []),
+        "confusions": _confusions(scored, list(tested), [], opened=list(tested)[:2]),
+        "left_out": 0,
+        "details": [],
+        "notes": ["The history ends in half a line, which is left out."] * run.truncated,
+    }
+
+
+def _main_metric(students: Mapping[str, Any], history: Sequence[Row]) -> str:
+    measured = [student.get("test") or student.get("valid") or {} for student in students.values()]
+    measured += [valid for row in history[:1] for valid in row.get("valid", {}).values()]
+    known = [name for metrics in measured for name, value in metrics.items() if isinstance(value, int | float)]
+    return next((name for name in (*PREFERRED, *known) if name in known), "loss")
+
+
+def _fit_verdict(run: RunFiles, students: Mapping[str, Any], metric: str) -> list[str]:
+    if not run.finished:
+        return [f"This run has not finished: {len(run.history)} epochs are on record, and there is no result yet."]
+    return [_student_verdict(name, student, metric) for name, student in students.items()]
+
+
+def _student_verdict(name: str, student: Row, metric: str) -> str:
+    chosen = f"epoch {student['best_epoch'] + 1}" if "best_epoch" in student else "the last epoch"
+    split = "test" if student.get("test") else "valid"
+    value = tables.number((student.get(split) or {}).get(metric), metric)
+    where = "on the test split" if split == "test" else "on the validation split; the test split was not read"
+    return f"The student {name} reaches {tables.unit(metric)} {value} {where} ({chosen}, chosen on validation)."
+
+
+def _fit_tables(students: Mapping[str, Any]) -> list[dict[str, Any]]:
+    splits = [split for split in ("test", "valid") if any(student.get(split) for student in students.values())]
+    captions = {"test": "Test split, at the chosen epoch.", "valid": "Validation split, at the chosen epoch."}
+    named = {split: [(name, student.get(split) or {}) for name, student in students.items()] for split in splits}
+    return [_table("Metrics", tables.metrics_table(named[split]), captions[split]) for split in splits]
+
+
+# ---- drawings and tables that both share
+
+
+def _draw_curves(series: Sequence[Series], metric: str, prefix: str) -> str:
+    drawn = [one for one in series if one.runs]
+    return plots.learning_curves(drawn, metric=metric, prefix=prefix) if drawn else ""
+
+
+def _draw_losses(histories: Sequence[tuple[RunFiles, str]], name: str | None, prefix: str) -> dict[str, str]:
+    kept = [run.history for run, _ in histories if run.history]
+    terms = dict.fromkeys(term for history in kept for row in history for term in row.get("losses", {}))
+    runs = {term: [_term(history, term) for history in kept] for term in terms}
+    return {"name": str(name), "svg": plots.loss_terms(runs, prefix=prefix)} if runs else {}
+
+
+def _term(history: Iterable[Row], term: str) -> list[float]:
+    values = [row.get("losses", {}).get(term) for row in history]
+    return [value for value in values if value is not None]
+
+
+def _per_class(rows: Iterable[Row], name: str) -> list[list[float]]:
+    return [list(row["test"]["per_class"]) for row in rows if row["name"] == name and row["test"].get("per_class")]
+
+
+def _class_names(names: Sequence[str], count: int) -> list[str]:
+    return list(names) if len(names) == count else [str(place) for place in range(count)]
+
+
+def _draw_classes(series: Sequence[Series], names: Sequence[str], prefix: str) -> str:
+    drawn = [one for one in series if one.runs]
+    if not drawn:
+        return ""
+    means = {one.name: [statistics.fmean(values) for values in zip(*one.runs, strict=True)] for one in drawn}
+    spread = [max(values) - min(values) for values in zip(*means.values(), strict=True)]
+    most = sorted(sorted(range(len(spread)), key=lambda place: -spread[place])[:CLASSES])
+    labels = _class_names(names, len(spread))
+    kept = [Series(o.name, o.role, [[means[o.name][place] for place in most]], o.rank) for o in drawn]
+    return plots.per_class(kept, [labels[place] for place in most], prefix=prefix)
+
+
+def _class_table(series: Sequence[Series], names: Sequence[str]) -> dict[str, Any]:
+    drawn = [one for one in series if one.runs]
+    if not drawn:
+        return {}
+    columns = [[tables.number(statistics.fmean(v), "recall") for v in zip(*one.runs, strict=True)] for one in drawn]
+    labels = _class_names(names, len(columns[0]))
+    rows = [[label, *cells] for label, *cells in zip(labels, *columns, strict=True)]
+    caption = f"Recall (%) on the test split, mean over the seeds; {len(labels)} classes."
+    return _table("Recall per class in numbers", (["class", *(one.name for one in drawn)], rows), caption)
+
+
+def _confusions(
+    rows: Sequence[Row], shown: Sequence[str], names: Sequence[str], *, opened: Sequence[str]
+) -> list[dict[str, Any]]:
+    found = []
+    for name in [*opened, *(other for other in shown if other not in opened)]:
+        counts = [row["test"]["confusion"] for row in rows if row["name"] == name and row["test"].get("confusion")]
+        if counts:
+            total = [[sum(cell) for cell in zip(*lines, strict=True)] for lines in zip(*counts, strict=True)]
+            found.append({"name": name, "open": name in opened} | _confusion(total, _class_names(names, len(total))))
+    return found
+
+
+def _confusion(total: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, Any]:
+    """A matrix of cells (share of the true class, as text and as a number), or a list when it would be too wide."""
+    sums = [sum(line) or 1 for line in total]
+    places = [(true, called) for true in range(len(total)) for called in range(len(total)) if true != called]
+    if len(total) <= CLASSES:
+        cells = [[_share(count, sums[true]) for count in line] for true, line in enumerate(total)]
+        return {"labels": labels, "cells": cells, "long": max(map(len, labels)) > 3, "list": None}
+    worst = sorted(places, key=lambda at: -total[at[0]][at[1]])[:CONFUSIONS]
+    lines = [[labels[t], labels[c], f"{total[t][c]:.0f}", f"{100 * total[t][c] / sums[t]:.1f}"] for t, c in worst]
+    header = ["true class", "called", "samples", "of its class (%)"]
+    return {"list": _table("", (header, [line for line in lines if line[2] != "0"]), "")}
+
+
+def _share(count: float, of: float) -> dict[str, Any]:
+    share = count / of
+    text = "" if count == 0 else "<1" if share < 0.005 else f"{100 * share:.0f}"
+    return {"text": text, "share": f"{share:.3f}", "count": f"{count:g} of {of:g}"}
+
+
+def _table(title: str, table: Table, caption: str, *, roles: bool = False) -> dict[str, Any]:
+    """A table for the template; with ``roles`` the second column becomes a word under the name in the first."""
+    header, rows = table
+    under = [row[1] for row in rows] if roles else [""] * len(rows)
+    if roles:
+        header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
+    numeric = [any(re.match(r"[-+<]? ?\d", row[at]) for row in rows) for at in range(len(header))]
+    return {
+        "title": title,
+        "header": header,
+        "rows": list(zip(under, rows, strict=True)),
+        "caption": caption,
+        "numeric": [False, *numeric[1:]],
+    }
+
+
+def _flat(value: Mapping[str, Any], name: str = "") -> Iterable[tuple[str, str]]:
+    for key, inner in value.items():
+        if isinstance(inner, Mapping) and inner:
+            yield from _flat(inner, f"{name}{key}.")
+        elif (name, key) != ("", "schema"):
+            yield f"{name}{key}", inner if isinstance(inner, str) else json.dumps(inner, ensure_ascii=False)
