@@ -23,9 +23,10 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xmodal.errors import InputError, MissingExtra, did_you_mean
+from xmodal.files import SCHEMA
 from xmodal.models.network import evaluating, pick_input, rebuild, wrap
 from xmodal.models.resnet import load_checked, mismatches
-from xmodal.types import SCHEMA, Normalisation, Student
+from xmodal.types import Normalisation, Student
 
 STUDENT = "student.safetensors"
 HEADER = "xmodal"  # key of the JSON in the metadata of both formats

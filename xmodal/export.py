@@ -11,7 +11,7 @@ import copy
 import importlib.util
 import json
 import logging
-import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
@@ -40,8 +40,9 @@ from xmodal.deploy import (
     run_torch,
 )
 from xmodal.errors import InputError, MissingExtra, did_you_mean
+from xmodal.files import SCHEMA, written_whole
 from xmodal.models.network import zeros
-from xmodal.types import SCHEMA, DataInfo, Student
+from xmodal.types import DataInfo, Student
 from xmodal.version import __version__
 
 __all__ = ["Deployed", "ExportMismatch", "describe", "export_student", "load_student", "save_student"]
@@ -87,42 +88,29 @@ def _input(info: DataInfo, name: str) -> dict[str, Any]:
 
 
 def save_student(path: Path | str, student: Student, info: DataInfo) -> Path:
-    """Write ``student.safetensors`` and, for people, ``student.json`` into a folder.
+    """Write a student's weights and description as one safetensors file and, for people, a copy of the description.
 
     Args:
-        path: the folder, made if need be.
-        student: its weights are saved; so is a user's own module, which then needs that module to be loaded.
+        path: of the file, usually ``student.safetensors``; ``student.json`` is written beside it.
+        student: its weights are saved; so are those of a user's own module, which is then needed again for loading.
         info: of the data it was trained on.
 
     Returns:
         The path of the safetensors file, which holds the description too.
     """
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
+    file = Path(path)
     description = describe(student, info)
     # clones: weights that two layers share are stored twice, since a safetensors file knows no sharing
-    tensors = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in student.module.state_dict().items()}
-    header = json.dumps(description, allow_nan=False)
-    _write(folder / STUDENT, save(tensors, metadata={HEADER: header}))
-    _write(folder / "student.json", _readable(description))
-    return folder / STUDENT
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.module.state_dict().items()}
+    with written_whole(file) as beside:
+        save_file(tensors, beside, metadata={HEADER: json.dumps(description, allow_nan=False)})
+    with written_whole(file.with_suffix(".json")) as beside:
+        beside.write_text(_readable(description), encoding="utf-8")
+    return file
 
 
-def _readable(description: Mapping[str, Any]) -> bytes:
-    return (json.dumps(description, indent=2, allow_nan=False) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Beside, flushed, renamed: whoever reads the path finds the old file or the new one."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with open(beside, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+def _readable(description: Mapping[str, Any]) -> str:
+    return json.dumps(description, indent=2, allow_nan=False) + "\n"
 
 
 def export_student(
@@ -152,12 +140,13 @@ def export_student(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         file, run = FORMATS[format](student, info, Path(temporary))
-        (Path(temporary) / "student.json").write_bytes(_readable(description))
+        (Path(temporary) / "student.json").write_text(_readable(description), encoding="utf-8")
         original = run_torch(deployed(_on_cpu(student)))
         difference, sizes = _compare(original, run, arrays, description)
         files = [folder / file.name, folder / "student.json"]
-        for written in files:
-            _write(written, (Path(temporary) / written.name).read_bytes())
+        for final in files:
+            with written_whole(final) as beside:
+                shutil.copyfile(Path(temporary) / final.name, beside)
     rows = len(arrays[student.needs[0]])
     return {
         "format": format,
@@ -209,7 +198,7 @@ def _safetensors(student: Student, info: DataInfo, folder: Path) -> tuple[Path, 
         raise InputError(
             "This student is a module that xmodal did not build, so weights alone cannot rebuild it. Export it to onnx."
         )
-    file = save_student(folder, student, info)
+    file = save_student(folder / STUDENT, student, info)
     return file, open_safetensors(file)[0]
 
 
@@ -299,6 +288,8 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
+            # all inputs share the axis of the rows, and its name
+            warnings.filterwarnings("ignore", message=r"# The axis name: .* will not be used", category=UserWarning)
             warnings.filterwarnings("ignore", message=r".*_flat_weights.* were assigned", category=UserWarning)  # GRU
             yield
     finally:

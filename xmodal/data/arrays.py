@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 from xmodal.data.base import READY_BYTES, Column, Data, assemble, draw_splits, infer_task, typed_target
 from xmodal.data.check_arrays import check_column, check_rows, check_splits, check_target
 from xmodal.data.layout import Report, is_name, name_sentence
+from xmodal.data.samples import DatasetColumn, as_array, read_once
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import SPLITS, TASKS, Batch
 
@@ -88,8 +89,8 @@ def from_dataset(
 ) -> Data:
     """Data from a dataset with a length whose samples are paired.
 
-    Every sample is read once, to collect the targets. Inputs are kept when all of them fit into ``keep_bytes``, and are
-    asked for again in each epoch otherwise, so ``dataset[i]`` has to give the same sample each time.
+    Every sample is read once, to collect the targets. Inputs are kept when all of them fit into ``keep_bytes``, and
+    are asked for again in each epoch otherwise, so ``dataset[i]`` has to give the same sample each time.
 
     Args:
         dataset: its samples are ``(inputs, target)``, ``{"inputs": inputs, "target": target}`` or a dictionary of the
@@ -104,7 +105,7 @@ def from_dataset(
         seed: see `from_arrays`.
         keep_bytes: memory that the inputs may take, in bytes.
     """
-    columns, target = _read_once(dataset, keep_bytes)
+    columns, target = read_once(dataset, keep_bytes)
     return _data(
         columns,
         target,
@@ -151,8 +152,9 @@ def from_batches(
     names = list(everything[0].inputs)
     for batch in everything:
         if list(batch.inputs) != names or set(batch.targets) != set(names):
+            given, labelled = ", ".join(batch.inputs), ", ".join(batch.targets) or "none"
             raise InputError(
-                f"A batch has the inputs {', '.join(batch.inputs)} and targets of {', '.join(batch.targets) or 'none'}: "
+                f"A batch has the inputs {given} and targets of {labelled}: "
                 f"both were expected for {', '.join(names)}, as in the first batch."
             )
         if batch.valid:
@@ -177,103 +179,6 @@ def from_batches(
         layouts=layouts,
         seed=seed,
     )
-
-
-def as_array(where: str, value: Any) -> NDArray[Any]:
-    """A NumPy array of an array, a tensor or nested lists."""
-    if isinstance(value, torch.Tensor):
-        detached: NDArray[Any] = value.detach().cpu().numpy()
-        return detached
-    try:
-        return np.asarray(value)
-    except ValueError:
-        raise InputError(f"{where} has samples of several shapes: give all samples of a modality one shape.") from None
-
-
-class DatasetColumn:
-    """One modality of a dataset, read sample by sample when asked for."""
-
-    def __init__(self, samples: _Samples, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        self.samples, self.name, self.shape, self.dtype = samples, name, shape, dtype
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> NDArray[Any]:
-        chosen = np.arange(len(self))[rows]
-        found = [self.samples.at(row)[self.name] for row in np.atleast_1d(chosen).tolist()]
-        return np.stack(found) if chosen.ndim else found[0]
-
-
-class _Samples:
-    """Samples of a dataset; the last ones are kept, since the modalities of a batch are asked for one after another."""
-
-    KEPT = 1024
-
-    def __init__(self, dataset: Dataset[Any]) -> None:
-        self.dataset = dataset
-        self._last: dict[int, dict[str, NDArray[Any]]] = {}
-
-    def at(self, row: int) -> dict[str, NDArray[Any]]:
-        if row not in self._last:
-            if len(self._last) >= self.KEPT:
-                self._last.pop(next(iter(self._last)))
-            self._last[row] = _taken_apart(self.dataset[row], row)[0]
-        return self._last[row]
-
-
-def _taken_apart(sample: Any, row: int) -> tuple[dict[str, NDArray[Any]], Any]:
-    """Inputs and target of one sample in any of the three forms."""
-    if isinstance(sample, (tuple, list)) and len(sample) == 2 and isinstance(sample[0], Mapping):
-        inputs, target = sample
-    elif isinstance(sample, Mapping) and "target" in sample:
-        target = sample["target"]
-        inputs = sample.get("inputs", {name: value for name, value in sample.items() if name != "target"})
-    else:
-        raise InputError(
-            f"Sample {row} of the dataset is a {type(sample).__name__} of an unknown form: (inputs, target), "
-            '{"inputs": inputs, "target": target} or a dictionary of modalities and "target" was expected.'
-        )
-    return {name: as_array(f"{name} of sample {row}", value) for name, value in inputs.items()}, target
-
-
-def _read_once(dataset: Dataset[Any], keep_bytes: int) -> tuple[dict[str, Column], NDArray[Any]]:
-    count = len(dataset) if hasattr(dataset, "__len__") else 0
-    if not count:
-        raise InputError("The dataset is empty or has no length: a map-style dataset with samples was expected.")
-    first, _ = _taken_apart(dataset[0], 0)
-    keep = count * sum(value.nbytes for value in first.values()) <= keep_bytes
-    kept = {name: np.empty((count if keep else 0, *value.shape), value.dtype) for name, value in first.items()}
-    targets: list[Any] = []
-    for row in range(count):
-        inputs, target = _taken_apart(dataset[row], row)
-        _check_sample(row, inputs, first)
-        targets.append(as_array("target", target))
-        for name in kept if keep else ():
-            kept[name][row] = inputs[name]
-    if len({target.shape for target in targets}) > 1:
-        raise InputError("The targets of the dataset have several shapes: one shape was expected.")
-    if keep:
-        return dict(kept), np.stack(targets)
-    samples = _Samples(dataset)
-    lazy = {name: DatasetColumn(samples, name, (count, *value.shape), value.dtype) for name, value in first.items()}
-    return dict(lazy), np.stack(targets)
-
-
-def _check_sample(row: int, inputs: Mapping[str, NDArray[Any]], first: Mapping[str, NDArray[Any]]) -> None:
-    if inputs.keys() != first.keys():
-        raise InputError(
-            f"Sample {row} of the dataset has the modalities {', '.join(inputs)}, sample 0 has {', '.join(first)}: all "
-            "samples must have the same."
-        )
-    for name, value in inputs.items():
-        if value.shape != first[name].shape:
-            raise InputError(
-                f"{name} of sample {row} has the shape {value.shape}, of sample 0 {first[name].shape}: give all samples "
-                "of a modality one shape."
-            )
-        if value.dtype.kind == "f" and not np.isfinite(value).all():
-            raise InputError(f"{name} of sample {row} holds NaN or infinite values. Repair or remove this sample.")
 
 
 def _data(
@@ -332,7 +237,7 @@ def _check_words(
 ) -> None:
     if task and task not in TASKS:
         report.errors.append(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
-    for name, value in how.items():
+    for value in sorted(set(how.values())):
         if value not in ("standard", "none"):
             report.errors.append(f"normalise is '{value}'. {did_you_mean(value, ('standard', 'none'))}")
     for key, values in (("normalise", how), ("layouts", layouts)):
@@ -350,8 +255,8 @@ def _targets(
         found = {name: as_array(f"target['{name}']", value) for name, value in target.items()}
         if found.keys() != columns.keys():
             report.errors.append(
-                f"There are targets for {', '.join(found)} and inputs for {', '.join(columns)}: unpaired data needs both "
-                "for each modality."
+                f"There are targets for {', '.join(found)} and inputs for {', '.join(columns)}: unpaired data needs "
+                "both for each modality."
             )
             return {}
         places = {name: f"target['{name}']" for name in found}

@@ -14,16 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.check_arrays import check_column, check_rows, check_splits, check_target
-from xmodal.data.layout import (
-    ArrayFile,
-    ArrayFolder,
-    Layout,
-    Report,
-    find_layout,
-    open_column,
-    read_header,
-    sample_files,
-)
+from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
+from xmodal.data.layout import Layout, Report, find_layout
 from xmodal.errors import InputError
 
 __all__ = ["Contents", "Report", "check_folder", "inspect"]

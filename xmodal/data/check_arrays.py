@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.base import Column, infer_task, layout_of
-from xmodal.data.layout import Report, refuse_type
+from xmodal.data.columns import refuse_type
+from xmodal.data.layout import Report
 from xmodal.errors import InputError
 from xmodal.types import SPLITS
 
@@ -222,8 +223,8 @@ def check_splits(
             common = np.intersect1d(rows[one], rows[two])
             if len(common):
                 report.errors.append(
-                    f"{where[one]} and {where[two]} share {len(common)} rows, the first is {common[0]}: a sample may be "
-                    "in one split only. Remove it from the others."
+                    f"{where[one]} and {where[two]} share {len(common)} rows, the first is {common[0]}: a sample may "
+                    "be in one split only. Remove it from the others."
                 )
     if target is None or target.ndim != 1 or target.dtype.kind == "f":
         return

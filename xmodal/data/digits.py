@@ -189,7 +189,8 @@ def make(root: str | Path, *, format: str = "prepared", seed: int = 0, samples: 
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} is there already: an empty or new folder was expected. Choose another one.")
     root.mkdir(parents=True, exist_ok=True)
-    pixels, labels = (part[:samples] for part in read_pixels())
+    pixels, labels = read_pixels()
+    pixels, labels = pixels[:samples], labels[:samples]
     if format == "raw":
         _write_pngs(root, pixels, labels)
         return root
@@ -209,11 +210,11 @@ def _write_pngs(root: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
 
 
 def _write_rest(root: Path, labels: NDArray[np.int64], seed: int) -> None:
-    from xmodal.data.base import stratified_split
+    from xmodal.data.base import draw_splits
 
+    for split, rows in draw_splits({"image": labels}, DigitsSettings().shares, seed).items():
+        write_npy(root / f"{split}_idx.npy", rows["image"])
     write_npy(root / "labels.npy", labels)
-    for split, rows in stratified_split(labels, DigitsSettings().shares, seed).items():
-        write_npy(root / f"{split}_idx.npy", rows)
     write_json(
         root / "data.json",
         {

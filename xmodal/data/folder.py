@@ -14,8 +14,10 @@ from pydantic import BaseModel, ConfigDict
 from xmodal.data.base import Column, Data, assemble, draw_splits, infer_task, typed_target
 from xmodal.data.check import inspect
 from xmodal.data.check_arrays import check_column, check_splits
-from xmodal.data.layout import TREE, Report, find_sources, open_column
+from xmodal.data.columns import open_column
+from xmodal.data.layout import TREE, Report, find_sources
 from xmodal.errors import InputError, did_you_mean
+from xmodal.types import TASKS
 
 FRACTIONS = (0.7, 0.1, 0.2)
 SCAN_BYTES = 256 * 2**20  # loading looks for NaN in this much of each modality; `check_folder` in all of it
@@ -53,6 +55,8 @@ def load_folder(
         seed: of drawn splits, of the train fraction and of the augmentation.
     """
     settings = settings or FolderSettings()
+    if task and task not in TASKS:
+        raise InputError(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
     contents = inspect(Path(root), modalities=settings.modalities, scan_bytes=SCAN_BYTES, task=task)
     report, layout = contents.report, contents.layout
     report.stop_on_errors()

@@ -1,4 +1,4 @@
-"""Where things are in a folder with own data, and how its arrays are opened without loading or unpickling them.
+"""Where things are in a folder with own data.
 
 my_data/
 ├── audio.npy            (n, …)  one array per modality,
@@ -11,26 +11,24 @@ my_data/
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from xmodal.data.columns import sample_files
 from xmodal.data.options import valid_part
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import SPLITS
 
 TREE = (
     "Expected: <modality>.npy, <modality>_data_normalized.npy or a folder <modality> with one .npy per sample; "
-    "labels.npy; train_idx.npy, valid_idx.npy and test_idx.npy (all three or none); unpaired data has <modality>_labels.npy and "
-    "<modality>_train_idx.npy instead."
+    "labels.npy; train_idx.npy, valid_idx.npy and test_idx.npy (all three or none); unpaired data has "
+    "<modality>_labels.npy and <modality>_train_idx.npy instead."
 )
 NORMALISED = "_data_normalized"
 
@@ -102,117 +100,6 @@ class Layout:
         """``standard`` or ``none``."""
         usual = "none" if self.sources[modality].stem.endswith(NORMALISED) else "standard"
         return self.settings.normalise.get(modality, usual)
-
-
-def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of a .npy file, from its first bytes; what can't be mapped to memory is refused."""
-    try:
-        with path.open("rb") as file:
-            version = np.lib.format.read_magic(file)
-            # versions 2 and 3 differ in the encoding of field names alone, and structured types are refused below
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            shape, _, dtype = read(file)
-            start = file.tell()
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{_short(path)} is not a NumPy array file ({error}). Write it with numpy.save.") from None
-    except OSError as error:
-        raise InputError(f"{_short(path)} can't be read: {error.strerror}.") from None
-    refuse_type(_short(path), dtype)
-    expected, found = start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)), path.stat().st_size
-    if found < expected:
-        raise InputError(
-            f"{_short(path)} is cut off: its header promises {expected} bytes, the file has {found}. Write it again."
-        )
-    return shape, dtype
-
-
-def refuse_type(where: str, dtype: np.dtype[Any]) -> None:
-    """Raise an `InputError` unless the type is a real number or a boolean."""
-    if dtype.kind in "biuf":
-        return
-    reasons = {
-        "O": "holds Python objects, which are never opened. Save numbers with one shape for all samples",
-        "U": "holds text. Save numbers; the names of classes belong into class_names of data.json",
-        "S": "holds text. Save numbers; the names of classes belong into class_names of data.json",
-        "c": "holds complex numbers. Save magnitude and phase, or real and imaginary part, as real numbers",
-    }
-    raise InputError(f"{where} {reasons.get(dtype.kind, f'has the type {dtype}. Save integers or floats')}.")
-
-
-def _short(path: Path) -> str:
-    """File name, with its folder for a file of one sample."""
-    return f"{path.parent.name}/{path.name}" if (path.parent.parent / path.parent.name).is_dir() else path.name
-
-
-class ArrayFile:
-    """A column in one .npy file, mapped to memory: only the rows that are asked for are read.
-
-    It travels to other processes as its path; a memory map would travel as all of its numbers.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.shape, self.dtype = read_header(path)
-
-    @functools.cached_property
-    def array(self) -> NDArray[Any]:
-        """The memory map."""
-        if not all(self.shape):
-            return np.zeros(self.shape, self.dtype)  # an empty file has nothing to map
-        mapped: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        return mapped
-
-    def __len__(self) -> int:
-        return self.shape[0] if self.shape else 0
-
-    def __getitem__(self, rows: Any) -> NDArray[Any]:
-        found: NDArray[Any] = self.array[rows]
-        return found
-
-    def __reduce__(self) -> tuple[type[ArrayFile], tuple[Path]]:
-        return ArrayFile, (self.path,)
-
-
-class ArrayFolder:
-    """A column in a folder with one .npy file per sample, in the order of their names, read when asked for."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.files = sample_files(path)
-        sample, self.dtype = read_header(self.files[0])
-        self.shape = (len(self.files), *sample)
-
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def __getitem__(self, rows: Any) -> NDArray[Any]:
-        chosen = np.arange(len(self.files))[rows]
-        if chosen.ndim == 0:
-            return self._sample(int(chosen))
-        found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
-        for position, row in enumerate(chosen.tolist()):
-            found[position] = self._sample(row)
-        return found
-
-    def _sample(self, row: int) -> NDArray[Any]:
-        read_header(self.files[row])
-        sample: NDArray[Any] = np.load(self.files[row], allow_pickle=False)
-        if sample.shape != self.shape[1:]:
-            raise InputError(
-                f"{_short(self.files[row])} has the shape {sample.shape}, the first file of this folder has "
-                f"{self.shape[1:]}. Give all samples of a modality one shape."
-            )
-        return sample
-
-
-def sample_files(folder: Path) -> list[Path]:
-    """The .npy files of a folder in the order of their names; hidden files are none of ours."""
-    return sorted(path for path in folder.iterdir() if path.suffix == ".npy" and not path.name.startswith("."))
-
-
-def open_column(path: Path) -> ArrayFile | ArrayFolder:
-    """The column in a file or folder."""
-    return ArrayFolder(path) if path.is_dir() else ArrayFile(path)
 
 
 def find_layout(root: Path, report: Report, *, only: Sequence[str] = ()) -> Layout | None:

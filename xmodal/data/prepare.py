@@ -1,7 +1,7 @@
 """From raw files to arrays: parallel, resumable, and never half a file.
 
-Each item (a clip, a scan, a picture) becomes one .npy per modality, ``out/<modality>/<item>.npy``, which is the layout of
-`xmodal.data.layout`. A marker in ``out/.prepared`` says which files of which sources an item was made from; an
+Each item (a clip, a scan, a picture) becomes one .npy per modality, ``out/<modality>/<item>.npy``, which is the layout
+of `xmodal.data.layout`. A marker in ``out/.prepared`` says which files of which sources an item was made from; an
 item whose marker still fits is not made again. Items that can't be read are listed in ``out/skipped.json``.
 """
 
@@ -123,8 +123,8 @@ def _results(
             yield futures[future], future.result()
     except BrokenProcessPool:
         raise InputError(
-            "A worker process ended without an answer: it was killed, perhaps because memory ran out. Finished items are "
-            "kept; run the same command again, with fewer workers."
+            "A worker process ended without an answer: it was killed, perhaps because memory ran out. Finished items "
+            "are kept; run the same command again, with fewer workers."
         ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)  # what runs is finished, what waits is left for the next time

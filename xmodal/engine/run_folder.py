@@ -18,11 +18,14 @@ import sys
 from collections.abc import Mapping
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xmodal.errors import InputError
 from xmodal.files import SCHEMA, plain, read_json, write_json
 from xmodal.version import __version__
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 def environment() -> dict[str, Any]:
@@ -90,3 +93,20 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             found[f"{prefix}{key}"] = value
     return found
+
+
+def choose_folder(out: Path | None, name: str, fabric: Fabric) -> Path:
+    """The folder asked for, or the first free ``runs/name-001``; the same on all processes."""
+    if out is not None:
+        return out
+    number = 1
+    while (Path("runs") / f"{name}-{number:03d}").exists():
+        number += 1
+    return Path(fabric.broadcast(str(Path("runs") / f"{name}-{number:03d}")))
+
+
+def write_shared(out: Path, result: Mapping[str, Any], fabric: Fabric) -> None:
+    """`result.json` of a finished recipe, written by one process."""
+    if fabric.global_rank == 0:
+        write_json(out / "result.json", result)
+    fabric.barrier()

@@ -106,7 +106,12 @@ def loss_terms(terms: Mapping[str, Sequence[Sequence[float]]], *, prefix: str = 
 
 
 def comparison(
-    summary: Sequence[Mapping[str, Any]], series: Sequence[Series], *, metric: str, prefix: str = "comparison"
+    summary: Sequence[Mapping[str, Any]],
+    series: Sequence[Series],
+    *,
+    metric: str,
+    direction: str = "max",
+    prefix: str = "comparison",
 ) -> str:
     """Dots and intervals: every seed as a small dot, the mean as a large one, its 95 % interval as a bar.
 
@@ -114,10 +119,12 @@ def comparison(
         summary: what `tables.summarise` answers.
         series: name and values per seed, one run with all seeds each.
         metric: name of the metric on the axis.
+        direction: ``min`` adds to the axis that lower is better.
         prefix: of the identifiers inside the drawing; unique on a page.
     """
     scale = 100 if in_percent(metric) else 1
     seeds = {one.name: one for one in series}
+    hint = " (lower is better)" if direction == "min" else ""
     with _canvas(WIDTH, 78 + 34 * len(summary)) as (figure, axes):
         for place, entry in enumerate(summary):
             _dots(axes, place, entry, seeds[entry["name"]], scale)
@@ -126,27 +133,37 @@ def comparison(
             if entry["role"] == "control" and entry["mean"] is not None:
                 axes.axvline(scale * entry["mean"], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
         axes.set_yticks(range(len(summary)), [entry["name"] for entry in summary])
-        axes.set(xlabel=f"{unit(metric)} on the test split", ylim=(len(summary) - 0.4, -0.6))
+        axes.set(xlabel=f"{unit(metric)} on the test split{hint}", ylim=(len(summary) - 0.4, -0.6))
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(visible=False, axis="y")
         return _svg(figure, prefix, f"{unit(metric)} on the test split, mean and 95 % interval: {_names(series)}")
 
 
 def per_class(series: Sequence[Series], class_names: Sequence[str], *, prefix: str = "classes") -> str:
-    """Recall of each class, the mean over seeds as one mark per name; a thin line joins the marks of a class."""
+    """Recall of each class: bars for one name; for several, a mark each (mean over seeds), joined by a thin line."""
     means = [[100 * value for value in _mean(one.runs)] for one in series]
     with _canvas(WIDTH, 96 + 24 * len(class_names)) as (figure, axes):
-        for place, marks in enumerate(zip(*means, strict=True)):
-            axes.plot([min(marks), max(marks)], [place, place], color=RULE, linewidth=2, zorder=1)
-        for one, values in zip(series, means, strict=True):
-            line = axes.plot(values, range(len(values)), **_mark(one, 7))[0]
-            line.set(label=one.name, clip_on=False, zorder=3)
+        (_bars if len(series) == 1 else _dumbbells)(axes, series, means)
         axes.set_yticks(range(len(class_names)), class_names)
         axes.set(xlabel="recall on the test split (%)", ylim=(len(class_names) - 0.4, -0.6))
         axes.tick_params(axis="y", labelcolor=INK)
         axes.grid(visible=False, axis="y")
-        _legend(figure)
+        if len(series) > 1:
+            _legend(figure)
         return _svg(figure, prefix, f"Recall of each class on the test split: {_names(series)}")
+
+
+def _bars(axes: Axes, series: Sequence[Series], means: Sequence[Sequence[float]]) -> None:
+    axes.barh(range(len(means[0])), means[0], height=0.5, color=_look(series[0])[0], alpha=0.75)
+    axes.set_xlim(0, 100)
+
+
+def _dumbbells(axes: Axes, series: Sequence[Series], means: Sequence[Sequence[float]]) -> None:
+    for place, marks in enumerate(zip(*means, strict=True)):
+        axes.plot([min(marks), max(marks)], [place, place], color=RULE, linewidth=2, zorder=1)
+    for one, values in zip(series, means, strict=True):
+        line = axes.plot(values, range(len(values)), **_mark(one, 7))[0]
+        line.set(label=one.name, clip_on=False, zorder=3)
 
 
 def _curve(axes: Axes, series: Series, scale: float) -> None:

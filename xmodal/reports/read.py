@@ -18,6 +18,8 @@ from xmodal.types import SCHEMA
 
 ROW_KEYS = {"seed": int, "name": str, "role": str, "test": Mapping}
 
+SUMMARY_KEYS = {"name", "role", "n", "mean", "low", "high"}
+
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
@@ -133,6 +135,8 @@ def _check_comparison(result: Mapping[str, Any], path: Path) -> None:
     if not isinstance(rows, Sequence) or isinstance(rows, str):
         raise InputError(f"{path} holds neither 'students' nor 'rows', so it is no run that a report can show.")
     problems = [problem for number, row in enumerate(rows) for problem in _row_problems(row, f"{path}, row {number}")]
+    if not all(isinstance(entry, Mapping) and SUMMARY_KEYS <= set(entry) for entry in result.get("summary") or ()):
+        problems.append(f"{path}: each entry of 'summary' needs {', '.join(sorted(SUMMARY_KEYS))}. Run it again.")
     if rows and not isinstance(result.get("metric"), str):
         problems.append(f"{path} names no 'metric' to compare by. Restore the file or run the comparison again.")
     if rows and result.get("direction") not in ("max", "min"):

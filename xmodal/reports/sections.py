@@ -17,6 +17,7 @@ from xmodal.reports.plots import Series
 from xmodal.reports.read import RunFiles, read_rows
 
 FOCUS = 4  # methods in a plot with lines: as many as there are colours
+DENSE = 2  # methods among the marks of one class
 CLASSES = 20  # more classes than this make a list of confusions instead of a matrix, and a plot of those that changed
 CONFUSIONS = 12  # entries of that list
 PREFERRED = ("accuracy", "macro_f1", "miou", "mse")  # a single fit names no metric to compare by
@@ -45,7 +46,8 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
     focus = _focus(summary, result)
     ranks = {entry["name"]: rank for rank, entry in enumerate(e for e in focus if e["role"] == "method")}
     shown = [entry["name"] for entry in focus]
-    recalls = [_series(entry, _per_class(rows, entry["name"]), ranks) for entry in focus]
+    dense = [entry for entry in focus if ranks.get(entry["name"], 0) < DENSE]
+    recalls = [_series(entry, _per_class(rows, entry["name"]), ranks) for entry in dense]
     seeds = [_series(entry, [_values(rows, entry["name"], metric)], ranks) for entry in summary]
     histories = {entry["name"]: _histories(rows, folders, entry["name"]) for entry in focus}
     curves = [_series(entry, _curves(histories[entry["name"]], metric), ranks) for entry in focus]
@@ -56,7 +58,11 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
         "verdict": tables.verdict(result) or ["This result holds no method to judge."],
         "seeded": True,
-        "hero": plots.comparison(summary, seeds, metric=metric, prefix=f"{anchor}-comparison") if summary else "",
+        "hero": plots.comparison(
+            summary, seeds, metric=metric, direction=str(result.get("direction")), prefix=f"{anchor}-comparison"
+        )
+        if summary
+        else "",
         "tables": _comparison_tables(result),
         "curves": _draw_curves(curves, metric, f"{anchor}-curves"),
         "losses": _draw_losses(histories.get(best, []) if best else [], best, f"{anchor}-losses"),
@@ -121,9 +127,13 @@ def _curves(histories: Iterable[tuple[RunFiles, str]], metric: str) -> list[list
 def _missing(rows: Iterable[Row], folders: Mapping[str, RunFiles]) -> list[str]:
     gone = [row["folder"] for row in rows if row.get("folder") and row["folder"] not in folders]
     cut = [name for name, run in folders.items() if run.truncated]
-    absent = f"These sub-folders are not there, and their learning curves are missing: {', '.join(gone)}."
-    half = f"The history ends in half a line, which is left out, in: {', '.join(cut)}."
+    absent = f"These sub-folders are not there, and their learning curves are missing: {_several(gone)}."
+    half = f"The history ends in half a line, which is left out, in: {_several(cut)}."
     return [absent] * bool(gone) + [half] * bool(cut)
+
+
+def _several(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _comparison_tables(result: Row) -> list[dict[str, Any]]:
@@ -163,9 +173,10 @@ def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
     ]
     scored = [{"name": name, "test": test} for name, test in tested.items()]
     return {
-        "title": f"Run {run.path.resolve().name}",
-        "facts": ["one fit", f"{len(run.history)} epochs"] + [f"seed {run.result['seed']}"] * ("seed" in run.result),
-        "route": ["", ", ".join(dict.fromkeys(need for student in students.values() for need in student["needs"]))],
+        "title": f"Run {'/'.join(run.path.resolve().parts[-2:])}",
+        "facts": ["one fit", f"{len(run.history)} epochs"]
+        + [f"seed {seed}" for seed in [run.result.get("seed")] if seed is not None],
+        "route": ["", ", ".join(dict.fromkeys(need for student in students.values() for need in student.get("needs", ())))],
         "verdict": _fit_verdict(run, students, metric),
         "seeded": False,
         "hero": _draw_curves(curves, metric, f"{anchor}-curves"),
@@ -197,16 +208,20 @@ def _fit_verdict(run: RunFiles, students: Mapping[str, Any], metric: str) -> lis
 def _student_verdict(name: str, student: Row, metric: str) -> str:
     chosen = f"epoch {student['best_epoch'] + 1}" if "best_epoch" in student else "the last epoch"
     split = "test" if student.get("test") else "valid"
-    value = tables.number((student.get(split) or {}).get(metric), metric)
+    value = tables.phrase((student.get(split) or {}).get(metric), metric)
     where = "on the test split" if split == "test" else "on the validation split; the test split was not read"
-    return f"The student {name} reaches {tables.unit(metric)} {value} {where} ({chosen}, chosen on validation)."
+    return f"The student {name} reaches {value} {where} ({chosen}, chosen on validation)."
 
 
 def _fit_tables(students: Mapping[str, Any]) -> list[dict[str, Any]]:
-    splits = [split for split in ("test", "valid") if any(student.get(split) for student in students.values())]
-    captions = {"test": "Test split, at the chosen epoch.", "valid": "Validation split, at the chosen epoch."}
-    named = {split: [(name, student.get(split) or {}) for name, student in students.items()] for split in splits}
-    return [_table("Metrics", tables.metrics_table(named[split]), captions[split]) for split in splits]
+    splits = {"test": "test", "valid": "validation"}
+    named = [
+        (f"{name}, {word}", student[split])
+        for name, student in students.items()
+        for split, word in splits.items()
+        if student.get(split)
+    ]
+    return [_table("Metrics", tables.metrics_table(named), "At the epoch that validation chose.")] if named else []
 
 
 # ---- drawings and tables that both share
@@ -279,10 +294,11 @@ def _confusion(total: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[
     if len(total) <= CLASSES:
         cells = [[_share(count, sums[true]) for count in line] for true, line in enumerate(total)]
         return {"labels": labels, "cells": cells, "long": max(map(len, labels)) > 3, "list": None}
-    worst = sorted(places, key=lambda at: -total[at[0]][at[1]])[:CONFUSIONS]
-    lines = [[labels[t], labels[c], f"{total[t][c]:.0f}", f"{100 * total[t][c] / sums[t]:.1f}"] for t, c in worst]
-    header = ["true class", "called", "samples", "of its class (%)"]
-    return {"list": _table("", (header, [line for line in lines if line[2] != "0"]), "")}
+    made = [(true, called) for true, called in places if total[true][called]]
+    worst = sorted(made, key=lambda at: -total[at[0]][at[1]])[:CONFUSIONS]
+    lines = [[labels[t], labels[c], f"{total[t][c]:g} of {sums[t]:g}"] for t, c in worst]
+    header = ["true class", "called", "samples"]
+    return {"list": _table("", (header, lines), "")}
 
 
 def _share(count: float, of: float) -> dict[str, Any]:

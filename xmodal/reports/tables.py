@@ -46,6 +46,12 @@ def number(value: float | None, metric: str, *, signed: bool = False) -> str:
     return text if signed else text.removeprefix("+")
 
 
+def phrase(value: float | None, metric: str) -> str:
+    """A value in a sentence: ``93.4 % accuracy``, ``mse 0.1200``."""
+    name = metric.replace("_", " ")
+    return f"{number(value, metric)} % {name}" if in_percent(metric) else f"{name} {number(value, metric)}"
+
+
 def p_text(p: float | None) -> str:
     """A p-value as text: two significant digits, never ``0``."""
     if p is None:
@@ -144,16 +150,19 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def verdict(result: Row) -> list[str]:
-    """What a comparison shows, one sentence or two per method, and no more than its seeds can carry."""
+    """What a comparison shows, a sentence or two per method, best first, and no more than its seeds can carry."""
     summary, said = summary_of(result), _references_verdict(result)
     methods = [entry for entry in summary if entry["role"] == "method"]
     if methods and not any(entry["role"] == "control" for entry in summary):
         said.append("There is no no-KD control here, so nothing can be said about what distillation adds.")
-    tests = sum((entry.get("difference") or {}).get("p") is not None for entry in methods)
-    for entry in methods:
-        if entry.get("difference"):
-            said.append(_against_control(entry, result, tests))
-            said.extend(_against_shuffled(entry, summary, result))
+    sign = 1 if result.get("direction") == "max" else -1
+    judged = [entry for entry in methods if entry.get("difference")]
+    tests = sum(entry["difference"]["p"] is not None for entry in judged)
+    for entry in sorted(judged, key=lambda entry: -sign * (entry["difference"]["difference"] or 0.0)):
+        said.append(_against_control(entry, result, tests))
+        said.extend(_against_shuffled(entry, summary, result))
+    if tests > 1:
+        said.append(f"Differences are judged by p after Holm's correction for {tests} tests; intervals are uncorrected.")
     return said
 
 
@@ -206,8 +215,8 @@ def _references_verdict(result: Row) -> list[str]:
     if not judged:
         return []
     if all(judged):
-        return [f"{len(judged)} of {len(judged)} published figures are met within their tolerance."]
-    return [f"{judged.count(False)} of {len(judged)} published figures are missed by more than their tolerance."]
+        return [f"Published figures met within their tolerance: all {len(judged)}."]
+    return [f"Published figures missed by more than their tolerance: {judged.count(False)} of {len(judged)}."]
 
 
 def _gap(difference: float, metric: str) -> str:
@@ -221,8 +230,7 @@ def _p_phrase(p: float, corrected: float | None = None, tests: int = 1) -> str:
     phrase = f"p {text}" if text.startswith("<") else f"p = {text}"
     if corrected is None or tests < 2:
         return phrase if corrected is None else f"paired t-test {phrase}"
-    holm_text = p_text(corrected).replace("< ", "below ")
-    return f"paired t-test {phrase}, {holm_text} after Holm's correction for {tests} tests"
+    return f"paired t-test {phrase}, {p_text(corrected).replace('< ', 'below ')} after Holm"
 
 
 def _seeds(count: int) -> str:

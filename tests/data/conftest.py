@@ -1,0 +1,22 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+def write_folder(root: Path, *, rows: int = 20) -> Path:
+    """A small folder without any fault: two paired modalities, three classes."""
+    random = np.random.default_rng(0)
+    root.mkdir(parents=True, exist_ok=True)
+    np.save(root / "audio.npy", random.normal(3, 2, size=(rows, 2, 8)).astype(np.float32))
+    np.save(root / "image.npy", random.normal(size=(rows, 1, 4, 4)))
+    np.save(root / "labels.npy", np.arange(rows) % 3)
+    np.save(root / "train_idx.npy", np.arange(0, 12))
+    np.save(root / "valid_idx.npy", np.arange(12, 16))
+    np.save(root / "test_idx.npy", np.arange(16, rows))
+    return root
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "data")

@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from xmodal.data.augment import Augment
+from xmodal.errors import InputError
+
+ROWS = np.arange(6)
+
+
+def samples(shape=(6, 1, 5, 5)):
+    return np.random.default_rng(0).normal(size=shape).astype(np.float32)
+
+
+def augment(text, *, epoch=0, modality="image", rows=ROWS, seed=0, x=None):
+    x = samples() if x is None else x
+    return Augment.parse(text, seed=seed)(modality, x[: len(rows)], epoch=epoch, index=rows)
+
+
+def test_a_sample_does_not_depend_on_the_batch_it_is_in():
+    x = samples()
+
+    together = augment("noise:0.5,shift:1,scale:0.2")
+    alone = Augment.parse("noise:0.5,shift:1,scale:0.2")("image", x[3:4], epoch=0, index=np.array([3]))
+
+    assert np.array_equal(alone[0], together[3])
+
+
+@pytest.mark.parametrize("other", [{"epoch": 1}, {"modality": "audio"}, {"seed": 1}, {"rows": ROWS + 1}])
+def test_noise_changes_with_epoch_modality_seed_and_row(other):
+    assert not np.array_equal(augment("noise:0.1", **other), augment("noise:0.1"))
+
+
+def test_noise_has_its_strength():
+    x = np.zeros((20, 1000), np.float32)
+
+    assert augment("noise:0.3", rows=np.arange(20), x=x).std() == pytest.approx(0.3, rel=0.03)  # 20,000 draws
+
+
+def test_shift_moves_an_image_and_fills_with_zeros():
+    x = np.ones((200, 1, 5, 5), np.float32)
+
+    sums = augment("shift:1", rows=np.arange(200), x=x).sum(axis=(1, 2, 3))
+
+    assert set(sums.tolist()) == {25.0, 20.0, 16.0}  # not at all, along one axis, along both
+
+
+def test_shift_moves_a_sequence_in_time_only():
+    x = np.tile(np.arange(1, 9, dtype=np.float32), (50, 2, 1))
+
+    moved = augment("shift:2", rows=np.arange(50), x=x)
+
+    assert np.array_equal(moved[:, 0], moved[:, 1])
+    assert {tuple(row) for row in moved[:, 0].tolist()} <= {
+        tuple(
+            [0.0] * max(step, 0) + list(map(float, range(max(1, 1 - step), min(9, 9 - step)))) + [0.0] * max(-step, 0)
+        )
+        for step in range(-2, 3)
+    }
+
+
+def test_scale_multiplies_by_one_factor_per_sample():
+    x = samples()
+
+    factors = (augment("scale:0.2", x=x) / x).reshape(6, -1)
+
+    assert np.ptp(factors, axis=1).max() < 1e-5 and abs(factors - 1).max() <= 0.2 + 1e-5
+
+
+def test_the_input_array_is_left_alone():
+    x, before = samples(), samples()
+
+    augment("noise:1,shift:2,scale:0.5", x=x)
+
+    assert np.array_equal(x, before)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("nois:0.1", "Did you mean 'noise'"),
+        ("noise", "expected NAME:STRENGTH"),
+        ("noise:loud", "expected NAME:STRENGTH"),
+        ("shift:-1", "at least 0"),
+        ("scale:nan", "at least 0"),
+    ],
+)
+def test_wrong_augmentation_is_a_sentence(text, sentence):
+    with pytest.raises(InputError, match=sentence):
+        Augment.parse(text)
+
+
+def test_no_text_is_no_augmentation():
+    assert Augment.parse(" , ").operations == ()

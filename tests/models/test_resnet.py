@@ -1,0 +1,137 @@
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from xmodal.errors import InputError
+from xmodal.models.resnet import BasicBlock, Bottleneck, ResNet, build_resnet18, load_weights
+
+torch.set_num_threads(1)
+
+DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+# torchvision's documented numbers of parameters, 3 channels and 1000 classes
+COUNTS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}
+
+
+def whole(depth, *, channels=3, outputs=1000):
+    return ResNet(BasicBlock if depth < 50 else Bottleneck, DEPTHS[depth], channels=channels, outputs=outputs)
+
+
+@pytest.mark.parametrize("depth", COUNTS)
+def test_number_of_parameters_is_the_published_one(depth):
+    with torch.device("meta"):
+        network = whole(depth)
+
+    assert sum(parameter.numel() for parameter in network.parameters()) == COUNTS[depth]
+
+
+def expected_names(depths, convolutions, shortcut_in_first):
+    """Written from torchvision's files: the rule in an explicit loop, with nothing of ours."""
+    names = ["conv1.weight", "bn1.weight", "bn1.bias"]
+    for stage, depth in enumerate(depths, start=1):
+        for block in range(depth):
+            for number in range(1, convolutions + 1):
+                place = f"layer{stage}.{block}"
+                names += [f"{place}.conv{number}.weight", f"{place}.bn{number}.weight", f"{place}.bn{number}.bias"]
+            if block == 0 and (stage > 1 or shortcut_in_first):
+                place = f"layer{stage}.0.downsample"
+                names += [f"{place}.0.weight", f"{place}.1.weight", f"{place}.1.bias"]
+    return [*names, "fc.weight", "fc.bias"]
+
+
+def test_parameter_names_are_those_of_torchvision():
+    with torch.device("meta"):
+        small, large = whole(18), whole(50)
+
+    assert [name for name, _ in small.named_parameters()] == expected_names((2, 2, 2, 2), 2, False)
+    assert [name for name, _ in large.named_parameters()] == expected_names((3, 4, 6, 3), 3, True)
+    assert len(list(small.parameters())) == 62 and len(list(large.parameters())) == 161
+    assert len(small.state_dict()) == 122 and len(large.state_dict()) == 320
+    assert large.layer3[0].conv2.stride == (2, 2) and large.layer3[0].conv1.stride == (1, 1)
+
+
+def test_picture_shrinks_to_a_thirty_second():
+    trunk = build_resnet18((1, 64, 96)).eval()
+    seen = []
+    trunk.layer4.register_forward_hook(lambda module, arguments, output: seen.append(output.shape))
+
+    assert trunk(torch.randn(2, 1, 64, 96)).shape == (2, 512)
+    assert seen == [(2, 512, 2, 3)]
+
+
+def test_weights_of_a_distributed_run_with_a_classification_layer_load_into_a_trunk(tmp_path):
+    source = whole(18, outputs=5)
+    stored = {f"module.{name}": tensor for name, tensor in source.state_dict().items() if "num_batches" not in name}
+    torch.save({"state_dict": stored, "epoch": 3}, tmp_path / "weights.pth")
+    trunk = build_resnet18((3, 64, 64))
+
+    load_weights(trunk, tmp_path / "weights.pth")
+
+    pictures = torch.randn(2, 3, 64, 64)
+    source.fc = nn.Identity()
+    assert torch.equal(trunk.eval()(pictures), source.eval()(pictures))
+
+
+def test_mismatches_are_named_and_nothing_is_loaded(tmp_path):
+    stored = whole(18, outputs=5).state_dict()
+    stored["extra.weight"] = stored.pop("layer1.0.conv1.weight")
+    torch.save(stored, tmp_path / "weights.pth")
+    network = whole(18, channels=1, outputs=5)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+    with pytest.raises(InputError) as refusal:
+        load_weights(network, tmp_path / "weights.pth")
+
+    missing, unknown, shapes = refusal.value.problems
+    assert "1 missing in the file: layer1.0.conv1.weight" in missing
+    assert "1 unknown to the network: extra.weight" in unknown
+    assert "conv1.weight (expected (64, 1, 7, 7), file (64, 3, 7, 7))" in shapes
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize("channels", [1, 5])
+def test_first_convolution_is_adapted_when_asked_and_answers_grey_pictures_alike(tmp_path, channels):
+    source = build_resnet18((3, 64, 64)).eval()
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    trunk = build_resnet18((channels, 64, 64)).eval()
+    grey = torch.randn(2, 1, 64, 64)
+
+    load_weights(trunk, tmp_path / "weights.pth", adapt_first=True)
+
+    expected = source(grey.expand(-1, 3, -1, -1))
+    torch.testing.assert_close(trunk(grey.expand(-1, channels, -1, -1)), expected, rtol=1e-3, atol=1e-4)  # other order
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+def test_a_pickle_with_code_is_refused_and_not_run(tmp_path):
+    torch.save({"conv1.weight": Malicious(str(tmp_path / "executed"))}, tmp_path / "weights.pth")
+
+    with pytest.raises(InputError, match="could run code, so it is refused"):
+        load_weights(build_resnet18((3, 32, 32)), tmp_path / "weights.pth")
+
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04 half a zip file"])
+def test_a_damaged_file_is_a_sentence(tmp_path, content):
+    (tmp_path / "weights.pth").write_bytes(content)
+
+    with pytest.raises(InputError, match="weights.pth"):
+        load_weights(nn.Linear(1, 1), tmp_path / "weights.pth")
+
+
+def test_other_contents_and_a_missing_file_are_sentences(tmp_path):
+    torch.save({"weight": [1.0]}, tmp_path / "list.pth")
+
+    with pytest.raises(InputError, match="dictionary of tensors"):
+        load_weights(nn.Linear(1, 1), tmp_path / "list.pth")
+    with pytest.raises(InputError, match="There is no file"):
+        load_weights(nn.Linear(1, 1), tmp_path / "absent.pth")

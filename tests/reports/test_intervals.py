@@ -1,0 +1,200 @@
+"""Intervals, paired tests and Holm's correction against hand-computed values."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from typing import Any
+
+import pytest
+from scipy import stats
+
+from xmodal.errors import InputError
+from xmodal.reports.intervals import holm, interval, paired, summarise
+
+
+def rows_of(scores: dict[str, list[float]], *, metric: str = "accuracy") -> list[dict[str, Any]]:
+    roles = {"no-KD": "control", "teacher": "teacher", "kd (shuffled teacher)": "shuffled"}
+    return [
+        {"seed": seed, "name": name, "role": roles.get(name, "method"), "test": {metric: values[seed]}}
+        for seed in range(max(map(len, scores.values())))
+        for name, values in scores.items()
+        if seed < len(values)
+    ]
+
+
+def test_interval_of_one_to_five_is_three_plus_minus_1_963() -> None:
+    mean, low, high = interval([1, 2, 3, 4, 5])
+
+    # t(0.975, 4) = 2.776445, standard error = sqrt(2.5 / 5)
+    assert mean == 3
+    assert low == pytest.approx(3 - 1.963243, abs=1e-6)
+    assert high == pytest.approx(3 + 1.963243, abs=1e-6)
+
+
+def test_a_higher_level_makes_a_wider_interval() -> None:
+    _, low, _ = interval([1, 2, 3], level=0.9)
+    _, lower, _ = interval([1, 2, 3], level=0.99)
+
+    assert low is not None and lower is not None and lower < low
+
+
+def test_one_value_has_no_interval() -> None:
+    assert interval([0.5]) == (0.5, None, None)
+
+
+def test_a_value_that_is_not_finite_gives_no_interval() -> None:
+    mean, low, high = interval([0.5, math.nan])
+
+    assert math.isnan(mean) and low is None and high is None
+
+
+def test_no_value_at_all_is_refused() -> None:
+    with pytest.raises(InputError, match="at least one value"):
+        interval([])
+
+
+def test_paired_test_follows_the_formula() -> None:
+    values, control = [0.93, 0.95, 0.92, 0.96], [0.91, 0.92, 0.93, 0.93]
+    differences = [0.02, 0.03, -0.01, 0.03]
+    error = statistics.stdev(differences) / 2
+    t = statistics.fmean(differences) / error
+    p = 2 * (1 - stats.t.cdf(t, 3))
+
+    answer = paired(values, control)
+
+    assert answer["difference"] == pytest.approx(0.0175)
+    assert answer["p"] == pytest.approx(p, abs=1e-9)
+    assert answer["high"] - answer["low"] == pytest.approx(2 * 3.182446 * error, abs=1e-6)
+    assert answer["n"] == 4
+
+
+def test_paired_test_agrees_with_scipy() -> None:
+    values, control = [0.3, 0.5, 0.2, 0.9, 0.4], [0.2, 0.6, 0.1, 0.5, 0.3]
+
+    assert paired(values, control)["p"] == pytest.approx(stats.ttest_rel(values, control).pvalue)
+
+
+def test_exchanging_the_sides_turns_the_sign_and_keeps_p() -> None:
+    there, back = paired([1, 3, 2], [0, 1, 2]), paired([0, 1, 2], [1, 3, 2])
+
+    assert there["difference"] == -back["difference"]
+    assert there["p"] == pytest.approx(back["p"])
+
+
+def test_equal_scores_have_p_one() -> None:
+    answer = paired([0.9, 0.8], [0.9, 0.8])
+
+    assert answer["p"] == 1.0 and answer["difference"] == 0.0
+
+
+def test_a_constant_difference_has_a_note_and_no_p() -> None:
+    # 0.1 is not representable: the differences are equal only up to rounding
+    answer = paired([0.3, 0.7, 1.1], [0.2, 0.6, 1.0])
+
+    assert answer["p"] is None and answer["low"] is None
+    assert "no variance" in answer["note"]
+    assert answer["difference"] == pytest.approx(0.1)
+
+
+def test_one_seed_has_a_difference_and_no_test() -> None:
+    answer = paired([0.9], [0.8])
+
+    assert answer["difference"] == pytest.approx(0.1)
+    assert answer["low"] is None and answer["p"] is None
+
+
+def test_unequal_lengths_are_refused() -> None:
+    with pytest.raises(InputError, match="equally many"):
+        paired([1, 2], [1])
+
+
+def test_holm_by_hand() -> None:
+    # sorted 0.01, 0.03, 0.04 times 3, 2, 1 is 0.03, 0.06, 0.04; the last may not fall below the one before
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, None, 0.8]) == [1.0, None, 1.0]
+    assert holm([0.2]) == [0.2]
+
+
+def test_summary_keeps_the_order_of_first_appearance() -> None:
+    rows = rows_of({"teacher": [0.9, 0.9], "kd": [0.8, 0.7], "no-KD": [0.7, 0.7]})
+
+    summary = summarise(rows, metric="accuracy", direction="max")
+
+    assert [entry["name"] for entry in summary] == ["teacher", "kd", "no-KD"]
+    assert summary[1]["mean"] == pytest.approx(0.75)
+    assert summary[1]["std"] == pytest.approx(math.sqrt(0.005))
+    assert summary[2]["difference"] is None
+
+
+def test_summary_does_not_depend_on_the_order_of_seeds() -> None:
+    rows = rows_of({"no-KD": [0.7, 0.6, 0.8], "kd": [0.8, 0.75, 0.81]})
+    turned = [row for seed in (2, 0, 1) for row in rows if row["seed"] == seed]
+
+    first, second = (summarise(these, metric="accuracy", direction="max") for these in (rows, turned))
+
+    assert first[1]["difference"]["p"] == pytest.approx(second[1]["difference"]["p"])
+    assert first[1]["mean"] == pytest.approx(second[1]["mean"])
+
+
+def test_seeds_are_matched_and_a_lonely_seed_is_left_out() -> None:
+    rows = rows_of({"no-KD": [0.5, 0.6], "kd": [0.6, 0.8, 0.1]})
+
+    difference = summarise(rows, metric="accuracy", direction="max")[1]["difference"]
+
+    assert difference["n"] == 2
+    assert difference["difference"] == pytest.approx(0.15)
+
+
+def test_better_follows_the_direction() -> None:
+    rows = rows_of({"no-KD": [0.5, 0.6], "kd": [0.4, 0.45]}, metric="mse")
+
+    assert summarise(rows, metric="mse", direction="min")[1]["difference"]["better"]
+    assert not summarise(rows, metric="mse", direction="max")[1]["difference"]["better"]
+
+
+def test_only_methods_are_corrected_for_each_other() -> None:
+    scores = {"teacher": [0.9, 0.95, 0.9], "no-KD": [0.5, 0.6, 0.5], "kd": [0.6, 0.65, 0.7], "dkd": [0.5, 0.65, 0.6]}
+
+    summary = {e["name"]: e["difference"] for e in summarise(rows_of(scores), metric="accuracy", direction="max")}
+
+    assert summary["teacher"]["p_holm"] is None
+    assert [summary["kd"]["p_holm"], summary["dkd"]["p_holm"]] == holm([summary["kd"]["p"], summary["dkd"]["p"]])
+
+
+def test_a_student_is_compared_with_the_control_that_sees_the_same() -> None:
+    rows = [
+        {"seed": 0, "name": "no-KD a", "role": "control", "needs": ["a"], "test": {"accuracy": 0.1}},
+        {"seed": 0, "name": "no-KD b", "role": "control", "needs": ["b"], "test": {"accuracy": 0.6}},
+        {"seed": 0, "name": "kd b", "role": "method", "needs": ["b"], "test": {"accuracy": 0.7}},
+    ]
+
+    summary = summarise(rows, metric="accuracy", direction="max")
+
+    assert summary[2]["difference"]["difference"] == pytest.approx(0.1)
+
+
+def test_a_missing_value_is_no_number_and_no_crash() -> None:
+    rows = rows_of({"no-KD": [0.5, 0.6], "kd": [0.4, 0.5]})
+    rows[-1]["test"]["accuracy"] = None
+
+    entry = summarise(rows, metric="accuracy", direction="max")[1]
+
+    assert entry["mean"] is None and entry["difference"]["difference"] is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"test": {}}, "no test metric 'accuracy'"), ({"seed": 0}, "two results for seed 0")],
+)
+def test_rows_that_cannot_be_compared_are_refused(change: dict[str, Any], message: str) -> None:
+    rows = rows_of({"no-KD": [0.5, 0.6]})
+    rows[1] |= change
+
+    with pytest.raises(InputError, match=message):
+        summarise(rows, metric="accuracy", direction="max")
+
+
+def test_an_unknown_direction_is_refused() -> None:
+    with pytest.raises(InputError, match="'max' or 'min'"):
+        summarise([], metric="accuracy", direction="up")

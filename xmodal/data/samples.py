@@ -1,0 +1,118 @@
+"""A dataset that gives whole samples, seen as columns: one modality of all samples each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from xmodal.data.base import Column
+from xmodal.errors import InputError
+
+
+def as_array(where: str, value: Any) -> NDArray[Any]:
+    """A NumPy array of an array, a tensor or nested lists."""
+    if isinstance(value, torch.Tensor):
+        detached: NDArray[Any] = value.detach().cpu().numpy()
+        return detached
+    try:
+        return np.asarray(value)
+    except ValueError:
+        raise InputError(f"{where} has samples of several shapes: give all samples of a modality one shape.") from None
+
+
+class DatasetColumn:
+    """One modality of a dataset, read sample by sample when asked for."""
+
+    def __init__(self, samples: Samples, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self.samples, self.name, self.shape, self.dtype = samples, name, shape, dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        chosen = np.arange(len(self))[rows]
+        found = [self.samples.at(row)[self.name] for row in np.atleast_1d(chosen).tolist()]
+        return np.stack(found) if chosen.ndim else found[0]
+
+
+class Samples:
+    """Samples of a dataset; the last ones are kept, since the modalities of a batch are asked for one after another."""
+
+    KEPT = 1024
+
+    def __init__(self, dataset: Dataset[Any]) -> None:
+        self.dataset = dataset
+        self._last: dict[int, dict[str, NDArray[Any]]] = {}
+
+    def at(self, row: int) -> dict[str, NDArray[Any]]:
+        """Inputs of one sample."""
+        if row not in self._last:
+            if len(self._last) >= self.KEPT:
+                self._last.pop(next(iter(self._last)))
+            self._last[row] = _taken_apart(self.dataset[row], row)[0]
+        return self._last[row]
+
+
+def _taken_apart(sample: Any, row: int) -> tuple[dict[str, NDArray[Any]], Any]:
+    """Inputs and target of one sample in any of the three forms."""
+    if isinstance(sample, (tuple, list)) and len(sample) == 2 and isinstance(sample[0], Mapping):
+        inputs, target = sample
+    elif isinstance(sample, Mapping) and "target" in sample:
+        target = sample["target"]
+        inputs = sample.get("inputs", {name: value for name, value in sample.items() if name != "target"})
+    else:
+        raise InputError(
+            f"Sample {row} of the dataset is a {type(sample).__name__} of an unknown form: (inputs, target), "
+            '{"inputs": inputs, "target": target} or a dictionary of modalities and "target" was expected.'
+        )
+    return {name: as_array(f"{name} of sample {row}", value) for name, value in inputs.items()}, target
+
+
+def read_once(dataset: Dataset[Any], keep_bytes: int) -> tuple[dict[str, Column], NDArray[Any]]:
+    """Columns and targets of a dataset; each sample is read once.
+
+    Args:
+        dataset: see `xmodal.data.arrays.from_dataset`.
+        keep_bytes: up to this size the columns are arrays; above, they ask the dataset for each row.
+    """
+    count = len(dataset) if hasattr(dataset, "__len__") else 0
+    if not count:
+        raise InputError("The dataset is empty or has no length: a map-style dataset with samples was expected.")
+    first, _ = _taken_apart(dataset[0], 0)
+    keep = count * sum(value.nbytes for value in first.values()) <= keep_bytes
+    kept = {name: np.empty((count if keep else 0, *value.shape), value.dtype) for name, value in first.items()}
+    targets: list[Any] = []
+    for row in range(count):
+        inputs, target = _taken_apart(dataset[row], row)
+        _check_sample(row, inputs, first)
+        targets.append(as_array("target", target))
+        for name in kept if keep else ():
+            kept[name][row] = inputs[name]
+    if len({target.shape for target in targets}) > 1:
+        raise InputError("The targets of the dataset have several shapes: one shape was expected.")
+    if keep:
+        return dict(kept), np.stack(targets)
+    samples = Samples(dataset)
+    lazy = {name: DatasetColumn(samples, name, (count, *value.shape), value.dtype) for name, value in first.items()}
+    return dict(lazy), np.stack(targets)
+
+
+def _check_sample(row: int, inputs: Mapping[str, NDArray[Any]], first: Mapping[str, NDArray[Any]]) -> None:
+    if inputs.keys() != first.keys():
+        raise InputError(
+            f"Sample {row} of the dataset has the modalities {', '.join(inputs)}, sample 0 has {', '.join(first)}: all "
+            "samples must have the same."
+        )
+    for name, value in inputs.items():
+        if value.shape != first[name].shape:
+            raise InputError(
+                f"{name} of sample {row} has the shape {value.shape}, of sample 0 {first[name].shape}: give all "
+                "samples of a modality one shape."
+            )
+        if value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise InputError(f"{name} of sample {row} holds NaN or infinite values. Repair or remove this sample.")

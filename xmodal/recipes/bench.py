@@ -1,0 +1,191 @@
+"""The bench: one data set, one seed, one folder, and on it a teacher and any number of methods.
+
+It is the `Kit` that methods are built with. Everything is trained first; then the test split is read once, for all.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from pydantic import BaseModel
+from torch import nn
+
+from xmodal.cards import MethodCard, load
+from xmodal.data.base import Data
+from xmodal.data.options import validated
+from xmodal.engine.evaluate import evaluate
+from xmodal.engine.fit import Run, fit
+from xmodal.engine.progress import Progress
+from xmodal.engine.seeding import seeded
+from xmodal.errors import InputError
+from xmodal.files import read_json, write_json, written_whole
+from xmodal.method import Method
+from xmodal.methods.supervised import Supervised
+from xmodal.models.network import build_for, student_of
+from xmodal.recipes.settings import PairSettings
+from xmodal.types import DataInfo, Student
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+TEACHER, CONTROL = "teacher", "no-KD"
+
+
+class Bench:
+    """Trains and scores; see `method.Kit` for the members that methods use.
+
+    Args:
+        data: what to train on.
+        settings: training, networks, sides.
+        seed: of this bench.
+        fabric: started devices.
+        folder: where its runs go; None: in memory.
+        progress: where to tell how it goes.
+        modules: the user's own networks by side (``teacher``, ``student``), in place of built ones.
+    """
+
+    def __init__(
+        self,
+        data: Data,
+        settings: PairSettings,
+        *,
+        seed: int,
+        fabric: Fabric,
+        folder: Path | None = None,
+        progress: Progress | None = None,
+        modules: Mapping[str, nn.Module] | None = None,
+    ) -> None:
+        self.data, self.settings, self.seed = data, settings, seed
+        self.fabric, self.folder = fabric, folder
+        self.progress = progress or Progress(quiet=True)
+        self.modules = dict(modules or {})
+        self.info: DataInfo = data.info
+        teaching, student = settings.sides(data.info.modalities)
+        self.teaching = data.info.require(teaching, "teacher")
+        self.student = data.info.require(student, "student")
+        self.runs: dict[str, Run] = {}
+        self.roles: dict[str, str] = {}
+        self._side = "student"
+
+    def network(self, modalities: Sequence[str]) -> Student:
+        """A fresh network; equal seeds and modalities give equal weights, whatever was built before."""
+        settings, side = self.settings, self._side
+        if side in self.modules:
+            return student_of(copy.deepcopy(self.modules[side]), self.info, modalities)
+        encoder = settings.teacher_encoder if side == "teacher" else settings.student_encoder
+        width = settings.teacher_width if side == "teacher" else settings.student_width
+        with seeded(self.seed, side, *modalities):
+            return build_for(
+                self.info, modalities, encoder=encoder, width=width, fusion=settings.fusion, dropout=settings.dropout
+            )
+
+    def teacher(self) -> nn.Module:
+        """The finished teacher, trained on first use; every caller gets a copy of its own."""
+        if TEACHER not in self.runs:
+            self._side = "teacher"
+            network = self.network(self.teaching)
+            self._side = "student"
+            self.train(TEACHER, Supervised(network, self.info), role=TEACHER)
+        (student,) = self.runs[TEACHER].students.values()
+        return copy.deepcopy(student.module)
+
+    def fit(self, method: Method, *, stage: str) -> Method:
+        """Train a stage of a method; its students end with their best weights."""
+        run = self._fit(stage, method)
+        for name, student in method.students().items():
+            student.module.load_state_dict(run.students[name].module.state_dict())
+        return method
+
+    def _fit(self, name: str, method: Method, *, shuffle: bool = False) -> Run:
+        folder = None if self.folder is None else self.folder / folder_name(name)
+        return fit(
+            method,
+            self.data,
+            self.settings.fit(),
+            seed=self.seed,
+            folder=folder,
+            fabric=self.fabric,
+            resume=True,  # the folder of the whole comparison was already checked
+            shuffle_teacher=shuffle,
+            progress=self.progress,
+            title=f"seed {self.seed}, {name}",
+        )
+
+    def train(self, name: str, method: Method, *, role: str, shuffle: bool = False) -> None:
+        """Train something that is to be scored."""
+        self.runs[name] = self._fit(name, method, shuffle=shuffle)
+        self.roles[name] = role
+
+    def train_card(self, card: MethodCard, settings: BaseModel, *, shuffle: bool = False) -> None:
+        """Train a method of the list; with ``shuffle`` as its own control."""
+        if card.paired and not self.info.paired:
+            raise InputError(f"The method '{card.name}' needs paired samples, and this data is unpaired.")
+        if self.info.task not in card.tasks:
+            raise InputError(f"The method '{card.name}' knows the tasks {', '.join(card.tasks)}, not {self.info.task}.")
+        name = f"{card.name} (shuffled teacher)" if shuffle else card.name
+        role = "shuffled" if shuffle else "method"
+        self.train(name, card.load()(self, settings), role=role, shuffle=shuffle)
+
+    def train_control(self) -> None:
+        """The no-KD control: the student's network, labels alone."""
+        self.train(CONTROL, Supervised(self.network(self.student), self.info), role="control")
+
+    def score(self) -> list[dict[str, Any]]:
+        """Read the test split once and score everything that was trained; one row per student."""
+        students = {
+            f"{name}\n{student_name}": student
+            for name, run in self.runs.items()
+            for student_name, student in run.students.items()
+        }
+        outputs: dict[str, Any] = {}
+        scores = evaluate(students, self.data.test, self.info, fabric=self.fabric, full=True, outputs=outputs)
+        rows = []
+        for key, found in scores.items():
+            name, student_name = key.split("\n")
+            best = self.runs[name].best[student_name]
+            row = {
+                "seed": self.seed,
+                "name": name,
+                "role": self.roles[name],
+                "student": student_name,
+                "needs": list(students[key].needs),
+                "folder": f"seed-{self.seed}/{folder_name(name)}",
+                "best_epoch": best["epoch"],
+                "valid": best["valid"],
+                "test": found,
+            }
+            rows.append(row)
+            self._write(row, outputs[key], students[key].target)
+        return rows
+
+    def _write(self, row: Mapping[str, Any], outputs: Mapping[str, Any], target: str) -> None:
+        if self.folder is None or self.fabric.global_rank:
+            return
+        folder = self.folder / folder_name(row["name"])
+        result = read_json(folder / "result.json")
+        result["students"][row["student"]]["test"] = row["test"]
+        write_json(folder / "result.json", result)
+        numbers = self.data.test.numbers[target]
+        arrays = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
+        with written_whole(folder / "predictions" / f"{row['student']}.npz") as beside:
+            np.savez(beside, rows=numbers[arrays["index"]], outputs=arrays["outputs"], target=arrays["target"])
+
+
+def folder_name(name: str) -> str:
+    """A run's name as a folder.
+
+    Example:
+        >>> folder_name("kd (shuffled teacher)")
+        'kd-shuffled-teacher'
+    """
+    kept = "".join(letter if letter.isalnum() or letter in "+_." else "-" for letter in name)
+    return "-".join(filter(None, kept.split("-")))
+
+
+def method_settings(card: MethodCard, options: Mapping[str, Any]) -> BaseModel:
+    """A method's own settings from the options that carry its name."""
+    return validated(load(card.settings), options.get(card.name, {}), f"The method {card.name}")

@@ -1,0 +1,197 @@
+"""Methods side by side: the same data, networks, seeds and budget for each, and the controls that make it evidence.
+
+For every seed: a teacher, the no-KD control (the student's network, labels alone), every method, and for methods with
+a frozen teacher the shuffled-teacher control (its answers exchanged among samples of one class: if that does as well,
+nothing specific to a sample was transferred). A seed sets the initial weights and the order of the batches, and for
+data without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test
+split is read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
+
+    xmodal compare digits --teacher rows --student fourier --methods supervised,kd --seeds 5
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from xmodal.engine.progress import Progress
+from xmodal.engine.run_folder import choose_folder, open_folder, write_shared
+from xmodal.errors import InputError
+from xmodal.methods import METHODS
+from xmodal.recipes.settings import Names, PairSettings, Seeds
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+    from xmodal.data.base import Data
+    from xmodal.recipes.bench import Bench
+
+
+class Settings(PairSettings):
+    """Compare methods over seeds, with a no-KD and a shuffled-teacher control."""
+
+    methods: Names = Field(("supervised", "kd"), min_length=1, description="methods of `xmodal list methods`")
+    seeds: Seeds = Field((0, 1, 2, 3, 4), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
+    metric: str = Field("", description="what to compare; default: what chooses the epoch")
+    shuffled: bool = Field(True, description="run the shuffled-teacher control")
+
+
+def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Train everything, write the run folder and its page, return what `result.json` holds."""
+    from xmodal.data import open_data
+    from xmodal.engine.launch import launch
+
+    # machine: processes start here, before data and folder
+    fabric = launch(settings.machine(), precision=settings.precision)
+    progress = progress or Progress(quiet=True)
+    progress.quiet |= fabric.global_rank > 0
+
+    # data: one object per seed, the split drawn from it where the data fixes none
+    def open_seed(seed: int) -> Data:
+        return open_data(
+            settings.data,
+            options=settings.options.get(settings.data, {}),
+            task=settings.task,
+            train_fraction=settings.train_fraction,
+            augment=settings.augment,
+            seed=seed,
+        )
+
+    datasets = {seed: open_seed(seed) for seed in settings.seeds[:1]}
+    check(settings, datasets[settings.seeds[0]])
+
+    # run folder
+    out = choose_folder(settings.out, f"compare-{Path(settings.data).name}", fabric)
+    if fabric.global_rank == 0:
+        open_folder(out, {"recipe": "compare", "settings": settings.described()}, resume=settings.resume)
+    fabric.barrier()
+
+    # everything is trained and scored, seed by seed
+    progress.fits = len(settings.seeds) * count_fits(settings)
+    rows: list[dict[str, Any]] = []
+    notes: list[str] = []
+    for seed in settings.seeds:
+        data = datasets.pop(seed, None) or open_seed(seed)
+        _, found, said = contest(settings, data, seed=seed, fabric=fabric, out=out, progress=progress)
+        rows += found
+        notes += [note for note in said if note not in notes]
+
+    # report
+    result = summarised(settings, data, rows, notes, title=f"{settings.data}: methods compared")
+    write_shared(out, result, fabric)
+    progress.close()
+    return {**result, "folder": str(out)}
+
+
+def check(settings: Settings, data: Data) -> None:
+    """Refuse what can't work before anything is trained: all problems together."""
+    from xmodal.recipes.bench import method_settings
+
+    problems: list[str] = []
+    teaching, student = settings.sides(data.info.modalities)
+    for names, role in ((teaching, "teacher"), (student, "student")):
+        try:
+            data.info.require(names, role)
+        except InputError as error:
+            problems += error.problems
+    for name in settings.methods:
+        try:
+            method_settings(METHODS[name], settings.options)
+        except InputError as error:
+            problems += error.problems
+    unknown = set(settings.options) - set(METHODS) - {settings.data}
+    problems += [f"There are options for '{name}', which is no method and not the data set." for name in unknown]
+    if problems:
+        raise InputError(problems)
+
+
+def has_frozen_teacher(settings: Settings) -> list[str]:
+    """Methods for which the shuffled-teacher control makes sense."""
+    return [name for name in settings.methods if METHODS[name].teacher == "frozen" and settings.shuffled]
+
+
+def count_fits(settings: Settings) -> int:
+    """Trainings per seed, for the time left."""
+    methods = [name for name in settings.methods if name != "supervised"]
+    teacher = any(METHODS[name].teacher == "frozen" for name in methods)
+    return teacher + 1 + len(methods) + len(has_frozen_teacher(settings))
+
+
+def contest(
+    settings: Settings,
+    data: Data,
+    *,
+    seed: int,
+    fabric: Fabric,
+    out: Path | None,
+    progress: Progress,
+    modules: Mapping[str, Any] | None = None,
+) -> tuple[Bench, list[dict[str, Any]], list[str]]:
+    """Train teacher, control, methods and their controls for one seed; score all on the test split at once."""
+    from xmodal.recipes.bench import Bench, method_settings
+
+    folder = None if out is None else out / f"seed-{seed}"
+    bench = Bench(data, settings, seed=seed, fabric=fabric, folder=folder, progress=progress, modules=modules)
+    notes: list[str] = []
+    if any(METHODS[name].teacher == "frozen" for name in settings.methods):
+        bench.teacher()
+    bench.train_control()
+    for name in settings.methods:
+        if name == "supervised":
+            continue  # it is the control
+        options = method_settings(METHODS[name], settings.options)
+        bench.train_card(METHODS[name], options)
+        if name in has_frozen_teacher(settings):
+            try:
+                bench.train_card(METHODS[name], options, shuffle=True)
+            except InputError as error:
+                notes.append(f"{name}, no shuffled-teacher control: {error}")
+    return bench, bench.score(), notes
+
+
+def summarised(
+    settings: PairSettings, data: Data, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, title: str
+) -> dict[str, Any]:
+    """What `result.json` of a comparison holds."""
+    from xmodal.reports.intervals import summarise
+    from xmodal.reports.tables import verdict
+
+    metric, direction = data.info.select
+    asked = getattr(settings, "metric", "")
+    if asked and asked != metric:
+        numbers = [name for name, value in rows[0]["test"].items() if isinstance(value, float)]
+        if asked not in numbers:
+            raise InputError(f"'{asked}' is not measured here. Measured: {', '.join(numbers)}.")
+        metric = asked
+        direction = "min" if asked in ("mse", "mae", "cross_entropy") else "max"
+    teaching, student = settings.sides(data.info.modalities)
+    result: dict[str, Any] = {
+        "recipe": "compare",
+        "title": title,
+        "data": settings.data,
+        "source": data.source,
+        "task": data.info.task,
+        "class_names": list(data.info.class_names),
+        "metric": metric,
+        "direction": direction,
+        "teacher": list(teaching),
+        "student": list(student),
+        "seeds": sorted({row["seed"] for row in rows}),
+        "rows": [dict(row) for row in rows],
+        "summary": summarise(rows, metric=metric, direction=direction),
+        "deploy": chosen(rows, data.info.select),
+        "notes": list(notes),
+    }
+    return {**result, "verdict": verdict(result)}
+
+
+def chosen(rows: Sequence[Mapping[str, Any]], select: tuple[str, str]) -> str:
+    """The student to deploy: of the methods (or else the control) the best one on the *validation* split."""
+    metric, direction = select
+    sign = 1.0 if direction == "max" else -1.0
+    candidates = [row for row in rows if row["role"] == "method"] or [row for row in rows if row["role"] == "control"]
+    best = max(candidates, key=lambda row: sign * row["valid"][metric])
+    return f"{best['folder']}/students/{best['student']}/student.safetensors"

@@ -1,0 +1,111 @@
+"""Settings that several recipes share, and how lists look on the command line. No torch here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from pydantic import BeforeValidator, Field
+from tyro.constructors import PrimitiveConstructorSpec
+
+from xmodal.engine.settings import FitSettings, MachineSettings
+from xmodal.errors import InputError
+
+
+def parse_names(text: str) -> tuple[str, ...]:
+    """``audio,image`` → two names.
+
+    Example:
+        >>> parse_names("audio, image")
+        ('audio', 'image')
+    """
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """``5`` → 0 to 4; ``42-51`` → that range; ``1,3,8`` → these.
+
+    Example:
+        >>> parse_seeds("3"), parse_seeds("42-44"), parse_seeds("1,8")
+        ((0, 1, 2), (42, 43, 44), (1, 8))
+    """
+    try:
+        if "," in text:
+            found = tuple(int(part) for part in text.split(",") if part.strip())
+        elif "-" in text:
+            first, last = map(int, text.split("-"))
+            found = tuple(range(first, last + 1))
+        else:
+            found = tuple(range(int(text)))
+    except ValueError:
+        found = ()
+    if not found or len(set(found)) < len(found):
+        raise ValueError(f"seeds '{text}': expected a number of seeds (5), a range (42-51) or a list (1,3,8)")
+    return found
+
+
+def _spec(parse: Any, metavar: str) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: parse(words[0]),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda value: [",".join(map(str, value))],
+    )
+
+
+def _from_text(parse: Any) -> BeforeValidator:
+    return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
+
+
+Names = Annotated[tuple[str, ...], _spec(parse_names, "NAME[,NAME]"), _from_text(parse_names)]
+Seeds = Annotated[tuple[int, ...], _spec(parse_seeds, "N|A-B|A,B"), _from_text(parse_seeds)]
+Options = Annotated[dict[str, Any], tyro.conf.Suppress]  # filled from flags that carry a method's or data set's name
+
+
+class RunSettings(FitSettings, MachineSettings):
+    """How to train, on what, and where to put it."""
+
+    out: Path | None = Field(None, description="run folder; None: the next free one under runs/")
+    resume: bool = Field(False, description="go on with the run in --out")
+
+    def fit(self) -> FitSettings:
+        """The part that `engine.fit` takes."""
+        return FitSettings(**{name: getattr(self, name) for name in FitSettings.model_fields})
+
+    def machine(self) -> MachineSettings:
+        """The part that `engine.launch` takes."""
+        return MachineSettings(**{name: getattr(self, name) for name in MachineSettings.model_fields})
+
+    def described(self) -> dict[str, Any]:
+        """What a run is replayed from, and must equal when it is resumed: all but place and machine."""
+        return self.model_dump(mode="json", exclude={"out", "resume"})
+
+
+class PairSettings(RunSettings):
+    """Which data, which modalities teach, which one is deployed, and the networks."""
+
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
+        "digits", description="a data set's name or an own-data folder"
+    )
+    teacher: Names = Field((), description="modalities the teacher sees; default: all of them")
+    student: Names = Field((), description="modalities at deployment; default: the last one")
+    task: Literal["", "multiclass", "binary", "multilabel", "regression"] = Field(
+        "", description="kind of target; default: told by the labels"
+    )
+    train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use, class by class")
+    augment: str = Field("", description="for training, e.g. noise:0.1,shift:1; the teacher sees it too")
+    teacher_encoder: str = Field("auto", description="network per modality of the teacher")
+    student_encoder: str = Field("auto", description="network per modality of the student")
+    teacher_width: int | None = Field(None, ge=1, description="width of the teacher's embedding")
+    student_width: int | None = Field(None, ge=1, description="width of the student's embedding")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
+    fusion: Literal["sum", "concat"] = Field("sum", description="how several modalities are joined")
+    options: Options = Field({}, description="options of methods and data sets by their names")
+
+    def sides(self, modalities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Teacher's and student's modalities, defaults filled in."""
+        if not modalities:
+            raise InputError("The data has no modalities.")
+        return self.teacher or modalities, self.student or modalities[-1:]
