@@ -9,175 +9,25 @@ of the classes. `.pt2`, `.pt` and `.pth` are not read: opening such a file can r
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from xmodal.errors import InputError, MissingExtra, did_you_mean
-from xmodal.files import SCHEMA
-from xmodal.models.network import evaluating, pick_input, rebuild, wrap
-from xmodal.models.resnet import load_checked, mismatches
+from xmodal.models.description import HEADER, read_description
+from xmodal.models.network import evaluating, pick_input
+from xmodal.models.student_file import STUDENT, load_student
 from xmodal.types import Normalisation, Student
 
-STUDENT = "student.safetensors"
-HEADER = "xmodal"  # key of the JSON in the metadata of both formats
 Run = Callable[
     [Mapping[str, NDArray[Any]]], NDArray[Any]
 ]  # raw inputs of one batch → outputs before softmax or sigmoid
-Length = Annotated[int, Field(ge=1)]
-
-
-class _Part(BaseModel):
-    model_config = ConfigDict(strict=True, allow_inf_nan=False)
-
-
-class _Input(_Part):
-    shape: tuple[Length, ...]
-    dtype: Literal["float32", "float64", "float16", "int64", "int32", "uint8", "bool"]
-    layout: str
-    dynamic: tuple[int, ...] = ()
-
-
-class _Statistics(_Part):
-    mean: Any
-    std: Any
-
-
-class _Description(_Part):
-    schema_: int = Field(alias="schema")
-    needs: Annotated[tuple[str, ...], Field(min_length=1)]
-    target: str
-    builder: str | None
-    arguments: dict[str, Any] | None
-    task: Literal["multiclass", "binary", "multilabel", "regression"]
-    classes: Length
-    class_names: tuple[str, ...] = ()
-    dense: bool = False
-    inputs: dict[str, _Input]
-    normalisation: dict[str, _Statistics] = {}
-    versions: dict[str, str] = {}
-
-
-def read_description(text: str, where: str) -> dict[str, Any]:
-    """The JSON that a student carries, once all of it is known to make sense.
-
-    Args:
-        text: the JSON.
-        where: the file, for the sentence.
-    """
-    try:
-        stored = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"The description inside {where} is not JSON ({error}). Export the student again.") from error
-    version = stored.get("schema") if isinstance(stored, dict) else None
-    if version != SCHEMA:
-        raise InputError(
-            f"{where} is of version {version!r}, and this xmodal reads version {SCHEMA}. Install the xmodal that wrote "
-            "it, or export the student again."
-        )
-    try:
-        description = _Description.model_validate_json(text).model_dump(mode="json", by_alias=True)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors()]
-        raise InputError([f"The description inside {where} is wrong at {problem}." for problem in problems]) from error
-    problems = [*_inconsistent(description)]
-    if problems:
-        raise InputError([f"The description inside {where} is wrong: {problem}." for problem in problems])
-    return description
-
-
-def _inconsistent(description: Mapping[str, Any]) -> list[str]:
-    inputs = description["inputs"]
-    problems = [f"it needs '{name}' but does not say its shape" for name in description["needs"] if name not in inputs]
-    names, classes = description["class_names"], description["classes"]
-    if names and len(names) != classes:
-        problems.append(f"it has {classes} classes and {len(names)} names for them")
-    for name, statistics in description["normalisation"].items():
-        if name in inputs and not _fits(statistics, inputs[name]["shape"]):
-            problems.append(f"mean and std of '{name}' must be finite, std not zero, and fit {inputs[name]['shape']}")
-    return problems
-
-
-def _fits(statistics: Mapping[str, Any], shape: Sequence[int]) -> bool:
-    try:
-        mean, std = Normalisation(**statistics).tensors()
-        same = np.broadcast_shapes(mean.shape, std.shape, tuple(shape)) == tuple(shape)
-    except (TypeError, ValueError, RuntimeError):  # ragged or not numbers
-        return False
-    return same and bool(mean.isfinite().all() and std.isfinite().all() and (std != 0).all())
-
-
-def load_student(path: Path | str, *, module: nn.Module | None = None) -> tuple[Student, dict[str, Any]]:
-    """Rebuild a student from its file.
-
-    Args:
-        path: ``student.safetensors`` or the folder that holds it.
-        module: a user's own module, which no builder knows; its weights are replaced.
-
-    Returns:
-        The student in eval mode, and its description.
-    """
-    file = Path(path) / STUDENT if Path(path).is_dir() else Path(path)
-    tensors, description = _read_safetensors(file)
-    if module is not None:
-        student = _own(module, description, tensors)
-    else:
-        student = _rebuilt(description, tensors, file)
-    load_checked(student.module, tensors, str(file))
-    student.module.eval()
-    statistics = description["normalisation"].items()
-    student.normalisation = {name: Normalisation(**parts) for name, parts in statistics}
-    return student, description
-
-
-def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if not file.is_file():
-        raise InputError(f"There is no file {file}. Give the path of a {STUDENT} or of the folder that holds one.")
-    try:
-        with safe_open(file, framework="pt") as stored:
-            header = (stored.metadata() or {}).get(HEADER)
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dictionary
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{file} is damaged or not a safetensors file ({error}). Copy or export it again.") from error
-    if header is None:
-        raise InputError(f"{file} holds weights but no description of a student. Write it with `xmodal export`.")
-    return tensors, read_description(header, str(file))
-
-
-def _rebuilt(description: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Student:
-    """A fresh network, made only when its tensors are known to be those of the file."""
-    if description["builder"] is None:
-        raise InputError(
-            f"{file} holds the weights of a module that xmodal did not build, so it cannot be rebuilt from the file. "
-            "Export it to ONNX (--format onnx), or give the module: load_student(path, module=…)."
-        )
-    try:
-        with torch.device("meta"):  # a file that asks for a huge network takes no memory
-            wanted = rebuild(description).module.state_dict()
-        problems = mismatches(wanted, tensors)
-        if not problems:
-            with torch.random.fork_rng(devices=[]):
-                return rebuild(description)
-    except InputError as error:
-        raise InputError([f"{file} cannot be rebuilt: {problem}" for problem in error.problems]) from error
-    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{file} cannot be rebuilt, its description names no possible network: {error}") from error
-    raise InputError([f"The weights in {file} do not fit its description: {problem}" for problem in problems])
-
-
-def _own(module: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Student:
-    needs = tuple(description["needs"])
-    fits = set(module.state_dict()) == set(tensors)
-    return Student(module if fits else wrap(module, needs), needs, description["target"])
 
 
 class Deployed(nn.Module):

@@ -22,28 +22,25 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save_file
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from xmodal.deploy import (
-    HEADER,
-    STUDENT,
     Deployed,
     Run,
     check_inputs,
     deployed,
-    load_student,
     open_onnx,
     open_safetensors,
     read_batch,
     run_torch,
 )
 from xmodal.errors import InputError, MissingExtra, did_you_mean
-from xmodal.files import SCHEMA, written_whole
+from xmodal.files import written_whole
+from xmodal.models.description import HEADER, describe, readable
 from xmodal.models.network import zeros
+from xmodal.models.student_file import STUDENT, load_student, save_student
 from xmodal.types import DataInfo, Student
-from xmodal.version import __version__
 
 __all__ = ["Deployed", "ExportMismatch", "describe", "export_student", "load_student", "save_student"]
 
@@ -53,64 +50,6 @@ TOLERANCE = 1e-4  # of the largest output, at least 1: kernels that add in anoth
 
 class ExportMismatch(RuntimeError):
     """An exported file answers differently from the student; it was removed."""
-
-
-def describe(student: Student, info: DataInfo) -> dict[str, Any]:
-    """All that a reader must know of a student, as JSON."""
-    return {
-        "schema": SCHEMA,
-        "needs": list(student.needs),
-        "target": student.target,
-        "builder": student.builder,
-        "arguments": student.arguments,
-        "task": info.task,
-        "classes": info.classes,
-        "class_names": list(info.class_names),
-        "dense": info.dense,
-        "inputs": {name: _input(info, name) for name in student.needs},
-        "normalisation": {
-            name: {"mean": statistics.mean, "std": statistics.std}
-            for name, statistics in student.normalisation.items()
-            if name in student.needs
-        },
-        "versions": {"xmodal": __version__, "torch": torch.__version__, "numpy": np.__version__},
-    }
-
-
-def _input(info: DataInfo, name: str) -> dict[str, Any]:
-    known = info.inputs[name]
-    return {
-        "shape": list(known.shape),
-        "dtype": known.dtype,
-        "layout": known.layout,
-        "dynamic": list(known.dynamic),
-    }
-
-
-def save_student(path: Path | str, student: Student, info: DataInfo) -> Path:
-    """Write a student's weights and description as one safetensors file and, for people, a copy of the description.
-
-    Args:
-        path: of the file, usually ``student.safetensors``; ``student.json`` is written beside it.
-        student: its weights are saved; so are those of a user's own module, which is then needed again for loading.
-        info: of the data it was trained on.
-
-    Returns:
-        The path of the safetensors file, which holds the description too.
-    """
-    file = Path(path)
-    description = describe(student, info)
-    # clones: weights that two layers share are stored twice, since a safetensors file knows no sharing
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in student.module.state_dict().items()}
-    with written_whole(file) as beside:
-        save_file(tensors, beside, metadata={HEADER: json.dumps(description, allow_nan=False)})
-    with written_whole(file.with_suffix(".json")) as beside:
-        beside.write_text(_readable(description), encoding="utf-8")
-    return file
-
-
-def _readable(description: Mapping[str, Any]) -> str:
-    return json.dumps(description, indent=2, allow_nan=False) + "\n"
 
 
 def export_student(
@@ -140,7 +79,7 @@ def export_student(
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         file, run = FORMATS[format](student, info, Path(temporary))
-        (Path(temporary) / "student.json").write_text(_readable(description), encoding="utf-8")
+        (Path(temporary) / "student.json").write_text(readable(description), encoding="utf-8")
         original = run_torch(deployed(_on_cpu(student)))
         difference, sizes = _compare(original, run, arrays, description)
         files = [folder / file.name, folder / "student.json"]

@@ -1,5 +1,5 @@
-import io
 import json
+import os
 import pickle
 import struct
 
@@ -41,13 +41,13 @@ def unpaired(root):
 
 
 class Loud:
-    """Would leave a file behind if it were ever unpickled."""
+    """Would leave a folder behind if it were ever unpickled."""
 
     def __init__(self, path):
         self.path = path
 
     def __reduce__(self):
-        return open, (str(self.path), "w")
+        return os.mkdir, (str(self.path),)
 
 
 def malicious(path, trace):
@@ -58,35 +58,71 @@ def malicious(path, trace):
 
 
 FAULTS = {
-    "audio without numbers": (lambda r: edit(r, "audio.npy", lambda a: a[:, :0]), "audio.npy is empty (shape (20, 0, 8))"),
+    "audio without numbers": (
+        lambda r: edit(r, "audio.npy", lambda a: a[:, :0]),
+        "audio.npy is empty (shape (20, 0, 8))",
+    ),
     "audio without samples": (lambda r: edit(r, "audio.npy", lambda a: a[:0]), "audio.npy is empty (shape (0, 2, 8))"),
     "audio scalar": (lambda r: np.save(r / "audio.npy", np.float32(3)), "audio.npy is a single number"),
     "audio flat": (lambda r: np.save(r / "audio.npy", np.ones(20)), "store the shape (20, 1)"),
     "audio too short": (lambda r: edit(r, "audio.npy", lambda a: a[:-1]), "audio.npy has 19, image.npy has 20"),
-    "audio NaN": (lambda r: put(r, "audio.npy", (7, 0), np.nan), "NaN or infinite values in 1 of 20 samples; the first is sample 7"),
-    "audio infinite": (lambda r: put(r, "audio.npy", (slice(3, 5), 1), np.inf), "in 2 of 20 samples; the first is sample 3"),
+    "audio NaN": (
+        lambda r: put(r, "audio.npy", (7, 0), np.nan),
+        "NaN or infinite values in 1 of 20 samples; the first is sample 7",
+    ),
+    "audio infinite": (
+        lambda r: put(r, "audio.npy", (slice(3, 5), 1), np.inf),
+        "in 2 of 20 samples; the first is sample 3",
+    ),
     "audio text": (lambda r: np.save(r / "audio.npy", np.array(["a"] * 20)), "audio.npy holds text"),
     "audio bytes": (lambda r: np.save(r / "audio.npy", np.array([b"a"] * 20)), "audio.npy holds text"),
     "audio complex": (lambda r: edit(r, "audio.npy", lambda a: a * 1j), "audio.npy holds complex numbers"),
     "audio dates": (lambda r: np.save(r / "audio.npy", np.zeros((20, 2), "M8[s]")), "has the type datetime64[s]"),
     "audio table": (lambda r: np.save(r / "audio.npy", np.zeros(20, [("x", "f4")])), "Save integers or floats"),
-    "audio objects": (lambda r: np.save(r / "audio.npy", np.array([1, "a"], object), allow_pickle=True), "holds Python objects"),
-    "audio cut off": (lambda r: shorten(r / "audio.npy", 10), "audio.npy is cut off: its header promises 1408 bytes, the file has 1398"),
-    "audio header cut off": (lambda r: (r / "audio.npy").write_bytes(b"\x93NUMPY\x01\x00\x76"), "audio.npy is not a NumPy array file"),
+    "audio objects": (
+        lambda r: np.save(r / "audio.npy", np.array([1, "a"], object), allow_pickle=True),
+        "holds Python objects",
+    ),
+    "audio cut off": (
+        lambda r: shorten(r / "audio.npy", 10),
+        "audio.npy is cut off: its header promises 1408 bytes, the file has 1398",
+    ),
+    "audio header cut off": (
+        lambda r: (r / "audio.npy").write_bytes(b"\x93NUMPY\x01\x00\x76"),
+        "audio.npy is not a NumPy array file",
+    ),
     "audio of no bytes": (lambda r: (r / "audio.npy").write_bytes(b""), "audio.npy is not a NumPy array file"),
-    "audio a zip": (lambda r: (r / "audio.npy").write_bytes(b"PK\x03\x04 and more"), "audio.npy is not a NumPy array file"),
-    "picture without channels": (lambda r: edit(r, "image.npy", lambda a: a[:, 0]), "could be a picture without a channel axis"),
+    "audio a zip": (
+        lambda r: (r / "audio.npy").write_bytes(b"PK\x03\x04 and more"),
+        "audio.npy is not a NumPy array file",
+    ),
+    "picture without channels": (
+        lambda r: edit(r, "image.npy", lambda a: a[:, 0]),
+        "could be a picture without a channel axis",
+    ),
     "two audios": (lambda r: edit(r, "audio_data_normalized.npy", lambda a: a), "'audio' is there 2 times"),
-    "name with a dot": (lambda r: (r / "image.npy").rename(r / "rgb.left.npy"), "'rgb.left' can't be the name of a modality"),
-    "name with a space": (lambda r: (r / "image.npy").rename(r / "my image.npy"), "'my image' can't be the name of a modality"),
-    "no modality": (lambda r: [(r / f"{m}.npy").unlink() for m in ("audio", "image")], "holds no modality. Expected: <modality>.npy"),
+    "name with a dot": (
+        lambda r: (r / "image.npy").rename(r / "rgb.left.npy"),
+        "'rgb.left' can't be the name of a modality",
+    ),
+    "name with a space": (
+        lambda r: (r / "image.npy").rename(r / "my image.npy"),
+        "'my image' can't be the name of a modality",
+    ),
+    "no modality": (
+        lambda r: [(r / f"{m}.npy").unlink() for m in ("audio", "image")],
+        "holds no modality. Expected: <modality>.npy",
+    ),
     "no labels": (lambda r: (r / "labels.npy").unlink(), "labels.npy is missing: no labels for audio, image"),
     "labels too short": (lambda r: edit(r, "labels.npy", lambda a: a[:18]), "labels.npy has 18"),
     "labels empty": (lambda r: edit(r, "labels.npy", lambda a: a[:0]), "labels.npy is empty"),
     "labels text": (lambda r: np.save(r / "labels.npy", np.array(["cat"] * 20)), "labels.npy holds text"),
     "labels negative": (lambda r: put(r, "labels.npy", 4, -1), "labels.npy holds the class -1"),
     "labels one class": (lambda r: edit(r, "labels.npy", np.zeros_like), "labels.npy holds a single class (0)"),
-    "labels NaN": (lambda r: np.save(r / "labels.npy", np.where(np.arange(20) == 6, np.nan, 1)), "the first is in row 6"),
+    "labels NaN": (
+        lambda r: np.save(r / "labels.npy", np.where(np.arange(20) == 6, np.nan, 1)),
+        "the first is in row 6",
+    ),
     "labels between classes": (
         lambda r: (np.save(r / "labels.npy", np.arange(20) / 2), settings(r, task="multiclass")),
         "labels.npy holds 0.5, which is no class",
@@ -96,18 +132,27 @@ FAULTS = {
         "Take the argmax of one-hot rows",
     ),
     "labels not binary": (lambda r: settings(r, task="binary"), "a binary task has 0 and 1"),
-    "labels flat for multilabel": (lambda r: settings(r, task="multilabel"), "(samples, labels) was expected for multilabel"),
+    "labels flat for multilabel": (
+        lambda r: settings(r, task="multilabel"),
+        "(samples, labels) was expected for multilabel",
+    ),
     "labels not multilabel": (lambda r: np.save(r / "labels.npy", np.full((20, 2), 3)), "values other than 0 and 1"),
     "labels deep regression": (
         lambda r: (np.save(r / "labels.npy", np.ones((20, 2, 2))), settings(r, task="regression")),
         "(samples,) or (samples, values) was expected",
     ),
-    "too few class names": (lambda r: settings(r, class_names=["a", "b"]), "holds the class 2, but class_names lists 2"),
+    "too few class names": (
+        lambda r: settings(r, class_names=["a", "b"]),
+        "holds the class 2, but class_names lists 2",
+    ),
     "other number of label names": (
         lambda r: (np.save(r / "labels.npy", np.eye(2, dtype=int)[np.arange(20) % 2]), settings(r, class_names=["a"])),
         "has 2 labels, but class_names lists 1",
     ),
-    "index out of range": (lambda r: put(r, "test_idx.npy", 0, 20), "test_idx.npy holds the row 20, but there are 20 samples"),
+    "index out of range": (
+        lambda r: put(r, "test_idx.npy", 0, 20),
+        "test_idx.npy holds the row 20, but there are 20 samples",
+    ),
     "index negative": (lambda r: put(r, "test_idx.npy", 0, -1), "test_idx.npy holds the negative row -1"),
     "index float": (lambda r: edit(r, "test_idx.npy", lambda a: a * 1.0), "test_idx.npy holds float64 numbers"),
     "index mask": (lambda r: np.save(r / "test_idx.npy", np.ones(20, bool)), "Use numpy.flatnonzero"),
@@ -115,27 +160,54 @@ FAULTS = {
     "index table": (lambda r: edit(r, "valid_idx.npy", lambda a: a[:, None]), "valid_idx.npy has the shape (4, 1)"),
     "index missing": (lambda r: (r / "valid_idx.npy").unlink(), "valid_idx.npy is missing (for audio, image)"),
     "index of other name": (lambda r: np.save(r / "val_idx.npy", np.arange(3)), "Did you mean 'valid_idx'"),
-    "splits overlap": (lambda r: put(r, "test_idx.npy", [0, 1], [5, 2]), "train_idx.npy and test_idx.npy share 2 rows, the first is 2"),
-    "training of one class": (lambda r: np.save(r / "train_idx.npy", np.arange(0, 12, 3)), "train_idx.npy selects a single class"),
+    "splits overlap": (
+        lambda r: put(r, "test_idx.npy", [0, 1], [5, 2]),
+        "train_idx.npy and test_idx.npy share 2 rows, the first is 2",
+    ),
+    "training of one class": (
+        lambda r: np.save(r / "train_idx.npy", np.arange(0, 12, 3)),
+        "train_idx.npy selects a single class",
+    ),
     "no JSON": (lambda r: (r / "data.json").write_text("{task: 1}"), "data.json is not valid JSON"),
     "JSON list": (lambda r: (r / "data.json").write_text("[]"), "data.json holds a list"),
     "unknown key": (lambda r: settings(r, tsk="binary"), "data.json has no key 'tsk'. Did you mean 'task'"),
     "unknown task": (lambda r: settings(r, task="multi-class"), "'task' is 'multi-class'. Did you mean 'multiclass'"),
     "newer schema": (lambda r: settings(r, schema=2), "data.json: 'schema' is 2"),
     "unknown layout": (lambda r: settings(r, layout={"audio": "sequenc"}), "Did you mean 'sequence'"),
-    "wrong layout": (lambda r: settings(r, layout={"audio": "image"}), "its layout is said to be 'image', which has 3 axes"),
+    "wrong layout": (
+        lambda r: settings(r, layout={"audio": "image"}),
+        "its layout is said to be 'image', which has 3 axes",
+    ),
     "unknown normalisation": (lambda r: settings(r, normalise={"audio": "minmax"}), "'normalise.audio' is 'minmax'"),
-    "normalise unknown": (lambda r: settings(r, normalise={"adio": "none"}), "names the modality 'adio', which is not there. Did you mean 'audio'"),
-    "modality unknown": (lambda r: settings(r, modalities=["audio", "imge"]), "The modality 'imge' has no file. Did you mean 'image'"),
-    "samples of two shapes": (lambda r: samples(r, [(2, 8)] * 19 + [(2, 9)]), "depth/19.npy has the shape (2, 9), the first sample has (2, 8)"),
+    "normalise unknown": (
+        lambda r: settings(r, normalise={"adio": "none"}),
+        "names the modality 'adio', which is not there. Did you mean 'audio'",
+    ),
+    "modality unknown": (
+        lambda r: settings(r, modalities=["audio", "imge"]),
+        "The modality 'imge' has no file. Did you mean 'image'",
+    ),
+    "samples of two shapes": (
+        lambda r: samples(r, [(2, 8)] * 19 + [(2, 9)]),
+        "depth/19.npy has the shape (2, 9), the first sample has (2, 8)",
+    ),
     "sample cut off": (lambda r: (samples(r), shorten(r / "depth" / "03.npy", 4)), "depth/03.npy is cut off"),
     "sample no array": (lambda r: (samples(r), (r / "depth" / "a.wav").write_text("")), "The folder depth holds a.wav"),
     "too few samples": (lambda r: samples(r, [(2, 8)] * 5), "depth has 5"),
-    "paired with own labels": (lambda r: (unpaired(r), settings(r, paired=True)), "data.json says that the data is paired"),
+    "paired with own labels": (
+        lambda r: (unpaired(r), settings(r, paired=True)),
+        "data.json says that the data is paired",
+    ),
     "unpaired without labels": (unpaired, "image_labels.npy is missing: no labels for image"),
-    "own labels too short": (lambda r: np.save(r / "audio_labels.npy", np.arange(9) % 3), "audio.npy has 20, audio_labels.npy has 9"),
-    "labels of nothing": (lambda r: np.save(r / "adio_labels.npy", np.arange(20) % 3), "adio_labels.npy belongs to no modality. Did you mean 'audio'"),
-}  # fmt: skip
+    "own labels too short": (
+        lambda r: np.save(r / "audio_labels.npy", np.arange(9) % 3),
+        "audio.npy has 20, audio_labels.npy has 9",
+    ),
+    "labels of nothing": (
+        lambda r: np.save(r / "adio_labels.npy", np.arange(20) % 3),
+        "adio_labels.npy belongs to no modality. Did you mean 'audio'",
+    ),
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -237,15 +309,8 @@ def test_an_object_array_is_refused_and_never_unpickled(folder, tmp_path, name):
     with pytest.raises(InputError):
         open_data(str(folder))
     assert not trace.exists()
-    with (folder / name).open("rb") as file:  # the file is what it claims to be: NumPy, allowed to, executes it
-        np.lib.format.read_array(file, allow_pickle=True) if name == "none" else pickle.load(_after_header(file))
+    pickle.loads((folder / name).read_bytes()[128:])  # the file is no dummy: who unpickles it, executes it
     assert trace.exists()
-
-
-def _after_header(file):
-    np.lib.format.read_magic(file)
-    np.lib.format.read_array_header_1_0(file)
-    return io.BytesIO(file.read())
 
 
 def test_a_whole_bag_of_broken_samples_is_counted(folder):

@@ -1,6 +1,7 @@
 import json
 import pickle
 import struct
+import subprocess
 import sys
 
 import numpy as np
@@ -293,9 +294,8 @@ def test_read_inputs_checks_numbers_and_counts(folder):
 
 
 def test_the_list_of_data_sets_imports_nothing_heavy():
-    import subprocess
-
-    code = "import sys, xmodal.data; print([name for name in ('torch', 'numpy', 'sklearn', 'pydantic') if name in sys.modules])"
+    heavy = ("torch", "numpy", "sklearn", "pydantic")
+    code = f"import sys, xmodal.data; print([name for name in {heavy} if name in sys.modules])"
 
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

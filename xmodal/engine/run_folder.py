@@ -104,9 +104,3 @@ def choose_folder(out: Path | None, name: str, fabric: Fabric) -> Path:
         number += 1
     return Path(fabric.broadcast(str(Path("runs") / f"{name}-{number:03d}")))
 
-
-def write_shared(out: Path, result: Mapping[str, Any], fabric: Fabric) -> None:
-    """`result.json` of a finished recipe, written by one process."""
-    if fabric.global_rank == 0:
-        write_json(out / "result.json", result)
-    fabric.barrier()

@@ -1,27 +1,128 @@
-"""Weights on disk."""
+"""Students on disk: one safetensors file with the weights and, in its header, the description.
+
+What is read is checked before anything is allocated, and nothing of it is executed.
+"""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
+from xmodal.errors import InputError
 from xmodal.files import written_whole
+from xmodal.models.description import HEADER, describe, read_description, readable
+from xmodal.models.network import rebuild, wrap
+from xmodal.models.resnet import load_checked, mismatches
+from xmodal.types import DataInfo, Normalisation, Student
+
+STUDENT = "student.safetensors"
+
+
+def tensors_of(module: nn.Module) -> dict[str, Tensor]:
+    """All tensors of a module, copied: a safetensors file knows no sharing."""
+    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
 
 
 def save_weights(path: Path, module: nn.Module) -> None:
     """All tensors of a module, whole or not at all."""
-    # clones: safetensors refuses tensors that share memory
-    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     with written_whole(path) as beside:
-        save_file(tensors, beside)
+        save_file(tensors_of(module), beside)
 
 
 def load_weights_into(module: nn.Module, path: Path) -> None:
     """Take back what `save_weights` wrote."""
-    module.load_state_dict(load_file(path))
+    try:
+        load_checked(module, load_file(path), str(path))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is missing or damaged ({error}). Run again in a new folder.") from error
 
 
-def save_student(path, student, info):
-    save_weights(path, student.module)
+def save_student(path: Path | str, student: Student, info: DataInfo) -> Path:
+    """Write a student's weights and description as one safetensors file and, for people, a copy of the description.
+
+    Args:
+        path: of the file, usually ``student.safetensors``; ``student.json`` is written beside it.
+        student: its weights are saved; so are those of a user's own module, which is then needed again for loading.
+        info: of the data it was trained on.
+
+    Returns:
+        The path of the safetensors file, which holds the description too.
+    """
+    file = Path(path)
+    description = describe(student, info)
+    with written_whole(file) as beside:
+        save_file(tensors_of(student.module), beside, metadata={HEADER: json.dumps(description, allow_nan=False)})
+    with written_whole(file.with_suffix(".json")) as beside:
+        beside.write_text(readable(description), encoding="utf-8")
+    return file
+
+
+def load_student(path: Path | str, *, module: nn.Module | None = None) -> tuple[Student, dict[str, Any]]:
+    """Rebuild a student from its file.
+
+    Args:
+        path: ``student.safetensors`` or the folder that holds it.
+        module: a user's own module, which no builder knows; its weights are replaced.
+
+    Returns:
+        The student in eval mode, and its description.
+    """
+    file = Path(path) / STUDENT if Path(path).is_dir() else Path(path)
+    tensors, description = _read_safetensors(file)
+    if module is not None:
+        student = _own(module, description, tensors)
+    else:
+        student = _rebuilt(description, tensors, file)
+    load_checked(student.module, tensors, str(file))
+    student.module.eval()
+    statistics = description["normalisation"].items()
+    student.normalisation = {name: Normalisation(**parts) for name, parts in statistics}
+    return student, description
+
+
+def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not file.is_file():
+        raise InputError(f"There is no file {file}. Give the path of a {STUDENT} or of the folder that holds one.")
+    try:
+        with safe_open(file, framework="pt") as stored:
+            header = (stored.metadata() or {}).get(HEADER)
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a dictionary
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{file} is damaged or not a safetensors file ({error}). Copy or export it again.") from error
+    if header is None:
+        raise InputError(f"{file} holds weights but no description of a student. Write it with `xmodal export`.")
+    return tensors, read_description(header, str(file))
+
+
+def _rebuilt(description: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Student:
+    """A fresh network, made only when its tensors are known to be those of the file."""
+    if description["builder"] is None:
+        raise InputError(
+            f"{file} holds the weights of a module that xmodal did not build, so it cannot be rebuilt from the file. "
+            "Export it to ONNX (--format onnx), or give the module: load_student(path, module=…)."
+        )
+    try:
+        with torch.device("meta"):  # a file that asks for a huge network takes no memory
+            wanted = rebuild(description).module.state_dict()
+        problems = mismatches(wanted, tensors)
+        if not problems:
+            with torch.random.fork_rng(devices=[]):
+                return rebuild(description)
+    except InputError as error:
+        raise InputError([f"{file} cannot be rebuilt: {problem}" for problem in error.problems]) from error
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"{file} cannot be rebuilt, its description names no possible network: {error}") from error
+    raise InputError([f"The weights in {file} do not fit its description: {problem}" for problem in problems])
+
+
+def _own(module: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Student:
+    needs = tuple(description["needs"])
+    fits = set(module.state_dict()) == set(tensors)
+    return Student(module if fits else wrap(module, needs), needs, description["target"])

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from xmodal.engine.progress import Progress
-from xmodal.engine.run_folder import choose_folder, open_folder, write_shared
+from xmodal.engine.run_folder import choose_folder, open_folder
 from xmodal.errors import InputError
 from xmodal.methods import METHODS
+from xmodal.recipes.finish import finish
 from xmodal.recipes.settings import Names, PairSettings, Seeds
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
     # report
     result = summarised(settings, data, rows, notes, title=f"{settings.data}: methods compared")
-    write_shared(out, result, fabric)
+    finish(out, result, fabric)
     progress.close()
     return {**result, "folder": str(out)}
 

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from xmodal.engine.progress import Progress
-from xmodal.engine.run_folder import choose_folder, open_folder, write_shared
+from xmodal.engine.run_folder import choose_folder, open_folder
 from xmodal.recipes import compare
+from xmodal.recipes.finish import finish
 from xmodal.recipes.settings import PairSettings
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     # report
     result = compare.summarised(plan, data, rows, notes, title=f"{settings.data}: {settings.method}")
     result["recipe"] = "distill"
-    write_shared(out, result, fabric)
+    finish(out, result, fabric)
     progress.close()
     return {**result, "folder": str(out)}
 
@@ -194,7 +195,7 @@ def distill(
     result = compare.summarised(plan, data, rows, notes, title=method)
     result["recipe"] = "distill"
     if folder is not None:
-        write_shared(folder, result, fabric)
+        finish(folder, result, fabric)
     (distilled,) = bench.runs[method if method != "supervised" else "no-KD"].students.values()
     return Distilled(distilled, result, data.info, folder)
 

@@ -62,4 +62,9 @@ def _replace(path: Path, text: str) -> None:
 
 def _typeset(text: str) -> str:
     """A true minus sign and no break inside 95 % or p = 0.01; files and terminals keep their plain characters."""
-    return re.sub(r"(?<![\w.-])-(?=\d)", "−", text).replace(" %", "\u00a0%").replace("p = ", "p\u00a0=\u00a0")
+    return (
+        re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
+        .replace(" %", "\u00a0%")
+        .replace("p = ", "p\u00a0=\u00a0")
+        .replace("p < ", "p\u00a0<\u00a0")
+    )

@@ -176,7 +176,10 @@ def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
         "title": f"Run {'/'.join(run.path.resolve().parts[-2:])}",
         "facts": ["one fit", f"{len(run.history)} epochs"]
         + [f"seed {seed}" for seed in [run.result.get("seed")] if seed is not None],
-        "route": ["", ", ".join(dict.fromkeys(need for student in students.values() for need in student.get("needs", ())))],
+        "route": [
+            "",
+            ", ".join(dict.fromkeys(need for student in students.values() for need in student.get("needs", ()))),
+        ],
         "verdict": _fit_verdict(run, students, metric),
         "seeded": False,
         "hero": _draw_curves(curves, metric, f"{anchor}-curves"),

@@ -162,7 +162,9 @@ def verdict(result: Row) -> list[str]:
         said.append(_against_control(entry, result, tests))
         said.extend(_against_shuffled(entry, summary, result))
     if tests > 1:
-        said.append(f"Differences are judged by p after Holm's correction for {tests} tests; intervals are uncorrected.")
+        said.append(
+            f"Differences are judged by p after Holm's correction for {tests} tests; intervals are uncorrected."
+        )
     return said
 
 

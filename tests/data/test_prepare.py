@@ -1,0 +1,225 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xmodal.data.check import check_folder
+from xmodal.data.prepare import Item, prepare_items, write_json, write_npy
+from xmodal.errors import InputError
+
+
+def doubled(item):
+    """Work of these tests: the numbers of a text file, in two modalities."""
+    values = np.array(Path(item.sources[0]).read_text().split(), dtype=np.float32)
+    return {"plain": values, "twice": 2 * values}
+
+
+def counted(item, *, log):
+    with log.open("a") as file:
+        file.write(f"{item.name}\n")
+    return doubled(item)
+
+
+def dies(item):
+    if item.name == "b":
+        os._exit(1)
+    return doubled(item)
+
+
+def buggy(item):
+    raise KeyError(item.name)
+
+
+def interrupted(item):
+    if item.name == "c":
+        raise KeyboardInterrupt
+    return doubled(item)
+
+
+def items(folder, names="abcd"):
+    folder.mkdir(exist_ok=True)
+    for number, name in enumerate(names):
+        (folder / f"{name}.txt").write_text(f"{number} {number + 0.5}")
+    return [Item(name, (str(folder / f"{name}.txt"),)) for name in names]
+
+
+def files(out):
+    return sorted(str(path.relative_to(out)) for path in out.rglob("*.npy"))
+
+
+def test_one_file_per_item_and_modality_in_the_layout_of_own_data(tmp_path):
+    prepared = prepare_items(items(tmp_path / "raw"), doubled, tmp_path / "out")
+
+    assert prepared.done == prepared.names == ["a", "b", "c", "d"] and prepared.reused == prepared.skipped == []
+    assert np.load(tmp_path / "out/twice/c.npy").tolist() == [4.0, 5.0]
+    np.save(tmp_path / "out/labels.npy", np.array([0, 1, 0, 1]))
+    assert check_folder(tmp_path / "out").errors == []
+
+
+def test_processes_make_the_same_files(tmp_path):
+    prepare_items(items(tmp_path / "raw"), doubled, tmp_path / "one")
+    seen = []
+
+    prepare_items(
+        items(tmp_path / "raw"), doubled, tmp_path / "two", workers=2, progress=lambda *count: seen.append(count)
+    )
+
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert files(tmp_path / "one") == files(tmp_path / "two")
+    for name in files(tmp_path / "one"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_what_is_there_is_not_made_again(tmp_path):
+    raw, out, log = items(tmp_path / "raw"), tmp_path / "out", tmp_path / "log"
+    prepare_items(raw, doubled, out)
+    (out / "plain" / "b.npy").unlink()
+    (tmp_path / "raw" / "c.txt").write_text("7 8 9")
+
+    prepared = prepare_items(raw, partial(counted, log=log), out)
+
+    assert log.read_text().split() == prepared.done == ["b", "c"] and prepared.reused == ["a", "d"]
+    assert np.load(out / "plain/c.npy").tolist() == [7.0, 8.0, 9.0]
+
+
+def test_another_version_or_other_facts_make_everything_again(tmp_path):
+    raw, out = items(tmp_path / "raw"), tmp_path / "out"
+    prepare_items(raw, doubled, out)
+
+    changed = [Item(item.name, item.sources, {"start": 1}) for item in raw[:1]] + raw[1:]
+
+    assert prepare_items(changed, doubled, out).done == ["a"]
+    assert prepare_items(changed, doubled, out, version="2").done == ["a", "b", "c", "d"]
+
+
+def test_items_that_are_gone_leave_no_rows_behind(tmp_path):
+    raw, out = items(tmp_path / "raw"), tmp_path / "out"
+    prepare_items(raw, doubled, out)
+
+    prepare_items(raw[1:], doubled, out)
+
+    assert files(out) == [f"{name}/{item}.npy" for name in ("plain", "twice") for item in "bcd"]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_items_that_can_not_be_read_are_skipped_with_their_reason(tmp_path, workers):
+    raw, out = items(tmp_path / "raw"), tmp_path / "out"
+    (tmp_path / "raw" / "a.txt").write_text("no numbers")
+    (tmp_path / "raw" / "d.txt").unlink()
+
+    prepared = prepare_items(raw, doubled, out, workers=workers)
+
+    assert prepared.done == ["b", "c"] and [name for name, _ in prepared.skipped] == ["a", "d"]
+    assert "ValueError: could not convert string" in prepared.skipped[0][1] and "No such file" in prepared.skipped[1][1]
+    listed = json.loads((out / "skipped.json").read_text())["skipped"]
+    assert [(entry["name"], entry["reason"]) for entry in listed] == prepared.skipped
+
+
+def test_a_skipped_item_is_tried_again(tmp_path):
+    raw, out = items(tmp_path / "raw"), tmp_path / "out"
+    (tmp_path / "raw" / "a.txt").write_text("no numbers")
+    prepare_items(raw, doubled, out)
+    (tmp_path / "raw" / "a.txt").write_text("1")
+
+    prepared = prepare_items(raw, doubled, out)
+
+    assert prepared.done == ["a"] and prepared.skipped == []
+    assert json.loads((out / "skipped.json").read_text())["skipped"] == []
+
+
+def test_a_bug_in_the_work_is_not_taken_for_a_bad_file(tmp_path):
+    with pytest.raises(KeyError):
+        prepare_items(items(tmp_path / "raw"), buggy, tmp_path / "out")
+
+
+def test_a_process_that_dies_is_a_sentence(tmp_path):
+    with pytest.raises(InputError, match="worker process ended without an answer.*fewer workers"):
+        prepare_items(items(tmp_path / "raw"), dies, tmp_path / "out", workers=1)
+
+    assert prepare_items(items(tmp_path / "raw"), doubled, tmp_path / "out").names == ["a", "b", "c", "d"]
+
+
+def test_after_an_interruption_finished_items_are_reused(tmp_path):
+    raw, out = items(tmp_path / "raw"), tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt):
+        prepare_items(raw, interrupted, out)
+
+    prepared = prepare_items(raw, doubled, out)
+
+    assert prepared.reused == ["a", "b"] and prepared.done == ["c", "d"]
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from xmodal.data.prepare import Item, prepare_items
+
+def slow(item):
+    time.sleep(0.1)
+    return {"m": np.full((2,), int(item.name), dtype=np.float32)}
+
+if __name__ == "__main__":
+    found = prepare_items([Item(f"{n:02d}") for n in range(30)], slow, Path(sys.argv[1]), workers=int(sys.argv[2]))
+    print(len(found.done), len(found.reused))
+"""
+
+
+@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 0), (signal.SIGINT, 1)])
+def test_a_killed_run_goes_on_where_it_was(tmp_path, stop, workers):
+    script, out = tmp_path / "slow.py", tmp_path / "out"
+    script.write_text(SLOW)
+    command = [sys.executable, str(script), str(out), str(workers)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+        while len(files(out)) < 3:
+            assert process.poll() is None
+            time.sleep(0.02)
+        os.killpg(process.pid, stop)  # as Ctrl-C does: the workers get it, too
+        process.communicate()
+    there = len(list((out / ".prepared").glob("*.json")))
+
+    again = subprocess.run([*command[:-1], "0"], capture_output=True, text=True, check=True)
+
+    assert process.returncode != 0 and 3 <= there < 30
+    assert [int(count) for count in again.stdout.split()] == [30 - there, there]
+    assert [np.load(out / name)[0] for name in files(out)] == list(range(30))
+    assert not [path for path in out.rglob("*.part")] or stop == signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["", "a/b", ".hidden", ".."])
+def test_names_that_are_no_file_names_are_refused(tmp_path, name):
+    with pytest.raises(InputError, match="serve as a file name"):
+        prepare_items([Item(name)], doubled, tmp_path)
+
+
+def test_names_are_unique(tmp_path):
+    with pytest.raises(InputError, match="Two items are called 'a'"):
+        prepare_items([Item("a"), Item("a")], doubled, tmp_path)
+
+
+def test_writing_leaves_the_old_file_when_it_fails(tmp_path):
+    write_npy(tmp_path / "x.npy", np.arange(3))
+    write_json(tmp_path / "x.json", {"a": 1})
+
+    with pytest.raises(ValueError, match="Object arrays"):
+        write_npy(tmp_path / "x.npy", np.array([None, {}], dtype=object))
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "x.json", {"a": float("nan")})
+
+    assert np.load(tmp_path / "x.npy").tolist() == [0, 1, 2]
+    assert json.loads((tmp_path / "x.json").read_text()) == {"a": 1}
+
+
+def test_importing_the_machinery_brings_no_torch():
+    code = "import sys, xmodal.data.prepare, xmodal.data.digits; print('torch' in sys.modules)"
+
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert found.stdout.strip() == "False"

@@ -1,0 +1,136 @@
+"""`xmodal`: finds the command, calls it, turns what went wrong into a sentence and an exit status.
+
+0 done · 1 a check or comparison failed · 2 the input is wrong · 3 the numbers failed · 4 an error of ours ·
+130/143 interrupted, state saved
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from pathlib import Path
+
+from xmodal.cards import load
+from xmodal.engine import interrupt
+from xmodal.errors import InputError, Interrupted, NonFinite, did_you_mean
+from xmodal.version import __version__
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "list": ("xmodal.cli.inspect:list_cards", "what there is: methods, losses, data, recipes"),
+    "run": ("xmodal.cli.experiments:run", "one experiment, start to report"),
+    "reproduce": ("xmodal.cli.experiments:reproduce", "recipes at their published settings, ours beside theirs"),
+    "distill": ("xmodal.cli.experiments:distill", "own data: teacher, no-KD control, student, report"),
+    "compare": ("xmodal.cli.experiments:compare", "methods side by side over seeds, with controls"),
+    "evaluate": ("xmodal.cli.results:evaluate", "metrics of a run's students on new data or the test split"),
+    "report": ("xmodal.cli.results:report", "one self-contained page, redrawn from run folders"),
+    "export": ("xmodal.cli.deployment:export", "the student alone: safetensors, torch or onnx"),
+    "predict": ("xmodal.cli.deployment:predict", "an exported student on new samples"),
+    "data": ("xmodal.cli.data:data", "make, prepare or check a data folder"),
+    "doctor": ("xmodal.cli.inspect:doctor", "versions, devices, two processes, what is missing"),
+}
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    """Entry point of the command."""
+    interrupt.install()  # before anything slow is imported: an earlier signal would end us without a word
+    words = list(sys.argv[1:] if words is None else words)
+    sys.exit(answer(words))
+
+
+def answer(words: Sequence[str]) -> int:
+    """Run a command line and return its exit status."""
+    try:
+        command = _find(words)
+        if command is None:
+            print(_help())
+            return 0
+        found = command(words[1:])
+        if _is_first():
+            found.show()
+        return int(found.status)
+    except InputError as error:
+        return _complain(words, error.problems, 2)
+    except NonFinite as error:
+        return _complain(words, [str(error)], 3)
+    except Interrupted as error:
+        return _complain(words, [_interrupted(error)], error.exit_status)
+    except BrokenPipeError:
+        # the reader of our output left; keep Python from complaining about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.filename is None:
+            return _complain(words, [_ours(words)], 4)
+        return _complain(words, [f"{error.filename}: {error.strerror}. Check the path and its permissions."], 2)
+    except Exception:
+        return _complain(words, [_ours(words)], 4)
+
+
+def _find(words: Sequence[str]) -> Callable[[Sequence[str]], object] | None:  # type: ignore[type-arg]
+    if not words or words[0] in ("-h", "--help", "help"):
+        return None
+    if words[0] in ("--version", "version"):
+        return lambda _: _version()
+    if words[0] not in COMMANDS:
+        raise InputError(f"There is no command '{words[0]}'. {did_you_mean(words[0], COMMANDS)}")
+    return load(COMMANDS[words[0]][0])  # type: ignore[no-any-return]
+
+
+def _version() -> object:
+    from xmodal.cli.output import Answer
+
+    return Answer({"version": __version__}, lines=[f"xmodal {__version__}"])
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
+    return (
+        "usage: xmodal COMMAND [...]\n\n"
+        "Cross-modal knowledge distillation: train with several modalities, deploy with fewer.\n\n"
+        f"{listed}\n\nxmodal COMMAND --help tells more. --json prints any result as one JSON document."
+    )
+
+
+def _is_first() -> bool:
+    """Whether this process is the one that prints."""
+    return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
+
+
+def _complain(words: Sequence[str], problems: Sequence[str], status: int) -> int:
+    if not _is_first() and status != 4:
+        return status
+    for problem in problems:
+        print(f"xmodal: {problem}", file=sys.stderr)
+    if "--json" in words:
+        from xmodal.cli.output import print_json
+
+        print_json({"status": status, "errors": list(problems)})
+    return status
+
+
+def _interrupted(error: Interrupted) -> str:
+    if error.saved is None:
+        return "Interrupted before anything had to be saved."
+    from xmodal.engine.run_folder import resume_command
+
+    return f"Interrupted; the state is saved in {error.saved}. Go on with: {resume_command(error.saved)}"
+
+
+def _ours(words: Sequence[str]) -> str:
+    """Write the report of a bug and say where it is."""
+    text = f"xmodal {__version__}\n{' '.join(words)}\n\n{traceback.format_exc()}"
+    path = Path(f"xmodal-error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt")
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError:
+        return f"This is an error of ours, and its report could not be written here:\n{text}"
+    last = traceback.format_exc().strip().splitlines()[-1]
+    return f"This is an error of ours, not of your input ({last}). The report is in {path}; please send it to us."
+
+
+if __name__ == "__main__":
+    main()
