@@ -106,7 +106,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
     longest = max(int(size) for size in sizes)
     padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
-    parts = all_gather(padded.contiguous())
+    parts = all_gather(padded.contiguous())  # type: ignore[no-untyped-call]
     return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
 
 

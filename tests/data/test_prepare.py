@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xmodal.data.check import check_folder
 from xmodal.data.prepare import Item, prepare_items, write_json, write_npy
 from xmodal.errors import InputError
 
@@ -55,6 +54,8 @@ def files(out):
 
 
 def test_one_file_per_item_and_modality_in_the_layout_of_own_data(tmp_path):
+    from xmodal.data.check import check_folder  # here, so that worker processes don't import torch with this file
+
     prepared = prepare_items(items(tmp_path / "raw"), doubled, tmp_path / "out")
 
     assert prepared.done == prepared.names == ["a", "b", "c", "d"] and prepared.reused == prepared.skipped == []

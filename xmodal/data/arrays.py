@@ -291,9 +291,8 @@ def _rows(columns: Mapping[str, Column], splits: Mapping[str, Any], report: Repo
         if isinstance(given, Mapping):
             parts = {name: as_array(f"splits['{split}']['{name}']", value) for name, value in given.items()}
             if parts.keys() != columns.keys():
-                report.errors.append(
-                    f"splits['{split}'] has rows for {', '.join(parts)}: {', '.join(columns)} expected."
-                )
+                known = ", ".join(columns)
+                report.errors.append(f"splits['{split}'] has rows for {', '.join(parts)}: {known} was expected.")
                 continue
         else:
             parts = dict.fromkeys(columns, as_array(f"splits['{split}']", given))

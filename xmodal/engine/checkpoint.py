@@ -31,8 +31,10 @@ def save(folder: Path, number: int, tensors: Mapping[str, Tensor], state: Mappin
     shutil.rmtree(beside, ignore_errors=True)
     beside.mkdir()
     # clones: safetensors refuses tensors that share memory
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
-              beside / "tensors.safetensors")
+    save_file(
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+        beside / "tensors.safetensors",
+    )
     digest = hashlib.sha256((beside / "tensors.safetensors").read_bytes()).hexdigest()
     text = json.dumps({"schema": SCHEMA, "sha256": digest, "state": state})
     (beside / "state.json").write_text(text, encoding="utf-8")

@@ -34,7 +34,7 @@ from xmodal.engine.sums import Agreement, Sums, agree
 from xmodal.engine.sync_batchnorm import synchronise_batchnorm
 from xmodal.engine.teacher_cache import Teaching
 from xmodal.errors import InputError, Interrupted
-from xmodal.method import Method
+from xmodal.method import Method, gather_rows
 from xmodal.models.student_file import load_weights_into, save_student, save_weights
 from xmodal.types import Batch, Student
 
@@ -250,9 +250,7 @@ class _Loop:
         """Score, select, record; decide whether to stop early."""
         students = self.method.students()
         self.method.eval()
-        scores = evaluate(
-            students, self.data.valid, self.data.info, fabric=self.fabric, predict=self.method.predict
-        )
+        scores = evaluate(students, self.data.valid, self.data.info, fabric=self.fabric, predict=self.method.predict)
         self.selection.update(self.epoch, scores, students)
         self.optimisers.end_epoch(self.selection.loss(scores))
         row = {
@@ -292,7 +290,7 @@ class _Loop:
             "method": self.method.extra_state(),
         }
         for name, part in (("optimizer", self.optimisers), ("best", self.selection)):
-            found, plain[name] = part.state()  # type: ignore[attr-defined]
+            found, plain[name] = part.state()
             tensors.update({f"{name}/{key}": value for key, value in found.items()})
         tensors.update({f"method/{key}": value for key, value in self.method.state_dict().items()})
         for key, value in self._generators().items():
@@ -306,8 +304,9 @@ class _Loop:
         """Generator states of all processes, (processes, …) each."""
         if self.fabric.world_size == 1:
             return {key: value[None] for key, value in states().items()}
-        gathered = {key: self.fabric.all_gather(value) for key, value in states().items()}
-        return {key: value.reshape(self.fabric.world_size, -1) for key, value in gathered.items()}
+        device, world = self.fabric.device, self.fabric.world_size
+        gathered = {key: gather_rows(value[None].to(device)).cpu() for key, value in states().items()}
+        return {key: value.reshape(world, -1) for key, value in gathered.items()}
 
     def restore(self) -> None:
         """Go back to the newest complete checkpoint, if there is one."""
@@ -371,9 +370,7 @@ class _Loop:
             files.write_json(self.folder / "result.json", result)
         self.fabric.barrier()
         self.progress.end()
-        return Run(
-            self.method, students, self.history, self.selection.best, seconds, self.folder, self.notes
-        )
+        return Run(self.method, students, self.history, self.selection.best, seconds, self.folder, self.notes)
 
     def _best(self, name: str, student: Student) -> Student:
         """A copy of a student with the weights of its best epoch."""
@@ -391,7 +388,11 @@ class _Loop:
             load_weights_into(student.module, self.folder / "best" / f"{name}.safetensors")
             student.module.eval()
         best = {
-            name: {"epoch": found["best_epoch"], "valid": found["valid"], "score": found["valid"][self.selection.metric]}
+            name: {
+                "epoch": found["best_epoch"],
+                "valid": found["valid"],
+                "score": found["valid"][self.selection.metric],
+            }
             for name, found in result["students"].items()
         }
         self.progress.end()

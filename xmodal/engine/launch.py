@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def launch(machine: MachineSettings | None = None, *, precision: Precision = "32-true") -> Fabric:
     """A started Fabric; under `torchrun` and SLURM it joins the processes that are there."""
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     machine = machine or MachineSettings()
     if machine.threads:

@@ -174,9 +174,7 @@ class Optimisers:
         self.updates = plain["updates"]
         self.plateau = dict(plain["plateau"])
         for number, (optimizer, saved) in enumerate(zip(self.optimizers, plain["optimizers"], strict=True)):
-            state: dict[int, dict[str, Any]] = {
-                int(index): dict(entries) for index, entries in saved["rest"].items()
-            }
+            state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in saved["rest"].items()}
             for key, tensor in tensors.items():
                 owner, index, name = key.split("/", 2)
                 if int(owner) == number:

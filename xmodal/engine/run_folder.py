@@ -1,13 +1,13 @@
 """A run on disk, and the rules by which a folder is opened.
 
-    settings.json      resolved settings, enough to replay
-    environment.json   versions, devices, threads
-    history.jsonl      one row per epoch
-    result.json        final metrics; its presence says that training is finished
-    checkpoints/       where to go on
-    best/              weights of each student's best epoch
-    students/          what to deploy
-    predictions/       outputs on the test split
+settings.json      resolved settings, enough to replay
+environment.json   versions, devices, threads
+history.jsonl      one row per epoch
+result.json        final metrics; its presence says that training is finished
+checkpoints/       where to go on
+best/              weights of each student's best epoch
+students/          what to deploy
+predictions/       outputs on the test split
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def same_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Pat
     changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in changed)
-        raise InputError(f"The run in {path.parent} was started with other settings: {listed}. Give the same, or --out.")
+        raise InputError(
+            f"The run in {path.parent} was started with other settings: {listed}. Give the same, or --out."
+        )
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -103,4 +105,3 @@ def choose_folder(out: Path | None, name: str, fabric: Fabric) -> Path:
     while (Path("runs") / f"{name}-{number:03d}").exists():
         number += 1
     return Path(fabric.broadcast(str(Path("runs") / f"{name}-{number:03d}")))
-

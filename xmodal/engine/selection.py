@@ -46,7 +46,7 @@ class Selection:
 
     def loss(self, scores: Mapping[str, Mapping[str, Any]]) -> float:
         """The mean score with its sign turned so that smaller is better."""
-        values = [-self.sign * found[self.metric] for found in scores.values()]
+        values: list[float] = [-self.sign * found[self.metric] for found in scores.values()]
         return sum(values) / max(len(values), 1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -26,7 +26,9 @@ class FitSettings(BaseModel):
     schedule: ScheduleName = Field("constant", description="how the rate falls")
     schedule_every: int = Field(30, ge=1, description="epochs between falls (step), or epochs to wait (plateau)")
     schedule_at: tuple[int, ...] = Field((), description="epochs at which the rate falls (multistep)")
-    schedule_factor: float = Field(0.1, gt=0, lt=1, description="factor of a fall (step, multistep, plateau, exponential)")
+    schedule_factor: float = Field(
+        0.1, gt=0, lt=1, description="factor of a fall (step, multistep, plateau, exponential)"
+    )
     schedule_per: Literal["step", "epoch"] = Field("step", description="how often warm-up, cosine and linear move")
     warmup: float = Field(0.0, ge=0, description="epochs over which the rate rises from zero")
     accumulate: int = Field(1, ge=1, description="batches per update")

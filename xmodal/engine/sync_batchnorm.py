@@ -22,25 +22,25 @@ class SyncedBatchNorm(_BatchNorm):
         """Normalise ``input`` (rows, channels, …)."""
         self._check_input_dim(input)
         if not self.training and self.track_running_stats:
-            return super().forward(input)
-        from torch.distributed.nn.functional import all_reduce
-
+            evaluated: Tensor = super().forward(input)
+            return evaluated
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
         wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         count = wide.new_tensor([float(wide.numel() // wide.shape[1])])
         channels = wide.shape[1]
-        sums = all_reduce(torch.cat([wide.sum(axes), count]))
+        sums = _total(torch.cat([wide.sum(axes), count]))
         mean = sums[:channels] / sums[-1]
         # the deviations from the common mean, in a second trip: a difference of large squares loses digits
-        squares = all_reduce((wide - mean.view(shape)).square().sum(axes))
+        squares = _total((wide - mean.view(shape)).square().sum(axes))
         variance = squares / sums[-1]
         if self.track_running_stats and self.training:
             self._track(mean.detach(), (squares / (sums[-1] - 1)).detach())
         out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
-        return out.to(input.dtype)
+        result: Tensor = out.to(input.dtype)
+        return result
 
     def _track(self, mean: Tensor, variance: Tensor) -> None:
         if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
@@ -49,6 +49,14 @@ class SyncedBatchNorm(_BatchNorm):
         momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
+
+
+def _total(values: Tensor) -> Tensor:
+    """Sum over processes that gradients flow through."""
+    from torch.distributed.nn.functional import all_reduce
+
+    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
+    return total
 
 
 def synchronise_batchnorm(module: nn.Module) -> None:

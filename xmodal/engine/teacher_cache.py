@@ -92,9 +92,11 @@ def strata(info: DataInfo) -> Tensor:
     target = next(iter(info.train_targets.values()))
     if info.task == "regression":
         order = target[:, 0].argsort().argsort()
-        return order * 10 // max(len(order), 1)
+        decile: Tensor = order * 10 // max(len(order), 1)
+        return decile
     if target.ndim > 1:
-        return torch.unique(target, dim=0, return_inverse=True)[1]
+        combination: Tensor = torch.unique(target, dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
+        return combination
     return target
 
 

@@ -5,7 +5,6 @@ All take the student first, the teacher second, and return one value per row wit
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -27,6 +26,7 @@ def kl(student: Tensor, teacher: Tensor, *, temperature: float = 4.0, reduction:
         reduction: ``batchmean`` (sum over classes, mean over everything else) or ``none`` (rows, …).
 
     Example:
+        >>> import torch
         >>> kl(torch.tensor([[0.0, 0.0]]), torch.tensor([[0.0, 0.0]])).item()
         0.0
 
@@ -39,9 +39,7 @@ def kl(student: Tensor, teacher: Tensor, *, temperature: float = 4.0, reduction:
     return _reduce(values, reduction)
 
 
-def bernoulli_kl(
-    student: Tensor, teacher: Tensor, *, temperature: float = 4.0, reduction: str = "batchmean"
-) -> Tensor:
+def bernoulli_kl(student: Tensor, teacher: Tensor, *, temperature: float = 4.0, reduction: str = "batchmean") -> Tensor:
     r"""Kullback-Leibler divergence of independent yes-or-no outputs: binary and multi-label targets.
 
     $$L = \tau^2 \sum_k \left[p_k \log\frac{p_k}{q_k} + (1 - p_k) \log\frac{1 - p_k}{1 - q_k}\right],
@@ -54,6 +52,7 @@ def bernoulli_kl(
         reduction: ``batchmean`` or ``none`` (rows,).
 
     Example:
+        >>> import torch
         >>> bernoulli_kl(torch.zeros(2, 3), torch.zeros(2, 3)).item()
         0.0
     """
@@ -76,6 +75,7 @@ def mse(student: Tensor, teacher: Tensor, *, reduction: str = "mean") -> Tensor:
         reduction: ``mean`` (over everything) or ``none`` (rows,).
 
     Example:
+        >>> import torch
         >>> mse(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])).item()
         2.5
 
@@ -92,5 +92,3 @@ def _reduce(values: Tensor, reduction: str) -> Tensor:
     if reduction in ("mean", "batchmean"):
         return values.mean()
     raise ValueError(f"reduction is '{reduction}': expected mean, batchmean or none")
-
-

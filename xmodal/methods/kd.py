@@ -4,7 +4,7 @@ A frozen teacher answers each training sample; the student, fed another view of 
 label and for the teacher's softened answer. Training needs paired samples of both sides' modalities, deployment the
 student's alone.
 
-$$L = w_{task} \, L_{task}(s, y) + w_{kd} \, \tau^2 \, KL(\mathrm{softmax}(t / \tau) \,\|\, \mathrm{softmax}(s / \tau))$$
+$$L = w_{task} \, L_{task}(s, y) + w_{kd} \, \tau^2 \, KL(p_{t / \tau} \,\|\, p_{s / \tau})$$
 
 Reference: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531.
 """
@@ -76,9 +76,7 @@ class KD(Method):
         distance, pairs = masked_mean(values, valid)
         step = Step({"kd": self.kd_weight * distance}, {"kd": pairs})
         if self.task_weight:
-            loss, count = task_loss(
-                outputs, batch.target, task=self._info.task, valid=valid, ignore=self._info.ignore
-            )
+            loss, count = task_loss(outputs, batch.target, task=self._info.task, valid=valid, ignore=self._info.ignore)
             step.losses["task"] = self.task_weight * loss
             step.counts["task"] = count
         return step

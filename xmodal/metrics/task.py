@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from torchmetrics import Metric
 
 
-
 class Scores:
     """Collects outputs of one student and computes its metrics.
 
@@ -28,9 +27,7 @@ class Scores:
         from torchmetrics import MeanMetric
 
         self.info = info
-        self.metrics: dict[str, Metric] = {
-            name: metric.to(device) for name, metric in _build(info, full=full).items()
-        }
+        self.metrics: dict[str, Metric] = {name: metric.to(device) for name, metric in _build(info, full=full).items()}
         self.loss = None if info.task == "regression" else MeanMetric().to(device)
 
     def update(self, outputs: Tensor, target: Tensor, valid: Tensor | None = None) -> None:

@@ -188,4 +188,5 @@ def folder_name(name: str) -> str:
 
 def method_settings(card: MethodCard, options: Mapping[str, Any]) -> BaseModel:
     """A method's own settings from the options that carry its name."""
-    return validated(load(card.settings), options.get(card.name, {}), f"The method {card.name}")
+    found: BaseModel = validated(load(card.settings), options.get(card.name, {}), f"The method {card.name}")
+    return found
