@@ -44,9 +44,11 @@ def main() -> None:
         {"audio": clips, "image": pictures},
         pairs["label"],
         {split: pairs[split] for split in ("train", "valid", "test")},
-        name="avdigits",
-        class_names=[str(digit) for digit in range(10)],
-        normalise={"audio": "standard", "image": "none"},
+        {
+            "name": "avdigits",
+            "class_names": [str(digit) for digit in range(10)],
+            "normalise": {"audio": "standard", "image": "none"},
+        },
     )
     next_commands(out, ("audio", "image"), ("image", "audio"))
 

@@ -34,7 +34,7 @@ def write_folder(
     modalities: Mapping[str, np.ndarray[Any, Any]],
     labels: np.ndarray[Any, Any],
     splits: Mapping[str, np.ndarray[Any, Any]],
-    **about: Any,
+    about: Mapping[str, Any],
 ) -> None:
     """Write the folder, check it, and say what is in it."""
     out.mkdir(parents=True, exist_ok=True)

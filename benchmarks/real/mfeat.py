@@ -16,7 +16,8 @@ def main() -> None:
     raw = np.load(root / "mfeat.npz", allow_pickle=False)
     splits = {split: raw[split] for split in ("train", "valid", "test")}
     views = {view: raw[view].astype(np.float32) for view in VIEWS}
-    write_folder(out, views, raw["label"], splits, name="mfeat", class_names=[str(digit) for digit in range(10)])
+    about = {"name": "mfeat", "class_names": [str(digit) for digit in range(10)]}
+    write_folder(out, views, raw["label"], splits, about)
     next_commands(out, ("fac", "mor"), ("pix", "fou"))
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from xmodal.data import open_data, reopen
+from xmodal.data.base import statistics_of
 from xmodal.data.columns import ArrayFile, ArrayFolder
 from xmodal.data.folder import FolderSettings, load_folder, read_inputs
 from xmodal.data.loader import in_order
@@ -233,6 +234,42 @@ def test_floats_are_regression_and_a_table_of_integers_is_multilabel(folder):
     assert (regression.info.task, regression.info.outputs) == ("regression", 1)
     assert first_batch(regression).target.shape == (12, 1) and first_batch(regression).target.dtype == torch.float32
     assert (multilabel.info.task, multilabel.info.outputs) == ("multilabel", 2)
+
+
+@pytest.mark.parametrize("kind", ["?", "i1", "u2", "i8", "f2", "f8"])
+def test_all_kinds_of_real_numbers_are_taken(folder, kind):
+    np.save(folder / "audio.npy", (np.load(folder / "audio.npy") > 3).astype(kind))
+    np.save(folder / "labels.npy", (np.arange(20) % 2).astype("?" if kind == "?" else "u1"))
+
+    data = load_folder(folder)
+
+    assert first_batch(data).inputs["audio"].dtype == torch.float32
+    assert data.info.task == "multiclass" and first_batch(data).target.tolist() == [0, 1] * 6
+
+
+def test_unpaired_labels_with_shared_index_files_are_checked_one_by_one(folder):
+    (folder / "labels.npy").rename(folder / "audio_labels.npy")
+    np.save(folder / "image_labels.npy", np.arange(20) // 12)
+
+    with pytest.raises(InputError, match="train_idx.npy selects a single class"):
+        load_folder(folder)
+
+
+def test_statistics_of_a_large_sample_are_read_row_by_row():
+    class Wide:
+        """Two million numbers per sample; remembers how many samples it was asked for at once."""
+
+        shape, dtype, most = (6, 2_000_000), np.dtype("f4"), 0
+
+        def __getitem__(self, rows):
+            self.most = max(self.most, len(rows))
+            return np.broadcast_to(np.asarray(rows, dtype=np.float32)[:, None], (len(rows), 2_000_000))
+
+    column = Wide()
+
+    found = statistics_of(column, np.arange(6), "other")
+
+    assert column.most == 4 and found.mean == [2.5] and found.std == pytest.approx([np.std(np.arange(6))])
 
 
 def test_a_task_given_by_name_goes_before_the_folder(folder):

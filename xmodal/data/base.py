@@ -22,6 +22,7 @@ from xmodal.errors import InputError
 from xmodal.types import SPLITS, Batch, DataInfo, InputInfo, Normalisation
 
 READY_BYTES = 256 * 2**20  # columns of a split up to this size are normalised once and kept as a tensor
+CHUNK_BYTES = 64 * 2**20  # of a large column that statistics look at in one go
 SELECT = {
     "multiclass": ("accuracy", "max"),
     "binary": ("accuracy", "max"),
@@ -275,10 +276,11 @@ def layout_of(name: str, shape: tuple[int, ...]) -> str:
     return "other"
 
 
-def statistics_of(column: Column, rows: NDArray[np.int64], layout: str, *, chunk: int = 1024) -> Normalisation:
+def statistics_of(column: Column, rows: NDArray[np.int64], layout: str) -> Normalisation:
     """Mean and deviation over some rows, read in chunks: per feature (vector) or per channel (sequence, image)."""
     dims = len(column.shape)
     axes = {"vector": (0,), "sequence": (0, 2), "image": (0, 2, 3)}.get(layout, tuple(range(dims)))
+    chunk = max(1, min(1024, CHUNK_BYTES // (8 * max(1, int(np.prod(column.shape[1:]))))))
     count, total = 0, np.zeros(1)
     for first in range(0, len(rows), chunk):
         part = np.asarray(column[rows[first : first + chunk]], dtype=np.float64)

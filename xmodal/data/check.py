@@ -73,6 +73,8 @@ def inspect(root: Path, *, modalities: Sequence[str] = (), scan_bytes: int | Non
         _check_names_agree(layout, report)
     _check_labels(contents, layout, task or layout.settings.task)
     _check_indices(contents, layout)
+    for sentences in (report.errors, report.warnings):
+        sentences[:] = dict.fromkeys(sentences)  # a file that serves several modalities is complained about once
     return contents
 
 
@@ -183,7 +185,7 @@ def _check_indices(contents: Contents, layout: Layout) -> None:
     seen = set()
     for name in contents.columns:
         mine = {split: rows[split][name] for split in rows if name in rows[split]}
-        key = tuple(id(part) for part in mine.values())
+        key = (id(contents.targets.get(name)), *(id(part) for part in mine.values()))
         if key not in seen:
             where = {split: layout.indices[split][name].name for split in mine}
             check_splits(where, mine, contents.targets.get(name), report)

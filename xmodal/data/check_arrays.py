@@ -116,7 +116,7 @@ def check_target(
         row = int(np.flatnonzero(~np.isfinite(target).reshape(len(target), -1).all(axis=1))[0])
         report.errors.append(f"{where} holds NaN or infinite values; the first is in row {row}. Repair or remove them.")
         return False
-    whole = bool((target == np.round(target)).all())
+    whole = target.dtype.kind != "f" or bool((target == np.round(target)).all())
     if not task and target.dtype.kind == "f" and whole:
         report.warnings.append(
             f"{where} holds whole numbers stored as floats, so the task is taken as regression. If they are classes, "

@@ -17,6 +17,7 @@ from xmodal.types import DataInfo, Student
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+MetricsFor = Callable[..., Scores]
 Predict = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
@@ -41,6 +42,7 @@ def evaluate(
     *,
     fabric: Fabric,
     predict: Predict | None = None,
+    metrics: MetricsFor = Scores,
     full: bool = False,
     batch_size: int = 512,
     outputs: dict[str, dict[str, Tensor]] | None = None,
@@ -49,12 +51,17 @@ def evaluate(
 
     Args:
         students: by name; their modules are in eval mode.
+        split: which samples.
+        info: of the data.
+        fabric: devices; several processes share the samples.
         predict: how outputs are made; None: by each student's module.
+        metrics: makes the object that collects outputs.
         full: per-class values and confusion matrices too.
+        batch_size: rows at a time.
         outputs: a dictionary to fill with ``index``, ``outputs`` and ``target`` of every student.
     """
     predict = predict or predictor(students)
-    scores = {name: Scores(info, full=full, device=fabric.device) for name in students}
+    scores = {name: metrics(info, full=full, device=fabric.device) for name in students}
     kept: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in students}
     world = {"rank": fabric.global_rank, "world": fabric.world_size}
     for batch in in_order(split, batch_size=batch_size, **world):

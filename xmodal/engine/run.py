@@ -1,0 +1,95 @@
+"""A finished fit: in memory, on disk, and read back from there."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmodal import files
+from xmodal.method import Method
+from xmodal.models.student_file import load_weights_into, save_student, save_weights
+from xmodal.types import Student
+
+if TYPE_CHECKING:
+    from xmodal.engine.loop import Loop
+
+
+@dataclass
+class Run:
+    """What a fit leaves behind, in memory; `folder` holds the same on disk.
+
+    Attributes:
+        method: the method with its weights after the last epoch (read back from disk: of the best one).
+        students: each with the weights of its best epoch, in eval mode.
+        history: one row per epoch.
+        best: student → best epoch, score and validation metrics.
+        seconds: training time of this process, not of earlier ones that were resumed.
+    """
+
+    method: Method
+    students: dict[str, Student]
+    history: list[dict[str, Any]]
+    best: dict[str, dict[str, Any]]
+    seconds: float = 0.0
+    folder: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def finish(loop: Loop) -> Run:
+    """The finished run, written out."""
+    students = {name: _best(loop, name, student) for name, student in loop.method.students().items()}
+    seconds = time.monotonic() - loop.began
+    if loop.writes and loop.folder is not None:
+        for name, student in students.items():
+            save_weights(loop.folder / "best" / f"{name}.safetensors", student.module)
+            save_student(loop.folder / "students" / name / "student.safetensors", student, loop.data.info)
+        result = {
+            "seed": loop.seed,
+            "epochs": len(loop.history),
+            "stopped": loop.stopped or "epochs",
+            "seconds": seconds,
+            "students": {
+                name: {
+                    "needs": list(student.needs),
+                    "best_epoch": loop.selection.best[name]["epoch"],
+                    "valid": loop.selection.best[name]["valid"],
+                }
+                for name, student in students.items()
+            },
+        }
+        files.write_json(loop.folder / "result.json", result)
+    loop.fabric.barrier()
+    loop.progress.end()
+    return Run(loop.method, students, loop.history, loop.selection.best, seconds, loop.folder, loop.notes)
+
+
+def _best(loop: Loop, name: str, student: Student) -> Student:
+    """A copy of a student with the weights of its best epoch."""
+    kept = copy.copy(student)
+    kept.module = copy.deepcopy(student.module).eval()
+    kept.module.load_state_dict(loop.selection.weights[name])
+    return kept
+
+
+def read_back(loop: Loop) -> Run:
+    """A finished run from its folder."""
+    assert loop.folder is not None
+    result = files.read_json(loop.folder / "result.json")
+    students = loop.method.to(loop.fabric.device).students()
+    for name, student in students.items():
+        load_weights_into(student.module, loop.folder / "best" / f"{name}.safetensors")
+        student.module.eval()
+    best = {
+        name: {
+            "epoch": found["best_epoch"],
+            "valid": found["valid"],
+            "score": found["valid"][loop.selection.metric],
+        }
+        for name, found in result["students"].items()
+    }
+    loop.progress.end()
+    history = files.read_rows(loop.folder / "history.jsonl")
+    return Run(loop.method, students, history, best, 0.0, loop.folder)
