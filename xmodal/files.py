@@ -20,7 +20,7 @@ SCHEMA = 1  # version of every file that we write; a reader refuses what it does
 def written_whole(path: Path) -> Iterator[Path]:
     """A path beside ``path`` to write to; it is flushed and renamed when the block ends well, removed otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.part-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     beside = Path(name)
     try:
@@ -32,6 +32,13 @@ def written_whole(path: Path) -> Iterator[Path]:
         sync_folder(path.parent)
     finally:
         beside.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes killed inside `written_whole` have left behind."""
+    for leftover in folder.rglob(".*.part-*"):
+        if leftover.is_file():
+            leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:

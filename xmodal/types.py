@@ -31,7 +31,8 @@ class Batch:
         inputs: name → tensor (rows, …). A name is a modality (``audio``) or something that goes with one
             (``audio.lengths``).
         targets: modality → tensor (rows, …). Paired data has the same tensor under each name.
-        valid: modality → boolean, like the target: what losses and metrics may count. Empty: everything counts.
+        valid: modality → boolean, one per sample (rows,) or per place of a dense target (rows, …): what losses and
+            metrics may count. Empty: everything counts.
         index: modality → rows of its split (rows,), for methods that remember examples and for caches.
     """
 
@@ -42,9 +43,9 @@ class Batch:
 
     @property
     def paired(self) -> bool:
-        """Whether all modalities share one target."""
-        first, *others = self.targets.values()
-        return all(other is first or torch.equal(other, first) for other in others)
+        """Whether all modalities share one target (one set of rows, where there are no labels)."""
+        shared = list((self.targets or self.index).values())  # without labels the rows tell
+        return all(other is shared[0] or torch.equal(other, shared[0]) for other in shared[1:])
 
     @property
     def target(self) -> Tensor:

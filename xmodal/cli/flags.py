@@ -1,21 +1,26 @@
-"""Settings ⇄ flags ⇄ JSON: one pydantic class per command is its help text, its checks and its replay file."""
+"""Settings ⇄ flags: one pydantic class per command is its help text and its checks.
+
+The flags follow from the fields: `options_of` lists them, `reading.read` finds their values in a command line, pydantic
+checks these, tyro draws the help.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import io
-import os
 import re
-import sys
+import types
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, TypeVar
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import tyro
-from pydantic import BaseModel, ConfigDict, Field, create_model
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from xmodal.errors import InputError, did_you_mean
-
+NAMES = {"as_json": "json", "settings_file": "settings"}  # fields whose flag is called otherwise
 M = TypeVar("M", bound=BaseModel)
+AsJson = Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json")]
+JSON_HELP = "print the result as one JSON document on standard output, all else on standard error"
 
 
 class Flags(BaseModel):
@@ -23,101 +28,121 @@ class Flags(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    as_json: Annotated[bool, tyro.conf.FlagCreatePairsOff, tyro.conf.arg(name="json")] = Field(
-        False, description="print the result as one JSON document on standard output, all else on standard error"
-    )
+    as_json: AsJson = Field(False, description=JSON_HELP)
 
 
-def parse(model: type[M], words: Sequence[str], *, prog: str, default: M | None = None) -> M:
-    """Flags of a command as an object; anything wrong is one sentence per problem."""
-    if any(word in ("-h", "--help") for word in words):
-        return tyro.cli(model, args=list(words), prog=prog, default=_or_missing(default))
-    heard, columns = io.StringIO(), os.environ.get("COLUMNS")
-    os.environ["COLUMNS"] = "10000"  # tyro draws a box; unwrapped lines can be read again
-    try:
-        with contextlib.redirect_stderr(heard), contextlib.redirect_stdout(heard):
-            return tyro.cli(model, args=list(words), prog=prog, default=_or_missing(default))
-    except SystemExit:
-        raise InputError(_sentences(heard.getvalue(), model, prog)) from None
-    finally:
-        if columns is None:
-            del os.environ["COLUMNS"]
-        else:
-            os.environ["COLUMNS"] = columns
+class Help(Exception):
+    """The command line asks for help; the text is the argument."""
 
 
-def _or_missing(default: M | None) -> Any:
-    return tyro.MISSING_NONPROP if default is None else default
+@dataclass(frozen=True)
+class Option:
+    """One flag or word of a command.
+
+    Attributes:
+        flag: without dashes; the name of a field of a nested class carries a prefix and a dot.
+        place: names of the fields that lead to it.
+        kind: ``switch`` (no value), ``list`` (comma separated) or ``value``.
+        positional: whether it stands alone, without its flag.
+        optional: whether ``none`` is a value.
+    """
+
+    flag: str
+    place: tuple[str, ...]
+    kind: str
+    positional: bool = False
+    optional: bool = False
 
 
-def _sentences(text: str, model: type[BaseModel], prog: str) -> list[str]:
-    """tyro's box as sentences."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", text)
-    lines = [line.strip(" │") for line in plain.splitlines() if line.startswith("│")]
-    end = next((number for number, line in enumerate(lines) if line.startswith("─")), len(lines))
-    head = " ".join(lines[:end])
-    unknown = re.search(r"Unrecognized options: (.*)", head)
-    if unknown:
-        first = unknown.group(1).split(",")[0].split()[0]
-        return [f"{prog} has no option {first}. {_known(first, model)}"]
-    problems = re.findall(r"(\S+) ((?:Input|Value|String|List|Tuple).*?) \[type=(\w+), input_value=(.*?), input_type", head)
-    if problems:
-        return [_problem(*problem) for problem in problems]
-    wrong = re.search(r"Error parsing (--\S+): (.*)", head)
-    if wrong:
-        return [f"{wrong.group(1)}: {wrong.group(2)}. See {prog} --help."]
-    return [f"{head} See {prog} --help."]
-
-
-def _problem(key: str, message: str, kind: str, value: str) -> str:
-    flag = "--" + key.replace("_", "-")
-    message = re.sub(r"^(Input should be|Value error,)", "expected" if kind != "value_error" else "", message).strip()
-    return f"{flag} is {value}: {message}."
-
-
-def _known(first: str, model: type[BaseModel]) -> str:
-    if not first.startswith("-"):
-        return "It stands where no further word was expected."
-    name = first.split("=")[0].lstrip("-").replace("_", "-")
-    return did_you_mean(name, flag_names(model)).replace("'", "").replace("Did you mean ", "Did you mean --")
-
-
-def flag_names(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """All flags of a class without their dashes, nested ones with their prefix."""
-    found: list[str] = []
+def options_of(model: type[BaseModel], prefix: str = "", place: tuple[str, ...] = ()) -> list[Option]:
+    """All flags of a class, those of nested classes with their prefix."""
+    found: list[Option] = []
     for name, field in model.model_fields.items():
-        flag = prefix + name.replace("_", "-")
+        flag, here = prefix + NAMES.get(name, name).replace("_", "-"), (*place, name)
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found += flag_names(field.annotation, f"{flag}.")
-        elif flag != "options":
-            found.append({"as-json": "json", "settings-file": "settings"}.get(flag, flag))
+            found += options_of(field.annotation, f"{flag}.", here)
+        elif tyro.conf.Suppress not in field.metadata:
+            positional = tyro.conf.Positional in field.metadata
+            found.append(Option(flag, here, _kind(field), positional, type(None) in get_args(field.annotation)))
     return found
 
 
-def extended(
-    model: type[M], *, nested: Mapping[str, type[BaseModel]], flat: type[BaseModel] | None = None
-) -> type[M]:
-    """A settings class with the options of methods and data sets added, under their names or flat."""
-    fields: dict[str, Any] = {name.replace("-", "_"): (part, part()) for name, part in nested.items()}
-    if flat is not None:
-        for name, field in flat.model_fields.items():
-            if name in model.model_fields:
-                raise TypeError(f"option '{name}' of {flat.__name__} is taken by {model.__name__}")
-            kind = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation  # type: ignore
-            fields[name] = (kind, Field(field.get_default(call_default_factory=True), description=field.description))
+def _kind(field: FieldInfo) -> str:
+    if field.annotation is bool:
+        return "switch"
+    own = any(isinstance(part, BeforeValidator) for part in field.metadata)  # reads text by itself
+    return "list" if get_origin(field.annotation) is tuple and not own else "value"
+
+
+def extended(model: type[M], *, nested: Mapping[str, type[BaseModel]], flat: type[BaseModel] | None = None) -> type[M]:
+    """A settings class with the options of data set and methods added, under their names or flat."""
+    fields: dict[str, Any] = {name: (part, part()) for name, part in nested.items()}
+    for name, field in flat.model_fields.items() if flat else ():
+        if name in model.model_fields:
+            raise TypeError(f"option '{name}' of {flat.__name__ if flat else ''} is taken by {model.__name__}")
+        fields[name] = (field.annotation, field)
     return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
 
 
-def value_of(words: Sequence[str], flag: str) -> str | None:
-    """The value of a flag before anything is parsed: it may decide which further flags there are."""
-    for place, word in enumerate(words):
-        if word == flag and place + 1 < len(words):
-            return words[place + 1]
-        if word.startswith(f"{flag}="):
-            return word.partition("=")[2]
-    return None
+def meaning(model: type[BaseModel], name: str) -> str:
+    """What a field is, from its description or from the docstring of its class."""
+    said = model.model_fields[name].description
+    found = re.search(rf"^ *{name}: (.*(?:\n {{12,}}.*)*)", model.__doc__ or "", re.MULTILINE)
+    return said or (" ".join(found.group(1).split()) if found else "")
 
 
-def is_terminal() -> bool:
-    """Whether a person reads standard output."""
-    return sys.stdout.isatty()
+def help_text(model: type[BaseModel], *, prog: str, default: BaseModel | None = None) -> str:
+    """The help of a command, as wide as the terminal."""
+    registry = ConstructorRegistry()
+    registry.primitive_rule(_list_rule)
+    registry.primitive_rule(_optional_rule)
+    given = tyro.MISSING_NONPROP if default is None else default
+    return tyro.extras.get_parser(model, prog=prog, default=given, registry=registry).format_help().rstrip()
+
+
+def _list_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """Lists are separated by commas."""
+    inner = get_args(info.type)
+    if get_origin(info.type) is not tuple or inner[1:] != (Ellipsis,):
+        return None
+    kind = _metavar(inner[0])
+    return _shown(f"{kind}[,{kind}]", lambda value: ",".join(map(str, value)))
+
+
+def _optional_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """A value that may be missing is shown by its kind."""
+    inner = [part for part in get_args(info.type) if part is not type(None)]
+    if get_origin(info.type) not in (Union, types.UnionType) or len(inner) != 1 or get_origin(inner[0]) is not None:
+        return None
+    return _shown(_metavar(inner[0]), lambda value: "none" if value is None else str(value))
+
+
+def _metavar(kind: Any) -> str:
+    return getattr(kind, "__name__", "VALUE").upper().replace("STR", "NAME")
+
+
+def _shown(metavar: str, text: Any) -> PrimitiveConstructorSpec[Any]:
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=metavar,
+        instance_from_str=lambda words: words[0],
+        is_instance=lambda value: True,
+        str_from_instance=lambda value: [text(value)],
+    )
+
+
+def with_common(model: type[M]) -> type[M]:
+    """A settings class as a command: with ``--settings`` and ``--json``."""
+    fields: dict[str, Any] = {
+        "settings_file": (
+            Annotated[str | None, tyro.conf.arg(name="settings", metavar="FILE")],
+            Field(None, description="settings.json of an earlier run to repeat; flags go on top"),
+        ),
+        "as_json": (AsJson, Field(False, description=JSON_HELP)),
+    }
+    return create_model(model.__name__, __base__=model, __doc__=model.__doc__, **fields)
+
+
+def asks_help(words: Sequence[str]) -> bool:
+    """Whether a command line wants the help text."""
+    return any(word in ("-h", "--help") for word in words)

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.errors import InputError
-from xmodal.files import SCHEMA, plain, read_json, write_json
+from xmodal.files import SCHEMA, plain, read_json, sweep, write_json
 from xmodal.version import __version__
+
+FREE = ("workers", "save_every", "save_seconds")  # settings on which no bit of the result depends
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -62,24 +64,29 @@ def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None
 
     A folder with anything in it is never written over; a resumed run must have the same settings.
     """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: expected a folder, or a name that is free. Give another --out.")
     found = out / "settings.json"
-    if not out.exists() or not any(out.iterdir()):
-        out.mkdir(parents=True, exist_ok=True)
-        write_json(found, settings)
-        write_json(out / "environment.json", environment())
-        return
-    if not resume:
+    used = out.exists() and any(not path.name.startswith(".") for path in out.iterdir())
+    if used and not resume:
         raise InputError(
             f"The folder {out} is not empty, and a run never writes over another. "
             "Add --resume to go on with the run in it, or name another folder with --out."
         )
-    same_settings(read_json(found), settings, found)
+    if used:
+        same_settings(read_json(found), settings, found)
+        sweep(out)
+    else:
+        write_json(found, settings)
+    if not (out / "environment.json").exists():
+        write_json(out / "environment.json", environment())
 
 
 def same_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     """Refuse to go on with other settings than those the run was started with."""
     before, now = _flat(saved), _flat(plain({"schema": SCHEMA, **wanted}))
-    changed = [key for key in {**before, **now} if before.get(key) != now.get(key)]
+    keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in FREE]
+    changed = [key for key in keys if before.get(key) != now.get(key)]
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in changed)
         raise InputError(

@@ -95,8 +95,8 @@ def strata(info: DataInfo) -> Tensor:
         decile: Tensor = order * 10 // max(len(order), 1)
         return decile
     if target.ndim > 1:
-        combination: Tensor = torch.unique(target, dim=0, return_inverse=True)[1]  # type: ignore[no-untyped-call]
-        return combination
+        found = torch.unique(target, dim=0, return_inverse=True)
+        return torch.as_tensor(found[1])
     return target
 
 
@@ -110,7 +110,7 @@ def exchange(classes: Tensor, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(mix(seed, "exchange"))
     rows = torch.arange(len(classes))
-    for value in classes.unique():
+    for value in classes.unique():  # type: ignore[no-untyped-call]
         members = (classes == value).nonzero().flatten()
         circle = members[torch.randperm(len(members), generator=generator)]
         rows[circle] = circle.roll(1)

@@ -32,6 +32,20 @@ def task_values(outputs: Tensor, target: Tensor, *, task: str, ignore: int | Non
     raise ValueError(f"task is '{task}': expected multiclass, binary, multilabel or regression")
 
 
+def what_counts(target: Tensor, *, valid: Tensor | None = None, ignore: int | None = None) -> Tensor | None:
+    """The mask of the batch without the places whose target is ``ignore``; None: everything counts.
+
+    Example:
+        >>> import torch
+        >>> what_counts(torch.tensor([0, 255, 1]), ignore=255).tolist()
+        [True, False, True]
+    """
+    if ignore is None:
+        return valid
+    known = target != ignore
+    return known if valid is None else valid & known
+
+
 def task_loss(
     outputs: Tensor, target: Tensor, *, task: str, valid: Tensor | None = None, ignore: int | None = None
 ) -> tuple[Tensor, Tensor]:
@@ -44,7 +58,4 @@ def task_loss(
         (0.6931, 4)
     """
     values = task_values(outputs, target, task=task, ignore=ignore)
-    if ignore is not None and task == "multiclass":
-        known = target != ignore
-        valid = known if valid is None else valid & known
-    return masked_mean(values, valid)
+    return masked_mean(values, what_counts(target, valid=valid, ignore=ignore) if task == "multiclass" else valid)

@@ -17,9 +17,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from xmodal.errors import InputError
 from xmodal.losses.logits import bernoulli_kl, kl, mse
 from xmodal.losses.reduce import masked_mean
-from xmodal.losses.task import task_loss
+from xmodal.losses.task import task_loss, what_counts
 from xmodal.method import Kit, Method
 from xmodal.types import Batch, DataInfo, Step, Student
 
@@ -58,6 +59,11 @@ class KD(Method):
         task_weight: float = 0.5,
     ) -> None:
         super().__init__()
+        if not info.paired:
+            raise InputError(
+                "Distillation asks teacher and student about the same samples, and this data is unpaired. Give paired "
+                "data, or choose a method that accepts unpaired data (`xmodal list methods`), such as supervised."
+            )
         self.network = student.module
         self.teacher = self.freeze(teacher)
         self._student, self._info = student, info
@@ -70,13 +76,15 @@ class KD(Method):
 
     def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
         """Label term plus teacher term."""
-        valid = batch.valid.get(self._student.target)
+        info, valid = self._info, batch.valid.get(self._student.target)
+        if info.task == "multiclass" and info.ignore is not None:  # what is ignored counts nowhere, here neither
+            valid = what_counts(batch.target, valid=valid, ignore=info.ignore)
         outputs = self.network({name: batch.input(name) for name in self._student.needs})
         values = self._distance(outputs, taught["outputs"])
         distance, pairs = masked_mean(values, valid)
         step = Step({"kd": self.kd_weight * distance}, {"kd": pairs})
         if self.task_weight:
-            loss, count = task_loss(outputs, batch.target, task=self._info.task, valid=valid, ignore=self._info.ignore)
+            loss, count = task_loss(outputs, batch.target, task=info.task, valid=valid, ignore=info.ignore)
             step.losses["task"] = self.task_weight * loss
             step.counts["task"] = count
         return step

@@ -28,7 +28,8 @@ class Scores:
 
         self.info = info
         self.metrics: dict[str, Metric] = {name: metric.to(device) for name, metric in _build(info, full=full).items()}
-        self.loss = None if info.task == "regression" else MeanMetric().to(device)
+        # the default of torchmetrics drops nan from the mean
+        self.loss = None if info.task == "regression" else MeanMetric(nan_strategy="disable").to(device)
 
     def update(self, outputs: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
         """Count one batch."""
@@ -42,8 +43,10 @@ class Scores:
             outputs, target = outputs[valid.flatten()], target[valid.flatten()]
         if not len(target):
             return
+        # torchmetrics takes a batch whose logits all lie in [0, 1] for probabilities, so it is given probabilities
+        answers = outputs.sigmoid() if self.info.task in ("binary", "multilabel") else outputs
         for metric in self.metrics.values():
-            metric.update(outputs, target)
+            metric.update(answers, target)
         if self.loss is not None:
             self.loss.update(_cross_entropy(outputs, target, self.info))
 

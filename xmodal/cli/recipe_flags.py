@@ -1,0 +1,132 @@
+"""Flags of a recipe: its settings, and the options of the data set and the methods that the command line names.
+
+A single method's settings are flags of their own (``--temperature 4``), those of several carry the method's name
+(``--kd.temperature 4``); options of a data set carry its name, those of an own-data folder ``folder``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from xmodal.cards import load
+from xmodal.cli.flags import extended, options_of, with_common
+from xmodal.cli.reading import first_word, parse, value_of
+from xmodal.data import DATA
+from xmodal.data.options import validated
+from xmodal.errors import InputError
+from xmodal.files import read_json
+from xmodal.methods import METHODS
+from xmodal.recipes import RECIPES
+
+FOLDER = "folder"
+FOLDER_SETTINGS = "xmodal.data.folder:FolderSettings"
+
+
+@dataclass
+class Owners:
+    """Whose options are flags of a command.
+
+    Attributes:
+        nested: name of the field → (key among the options, settings class).
+        flat: key and settings class of a single method.
+    """
+
+    nested: dict[str, tuple[str, type[BaseModel]]] = field(default_factory=dict)
+    flat: tuple[str, type[BaseModel]] | None = None
+
+    def add(self, name: str, path: str, *, key: str = "") -> None:
+        """One more whose options carry its name; a class without fields has none."""
+        settings: type[BaseModel] = load(path)
+        if settings.model_fields:
+            self.nested[name.replace("-", "_")] = key or name, settings
+
+    def command(self, model: type[BaseModel]) -> type[BaseModel]:
+        """A settings class with all of these options as fields."""
+        nested = {name: settings for name, (_, settings) in self.nested.items()}
+        return extended(model, nested=nested, flat=self.flat and self.flat[1])
+
+
+def read_settings(name: str, words: Sequence[str], *, prog: str) -> tuple[Any, bool]:
+    """Settings of a recipe, and whether its result is wanted as JSON.
+
+    Args:
+        name: of the recipe.
+        words: the flags; a file named by ``--settings`` comes below them.
+        prog: how the command is called.
+    """
+    model: type[BaseModel] = load(RECIPES[name].settings)
+    saved = replayed(model, name, value_of(words, "--settings"))
+    defaults = {key: spec.get_default(call_default_factory=True) for key, spec in model.model_fields.items()}
+    known = {**defaults, **saved}
+    owners = _owners(model, words, known)
+    options = known.get("options", {})
+    base = {key: value for key, value in saved.items() if key != "options"}
+    for place, (key, settings) in owners.nested.items():
+        base[place] = validated(settings, options.get(key, {}), f"Options of {key}").model_dump(mode="json")
+    if owners.flat:
+        key, settings = owners.flat
+        base |= validated(settings, options.get(key, {}), f"Options of {key}").model_dump(mode="json")
+    flags = parse(with_common(owners.command(model)), words, prog=prog, base=base)
+    return _assembled(model, flags, owners), flags.as_json  # type: ignore[attr-defined]
+
+
+def _assembled(model: type[BaseModel], flags: BaseModel, owners: Owners) -> BaseModel:
+    """The recipe's own settings, with the options back under the names of their owners."""
+    values = {name: getattr(flags, name) for name in model.model_fields}
+    if "options" in values:
+        options = {key: getattr(flags, place).model_dump(mode="json") for place, (key, _) in owners.nested.items()}
+        if owners.flat:
+            key, settings = owners.flat
+            own = {name: getattr(flags, name) for name in settings.model_fields}
+            options[key] = validated(settings, own, f"The method {key}").model_dump(mode="json")
+        values["options"] = options
+    return model(**values)
+
+
+def replayed(model: type[BaseModel], name: str, path: str | None) -> dict[str, Any]:
+    """The settings that an earlier run saved, as JSON values; nothing without a path."""
+    if path is None:
+        return {}
+    content = read_json(Path(path))
+    written_by = content.get("recipe")
+    if not _fits(model, name, written_by):
+        raise InputError(
+            f"{path} holds settings of {f'the recipe {written_by!r}' if written_by else 'a single fit'}, expected those "
+            f"of '{name}'. Give the settings.json of a run folder that {name} wrote."
+        )
+    settings = validated(model, content.get("settings", {}), path)
+    return settings.model_dump(mode="json", include=set(content.get("settings", {})))
+
+
+def _fits(model: type[BaseModel], name: str, written_by: object) -> bool:
+    """A recipe reads its own settings, and those of a recipe that it refines."""
+    return written_by == name or (written_by in RECIPES and issubclass(model, load(RECIPES[str(written_by)].settings)))
+
+
+def _owners(model: type[BaseModel], words: Sequence[str], known: Mapping[str, Any]) -> Owners:
+    owners = Owners()
+    if "options" not in model.model_fields:
+        return owners
+    if "method" in model.model_fields:
+        method = METHODS[value_of(words, "--method") or known["method"]]
+        owners.flat = method.name, load(method.settings)
+    elif "methods" in model.model_fields:
+        asked = value_of(words, "--methods")
+        names = known["methods"] if asked is None else [name.strip() for name in asked.split(",") if name.strip()]
+        for name in names:
+            owners.add(name, METHODS[name].settings)
+    add_data(owners, first_word(words, options_of(owners.command(model))) or known["data"], words)
+    return owners
+
+
+def add_data(owners: Owners, name: str, words: Sequence[str]) -> None:
+    """Options of the data set that a command line names."""
+    if name in DATA:
+        owners.add(name, DATA[name].settings)
+    elif any(word.startswith(f"--{FOLDER}.") for word in words) or Path(name).is_dir():
+        owners.add(FOLDER, FOLDER_SETTINGS, key=name)
