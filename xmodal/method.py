@@ -14,9 +14,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
+from xmodal.collectives import gather_rows
 from xmodal.types import Batch, DataInfo, Step, Student
 
 M = TypeVar("M", bound=nn.Module)
@@ -93,21 +93,6 @@ class Method(nn.Module, ABC):
         A term computed on gathered rows is the same number everywhere: give its ``counts`` the gathered rows.
         """
         return gather_rows(rows)
-
-
-def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all processes joined in the order of their ranks, differentiable; counts may differ."""
-    distributed = torch.distributed
-    if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-        return rows
-    from torch.distributed.nn.functional import all_gather
-
-    sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(distributed.get_world_size())]
-    distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
-    longest = max(int(size) for size in sizes)
-    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), *rows.shape[1:])])
-    parts = all_gather(padded.contiguous())  # type: ignore[no-untyped-call]
-    return torch.cat([part[: int(size)] for part, size in zip(parts, sizes, strict=True)])
 
 
 class Kit(Protocol):

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -14,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from xmodal.cards import load
+from xmodal.cli.output import Answer, CheckFailed, print_json
 from xmodal.engine import interrupt
 from xmodal.errors import InputError, Interrupted, NonFinite, did_you_mean
 from xmodal.version import __version__
@@ -31,6 +34,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "data": ("xmodal.cli.data:data", "make, prepare or check a data folder"),
     "doctor": ("xmodal.cli.inspect:doctor", "versions, devices, two processes, what is missing"),
 }
+STATUSES = (
+    "exit status: 0 done, 1 a check or comparison failed, 2 the input is wrong, 3 the numbers failed,\n"
+    "4 an error of xmodal (a report is written), 130/143 interrupted (the state is saved)"
+)
+Command = Callable[[Sequence[str]], Answer]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -43,14 +51,27 @@ def main(words: Sequence[str] | None = None) -> None:
 def answer(words: Sequence[str]) -> int:
     """Run a command line and return its exit status."""
     try:
-        command = _find(words)
-        if command is None:
-            print(_help())
-            return 0
-        found = command(words[1:])
+        return _answer(words)
+    except BrokenPipeError:
+        # the reader of our output left; keep Python from complaining about it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _answer(words: Sequence[str]) -> int:
+    from xmodal.cli.flags import Help
+
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no part of the result
+            found = _find(words)(words[1:])
         if _is_first():
             found.show()
-        return int(found.status)
+        return found.status
+    except Help as help_text:
+        Answer({"help": str(help_text)}, "--json" in words, [str(help_text)]).show()
+        return 0
+    except CheckFailed as error:
+        return _complain(words, [str(error)], 1)
     except InputError as error:
         return _complain(words, error.problems, 2)
     except NonFinite as error:
@@ -58,41 +79,38 @@ def answer(words: Sequence[str]) -> int:
     except Interrupted as error:
         return _complain(words, [_interrupted(error)], error.exit_status)
     except BrokenPipeError:
-        # the reader of our output left; keep Python from complaining about it at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        raise
     except OSError as error:
-        if error.filename is None:
-            return _complain(words, [_ours(words)], 4)
-        return _complain(words, [f"{error.filename}: {error.strerror}. Check the path and its permissions."], 2)
+        return _complain(words, *_system(words, error))
     except Exception:
         return _complain(words, [_ours(words)], 4)
 
 
-def _find(words: Sequence[str]) -> Callable[[Sequence[str]], object] | None:  # type: ignore[type-arg]
+def _find(words: Sequence[str]) -> Command:
     if not words or words[0] in ("-h", "--help", "help"):
-        return None
+        return _help
     if words[0] in ("--version", "version"):
-        return lambda _: _version()
+        return _version
     if words[0] not in COMMANDS:
         raise InputError(f"There is no command '{words[0]}'. {did_you_mean(words[0], COMMANDS)}")
-    return load(COMMANDS[words[0]][0])  # type: ignore[no-any-return]
+    command: Command = load(COMMANDS[words[0]][0])
+    return command
 
 
-def _version() -> object:
-    from xmodal.cli.output import Answer
-
-    return Answer({"version": __version__}, lines=[f"xmodal {__version__}"])
+def _version(words: Sequence[str]) -> Answer:
+    return Answer({"version": __version__}, "--json" in words, [f"xmodal {__version__}"])
 
 
-def _help() -> str:
+def _help(words: Sequence[str]) -> Answer:
     width = max(map(len, COMMANDS))
     listed = "\n".join(f"  {name:<{width}}  {text}" for name, (_, text) in COMMANDS.items())
-    return (
+    text = (
         "usage: xmodal COMMAND [...]\n\n"
         "Cross-modal knowledge distillation: train with several modalities, deploy with fewer.\n\n"
-        f"{listed}\n\nxmodal COMMAND --help tells more. --json prints any result as one JSON document."
+        f"{listed}\n\nxmodal COMMAND --help tells more; --json prints any result as one JSON document; --version.\n\n"
+        f"{STATUSES}"
     )
+    return Answer({"help": text}, "--json" in words, [text])
 
 
 def _is_first() -> bool:
@@ -105,9 +123,7 @@ def _complain(words: Sequence[str], problems: Sequence[str], status: int) -> int
         return status
     for problem in problems:
         print(f"xmodal: {problem}", file=sys.stderr)
-    if "--json" in words:
-        from xmodal.cli.output import print_json
-
+    if "--json" in words and _is_first():
         print_json({"status": status, "errors": list(problems)})
     return status
 
@@ -120,15 +136,24 @@ def _interrupted(error: Interrupted) -> str:
     return f"Interrupted; the state is saved in {error.saved}. Go on with: {resume_command(error.saved)}"
 
 
+def _system(words: Sequence[str], error: OSError) -> tuple[list[str], int]:
+    """A path that can't be used and a full disk are the user's to repair."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return [f"The disk is full ({error.filename or 'while writing'}). Make room and run the command again."], 2
+    if error.filename is None:
+        return [_ours(words)], 4
+    return [f"{error.filename}: {error.strerror}. Check the path and its permissions."], 2
+
+
 def _ours(words: Sequence[str]) -> str:
     """Write the report of a bug and say where it is."""
     text = f"xmodal {__version__}\n{' '.join(words)}\n\n{traceback.format_exc()}"
     path = Path(f"xmodal-error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt")
+    last = traceback.format_exc().strip().splitlines()[-1]
     try:
         path.write_text(text, encoding="utf-8")
     except OSError:
         return f"This is an error of ours, and its report could not be written here:\n{text}"
-    last = traceback.format_exc().strip().splitlines()[-1]
     return f"This is an error of ours, not of your input ({last}). The report is in {path}; please send it to us."
 
 

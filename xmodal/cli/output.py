@@ -34,9 +34,14 @@ class Answer:
         else:
             for line in self.lines:
                 print(line)
-        sys.stdout.flush()
+        sys.stdout.flush()  # here, where a reader that left is noticed
+
+
+class CheckFailed(Exception):
+    """A check said no; the sentence goes to standard error, the exit status is 1."""
 
 
 def print_json(content: Mapping[str, Any]) -> None:
     """One JSON document with our schema version."""
     print(json.dumps(plain({"schema": SCHEMA, **content}), indent=1, allow_nan=False))
+    sys.stdout.flush()

@@ -18,9 +18,10 @@ from xmodal.cli.flags import extended, options_of, with_common
 from xmodal.cli.reading import first_word, parse, value_of
 from xmodal.data import DATA
 from xmodal.data.options import validated
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json
 from xmodal.methods import METHODS
+from xmodal.models import ENCODERS
 from xmodal.recipes import RECIPES
 
 FOLDER = "folder"
@@ -85,7 +86,22 @@ def _assembled(model: type[BaseModel], flags: BaseModel, owners: Owners) -> Base
             own = {name: getattr(flags, name) for name in settings.model_fields}
             options[key] = validated(settings, own, f"The method {key}").model_dump(mode="json")
         values["options"] = options
+    _check_encoders(values)
     return model(**values)
+
+
+def _check_encoders(values: Mapping[str, Any]) -> None:
+    """Networks are built when the run folder is there already, so a misspelt name is noticed here."""
+    asked = {name: values[name] for name in ("teacher_encoder", "student_encoder") if name in values}
+    wrong = {name: value for name, value in asked.items() if value != "auto" and value not in ENCODERS}
+    if wrong:
+        raise InputError(
+            [
+                f"--{name.replace('_', '-')}: there is no encoder called '{value}'. "
+                f"{did_you_mean(value, ['auto', *ENCODERS])}"
+                for name, value in wrong.items()
+            ]
+        )
 
 
 def replayed(model: type[BaseModel], name: str, path: str | None) -> dict[str, Any]:
@@ -120,8 +136,18 @@ def _owners(model: type[BaseModel], words: Sequence[str], known: Mapping[str, An
         names = known["methods"] if asked is None else [name.strip() for name in asked.split(",") if name.strip()]
         for name in names:
             owners.add(name, METHODS[name].settings)
-    add_data(owners, first_word(words, options_of(owners.command(model))) or known["data"], words)
+    add_data(owners, _data_word(model, words, owners) or known["data"], words)
     return owners
+
+
+def _data_word(model: type[BaseModel], words: Sequence[str], owners: Owners) -> str | None:
+    """The data set in a command line; its own flags must be known to tell their values from it."""
+    probe = Owners(dict(owners.nested), owners.flat)
+    for word in words:
+        prefix = word[2:].partition(".")[0]
+        if word.startswith("--") and prefix in DATA:
+            probe.add(prefix, DATA[prefix].settings)
+    return first_word(words, options_of(with_common(probe.command(model))))
 
 
 def add_data(owners: Owners, name: str, words: Sequence[str]) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from xmodal.collectives import gather_rows
 from xmodal.data.base import Split
 from xmodal.data.loader import in_order
-from xmodal.method import gather_rows
 from xmodal.metrics.task import Scores
 from xmodal.types import DataInfo, Student
 

@@ -6,8 +6,10 @@ once per device, and from then on only rank 0 may print and write.
 
 from __future__ import annotations
 
+import inspect
+import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -29,20 +31,25 @@ def launch(machine: MachineSettings | None = None, *, precision: Precision = "32
     nodes = max(int(os.environ.get("WORLD_SIZE", local)) // local, 1) if "LOCAL_WORLD_SIZE" in os.environ else 1
     on_cpu = machine.accelerator == "cpu" or not torch.cuda.is_available()
     several = local * nodes > 1
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process
+    # the method's buffers are equal everywhere by construction: batch statistics are synchronised, memories update from
+    # gathered rows
+    buffers: dict[str, Any] = {_buffers_option(): False}
+    backend = "gloo" if on_cpu else None
     fabric = Fabric(
         accelerator="cpu" if on_cpu and machine.accelerator != "mps" else machine.accelerator,
         devices=local,
         num_nodes=nodes,
         precision=precision,
-        # the method's buffers are equal everywhere by construction: batch statistics are synchronised, memories update
-        # from gathered rows
-        strategy=DDPStrategy(
-            find_unused_parameters=True,
-            broadcast_buffers=False,
-            process_group_backend="gloo" if on_cpu else None,
-        )
+        strategy=DDPStrategy(find_unused_parameters=True, process_group_backend=backend, **buffers)
         if several
         else "auto",
     )
     fabric.launch()
     return fabric
+
+
+def _buffers_option() -> str:
+    """What this torch calls the option that leaves buffers alone between steps."""
+    known = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"

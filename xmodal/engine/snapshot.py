@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from xmodal import files
+from xmodal.collectives import gather_rows
 from xmodal.engine import checkpoint
 from xmodal.engine.seeding import restore as restore_generators
 from xmodal.engine.seeding import states
 from xmodal.engine.sums import Sums
 from xmodal.errors import InputError
-from xmodal.method import gather_rows
 
 if TYPE_CHECKING:
     from xmodal.engine.loop import Loop

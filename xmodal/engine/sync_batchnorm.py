@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from xmodal.collectives import sum_over_processes
+
 
 class SyncedBatchNorm(_BatchNorm):
     """BatchNorm whose training statistics are those of the global batch; the parameter names stay the same."""
@@ -29,10 +31,10 @@ class SyncedBatchNorm(_BatchNorm):
         wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         count = wide.new_tensor([float(wide.numel() // wide.shape[1])])
         channels = wide.shape[1]
-        sums = _total(torch.cat([wide.sum(axes), count]))
+        sums = sum_over_processes(torch.cat([wide.sum(axes), count]))
         mean = sums[:channels] / sums[-1]
         # the deviations from the common mean, in a second trip: a difference of large squares loses digits
-        squares = _total((wide - mean.view(shape)).square().sum(axes))
+        squares = sum_over_processes((wide - mean.view(shape)).square().sum(axes))
         variance = squares / sums[-1]
         if self.track_running_stats and self.training:
             self._track(mean.detach(), (squares / (sums[-1] - 1)).detach())
@@ -49,14 +51,6 @@ class SyncedBatchNorm(_BatchNorm):
         momentum = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
         self.running_var.lerp_(variance.to(self.running_var.dtype), momentum)
-
-
-def _total(values: Tensor) -> Tensor:
-    """Sum over processes that gradients flow through."""
-    from torch.distributed.nn.functional import all_reduce
-
-    total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
-    return total
 
 
 def synchronise_batchnorm(module: nn.Module) -> None:

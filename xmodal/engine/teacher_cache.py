@@ -82,7 +82,7 @@ class Teaching:
         for batch in in_order(split, batch_size=BLOCK):
             blocks.append(self._ask(batch.to(self.fabric.device)))
             size = sum(answer.nelement() * answer.element_size() for answer in blocks[0].values())
-            if size * len(split) > LIMIT * BLOCK:
+            if size * max(split.rows.values()) > LIMIT * BLOCK:
                 return None  # too large to keep: ask online
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 

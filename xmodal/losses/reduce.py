@@ -22,7 +22,8 @@ def masked_mean(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Te
         (1.5, 2)
     """
     if valid is None:
-        return values.mean(), torch.tensor(values.numel(), device=values.device)
+        mean = values.mean() if values.numel() else values.sum()  # the mean of nothing would be nan
+        return mean, torch.tensor(values.numel(), device=values.device)
     if valid.shape != values.shape:
         raise ValueError(f"mask of shape {tuple(valid.shape)} for values of shape {tuple(values.shape)}")
     count = valid.sum()

@@ -1,0 +1,73 @@
+"""Fits on one or two processes, with all that makes them differ when done carelessly, and writes the weights.
+
+    python two_processes.py OUT DEVICES
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import torch
+from networks import image_student, pictures, vector_student
+from torch import Tensor
+
+from xmodal import files
+from xmodal.data.base import Data
+from xmodal.data.loader import Pick
+from xmodal.engine.evaluate import evaluate
+from xmodal.engine.fit import fit
+from xmodal.engine.launch import launch
+from xmodal.engine.settings import FitSettings, MachineSettings
+from xmodal.method import Method
+from xmodal.methods.kd import KD
+from xmodal.models.student_file import save_weights
+from xmodal.types import Batch, Step
+
+
+class Masked:
+    """A training split in which every third sample does not count."""
+
+    def __init__(self, split: object) -> None:
+        self.split = split
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.split, name)
+
+    def __getitem__(self, pick: Pick) -> Batch:
+        batch: Batch = self.split[pick]  # type: ignore[index]
+        valid = batch.index["image"] % 3 != 0
+        batch.valid = dict.fromkeys(batch.inputs, valid)
+        return batch
+
+
+class Mixing(KD):
+    """KD plus a term that mixes samples, on rows gathered from all processes."""
+
+    def training_step(self, batch: Batch, taught: dict[str, Tensor]) -> Step:  # type: ignore[override]
+        step = super().training_step(batch, taught)
+        rows = self.gather(self.network({"image": batch.inputs["image"]}))
+        step.losses["spread"] = 0.1 * torch.cdist(rows, rows).mean()
+        step.counts["spread"] = len(rows)
+        return step
+
+
+def main(out: Path, devices: int) -> None:
+    torch.set_num_threads(1)
+    fabric = launch(MachineSettings(accelerator="cpu", devices=devices))
+    data: Data = pictures()
+    data.train = Masked(data.train)  # type: ignore[assignment]
+    method: Method = Mixing(image_student(dropout=0.0), vector_student().module, data.info, temperature=2.0)
+    settings = FitSettings(epochs=4, batch_size=25, optimizer="sgd", learning_rate=0.05, clip=1.0, accumulate=2)
+    run = fit(method, data, settings, seed=5, fabric=fabric, folder=out / "run")
+    outputs: dict[str, dict[str, Tensor]] = {}
+    scores = evaluate(run.students, data.test, data.info, fabric=fabric, full=True, outputs=outputs)
+    if fabric.global_rank == 0:
+        save_weights(out / "last.safetensors", run.method)
+        save_weights(out / "best.safetensors", run.students["image"].module)
+        files.write_json(out / "scores.json", {"test": scores, "history": run.history})
+        files.write_json(out / "outputs.json", {"outputs": outputs["image"]["outputs"].tolist()})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,118 @@
+import math
+
+import pytest
+import torch
+
+from xmodal.losses.task import task_loss, task_values, what_counts
+
+
+def test_cross_entropy_of_even_odds_is_log_two():
+    loss, count = task_loss(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]), task="multiclass")
+
+    assert loss.item() == pytest.approx(math.log(2)) and count.item() == 4
+
+
+def test_multiclass_equals_a_slow_loop():
+    outputs, target = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1, 1, 0, 2])
+
+    values = task_values(outputs, target, task="multiclass")
+
+    for row, logits in enumerate(outputs.tolist()):
+        expected = math.log(sum(map(math.exp, logits))) - logits[target[row]]
+        assert values[row].item() == pytest.approx(expected, rel=1e-5)  # float32
+
+
+def test_binary_reads_one_logit_per_row():
+    outputs = torch.tensor([[math.log(3.0)], [0.0]])  # probabilities 3/4 and 1/2
+
+    values = task_values(outputs, torch.tensor([0, 1]), task="binary")
+
+    assert values.tolist() == pytest.approx([-math.log(0.25), math.log(2)])
+
+
+def test_multilabel_is_the_mean_of_its_binary_labels():
+    outputs = torch.tensor([[math.log(3.0), 0.0]])
+
+    loss, count = task_loss(outputs, torch.tensor([[1, 0]]), task="multilabel")
+
+    assert loss.item() == pytest.approx((-math.log(0.75) + math.log(2)) / 2) and count.item() == 1
+
+
+def test_regression_is_the_mean_square_over_the_width():
+    outputs, target = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 4.0]])
+
+    assert task_values(outputs, target, task="regression").tolist() == [2.5, 8.0]
+
+
+def test_dense_targets_give_one_value_per_pixel():
+    outputs, target = torch.zeros(2, 3, 4, 5), torch.zeros(2, 4, 5, dtype=torch.long)
+
+    loss, count = task_loss(outputs, target, task="multiclass")
+
+    assert task_values(outputs, target, task="multiclass").shape == (2, 4, 5)
+    assert loss.item() == pytest.approx(math.log(3)) and count.item() == 40
+
+
+@pytest.mark.parametrize("ignore", [255, -1, 0])
+def test_an_ignored_pixel_changes_neither_loss_nor_gradient(ignore):
+    generator = torch.Generator().manual_seed(1)
+    outputs = torch.randn(2, 3, 4, generator=generator).requires_grad_()
+    target = torch.randint(1, 3, (2, 4), generator=generator)
+    target[0, 1] = target[1, 3] = ignore
+
+    loss, count = task_loss(outputs, target, task="multiclass", ignore=ignore)
+    loss.backward()
+
+    kept = target != ignore
+    by_hand = torch.nn.functional.cross_entropy(outputs.movedim(1, -1)[kept], target[kept])
+    torch.testing.assert_close(loss, by_hand)
+    assert count.item() == 6
+    assert not outputs.grad.movedim(1, -1)[~kept].any() and outputs.grad.movedim(1, -1)[kept].all()
+
+
+def test_mask_and_ignored_target_are_joined():
+    target = torch.tensor([0, 255, 1, 1])
+
+    loss, count = task_loss(
+        torch.tensor([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0], [0.0, 0.0]]),
+        target,
+        task="multiclass",
+        valid=torch.tensor([True, True, False, True]),
+        ignore=255,
+    )
+
+    assert loss.item() == pytest.approx(math.log(2)) and count.item() == 2
+
+
+@pytest.mark.parametrize(
+    ("task", "outputs", "target"),
+    [
+        ("binary", torch.tensor([[0.0], [50.0]]), torch.tensor([1, 0])),
+        ("multilabel", torch.tensor([[0.0, 0.0], [50.0, 50.0]]), torch.tensor([[1, 0], [0, 0]])),
+    ],
+)
+def test_a_row_that_is_not_valid_is_left_out_of_every_task(task, outputs, target):
+    loss, count = task_loss(outputs, target, task=task, valid=torch.tensor([True, False]))
+
+    assert loss.item() == pytest.approx(math.log(2)) and count.item() == 1
+
+
+def test_ignore_leaves_values_of_other_tasks_alone():
+    loss, count = task_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [0.0]]), task="regression", ignore=0)
+
+    assert loss.item() == 5.0 and count.item() == 2
+
+
+def test_half_precision_is_computed_in_float32():
+    values = task_values(torch.tensor([[6e4, -6e4]], dtype=torch.float16), torch.tensor([1]), task="multiclass")
+
+    assert values.dtype == torch.float32 and values.item() == pytest.approx(1.2e5, rel=1e-3)
+
+
+def test_what_counts_without_mask_and_ignored_value_is_everything():
+    assert what_counts(torch.tensor([0, 1])) is None
+
+
+def test_an_unknown_task_lists_the_known_ones():
+    with pytest.raises(ValueError, match="task is 'ranking': expected multiclass, binary, multilabel or regression"):
+        task_values(torch.zeros(1, 1), torch.zeros(1), task="ranking")
