@@ -1,6 +1,6 @@
 """Fits on one or two processes, with all that makes them differ when done carelessly, and writes the weights.
 
-    python two_processes.py OUT DEVICES
+python two_processes.py OUT DEVICES
 """
 
 from __future__ import annotations

@@ -97,7 +97,8 @@ def help_text(model: type[BaseModel], *, prog: str, default: BaseModel | None = 
     registry.primitive_rule(_list_rule)
     registry.primitive_rule(_optional_rule)
     given = tyro.MISSING_NONPROP if default is None else default
-    return tyro.extras.get_parser(model, prog=prog, default=given, registry=registry).format_help().rstrip()
+    parser: Any = tyro.extras.get_parser(model, prog=prog, default=given, registry=registry)
+    return str(parser.format_help()).rstrip()
 
 
 def _list_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:

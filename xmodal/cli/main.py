@@ -133,7 +133,7 @@ def _interrupted(error: Interrupted) -> str:
         return "Interrupted before anything had to be saved."
     from xmodal.engine.run_folder import resume_command
 
-    return f"Interrupted; the state is saved in {error.saved}. Go on with: {resume_command(error.saved)}"
+    return f"Interrupted; the state is saved in {error.saved}. Go on with: {resume_command(Path(error.saved))}"
 
 
 def _system(words: Sequence[str], error: OSError) -> tuple[list[str], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -49,7 +50,7 @@ def read(words: Sequence[str], options: Sequence[Option], *, prog: str) -> tuple
         flag, equals, value = word[2:].partition("=")
         option, switched = flags.get(flag.replace("_", "-"), (None, True))
         if option is None:
-            problems.append(f"{prog} has no option --{flag}. {_known(flag, flags)}")
+            problems.append(f"{prog} has no option --{flag}. {_known(flag, flags, prog)}")
             if not equals and rest and not rest[0].startswith("--"):
                 rest.pop(0)  # its value
         elif option.kind == "switch":
@@ -63,17 +64,18 @@ def read(words: Sequence[str], options: Sequence[Option], *, prog: str) -> tuple
     return values, problems
 
 
-def first_word(words: Sequence[str], options: Sequence[Option]) -> str | None:
-    """The first word that is neither a flag nor the value of one."""
-    flags, place = _by_flag(options), 0
+def alone_words(words: Sequence[str], options: Sequence[Option]) -> list[str]:
+    """The words that are neither flags nor values of flags."""
+    flags, found, place = _by_flag(options), [], 0
     while place < len(words):
-        if not words[place].startswith("-"):
-            return words[place]
-        flag, equals, _ = words[place][2:].partition("=")
+        word = words[place]
+        flag, equals, _ = word[2:].partition("=")
         option, _ = flags.get(flag.replace("_", "-"), (None, True))
-        takes = not equals and not (option and option.kind == "switch") and words[place].startswith("--")
+        if not word.startswith("-"):
+            found.append(word)
+        takes = word.startswith("--") and not equals and not (option and option.kind == "switch")
         place += 2 if takes else 1
-    return None
+    return found
 
 
 def value_of(words: Sequence[str], flag: str) -> str | None:
@@ -99,9 +101,9 @@ def _by_flag(options: Sequence[Option]) -> dict[str, tuple[Option | None, bool]]
     return found
 
 
-def _known(flag: str, flags: Mapping[str, Any]) -> str:
-    said = did_you_mean(f"--{flag}", [f"--{name}" for name in flags if not re.search(r"(^|\.)no-", name)])
-    return said.replace("Did you mean '", "Did you mean ").replace("'?", "?")
+def _known(flag: str, flags: Mapping[str, Any], prog: str) -> str:
+    close = difflib.get_close_matches(flag, flags, n=1, cutoff=0.6)
+    return f"Did you mean --{close[0]}? See {prog} --help." if close else f"See {prog} --help for all of them."
 
 
 def _put(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:

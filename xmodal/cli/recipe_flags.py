@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
 from xmodal.cards import load
 from xmodal.cli.flags import extended, options_of, with_common
-from xmodal.cli.reading import first_word, parse, value_of
+from xmodal.cli.reading import alone_words, parse, value_of
 from xmodal.data import DATA
 from xmodal.data.options import validated
 from xmodal.errors import InputError, did_you_mean
@@ -24,6 +24,7 @@ from xmodal.methods import METHODS
 from xmodal.models import ENCODERS
 from xmodal.recipes import RECIPES
 
+M = TypeVar("M", bound=BaseModel)
 FOLDER = "folder"
 FOLDER_SETTINGS = "xmodal.data.folder:FolderSettings"
 
@@ -112,8 +113,8 @@ def replayed(model: type[BaseModel], name: str, path: str | None) -> dict[str, A
     written_by = content.get("recipe")
     if not _fits(model, name, written_by):
         raise InputError(
-            f"{path} holds settings of {f'the recipe {written_by!r}' if written_by else 'a single fit'}, expected those "
-            f"of '{name}'. Give the settings.json of a run folder that {name} wrote."
+            f"{path} holds settings of {f'the recipe {written_by!r}' if written_by else 'a single fit'}, expected "
+            f"those of '{name}'. Give the settings.json of a run folder that {name} wrote."
         )
     settings = validated(model, content.get("settings", {}), path)
     return settings.model_dump(mode="json", include=set(content.get("settings", {})))
@@ -140,14 +141,27 @@ def _owners(model: type[BaseModel], words: Sequence[str], known: Mapping[str, An
     return owners
 
 
-def _data_word(model: type[BaseModel], words: Sequence[str], owners: Owners) -> str | None:
+def _data_word(model: type[BaseModel], words: Sequence[str], owners: Owners, *, place: int = 0) -> str | None:
     """The data set in a command line; its own flags must be known to tell their values from it."""
     probe = Owners(dict(owners.nested), owners.flat)
     for word in words:
         prefix = word[2:].partition(".")[0]
         if word.startswith("--") and prefix in DATA:
             probe.add(prefix, DATA[prefix].settings)
-    return first_word(words, options_of(with_common(probe.command(model))))
+    found = alone_words(words, options_of(with_common(probe.command(model))))
+    return found[place] if len(found) > place else None
+
+
+def read_with_data(model: type[M], words: Sequence[str], *, prog: str, place: int) -> tuple[M, dict[str, Any]]:
+    """Flags of a command whose word number ``place`` names data, and the options of that data."""
+    owners = Owners()
+    name = _data_word(model, words, owners, place=place)
+    if name is not None:
+        add_data(owners, name, words)
+    command: Any = owners.command(model)
+    flags = parse(command, words, prog=prog)
+    options = [getattr(flags, field).model_dump(mode="json") for field in owners.nested]
+    return flags, options[0] if options else {}
 
 
 def add_data(owners: Owners, name: str, words: Sequence[str]) -> None:

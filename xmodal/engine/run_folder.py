@@ -51,7 +51,7 @@ def environment() -> dict[str, Any]:
 
 def resume_command(out: Path | None) -> str:
     """The command that continues this one."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:]]
+    words = ["xmodal", *sys.argv[1:]]
     if out is not None and "--out" not in words and not any(word.startswith("--out=") for word in words):
         words += ["--out", str(out)]
     if "--resume" not in words:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.errors import InputError
-from xmodal.types import SCHEMA
+from xmodal.files import SCHEMA
 
 ROW_KEYS = {"seed": int, "name": str, "role": str, "test": Mapping}
 

@@ -1,0 +1,82 @@
+"""Two gloo processes end with the weights of one: masks, BatchNorm, accumulation, uneven batches, gathered terms."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+HERE = Path(__file__).parent
+SCRIPT = str(HERE / "two_processes.py")
+
+
+def launched(words: list[str], out: Path, devices: int) -> Path:
+    out.mkdir()
+    done = subprocess.run(
+        [*words, str(out), str(devices)],
+        env={**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return launched([sys.executable, "-W", "error", SCRIPT], tmp_path_factory.mktemp("one") / "run", 1)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return launched([sys.executable, "-W", "error", SCRIPT], tmp_path_factory.mktemp("two") / "run", 2)
+
+
+def read(folder: Path, name: str) -> Any:
+    return json.loads((folder / name).read_text())
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    for name in ("last.safetensors", "best.safetensors"):
+        mine, theirs = load_file(first / name), load_file(second / name)
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            np.testing.assert_allclose(mine[key], theirs[key], rtol=0, atol=1e-6, err_msg=key)
+
+
+def test_two_processes_end_with_the_weights_of_one(one: Path, two: Path) -> None:
+    assert_same_weights(one, two)
+
+
+def test_two_processes_measure_what_one_measures(one: Path, two: Path) -> None:
+    assert read(one, "scores.json")["test"] == read(two, "scores.json")["test"]
+    for mine, theirs in zip(read(one, "scores.json")["history"], read(two, "scores.json")["history"], strict=True):
+        assert mine["losses"] == pytest.approx(theirs["losses"], abs=1e-6)
+        assert mine["valid"]["image"]["accuracy"] == theirs["valid"]["image"]["accuracy"]
+
+
+def test_outputs_of_all_processes_come_back_in_order(one: Path, two: Path) -> None:
+    mine, theirs = (np.array(read(folder, "outputs.json")["outputs"]) for folder in (one, two))
+
+    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+
+
+def test_only_the_first_process_writes_the_history(two: Path) -> None:
+    epochs = [json.loads(line)["epoch"] for line in (two / "run" / "history.jsonl").read_text().splitlines()]
+
+    assert epochs == [0, 1, 2, 3]
+
+
+@pytest.mark.slow
+def test_torchrun_ends_with_the_weights_of_one(one: Path, tmp_path: Path) -> None:
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT]
+
+    assert_same_weights(one, launched(torchrun, tmp_path / "run", 2))

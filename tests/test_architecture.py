@@ -1,0 +1,263 @@
+"""The shape of the package, read from its sources: who imports whom, and what is written nowhere."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from xmodal.cards import load
+from xmodal.data import DATA
+from xmodal.losses import LOSSES
+from xmodal.methods import METHODS
+from xmodal.models import BUILDERS, ENCODERS
+from xmodal.recipes import RECIPES
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "xmodal"
+FILES = sorted(PACKAGE.rglob("*.py"))
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+
+BASIS = {"types", "method", "errors", "cards", "files", "version"}
+BRICKS = {"losses", "metrics", "data", "models"}
+OUTLETS = {"reports", "export", "deploy"}
+UP_TO_RECIPES = BASIS | BRICKS | {"diagnostics", "methods", "engine"} | OUTLETS
+MAY_IMPORT = {  # part → parts that it may import; itself it always may
+    **dict.fromkeys(BASIS, BASIS),
+    **dict.fromkeys(BRICKS, BASIS),
+    "diagnostics": BASIS | BRICKS,
+    "methods": BASIS | BRICKS | {"diagnostics"},
+    "engine": BASIS | BRICKS,
+    "reports": BASIS | {"models"},
+    "export": BASIS | {"models", "deploy"},
+    "deploy": BASIS | {"models"},
+    "recipes": UP_TO_RECIPES,
+    "cli": UP_TO_RECIPES | {"recipes"},
+}
+
+
+def part_of(module):
+    """``xmodal.data.base`` → ``data``; the package itself → ``""``."""
+    return (module.split(".") + [""])[1]
+
+
+def imports(source, module=""):
+    """All modules of the package that a source imports, wherever the statement stands."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:  # relative imports are counted from the package of the module
+                base = ".".join([*module.split(".")[: -node.level], *([node.module] if node.module else [])])
+            else:
+                base = node.module
+            found |= {f"{base}.{alias.name}" for alias in node.names} if base == "xmodal" else {base}
+    return {name for name in found if name.split(".")[0] == "xmodal"}
+
+
+def forbidden_imports(source, module):
+    """Imports against the direction of the levels."""
+    part = part_of(module)
+    allowed = MAY_IMPORT[part] | {part}
+    return sorted(name for name in imports(source, module) if part_of(name) not in allowed)
+
+
+def forbidden_calls(source):
+    """Ways to execute what a file brings along."""
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            found += [name for name in names if name.split(".")[0] in UNPICKLERS]
+        elif isinstance(node, ast.Call):
+            called, given = ast.unparse(node.func), {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if called in ("eval", "exec", "compile", "__import__"):
+                found.append(called)
+            elif called == "torch.load" and given.get("weights_only") != "True":
+                found.append("torch.load")
+            elif called in ("np.load", "numpy.load") and given.get("allow_pickle") != "False":
+                found.append("np.load")
+    return found
+
+
+UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
+
+
+def training_by_hand(source):
+    """Signs that a recipe trains by itself instead of calling the engine."""
+    tree, found = ast.parse(source), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and (node.attr == "backward" or ast.unparse(node) == "torch.optim"):
+            found.append(ast.unparse(node))
+        elif isinstance(node, ast.Name | ast.alias) and "ptimis" in (
+            getattr(node, "id", "") or getattr(node, "name", "")
+        ):
+            found.append("Optimisers")
+        elif isinstance(node, ast.For | ast.comprehension) and "batch" in ast.unparse(node.target):
+            found.append(f"for {ast.unparse(node.target)}")
+        elif isinstance(node, ast.ImportFrom | ast.Import) and "torch.optim" in ast.unparse(node):
+            found.append("torch.optim")
+    return found
+
+
+def machine_paths(text):
+    """Places that exist on one machine alone."""
+    places = [str(ROOT), str(Path.home())]
+    found = [place for place in places if re.search(re.escape(place) + r"(?![\w.])", text)]
+    return found + re.findall(r"/home/\w+|/Users/\w+|[A-Z]:\\\\\w+", text)
+
+
+def module_of(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+@every_file
+def test_imports_point_one_way(path):
+    module = module_of(path)
+
+    if part_of(module):  # the package itself lists public names of every part
+        assert forbidden_imports(path.read_text(), module) == []
+
+
+def test_every_part_of_the_package_has_a_level():
+    parts = {part_of(module_of(path)) for path in FILES} - {""}
+
+    assert parts <= MAY_IMPORT.keys() and BASIS <= parts
+
+
+def test_the_levels_hold_no_cycle_between_parts():
+    edges = {
+        (part_of(module_of(path)), part_of(name))
+        for path in FILES
+        for name in imports(path.read_text(), module_of(path))
+        if part_of(module_of(path)) not in ("", part_of(name))
+    }
+
+    waiting = {part for edge in edges for part in edge}
+    while free := {part for part in waiting if not any(a == part and b in waiting for a, b in edges)}:
+        waiting -= free
+    assert waiting == set()
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "found"),
+    [
+        ("from xmodal.engine.fit import fit", "xmodal.methods.kd", ["xmodal.engine.fit"]),
+        ("def f():\n    import xmodal.methods.kd", "xmodal.engine.fit", ["xmodal.methods.kd"]),
+        ("if TYPE_CHECKING:\n    from xmodal.data import base", "xmodal.models.small", ["xmodal.data"]),
+        ("from xmodal import method, losses", "xmodal.types", ["xmodal.losses"]),
+        ("from ..models import small", "xmodal.losses.task", ["xmodal.models"]),
+        ("from .reduce import masked_mean", "xmodal.losses.task", []),
+        ("from xmodal.diagnostics import saliency", "xmodal.engine.fit", ["xmodal.diagnostics"]),
+        ("from xmodal.diagnostics import saliency", "xmodal.methods.kd", []),
+        ("import torch\nfrom xmodal.method import Method", "xmodal.methods.kd", []),
+        ("from xmodal.cli import main", "xmodal.recipes.distill", ["xmodal.cli"]),
+    ],
+)
+def test_the_check_of_imports_finds_wrong_ones(source, module, found):
+    assert forbidden_imports(source, module) == found
+
+
+@every_file
+def test_nothing_that_a_file_brings_along_is_executed(path):
+    assert forbidden_calls(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("import pickle", ["pickle"]),
+        ("from joblib import load", ["joblib"]),
+        ("torch.load(path)", ["torch.load"]),
+        ("torch.load(path, weights_only=False)", ["torch.load"]),
+        ("torch.load(path, weights_only=True)", []),
+        ("np.load(path)", ["np.load"]),
+        ("np.load(path, allow_pickle=False)", []),
+        ("eval(text)\nexec(text)", ["eval", "exec"]),
+        ("network.eval()", []),
+    ],
+)
+def test_the_check_of_calls_finds_wrong_ones(source, found):
+    assert forbidden_calls(source) == found
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "recipes").glob("*.py")), ids=lambda path: path.name)
+def test_recipes_leave_training_to_the_engine(path):
+    assert training_by_hand(path.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "loss.backward()",
+        "torch.optim.Adam(parameters)",
+        "from torch.optim import Adam",
+        "from xmodal.engine.optim import Optimisers",
+        "for batch in loader:\n    pass",
+        "for number, batch in enumerate(loader):\n    pass",
+    ],
+)
+def test_the_check_of_recipes_finds_training_by_hand(source):
+    assert training_by_hand(source)
+
+
+@every_file
+def test_every_module_introduces_itself(path):
+    text = ast.get_docstring(ast.parse(path.read_text()))
+
+    assert text and path.stat().st_size < 30_000  # a file that grows beyond this wants to be two
+
+
+@every_file
+def test_no_file_names_a_place_of_one_machine(path):
+    assert machine_paths(path.read_text()) == []
+
+
+def test_the_check_of_places_finds_one():
+    assert machine_paths(f'DATA = "{ROOT}/data"') and machine_paths("open('/home/someone/x')")
+    assert machine_paths("root / 'home' and runs/kd-001") == []
+
+
+CARDS = {f"{cards.kind}: {name}": card for cards in (METHODS, LOSSES, DATA, RECIPES) for name, card in cards.items()}
+
+
+@pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
+def test_every_path_of_a_card_can_be_imported(card):
+    assert callable(card.load())
+    for field in ("settings", "make", "prepare"):
+        if path := getattr(card, field, ""):
+            assert callable(load(path)), field
+    if references := getattr(card, "references", ""):
+        assert (PACKAGE / "recipes" / "references" / references).is_file()
+
+
+@pytest.mark.parametrize("name", [*ENCODERS, *BUILDERS])
+def test_every_network_of_a_list_can_be_imported(name):
+    assert callable(load({**ENCODERS, **BUILDERS}[name]))
+
+
+def test_listing_and_help_need_no_torch():
+    lists = "xmodal, xmodal.methods, xmodal.losses, xmodal.data, xmodal.models, xmodal.recipes, xmodal.cards"
+    code = f"import sys\nimport {lists}\nassert 'torch' not in sys.modules and 'sklearn' not in sys.modules\nprint('light')"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+    assert done.stdout == "light\n", done.stderr
+
+
+def test_importing_the_package_adds_little_to_importing_torch():
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import torch; import xmodal"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=True,
+    )
+
+    lines = [line.removeprefix("import time:").split("|") for line in done.stderr.splitlines() if "|" in line]
+    seconds = {name.strip(): int(cumulative) / 1e6 for _, cumulative, name in lines if cumulative.strip().isdigit()}
+    assert seconds["xmodal"] < 0.3 and seconds["torch"] > seconds["xmodal"]

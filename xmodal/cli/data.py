@@ -1,0 +1,137 @@
+"""The command `data`: make a small copy of a data set, prepare raw files, check a folder."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import tyro
+from pydantic import Field, create_model
+
+from xmodal.cards import load
+from xmodal.cli.flags import Flags, Help
+from xmodal.cli.output import Answer
+from xmodal.cli.reading import parse
+from xmodal.data import DATA
+from xmodal.errors import InputError, did_you_mean
+
+ROOT = (Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")], Field(description="folder to write"))
+RAW = (Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RAW")], Field(description="folder of raw files"))
+USAGE = """usage: xmodal data COMMAND [...]
+
+  make NAME ROOT          writes a small copy of a data set in its real format, raw or prepared
+  prepare NAME RAW ROOT   turns raw files into what the loader reads; run it again to go on
+  check ROOT              everything that is wrong with a data folder, all at once
+
+xmodal data COMMAND [NAME] --help lists the flags."""
+
+
+def data(words: Sequence[str]) -> Answer:
+    """The command ``xmodal data make|prepare|check``."""
+    commands: dict[str, Callable[[Sequence[str]], Answer]] = {"make": make, "prepare": prepare, "check": check}
+    if not words:
+        raise InputError(f"xmodal data needs a command: {', '.join(commands)}.")
+    if words[0] in ("-h", "--help"):
+        raise Help(USAGE)
+    if words[0] not in commands:
+        raise InputError(f"There is no command 'data {words[0]}'. {did_you_mean(words[0], commands)}")
+    return commands[words[0]](words[1:])
+
+
+def make(words: Sequence[str]) -> Answer:
+    """The command ``xmodal data make NAME ROOT``; options of the data set are flags."""
+    name, function = _function(words, "make")
+    model = _flags(function, f"Write a small copy of {name} in its real format.", {"root": ROOT})
+    flags: Any = parse(model, words[1:], prog=f"xmodal data make {name}")
+    written = function(flags.root, **_own(flags, "root"))
+    return Answer({"folder": str(written)}, flags.as_json, [f"Written: {written}"])
+
+
+def prepare(words: Sequence[str]) -> Answer:
+    """The command ``xmodal data prepare NAME RAW ROOT``; unreadable files are listed, and do not fail it."""
+    name, function = _function(words, "prepare")
+    about = f"Turn the raw files of {name} into what its loader reads. What can't be read is listed and left out."
+    flags: Any = parse(
+        _flags(function, about, {"raw": RAW, "root": ROOT}), words[1:], prog=f"xmodal data prepare {name}"
+    )
+    prepared = function(flags.raw, flags.root, **_own(flags, "raw", "root"), progress=_progress())
+    result = {
+        "folder": str(flags.root),
+        "done": len(prepared.done),
+        "reused": len(prepared.reused),
+        "skipped": [{"name": item, "reason": reason} for item, reason in prepared.skipped],
+    }
+    lines = [f"{result['done']} made, {result['reused']} reused, {len(prepared.skipped)} skipped"]
+    lines += [f"  skipped {item}: {reason}" for item, reason in prepared.skipped]
+    return Answer(result, flags.as_json, [*lines, f"Folder: {flags.root}"])
+
+
+class CheckFlags(Flags):
+    """Say everything that is wrong with a data folder; exit 2 if something has to be repaired."""
+
+    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")] = Field(description="the folder")
+
+
+def check(words: Sequence[str]) -> Answer:
+    """The command ``xmodal data check ROOT``."""
+    from xmodal.data.check import check_folder
+
+    flags = parse(CheckFlags, words, prog="xmodal data check")
+    report = check_folder(flags.root)
+    lines = [f"error: {problem}" for problem in report.errors]
+    lines += [f"warning: {problem}" for problem in report.warnings]
+    lines.append(f"{flags.root}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")
+    result = {"folder": str(flags.root), "errors": report.errors, "warnings": report.warnings}
+    return Answer(result, flags.as_json, lines, status=2 if report.errors else 0)
+
+
+def _count(problems: Sequence[str], what: str) -> str:
+    return f"{len(problems)} {what}{'' if len(problems) == 1 else 's'}"
+
+
+def _function(words: Sequence[str], what: str) -> tuple[str, Callable[..., Any]]:
+    """The data set that is named, and what makes or prepares it."""
+    able = [name for name, card in DATA.items() if getattr(card, what)]
+    if not words or words[0] in ("-h", "--help"):
+        usage = f"usage: xmodal data {what} NAME {'RAW ' if what == 'prepare' else ''}ROOT [flags]"
+        if words:
+            raise Help(f"{usage}\n\nKnown names: {', '.join(able)}. xmodal data {what} NAME --help lists the flags.")
+        raise InputError(f"xmodal data {what} needs the name of a data set. {usage}. Known: {', '.join(able)}.")
+    path = getattr(DATA[words[0]], what)
+    if not path:
+        raise InputError(f"There is nothing to {what} for the data set '{words[0]}'. Possible: {', '.join(able)}.")
+    return words[0], load(path)
+
+
+def _flags(function: Callable[..., Any], about: str, words: dict[str, Any]) -> type[Flags]:
+    """Flags from the keyword arguments of a function, with the help of its docstring."""
+    hints, fields = get_type_hints(function), dict(words)
+    for name, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY and name != "progress":
+            found = re.search(rf"^ +{name}: (.*(?:\n {{12,}}.*)*)", function.__doc__ or "", re.MULTILINE)
+            said = " ".join(found.group(1).split()) if found else ""
+            least = 0 if hints[name] in (int, float) else None
+            fields[name] = hints[name], Field(parameter.default, description=said, ge=least)
+    return create_model("DataFlags", __base__=Flags, __doc__=about, **fields)
+
+
+def _own(flags: Flags, *words: str) -> dict[str, Any]:
+    return {name: getattr(flags, name) for name in type(flags).model_fields if name not in ("as_json", *words)}
+
+
+def _progress() -> Callable[[int, int], None]:
+    """One line a second, and one at the end."""
+    said = time.monotonic()
+
+    def tell(done: int, total: int) -> None:
+        nonlocal said
+        if done == total or time.monotonic() - said >= 1:
+            said = time.monotonic()
+            print(f"{done}/{total} prepared", file=sys.stderr, flush=True)
+
+    return tell

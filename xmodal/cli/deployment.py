@@ -1,0 +1,141 @@
+"""The commands around a finished student: `export` and `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+from pydantic import Field
+
+from xmodal.cli.flags import Flags
+from xmodal.cli.output import Answer, CheckFailed
+from xmodal.cli.reading import parse
+from xmodal.cli.recipe_flags import read_with_data
+from xmodal.cli.students import Found, find_students, info_of, source_of
+from xmodal.errors import InputError
+from xmodal.files import read_json
+
+if TYPE_CHECKING:
+    from xmodal.cli.inputs import Samples
+
+COMPARED = 64  # rows on which an exported file must answer like the student
+CHUNK = 1024  # rows read at a time
+
+
+class ExportFlags(Flags):
+    """Write the student of a run on its own; the file is run beside the student before this says done."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = Field(
+        description="run folder: a comparison, a single fit or a student's folder"
+    )
+    format: Literal["safetensors", "torch", "onnx"] = Field("safetensors", description="format of the file")
+    out: Path | None = Field(None, description="folder to write; default: export in the run folder")
+    name: str = Field("", description="method or control; default: the run's choice on the validation split")
+    seed: int | None = Field(None, ge=0, description="seed of the run to take the student from")
+    student: str = Field("", description="name of the student, where a method trains several")
+    data: str = Field("", description="samples to compare on; default: the validation split of the run's data")
+
+
+def export(words: Sequence[str]) -> Answer:
+    """The command ``xmodal export RUN``."""
+    from xmodal.export import ExportMismatch, export_student
+    from xmodal.models.student_file import load_student
+
+    flags = parse(ExportFlags, words, prog="xmodal export")
+    found, why = choose(flags)
+    student, description = load_student(found.path)
+    samples = _samples(flags, found, student.needs)
+    out = flags.out or (flags.run if flags.run.is_dir() else flags.run.parent) / "export"
+    try:
+        done = export_student(
+            student, info_of(description), out, format=flags.format, samples=samples.take(0, COMPARED)
+        )
+    except ExportMismatch as error:
+        raise CheckFailed(str(error)) from error
+    lines = [
+        f"Student: {found.path} ({why})",
+        f"Compared on {done['rows']} rows in batches of {', '.join(map(str, done['batch_sizes']))}: "
+        f"largest difference {done['difference']:.2g}",
+        *(f"Written: {file}" for file in done["files"]),
+    ]
+    return Answer({"student": str(found.path), "why": why, **done}, flags.as_json, lines)
+
+
+def choose(flags: ExportFlags) -> tuple[Found, str]:
+    """The student that is meant, and why this one."""
+    found = find_students(flags.run)
+    asked = {"name": flags.name, "seed": flags.seed, "student": flags.student}
+    asked = {key: value for key, value in asked.items() if value not in ("", None)}
+    if not asked:
+        if len(found) == 1:
+            return found[0], "the only one"
+        return _deployed(flags.run, found)
+    left = [student for student in found if all(getattr(student, key) == value for key, value in asked.items())]
+    if len(left) != 1:
+        what = "fits several students" if left else "fits no student"
+        said = " ".join(f"--{key} {value}" for key, value in asked.items())
+        raise InputError(f"{said} {what} of {flags.run}. Choose one of: {'; '.join(map(str, left or found))}.")
+    return left[0], "chosen by flags"
+
+
+def _deployed(run: Path, found: Sequence[Found]) -> tuple[Found, str]:
+    result = read_json(run / "result.json")
+    for student in found:
+        if student.path == run / str(result.get("deploy")):
+            return student, f"{student.name}, seed {student.seed}: the best one on the validation split"
+    listed = "; ".join(map(str, found))
+    raise InputError(f"{run} does not say which of its students is to be deployed. Choose one of: {listed}.")
+
+
+def _samples(flags: ExportFlags, found: Found, needs: Sequence[str]) -> Samples:
+    """Raw rows to compare on."""
+    from xmodal.cli.inputs import open_samples, samples_of
+    from xmodal.data import reopen
+
+    if flags.data:
+        return open_samples(flags.data, needs)
+    source = source_of(found)
+    if "data" not in source:
+        raise InputError(
+            f"Nothing says which data {found.path} was trained on (perhaps arrays in memory), and the "
+            "exported file is compared with the student on real samples. Name a folder or data set with --data."
+        )
+    return samples_of(reopen(source), needs, "valid")
+
+
+class PredictFlags(Flags):
+    """What a student says of new samples, from its own file alone; writes one line per sample.
+
+    Options of a data set are flags with its name. Rows are numbered as in the data, whatever the split.
+    """
+
+    student: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDENT")] = Field(
+        description="student.safetensors, student.onnx, or the folder of one"
+    )
+    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
+        description="folder with the arrays that the student reads (labels aside), a .npy file, or a data set's name"
+    )
+    out: Path = Field(Path("predictions.csv"), description="file to write, replaced in one step")
+    split: Literal["all", "train", "valid", "test"] = Field("all", description="rows to predict")
+    seed: int = Field(0, ge=0, description="of drawn splits")
+
+
+def predict(words: Sequence[str]) -> Answer:
+    """The command ``xmodal predict STUDENT DATA``."""
+    from xmodal.cli.inputs import open_samples
+    from xmodal.cli.predictions import summary, table, write_csv
+    from xmodal.deploy import open_student
+
+    flags, options = read_with_data(PredictFlags, words, prog="xmodal predict", place=1)
+    if flags.out.is_dir():
+        raise InputError(f"--out {flags.out} is a folder: the name of a .csv file was expected.")
+    predictor = open_student(flags.student)
+    samples = open_samples(flags.data, predictor.needs, split=flags.split, seed=flags.seed, options=options)
+    starts = range(0, len(samples.rows), CHUNK)
+    parts = [predictor.predict(samples.take(first, first + CHUNK)) for first in starts]
+    predictions = table(parts, samples.rows, predictor.description)
+    write_csv(flags.out, predictions)
+    result: dict[str, Any] = {"file": str(flags.out), "task": predictor.description["task"], "predictions": predictions}
+    return Answer(result, flags.as_json, [*summary(predictions, result["task"]), f"Written: {flags.out}"])

@@ -1,0 +1,109 @@
+"""Raw samples for a student: from a data set of the list, an own-data folder or a single array."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmodal.data import DATA, open_data
+from xmodal.errors import InputError
+
+if TYPE_CHECKING:
+    from xmodal.data.base import Column, Data
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Some rows of raw columns.
+
+    Attributes:
+        columns: input → all samples.
+        rows: numbers of the rows that are meant.
+    """
+
+    columns: Mapping[str, Column]
+    rows: NDArray[np.int64]
+
+    def take(self, first: int, last: int) -> dict[str, Any]:
+        """Raw arrays of some of the rows; a number that is not finite is refused with its row."""
+        rows = self.rows[first:last]
+        part = {name: np.asarray(column[rows]) for name, column in self.columns.items()}
+        for name, array in part.items():
+            finite = np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.dtype.kind == "f" else []
+            if not np.all(finite):
+                row = rows[int(np.argmin(finite))]
+                raise InputError(f"Row {row} of '{name}' holds NaN or infinite values. Fill or drop such rows first.")
+        return part
+
+
+def open_samples(
+    data: str,
+    needs: Sequence[str],
+    *,
+    split: str = "all",
+    seed: int = 0,
+    options: Mapping[str, Any] | None = None,
+) -> Samples:
+    """The rows of some data that a student is to see.
+
+    Args:
+        data: name of a data set, a folder, or a ``.npy`` file for students of one input.
+        needs: inputs of the student; nothing else is read.
+        split: ``all`` rows, which takes no labels, or those of a split.
+        seed: of drawn splits.
+        options: of the data set.
+    """
+    if Path(data).suffix == ".npy" and data not in DATA:
+        return _one_array(Path(data), needs, split)
+    if data in DATA or not Path(data).exists():
+        return samples_of(open_data(data, options=options, seed=seed), needs, split)
+    if split == "all":
+        return _whole(Path(data), needs)
+    return samples_of(open_data(data, options={"modalities": list(needs)}, seed=seed), needs, split)
+
+
+def samples_of(data: Data, needs: Sequence[str], split: str) -> Samples:
+    """The same from opened data."""
+    data.info.require(tuple(needs), "student")
+    columns = {name: data.test.columns[name] for name in needs}
+    if split == "all":
+        return _all_rows(columns)
+    numbers = data.split(split).numbers
+    if any(not np.array_equal(numbers[name], numbers[needs[0]]) for name in needs):
+        raise InputError(f"The rows of the {split} split differ between {', '.join(needs)}: paired data was expected.")
+    return Samples(columns, numbers[needs[0]])
+
+
+def _whole(folder: Path, needs: Sequence[str]) -> Samples:
+    from xmodal.data.folder import read_inputs
+
+    return _all_rows(read_inputs(folder, needs))
+
+
+def _one_array(path: Path, needs: Sequence[str], split: str) -> Samples:
+    from xmodal.data.columns import open_column
+
+    if not path.is_file():
+        raise InputError(f"There is no file {path}. Give an array of samples, a data folder or a data set's name.")
+    if len(needs) != 1:
+        raise InputError(
+            f"The student reads {', '.join(needs)}, and {path} is one array. Give a folder with all of them."
+        )
+    if split != "all":
+        raise InputError(f"{path} is one array without splits. Leave --split out, or give a data folder.")
+    return _all_rows({needs[0]: open_column(path)})
+
+
+def _all_rows(columns: Mapping[str, Column]) -> Samples:
+    shapes = {name: column.shape for name, column in columns.items()}
+    if any(not shape for shape in shapes.values()):
+        raise InputError(f"{', '.join(shapes)} should hold samples along the first axis, and holds a single number.")
+    counts = {shape[0] for shape in shapes.values()}
+    if counts == {0}:
+        raise InputError(f"There are no samples: {', '.join(f'{name} has {shape}' for name, shape in shapes.items())}.")
+    return Samples(columns, np.arange(min(counts), dtype=np.int64))

@@ -1,0 +1,104 @@
+"""The command `list`: what there is; `doctor` looks at the machine, in its own file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import tyro
+from pydantic import BaseModel, Field
+
+from xmodal.cards import Card, DataCard, LossCard, MethodCard, RecipeCard, load
+from xmodal.cli.doctor import doctor as doctor
+from xmodal.cli.flags import Flags, meaning
+from xmodal.cli.output import Answer
+from xmodal.cli.reading import parse
+from xmodal.data import DATA
+from xmodal.errors import InputError, did_you_mean
+from xmodal.losses import LOSSES
+from xmodal.methods import METHODS
+from xmodal.recipes import RECIPES
+
+LISTS: dict[str, Mapping[str, Card]] = {"methods": METHODS, "losses": LOSSES, "data": DATA, "recipes": RECIPES}
+
+
+class ListFlags(Flags):
+    """What there is: methods, losses, data sets and recipes; or all that is known of one of them."""
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[methods|losses|data|recipes|NAME]")] = Field(
+        "", description="one list, or the name of an entry, which shows its facts and its settings with their defaults"
+    )
+
+
+def list_cards(words: Sequence[str]) -> Answer:
+    """The command ``xmodal list``."""
+    flags = parse(ListFlags, words, prog="xmodal list")
+    found = [(kind, cards[flags.what]) for kind, cards in LISTS.items() if flags.what in cards]
+    if found:
+        result = {kind: _facts(card) for kind, card in found}
+        lines = [line for kind, facts in result.items() for line in _told(kind, facts)]
+        return Answer(result, flags.as_json, lines[:-1])
+    if flags.what and flags.what not in LISTS:
+        known = [*LISTS, *(name for cards in LISTS.values() for name in cards)]
+        raise InputError(f"Nothing here is called '{flags.what}'. {did_you_mean(flags.what, known)}")
+    chosen = {kind: cards for kind, cards in LISTS.items() if flags.what in ("", kind)}
+    lines = [line for kind, cards in chosen.items() for line in _table(kind, cards)]
+    listed = {
+        kind: [{**_plain(card), "needs": needs(card)} for card in cards.values()] for kind, cards in chosen.items()
+    }
+    return Answer(listed, flags.as_json, lines[:-1])
+
+
+def needs(card: Card) -> str:
+    """What an entry asks for, in a few words."""
+    if isinstance(card, MethodCard):
+        teacher = {"none": "no teacher", "frozen": "trained teacher", "own": "trains its teachers"}[card.teacher]
+        return f"{teacher}; {'paired' if card.paired else 'paired or not'}; {card.modalities}"
+    if isinstance(card, LossCard):
+        return ", ".join(card.needs)
+    if isinstance(card, DataCard):
+        return "nothing" if card.built_in else "its files (xmodal data make writes a small copy)"
+    return "reference figures included" if isinstance(card, RecipeCard) and card.references else ""
+
+
+def _table(kind: str, cards: Mapping[str, Card]) -> list[str]:
+    from xmodal.reports.tables import plain_table
+
+    rows = [[card.name, card.title, str(card.year or ""), card.paper, needs(card)] for card in cards.values()]
+    head, rule, *body = plain_table(["name", "title", "year", "paper", "needs"], rows).splitlines()
+    return [kind, head, rule, *body, ""]
+
+
+def _plain(card: Card) -> dict[str, Any]:
+    hidden = ("path", "settings", "make", "prepare")
+    return {key: value for key, value in vars(card).items() if key not in hidden}
+
+
+def _facts(card: Card) -> dict[str, Any]:
+    """All that a card says, and the settings behind it."""
+    path = getattr(card, "settings", "")
+    model: type[BaseModel] | None = load(path) if path else None
+    options = (
+        []
+        if model is None
+        else [
+            {"name": name, "default": field.get_default(call_default_factory=True), "meaning": meaning(model, name)}
+            for name, field in model.model_fields.items()
+        ]
+    )
+    return {**_plain(card), "needs": needs(card), "settings": options}
+
+
+def _told(kind: str, facts: Mapping[str, Any]) -> list[str]:
+    lines = [f"{facts['name']} ({kind})"]
+    for key, value in facts.items():
+        if key not in ("name", "settings") and value not in ("", None, ()):
+            text = ", ".join(value) if isinstance(value, tuple) else {True: "yes", False: "no"}.get(value, value)
+            lines.append(f"  {key.replace('_', ' '):<12} {text}")
+    lines += ["  settings"] if facts["settings"] else []
+    lines += [f"    {entry['name']} = {_default(entry['default'])}: {entry['meaning']}" for entry in facts["settings"]]
+    return [*lines, ""]
+
+
+def _default(value: Any) -> str:
+    return ",".join(map(str, value)) or "''" if isinstance(value, tuple) else repr(value) if value == "" else str(value)
