@@ -69,7 +69,7 @@ class LossCard(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class DataCard(Card):
-    """A data set: its ``path`` leads to ``load(root, settings) -> Data``.
+    """A data set: ``path`` leads to ``load(root, settings, *, task, train_fraction, augment, seed) -> Data``.
 
     Attributes:
         settings: import path of the pydantic class with its options.
@@ -93,10 +93,12 @@ class RecipeCard(Card):
     Attributes:
         settings: import path of the pydantic settings class.
         references: file of published figures beside the recipes, empty when there are none.
+        published: import path of ``published() -> Settings``, the settings behind those figures.
     """
 
     settings: str
     references: str = ""
+    published: str = ""
 
 
 C = TypeVar("C", bound=Card)

@@ -56,5 +56,4 @@ def write_folder(
 def next_commands(out: Path, *pairs: tuple[str, str]) -> None:
     print(f"  xmodal data check {out}")
     for teacher, student in pairs:
-        print(f"  xmodal diagnose {out} --teacher {teacher} --student {student}")
-        print(f"  xmodal compare {out} --teacher {teacher} --student {student} --methods supervised,kd,mfh --seeds 5")
+        print(f"  xmodal compare {out} --teacher {teacher} --student {student} --methods supervised,kd --seeds 5")

@@ -252,6 +252,15 @@ def test_fit_leaves_weights_and_statistics_of_the_teacher_alone(linear_student, 
     assert not any(module.training for module in teacher.modules()) and method.network.module.weight.any()
 
 
+def test_a_student_learns_from_the_teacher_alone(linear_student, linear_teacher, toy_data):
+    contrary = linear_teacher([[-4.0, 4.0], [4.0, -4.0]])  # answers the wrong class with confidence
+    method = KD(linear_student([[0.0, 0.0], [0.0, 0.0]]), contrary, toy_data.info, task_weight=0.0)
+
+    run = fit(method, toy_data, FitSettings(epochs=10, batch_size=16, learning_rate=0.1))
+
+    assert run.history[-1]["valid"]["faint"]["accuracy"] < 0.2 and set(run.history[-1]["losses"]) == {"kd"}
+
+
 def test_the_student_alone_is_deployed(make, make_batch):
     method = make()
     batch = make_batch(CLEAR, FAINT, [0, 1])

@@ -103,7 +103,6 @@ def test_arguments_hold_the_defaults_too():
         "encoder": "mlp",
         "shape": [20],
         "width": 128,
-        "hidden": 128,
         "dropout": 0.0,
     }
 

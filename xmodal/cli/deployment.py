@@ -40,10 +40,10 @@ class ExportFlags(Flags):
 
 def export(words: Sequence[str]) -> Answer:
     """The command ``xmodal export RUN``."""
+    flags = parse(ExportFlags, words, prog="xmodal export")
     from xmodal.export import ExportMismatch, export_student
     from xmodal.models.student_file import load_student
 
-    flags = parse(ExportFlags, words, prog="xmodal export")
     found, why = choose(flags)
     student, description = load_student(found.path)
     samples = _samples(flags, found, student.needs)
@@ -124,11 +124,11 @@ class PredictFlags(Flags):
 
 def predict(words: Sequence[str]) -> Answer:
     """The command ``xmodal predict STUDENT DATA``."""
+    flags, options = read_with_data(PredictFlags, words, prog="xmodal predict", place=1)
     from xmodal.cli.inputs import open_samples
     from xmodal.cli.predictions import summary, table, write_csv
     from xmodal.deploy import open_student
 
-    flags, options = read_with_data(PredictFlags, words, prog="xmodal predict", place=1)
     if flags.out.is_dir():
         raise InputError(f"--out {flags.out} is a folder: the name of a .csv file was expected.")
     predictor = open_student(flags.student)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.cli.flags import Flags
-from xmodal.cli.output import Answer
+from xmodal.cli.output import Answer, columns
 from xmodal.cli.reading import parse
 from xmodal.data import DATA
 from xmodal.version import __version__
@@ -129,31 +129,19 @@ def _lacks(name: str) -> str:
 
 
 def _told(result: dict[str, Any]) -> list[str]:
-    from xmodal.reports.tables import plain_table
-
-    rows = [
-        [
-            entry["name"],
-            entry["version"] or f'missing: pip install "xmodal[{entry["extra"]}]"',
-            entry["extra"],
-            entry["for"],
-        ]
-        for entry in result["packages"]
+    packages = [
+        [found["name"], found["version"] or f'missing: pip install "xmodal[{found["extra"]}]"', found["for"]]
+        for found in result["packages"]
     ]
-    widths = [max(len(row[place]) for row in rows) for place in range(3)]
-    lines = [
-        "  ".join(f"{cell:<{width}}" for cell, width in zip(row, [*widths, 0], strict=True)).rstrip() for row in rows
-    ]
-    data = plain_table(["data set", "lacks"], [[name, lacks] for name, lacks in result["data"].items()])
     return [
         f"xmodal {result['xmodal']}, Python {result['python']}, {result['platform']}",
         "",
-        *lines,
+        *columns(packages),
         "",
         f"devices: {', '.join(result['devices'])}",
         f"two processes: {result['two_processes']}",
         f"free disk here: {result['free_disk_gb']} GB",
         f"browser (for looking at reports): {result['browser'] or 'none found'}",
         "",
-        data,
+        *columns([["data set", "lacks"], *result["data"].items()]),
     ]

@@ -6,6 +6,8 @@ checks these, tyro draws the help.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import re
 import types
 from collections.abc import Mapping, Sequence
@@ -97,8 +99,11 @@ def help_text(model: type[BaseModel], *, prog: str, default: BaseModel | None = 
     registry.primitive_rule(_list_rule)
     registry.primitive_rule(_optional_rule)
     given = tyro.MISSING_NONPROP if default is None else default
-    parser: Any = tyro.extras.get_parser(model, prog=prog, default=given, registry=registry)
-    return str(parser.format_help()).rstrip()
+    drawn = io.StringIO()
+    # tyro prints its help and ends the process; we want the text, and one place that ends it
+    with contextlib.redirect_stdout(drawn), contextlib.suppress(SystemExit):
+        tyro.cli(model, args=["--help"], prog=prog, default=given, registry=registry)
+    return drawn.getvalue().rstrip()
 
 
 def _list_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:

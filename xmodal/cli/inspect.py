@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from xmodal.cards import Card, DataCard, LossCard, MethodCard, RecipeCard, load
 from xmodal.cli.doctor import doctor as doctor
 from xmodal.cli.flags import Flags, meaning
-from xmodal.cli.output import Answer
+from xmodal.cli.output import Answer, columns
 from xmodal.cli.reading import parse
 from xmodal.data import DATA
 from xmodal.errors import InputError, did_you_mean
@@ -62,11 +62,9 @@ def needs(card: Card) -> str:
 
 
 def _table(kind: str, cards: Mapping[str, Card]) -> list[str]:
-    from xmodal.reports.tables import plain_table
-
+    head = ["name", "title", "year", "paper", "needs"]
     rows = [[card.name, card.title, str(card.year or ""), card.paper, needs(card)] for card in cards.values()]
-    head, rule, *body = plain_table(["name", "title", "year", "paper", "needs"], rows).splitlines()
-    return [kind, head, rule, *body, ""]
+    return [f"{kind}:", *columns([head, *rows]), ""]
 
 
 def _plain(card: Card) -> dict[str, Any]:

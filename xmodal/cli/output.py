@@ -37,6 +37,17 @@ class Answer:
         sys.stdout.flush()  # here, where a reader that left is noticed
 
 
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows of words as lines, each column as wide as its longest word.
+
+    Example:
+        >>> columns([["name", "year"], ["kd", "2015"]])
+        ['name  year', 'kd    2015']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+
+
 class CheckFailed(Exception):
     """A check said no; the sentence goes to standard error, the exit status is 1."""
 

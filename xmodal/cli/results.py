@@ -47,12 +47,12 @@ class EvaluateFlags(Flags):
 
 def evaluate(words: Sequence[str]) -> Answer:
     """The command ``xmodal evaluate RUN [DATA]``."""
+    flags, options = read_with_data(EvaluateFlags, words, prog="xmodal evaluate", place=1)
     from xmodal.data import open_data, reopen
     from xmodal.engine.launch import launch
     from xmodal.models.student_file import load_student
     from xmodal.reports.tables import metrics_table, plain_table
 
-    flags, options = read_with_data(EvaluateFlags, words, prog="xmodal evaluate", place=1)
     opened: list[Opened] = [(found, *load_student(found.path)) for found in find_students(flags.run)]
     rows: list[dict[str, Any]] = []
     notes: list[str] = []

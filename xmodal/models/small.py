@@ -56,15 +56,15 @@ def build_linear(shape: Sequence[int]) -> Encoder:
     return Encoder(nn.Flatten(), math.prod(shape))
 
 
-def build_mlp(shape: Sequence[int], *, width: int = 128, hidden: int = 128, dropout: float = 0.0) -> Encoder:
-    """Two layers of Linear, BatchNorm and ReLU on flattened samples, dropout between them."""
+def build_mlp(shape: Sequence[int], *, width: int = 128, dropout: float = 0.0) -> Encoder:
+    """Two layers of Linear, BatchNorm and ReLU of this width on flattened samples, dropout between them."""
     body = nn.Sequential(
         nn.Flatten(),
-        nn.Linear(math.prod(shape), hidden),
-        nn.BatchNorm1d(hidden),
+        nn.Linear(math.prod(shape), width),
+        nn.BatchNorm1d(width),
         nn.ReLU(),
         nn.Dropout(dropout),
-        *_embed(hidden, width),
+        *_embed(width, width),
     )
     return Encoder(body, width)
 

@@ -23,6 +23,7 @@ RECIPES = Cards(
             path="xmodal.recipes.digits_kd:run",
             settings="xmodal.recipes.digits_kd:Settings",
             references="digits_kd.json",
+            published="xmodal.recipes.digits_kd:published",
         ),
     ],
 )

@@ -1,0 +1,82 @@
+"""`data`, `list` and `doctor`."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xmodal.cli import doctor
+from xmodal.methods import METHODS
+from xmodal.recipes import RECIPES
+
+
+def test_make_prepare_check(call) -> None:
+    assert call("data make digits raw --format raw --samples 60")[0] == 0
+    broken = next(Path("raw").rglob("0003.png"))
+    broken.write_bytes(b"no picture")
+
+    first = call("data prepare digits raw ready --json")
+    second = call("data prepare digits raw ready")
+
+    found = json.loads(first[1])
+    assert first[0] == second[0] == 0
+    assert (found["done"], found["reused"], [entry["name"] for entry in found["skipped"]]) == (59, 0, ["0003"])
+    assert "60/60 prepared" in first[2]
+    assert "0 made, 59 reused, 1 skipped" in second[1] and "skipped 0003: " in second[1]
+    assert call("data check ready")[0] == 0
+
+
+def test_check_says_everything(call) -> None:
+    assert call("data make digits made --samples 80 --seed 1")[0] == 0
+    labels = np.load("made/labels.npy")
+    np.save("made/labels.npy", labels[:-1])
+    Path("made/test_idx.npy").unlink()
+
+    status, said, _ = call("data check made --json")
+
+    errors = json.loads(said)["errors"]
+    assert status == 2 and len(errors) >= 2
+    assert call("data check made")[1].count("error: ") == len(errors)
+
+
+def test_list_has_every_card(call) -> None:
+    status, said, _ = call("list")
+
+    assert status == 0
+    assert all(card.title in said for cards in (METHODS, RECIPES) for card in cards.values())
+    assert "losses:" not in call("list methods")[1]
+
+
+def test_list_of_one_card_shows_its_settings(call) -> None:
+    status, said, _ = call("list kd")
+    found = json.loads(call("list digits --json")[1])["data"]
+
+    assert status == 0
+    assert "temperature = 4.0: softening τ of both outputs" in said and "arXiv 1503.02531" in said
+    noise = next(entry for entry in found["settings"] if entry["name"] == "noisy_noise")
+    assert noise["default"] == 0.45 and "standard deviation" in noise["meaning"]
+
+
+def test_version(call) -> None:
+    assert call("--version")[1].startswith("xmodal ")
+    assert json.loads(call("--version --json")[1])["schema"] == 1
+
+
+def test_doctor_finds_what_is_installed(call) -> None:
+    status, said, complained = call("doctor --json")
+
+    found = json.loads(said)
+    assert (status, found["ok"], found["two_processes"]) == (0, True, "ok"), complained
+    assert {entry["name"]: entry["version"] for entry in found["packages"]}["torch"]
+    assert all(entry["for"] for entry in found["packages"])
+    assert found["data"]["digits"] == "nothing"
+
+
+def test_doctor_notices_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    assert "status 1" in str(doctor.two_processes())
+
+    monkeypatch.undo()
+    assert "did not meet" in str(doctor.two_processes(seconds=0.05))

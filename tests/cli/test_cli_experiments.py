@@ -1,0 +1,106 @@
+"""The commands that train: their settings come from flags and files, and can be replayed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from xmodal.cards import RecipeCard
+from xmodal.recipes import RECIPES, digits_kd
+
+SHORT = "--teacher rows --student fourier --epochs 1 --threads 1"
+
+
+class SmallSettings(digits_kd.Settings):
+    """The demo in a second."""
+
+    epochs: int = 1
+    seeds: tuple[int, ...] = (0,)
+    shuffled: bool = False
+
+
+def run_small(settings: SmallSettings, progress=None) -> dict:
+    return digits_kd.run(settings, progress=progress)
+
+
+def test_flags_end_up_in_the_settings(run_folder: Path, read) -> None:
+    settings = read(run_folder / "settings.json")["settings"]
+
+    assert settings["teacher"] == ["rows"] and settings["epochs"] == 2
+    assert settings["options"]["digits"]["views"] == ["rows", "fourier", "coarse"]
+    assert settings["options"]["kd"] == {"temperature": 2.0, "kd_weight": 0.5, "task_weight": 0.5, "labels": False}
+
+
+def test_replayed_settings_give_an_equal_result(run_folder: Path, call, read) -> None:
+    status, said, _ = call("distill --out again --json --settings", run_folder / "settings.json")
+
+    assert status == 0
+    result = json.loads(said)  # nothing but the document, although training reports its progress
+    assert result["folder"] == "again"
+    assert read(Path("again/settings.json")) == read(run_folder / "settings.json")
+    assert read(Path("again/result.json")) == read(run_folder / "result.json")
+
+
+def test_second_run_in_a_folder(run_folder: Path, call) -> None:
+    line = f"distill --settings {run_folder / 'settings.json'} --out {run_folder}"
+    before = (run_folder / "seed-0/kd/students/fourier/student.safetensors").stat().st_mtime_ns
+
+    refused = call(line)
+    resumed = call(f"{line} --resume")
+    changed = call(f"{line} --resume --epochs 5 --digits.noise-seed 3")
+
+    assert refused[0] == 2 and "--resume" in refused[2]
+    assert resumed[0] == 0 and str(run_folder / "report.html") in resumed[1]
+    assert (run_folder / "seed-0/kd/students/fourier/student.safetensors").stat().st_mtime_ns == before
+    assert changed[0] == 2 and "settings.epochs was 2 and is now 5" in changed[2]
+    assert "settings.options.digits.noise_seed was 0 and is now 3" in changed[2]
+
+
+def test_compare_with_named_settings(call, read) -> None:
+    line = "compare digits --methods supervised,kd --seeds 1-2 --kd.temperature 3 --digits.coarse-noise=0.3 --out c"
+
+    status, said, complained = call(f"{line} {SHORT} --digits.views rows,fourier --no-shuffled")
+
+    assert status == 0
+    assert "no-KD" in said and "Run folder: c" in said and "epoch 1/1" in complained
+    saved = read(Path("c/settings.json"))["settings"]
+    assert saved["options"]["kd"]["temperature"] == 3 and saved["options"]["digits"]["coarse_noise"] == 0.3
+    assert saved["seeds"] == [1, 2]
+
+
+def test_settings_of_another_recipe_are_refused(run_folder: Path, call) -> None:
+    status, _, complained = call("compare --settings", run_folder / "settings.json")
+    fit_status, _, fit_complained = call("distill --settings", run_folder / "seed-0/kd/settings.json")
+
+    assert (status, fit_status) == (2, 2)
+    assert "holds settings of the recipe 'distill', expected those of 'compare'" in complained
+    assert "holds settings of a single fit" in fit_complained
+
+
+def test_data_after_flags_with_and_without_values(call) -> None:
+    status, _, complained = call("distill --digits.no-paired --no-labels --seed 3 digits --student forier")
+
+    assert status == 2
+    assert "Did you mean 'fourier'?" in complained
+
+
+def test_reproduce_says_which_figure_is_off(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = RecipeCard(
+        name="small",
+        title="a small one",
+        path=f"{__name__}:run_small",
+        settings=f"{__name__}:SmallSettings",
+        references="digits_kd.json",
+    )
+    monkeypatch.setitem(RECIPES._cards, "small", card)
+    figure = {"key": "teacher.weighted_f1", "what": "teacher", "paper": 50.0, "tolerance": 50.0, "source": "chosen"}
+    Path("wide.json").write_text(json.dumps({"schema": 1, "figures": [figure]}))
+
+    off = call("reproduce small --json")
+    shutil.copytree("runs/reproduce/small", "copy/small")
+    within = call("reproduce small --references wide.json --resume --out copy")
+
+    found = json.loads(off[1])
+    assert off[0] == 1 and found["ok"] is False and len(found["recipes"]["small"]["references"]) == 3
+    assert within[0] == 0 and "Every figure is within its tolerance." in within[1]

@@ -1,0 +1,184 @@
+"""The README does what it says: its Python and its commands run, its numbers and tables are those of the code.
+
+After a change of cards, `python tests/test_readme.py` writes the tables anew.
+"""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from xmodal.data import DATA
+from xmodal.losses import LOSSES
+from xmodal.methods import METHODS
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+INSTALLS = ("make", "pip")  # what sets up an environment is tried on a fresh machine, not here
+NUMBER = r"\d+\.\d+"
+
+
+def text() -> str:
+    return README.read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text(), flags=re.M | re.S)
+    return [body for found, body in fenced if found == language]
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def file_of(path: str) -> str:
+    return path.partition(":")[0].replace(".", "/") + ".py"
+
+
+def methods_table() -> str:
+    head = ["Method", "Year", "What it does", "Teacher", "Paired?", "Modalities", "Tasks", "Paper", "File"]
+    rows = [
+        [
+            f"[{card.name}](docs/methods/{card.name}.md)",
+            str(card.year or "–"),
+            card.title,
+            card.teacher,
+            "yes" if card.paired else "no",
+            card.modalities,
+            ", ".join(card.tasks),
+            card.paper or "–",
+            f"[{Path(file_of(card.path)).name}]({file_of(card.path)})",
+        ]
+        for card in METHODS.values()
+    ]
+    return table(head, rows)
+
+
+def losses_table() -> str:
+    rows = [
+        [f"`{card.name}`", str(card.year or "–"), card.title, ", ".join(card.needs), card.paper or "–"]
+        for card in LOSSES.values()
+    ]
+    return table(["Loss", "Year", "What it is", "Reads", "Paper"], rows)
+
+
+def data_table() -> str:
+    rows = [
+        [
+            f"[{card.name}](docs/data/{card.name}.md)",
+            card.title,
+            ", ".join(card.modalities),
+            "no" if card.built_in else "yes",
+            card.paper or "–",
+        ]
+        for card in DATA.values()
+    ]
+    return table(["Data set", "What it is", "Modalities", "Files needed?", "Source"], rows)
+
+
+TABLES = {"methods": methods_table, "losses": losses_table, "data": data_table}
+
+
+def between(name: str) -> re.Pattern[str]:
+    return re.compile(rf"(<!-- {name} -->\n)(.*?)(<!-- /{name} -->)", flags=re.S)
+
+
+def test_the_readme_is_as_long_as_a_readme_should_be():
+    assert 150 <= len(text().splitlines()) <= 230
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_says_what_the_cards_say(name):
+    (found,) = between(name).finditer(text())
+
+    assert found.group(2) == TABLES[name](), "the cards have changed: run `python tests/test_readme.py`"
+
+
+def test_every_file_that_is_linked_exists():
+    pages = [README, ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]
+    for page in pages:
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / link).exists(), f"{page.relative_to(ROOT)} links to {link}"
+
+
+def test_the_tree_names_every_folder_and_nothing_else():
+    tree = next(block for block in blocks("") if block.startswith("xmodal/\n"))
+    packages = {f"{init.parent.name}/" for init in (ROOT / "xmodal").glob("*/__init__.py")}
+
+    inside = set(re.findall(r"^[├└]── (\w+/)", tree, flags=re.M))
+    files = re.findall(r"(\w+\.py)\b", tree)
+    beside = re.findall(r"^(\w+)/ ", tree, flags=re.M)
+
+    assert inside == packages
+    assert all((ROOT / "xmodal" / file).is_file() for file in files)
+    assert all((ROOT / folder).is_dir() for folder in beside)
+
+
+@pytest.fixture
+def one_thread():
+    """Networks this small are fastest with one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def test_the_python_of_the_readme_prints_what_stands_below_it(capsys, one_thread):
+    found = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", text(), flags=re.M | re.S)
+    assert len(found) == len(blocks("python")) == 2
+
+    for code, promised in found:
+        exec(compile(code, "README.md", "exec"), {})
+
+        printed = capsys.readouterr().out
+        assert re.sub(NUMBER, "#", printed) == re.sub(NUMBER, "#", promised)
+        for ours, theirs in zip(re.findall(NUMBER, printed), re.findall(NUMBER, promised), strict=True):
+            # four test samples of 120, or seven of 360: other processors round sums differently
+            assert abs(float(ours) - float(theirs)) <= 0.035, printed
+
+
+def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path):
+    lines = [line for block in blocks("console") for line in block.splitlines()]
+    commands = [line for line in lines if not line.startswith(INSTALLS)]
+    assert [line.split()[1] for line in commands] == ["data", "data", "distill", "export", "predict"]
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+    for command in commands:
+        done = subprocess.run(shlex.split(command), cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+
+    assert (tmp_path / "runs/first/report.html").is_file()
+    assert (tmp_path / "student/student.onnx").is_file()
+
+
+@pytest.mark.slow
+def test_the_demo_prints_the_table_of_the_readme(tmp_path):
+    from xmodal.recipes import digits_kd
+
+    result = digits_kd.run(digits_kd.Settings(out=tmp_path / "demo"))
+
+    (found,) = between("demo").finditer(text())
+    rows = {row[:21].strip(): row for row in found.group(2).splitlines() if re.search(NUMBER, row)}
+    summary = {entry["name"]: 100 * entry["mean"] for entry in result["summary"]}
+    assert set(rows) == set(summary)
+    for name, row in rows.items():
+        # half a point: a third of the standard deviation between seeds
+        assert abs(float(re.findall(NUMBER, row)[0]) - summary[name]) <= 0.5, name
+
+
+def write_tables() -> None:
+    """Write the tables of the README anew."""
+    content = text()
+    for name, render in TABLES.items():
+        content = between(name).sub(rf"\g<1>{render()}\g<3>", content)
+    README.write_text(content, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    write_tables()
