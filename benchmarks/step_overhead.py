@@ -41,6 +41,7 @@ class Reads(nn.Module):
         self.net = net
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits of the only modality."""
         out: Tensor = self.net(inputs["x"])
         return out
 

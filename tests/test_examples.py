@@ -13,6 +13,7 @@ import torch
 from xmodal.cards import MethodCard
 from xmodal.data import open_data
 from xmodal.engine.launch import launch
+from xmodal.methods import METHODS
 from xmodal.recipes.bench import Bench, method_settings
 from xmodal.recipes.compare import Settings
 
@@ -72,6 +73,19 @@ def test_an_example_runs_and_learns(name, at_least, files, tmp_path, monkeypatch
 
 def test_every_example_is_run():
     assert [path.stem for path in EXAMPLES] == ["distil_arrays", "own_loss", "own_networks"]
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/methods").glob("*.md")), ids=lambda path: path.stem)
+def test_the_example_of_a_methods_page_runs(page, capsys):
+    (code,) = code_blocks(page)
+
+    exec(compile(code, page.name, "exec"), {})
+
+    assert capsys.readouterr().out.startswith("{")
+
+
+def test_every_method_has_a_page():
+    assert {path.stem for path in (ROOT / "docs/methods").glob("*.md")} == set(METHODS)
 
 
 @pytest.fixture

@@ -63,29 +63,50 @@ def plain(value: Any) -> Any:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     """One JSON document with our schema version, whole or not at all."""
-    text = json.dumps(plain({"schema": SCHEMA, **content}), indent=1, allow_nan=False)
-    with written_whole(path) as beside:
-        beside.write_text(text + "\n", encoding="utf-8")
+    write_text(path, json.dumps(plain({"schema": SCHEMA, **content}), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A document that `write_json` wrote; anything else is one sentence."""
+    document = parse_json(read_text(path), str(path))
+    if document.get("schema") != SCHEMA:
+        raise InputError(
+            f"{path} has schema {document.get('schema', 'none')}, and this version of xmodal reads schema {SCHEMA}. "
+            "Use the version of xmodal that wrote the run (see environment.json), or run it again."
+        )
+    return document
+
+
+def read_text(path: Path) -> str:
+    """A text file of a run folder."""
     if not path.is_file():
-        raise InputError(f"There is no file {path}: expected a folder that holds {path.name}. Check the path.")
+        raise InputError(f"{path} is missing, so {path.parent} is not a complete run folder. Run it again or --resume.")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not readable as JSON ({error}). Restore it, or run again.") from None
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else type(content).__name__
-        raise InputError(f"{path} has schema {found}, expected {SCHEMA}. It was written by another version of xmodal.")
-    return content
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason}). Restore the file or run it again.") from error
+
+
+def parse_json(text: str, where: str) -> dict[str, Any]:
+    """A JSON object from text, or a sentence that names the place."""
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise InputError(f"{where} is damaged: not valid JSON ({error}). Restore the file or run it again.") from error
+    if not isinstance(value, dict):
+        raise InputError(f"{where} is damaged: an object was expected. Restore the file or run it again.")
+    return value
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, whole or not at all."""
+    with written_whole(path) as beside:
+        beside.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """A JSON-lines file, whole or not at all."""
-    with written_whole(path) as beside:
-        beside.write_text("".join(json.dumps(plain(row)) + "\n" for row in rows), encoding="utf-8")
+    write_text(path, "".join(json.dumps(plain(row)) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from xmodal.data.check import check_folder
-from xmodal.data.prepare import write_json, write_npy
+from xmodal.data.prepare import write_npy
+from xmodal.files import write_json
 
 
 def stop(sentence: str) -> None:
@@ -43,7 +44,7 @@ def write_folder(
     write_npy(out / "labels.npy", labels.astype(np.int64))
     for split, rows in splits.items():
         write_npy(out / f"{split}_idx.npy", rows.astype(np.int64))
-    write_json(out / "data.json", {"schema": 1, "modalities": list(modalities), "task": "multiclass", **about})
+    write_json(out / "data.json", {"modalities": list(modalities), "task": "multiclass", **about})
     report = check_folder(out)
     for sentence in (*report.errors, *report.warnings):
         print(sentence)

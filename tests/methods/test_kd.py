@@ -253,7 +253,7 @@ def test_fit_leaves_weights_and_statistics_of_the_teacher_alone(linear_student, 
 
 
 def test_a_student_learns_from_the_teacher_alone(linear_student, linear_teacher, toy_data):
-    contrary = linear_teacher([[-4.0, 4.0], [4.0, -4.0]])  # answers the wrong class with confidence
+    contrary = linear_teacher([[4.0, -4.0], [-4.0, 4.0]])  # answers the wrong class with confidence
     method = KD(linear_student([[0.0, 0.0], [0.0, 0.0]]), contrary, toy_data.info, task_weight=0.0)
 
     run = fit(method, toy_data, FitSettings(epochs=10, batch_size=16, learning_rate=0.1))

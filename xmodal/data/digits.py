@@ -25,8 +25,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from xmodal.data.prepare import Item, Prepared, prepare_items, write_json, write_npy
+from xmodal.data.prepare import Item, Prepared, prepare_items, write_npy
 from xmodal.errors import InputError, did_you_mean
+from xmodal.files import write_json
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
@@ -218,7 +219,6 @@ def _write_rest(root: Path, labels: NDArray[np.int64], seed: int) -> None:
     write_json(
         root / "data.json",
         {
-            "schema": 1,
             "name": "digits",
             "modalities": list(VIEWS),
             "task": "multiclass",

@@ -8,7 +8,6 @@ item whose marker still fits is not made again. Items that can't be read are lis
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,12 +15,13 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.errors import InputError
+from xmodal.files import write_json, written_whole
 
 SCHEMA = 1  # as in xmodal.types, which would bring torch into every worker
 MARKERS = ".prepared"
@@ -102,7 +102,7 @@ def prepare_items(
         if progress is not None:
             progress(len(reused) + len(done) + len(skipped), len(items))
     listed = [{"name": name, "reason": reason} for name, reason in sorted(skipped)]
-    write_json(out / "skipped.json", {"schema": SCHEMA, "skipped": listed})
+    write_json(out / "skipped.json", {"skipped": listed})
     return Prepared(sorted(done), sorted(reused), sorted(skipped))
 
 
@@ -144,7 +144,7 @@ def _finish(item: Item, work: Work, out: Path, stamp: str) -> str | None:
         (out / modality).mkdir(parents=True, exist_ok=True)
         write_npy(out / modality / f"{item.name}.npy", array)
     # last, so that a marker stands for complete files
-    write_json(out / MARKERS / f"{item.name}.json", {"schema": SCHEMA, "stamp": stamp, "modalities": sorted(arrays)})
+    write_json(out / MARKERS / f"{item.name}.json", {"stamp": stamp, "modalities": sorted(arrays)})
     return None
 
 
@@ -196,20 +196,5 @@ def _refuse_names(items: Sequence[Item]) -> None:
 
 def write_npy(path: Path, array: NDArray[Any]) -> None:
     """Write an array beside, flush it, and rename: the file is complete or not there. Never pickles."""
-    _write(path, lambda file: np.save(file, np.asarray(array), allow_pickle=False))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside, flush it, and rename; not-a-number is refused, as JSON has no word for it."""
-    text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, lambda file: file.write(text.encode()))
-
-
-def _write(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    beside = path.with_name(f".{path.name}.part")
-    with beside.open("wb") as file:
-        write(file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(beside, path)
+    with written_whole(path) as beside, beside.open("wb") as file:
+        np.save(file, np.asarray(array), allow_pickle=False)

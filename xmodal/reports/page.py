@@ -5,7 +5,6 @@ The page asks nothing of the network and runs no script; the same folders give t
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from xmodal.errors import InputError
+from xmodal.files import write_text
 from xmodal.reports.read import read_run
 from xmodal.reports.sections import section
 
@@ -34,7 +34,7 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
         raise InputError("A report needs at least one run folder; none was given.")
     out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     sections = [section(read_run(folder), f"run-{place}") for place, folder in enumerate(folders, start=1)]
-    _replace(out, _render(sections))
+    write_text(out, _render(sections))
     return out
 
 
@@ -45,19 +45,6 @@ def _render(sections: Sequence[Mapping[str, Any]]) -> str:
     environment.filters["typeset"] = _typeset
     source = resources.files("xmodal.reports").joinpath("page.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(sections=sections) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with beside.open("w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _typeset(text: str) -> str:

@@ -7,14 +7,13 @@ said in one sentence.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from xmodal.errors import InputError
-from xmodal.files import SCHEMA
+from xmodal.files import parse_json, read_json, read_text
 
 ROW_KEYS = {"seed": int, "name": str, "role": str, "test": Mapping}
 
@@ -61,9 +60,9 @@ def read_run(folder: Path | str) -> RunFiles:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"There is no run folder {folder}. Give the folder that a run named in its last line.")
-    settings, environment = _document(folder / "settings.json"), _document(folder / "environment.json")
+    settings, environment = read_json(folder / "settings.json"), read_json(folder / "environment.json")
     going = (folder / "history.jsonl").is_file() and not (folder / "result.json").exists()
-    result = {} if going else _document(folder / "result.json")
+    result = {} if going else read_json(folder / "result.json")
     kind = "fit" if going or "students" in result else "comparison"
     (_check_fit if kind == "fit" else _check_comparison)(result, folder / "result.json")
     history, truncated = _history(folder / "history.jsonl") if kind == "fit" else ([], 0)
@@ -82,41 +81,12 @@ def read_rows(run: RunFiles) -> dict[str, RunFiles]:
     return {name: read_run(run.path / name) for name in names if (run.path / name).is_dir()}
 
 
-def _document(path: Path) -> dict[str, Any]:
-    document = _parse(_text(path), str(path))
-    if document.get("schema") != SCHEMA:
-        raise InputError(
-            f"{path} has schema {document.get('schema', 'none')}, and this version of xmodal reads schema {SCHEMA}. "
-            "Use the version of xmodal that wrote the run (see environment.json), or run it again."
-        )
-    return document
-
-
-def _text(path: Path) -> str:
-    if not path.is_file():
-        raise InputError(f"{path} is missing, so {path.parent} is not a complete run folder. Run it again or --resume.")
-    try:
-        return path.read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason}). Restore the file or run it again.") from error
-
-
-def _parse(text: str, where: str) -> dict[str, Any]:
-    try:
-        value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"{where} is damaged: not valid JSON ({error}). Restore the file or run it again.") from error
-    if not isinstance(value, dict):
-        raise InputError(f"{where} is damaged: an object was expected. Restore the file or run it again.")
-    return value
-
-
 def _history(path: Path) -> tuple[list[dict[str, Any]], int]:
-    lines = [line for line in _text(path).split("\n") if line.strip()]
+    lines = [line for line in read_text(path).split("\n") if line.strip()]
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(lines, start=1):
         try:
-            rows.append(_parse(line, f"{path}, line {number},"))
+            rows.append(parse_json(line, f"{path}, line {number},"))
         except InputError:
             if number < len(lines):
                 raise
