@@ -112,31 +112,35 @@ def test_paths_and_keys_that_are_no_text_become_text():
     assert plain({1: Path("runs") / "kd", "deep": [Path("x")]}) == {"1": str(Path("runs") / "kd"), "deep": ["x"]}
 
 
-def test_a_missing_document_says_which_file_was_expected(tmp_path):
-    with pytest.raises(InputError, match="There is no file .*result.json: expected a folder that holds result.json"):
-        read_json(tmp_path / "result.json")
-
-
-@pytest.mark.parametrize("content", [b"{", b"", b"\xff\xfe\x00", b'{"schema": 1'])
-def test_what_is_not_json_is_one_sentence(tmp_path, content):
-    path = tmp_path / "result.json"
-    path.write_bytes(content)
-
-    with pytest.raises(InputError, match="is not readable as JSON") as error:
+def one_sentence(path):
+    """What the reader says about a document; it names the file."""
+    with pytest.raises(InputError) as error:
         read_json(path)
-    assert len(error.value.problems) == 1
+    assert len(error.value.problems) == 1 and str(path) in str(error.value)
+    return str(error.value)
+
+
+def test_a_missing_document_says_which_file_was_expected(tmp_path):
+    assert "is missing" in one_sentence(tmp_path / "result.json")
 
 
 @pytest.mark.parametrize(
-    ("content", "found"),
-    [('{"schema": 99}', "99"), ("{}", "None"), ("[1]", "list"), ("3", "int"), ("null", "NoneType")],
+    "content", [b"{", b"", b"\xff\xfe\x00", b'{"schema": 1', b"[" * 100_000, b"[1]", b"3", b"null"]
 )
+def test_what_is_no_json_object_is_one_sentence(tmp_path, content):
+    path = tmp_path / "result.json"
+    path.write_bytes(content)
+
+    assert "run it again" in one_sentence(path)
+
+
+@pytest.mark.parametrize(("content", "found"), [('{"schema": 99}', "schema 99"), ('{"epochs": 3}', "schema none")])
 def test_another_schema_is_refused(tmp_path, content, found):
     path = tmp_path / "result.json"
     path.write_text(content)
 
-    with pytest.raises(InputError, match=f"has schema {found}, expected {SCHEMA}"):
-        read_json(path)
+    said = one_sentence(path)
+    assert found in said and f"reads schema {SCHEMA}" in said
 
 
 def test_rows_are_written_appended_and_read(tmp_path):

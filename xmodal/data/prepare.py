@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.errors import InputError
-from xmodal.files import write_json, written_whole
+from xmodal.files import sweep, write_json, written_whole
 
 SCHEMA = 1  # as in xmodal.types, which would bring torch into every worker
 MARKERS = ".prepared"
@@ -87,6 +87,7 @@ def prepare_items(
     """
     _refuse_names(items)
     out.mkdir(parents=True, exist_ok=True)
+    sweep(out)
     stamps = {item.name: _stamp(item, version) for item in items}
     reused = [item.name for item in items if _is_done(out, item.name, stamps[item.name])]
     there = set(reused)
