@@ -1,0 +1,132 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from xmodal.data import open_data
+from xmodal.engine.launch import launch
+from xmodal.errors import InputError
+from xmodal.files import write_json
+from xmodal.recipes import compare
+from xmodal.recipes.bench import Bench, folder_name
+from xmodal.recipes.finish import against_references, read_references
+from xmodal.recipes.settings import parse_seeds
+
+FAST = {"teacher": "rows", "student": "fourier", "epochs": 2, "threads": 1, "accelerator": "cpu"}
+
+
+def test_the_table_has_teacher_control_method_and_its_control(tmp_path):
+    result = compare.run(compare.Settings(**FAST, seeds="2", out=tmp_path / "run"))
+
+    assert [(entry["name"], entry["role"], entry["n"]) for entry in result["summary"]] == [
+        ("teacher", "teacher", 2),
+        ("no-KD", "control", 2),
+        ("kd", "method", 2),
+        ("kd (shuffled teacher)", "shuffled", 2),
+    ]
+    saved = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert saved["summary"] == result["summary"]
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
+
+
+def test_a_resumed_comparison_ends_with_the_same_rows(tmp_path):
+    whole = compare.run(compare.Settings(**FAST, seeds="2", out=tmp_path / "whole"))
+    cut = compare.Settings(**FAST, seeds="2", out=tmp_path / "cut")
+    compare.run(cut)
+    (tmp_path / "cut" / "result.json").unlink()
+    for name in ("kd", "kd-shuffled-teacher"):
+        (tmp_path / "cut" / "seed-1" / name / "result.json").unlink()
+
+    again = compare.run(cut.model_copy(update={"resume": True}))
+
+    assert again["rows"] == whole["rows"]
+
+
+def test_every_seed_draws_another_split_and_weights():
+    data = [open_data("digits", seed=seed) for seed in (0, 1)]
+    settings = compare.Settings(**FAST)
+    benches = [Bench(data[seed], settings, seed=seed, fabric=launch()) for seed in (0, 1)]
+
+    assert data[0].test.numbers["rows"].tolist() != data[1].test.numbers["rows"].tolist()
+    first, second, again = (
+        bench.network(("rows",)).module.state_dict() for bench in (benches[0], benches[1], benches[0])
+    )
+    name = next(key for key in first if key.endswith("weight"))
+    assert not torch.equal(first[name], second[name])
+    assert torch.equal(first[name], again[name]), "every method of a seed starts from the same student"
+
+
+def test_augmentation_makes_the_shuffled_control_impossible_and_the_result_says_so(tmp_path):
+    result = compare.run(compare.Settings(**FAST, seeds="1", augment="noise:0.05", out=tmp_path / "run"))
+
+    assert "shuffled" not in {row["role"] for row in result["rows"]}
+    assert any("augmented samples" in note for note in result["notes"])
+
+
+def test_the_deployed_student_is_chosen_on_validation():
+    rows = [
+        {"role": "method", "folder": f"seed-{n}/kd", "student": "a", "valid": {"mse": v}, "test": {"mse": t}}
+        for n, (v, t) in enumerate([(0.3, 0.1), (0.2, 0.9)])
+    ]
+
+    assert compare.chosen(rows, ("mse", "min")) == "seed-1/kd/students/a/student.safetensors"
+    assert compare.chosen(rows, ("mse", "max")) == "seed-0/kd/students/a/student.safetensors"
+
+
+def test_an_unknown_method_and_option_are_told_before_anything_is_written(tmp_path):
+    settings = compare.Settings(
+        **FAST, methods="kd,supervisd", options={"kd": {"temperature": -1}, "foo": {}}, out=tmp_path / "run"
+    )
+
+    with pytest.raises(InputError) as caught:
+        compare.run(settings)
+
+    assert len(caught.value.problems) == 3
+    assert "Did you mean 'supervised'" in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("text", ["", "0", "x", "3-1", "1,1", "-2"])
+def test_seeds_that_are_none_are_refused(text):
+    with pytest.raises(ValueError, match="expected a number of seeds"):
+        parse_seeds(text)
+
+
+def test_folder_names_hold_no_spaces():
+    assert folder_name("kd (shuffled teacher)") == "kd-shuffled-teacher"
+    assert folder_name("no-KD") == "no-KD"
+
+
+def references(tmp_path: Path, *, target: float) -> Path:
+    path = tmp_path / "references.json"
+    figure = {"key": "kd.f1", "what": "kd", "paper": target, "tolerance": 0.5, "source": "table 1"}
+    write_json(path, {"figures": [figure]})
+    return path
+
+
+def test_an_altered_reference_is_off(tmp_path):
+    right = against_references({"kd.f1": 80.2}, read_references("", references(tmp_path, target=80.0)))
+    wrong = against_references({"kd.f1": 80.2}, read_references("", references(tmp_path, target=81.0)))
+    missing = against_references({}, read_references("", references(tmp_path, target=80.0)))
+
+    assert [rows[0]["ok"] for rows in (right, wrong, missing)] == [True, False, False]
+
+
+def test_a_reference_file_is_checked(tmp_path):
+    path = tmp_path / "references.json"
+    write_json(path, {"figures": [{"key": "a", "what": "b", "tolerance": 1, "source": "c"}]})
+    with pytest.raises(InputError, match="neither a paper's nor an authors' value"):
+        read_references("", path)
+
+    write_json(path, {"figures": [{"key": "a", "what": "b", "toleranse": 1, "source": "c", "paper": 1}]})
+    with pytest.raises(InputError):
+        read_references("", path)
+
+
+def test_the_packaged_references_are_readable():
+    keys = {figure.key for figure in read_references("digits_kd.json")}
+
+    assert keys == {"teacher.weighted_f1", "no-KD.weighted_f1", "kd.weighted_f1"}
