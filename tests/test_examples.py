@@ -14,6 +14,7 @@ from xmodal.cards import MethodCard
 from xmodal.data import open_data
 from xmodal.engine.launch import launch
 from xmodal.methods import METHODS
+from xmodal.methods import settings as methods_settings
 from xmodal.recipes.bench import Bench, method_settings
 from xmodal.recipes.compare import Settings
 
@@ -91,20 +92,23 @@ def test_every_method_has_a_page():
 @pytest.fixture
 def trusted(monkeypatch):
     """The method file of the page, importable under the name that the page gives it."""
+    found: dict = {}
+    exec(compile(code_blocks(PAGE)[1], "new_method.md: the settings", "exec"), found)
+    monkeypatch.setattr(methods_settings, "TrustedSettings", found["TrustedSettings"], raising=False)
     module = types.ModuleType(MODULE)
     monkeypatch.setitem(sys.modules, MODULE, module)
     exec(compile(code_blocks(PAGE)[0], "new_method.md: the file", "exec"), module.__dict__)
     return module
 
 
-def test_the_page_has_a_file_a_try_a_card_and_a_test():
-    assert len(code_blocks(PAGE)) == 4
+def test_the_page_has_a_file_settings_a_try_a_card_and_a_test():
+    assert len(code_blocks(PAGE)) == 5
 
 
 def test_the_new_method_trains_as_the_page_says(trusted, capsys):
     found: dict = {}
 
-    exec(compile(code_blocks(PAGE)[1], "new_method.md: try it", "exec"), found)
+    exec(compile(code_blocks(PAGE)[2], "new_method.md: try it", "exec"), found)
 
     assert set(found["run"].history[-1]["losses"]) == {"task", "kd"}
     assert found["run"].history[-1]["logs"]["right"] > 0.9
@@ -114,7 +118,7 @@ def test_the_new_method_trains_as_the_page_says(trusted, capsys):
 
 def test_the_card_of_the_page_leads_to_a_method_that_recipes_can_train(trusted):
     found: dict = {}
-    exec(compile(code_blocks(PAGE)[2], "new_method.md: the card", "exec"), found)
+    exec(compile(code_blocks(PAGE)[3], "new_method.md: the card", "exec"), found)
     card = found["card"]
     assert isinstance(card, MethodCard)
     data = open_data("digits", options={"views": ["rows", "fourier"]}, train_fraction=0.2)
@@ -130,7 +134,7 @@ def test_the_card_of_the_page_leads_to_a_method_that_recipes_can_train(trusted):
 
 def test_the_test_of_the_page_passes(trusted):
     found: dict = {}
-    exec(compile(code_blocks(PAGE)[3], "new_method.md: the test", "exec"), found)
+    exec(compile(code_blocks(PAGE)[4], "new_method.md: the test", "exec"), found)
     tests = [function for name, function in found.items() if name.startswith("test_")]
 
     for test in tests:

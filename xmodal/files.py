@@ -13,6 +13,8 @@ from typing import Any
 
 from xmodal.errors import InputError
 
+UMASK = os.umask(0)
+os.umask(UMASK)
 SCHEMA = 1  # version of every file that we write; a reader refuses what it doesn't know
 
 
@@ -27,7 +29,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield beside
         with open(beside, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(beside, 0o644)
+        os.chmod(beside, 0o666 & ~UMASK)  # mkstemp makes private files
         os.replace(beside, path)
         sync_folder(path.parent)
     finally:

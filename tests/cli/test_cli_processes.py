@@ -11,7 +11,7 @@ import sys
 from xmodal.cli.main import answer
 for line in ("--help", "list", "list methods", "run --help", "data --help", "data make digits --help", "doctor --help",
              "reproduce --help", "evaluate --help", "export --help", "predict --help", "report --help", "distil",
-             "report RUN --out PAGE"):
+             "report RUN --out PAGE", "run digits-kd --help", "distill --help", "compare digits --help", "list kd"):
     status = answer(line.replace("RUN", sys.argv[1]).replace("PAGE", sys.argv[2]).split())
     assert status == (2 if line == "distil" else 0), line
     heavy = {"torch", "sklearn", "lightning_fabric", "torchmetrics"} & set(sys.modules)

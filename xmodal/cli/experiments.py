@@ -107,7 +107,9 @@ def _reproduced(name: str, expected: Sequence[Any], flags: ReproduceFlags) -> di
     from xmodal.engine.progress import Progress
     from xmodal.recipes.finish import against_references
 
-    settings = load(RECIPES[name].settings)(out=flags.out / name, resume=flags.resume)
+    settings = load(RECIPES[name].published or RECIPES[name].settings)().model_copy(
+        update={"out": flags.out / name, "resume": flags.resume}
+    )
     result = RECIPES[name].load()(settings, progress=Progress())
     return {"references": against_references(result.get("figures", {}), expected), "folder": result["folder"]}
 

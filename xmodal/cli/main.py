@@ -44,6 +44,7 @@ Command = Callable[[Sequence[str]], Answer]
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
     interrupt.install()  # before anything slow is imported: an earlier signal would end us without a word
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported; its C++ side warns per process
     words = list(sys.argv[1:] if words is None else words)
     sys.exit(answer(words))
 

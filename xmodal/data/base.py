@@ -234,14 +234,15 @@ def infer_task(target: NDArray[Any]) -> str:
     """
     if target.dtype.kind == "f":
         return "regression"
-    return "multilabel" if target.ndim > 1 else "multiclass"
+    return "multilabel" if target.ndim > 1 and target.shape[1] > 1 else "multiclass"
 
 
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
     """Targets in the type that losses and metrics expect: int64 classes, float32 (rows, width) for regression."""
     if task == "regression":
         return np.ascontiguousarray(target.reshape(len(target), -1), dtype=np.float32)
-    return np.ascontiguousarray(target, dtype=np.int64)
+    column = task in ("multiclass", "binary") and target.ndim == 2 and target.shape[1] == 1
+    return np.ascontiguousarray(target[:, 0] if column else target, dtype=np.int64)
 
 
 def count_classes(targets: Mapping[str, NDArray[Any]], task: str, names: tuple[str, ...]) -> int:

@@ -187,6 +187,8 @@ def make(root: str | Path, *, format: str = "prepared", seed: int = 0, samples: 
     root = Path(root)
     if format not in ("prepared", "raw"):
         raise InputError(f"There is no format '{format}'. {did_you_mean(format, ('prepared', 'raw'))}")
+    if not 0 < samples <= 1797:
+        raise InputError(f"samples is {samples}: there are 1797 digits, so expected 1 to 1797.")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise InputError(f"{root} is there already: an empty or new folder was expected. Choose another one.")
     root.mkdir(parents=True, exist_ok=True)

@@ -14,7 +14,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from xmodal.errors import InputError
@@ -22,18 +21,8 @@ from xmodal.losses.logits import bernoulli_kl, kl, mse
 from xmodal.losses.reduce import masked_mean
 from xmodal.losses.task import task_loss, what_counts
 from xmodal.method import Kit, Method
+from xmodal.methods.settings import KDSettings
 from xmodal.types import Batch, DataInfo, Step, Student
-
-
-class KDSettings(BaseModel):
-    """Coefficients of knowledge distillation."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    temperature: float = Field(4.0, gt=0, description="softening τ of both outputs")
-    kd_weight: float = Field(0.5, ge=0, description="weight of the teacher's term")
-    task_weight: float = Field(0.5, ge=0, description="weight of the label's term")
-    labels: bool = Field(True, description="learn from labels too; --no-labels: from the teacher alone")
 
 
 class KD(Method):

@@ -8,18 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from xmodal.losses.task import task_loss
 from xmodal.method import Kit, Method
+from xmodal.methods.settings import SupervisedSettings
 from xmodal.types import Batch, DataInfo, Step, Student
-
-
-class SupervisedSettings(BaseModel):
-    """Supervised training has no coefficients of its own."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Supervised(Method):

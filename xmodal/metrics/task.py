@@ -71,6 +71,12 @@ def _cross_entropy(outputs: Tensor, target: Tensor, info: DataInfo) -> Tensor:
     return F.binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype), reduction="none")
 
 
+def scalar_metrics(info: DataInfo) -> list[str]:
+    """Names of the metrics of a final evaluation that are single numbers."""
+    names = [name for name in _build(info, full=True) if name not in ("per_class", "confusion")]
+    return names if info.task == "regression" else [*names, "cross_entropy"]
+
+
 def _build(info: DataInfo, *, full: bool) -> dict[str, Metric]:
     builders = {
         "multiclass": _multiclass,

@@ -24,6 +24,7 @@ from xmodal.engine.seeding import seeded
 from xmodal.errors import InputError
 from xmodal.files import read_json, write_json, written_whole
 from xmodal.method import Method
+from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import build_for, student_of
 from xmodal.recipes.settings import PairSettings
@@ -69,11 +70,10 @@ class Bench:
         self.student = data.info.require(student, "student")
         self.runs: dict[str, Run] = {}
         self.roles: dict[str, str] = {}
-        self._side = "student"
 
-    def network(self, modalities: Sequence[str]) -> Student:
+    def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
         """A fresh network; equal seeds and modalities give equal weights, whatever was built before."""
-        settings, side = self.settings, self._side
+        settings = self.settings
         if side in self.modules:
             return student_of(copy.deepcopy(self.modules[side]), self.info, modalities)
         encoder = settings.teacher_encoder if side == "teacher" else settings.student_encoder
@@ -83,12 +83,15 @@ class Bench:
                 self.info, modalities, encoder=encoder, width=width, fusion=settings.fusion, dropout=settings.dropout
             )
 
+    def dry_run(self) -> None:
+        """Build the networks of both sides once and throw them away: what can't be built is told before training."""
+        self.network(self.teaching, side="teacher")
+        self.network(self.student)
+
     def teacher(self) -> nn.Module:
         """The finished teacher, trained on first use; every caller gets a copy of its own."""
         if TEACHER not in self.runs:
-            self._side = "teacher"
-            network = self.network(self.teaching)
-            self._side = "student"
+            network = self.network(self.teaching, side="teacher")
             self.train(TEACHER, Supervised(network, self.info), role=TEACHER)
         (student,) = self.runs[TEACHER].students.values()
         return copy.deepcopy(student.module)
@@ -123,7 +126,11 @@ class Bench:
     def train_card(self, card: MethodCard, settings: BaseModel, *, shuffle: bool = False) -> None:
         """Train a method of the list; with ``shuffle`` as its own control."""
         if card.paired and not self.info.paired:
-            raise InputError(f"The method '{card.name}' needs paired samples, and this data is unpaired.")
+            others = ", ".join(other.name for other in METHODS.values() if not other.paired)
+            raise InputError(
+                f"The method '{card.name}' needs paired samples, and this data is unpaired. "
+                f"Methods that take it: {others}."
+            )
         if self.info.task not in card.tasks:
             raise InputError(f"The method '{card.name}' knows the tasks {', '.join(card.tasks)}, not {self.info.task}.")
         name = f"{card.name} (shuffled teacher)" if shuffle else card.name

@@ -19,9 +19,9 @@ from pydantic import Field
 
 from xmodal.engine.progress import Progress
 from xmodal.engine.run_folder import choose_folder, open_folder
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
-from xmodal.recipes.finish import finish
+from xmodal.recipes.finish import against_references, finish, read_references
 from xmodal.recipes.settings import Names, PairSettings, Seeds
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from xmodal.data.base import Data
     from xmodal.recipes.bench import Bench
+    from xmodal.types import DataInfo
 
 
 class Settings(PairSettings):
@@ -40,8 +41,17 @@ class Settings(PairSettings):
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
 
 
-def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train everything, write the run folder and its page, return what `result.json` holds."""
+def run(
+    settings: Settings, *, progress: Progress | None = None, recipe: str = "compare", references: str = ""
+) -> dict[str, Any]:
+    """Train everything, write the run folder and its page, return what `result.json` holds.
+
+    Args:
+        settings: what to compare.
+        progress: where to tell how it goes.
+        recipe: under whose name the run is kept, for recipes that are a comparison with other defaults.
+        references: their file of published figures.
+    """
     from xmodal.data import open_data
     from xmodal.engine.launch import launch
 
@@ -62,12 +72,12 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         )
 
     datasets = {seed: open_seed(seed) for seed in settings.seeds[:1]}
-    check(settings, datasets[settings.seeds[0]])
+    check(settings, datasets[settings.seeds[0]], fabric)
 
     # run folder
-    out = choose_folder(settings.out, f"compare-{Path(settings.data).name}", fabric)
+    out = choose_folder(settings.out, f"{recipe}-{Path(settings.data).name}", fabric)
     if fabric.global_rank == 0:
-        open_folder(out, {"recipe": "compare", "settings": settings.described()}, resume=settings.resume)
+        open_folder(out, {"recipe": recipe, "settings": settings.described()}, resume=settings.resume)
     fabric.barrier()
 
     # everything is trained and scored, seed by seed
@@ -82,14 +92,18 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
     # report
     result = summarised(settings, data, rows, notes, title=f"{settings.data}: methods compared")
+    result["recipe"] = recipe
+    if references:
+        result["references"] = against_references(result["figures"], read_references(references))
     finish(out, result, fabric)
     progress.close()
     return {**result, "folder": str(out)}
 
 
-def check(settings: Settings, data: Data) -> None:
-    """Refuse what can't work before anything is trained: all problems together."""
-    from xmodal.recipes.bench import method_settings
+def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, Any] | None = None) -> None:
+    """Refuse what can't work before anything is trained or written: all problems together."""
+    from xmodal.metrics.task import scalar_metrics
+    from xmodal.recipes.bench import Bench, method_settings
 
     problems: list[str] = []
     teaching, student = settings.sides(data.info.modalities)
@@ -103,10 +117,15 @@ def check(settings: Settings, data: Data) -> None:
             method_settings(METHODS[name], settings.options)
         except InputError as error:
             problems += error.problems
+    measured = scalar_metrics(data.info)
+    metric, _ = compared_by(settings, data.info)
+    if metric not in measured:
+        problems.append(f"There is no metric called '{metric}' for {data.info.task}. {did_you_mean(metric, measured)}")
     unknown = set(settings.options) - set(METHODS) - {settings.data}
     problems += [f"There are options for '{name}', which is no method and not the data set." for name in unknown]
     if problems:
         raise InputError(problems)
+    Bench(data, settings, seed=0, fabric=fabric, modules=modules).dry_run()
 
 
 def has_frozen_teacher(settings: Settings) -> list[str]:
@@ -160,14 +179,7 @@ def summarised(
     from xmodal.reports.intervals import summarise
     from xmodal.reports.tables import verdict
 
-    metric, direction = data.info.select
-    asked = getattr(settings, "metric", "")
-    if asked and asked != metric:
-        numbers = [name for name, value in rows[0]["test"].items() if isinstance(value, float)]
-        if asked not in numbers:
-            raise InputError(f"'{asked}' is not measured here. Measured: {', '.join(numbers)}.")
-        metric = asked
-        direction = "min" if asked in ("mse", "mae", "cross_entropy") else "max"
+    metric, direction = compared_by(settings, data.info)
     teaching, student = settings.sides(data.info.modalities)
     result: dict[str, Any] = {
         "recipe": "compare",
@@ -183,10 +195,34 @@ def summarised(
         "seeds": sorted({row["seed"] for row in rows}),
         "rows": [dict(row) for row in rows],
         "summary": summarise(rows, metric=metric, direction=direction),
+        "figures": figures(rows),
         "deploy": chosen(rows, data.info.select),
         "notes": list(notes),
     }
     return {**result, "verdict": verdict(result)}
+
+
+def compared_by(settings: PairSettings, info: DataInfo) -> tuple[str, str]:
+    """The metric that the table shows, and its good direction."""
+    asked = getattr(settings, "metric", "") or info.select[0]
+    if asked == info.select[0]:
+        return info.select
+    return asked, "min" if asked in ("mse", "mae", "cross_entropy") else "max"
+
+
+def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``name.metric`` → mean over the seeds, shares in per cent: what published figures are compared with."""
+    from xmodal.reports.tables import in_percent
+
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        for metric, value in row["test"].items():
+            if isinstance(value, float):
+                values.setdefault(f"{row['name']}.{metric}", []).append(value)
+    return {
+        key: (100.0 if in_percent(key.rpartition(".")[2]) else 1.0) * sum(found) / len(found)
+        for key, found in values.items()
+    }
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], select: tuple[str, str]) -> str:

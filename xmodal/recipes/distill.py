@@ -78,7 +78,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         seed=settings.seed,
     )
     plan = as_comparison(settings)
-    compare.check(plan, data)
+    compare.check(plan, data, fabric)
 
     # run folder
     out = choose_folder(settings.out, f"distill-{Path(settings.data).name}", fabric)
@@ -172,14 +172,15 @@ def distill(
         seed=seed,
     )
     plan = as_comparison(settings)
-    compare.check(plan, data)
+    modules = {"student": student_network, "teacher": teacher_network}
+    modules = {side: module for side, module in modules.items() if module is not None}
+    fabric = launch(settings.machine())
+    compare.check(plan, data, fabric, modules)
 
     # run folder, if one is wanted
-    fabric = launch(settings.machine())
     folder = None if out is None else Path(out)
     if folder is not None and fabric.global_rank == 0:
         open_folder(folder, {"recipe": "distill", "settings": settings.described()}, resume=False)
-    modules = {"student": student_network, "teacher": teacher_network}
 
     # teacher, control, student, and one look at the test split
     progress = Progress(quiet=not verbose, fits=compare.count_fits(plan))
@@ -190,7 +191,7 @@ def distill(
         fabric=fabric,
         out=folder,
         progress=progress,
-        modules={side: module for side, module in modules.items() if module is not None},
+        modules=modules,
     )
     result = compare.summarised(plan, data, rows, notes, title=method)
     result["recipe"] = "distill"
