@@ -6,6 +6,7 @@ import struct
 import numpy as np
 import pytest
 
+from xmodal.cli.main import answer
 from xmodal.data import open_data
 from xmodal.data.check import check_folder
 from xmodal.errors import InputError
@@ -223,6 +224,20 @@ def test_each_fault_is_a_sentence(folder, fault):
     with pytest.raises(InputError) as caught:
         open_data(str(folder))
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_each_fault_ends_the_command_with_status_2_and_no_traceback(folder, fault, capsys):
+    spoil, sentence = FAULTS[fault]
+    if fault == "two audios":
+        np.save(folder / "audio_data_normalized.npy", np.load(folder / "audio.npy"))
+    spoil(folder)
+
+    status = answer(["data", "check", str(folder)])
+
+    said = "".join(capsys.readouterr())
+    assert status == 2
+    assert sentence in said and "Traceback" not in said
 
 
 def test_there_are_many_faults():

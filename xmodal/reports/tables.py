@@ -113,9 +113,10 @@ def seeds_table(result: Row) -> tuple[list[str], list[list[str]]]:
 
 
 def references_table(result: Row) -> tuple[list[str], list[list[str]]]:
-    """Ours beside what was published: one row per figure."""
-    header = ["what", "ours", "paper", "authors' code", "tolerance", "ok", "source"]
-    keys = ("ours", "paper", "authors", "tolerance")
+    """Ours beside what was published: one row per figure; other implementations get a column where there are some."""
+    others = any(row.get("elsewhere") is not None for row in result.get("references") or ())
+    header = ["what", "ours", "paper", "authors' code", *["elsewhere"] * others, "tolerance", "ok", "source"]
+    keys = ("ours", "paper", "authors", *["elsewhere"] * others, "tolerance")
     rows = [
         [
             str(row.get("what", "")),
