@@ -204,7 +204,7 @@ def _against_shuffled(entry: Row, summary: Sequence[Row], result: Row) -> list[s
     certain = test["p"] is None or test["p"] < SHOWN
     if test["difference"] * sign > 0 and certain:
         return [f"Its shuffled teacher does worse ({gap}): what the teacher says of each single sample matters."]
-    return [f"Its shuffled teacher does as well ({gap}): nothing specific to the samples was transferred."]
+    return [f"Its shuffled teacher does as well ({gap}): no sign of anything specific to the samples."]
 
 
 def _shuffled_of(name: str, summary: Sequence[Row]) -> str | None:
