@@ -8,7 +8,6 @@ import types
 from pathlib import Path
 
 import pytest
-import torch
 
 from xmodal.cards import MethodCard
 from xmodal.data import open_data
@@ -22,15 +21,6 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 PAGE = ROOT / "docs/guide/new_method.md"
 MODULE = "xmodal.methods.trusted"
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Networks this small are fastest with one thread, above all while other tests run."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def code_blocks(page: Path) -> list[str]:

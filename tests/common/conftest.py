@@ -1,19 +1,10 @@
 import numpy as np
 import pytest
-import torch
 
 from xmodal.data.arrays import from_arrays
 from xmodal.engine.launch import launch
 from xmodal.recipes.bench import Bench, method_settings
 from xmodal.recipes.settings import PairSettings
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def gaussian_views(rows=240):

@@ -8,14 +8,6 @@ from xmodal.models.network import Reads
 from xmodal.types import Batch, DataInfo, InputInfo, Student
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def linear(weight, name):
     """A linear network without bias that reads one modality."""
     module = nn.Linear(len(weight[0]), len(weight), bias=False)

@@ -9,8 +9,6 @@ from xmodal.models.network import Network, build_for, build_network, choose_enco
 from xmodal.models.small import Encoder
 from xmodal.types import DataInfo, InputInfo, Normalisation
 
-torch.set_num_threads(1)
-
 INPUTS = {
     "audio": InputInfo((20,), layout="vector"),
     "gyro": InputInfo((3, 30), layout="sequence"),

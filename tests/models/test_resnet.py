@@ -7,8 +7,6 @@ from torch import nn
 from xmodal.errors import InputError
 from xmodal.models.resnet import BasicBlock, Bottleneck, ResNet, build_resnet18, load_weights
 
-torch.set_num_threads(1)
-
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 # torchvision's documented numbers of parameters, 3 channels and 1000 classes
 COUNTS = {18: 11_689_512, 34: 21_797_672, 50: 25_557_032, 101: 44_549_160, 152: 60_192_808}

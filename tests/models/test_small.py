@@ -7,8 +7,6 @@ from xmodal.cards import load
 from xmodal.errors import InputError
 from xmodal.models import BUILDERS, ENCODERS
 
-torch.set_num_threads(1)
-
 SHAPES = {
     "linear": (3, 4),
     "mlp": (20,),

@@ -13,14 +13,6 @@ from xmodal.errors import InputError
 from xmodal.recipes.distill import distill
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def arrays(rows: int = 240, seed: int = 0):
     random = np.random.default_rng(seed)
     label = random.integers(0, 3, rows)

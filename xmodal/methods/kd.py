@@ -35,6 +35,15 @@ class KD(Method):
         temperature: τ.
         kd_weight: w_kd.
         task_weight: w_task; 0 learns from the teacher alone.
+
+    Example:
+        >>> from xmodal.models.network import build_for
+        >>> from xmodal.types import InputInfo
+        >>> vector = InputInfo((4,), layout="vector")
+        >>> info = DataInfo({"clear": vector, "faint": vector}, "multiclass", 3, rows={})
+        >>> method = KD(build_for(info, ["faint"]), build_for(info, ["clear"]).module, info, temperature=2.0)
+        >>> sorted(method.students()), method.teacher.training
+        (['faint'], False)
     """
 
     def __init__(

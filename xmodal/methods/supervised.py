@@ -22,6 +22,15 @@ class Supervised(Method):
     Args:
         student: the network to train.
         info: says which loss the targets ask for.
+
+    Example:
+        >>> from xmodal.models.network import build_for
+        >>> from xmodal.types import InputInfo
+        >>> vector = InputInfo((4,), layout="vector")
+        >>> info = DataInfo({"clear": vector, "faint": vector}, "multiclass", 3, rows={})
+        >>> method = Supervised(build_for(info, ["clear", "faint"]), info)
+        >>> sorted(method.students())
+        ['clear+faint']
     """
 
     def __init__(self, student: Student, info: DataInfo) -> None:

@@ -1,4 +1,4 @@
-from __future__ import annotations
+"""What all tests share."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ import torch
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Tiny networks: a second thread costs more than it brings, and the bits depend on it."""
+    """Networks this small are fastest with one thread, and the bits of a run depend on their number."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
