@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from xmodal.data import DATA
 from xmodal.losses import LOSSES
@@ -120,16 +119,7 @@ def test_the_tree_names_every_folder_and_nothing_else():
     assert all((ROOT / folder).is_dir() for folder in beside)
 
 
-@pytest.fixture
-def one_thread():
-    """Networks this small are fastest with one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_the_python_of_the_readme_prints_what_stands_below_it(capsys, one_thread):
+def test_the_python_of_the_readme_prints_what_stands_below_it(capsys):
     found = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", text(), flags=re.M | re.S)
     assert len(found) == len(blocks("python")) == 2
 
