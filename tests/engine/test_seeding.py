@@ -24,6 +24,18 @@ def test_restored_generators_repeat_themselves_even_between_two_halves_of_a_gaus
     assert [draws() for _ in range(3)] == expected
 
 
+def test_states_cut_out_of_a_table_are_restored() -> None:
+    seed_all(7)
+    first = states()
+    draws()
+    second = states()
+    expected = draws()
+
+    restore({name: torch.stack([first[name], second[name]])[1] for name in first})
+
+    assert draws() == expected
+
+
 def test_seeded_block_leaves_no_trace() -> None:
     seed_all(1)
     expected = draws()

@@ -51,7 +51,8 @@ def states() -> dict[str, Tensor]:
 
 def restore(found: dict[str, Tensor]) -> None:
     """Take back what `states` gave."""
-    torch.set_rng_state(found["torch"])
+    # clones: torch reads the storage of a view from its beginning, and crashes
+    torch.set_rng_state(found["torch"].clone())
     version, *words = found["python"].tolist()
     gauss = found["python_gauss"].item()
     random.setstate((version, tuple(words), None if gauss != gauss else gauss))
@@ -59,4 +60,4 @@ def restore(found: dict[str, Tensor]) -> None:
     keys = found["numpy"].numpy().astype(np.uint32)
     np.random.set_state(("MT19937", keys, position, has_gauss, found["numpy_gauss"].item()))
     if "cuda" in found and torch.cuda.is_available():
-        torch.cuda.set_rng_state(found["cuda"])
+        torch.cuda.set_rng_state(found["cuda"].clone())
