@@ -58,13 +58,25 @@ class MethodCard(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class LossCard(Card):
-    """A distillation loss.
+    """A distillation loss: ``path`` leads to a function or a module class, student first, teacher second.
 
     Attributes:
         needs: what it reads, from ``logits``, ``features``, ``labels``, ``pairs``, ``memory``.
+        inputs: ``logits`` (rows, classes), ``vectors`` (rows, width), ``maps`` (rows, channels, height, width),
+            ``any`` (rows, …) or ``stages`` (two maps of each network).
+        samples: ``pointwise`` (a sum over rows, so rows can be weighted), ``mixing`` (rows are compared with one
+            another) or ``ordered`` (the order of the rows counts).
+        module: True: the path leads to an ``nn.Module`` class with parameters or a memory.
+        widths: ``same`` (adaptors are needed between different widths) or ``any``.
+        weight: the paper's or its code's usual weight of the term.
     """
 
     needs: tuple[str, ...]
+    inputs: str = "logits"
+    samples: str = "pointwise"
+    module: bool = False
+    widths: str = "same"
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,17 +93,18 @@ def test_an_interrupted_command_says_how_to_go_on_and_ends_the_same(
 @pytest.mark.slow
 def test_both_processes_stop_at_the_same_step_and_go_on(tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    process = start(whole, "--devices", "2")
+    short = ("--devices", "2", "--epochs", "4")
+    process = start(whole, *short)
     assert process.wait(timeout=300) == 0, process.communicate()[1]
     process.communicate()
 
-    process = start(cut, "--devices", "2")
+    process = start(cut, *short)
     wait_for_training(cut, process, "kd")
     process.send_signal(signal.SIGTERM)
     _, told = process.communicate(timeout=60)
     assert process.returncode == 143, told
 
-    again = start(cut, "--devices", "2", "--resume")
+    again = start(cut, *short, "--resume")
     _, told = again.communicate(timeout=300)
     assert again.returncode == 0, told
     assert rows_of(cut) == rows_of(whole)
