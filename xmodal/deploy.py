@@ -172,7 +172,13 @@ class Predictor:
             self._run(read_batch(arrays, self.description, first, min(first + batch_size, rows)))
             for first in range(0, rows, batch_size)
         ]
-        outputs, classes = interpret(np.concatenate(parts), self.description["task"])
+        raw = np.concatenate(parts)
+        wanted = 1 if self.description["task"] == "binary" else self.description["classes"]
+        if raw.ndim == 2 and raw.shape[1] != wanted:
+            raise InputError(
+                f"The student makes {raw.shape[1]} outputs, its description says {wanted}. Export the student again."
+            )
+        outputs, classes = interpret(raw, self.description["task"])
         return Predictions(outputs, classes, tuple(self.description["class_names"]))
 
 
@@ -196,6 +202,10 @@ def interpret(outputs: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[n
 def check_inputs(inputs: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays that a student needs, once their shapes and types are known to fit; all problems at once."""
     arrays, problems = {}, []
+    if not isinstance(inputs, Mapping):
+        raise InputError(
+            f"The inputs are {type(inputs).__name__}: a dictionary of {description['needs']} was expected."
+        )
     for name in description["needs"]:
         if name not in inputs:
             problems.append(f"The student reads '{name}', which was not given. {did_you_mean(name, inputs)}")
@@ -265,6 +275,8 @@ def open_student(path: Path | str) -> Predictor:
         return Predictor(*open_safetensors(path))
     if path.suffix == ".onnx":
         return Predictor(*open_onnx(path))
+    if not path.exists():
+        raise InputError(f"There is no file or folder {path}. Give a student that was written by `xmodal export`.")
     raise InputError(
         f"{path} cannot be opened for prediction: a student is a .safetensors or .onnx file. Files such as .pt, .pth, "
         ".pt2 and .pkl can run code when they are opened, so xmodal does not read them. Export the student again."

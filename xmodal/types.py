@@ -44,8 +44,8 @@ class Batch:
     @property
     def paired(self) -> bool:
         """Whether all modalities share one target (one set of rows, where there are no labels)."""
-        shared = list((self.targets or self.index).values())  # without labels the rows tell
-        return all(other is shared[0] or torch.equal(other, shared[0]) for other in shared[1:])
+        # unpaired modalities may have equal targets by chance; then their rows tell, as they do without labels
+        return _shared(self.targets) and _shared(self.index)
 
     @property
     def target(self) -> Tensor:
@@ -84,6 +84,11 @@ class Batch:
             return moved[id(tensor)]
 
         return Batch(*({name: move(tensor) for name, tensor in part.items()} for part in _parts(self)))
+
+
+def _shared(part: Mapping[str, Tensor]) -> bool:
+    tensors = list(part.values())
+    return all(other is tensors[0] or torch.equal(other, tensors[0]) for other in tensors[1:])
 
 
 def _parts(batch: Batch) -> tuple[dict[str, Tensor], ...]:

@@ -109,7 +109,13 @@ def replayed(model: type[BaseModel], name: str, path: str | None) -> dict[str, A
     """The settings that an earlier run saved, as JSON values; nothing without a path."""
     if path is None:
         return {}
+    if not Path(path).is_file():
+        raise InputError(f"--settings {path} is no file: the settings.json of an earlier run was expected.")
     content = read_json(Path(path))
+    if not isinstance(content.get("settings", content.get("fit")), dict) or not isinstance(
+        content.get("recipe", ""), str
+    ):
+        raise InputError(f"{path} holds no settings: the settings.json of an earlier run was expected. Give that one.")
     written_by = content.get("recipe")
     if not _fits(model, name, written_by):
         raise InputError(

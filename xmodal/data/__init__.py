@@ -76,6 +76,10 @@ def reopen(source: Mapping[str, Any]) -> Data:
     """The data that `open_data` described in ``data.source``."""
     if "data" not in source:
         raise InputError("This data was given as arrays in memory, so it can't be opened again. Give it once more.")
+    if not isinstance(source["data"], str):
+        raise InputError(
+            f"The run says that its data is {source['data']!r}: a name or a folder was expected. Name the data."
+        )
     return open_data(source["data"], **{key: value for key, value in source.items() if key != "data"})
 
 

@@ -56,8 +56,11 @@ def from_arrays(
         >>> data.info.modalities, data.info.classes, dict(data.info.rows["train"])
         (('left', 'right'), 2, {'left': 14, 'right': 14})
     """
-    if not inputs:
-        raise InputError("There are no inputs: a dictionary from modality to array was expected.")
+    if not isinstance(inputs, Mapping) or not inputs:
+        raise InputError(
+            "There are no inputs: a dictionary from modality to array was expected"
+            + ("." if isinstance(inputs, Mapping) else f", and a {type(inputs).__name__} was given.")
+        )
     columns = {name: as_array(f"inputs['{name}']", value) for name, value in inputs.items()}
     return _data(
         columns,
@@ -282,7 +285,8 @@ def _targets(
 
 
 def _rows(columns: Mapping[str, Column], splits: Mapping[str, Any], report: Report, *, paired: bool) -> Rows:
-    if set(splits) != set(SPLITS):
+    if not isinstance(splits, Mapping) or set(splits) != set(SPLITS):
+        splits = splits if isinstance(splits, Mapping) else {}
         report.errors.append(f"splits has the keys {', '.join(splits) or 'none'}: {', '.join(SPLITS)} were expected.")
         return {}
     rows: dict[str, dict[str, NDArray[np.int64]]] = {split: {} for split in SPLITS}
@@ -297,11 +301,13 @@ def _rows(columns: Mapping[str, Column], splits: Mapping[str, Any], report: Repo
         else:
             parts = dict.fromkeys(columns, as_array(f"splits['{split}']", given))
         checked: dict[tuple[int, int], NDArray[np.int64]] = {}
+        asked: set[tuple[int, int]] = set()
         for name, part in parts.items():
             key = (id(part), columns[name].shape[0])
             where = f"splits['{split}']" + (f"['{name}']" if isinstance(given, Mapping) else "")
-            if key not in checked and check_rows(where, part, columns[name].shape[0], report):
+            if key not in asked and check_rows(where, part, columns[name].shape[0], report):
                 checked[key] = part.astype(np.int64)
+            asked.add(key)
             if key in checked:
                 rows[split][name] = checked[key]
     return rows

@@ -18,6 +18,7 @@ from xmodal.errors import InputError
 from xmodal.types import SPLITS
 
 CHUNK_BYTES = 8 * 2**20
+FLOAT32 = float(np.finfo(np.float32).max)
 DIMS = {"vector": 1, "sequence": 2, "image": 3}
 
 
@@ -81,13 +82,17 @@ def _check_values(where: str, column: Column, report: Report, *, as_it_is: bool,
     largest = 0.0
     for start in range(0, rows, step):
         block = np.asarray(column[start : min(start + step, rows)])
-        finite = np.isfinite(block)
+        with np.errstate(over="ignore"):  # batches carry float32: what it can't hold would arrive as infinite
+            finite = np.isfinite(block.astype(np.float32) if block.dtype.kind == "f" else block)
+            real = np.isfinite(block)
         bad.extend((start + np.flatnonzero(~finite.reshape(len(block), -1).all(axis=1))).tolist())
-        largest = max(largest, float(np.abs(block, where=finite, out=np.zeros(block.shape)).max()))
+        largest = max(largest, float(np.abs(block, where=real, out=np.zeros(block.shape)).max()))
     if bad:
         report.errors.append(
             f"{where} holds NaN or infinite values in {len(bad)} of {rows} samples; the first is sample {bad[0]}. "
             "Repair or remove these samples."
+            + " Values beyond 3.4e38 count as infinite: batches carry float32. Scale them."
+            * (largest > FLOAT32)
         )
     if as_it_is and largest > 10:
         report.warnings.append(
@@ -168,6 +173,11 @@ def _check_classes(where: str, target: NDArray[Any], task: str, class_names: Seq
     elif class_names and values[-1] >= len(class_names):
         report.errors.append(
             f"{where} holds the class {values[-1]}, but class_names lists {len(class_names)} (from 0)."
+        )
+    elif not class_names and values[-1] >= max(10_000, 100 * len(values)):
+        report.errors.append(
+            f"{where} holds {len(values)} classes with numbers up to {values[-1]}, and a network has one output per "
+            "number. Number them from 0 without gaps (numpy.unique with return_inverse=True does it)."
         )
     elif not class_names and values[-1] >= 2 * len(values):
         report.warnings.append(

@@ -189,7 +189,7 @@ def _check_name(name: str, paths: list[Path], report: Report) -> None:
 
 def is_name(name: str) -> bool:
     """Whether a modality may have this name."""
-    return re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is not None
+    return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is not None
 
 
 def name_sentence(name: str) -> str:

@@ -17,8 +17,11 @@ from xmodal.errors import InputError
 def as_array(where: str, value: Any) -> NDArray[Any]:
     """A NumPy array of an array, a tensor or nested lists."""
     if isinstance(value, torch.Tensor):
-        detached: NDArray[Any] = value.detach().cpu().numpy()
+        value = value.detach().cpu().to_dense()
+        detached: NDArray[Any] = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         return detached
+    if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
+        raise InputError(f"{where} is a masked array with masked values. Fill or remove them first.")
     try:
         return np.asarray(value)
     except ValueError:

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from xmodal.collectives import gather_rows
 from xmodal.data.base import Split
-from xmodal.data.loader import in_order
+from xmodal.data.loader import Pick, in_order
 from xmodal.metrics.task import Scores
-from xmodal.types import DataInfo, Student
+from xmodal.types import Batch, DataInfo, Student, _parts
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -65,9 +65,15 @@ def evaluate(
     kept: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in students}
     world = {"rank": fabric.global_rank, "world": fabric.world_size}
     for batch in in_order(split, batch_size=batch_size, **world):
+        empty = not len(next(iter(batch.index.values())))
+        if empty:  # no share of a last batch: not every network takes 0 rows, so it sees one that counts nothing
+            batch = split[Pick(dict.fromkeys(batch.index, torch.zeros(1, dtype=torch.long)), None)]
         batch = batch.to(fabric.device)
         with fabric.autocast():
             answers = predict(batch.inputs)
+        if empty:
+            batch = Batch(*({name: part[:0] for name, part in parts.items()} for parts in _parts(batch)))
+            answers = {name: answer[:0] for name, answer in answers.items()}
         for name, answer in answers.items():
             modality = students[name].target
             scores[name].update(answer, batch.targets[modality], batch.valid.get(modality))

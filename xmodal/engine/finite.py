@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed
 
 from xmodal.errors import NonFinite
 from xmodal.types import Batch, Step
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 SHOWN = 16
 
 
-def non_finite(step_result: Step, batch: Batch, *, epoch: int, step: int, broken: Sequence[str]) -> NonFinite:
-    """The error that names the loss terms, the epoch, the step and the samples."""
-    terms = ", ".join(f"{name} = {loss.item():g}" for name, loss in step_result.losses.items())
+def non_finite(
+    step_result: Step, batch: Batch, fabric: Fabric, *, epoch: int, step: int, broken: Sequence[str]
+) -> NonFinite:
+    """The error that names the loss terms, the epoch, the step and the samples, whichever process had them."""
+    values = {name: loss.item() for name, loss in step_result.losses.items()}
+    told: list[Any] = [(values, _samples(batch))]
+    if fabric.world_size > 1:
+        told = [None] * fabric.world_size
+        torch.distributed.all_gather_object(told, (values, _samples(batch)))
+    guilty = [(found, rows) for found, rows in told if not all(map(math.isfinite, found.values()))] or told
+    terms = "; ".join(", ".join(f"{name} = {value:g}" for name, value in found.items()) for found, _ in guilty)
+    samples = " ".join(rows for _, rows in guilty)
     return NonFinite(
         f"The loss term{'s' if len(broken) > 1 else ''} {', '.join(broken)} became non-finite in epoch {epoch + 1}, "
-        f"step {step + 1} ({terms}). {_samples(batch)} Lower the learning rate, clip the gradient, or look at them."
+        f"step {step + 1} ({terms}). {samples} Lower the learning rate, clip the gradient, or look at them."
     )
 
 

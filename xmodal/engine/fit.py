@@ -18,6 +18,7 @@ from xmodal.engine.launch import launch
 from xmodal.engine.loop import Loop
 from xmodal.engine.progress import Progress
 from xmodal.engine.run import Run, finish, read_back
+from xmodal.engine.seeding import kept
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import Interrupted
 from xmodal.method import Method
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["Run", "fit"]
 
 
+@kept()
 def fit(
     method: Method,
     data: Data,
@@ -70,6 +72,8 @@ def fit(
         if fabric.global_rank == 0:
             run_folder.open_folder(folder, described, resume=resume)
         fabric.barrier()
+        if resume:
+            run_folder.restore_threads(folder)
         if resume and (folder / "result.json").exists():
             return read_back(loop)
     loop.prepare()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 from xmodal.errors import Interrupted
@@ -48,6 +49,16 @@ def deferred() -> Iterator[None]:
         yield
     finally:
         _watch.deferring -= 1
+
+
+@contextmanager
+def saved_in(folder: Path) -> Iterator[None]:
+    """Within this block whatever is interrupted can be resumed from ``folder``, that of the whole command."""
+    try:
+        yield
+    except Interrupted as error:
+        error.saved = str(folder)
+        raise
 
 
 def pending() -> int:

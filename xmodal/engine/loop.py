@@ -8,6 +8,7 @@ gradient has to be kept.
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,26 +138,39 @@ class Loop:
     def _backward(self, batch: Batch, group: int, closes: bool) -> Agreement:
         """Gradients of one batch, and what all processes agree on about it."""
         taught = self.teaching(batch)
-        if not self.wrapped:
-            step = self.forward(batch, taught)
-        else:
-            with self.fabric.no_backward_sync(self.forward, enabled=not closes):  # type: ignore[arg-type]
+        # what is clipped must be everybody's gradient, also before the update
+        alone = not closes and not (self.settings.clip is not None and self.settings.clip_at == "backward")
+        try:
+            with self._unsynchronised(alone):
                 step = self.forward(batch, taught)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise InputError(
+                "A batch holds one row, and this network normalises by the statistics of its batch: at least 2 rows "
+                "were expected. Raise --batch-size, give more training rows, or use a network without BatchNorm."
+            ) from error
         agreement = agree(step, batch, self.fabric, signal=interrupt.pending(), save=self._save_due())
         if not agreement.finite:
-            raise non_finite(step, batch, epoch=self.epoch, step=self.step, broken=agreement.broken)
+            raise non_finite(step, batch, self.fabric, epoch=self.epoch, step=self.step, broken=agreement.broken)
         loss = agreement.loss
         if group > 1 and self.settings.accumulate_mode == "mean":
             loss = loss / group
-        if not self.wrapped:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            with self.fabric.no_backward_sync(self.forward, enabled=not closes):  # type: ignore[arg-type]
+        with self._unsynchronised(alone):
+            if self.wrapped:
                 self.fabric.backward(loss)
+            else:
+                loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.clip_at == "backward":
             self.optimisers.clip()
         self.sums.add(step, batch)
         return agreement
+
+    def _unsynchronised(self, alone: bool) -> AbstractContextManager[Any]:
+        """Within it gradients stay with their process, where there are several and ``alone`` asks for it."""
+        if self.fabric.world_size == 1:
+            return nullcontext()
+        return self.fabric.no_backward_sync(self.forward, enabled=alone)  # type: ignore[arg-type]
 
     def _save_due(self) -> bool:
         if self.folder is None:

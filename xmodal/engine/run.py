@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
 from xmodal import files
 from xmodal.method import Method
 from xmodal.models.student_file import load_weights_into, save_student, save_weights
@@ -16,13 +19,15 @@ from xmodal.types import Student
 if TYPE_CHECKING:
     from xmodal.engine.loop import Loop
 
+LAST = "last.safetensors"  # of the whole method, for stages that go on with more of it than its students
+
 
 @dataclass
 class Run:
     """What a fit leaves behind, in memory; `folder` holds the same on disk.
 
     Attributes:
-        method: the method with its weights after the last epoch (read back from disk: of the best one).
+        method: the method with its weights after the last epoch.
         students: each with the weights of its best epoch, in eval mode.
         history: one row per epoch.
         best: student → best epoch, score and validation metrics.
@@ -46,11 +51,16 @@ def finish(loop: Loop) -> Run:
         for name, student in students.items():
             save_weights(loop.folder / "best" / f"{name}.safetensors", student.module)
             save_student(loop.folder / "students" / name / "student.safetensors", student, loop.data.info)
+        with files.written_whole(loop.folder / LAST) as beside:
+            save_file(
+                {name: tensor.cpu().contiguous().clone() for name, tensor in _trained(loop.method).items()}, beside
+            )
         result = {
             "seed": loop.seed,
             "epochs": len(loop.history),
             "stopped": loop.stopped or "epochs",
             "seconds": seconds,
+            "method": loop.method.extra_state(),
             "students": {
                 name: {
                     "needs": list(student.needs),
@@ -66,10 +76,22 @@ def finish(loop: Loop) -> Run:
     return Run(loop.method, students, loop.history, loop.selection.best, seconds, loop.folder, loop.notes)
 
 
+def _trained(method: Method) -> dict[str, Tensor]:
+    """The state of a method without its frozen parts, which come with its construction."""
+    frozen = {id(tensor) for module in method.frozen for tensor in module.state_dict(keep_vars=True).values()}
+    state = method.state_dict(keep_vars=True)
+    return {name: tensor.detach() for name, tensor in state.items() if id(tensor) not in frozen}
+
+
+def _copy(student: Student) -> Student:
+    found = copy.copy(student)
+    found.module = copy.deepcopy(student.module).eval()
+    return found
+
+
 def _best(loop: Loop, name: str, student: Student) -> Student:
     """A copy of a student with the weights of its best epoch."""
-    kept = copy.copy(student)
-    kept.module = copy.deepcopy(student.module).eval()
+    kept = _copy(student)
     kept.module.load_state_dict(loop.selection.weights[name])
     return kept
 
@@ -78,10 +100,12 @@ def read_back(loop: Loop) -> Run:
     """A finished run from its folder."""
     assert loop.folder is not None
     result = files.read_json(loop.folder / "result.json")
-    students = loop.method.to(loop.fabric.device).students()
+    method = loop.method.to(loop.fabric.device).eval()
+    method.load_state_dict({**method.state_dict(), **load_file(loop.folder / LAST)})
+    method.load_extra_state(result["method"])
+    students = {name: _copy(student) for name, student in method.students().items()}
     for name, student in students.items():
         load_weights_into(student.module, loop.folder / "best" / f"{name}.safetensors")
-        student.module.eval()
     best = {
         name: {
             "epoch": found["best_epoch"],

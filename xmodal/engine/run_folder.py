@@ -82,6 +82,14 @@ def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None
         write_json(out / "environment.json", environment())
 
 
+def restore_threads(out: Path) -> None:
+    """The thread count that a run was started with, before anything is computed: its bits depend on it."""
+    import torch
+
+    if (out / "environment.json").exists():
+        torch.set_num_threads(read_json(out / "environment.json")["threads"])
+
+
 def same_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
     """Refuse to go on with other settings than those the run was started with."""
     before, now = _flat(saved), _flat(plain({"schema": SCHEMA, **wanted}))
@@ -104,8 +112,10 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def choose_folder(out: Path | None, name: str, fabric: Fabric) -> Path:
+def choose_folder(out: Path | None, name: str, fabric: Fabric, *, resume: bool = False) -> Path:
     """The folder asked for, or the first free ``runs/name-001``; the same on all processes."""
+    if out is None and resume:
+        raise InputError("--resume goes on with the run in --out, and no --out was given. Add that run's folder.")
     if out is not None:
         return out
     number = 1

@@ -24,8 +24,15 @@ def seed_all(*parts: object) -> None:
 @contextmanager
 def seeded(*parts: object) -> Iterator[None]:
     """A block with generators seeded from these values; afterwards they go on as if nothing had happened."""
+    with kept():
+        seed_all(*parts)
+        yield
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """A block (or a decorated function) that leaves the generators as it found them."""
     before = states()
-    seed_all(*parts)
     try:
         yield
     finally:

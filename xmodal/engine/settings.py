@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 OptimizerName = Literal["sgd", "adam", "adamw", "radam", "nadam", "rmsprop", "adagrad"]
 ScheduleName = Literal["constant", "cosine", "linear", "step", "multistep", "exponential", "plateau"]
-Precision = Literal["32-true", "bf16-mixed", "bf16-true", "64-true"]
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 class FitSettings(BaseModel):
@@ -44,6 +44,14 @@ class FitSettings(BaseModel):
     precision: Precision = Field("32-true", description="number format of training")
     save_every: int = Field(0, ge=0, description="batches between checkpoints; 0: by time")
     save_seconds: float = Field(30.0, gt=0, description="seconds between checkpoints, where save_every is 0")
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> FitSettings:
+        if self.nesterov and (self.optimizer != "sgd" or not self.momentum):
+            raise ValueError("nesterov needs the optimizer sgd with a momentum above 0. Set them, or leave it out.")
+        if self.schedule == "multistep" and not self.schedule_at:
+            raise ValueError("the schedule multistep needs schedule_at, the epochs at which the rate falls. Name some.")
+        return self
 
 
 class MachineSettings(BaseModel):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.distributed
 from torch import Tensor
 
 from xmodal import files
@@ -31,7 +32,7 @@ def save(loop: Loop) -> None:
         "epoch": loop.epoch,
         "step": loop.step,
         "history": files.plain(loop.history),
-        "sums": loop.sums.state(),
+        "sums": _sums(loop),
         "threads": torch.get_num_threads(),
         "world": loop.fabric.world_size,
         "method": loop.method.extra_state(),
@@ -46,6 +47,16 @@ def save(loop: Loop) -> None:
         number = loop.epoch * len(loop.loader) + loop.step
         checkpoint.save(loop.folder / "checkpoints", number, tensors, plain)
     loop.fabric.barrier()
+
+
+def _sums(loop: Loop) -> list[Any]:
+    """Sums of the epoch so far, one entry per process."""
+    mine = loop.sums.state()
+    if loop.fabric.world_size == 1:
+        return [mine]
+    everybody: list[Any] = [None] * loop.fabric.world_size
+    torch.distributed.all_gather_object(everybody, mine)
+    return everybody
 
 
 def _generators(loop: Loop) -> dict[str, Tensor]:
@@ -82,7 +93,7 @@ def _take_back(loop: Loop, tensors: Mapping[str, Tensor], plain: Mapping[str, An
         )
     torch.set_num_threads(plain["threads"])  # the bits depend on it
     loop.epoch, loop.step, loop.history = plain["epoch"], plain["step"], plain["history"]
-    loop.sums = Sums(plain["sums"])
+    loop.sums = Sums(plain["sums"][loop.fabric.global_rank])
     parts: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         owner, _, name = key.partition("/")
@@ -91,6 +102,7 @@ def _take_back(loop: Loop, tensors: Mapping[str, Tensor], plain: Mapping[str, An
     loop.method.load_extra_state(plain["method"])
     loop.optimisers.load_state(parts.get("optimizer", {}), plain["optimizer"])
     loop.selection.load_state(parts.get("best", {}), plain["best"], loop.fabric.device)
-    mine = {key: value[loop.fabric.global_rank] for key, value in parts["generators"].items()}
+    # clones: torch reads a generator's state from the start of the storage, whatever row a view begins at
+    mine = {key: value[loop.fabric.global_rank].clone() for key, value in parts["generators"].items()}
     scalars = ("python_gauss", "numpy_gauss")
     restore_generators({key: value.reshape(()) if key in scalars else value for key, value in mine.items()})

@@ -57,11 +57,25 @@ class Teaching:
             raise InputError("The shuffled-teacher control needs a method with a teacher, and this one has none.")
         if reason and (shuffle or cache == "on"):
             what = "The shuffled-teacher control" if shuffle else "The teacher cache"
-            raise InputError(f"{what} is not possible here: {reason}. Use --cache off, or leave that out.")
+            way = "Leave it out (--no-shuffled)" if shuffle else "Use --cache off, or leave that out"
+            raise InputError(f"{what} is not possible here: {reason}. {way}.")
         if self.active and not reason and (shuffle or cache != "off"):
             self.table = self._ask_all(split)
+            if self.table is None and (shuffle or cache == "on"):
+                what = "The shuffled-teacher control" if shuffle else "The teacher cache"
+                raise InputError(
+                    f"{what} is not possible here: the teacher's answers take more than {LIMIT / 2**30:g} GiB. "
+                    "Use --cache off, or leave that out."
+                )
         if shuffle and self.table is not None:
-            rows = exchange(strata(info), seed).to(fabric.device)
+            rows = exchange(strata(info), seed)
+            alone = (rows == torch.arange(len(rows))).double().mean().item()
+            if alone > 0.5:
+                raise InputError(
+                    f"The shuffled-teacher control is not possible here: {alone:.0%} of the training rows share their "
+                    "class or combination of labels with no other, so hardly anything would be exchanged. Leave it out."
+                )
+            rows = rows.to(fabric.device)
             self.table = {name: answers.index_select(0, rows) for name, answers in self.table.items()}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:

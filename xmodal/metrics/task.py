@@ -42,6 +42,10 @@ class Scores:
         if valid is not None:
             outputs, target = outputs[valid.flatten()], target[valid.flatten()]
         if not len(target):
+            # processes exchange lists of answers only if each of them has one
+            for metric in self.metrics.values():
+                if any(isinstance(state, list) for state in metric.metric_state.values()):
+                    metric.update(outputs.sigmoid(), target)
             return
         # torchmetrics takes a batch whose logits all lie in [0, 1] for probabilities, so it is given probabilities
         answers = outputs.sigmoid() if self.info.task in ("binary", "multilabel") else outputs
@@ -57,10 +61,19 @@ class Scores:
         with warnings.catch_warnings():
             # a class without samples has no recall; torchmetrics warns and counts it as 0, as documented here
             warnings.filterwarnings("ignore", message="No (positive|negative) samples", category=UserWarning)
-            found: dict[str, Any] = {name: metric.compute().tolist() for name, metric in self.metrics.items()}
+            found: dict[str, Any] = {name: _value(metric) for name, metric in self.metrics.items()}
             if self.loss is not None:
                 found["cross_entropy"] = self.loss.compute().item()
         return found
+
+
+def _value(metric: Metric) -> Any:
+    try:
+        return metric.compute().tolist()
+    except ValueError as error:
+        if "at least two samples" in str(error):  # r2 of a single row is not defined
+            return float("nan")
+        raise
 
 
 def _cross_entropy(outputs: Tensor, target: Tensor, info: DataInfo) -> Tensor:

@@ -106,7 +106,8 @@ def _rebuilt(description: Mapping[str, Any], tensors: Mapping[str, Tensor], file
     if description["builder"] is None:
         raise InputError(
             f"{file} holds the weights of a module that xmodal did not build, so it cannot be rebuilt from the file. "
-            "Export it to ONNX (--format onnx), or give the module: load_student(path, module=…)."
+            "Export it to ONNX in Python, with the module: load_student(path, module=…), then "
+            "export_student(…, format='onnx')."
         )
     try:
         with torch.device("meta"):  # a file that asks for a huge network takes no memory

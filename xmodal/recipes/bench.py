@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from pydantic import BaseModel
 from torch import nn
 
@@ -26,7 +27,7 @@ from xmodal.files import read_json, write_json, written_whole
 from xmodal.method import Method
 from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
-from xmodal.models.network import build_for, student_of
+from xmodal.models.network import build_for, student_of, zeros
 from xmodal.recipes.settings import PairSettings
 from xmodal.types import DataInfo, Student
 
@@ -85,8 +86,18 @@ class Bench:
 
     def dry_run(self) -> None:
         """Build the networks of both sides once and throw them away: what can't be built is told before training."""
-        self.network(self.teaching, side="teacher")
-        self.network(self.student)
+        sides = (self.network(self.teaching, side="teacher"), self.network(self.student))
+        if min(self.settings.batch_size, max(self.info.rows["train"].values())) > 1:
+            return
+        for student in sides:
+            one = zeros({name: self.info.inputs[name] for name in student.needs}, 1)
+            try:
+                with torch.no_grad(), torch.random.fork_rng(devices=[]):
+                    student.module.cpu().train()(one)
+            except ValueError as error:  # what batch normalisation says
+                raise InputError(
+                    f"A batch of one row is too small for this network ({error}). Raise --batch-size to 2 or more."
+                ) from error
 
     def teacher(self) -> nn.Module:
         """The finished teacher, trained on first use; every caller gets a copy of its own."""
@@ -125,17 +136,14 @@ class Bench:
 
     def train_card(self, card: MethodCard, settings: BaseModel, *, shuffle: bool = False) -> None:
         """Train a method of the list; with ``shuffle`` as its own control."""
-        if card.paired and not self.info.paired:
-            others = ", ".join(other.name for other in METHODS.values() if not other.paired)
-            raise InputError(
-                f"The method '{card.name}' needs paired samples, and this data is unpaired. "
-                f"Methods that take it: {others}."
-            )
-        if self.info.task not in card.tasks:
-            raise InputError(f"The method '{card.name}' knows the tasks {', '.join(card.tasks)}, not {self.info.task}.")
+        if problems := unfit(card, self.info):
+            raise InputError(problems)
         name = f"{card.name} (shuffled teacher)" if shuffle else card.name
         role = "shuffled" if shuffle else "method"
-        self.train(name, card.load()(self, settings), role=role, shuffle=shuffle)
+        # networks of the method's own must not depend on what was trained, or read back, before it
+        with seeded(self.seed, "method", card.name):
+            method = card.load()(self, settings)
+        self.train(name, method, role=role, shuffle=shuffle)
 
     def train_control(self) -> None:
         """The no-KD control: the student's network, labels alone."""
@@ -180,6 +188,19 @@ class Bench:
         arrays = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
         with written_whole(folder / "predictions" / f"{row['student']}.npz") as beside:
             np.savez(beside, rows=numbers[arrays["index"]], outputs=arrays["outputs"], target=arrays["target"])
+
+
+def unfit(card: MethodCard, info: DataInfo) -> list[str]:
+    """Why a method can't be trained on this data; nothing when it can."""
+    problems = []
+    if card.paired and not info.paired:
+        others = ", ".join(other.name for other in METHODS.values() if not other.paired)
+        problems.append(
+            f"The method '{card.name}' needs paired samples, and this data is unpaired. Methods that take it: {others}."
+        )
+    if info.task not in card.tasks:
+        problems.append(f"The method '{card.name}' knows the tasks {', '.join(card.tasks)}, not {info.task}.")
+    return problems
 
 
 def folder_name(name: str) -> str:

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from xmodal.engine import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run_folder import choose_folder, open_folder
+from xmodal.engine.run_folder import choose_folder, open_folder, restore_threads
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.recipes.finish import against_references, finish, read_references
@@ -75,10 +76,12 @@ def run(
     check(settings, datasets[settings.seeds[0]], fabric)
 
     # run folder
-    out = choose_folder(settings.out, f"{recipe}-{Path(settings.data).name}", fabric)
+    out = choose_folder(settings.out, f"{recipe}-{Path(settings.data).name}", fabric, resume=settings.resume)
     if fabric.global_rank == 0:
         open_folder(out, {"recipe": recipe, "settings": settings.described()}, resume=settings.resume)
     fabric.barrier()
+    if settings.resume:
+        restore_threads(out)
 
     # everything is trained and scored, seed by seed
     progress.fits = len(settings.seeds) * count_fits(settings)
@@ -86,7 +89,8 @@ def run(
     notes: list[str] = []
     for seed in settings.seeds:
         data = datasets.pop(seed, None) or open_seed(seed)
-        _, found, said = contest(settings, data, seed=seed, fabric=fabric, out=out, progress=progress)
+        with interrupt.saved_in(out):
+            _, found, said = contest(settings, data, seed=seed, fabric=fabric, out=out, progress=progress)
         rows += found
         notes += [note for note in said if note not in notes]
 
@@ -103,7 +107,7 @@ def run(
 def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, Any] | None = None) -> None:
     """Refuse what can't work before anything is trained or written: all problems together."""
     from xmodal.metrics.task import scalar_metrics
-    from xmodal.recipes.bench import Bench, method_settings
+    from xmodal.recipes.bench import Bench, method_settings, unfit
 
     problems: list[str] = []
     teaching, student = settings.sides(data.info.modalities)
@@ -112,11 +116,21 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
             data.info.require(names, role)
         except InputError as error:
             problems += error.problems
+    taught = False
     for name in settings.methods:
         try:
-            method_settings(METHODS[name], settings.options)
+            card = METHODS[name]
+            taught |= card.teacher == "frozen"
+            problems += unfit(card, data.info)
+            method_settings(card, settings.options)
         except InputError as error:
             problems += error.problems
+    for names, role in ((teaching if taught else (), "teacher"), (student, "student")):
+        if not data.info.paired and len(names) > 1:
+            problems.append(
+                f"The {role} is to read {', '.join(names)} together, and this data is unpaired: no row of one belongs "
+                "to a row of the other. Name one modality."
+            )
     measured = scalar_metrics(data.info)
     metric, _ = compared_by(settings, data.info)
     if metric not in measured:
@@ -197,7 +211,7 @@ def summarised(
         "summary": summarise(rows, metric=metric, direction=direction),
         "figures": figures(rows),
         "deploy": chosen(rows, data.info.select),
-        "notes": list(notes),
+        "notes": [*dict.fromkeys([*data.warnings, *notes])],
     }
     return {**result, "verdict": verdict(result)}
 

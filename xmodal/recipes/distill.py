@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
+from xmodal.data.options import validated
+from xmodal.engine import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run_folder import choose_folder, open_folder
+from xmodal.engine.run_folder import choose_folder, open_folder, restore_threads
 from xmodal.recipes import compare
 from xmodal.recipes.finish import finish
 from xmodal.recipes.settings import PairSettings
@@ -81,14 +83,17 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     compare.check(plan, data, fabric)
 
     # run folder
-    out = choose_folder(settings.out, f"distill-{Path(settings.data).name}", fabric)
+    out = choose_folder(settings.out, f"distill-{Path(settings.data).name}", fabric, resume=settings.resume)
     if fabric.global_rank == 0:
         open_folder(out, {"recipe": "distill", "settings": settings.described()}, resume=settings.resume)
     fabric.barrier()
+    if settings.resume:
+        restore_threads(out)
 
     # teacher, control, student, and one look at the test split
     progress.fits = compare.count_fits(plan)
-    _, rows, notes = compare.contest(plan, data, seed=settings.seed, fabric=fabric, out=out, progress=progress)
+    with interrupt.saved_in(out):
+        _, rows, notes = compare.contest(plan, data, seed=settings.seed, fabric=fabric, out=out, progress=progress)
 
     # report
     result = compare.summarised(plan, data, rows, notes, title=f"{settings.data}: {settings.method}")
@@ -158,19 +163,22 @@ def distill(
     """
     from xmodal.engine.launch import launch
 
+    # settings first: they are quick to refuse
+    values = {
+        "data": "arrays",
+        "teacher": (teacher,) if isinstance(teacher, str) else teacher,
+        "student": (student,) if isinstance(student, str) else student,
+        "method": method,
+        "options": {method: options or {}},
+        "epochs": epochs,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "seed": seed,
+    }
+    settings = validated(Settings, values, "distill")
+
     # data
     data = data or _open(inputs, target, dataset, splits=splits, task=task, seed=seed)
-    settings = Settings(
-        data="arrays",
-        teacher=(teacher,) if isinstance(teacher, str) else tuple(teacher),
-        student=(student,) if isinstance(student, str) else tuple(student),
-        method=method,
-        options={method: dict(options or {})},
-        epochs=epochs,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        seed=seed,
-    )
     plan = as_comparison(settings)
     modules = {"student": student_network, "teacher": teacher_network}
     modules = {side: module for side, module in modules.items() if module is not None}

@@ -71,8 +71,9 @@ def read_run(folder: Path | str) -> RunFiles:
 
 def read_rows(run: RunFiles) -> dict[str, RunFiles]:
     """Sub-folders of a comparison that still exist, by the name its rows give them."""
-    names = dict.fromkeys(row["folder"] for row in run.result.get("rows", ()) if row.get("folder"))
-    for name in names:
+    rows = run.result.get("rows", ())
+    names = dict.fromkeys(row["folder"] for row in rows if row.get("folder"))
+    for name in [*names, *(row["student"] for row in rows if row.get("student"))]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(
                 f"{run.path / 'result.json'} names the folder '{name}', which is outside the run. "

@@ -174,6 +174,8 @@ def _against_control(entry: Row, result: Row, tests: int) -> str:
     difference, p, seeds = against["difference"], against["p"], _seeds(against["n"])
     if difference is None:
         return f"{name}: not comparable with the no-KD control, because {against['note']}."
+    if against["n"] < 2 and difference == 0:
+        return f"{name} equals the no-KD control in one seed, which cannot show a difference."
     if against["n"] < 2:
         return f"{name} is {_gap(difference, metric)} the no-KD control in one seed, which cannot show a difference."
     if p is None:
