@@ -24,6 +24,7 @@ PURPOSES = {
     "numpy": "arrays",
     "lightning-fabric": "training on one or many devices",
     "torchmetrics": "metrics",
+    "scipy": "intervals and tests",
     "pydantic": "settings",
     "tyro": "help texts of the commands",
     "rich": "progress on a terminal",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 OptimizerName = Literal["sgd", "adam", "adamw", "radam", "nadam", "rmsprop", "adagrad"]
 ScheduleName = Literal["constant", "cosine", "linear", "step", "multistep", "exponential", "plateau"]
-Precision = Literal["32-true", "bf16-mixed"]
+SHORT = {"32": "32-true", "bf16": "bf16-mixed"}
+Precision = Annotated[Literal["32-true", "bf16-mixed"], BeforeValidator(lambda name: SHORT.get(name, name))]
 
 
 class FitSettings(BaseModel):
@@ -41,7 +42,7 @@ class FitSettings(BaseModel):
     cache: Literal["auto", "on", "off"] = Field("auto", description="ask a frozen teacher once per sample")
     unequal: Literal["recycle", "cut"] = Field("recycle", description="unpaired modalities of different length")
     workers: int = Field(0, ge=0, description="processes that load data")
-    precision: Precision = Field("32-true", description="number format of training")
+    precision: Precision = Field("32-true", description="number format of training (bf16 is short for bf16-mixed)")
     save_every: int = Field(0, ge=0, description="batches between checkpoints; 0: by time")
     save_seconds: float = Field(30.0, gt=0, description="seconds between checkpoints, where save_every is 0")
 

@@ -135,7 +135,7 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
     metric, _ = compared_by(settings, data.info)
     if metric not in measured:
         problems.append(f"There is no metric called '{metric}' for {data.info.task}. {did_you_mean(metric, measured)}")
-    unknown = set(settings.options) - set(METHODS) - {settings.data}
+    unknown = set(settings.options) - set(METHODS) - {settings.data, *settings.methods}
     problems += [f"There are options for '{name}', which is no method and not the data set." for name in unknown]
     if problems:
         raise InputError(problems)

@@ -1,0 +1,81 @@
+"""What can't work is refused before anything is trained or written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from xmodal.cli.main import answer
+from xmodal.data.arrays import from_arrays
+from xmodal.engine.settings import FitSettings
+from xmodal.errors import InputError
+from xmodal.recipes.distill import distill
+
+X, Y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"inputs": X, "target": Y}, "a dictionary from modality to array"),
+        ({"inputs": {"a": X}, "target": Y, "epochs": 0}, "epochs"),
+        ({"inputs": {"a": X}, "target": Y, "batch_size": 1}, "Raise --batch-size"),
+        ({"inputs": {"a": X}, "target": Y, "seed": -1}, "seed"),
+        ({"inputs": {3: X}, "target": Y}, "3"),
+        ({"inputs": {"a": X}, "target": Y, "splits": [1]}, "train, valid, test were expected"),
+        ({"inputs": {"a": np.ma.masked_less(X, 0)}, "target": Y}, "masked"),
+        ({"inputs": {"a": X}, "target": Y * 1_000_000}, "Number them from 0"),
+        ({"inputs": {"a": X}, "target": Y, "method": "kdd"}, "Did you mean 'kd'"),
+    ],
+)
+def test_wrong_arguments_are_sentences(arguments, words):
+    with pytest.raises(InputError, match=words):
+        distill(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ("--batch-size 1", "batch"),
+        ("--optimizer adam --nesterov", "nesterov needs the optimizer sgd"),
+        ("--schedule multistep", "schedule_at"),
+        ("--accelerator mps", "mps"),
+        ("--precision bf16-true", "precision"),
+        ("--digits.no-paired", "needs paired samples"),
+        ("--metric acuracy", "Did you mean 'accuracy'"),
+        ("--student-encoder image_cnn", "image_cnn"),
+        ("--teacher rows,nothing", "nothing"),
+    ],
+)
+def test_flags_that_cannot_work_leave_no_folder(flags, words, tmp_path, capsys):
+    out = tmp_path / "run"
+    line = f"compare digits --teacher rows --student fourier --epochs 1 {flags} --out {out}"
+
+    status = answer(line.split())
+
+    assert (status, out.exists()) == (2, False)
+    said = capsys.readouterr().err
+    assert words in said and "Traceback" not in said
+
+
+def test_resume_needs_the_folder_to_go_on_with(capsys):
+    assert answer(["distill", "digits", "--resume"]) == 2
+    assert "no --out was given" in capsys.readouterr().err
+
+
+def test_short_names_of_precision():
+    assert FitSettings(precision="bf16").precision == "bf16-mixed"
+    assert FitSettings(precision="32").precision == "32-true"
+
+
+def test_values_that_float32_cannot_hold_are_refused():
+    with pytest.raises(InputError, match="beyond 3.4e38"):
+        from_arrays({"a": np.full((30, 2), 1e300)}, Y)
+
+
+def test_warnings_of_the_data_are_in_the_result():
+    splits = {"train": np.arange(18), "valid": np.arange(18, 24), "test": np.array([24, 27])}
+
+    done = distill({"a": X, "b": X}, Y, splits=splits, epochs=1)
+
+    assert any("class" in note for note in done.result["notes"])
