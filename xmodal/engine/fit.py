@@ -20,6 +20,7 @@ from xmodal.engine.progress import Progress
 from xmodal.engine.run import Run, finish, read_back
 from xmodal.engine.seeding import kept
 from xmodal.engine.settings import FitSettings
+from xmodal.engine.sums import any_signal
 from xmodal.errors import Interrupted
 from xmodal.method import Method
 from xmodal.metrics.task import Scores
@@ -85,6 +86,7 @@ def fit(
             loop.train_epoch()
             loop.end_epoch()
         run = finish(loop)
-    if interrupt.pending():
-        raise Interrupted(interrupt.pending(), saved=None if folder is None else str(folder))
+        stop = any_signal(fabric, interrupt.pending())  # within the block: a process alone must not leave the others
+    if stop:
+        raise Interrupted(stop, saved=None if folder is None else str(folder))
     return run

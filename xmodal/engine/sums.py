@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from xmodal.data.loader import mix
 from xmodal.errors import InputError
 from xmodal.types import Batch, Step
 
@@ -56,10 +57,22 @@ def _agree_all(step: Step, batch: Batch, fabric: Fabric, *, signal: int, save: b
     mine = [float(step.counts.get(name, batch.rows)) for name in names]
     broken = [float(not math.isfinite(step.losses[name].item())) for name in names]
     flags = [float(signal == number) for number in _SIGNALS] + [float(save and fabric.global_rank == 0)]
-    vector = torch.tensor([*mine, *broken, *flags], dtype=torch.float64, device=fabric.device)
+    # the names go along as a number and its square, whose variance over the processes tells whether they are the same;
+    # a length of whole blocks lets processes meet that would otherwise wait for vectors of unlike length
+    told = float(mix(*names) % 2**20)
+    head = [told, told * told, *flags]
+    values = [*head, *mine, *broken]
+    padded = values + [0.0] * (-len(values) % _BLOCK)
+    vector = torch.tensor(padded, dtype=torch.float64, device=fabric.device)
     torch.distributed.all_reduce(vector)
     total = vector.tolist()
-    counts, bad, flags = total[: len(names)], total[len(names) : 2 * len(names)], total[2 * len(names) :]
+    if total[1] * fabric.world_size != total[0] ** 2:
+        raise InputError(
+            f"The processes returned unlike loss terms in one step (here: {', '.join(names)}). Return every term in "
+            "every step; one that nothing counts for is 0 with a count of 0."
+        )
+    flags, total = total[2 : len(head)], total[len(head) :]
+    counts, bad = total[: len(names)], total[len(names) : 2 * len(names)]
     # gradients are averaged over processes, so a mean over n of N things weighs n × processes / N
     shares = [
         step.losses[name] * (count * fabric.world_size / max(everywhere, 1e-12))
@@ -70,6 +83,16 @@ def _agree_all(step: Step, batch: Batch, fabric: Fabric, *, signal: int, save: b
     return Agreement(sum(shares[1:], shares[0]), not wrong, wrong, stop, bool(flags[-1]))
 
 
+def any_signal(fabric: Fabric, mine: int) -> int:
+    """The signal that reached any process, 0 if none did."""
+    if fabric.world_size == 1:
+        return mine
+    found = torch.tensor([mine], device=fabric.device)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+    return int(found.item())
+
+
+_BLOCK = 64
 _SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))
 
 
@@ -111,7 +134,13 @@ class Sums:
         found: dict[str, dict[str, float]] = {}
         for kind, sums in (("losses", self.losses), ("logs", self.logs)):
             names = sorted(sums)
-            table = torch.tensor([sums[name] for name in names], dtype=torch.float64, device=fabric.device)
+            if fabric.world_size > 1:  # a process may never have met what is logged now and then
+                everybody: list[Any] = [None] * fabric.world_size
+                torch.distributed.all_gather_object(everybody, names)
+                names = sorted(set().union(*everybody))
+            table = torch.tensor(
+                [sums.get(name, (0.0, 0.0)) for name in names], dtype=torch.float64, device=fabric.device
+            )
             if fabric.world_size > 1 and names:
                 torch.distributed.all_reduce(table)
             found[kind] = {
