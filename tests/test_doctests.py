@@ -4,6 +4,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+import re
 
 import pytest
 
@@ -38,5 +39,5 @@ def test_a_wrong_example_would_be_noticed():
 def test_the_example_of_a_loss_prints_a_number(name):
     (test,) = doctest.DocTestFinder(recurse=False).find(LOSSES[name].load(), name)
 
-    assert any(float(example.want) >= 0.0 for example in test.examples if example.want)
+    assert any(re.search(r"\d", example.want) for example in test.examples)
     assert inspect.getmodule(LOSSES[name].load()).__doc__

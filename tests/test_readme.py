@@ -1,8 +1,10 @@
 """The README does what it says: its Python and its commands run, its numbers and tables are those of the code.
 
+So does docs/losses.md, whose sections hold what the signatures say.
 After a change of cards, `python tests/test_readme.py` writes the tables anew.
 """
 
+import inspect
 import os
 import re
 import shlex
@@ -18,7 +20,9 @@ from xmodal.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+LOSSES_PAGE = ROOT / "docs/losses.md"
 INSTALLS = ("make", "pip")  # what sets up an environment is tried on a fresh machine, not here
+UNNAMED = ("student", "teacher", "reduction")  # arguments that the head of the page explains
 NUMBER = r"\d+\.\d+"
 
 
@@ -60,11 +64,30 @@ def methods_table() -> str:
 
 
 def losses_table() -> str:
+    needs = ["logits", "features", "labels", "pairs", "memory"]
     rows = [
-        [f"`{card.name}`", str(card.year or "–"), card.title, ", ".join(card.needs), card.paper or "–"]
+        [
+            f"[{card.name}](#{card.name})",
+            str(card.year or "–"),
+            card.title,
+            *("yes" if need in card.needs else "–" for need in needs),
+            card.inputs,
+            "yes" if card.widths == "any" else "no",
+            card.samples,
+            f"{card.weight:g}",
+            f"`{Path(file_of(card.path)).name}`",
+        ]
         for card in LOSSES.values()
     ]
-    return table(["Loss", "Year", "What it is", "Reads", "Paper"], rows)
+    head = ["Loss", "Year", "What it is", *(need.capitalize() for need in needs)]
+    return table([*head, "Inputs", "Any width?", "Samples", "Weight", "File"], rows)
+
+
+def defaults(name: str) -> str:
+    """What a loss does unless told otherwise, as its section says it."""
+    given = inspect.signature(LOSSES[name].load()).parameters.values()
+    known = [(parameter.name, parameter.default) for parameter in given if parameter.default is not parameter.empty]
+    return ", ".join(f"`{key}={value!r}`".replace("'", '"') for key, value in known) + "." if known else "none."
 
 
 def data_table() -> str:
@@ -81,7 +104,11 @@ def data_table() -> str:
     return table(["Data set", "What it is", "Modalities", "Files needed?", "Source"], rows)
 
 
-TABLES = {"methods": methods_table, "losses": losses_table, "data": data_table}
+TABLES = {  # name → the page it stands on, and what renders it
+    "methods": (README, methods_table),
+    "losses": (LOSSES_PAGE, losses_table),
+    "data": (README, data_table),
+}
 
 
 def between(name: str) -> re.Pattern[str]:
@@ -94,9 +121,28 @@ def test_the_readme_is_as_long_as_a_readme_should_be():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_a_table_says_what_the_cards_say(name):
-    (found,) = between(name).finditer(text())
+    page, render = TABLES[name]
 
-    assert found.group(2) == TABLES[name](), "the cards have changed: run `python tests/test_readme.py`"
+    (found,) = between(name).finditer(page.read_text(encoding="utf-8"))
+
+    assert found.group(2) == render(), "the cards have changed: run `python tests/test_readme.py`"
+
+
+def test_the_readme_counts_the_losses():
+    assert f"There are {len(LOSSES)}, from" in text()
+
+
+def test_every_loss_has_one_section_with_its_equation_symbols_defaults_and_reference():
+    sections = re.split(r"^### ", LOSSES_PAGE.read_text(encoding="utf-8"), flags=re.M)[1:]
+
+    assert sorted(section.split("\n")[0] for section in sections) == sorted(LOSSES)
+    for section in sections:
+        name = section.split("\n")[0]
+        assert re.search(r"^    \S", section, flags=re.M), f"{name} has no equation"
+        assert f"- Defaults: {defaults(name)}\n" in section, f"{name}: the defaults are {defaults(name)}"
+        assert "- Symbols: " in section and "- Reference: " in section
+        taken = inspect.signature(LOSSES[name].load()).parameters
+        assert not [key for key in taken if f"`{key}" not in section and key not in UNNAMED], name
 
 
 def test_every_file_that_is_linked_exists():
@@ -163,11 +209,11 @@ def test_the_demo_prints_the_table_of_the_readme(tmp_path):
 
 
 def write_tables() -> None:
-    """Write the tables of the README anew."""
-    content = text()
-    for name, render in TABLES.items():
-        content = between(name).sub(rf"\g<1>{render()}\g<3>", content)
-    README.write_text(content, encoding="utf-8")
+    """Write the tables of the README and of the page of losses anew."""
+    for name, (page, render) in TABLES.items():
+        content = page.read_text(encoding="utf-8")
+        (found,) = between(name).finditer(content)
+        page.write_text(content[: found.start(2)] + render() + content[found.end(2) :], encoding="utf-8")
 
 
 if __name__ == "__main__":

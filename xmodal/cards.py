@@ -61,7 +61,8 @@ class LossCard(Card):
     """A distillation loss: ``path`` leads to a function or a module class, student first, teacher second.
 
     Attributes:
-        needs: what it reads, from ``logits``, ``features``, ``labels``, ``pairs``, ``memory``.
+        needs: what it reads, from ``logits``, ``features``, ``labels``, ``pairs`` (row i of both sides must show the
+            same thing), ``memory`` (of all rows of the training split).
         inputs: ``logits`` (rows, classes), ``vectors`` (rows, width), ``maps`` (rows, channels, height, width),
             ``any`` (rows, …) or ``stages`` (two maps of each network).
         samples: ``pointwise`` (a sum over rows, so rows can be weighted), ``mixing`` (rows are compared with one

@@ -54,7 +54,7 @@ def test_list_of_one_card_shows_its_settings(call) -> None:
     found = json.loads(call("list digits --json")[1])["data"]
 
     assert status == 0
-    assert "temperature = 4.0: softening τ of both outputs" in said and "arXiv 1503.02531" in said
+    assert "temperature = None: softening τ; default" in said and "arXiv 1503.02531" in said
     noise = next(entry for entry in found["settings"] if entry["name"] == "noisy_noise")
     assert noise["default"] == 0.45 and "standard deviation" in noise["meaning"]
 

@@ -29,7 +29,16 @@ def test_flags_end_up_in_the_settings(run_folder: Path, read) -> None:
 
     assert settings["teacher"] == ["rows"] and settings["epochs"] == 2
     assert settings["options"]["digits"]["views"] == ["rows", "fourier", "coarse"]
-    assert settings["options"]["kd"] == {"temperature": 2.0, "kd_weight": 0.5, "task_weight": 0.5, "labels": False}
+    expected = {"temperature": 2.0, "kd_weight": 0.5, "task_weight": 0.5, "labels": False}
+    assert settings["options"]["kd"] == {**expected, "loss": [], "student_layer": [], "teacher_layer": []}
+
+
+def test_a_list_may_be_given_word_by_word(call, read) -> None:
+    losses = "--loss kl --loss rkd:0.5,pkt"
+    line = f"distill digits --teacher rows --student fourier --epochs 1 {losses} --no-shuffled --out two"
+
+    assert call(line)[0] == 0
+    assert read(Path("two/settings.json"))["settings"]["options"]["kd"]["loss"] == ["kl", "rkd:0.5", "pkt"]
 
 
 def test_replayed_settings_give_an_equal_result(run_folder: Path, call, read) -> None:

@@ -57,7 +57,12 @@ def main(out: Path, devices: int) -> None:
     fabric = launch(MachineSettings(accelerator="cpu", devices=devices))
     data: Data = pictures()
     data.train = Masked(data.train)  # type: ignore[assignment]
-    method: Method = Mixing(image_student(dropout=0.0), vector_student().module, data.info, temperature=2.0)
+    # a term of every kind: by row, of gathered rows, with a trained adaptor (CRD draws its negatives, like dropout)
+    losses = ("kl", "rkd_distance:0.5", "hint:0.1")
+    layers = {"student_layer": ("net.5",), "teacher_layer": ("net.1",)}
+    method: Method = Mixing(
+        image_student(dropout=0.0), vector_student().module, data.info, losses=losses, temperature=2.0, **layers
+    )
     settings = FitSettings(epochs=4, batch_size=25, optimizer="sgd", learning_rate=0.05, clip=1.0, accumulate=2)
     run = fit(method, data, settings, seed=5, fabric=fabric, folder=out / "run")
     outputs: dict[str, dict[str, Tensor]] = {}

@@ -10,6 +10,7 @@ from xmodal.data import open_data
 from xmodal.engine.launch import launch
 from xmodal.errors import InputError
 from xmodal.files import write_json
+from xmodal.losses import LOSSES
 from xmodal.recipes import compare
 from xmodal.recipes.bench import Bench, folder_name
 from xmodal.recipes.finish import against_references, read_references
@@ -93,6 +94,28 @@ def test_an_unknown_method_and_option_are_told_before_anything_is_written(tmp_pa
 def test_seeds_that_are_none_are_refused(text):
     with pytest.raises(ValueError, match="expected a number of seeds"):
         parse_seeds(text)
+
+
+def test_losses_become_rows_and_those_that_cannot_run_are_named(tmp_path):
+    settings = compare.Settings(**FAST, seeds="1", losses="kl,rkd:0.1,at", out=tmp_path / "run")
+
+    result = compare.run(settings)
+
+    assert [row["name"] for row in result["rows"]] == ["teacher", "no-KD", "kd kl", "kd rkd:0.1"]
+    assert any("kd at can't run here" in note and "maps" in note for note in result["notes"])
+
+
+def test_all_losses_are_those_of_the_list():
+    names = [name for name, _, _ in compare.entries(compare.Settings(**FAST, losses="all"))]
+
+    assert names == [f"kd {loss}" for loss in LOSSES]
+
+
+def test_a_misspelt_loss_is_told_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match="Did you mean 'rkd'"):
+        compare.run(compare.Settings(**FAST, losses="rkdd", out=tmp_path / "run"))
+
+    assert not (tmp_path / "run").exists()
 
 
 def test_folder_names_hold_no_spaces():

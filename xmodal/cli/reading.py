@@ -59,7 +59,7 @@ def read(words: Sequence[str], options: Sequence[Option], *, prog: str) -> tuple
         elif not equals and (not rest or rest[0].startswith("--")):
             problems.append(f"--{flag} needs a value behind it. See {prog} --help.")
         else:
-            _put(values, option.place, _typed(value if equals else rest.pop(0), option))
+            _add(values, option, _typed(value if equals else rest.pop(0), option))
     problems += _place_words(alone, options, values, prog)
     return values, problems
 
@@ -110,6 +110,16 @@ def _put(values: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     for name in place[:-1]:
         values = values.setdefault(name, {})
     values[place[-1]] = value
+
+
+def _add(values: dict[str, Any], option: Option, value: Any) -> None:
+    """A flag given again replaces its value; a list goes on."""
+    if option.kind == "list":
+        before: Any = values
+        for name in option.place:
+            before = before.get(name, {}) if isinstance(before, Mapping) else before
+        value = [*(before or []), *value]
+    _put(values, option.place, value)
 
 
 def _typed(text: str, option: Option) -> Any:

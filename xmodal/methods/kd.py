@@ -11,30 +11,33 @@ Reference: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from xmodal.errors import InputError
-from xmodal.losses.logits import bernoulli_kl, kl, mse
-from xmodal.losses.reduce import masked_mean
 from xmodal.losses.task import task_loss, what_counts
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import KDSettings
+from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, build_terms
+from xmodal.models.layers import tapped
 from xmodal.types import Batch, DataInfo, Step, Student
 
 
 class KD(Method):
-    """Temperature-scaled distillation of outputs.
+    """Distillation by any losses of the zoo; by default the temperature-scaled one of outputs.
 
     Args:
         student: the network to deploy.
         teacher: a finished network that takes a dictionary of inputs; frozen here.
         info: kind of target: class probabilities, yes-or-no outputs or values are compared accordingly.
-        temperature: τ.
-        kd_weight: w_kd.
+        losses: ``name`` or ``name:weight`` each; empty: the one of the task.
+        temperature: τ of the losses that have one; None: each its own default.
+        kd_weight: w_kd, over all terms together.
         task_weight: w_task; 0 learns from the teacher alone.
+        student_layer: modules whose features are compared; empty: chosen by what a loss needs.
+        teacher_layer: the same for the teacher.
 
     Example:
         >>> from xmodal.models.network import build_for
@@ -52,9 +55,12 @@ class KD(Method):
         teacher: nn.Module,
         info: DataInfo,
         *,
-        temperature: float = 4.0,
+        losses: Sequence[str] = (),
+        temperature: float | None = None,
         kd_weight: float = 0.5,
         task_weight: float = 0.5,
+        student_layer: Sequence[str] = (),
+        teacher_layer: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if not info.paired:
@@ -65,33 +71,46 @@ class KD(Method):
         self.network = student.module
         self.teacher = self.freeze(teacher)
         self._student, self._info = student, info
-        self.temperature, self.kd_weight, self.task_weight = temperature, kd_weight, task_weight
+        self.kd_weight, self.task_weight = kd_weight, task_weight
+        mine = Side(student.module, info, student.needs, student_layer, "student")
+        theirs = Side(teacher, info, tuple(info.inputs), teacher_layer, "teacher")
+        losses = losses or (BY_TASK[info.task],)
+        self.temperature = temperature
+        self.terms = build_terms(losses, mine, theirs, info, temperature=temperature)
+        self.trained_terms = nn.ModuleList(self.terms)  # parameters of losses and adaptors reach the optimiser
+        self._mine = sorted({name for term in self.terms for name in term.student_layers} - {OUTPUTS})
+        self._theirs = sorted({name for term in self.terms for name in term.teacher_layers} - {OUTPUTS})
 
     def teach(self, batch: Batch) -> dict[str, Tensor]:
-        """The teacher's outputs, one row per sample."""
-        with torch.no_grad():
-            return {"outputs": self.teacher(batch.inputs)}
+        """The teacher's outputs and the layers that are compared, one row per sample."""
+        with torch.no_grad(), tapped(self.teacher, self._theirs) as seen:
+            outputs = self.teacher(batch.inputs)
+        return {OUTPUTS: outputs, **seen}
 
     def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
-        """Label term plus teacher term."""
+        """Label term plus the teacher's terms."""
         info, valid = self._info, batch.valid.get(self._student.target)
         if info.task == "multiclass" and info.ignore is not None:  # what is ignored counts nowhere, here neither
             valid = what_counts(batch.target, valid=valid, ignore=info.ignore)
-        outputs = self.network({name: batch.input(name) for name in self._student.needs})
-        values = self._distance(outputs, taught["outputs"])
-        distance, pairs = masked_mean(values, valid)
-        step = Step({"kd": self.kd_weight * distance}, {"kd": pairs})
+        with tapped(self.network, self._mine) as seen:
+            outputs = self.network({name: batch.input(name) for name in self._student.needs})
+        mine = {OUTPUTS: outputs, **seen}
+        step = Step({})
+        for number, term in enumerate(self.terms):
+            value, count = term(mine, taught, batch, valid=valid, gather=self.gather)
+            name = "kd" if len(self.terms) == 1 else f"kd {number + 1} {term.card.name}"
+            step.losses[name] = self.kd_weight * term.weight * value
+            step.counts[name] = count
         if self.task_weight:
             loss, count = task_loss(outputs, batch.target, task=info.task, valid=valid, ignore=info.ignore)
             step.losses["task"] = self.task_weight * loss
             step.counts["task"] = count
         return step
 
-    def _distance(self, outputs: Tensor, taught: Tensor) -> Tensor:
-        if self._info.task == "regression":
-            return mse(outputs, taught, reduction="none")
-        loss = kl if self._info.task == "multiclass" else bernoulli_kl
-        return loss(outputs, taught, temperature=self.temperature, reduction="none")
+    def on_epoch_start(self, epoch: int, epochs: int) -> None:
+        """Schedules of the losses that have one."""
+        for term in self.terms:
+            term.on_epoch_start(epoch, epochs)
 
     def students(self) -> dict[str, Student]:
         """The student, named after the modalities that it reads."""
@@ -104,7 +123,10 @@ def build(kit: Kit, settings: KDSettings) -> KD:
         kit.network(kit.student),
         kit.teacher(),
         kit.info,
+        losses=settings.loss,
         temperature=settings.temperature,
+        student_layer=settings.student_layer,
+        teacher_layer=settings.teacher_layer,
         kd_weight=settings.kd_weight,
         task_weight=settings.task_weight if settings.labels else 0.0,
     )

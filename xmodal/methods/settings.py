@@ -21,7 +21,12 @@ class SupervisedSettings(MethodSettings):
 class KDSettings(MethodSettings):
     """Coefficients of knowledge distillation."""
 
-    temperature: float = Field(4.0, gt=0, description="softening τ of both outputs")
+    loss: tuple[str, ...] = Field(
+        (), description="NAME or NAME:WEIGHT of `xmodal list losses`, several added; default: kl"
+    )
+    temperature: float | None = Field(None, gt=0, description="softening τ; default: each loss's own (kl: 4)")
     kd_weight: float = Field(0.5, ge=0, description="weight of the teacher's term")
     task_weight: float = Field(0.5, ge=0, description="weight of the label's term")
+    student_layer: tuple[str, ...] = Field((), description="module of the student whose features are compared")
+    teacher_layer: tuple[str, ...] = Field((), description="module of the teacher whose features are compared")
     labels: bool = Field(True, description="learn from labels too; --no-labels: from the teacher alone")

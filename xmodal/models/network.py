@@ -46,6 +46,7 @@ class Network(nn.Module):
         self.projections = nn.ModuleDict(
             {_key(name): nn.Linear(width, self.width) for name, width in widths.items() if unlike}
         )
+        self.embedding = nn.Identity()  # a name under which the fused embedding can be tapped
         self.head = head
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -59,7 +60,7 @@ class Network(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality → (batch, …) in, outputs (batch, outputs) out."""
-        outputs: Tensor = self.head(self.features(inputs))
+        outputs: Tensor = self.head(self.embedding(self.features(inputs)))
         return outputs
 
 

@@ -134,11 +134,12 @@ class Bench:
         self.runs[name] = self._fit(name, method, shuffle=shuffle)
         self.roles[name] = role
 
-    def train_card(self, card: MethodCard, settings: BaseModel, *, shuffle: bool = False) -> None:
+    def train_card(self, card: MethodCard, settings: BaseModel, *, name: str = "", shuffle: bool = False) -> None:
         """Train a method of the list; with ``shuffle`` as its own control."""
         if problems := unfit(card, self.info):
             raise InputError(problems)
-        name = f"{card.name} (shuffled teacher)" if shuffle else card.name
+        name = name or card.name
+        name = f"{name} (shuffled teacher)" if shuffle else name
         role = "shuffled" if shuffle else "method"
         # networks of the method's own must not depend on what was trained, or read back, before it
         with seeded(self.seed, "method", card.name):

@@ -38,6 +38,7 @@ class Settings(PairSettings):
 
     methods: Names = Field(("supervised", "kd"), min_length=1, description="methods of `xmodal list methods`")
     seeds: Seeds = Field((0, 1, 2, 3, 4), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
+    losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every one that can")
     metric: str = Field("", description="what to compare; default: what chooses the epoch")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
 
@@ -106,6 +107,7 @@ def run(
 
 def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, Any] | None = None) -> None:
     """Refuse what can't work before anything is trained or written: all problems together."""
+    from xmodal.losses import LOSSES
     from xmodal.metrics.task import scalar_metrics
     from xmodal.recipes.bench import Bench, method_settings, unfit
 
@@ -135,6 +137,11 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
     metric, _ = compared_by(settings, data.info)
     if metric not in measured:
         problems.append(f"There is no metric called '{metric}' for {data.info.task}. {did_you_mean(metric, measured)}")
+    for name in () if settings.losses == ("all",) else settings.losses:
+        try:
+            LOSSES[name.partition(":")[0]]
+        except InputError as error:
+            problems += error.problems
     unknown = set(settings.options) - set(METHODS) - {settings.data, *settings.methods}
     problems += [f"There are options for '{name}', which is no method and not the data set." for name in unknown]
     if problems:
@@ -144,14 +151,29 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
 
 def has_frozen_teacher(settings: Settings) -> list[str]:
     """Methods for which the shuffled-teacher control makes sense."""
-    return [name for name in settings.methods if METHODS[name].teacher == "frozen" and settings.shuffled]
+    names = [name for name in settings.methods if METHODS[name].teacher == "frozen" and settings.shuffled]
+    return [name for name in names if not (name == "kd" and settings.losses)]
 
 
 def count_fits(settings: Settings) -> int:
     """Trainings per seed, for the time left."""
-    methods = [name for name in settings.methods if name != "supervised"]
-    teacher = any(METHODS[name].teacher == "frozen" for name in methods)
-    return teacher + 1 + len(methods) + len(has_frozen_teacher(settings))
+    teacher = any(METHODS[name].teacher == "frozen" for name in settings.methods)
+    return teacher + 1 + len(entries(settings)) + len(has_frozen_teacher(settings))
+
+
+def entries(settings: Settings) -> list[tuple[str, str, dict[str, Any]]]:
+    """What is trained besides teacher and control: name in the table, method, options."""
+    from xmodal.losses import LOSSES
+
+    wanted = tuple(LOSSES) if settings.losses == ("all",) else settings.losses
+    found: list[tuple[str, str, dict[str, Any]]] = []
+    for name in settings.methods:
+        own = dict(settings.options.get(name, {}))
+        if name == "kd" and wanted:
+            found += [(f"kd {loss}", name, {**own, "loss": (loss,)}) for loss in wanted]
+        elif name != "supervised":  # that is the control
+            found.append((name, name, own))
+    return found
 
 
 def contest(
@@ -173,14 +195,17 @@ def contest(
     if any(METHODS[name].teacher == "frozen" for name in settings.methods):
         bench.teacher()
     bench.train_control()
-    for name in settings.methods:
-        if name == "supervised":
-            continue  # it is the control
-        options = method_settings(METHODS[name], settings.options)
-        bench.train_card(METHODS[name], options)
+    for name, method, own in entries(settings):
+        options = method_settings(METHODS[method], {method: own})
+        try:
+            bench.train_card(METHODS[method], options, name=name)
+        except InputError as error:
+            if not settings.losses:
+                raise
+            notes.append(f"{name} can't run here: {error}")
         if name in has_frozen_teacher(settings):
             try:
-                bench.train_card(METHODS[name], options, shuffle=True)
+                bench.train_card(METHODS[method], options, name=name, shuffle=True)
             except InputError as error:
                 notes.append(f"{name}, no shuffled-teacher control: {error}")
     return bench, bench.score(), notes

@@ -1,0 +1,211 @@
+import math
+
+import pytest
+import torch
+
+from xmodal.errors import InputError
+from xmodal.losses.contrastive import CRD, embed, noise_contrast
+from xmodal.method import Method
+
+
+def build(seed=0, **options):
+    torch.manual_seed(seed)
+    return CRD((5,), (3, 2), **{"rows": 12, "width": 4, "negatives": 6, **options}).double()
+
+
+def features(rows=4, seed=1):
+    generator = torch.Generator().manual_seed(seed)
+    student = torch.randn(rows, 5, generator=generator, dtype=torch.float64)
+    return student, torch.randn(rows, 3, 2, generator=generator, dtype=torch.float64)
+
+
+ROWS = torch.tensor([7, 2, 5, 0])
+CONTRAST = torch.tensor([[7, 4, 1], [2, 10, 6], [5, 9, 11], [0, 3, 10]])
+
+
+def slow_loss(crd, student, teacher, contrast):
+    v = {"student": embed(crd.embed_student, student), "teacher": embed(crd.embed_teacher, teacher)}
+    banks = {"student": crd.memory_teacher, "teacher": crd.memory_student}
+    count, k, n = len(contrast), contrast.shape[1] - 1, crd.rows
+    total = 0.0
+    for side, embedded in v.items():
+        r = [
+            [math.exp(torch.dot(banks[side][c], embedded[i]).item() / crd.temperature) for c in contrast[i].tolist()]
+            for i in range(count)
+        ]
+        z = n * sum(map(sum, r)) / count / (k + 1)
+        for row in r:
+            o = [x / z for x in row]
+            total -= math.log(o[0] / (o[0] + k / n + crd.eps)) / count
+            total -= sum(math.log((k / n) / (x + k / n + crd.eps)) for x in o[1:]) / count
+    return total
+
+
+def test_the_first_batch_equals_a_slow_loop():
+    crd, (student, teacher) = build(), features()
+    expected = slow_loss(crd, student, teacher, CONTRAST)
+
+    assert crd(student, teacher, rows=ROWS, contrast=CONTRAST).item() == pytest.approx(expected, rel=1e-10)
+
+
+def test_the_memory_of_the_rows_moves_half_way_and_back_to_the_sphere():
+    crd, (student, teacher) = build(momentum=0.25), features()
+    before, v = crd.memory_student.clone(), embed(crd.embed_student, student)
+
+    crd(student, teacher, rows=ROWS, contrast=CONTRAST)
+
+    for place, row in enumerate(ROWS.tolist()):
+        moved = 0.25 * before[row] + 0.75 * v[place]
+        torch.testing.assert_close(crd.memory_student[row], (moved / moved.norm()).detach())
+    others = [row for row in range(12) if row not in ROWS.tolist()]
+    assert torch.equal(crd.memory_student[others], before[others])
+
+
+def test_the_normaliser_of_the_first_batch_stays():
+    crd = build()
+    assert crd.log_normaliser_student == -math.inf
+
+    crd(*features(), rows=ROWS, contrast=CONTRAST)
+    fixed = crd.log_normaliser_student.item(), crd.log_normaliser_teacher.item()
+    crd(*features(seed=2), rows=ROWS, contrast=CONTRAST)
+
+    assert all(map(math.isfinite, fixed))
+    assert (crd.log_normaliser_student.item(), crd.log_normaliser_teacher.item()) == fixed
+
+
+def test_nothing_is_remembered_in_eval_mode():
+    crd = build().eval()
+    before = {name: buffer.clone() for name, buffer in crd.named_buffers()}
+
+    values = [crd(*features(), rows=ROWS, contrast=CONTRAST).item() for _ in range(2)]
+
+    assert values[0] == values[1]
+    assert all(torch.equal(buffer, before[name]) for name, buffer in crd.named_buffers())
+
+
+def test_memory_and_normaliser_are_saved_and_restored(tmp_path):
+    crd = build()
+    crd(*features(), rows=ROWS, contrast=CONTRAST)
+    torch.save(crd.state_dict(), tmp_path / "crd.pt")
+    other = build(seed=9)
+
+    other.load_state_dict(torch.load(tmp_path / "crd.pt", weights_only=True))
+
+    second = features(seed=2)
+    assert torch.equal(other.memory_teacher, crd.memory_teacher)
+    assert torch.equal(other(*second, rows=ROWS, contrast=CONTRAST), crd(*second, rows=ROWS, contrast=CONTRAST))
+
+
+def test_buffers_follow_the_module():
+    crd = build().to("meta")
+
+    assert {buffer.device.type for buffer in crd.buffers()} == {"meta"}
+    assert len(list(crd.buffers())) == 4
+
+
+def test_gradients_agree_with_finite_differences_although_the_memory_moves():
+    crd, (student, teacher) = build(), features()
+    crd.log_normaliser_student.fill_(9.0)  # as after a first batch: it carries no gradient
+    crd.log_normaliser_teacher.fill_(9.0)
+    before = {name: buffer.clone() for name, buffer in crd.named_buffers()}
+
+    def fresh(s, t):
+        for name, buffer in crd.named_buffers():
+            buffer.copy_(before[name])
+        return crd(s, t, rows=ROWS, contrast=CONTRAST)
+
+    assert torch.autograd.gradcheck(fresh, (student.requires_grad_(), teacher.requires_grad_()))
+
+
+def test_embeddings_are_trained_as_part_of_a_method():
+    class Holds(Method):
+        def __init__(self):
+            super().__init__()
+            self.crd = build()
+
+        def training_step(self, batch, taught):
+            raise NotImplementedError
+
+        def students(self):
+            return {}
+
+    method = Holds()
+    method.crd(*features(), rows=ROWS).backward()
+
+    (group,) = method.param_groups()
+    assert len(group["params"]) == 4 and all(parameter.grad.any() for parameter in group["params"])
+
+
+def test_drawn_rows_start_with_the_own_one_and_follow_the_seed():
+    crd = build(negatives=500)
+
+    torch.manual_seed(3)
+    chosen = crd.draw(ROWS)
+    torch.manual_seed(3)
+
+    assert torch.equal(chosen, crd.draw(ROWS))
+    assert torch.equal(chosen[:, 0], ROWS) and chosen.shape == (4, 501)
+    assert set(chosen[:, 1:].flatten().tolist()) == set(range(12))
+
+
+def test_training_brings_both_views_of_a_sample_together():
+    crd = build(negatives=8)
+    student, teacher = features(rows=12)
+    optimiser = torch.optim.SGD(crd.parameters(), lr=0.1)
+    rows = torch.arange(12)
+
+    losses = []
+    for _ in range(60):
+        optimiser.zero_grad()
+        loss = crd(student, teacher, rows=rows)
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+
+    together = embed(crd.embed_student, student) @ embed(crd.embed_teacher, teacher).T
+    assert sum(losses[-5:]) < sum(losses[:5])
+    assert together.diagonal().mean() > together.mean() + 0.2
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("size", [0.0, 1e4])
+@pytest.mark.parametrize("temperature", [0.07, 0.005])
+def test_extreme_features_keep_value_and_gradient_finite(dtype, size, temperature):
+    crd = build(temperature=temperature).float()
+    student = torch.full((2, 5), size, dtype=dtype, requires_grad=True)
+
+    value = crd(student, torch.full((2, 6), -size, dtype=dtype), rows=torch.tensor([1, 1]))
+    value.backward()
+
+    assert value.dtype == torch.float32 and torch.isfinite(value) and torch.isfinite(student.grad).all()
+    assert torch.isfinite(crd.memory_student).all()
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    student, teacher = features()
+    order = torch.tensor([2, 0, 3, 1])
+    one, other = build(), build()
+
+    first = one(student, teacher, rows=ROWS, contrast=CONTRAST)
+    second = other(student[order], teacher[order], rows=ROWS[order], contrast=CONTRAST[order])
+
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(one.memory_teacher, other.memory_teacher)
+
+
+def test_noise_contrast_of_even_odds():
+    assert noise_contrast(torch.zeros(3, 2), rows=1, eps=0.0).item() == pytest.approx(2 * math.log(2))
+
+
+def test_noise_contrast_without_others_is_zero_for_a_sure_match():
+    assert noise_contrast(torch.full((1, 1), 50.0), rows=4).item() == pytest.approx(0.0, abs=1e-9)
+
+
+def test_a_row_outside_the_memory_is_refused():
+    with pytest.raises(InputError, match="Rows reach from 0 to 12, and the memory holds 12"):
+        build()(*features(), rows=torch.tensor([0, 1, 2, 12]))
+
+
+def test_unlike_numbers_of_rows_are_refused():
+    with pytest.raises(ValueError, match=r"\(4, 5\), the teacher's \(4, 3, 2\), and there are 3 rows"):
+        build()(*features(), rows=ROWS[:3])

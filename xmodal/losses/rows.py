@@ -1,0 +1,51 @@
+"""Sums over rows: one value per row, then a weight per row, then one number."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def reduced(values: Tensor, reduction: str, *, weight: Tensor | None = None, entries: int = 1) -> Tensor:
+    """Weigh the rows and reduce them; the divisor counts all rows, those of weight zero too.
+
+    Args:
+        values: one value per row (rows,) or per place of a row (rows, …).
+        reduction: ``batchmean`` (mean over rows and places), ``mean`` (that, divided by ``entries``: the mean over
+            everything that was summed as well) or ``none``.
+        weight: factor of each row (rows,), or of each place with the shape of ``values``; None: 1.
+        entries: how many terms each value is the sum of.
+
+    Example:
+        >>> import torch
+        >>> reduced(torch.tensor([2.0, 4.0]), "batchmean", weight=torch.tensor([1.0, 0.0])).item()
+        1.0
+    """
+    if weight is not None:
+        values = values * _spread(weight, values)
+    if reduction == "none":
+        return values
+    if reduction not in ("mean", "batchmean"):
+        raise ValueError(f"reduction is '{reduction}': expected mean, batchmean or none")
+    mean = values.mean() if values.numel() else values.sum()  # the mean of nothing would be nan
+    return mean / entries if reduction == "mean" else mean
+
+
+def check_target(logits: Tensor, target: Tensor) -> None:
+    """Refuse class numbers that do not fit logits (rows, classes, …): one per row and place, each a class."""
+    rows, classes = (*logits.shape[:1], *logits.shape[2:]), logits.shape[1]
+    if tuple(target.shape) != rows:
+        raise ValueError(f"target has shape {tuple(target.shape)} for logits {tuple(logits.shape)}: expected {rows}")
+    if target.device.type != "cpu" or not target.numel():  # looking at numbers on a GPU would make it wait
+        return
+    low, high = int(target.min()), int(target.max())
+    if low < 0 or high >= classes:
+        raise ValueError(f"target holds classes {low} to {high}: expected 0 to {classes - 1}")
+
+
+def _spread(weight: Tensor, values: Tensor) -> Tensor:
+    if weight.shape not in (values.shape, values.shape[:1]):
+        raise ValueError(
+            f"weight has shape {tuple(weight.shape)}, the rows have {tuple(values.shape)}: "
+            f"expected {tuple(values.shape[:1])}, one number per row"
+        )
+    return weight.to(values.dtype).reshape(*weight.shape, *[1] * (values.ndim - weight.ndim))

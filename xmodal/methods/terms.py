@@ -1,0 +1,234 @@
+"""Terms: losses of the zoo between a student and a teacher, on their outputs or on layers named by their modules.
+
+A term knows which tensors of both networks it compares, adapts their shapes, and says how many things its mean counts.
+Methods that distil from a frozen teacher hold a list of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmodal.cards import LossCard
+from xmodal.errors import InputError
+from xmodal.losses import LOSSES
+from xmodal.losses.adaptors import adaptor_for
+from xmodal.losses.reduce import masked_mean
+from xmodal.models.layers import layer_of, output_shapes
+from xmodal.models.network import zeros
+from xmodal.types import Batch, DataInfo
+
+OUTPUTS = "outputs"
+BY_TASK = {"multiclass": "kl", "binary": "bernoulli_kl", "multilabel": "bernoulli_kl", "regression": "mse"}
+Gather = Callable[[Tensor], Tensor]
+Shape = tuple[int, ...]
+
+
+def parse_loss(text: str) -> tuple[LossCard, float]:
+    """A card and the weight of its term from ``name`` or ``name:weight``.
+
+    Example:
+        >>> card, weight = parse_loss("rkd:0.5")
+        >>> card.name, weight
+        ('rkd', 0.5)
+    """
+    name, _, weight = text.partition(":")
+    card = LOSSES[name]
+    try:
+        return card, float(weight) if weight else card.weight
+    except ValueError:
+        raise InputError(f"The loss '{text}': expected NAME or NAME:WEIGHT, for example rkd:0.5.") from None
+
+
+class Side:
+    """What one of the two networks offers to compare.
+
+    Args:
+        module: the network.
+        info: of the data.
+        needs: inputs that it reads.
+        layers: names asked for; empty: chosen by what a loss compares.
+        role: ``student`` or ``teacher``, for the sentences.
+    """
+
+    def __init__(
+        self, module: nn.Module, info: DataInfo, needs: Sequence[str], layers: Sequence[str], role: str
+    ) -> None:
+        self.module, self.info, self.needs = module, info, tuple(needs)
+        self.layers, self.role = tuple(layers), role
+        for name in layers:
+            layer_of(module, name)
+
+    @functools.cached_property
+    def shapes(self) -> dict[str, Shape]:
+        """Layer → shape of one sample; a dry run, for the losses that compare features."""
+        device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
+        inputs = zeros({name: self.info.inputs[name] for name in self.needs}, 2)
+        return output_shapes(self.module, {name: tensor.to(device) for name, tensor in inputs.items()})
+
+    def shape_of(self, name: str) -> Shape:
+        """Shape of one sample of a layer, or of the outputs."""
+        return (self.info.outputs,) if name == OUTPUTS else self.shapes[name]
+
+    def choose(self, card: LossCard) -> tuple[str, ...]:
+        """Names of the layers that a loss compares on this side."""
+        if card.inputs == "logits" or "features" not in card.needs:
+            return (OUTPUTS,)
+        if card.inputs == "stages":
+            return self.layers if len(self.layers) > 1 else self._stages()
+        if self.layers:
+            return (self._fitting(card),)
+        return (self._last_map(),) if card.inputs == "maps" else (self._embedding(),)
+
+    def _fitting(self, card: LossCard) -> str:
+        for name in self.layers:
+            if card.inputs != "maps" or len(self.shapes[name]) == 3:
+                return name
+        raise self._no_maps(f"the layers {', '.join(self.layers)} give none")
+
+    def _maps(self) -> list[str]:
+        return [name for name, shape in self.shapes.items() if len(shape) == 3]
+
+    def _last_map(self) -> str:
+        names = [name for name in self._maps() if min(self.shapes[name][1:]) > 1] or self._maps()
+        if not names:
+            raise self._no_maps("it has no such layer")
+        return names[-1]
+
+    def _stages(self) -> tuple[str, ...]:
+        by_size = {self.shapes[name][1:]: name for name in self._maps()}  # the last layer of each resolution
+        if len(by_size) < 2:
+            raise self._no_maps("it has not two of them at different resolutions")
+        return tuple(by_size.values())[-2:]
+
+    def _no_maps(self, why: str) -> InputError:
+        return InputError(
+            f"The loss compares maps (channels, height, width) of the {self.role}, and {why}. Choose an encoder with "
+            f"convolutions, or another loss. Layers: {', '.join(f'{n} {s}' for n, s in self.shapes.items())}."
+        )
+
+    def _embedding(self) -> str:
+        if "embedding" in self.shapes:
+            return "embedding"
+        return list(self.shapes)[-2] if len(self.shapes) > 1 else list(self.shapes)[-1]
+
+
+class Term(nn.Module):
+    """One loss between two networks.
+
+    Args:
+        card: of the loss.
+        weight: of the term.
+        student: layers to compare and their shapes.
+        teacher: the same.
+        info: of the data.
+        temperature: for losses that have one; None leaves each its own.
+    """
+
+    def __init__(
+        self,
+        card: LossCard,
+        weight: float,
+        *,
+        student: Mapping[str, Shape],
+        teacher: Mapping[str, Shape],
+        info: DataInfo,
+        temperature: float | None = None,
+    ) -> None:
+        super().__init__()
+        self.card, self.weight = card, weight
+        self.student_layers, self.teacher_layers = tuple(student), tuple(teacher)
+        self.adaptors = nn.ModuleList()
+        loss = card.load()
+        if card.module:
+            loss = _build(card, loss, student, teacher, info)
+        elif card.widths == "same" and OUTPUTS not in student:
+            pairs = zip(student.values(), teacher.values(), strict=True)
+            self.adaptors.extend(adaptor_for(mine, theirs) for mine, theirs in pairs)
+        self.loss: Callable[..., Tensor] = loss
+        known = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
+        self.options: dict[str, Any] = {}
+        if temperature is not None and "temperature" in known:
+            self.options["temperature"] = temperature
+        self.by_row = card.samples == "pointwise" and "reduction" in known
+
+    def forward(
+        self,
+        mine: Mapping[str, Tensor],
+        theirs: Mapping[str, Tensor],
+        batch: Batch,
+        *,
+        valid: Tensor | None,
+        gather: Gather,
+    ) -> tuple[Tensor, Tensor | int]:
+        """Value of the loss (unweighted) and what its mean counted."""
+        student = [mine[name] for name in self.student_layers]
+        if len(self.adaptors):
+            student = [adaptor(part) for adaptor, part in zip(self.adaptors, student, strict=True)]
+        teacher = [theirs[name].to(student[0].dtype) for name in self.teacher_layers]
+        options = dict(self.options)
+        if "labels" in self.card.needs:
+            options["target"] = batch.target
+        if "memory" in self.card.needs:
+            return self.loss(student[0], teacher[0], rows=next(iter(batch.index.values()))), batch.rows
+        if self.card.samples != "pointwise":
+            student, teacher = [gather(part) for part in student], [gather(part) for part in teacher]
+            options = {key: gather(value) if isinstance(value, Tensor) else value for key, value in options.items()}
+        sides = (student, teacher) if self.card.inputs == "stages" else (student[0], teacher[0])
+        if not self.by_row:
+            return self.loss(*sides, **options), len(student[0])
+        values = self.loss(*sides, **options, reduction="none")
+        if valid is not None and valid.shape != values.shape:
+            valid = valid.flatten(1).any(dim=1)
+        return masked_mean(values, valid)
+
+    def on_epoch_start(self, epoch: int, epochs: int) -> None:
+        """The loss's own schedule, where it has one."""
+        start = getattr(self.loss, "on_epoch_start", None)
+        if start is not None:
+            start(epoch, epochs)
+
+
+def _build(
+    card: LossCard, kind: type[nn.Module], student: Mapping[str, Shape], teacher: Mapping[str, Shape], info: DataInfo
+) -> nn.Module:
+    """A loss with parameters or a memory, for the shapes at hand."""
+    shapes = (next(iter(student.values())), next(iter(teacher.values())))
+    if "memory" in card.needs:
+        rows = max(info.rows["train"].values())
+        return kind(*shapes, rows=rows, negatives=min(16384, rows - 1))
+    return kind(*shapes) if "features" in card.needs else kind()
+
+
+def build_terms(
+    losses: Sequence[str], student: Side, teacher: Side, info: DataInfo, *, temperature: float | None
+) -> list[Term]:
+    """The terms that were asked for; all that can't be is told together."""
+    terms, problems = [], []
+    for text in losses:
+        try:
+            card, weight = parse_loss(text)
+            _check_task(card, info)
+            mine, theirs = student.choose(card), teacher.choose(card)
+            shapes = {name: student.shape_of(name) for name in mine}
+            taught = {name: teacher.shape_of(name) for name in theirs}
+            terms.append(Term(card, weight, student=shapes, teacher=taught, info=info, temperature=temperature))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    return terms
+
+
+def _check_task(card: LossCard, info: DataInfo) -> None:
+    of_classes = card.inputs == "logits" and card.name != "bernoulli_kl"
+    if of_classes and info.task != "multiclass":
+        raise InputError(
+            f"The loss '{card.name}' compares class probabilities, and the task is {info.task}. "
+            f"Choose {BY_TASK[info.task]}, or a loss on features."
+        )
