@@ -92,14 +92,14 @@ def kill_after(server: Server, folder: Path, delay: float, *, resume: bool) -> N
 
 
 def survives(server: Server, folder: Path, *, delays: list[float], kill_at: list[int]) -> str:
-    """Kill one attempt after another, then let the last one finish."""
+    """Kill one attempt after another, first inside checkpoints, then at moments; let the last one finish."""
     resume = False
-    for delay in delays:
-        kill_after(server, folder, delay, resume=resume)
-        resume = True
     for number in kill_at:
         server.start(folder, resume=resume, kill_at=number)
         assert server.end() == -signal.SIGKILL, "the process was to die inside the writing of a checkpoint"
+        resume = True
+    for delay in delays:
+        kill_after(server, folder, delay, resume=resume)
         resume = True
     server.start(folder, resume=resume)
     assert server.end() == 0
