@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-import torch.distributed
 
+from xmodal.collectives import gather_json
 from xmodal.errors import NonFinite
 from xmodal.types import Batch, Step
 
@@ -23,10 +23,7 @@ def non_finite(
 ) -> NonFinite:
     """The error that names the loss terms, the epoch, the step and the samples, whichever process had them."""
     values = {name: loss.item() for name, loss in step_result.losses.items()}
-    told: list[Any] = [(values, _samples(batch))]
-    if fabric.world_size > 1:
-        told = [None] * fabric.world_size
-        torch.distributed.all_gather_object(told, (values, _samples(batch)))
+    told = gather_json([values, _samples(batch)], fabric.device)
     guilty = [(found, rows) for found, rows in told if not all(map(math.isfinite, found.values()))] or told
     terms = "; ".join(", ".join(f"{name} = {value:g}" for name, value in found.items()) for found, _ in guilty)
     samples = " ".join(rows for _, rows in guilty)

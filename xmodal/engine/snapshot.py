@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.distributed
 from torch import Tensor
 
 from xmodal import files
-from xmodal.collectives import gather_rows
+from xmodal.collectives import gather_json, gather_rows
 from xmodal.engine import checkpoint
 from xmodal.engine.seeding import restore as restore_generators
 from xmodal.engine.seeding import states
@@ -52,11 +51,7 @@ def save(loop: Loop) -> None:
 def _sums(loop: Loop) -> list[Any]:
     """Sums of the epoch so far, one entry per process."""
     mine = loop.sums.state()
-    if loop.fabric.world_size == 1:
-        return [mine]
-    everybody: list[Any] = [None] * loop.fabric.world_size
-    torch.distributed.all_gather_object(everybody, mine)
-    return everybody
+    return gather_json(mine, loop.fabric.device)
 
 
 def _generators(loop: Loop) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from xmodal.collectives import gather_json
 from xmodal.data.loader import mix
 from xmodal.errors import InputError
 from xmodal.types import Batch, Step
@@ -135,8 +136,7 @@ class Sums:
         for kind, sums in (("losses", self.losses), ("logs", self.logs)):
             names = sorted(sums)
             if fabric.world_size > 1:  # a process may never have met what is logged now and then
-                everybody: list[Any] = [None] * fabric.world_size
-                torch.distributed.all_gather_object(everybody, names)
+                everybody = gather_json(names, fabric.device)
                 names = sorted(set().union(*everybody))
             table = torch.tensor(
                 [sums.get(name, (0.0, 0.0)) for name in names], dtype=torch.float64, device=fabric.device
