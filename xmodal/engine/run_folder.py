@@ -20,7 +20,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmodal.collectives import gather_json
 from xmodal.errors import InputError
 from xmodal.files import SCHEMA, plain, read_json, sweep, write_json
 from xmodal.version import __version__
@@ -122,4 +121,6 @@ def choose_folder(out: Path | None, name: str, fabric: Fabric, *, resume: bool =
     number = 1
     while (Path("runs") / f"{name}-{number:03d}").exists():
         number += 1
+    from xmodal.collectives import gather_json  # brings torch, which a help text must not wait for
+
     return Path(gather_json(str(Path("runs") / f"{name}-{number:03d}"), fabric.device)[0])
