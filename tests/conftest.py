@@ -2,8 +2,14 @@
 
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
+
+from xmodal.data.arrays import from_arrays
+from xmodal.engine.launch import launch
+from xmodal.recipes.bench import Bench, method_settings
+from xmodal.recipes.settings import PairSettings
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +19,52 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def gaussian_views(rows=240):
+    """Three classes seen twice, clearly and faintly; a network must be trained to tell them."""
+    random = np.random.default_rng(0)
+    target = np.arange(rows) % 3
+    corners = 3.0 * np.eye(3)[target]
+    clear = corners @ random.normal(size=(3, 5)) + 0.3 * random.normal(size=(rows, 5))
+    faint = corners @ random.normal(size=(3, 4)) + 1.0 * random.normal(size=(rows, 4))
+    return {"clear": clear, "faint": faint}, target
+
+
+def target_of(task, classes):
+    """The classes as the target of another task."""
+    if task == "regression":
+        return np.stack([classes == 0, classes == 1], axis=1).astype(np.float32)
+    if task == "multilabel":
+        return np.stack([classes != 0, classes == 1], axis=1).astype(np.int64)
+    return (classes == 0).astype(np.int64) if task == "binary" else classes
+
+
+@pytest.fixture(scope="session")
+def make_toy():
+    """Paired or unpaired toy data for a task."""
+
+    def make(task="multiclass", *, paired=True):
+        inputs, classes = gaussian_views()
+        target = target_of(task, classes)
+        return from_arrays(inputs, target if paired else {"clear": target, "faint": target[::-1].copy()}, task=task)
+
+    return make
+
+
+@pytest.fixture
+def make_bench(make_toy):
+    """A bench, the kit that methods are built with: 'clear' teaches, 'faint' is deployed."""
+
+    def make(task="multiclass", *, seed=0, paired=True, **settings):
+        known = {"epochs": 8, "batch_size": 32, "learning_rate": 1e-2, "dropout": 0.1, "threads": 1}
+        asked = PairSettings(teacher=("clear",), student=("faint",), **(known | settings))
+        return Bench(make_toy(task, paired=paired), asked, seed=seed, fabric=launch(asked.machine()))
+
+    return make
+
+
+@pytest.fixture
+def build_method():
+    """A fresh method of a card on a bench, with its own defaults."""
+    return lambda card, bench: card.load()(bench, method_settings(card, {}))

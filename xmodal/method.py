@@ -48,8 +48,17 @@ class Method(nn.Module, ABC):
         }
 
     def teach(self, batch: Batch) -> dict[str, Tensor]:
-        """All that a frozen teacher says of a batch, one row per sample, without gradient."""
+        """All that a frozen teacher says of a batch, one row per sample, without gradient.
+
+        What it says of a row must not depend on the other rows, or on anything drawn; if it does, `teach_online` says
+        why, and the teacher is asked again in every epoch.
+        """
         return {}
+
+    @property
+    def teach_online(self) -> str:
+        """Why the teacher can't be asked once; empty when it can."""
+        return ""
 
     def param_groups(self) -> list[dict[str, Any]]:
         """What to optimise. A group may carry ``optimizer``, ``lr`` and other options of its own."""
@@ -101,15 +110,25 @@ class Kit(Protocol):
     info: DataInfo
     student: tuple[str, ...]  # modalities at deployment
     teaching: tuple[str, ...]  # modalities that the teacher sees
+    seed: int  # of everything that is drawn
 
-    def network(self, modalities: Sequence[str]) -> Student:
+    def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
         """A fresh network for these modalities, as a student that says how to rebuild it."""
 
     def teacher(self) -> nn.Module:
         """The finished teacher network, reused where it was trained before."""
 
-    def fit(self, method: Method, *, stage: str) -> Method:
-        """Train a stage of the method; a finished stage is read back from the run folder."""
+    def batches(self, split: str = "train") -> Iterable[Batch]:
+        """Rows of the training or validation split in their order, as they are; for diagnostics."""
+
+    def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
+        """Train a stage of the method; a finished stage is taken as it is.
+
+        ``epochs`` and ``keep`` (``best`` or ``last``) replace what the recipe is set to.
+        """
+
+    def validate(self, method: Method) -> dict[str, dict[str, float]]:
+        """Student → metric → value on the validation split."""
 
 
 def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:

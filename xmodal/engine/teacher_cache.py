@@ -31,6 +31,8 @@ def refusal(method: Method, split: Split) -> str:
     """Why this teacher can't be asked once; empty when it can."""
     if not method.frozen:
         return "the method freezes no teacher, so its answers change as it trains"
+    if method.teach_online:
+        return method.teach_online
     if split.augmented:
         return "the teacher sees augmented samples, which differ from epoch to epoch"
     if not split.paired:

@@ -20,7 +20,7 @@ from xmodal.errors import InputError
 from xmodal.losses.task import task_loss, what_counts
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import KDSettings
-from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, build_terms
+from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, Term, build_terms
 from xmodal.models.layers import tapped
 from xmodal.types import Batch, DataInfo, Step, Student
 
@@ -97,7 +97,8 @@ class KD(Method):
         mine = {OUTPUTS: outputs, **seen}
         step = Step({})
         for number, term in enumerate(self.terms):
-            value, count = term(mine, taught, batch, valid=valid, gather=self.gather)
+            omega = self.weigh(term, mine, taught, batch)
+            value, count = term(mine, taught, batch, valid=valid, gather=self.gather, omega=omega)
             name = "kd" if len(self.terms) == 1 else f"kd {number + 1} {term.card.name}"
             step.losses[name] = self.kd_weight * term.weight * value
             step.counts[name] = count
@@ -106,6 +107,12 @@ class KD(Method):
             step.losses["task"] = self.task_weight * loss
             step.counts["task"] = count
         return step
+
+    def weigh(
+        self, term: Term, mine: Mapping[str, Tensor], taught: Mapping[str, Tensor], batch: Batch
+    ) -> Tensor | None:
+        """How much each sample of a batch counts in a term; None: all of them fully. For methods that trust some."""
+        return None
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
         """Schedules of the losses that have one."""

@@ -165,8 +165,13 @@ class Term(nn.Module):
         *,
         valid: Tensor | None,
         gather: Gather,
+        omega: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | int]:
-        """Value of the loss (unweighted) and what its mean counted."""
+        """Value of the loss (unweighted) and what its mean counted.
+
+        ``omega`` (rows, …) says how much each sample counts: it multiplies the values of a loss that has one per
+        sample, with the same divisor; where samples are compared with one another, those with 0 are left out.
+        """
         student = [mine[name] for name in self.student_layers]
         if len(self.adaptors):
             student = [adaptor(part) for adaptor, part in zip(self.adaptors, student, strict=True)]
@@ -175,17 +180,36 @@ class Term(nn.Module):
         if "labels" in self.card.needs:
             options["target"] = batch.target
         if "memory" in self.card.needs:
-            return self.loss(student[0], teacher[0], rows=next(iter(batch.index.values()))), batch.rows
-        if self.card.samples != "pointwise":
+            options["rows"] = next(iter(batch.index.values()))
+        elif self.card.samples != "pointwise":
             student, teacher = [gather(part) for part in student], [gather(part) for part in teacher]
             options = {key: gather(value) if isinstance(value, Tensor) else value for key, value in options.items()}
+            omega = None if omega is None else gather(omega)
+        count = len(student[0])
+        if omega is not None and not self.by_row:
+            kept = self._kept(omega)
+            if not len(kept):
+                return sum((part.sum() * 0.0 for part in student), student[0].new_zeros(())), count
+            student, teacher = [part[kept] for part in student], [part[kept] for part in teacher]
+            options = {key: value[kept] if isinstance(value, Tensor) else value for key, value in options.items()}
         sides = (student, teacher) if self.card.inputs == "stages" else (student[0], teacher[0])
         if not self.by_row:
-            return self.loss(*sides, **options), len(student[0])
+            return self.loss(*sides, **options), count
         values = self.loss(*sides, **options, reduction="none")
+        if omega is not None:
+            values = values * self._per_value(omega, values)
         if valid is not None and valid.shape != values.shape:
             valid = valid.flatten(1).any(dim=1)
         return masked_mean(values, valid)
+
+    def _kept(self, omega: Tensor) -> Tensor:
+        """Numbers of the rows that count."""
+        return (omega.flatten(1).amax(dim=1) if omega.ndim > 1 else omega).nonzero().flatten()
+
+    def _per_value(self, omega: Tensor, values: Tensor) -> Tensor:
+        if omega.shape == values.shape:
+            return omega
+        return omega.flatten(1).mean(dim=1) if omega.ndim > 1 else omega
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
         """The loss's own schedule, where it has one."""
@@ -206,7 +230,7 @@ def _build(
 
 
 def build_terms(
-    losses: Sequence[str], student: Side, teacher: Side, info: DataInfo, *, temperature: float | None
+    losses: Sequence[str], student: Side, teacher: Side, info: DataInfo, *, temperature: float | None = None
 ) -> list[Term]:
     """The terms that were asked for; all that can't be is told together."""
     terms, problems = [], []

@@ -6,7 +6,7 @@ It is the `Kit` that methods are built with. Everything is trained first; then t
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from torch import nn
 
 from xmodal.cards import MethodCard, load
 from xmodal.data.base import Data
+from xmodal.data.loader import in_order
 from xmodal.data.options import validated
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import Run, fit
@@ -29,7 +30,7 @@ from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import build_for, student_of, zeros
 from xmodal.recipes.settings import PairSettings
-from xmodal.types import DataInfo, Student
+from xmodal.types import Batch, DataInfo, Student
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -70,6 +71,7 @@ class Bench:
         self.teaching = data.info.require(teaching, "teacher")
         self.student = data.info.require(student, "student")
         self.runs: dict[str, Run] = {}
+        self.stages: dict[str, Run] = {}
         self.roles: dict[str, str] = {}
 
     def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
@@ -107,19 +109,33 @@ class Bench:
         (student,) = self.runs[TEACHER].students.values()
         return copy.deepcopy(student.module)
 
-    def fit(self, method: Method, *, stage: str) -> Method:
-        """Train a stage of a method; its students end with their best weights."""
-        run = self._fit(stage, method)
+    def batches(self, split: str = "train") -> Iterable[Batch]:
+        """Rows of the training or validation split in their order, on the device."""
+        rows = {"train": self.data.train, "valid": self.data.valid}[split]
+        return (batch.to(self.fabric.device) for batch in in_order(rows, batch_size=256))
+
+    def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
+        """Train a stage of a method; its students end with their best weights, or with the last ones."""
+        if stage not in self.stages:
+            self.stages[stage] = self._fit(stage, method, epochs=epochs, keep=keep)
         for name, student in method.students().items():
-            student.module.load_state_dict(run.students[name].module.state_dict())
+            student.module.load_state_dict(self.stages[stage].students[name].module.state_dict())
+            student.module.to(self.fabric.device)
         return method
 
-    def _fit(self, name: str, method: Method, *, shuffle: bool = False) -> Run:
+    def validate(self, method: Method) -> dict[str, dict[str, float]]:
+        """Student → metric → value on the validation split."""
+        return evaluate(method.students(), self.data.valid, self.info, fabric=self.fabric)
+
+    def _fit(
+        self, name: str, method: Method, *, shuffle: bool = False, epochs: int | None = None, keep: str = ""
+    ) -> Run:
+        changes = {key: value for key, value in (("epochs", epochs), ("keep", keep)) if value}
         folder = None if self.folder is None else self.folder / folder_name(name)
         return fit(
             method,
             self.data,
-            self.settings.fit(),
+            self.settings.fit().model_copy(update=changes),
             seed=self.seed,
             folder=folder,
             fabric=self.fabric,

@@ -1,0 +1,113 @@
+r"""Joint training: two networks of different modalities learn the task and to agree with one another.
+
+It is the first step of Algorithm 1 of the modality focusing hypothesis, and of the channel mask of the non-target
+divergence hypothesis: in networks that had to agree, a channel matters for the agreement exactly if it carries what
+both modalities know. Training needs paired samples of both sides; what comes out are two networks, one per side.
+
+$$L = L_{task}(f, y) + L_{task}(g, y) + w_{agree} \, D(g, f)$$
+
+| symbol | argument |
+|---|---|
+| f | ``teacher`` |
+| g | ``student`` |
+| D | ``agreement``: mse of the outputs (MFH), or ncjsd, the divergence of the wrong classes (NTDH) |
+| w | ``agreement_weight`` |
+
+References: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487, Algorithm 1, step 1. Chen et al.:
+Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from xmodal.errors import InputError
+from xmodal.losses.task import task_loss
+from xmodal.method import Kit, Method
+from xmodal.methods.terms import OUTPUTS, Side, build_terms
+from xmodal.types import Batch, DataInfo, Step, Student
+
+TEACHER, STUDENT = "teacher", "student"
+
+
+class Joint(Method):
+    """Two networks, the task for each, and their agreement.
+
+    Args:
+        teacher: f, the network that will teach.
+        student: g, a network of the modalities at deployment.
+        info: of the data; must be paired.
+        agreement: name of the loss D between the outputs; a gradient reaches both networks.
+        agreement_weight: w.
+
+    Example:
+        >>> from xmodal.models.network import build_for
+        >>> from xmodal.types import InputInfo
+        >>> vector = InputInfo((4,), layout="vector")
+        >>> info = DataInfo({"clear": vector, "faint": vector}, "multiclass", 3, rows={})
+        >>> sorted(Joint(build_for(info, ["clear"]), build_for(info, ["faint"]), info).students())
+        ['student', 'teacher']
+    """
+
+    stackable = True
+
+    def __init__(
+        self,
+        teacher: Student,
+        student: Student,
+        info: DataInfo,
+        *,
+        agreement: str = "mse",
+        agreement_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if not info.paired:
+            raise InputError(
+                "Two networks can only agree about the same samples, and this data is unpaired. Give paired data."
+            )
+        self.networks = {TEACHER: teacher, STUDENT: student}
+        self.teacher, self.student = teacher.module, student.module
+        self._info = info
+        self.agreement_weight = agreement_weight
+        sides = [Side(side.module, info, side.needs, (), role) for role, side in self.networks.items()]
+        (self.agreement,) = build_terms([agreement], sides[1], sides[0], info)
+
+    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+        """The task for each, and what separates them."""
+        step, outputs = Step({}), {}
+        for side, network in self.networks.items():
+            outputs[side] = network.module({name: batch.input(name) for name in network.needs})
+            loss, count = task_loss(
+                outputs[side],
+                batch.target,
+                task=self._info.task,
+                valid=batch.valid.get(network.target),
+                ignore=self._info.ignore,
+            )
+            step.losses[f"{side} task"], step.counts[f"{side} task"] = loss, count
+        mine, theirs = {OUTPUTS: outputs[STUDENT]}, {OUTPUTS: outputs[TEACHER]}
+        valid = batch.valid.get(self.networks[STUDENT].target)
+        loss, count = self.agreement(mine, theirs, batch, valid=valid, gather=self.gather)
+        step.losses["agreement"], step.counts["agreement"] = self.agreement_weight * loss, count
+        return step
+
+    def students(self) -> dict[str, Student]:
+        """Both networks, named after their sides."""
+        return dict(self.networks)
+
+
+def fit_joint(kit: Kit, *, agreement: str, stage: str) -> Joint:
+    """Train both sides of a recipe together; they end with the weights after the last epoch, which agree.
+
+    Args:
+        kit: lends networks and training.
+        agreement: name of the loss between them.
+        stage: under which the run is kept.
+    """
+    teacher = kit.network(kit.teaching, side=TEACHER)
+    joint = Joint(teacher, kit.network(kit.student), kit.info, agreement=agreement)
+    kit.fit(joint, stage=stage, keep="last")
+    joint.eval()
+    return joint
