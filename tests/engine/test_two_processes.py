@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from xmodal.losses import LOSSES
+
 HERE = Path(__file__).parent
 SCRIPT = str(HERE / "two_processes.py")
 
@@ -54,6 +56,28 @@ def assert_same_weights(first: Path, second: Path) -> None:
 
 def test_two_processes_end_with_the_weights_of_one(one: Path, two: Path) -> None:
     assert_same_weights(one, two)
+
+
+MIXING = [name for name, card in LOSSES.items() if card.samples == "mixing" or "memory" in card.needs]
+ORDERED = [name for name, card in LOSSES.items() if card.samples == "ordered"]
+
+
+@pytest.mark.parametrize("kind", ["KD", "Trusting"])
+@pytest.mark.parametrize("name", MIXING)
+def test_losses_that_mix_samples_take_the_steps_of_one_process(name: str, kind: str, one: Path, two: Path) -> None:
+    mine, theirs = (load_file(folder / f"{name}-{kind}.safetensors") for folder in (one, two))
+
+    assert mine.keys() == theirs.keys()
+    for key in mine:
+        np.testing.assert_allclose(mine[key], theirs[key], rtol=1e-5, atol=2e-6, err_msg=key)
+
+
+@pytest.mark.parametrize("name", ORDERED)
+def test_losses_that_compare_neighbours_have_other_neighbours_in_two_processes(name: str, one: Path, two: Path) -> None:
+    mine, theirs = (load_file(folder / f"{name}-KD.safetensors") for folder in (one, two))
+
+    assert all(np.isfinite(part).all() for part in theirs.values())
+    assert max(np.abs(mine[key] - theirs[key]).max() for key in mine if mine[key].dtype.kind == "f") > 1e-5
 
 
 def test_two_processes_measure_what_one_measures(one: Path, two: Path) -> None:

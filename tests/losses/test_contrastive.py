@@ -100,7 +100,7 @@ def test_buffers_follow_the_module():
     crd = build().to("meta")
 
     assert {buffer.device.type for buffer in crd.buffers()} == {"meta"}
-    assert len(list(crd.buffers())) == 4
+    assert len(list(crd.buffers())) == 6
 
 
 def test_gradients_agree_with_finite_differences_although_the_memory_moves():
@@ -136,16 +136,31 @@ def test_embeddings_are_trained_as_part_of_a_method():
     assert len(group["params"]) == 4 and all(parameter.grad.any() for parameter in group["params"])
 
 
-def test_drawn_rows_start_with_the_own_one_and_follow_the_seed():
-    crd = build(negatives=500)
+def test_drawn_rows_start_with_the_own_one_and_follow_seed_row_and_step():
+    crd, other = build(negatives=500), build(seed=3, negatives=500)
 
-    torch.manual_seed(3)
     chosen = crd.draw(ROWS)
-    torch.manual_seed(3)
 
-    assert torch.equal(chosen, crd.draw(ROWS))
     assert torch.equal(chosen[:, 0], ROWS) and chosen.shape == (4, 501)
     assert set(chosen[:, 1:].flatten().tolist()) == set(range(12))
+    assert torch.equal(chosen[[2, 0]], crd.draw(ROWS[[2, 0]]))  # whichever process draws them
+    assert not torch.equal(chosen, other.draw(ROWS))
+    crd(*features(), rows=ROWS)
+    assert not torch.equal(chosen, crd.draw(ROWS))
+    counts = build(negatives=24_000).draw(ROWS)[:, 1:].flatten().bincount()
+    assert (counts / 8000 - 1).abs().max() < 0.04  # five standard deviations
+
+
+def test_a_weight_multiplies_the_values_of_its_sample():
+    crd, (student, teacher) = build().eval(), features()
+    crd.log_normaliser_student.fill_(9.0)
+    crd.log_normaliser_teacher.fill_(9.0)
+    pick = [slice(row, row + 1) for row in range(4)]
+    singles = [crd(student[one], teacher[one], rows=ROWS[one], contrast=CONTRAST[one]) for one in pick]
+
+    weighted = crd(student, teacher, rows=ROWS, contrast=CONTRAST, weight=torch.tensor([0.0, 1.0, 0.5, 0.0]).double())
+
+    torch.testing.assert_close(weighted, (singles[1] + 0.5 * singles[2]) / 4)
 
 
 def test_training_brings_both_views_of_a_sample_together():

@@ -30,9 +30,10 @@ class CRD(nn.Module):
     rows moves to ``momentum`` · old + (1 − ``momentum``) · new, at length 1. In eval mode nothing is remembered.
 
     Others are drawn from all rows (with replacement, its own row not excluded), as in the authors' "relaxed" mode;
-    for their "exact" one pass rows of other classes as ``contrast``. The NTDH code never trains the embeddings; here
-    they are parameters. Memories and Z are buffers: they follow the device and are saved with the rest. Several
-    processes remember the rows of all.
+    for their "exact" one pass rows of other classes as ``contrast``. Which ones depends on the seed, the sample's row
+    and the number of the step alone, so several processes draw what one would. The NTDH code never trains the
+    embeddings; here they are parameters. Memories and Z are buffers: they follow the device and are saved with the
+    rest. Several processes remember the rows of all.
 
     Args:
         student_shape: of one sample's features, flattened before embedding.
@@ -47,7 +48,7 @@ class CRD(nn.Module):
     Example:
         >>> crd = CRD((4,), (6,), rows=10, width=3, negatives=5)
         >>> loss = crd(torch.ones(2, 4), torch.ones(2, 6), rows=torch.tensor([7, 1]))
-        >>> loss.ndim, loss.item() > 0, sorted(dict(crd.named_buffers()))[2:]
+        >>> loss.ndim, loss.item() > 0, sorted(dict(crd.named_buffers()))[2:4]
         (0, True, ['memory_student', 'memory_teacher'])
 
     Reference: Tian, Krishnan, Isola: Contrastive Representation Distillation, 2020, equations 13 to 19.
@@ -57,6 +58,8 @@ class CRD(nn.Module):
     memory_teacher: Tensor
     log_normaliser_student: Tensor
     log_normaliser_teacher: Tensor
+    seed: Tensor
+    step: Tensor
 
     def __init__(
         self,
@@ -79,8 +82,18 @@ class CRD(nn.Module):
         for side in ("student", "teacher"):
             self.register_buffer(f"memory_{side}", torch.empty(rows, width).uniform_(-bound, bound))
             self.register_buffer(f"log_normaliser_{side}", torch.tensor(-math.inf))  # Z = 0: not fixed yet
+        self.register_buffer("seed", torch.randint(2**62, ()))
+        self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
-    def forward(self, student: Tensor, teacher: Tensor, *, rows: Tensor, contrast: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        student: Tensor,
+        teacher: Tensor,
+        *,
+        rows: Tensor,
+        contrast: Tensor | None = None,
+        weight: Tensor | None = None,
+    ) -> Tensor:
         """Contrast one batch and, in training mode, remember it.
 
         Args:
@@ -88,29 +101,34 @@ class CRD(nn.Module):
             teacher: features (batch, …).
             rows: place of each sample in the training split (batch,), integers below n.
             contrast: rows to compare with (batch, 1 + K), the sample's own first; None draws them.
+            weight: how much each sample counts (batch,); all are remembered.
         """
         self._check(student, teacher, rows, contrast)
         rows = rows.to(student.device)
         chosen = self.draw(rows) if contrast is None else contrast.to(student.device)
         s = embed(self.embed_student, student)
         t = embed(self.embed_teacher, teacher)
-        loss = self._side(s, self.memory_teacher, self.log_normaliser_student, chosen)
-        loss = loss + self._side(t, self.memory_student, self.log_normaliser_teacher, chosen)
+        loss = self._side(s, self.memory_teacher, self.log_normaliser_student, chosen, weight)
+        loss = loss + self._side(t, self.memory_student, self.log_normaliser_teacher, chosen, weight)
         if self.training:
+            self.step += 1
             self._remember(rows, s.detach(), t.detach())
         return loss
 
     def draw(self, rows: Tensor) -> Tensor:
         """Each sample's own row and K drawn ones (batch, 1 + K)."""
-        others = torch.randint(self.rows, (len(rows), self.negatives), device=rows.device)
+        place = torch.arange(self.negatives, device=rows.device)
+        others = scrambled(self.seed.to(rows.device) + self.step.to(rows.device), rows[:, None], place) % self.rows
         return torch.cat([rows[:, None], others], dim=1)
 
-    def _side(self, embedded: Tensor, memory: Tensor, log_normaliser: Tensor, chosen: Tensor) -> Tensor:
+    def _side(
+        self, embedded: Tensor, memory: Tensor, log_normaliser: Tensor, chosen: Tensor, weight: Tensor | None
+    ) -> Tensor:
         """One side's embeddings against the other side's memory."""
         # a copy, for its rows change before the backward pass; all products cost less than 1 + K gathered vectors
         scores = product(embedded, memory.clone().T).gather(1, chosen) / self.temperature
         log_scores = scores - self._fixed(log_normaliser, scores.detach())
-        return noise_contrast(log_scores, rows=self.rows, eps=self.eps)
+        return noise_contrast(log_scores, rows=self.rows, eps=self.eps, weight=weight)
 
     def _fixed(self, log_normaliser: Tensor, scores: Tensor) -> Tensor:
         """Ln Z: of this batch, of all processes, where there was none before."""
@@ -149,7 +167,24 @@ def embed(layer: nn.Linear, features: Tensor) -> Tensor:
         return F.normalize(layer(at_least_float32(features).flatten(1).to(layer.weight.dtype)), dim=1)
 
 
-def noise_contrast(log_scores: Tensor, *, rows: int, eps: float = 1e-7) -> Tensor:
+def scrambled(*keys: Tensor) -> Tensor:
+    """Numbers from 0 to 2⁶² that look drawn, each a function of its keys (integers, broadcast) alone.
+
+    Example:
+        >>> numbers = scrambled(torch.tensor(3), torch.arange(1000)) % 10
+        >>> numbers.bincount().min().item() > 70
+        True
+    """
+    found = torch.zeros((), dtype=torch.long, device=keys[0].device)
+    for key in keys:  # the finaliser of MurmurHash3 in 64 bits, where products wrap; shifts are made unsigned
+        found = found + (key + 1) * -7046029254386353131
+        for factor in (-49064778989728563, -4265267296055464877):
+            found = (found ^ ((found >> 33) & (2**31 - 1))) * factor
+        found = found ^ ((found >> 33) & (2**31 - 1))
+    return found & (2**62 - 1)
+
+
+def noise_contrast(log_scores: Tensor, *, rows: int, eps: float = 1e-7, weight: Tensor | None = None) -> Tensor:
     r"""Noise-contrastive estimation of one match among K others, in log space.
 
     $$h = \tfrac{1}{B} \sum_i \left[\mathrm{softplus}(\ln c - \ln o_{i0}) + \sum_{j=1}^{K}
@@ -159,6 +194,7 @@ def noise_contrast(log_scores: Tensor, *, rows: int, eps: float = 1e-7) -> Tenso
         log_scores: ln o (rows, 1 + K), the match first.
         rows: n.
         eps: ε.
+        weight: how much each of the B rows counts; the divisor stays B.
 
     Example:
         >>> round(noise_contrast(torch.zeros(1, 2), rows=1, eps=0.0).item(), 4)
@@ -169,4 +205,5 @@ def noise_contrast(log_scores: Tensor, *, rows: int, eps: float = 1e-7) -> Tenso
     level = math.log(noise + eps)
     match = F.softplus(level - log_scores[:, 0])
     others = F.softplus(log_scores[:, 1:] - level).sum(dim=1)
-    return (match + others).mean() + negatives * (level - (math.log(noise) if negatives else level))
+    values = match + others + negatives * (level - (math.log(noise) if negatives else level))
+    return (values if weight is None else values * weight).mean()

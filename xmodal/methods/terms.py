@@ -181,6 +181,7 @@ class Term(nn.Module):
             options["target"] = batch.target
         if "memory" in self.card.needs:
             options["rows"] = next(iter(batch.index.values()))
+            options["weight"], omega = omega, None
         elif self.card.samples != "pointwise":
             student, teacher = [gather(part) for part in student], [gather(part) for part in teacher]
             options = {key: gather(value) if isinstance(value, Tensor) else value for key, value in options.items()}
