@@ -32,9 +32,9 @@ def linear_teacher():
 def make_info():
     """What is known of a data set with the modalities 'clear' and 'faint'."""
 
-    def make(task="multiclass", classes=2, **facts):
-        inputs = {name: InputInfo((2,), layout="vector") for name in ("clear", "faint")}
-        return DataInfo(inputs, task, classes, {}, **facts)
+    def make(task="multiclass", classes=2, width=2, **facts):
+        inputs = {name: InputInfo((width,), layout="vector") for name in ("clear", "faint")}
+        return DataInfo(inputs, task, classes, facts.pop("rows", {}), **facts)
 
     return make
 

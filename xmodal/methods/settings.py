@@ -5,7 +5,9 @@ They stand apart from the methods because help texts must come at once, and a me
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class MethodSettings(BaseModel):
@@ -30,3 +32,51 @@ class KDSettings(MethodSettings):
     student_layer: tuple[str, ...] = Field((), description="module of the student whose features are compared")
     teacher_layer: tuple[str, ...] = Field((), description="module of the teacher whose features are compared")
     labels: bool = Field(True, description="learn from labels too; --no-labels: from the teacher alone")
+
+
+class MaskedSettings(KDSettings):
+    """Which channels of a teacher are removed."""
+
+    place: str = Field("embedding", description="module of the teacher whose channels are ranked and removed")
+    remove: Literal["least", "most", "random"] = Field("least", description="which channels go: by saliency, or any")
+    fill: Literal["mean", "batch_mean", "zero"] = Field("mean", description="what stands in for a removed channel")
+    permutations: int | Literal["exact"] = Field(
+        "exact", description="exchanges per channel; exact: the mean of all where it is known, elsewhere 10"
+    )
+
+
+class MFHSettings(MaskedSettings):
+    """Modality-general distillation."""
+
+    ratio: float | Literal["auto"] = Field("auto", description="share of channels to remove; auto: tried on validation")
+    channels: tuple[int, ...] = Field((), description="channels to keep, in place of a ranking")
+    teacher: Literal["joint", "regular"] = Field("joint", description="trained with the student, or on its own")
+    distance: Literal["mse", "l1"] = Field("mse", description="how a broken agreement is measured")
+    sweep_epochs: int = Field(10, ge=1, description="training of each ratio that auto tries")
+
+    @model_validator(mode="after")
+    def _a_share(self) -> MFHSettings:
+        if self.ratio != "auto" and not 0 <= self.ratio < 1:
+            raise ValueError(f"ratio {self.ratio}: expected a share from 0 to below 1, or auto.")
+        return self
+
+
+class NTDHSettings(MaskedSettings):
+    """Distillation with the masks of the non-target divergence hypothesis."""
+
+    mask: Literal["channels", "samples", "both", "none"] = Field("channels", description="what is masked")
+    ratio: float = Field(0.75, ge=0, lt=1, description="share of the teacher's channels to remove")
+    fill: Literal["mean", "batch_mean", "zero"] = Field("zero", description="what stands in for a removed channel")
+    disturb: Literal["permute", "zero"] = Field("permute", description="how a channel is disturbed to rank it")
+    agreement: Literal["ncjsd", "mse"] = Field("ncjsd", description="what joint training and ranking compare")
+    threshold: float = Field(0.996, ge=-1, le=1, description="cosine from which a wrong teacher's sample counts")
+    detach: bool = Field(True, description="no gradient through the weights of samples")
+    scale_logits: bool = Field(False, description="weights multiply the logits inside kl, not its values")
+    as_published: bool = Field(False, description="as the authors' code: --no-detach --scale-logits")
+
+    @model_validator(mode="after")
+    def _published(self) -> NTDHSettings:
+        if self.as_published:
+            object.__setattr__(self, "detach", False)
+            object.__setattr__(self, "scale_logits", True)
+        return self
