@@ -124,7 +124,7 @@ class Kit(Protocol):
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of the method; a finished stage is taken as it is.
 
-        ``epochs`` and ``keep`` (``best`` or ``last``) replace what the recipe is set to.
+        ``epochs`` shortens what the recipe is set to; ``keep`` (``best`` or ``last``) replaces it.
         """
 
     def validate(self, method: Method) -> dict[str, dict[str, float]]:

@@ -25,6 +25,12 @@ class Progress:
         self._task: Any = None
         self._said = 0.0
 
+    def expect(self, fits: int = 1) -> None:
+        """More fits are to come than was known at the start."""
+        self.fits += fits
+        if self._bar is not None:
+            self._bar.update(self._task, total=self.epochs * self.fits)
+
     def start(self, title: str, epochs: int, at: int = 0) -> None:
         """A fit begins, at epoch ``at`` when it is resumed."""
         self.title, self.epochs = title, epochs

@@ -117,6 +117,8 @@ class Bench:
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of a method; its students end with their best weights, or with the last ones."""
         if stage not in self.stages:
+            epochs = epochs and min(epochs, self.settings.epochs)
+            self.progress.expect()
             self.stages[stage] = self._fit(stage, method, epochs=epochs, keep=keep)
         for name, student in method.students().items():
             student.module.load_state_dict(self.stages[stage].students[name].module.state_dict())

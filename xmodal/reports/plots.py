@@ -105,6 +105,17 @@ def loss_terms(terms: Mapping[str, Sequence[Sequence[float]]], *, prefix: str = 
         return _svg(figure, prefix, f"Terms of the training loss per epoch: {', '.join(terms)}")
 
 
+def saliency(series: Sequence[Series], *, prefix: str = "saliency") -> str:
+    """Saliency of the channels from the most to the least salient, as many runs as seeds."""
+    with _canvas(WIDTH, 300) as (figure, axes):
+        for one in series:
+            _curve(axes, one, 1)
+        axes.set(xlabel="channels, most salient first", ylabel="saliency", ylim=(-0.03, 1.03))
+        _whole_epochs(axes)
+        _legend(figure)
+        return _svg(figure, prefix, f"Saliency of the teacher's channels, sorted: {_names(series)}")
+
+
 def comparison(
     summary: Sequence[Mapping[str, Any]],
     series: Sequence[Series],

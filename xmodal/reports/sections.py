@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xmodal.reports import plots, tables
+from xmodal.reports.channels import channels
 from xmodal.reports.intervals import Row
 from xmodal.reports.plots import Series
 from xmodal.reports.read import RunFiles, read_rows
@@ -69,6 +70,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "classes": _draw_classes(recalls, names, f"{anchor}-classes"),
         "class_table": _class_table(recalls, names),
         "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
+        "channels": _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
         "left_out": len(summary) - len(focus),
         "details": _comparison_details(result),
         "notes": [*result.get("notes", ()), *_missing(rows, folders)],
@@ -189,6 +191,7 @@ def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
         "classes": _draw_classes(recalls, [], f"{anchor}-classes"),
         "class_table": _class_table(recalls, []),
         "confusions": _confusions(scored, list(tested), [], opened=list(tested)[:2]),
+        "channels": None,
         "left_out": 0,
         "details": [],
         "notes": ["The history ends in half a line, which is left out."] * run.truncated,
@@ -228,6 +231,10 @@ def _fit_tables(students: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 # ---- drawings and tables that both share
+
+
+def _draw_channels(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    return found and found | {"table": _table("Channels of the teacher", found["table"], "")}
 
 
 def _draw_curves(series: Sequence[Series], metric: str, prefix: str) -> str:

@@ -1,0 +1,51 @@
+"""What the page says of channels that were removed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from xmodal.reports.page import write_page
+
+
+def with_channels(comparison: Path, content: object, folder: Path) -> Path:
+    """A copy of the comparison with a finding in every run of its method."""
+    shutil.copytree(comparison, folder, dirs_exist_ok=True)
+    for path in folder.glob("seed-*/kd/result.json"):
+        result = json.loads(path.read_text())
+        path.write_text(json.dumps({**result, "method": {"channels": content}}))
+    return folder
+
+
+FOUND = {
+    "place": "embedding",
+    "removed": "least",
+    "ratio": 0.5,
+    "saliency": [0.0, 1.0, 0.25, 0.5],
+    "keep": [False, True, False, True],
+    "curve": [],
+}
+
+
+def test_a_method_with_a_mask_gets_a_section(comparison: Path, tmp_path: Path) -> None:
+    page = write_page([with_channels(comparison, FOUND, tmp_path / "run")], tmp_path / "page.html").read_text()
+
+    section = page[page.index("What of the teacher is heard") :]
+    section = section[: section.index("</section>")]
+    assert "most salient first" in section and section.count("<tr>") == 2
+    assert all(f">{cell}<" in section for cell in ("kd", "embedding", "least", "4", "50%"))
+
+
+def test_without_one_there_is_no_section(comparison: Path, tmp_path: Path) -> None:
+    assert "is heard" not in write_page([comparison], tmp_path / "page.html").read_text()
+
+
+def test_findings_of_another_form_are_left_out(comparison: Path, tmp_path: Path) -> None:
+    for content in ([1, 2], {"place": "embedding"}, "text", None):
+        page = write_page(
+            [with_channels(comparison, content, tmp_path / "run")],
+            tmp_path / "page.html",
+        ).read_text()
+
+        assert "is heard" not in page
