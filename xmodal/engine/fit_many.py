@@ -127,16 +127,13 @@ class Stacks:
         if isinstance(found, str):
             self._train_alone(number, method, data, seed, found)
             return
-        key = found.key()
-        if key not in self.kinds:
-            self.kinds[key] = _kind_of(found)
-        kind = self.kinds[key]
+        key, kind = self._kind(found)
         if isinstance(kind, Kind) and kind.bytes > self.half:
             kind = f"one of it takes about {kind.bytes / 2**20:.0f} MiB, more than half of the memory allowed"
         if isinstance(kind, str):
             self._train_alone(number, method, data, seed, kind)
             return
-        found.train = kind.trimmed(found.train)
+        kind.trim(found)
         if kind.proven:
             found.data = None
         self.waiting.setdefault(key, []).append(found)
@@ -144,6 +141,20 @@ class Stacks:
             self._train(key)
         elif sum(map(_bytes, self.waiting.values())) > self.half:
             self._train(max(self.waiting, key=lambda key: _bytes(self.waiting[key])))
+
+    def _kind(self, member: Member) -> tuple[Hashable, Kind | str]:
+        """The kind of a model, found by a first one that differs at most in the data that it reads."""
+        key = member.key()
+        first = self.kinds.get(key)
+        if first is None:
+            self.kinds[key] = first = _kind_of(member)
+        if isinstance(first, str):
+            return key, first
+        full = (key, first.shapes_read(member))
+        if full not in self.kinds:
+            same = first.shapes_of_first == full[1]
+            self.kinds[full] = first if same else _kind_of(member)
+        return full, self.kinds[full]
 
     def train_rest(self) -> None:
         """Train all that still wait."""
@@ -172,7 +183,7 @@ class Stacks:
             if teaching.table is None:
                 return "its teacher's answers are too large to keep"
             train = with_taught(train, teaching.table)
-        return Member(number, method, data.info, seed, train, valid, data)
+        return Member(number, method, data.info, seed, train.copy(), valid.copy() if valid else None, data)
 
     def _train(self, key: Hashable) -> None:
         kind, members = self.kinds[key], self.waiting.pop(key)

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap
 from xmodal.data.base import Data
 from xmodal.engine.alike import groups_of, plain_settings, shape_of, state_of
 from xmodal.engine.record import NotRecordable, Recorded, record
-from xmodal.engine.stack import Leaves, batch_of
+from xmodal.engine.stack import Leaves, batch_of, bytes_of
 from xmodal.method import Method
 from xmodal.types import Batch, DataInfo
 
@@ -40,15 +40,13 @@ class Member:
     data: Data | None = None
 
     def key(self) -> Hashable:
-        """What must be equal for two models to be alike."""
+        """What must be equal for two models to be alike, but for the shapes of the data that they read."""
         state = tuple((name, shape_of(tensor), tensor.requires_grad) for name, tensor in state_of(self.method).items())
         groups = tuple((names, repr(sorted(options.items()))) for names, options in groups_of(self.method))
-        splits = tuple(
-            (leaves.layout, tuple(map(shape_of, leaves.tensors))) for leaves in (self.train, self.valid) if leaves
-        )
+        layouts = tuple(leaves.layout for leaves in (self.train, self.valid) if leaves)
         students = tuple((name, student.needs, student.target) for name, student in self.method.students().items())
         known = (self.info.task, self.info.classes, self.info.select, tuple(self.info.rows["train"].values()))
-        return type(self.method), plain_settings(self.method), state, groups, splits, students, known
+        return type(self.method), plain_settings(self.method), state, groups, layouts, students, known
 
 
 @dataclass(slots=True)
@@ -75,6 +73,7 @@ class Kind:
 
     def __init__(self, member: Member) -> None:
         self.method, self.layout, self.shapes = member.method, member.train.layout, member.train.tensors[:]
+        self.valid_layout = member.valid.layout if member.valid else ()
         state = state_of(member.method)
         parameters = {name for name, _ in member.method.named_parameters()}
         self.groups = groups_of(member.method)
@@ -95,11 +94,16 @@ class Kind:
         if not self.trained:
             raise NotRecordable("nothing in it is trained")
         self.leaves = [number for number, is_used in enumerate(used_leaves) if is_used]
+        # of the validation split: what students read, targets, and what counts
+        self.valid_leaves = sorted(
+            {n for part, name, n in self.valid_layout if part in (1, 2) or (part == 0 and name in self.needs)}
+        )
         self.shapes = [torch.empty_like(tensor[:0]) for tensor in self.shapes]  # not a slice, which holds the whole
+        self.shapes_of_first = self.shapes_read(member)
         self.proven = False  # whether a stack was seen to work
-        size = sum(tensor.nelement() * tensor.element_size() for tensor in state.values())
-        scored = member.valid.bytes if member.valid else 0
-        data = sum(tensor.nelement() * tensor.element_size() for tensor in self.pick(member.train))
+        size = bytes_of(state.values())
+        scored = bytes_of(self.pick_valid(member.valid)) if member.valid else 0
+        data = bytes_of(self.pick(member.train))
         self.working = data + 2 * alone.bytes  # what one step of one model goes through
         self.bytes = 8 * size + data + 2 * scored + self.working  # with copies, gradients, moments, best weights
 
@@ -107,24 +111,32 @@ class Kind:
         """The leaves of a training split that the training step reads."""
         return [leaves.tensors[number] for number in self.leaves]
 
-    def trimmed(self, leaves: Leaves) -> Leaves:
-        """The same without the tensors that the training step doesn't read."""
-        tensors = [t if n in self.leaves else self.shapes[n] for n, t in enumerate(leaves.tensors)]
-        return Leaves(leaves.layout, tensors)
+    def pick_valid(self, leaves: Leaves) -> list[Tensor]:
+        """The leaves of a validation split that scoring reads."""
+        return [leaves.tensors[number] for number in self.valid_leaves]
+
+    def shapes_read(self, member: Member) -> Hashable:
+        """Shapes of the data that a model reads: the rest of what must be equal for two models to be alike."""
+        valid = self.pick_valid(member.valid) if member.valid else []
+        return tuple(map(shape_of, self.pick(member.train))), tuple(map(shape_of, valid))
+
+    def trim(self, member: Member) -> None:
+        """Let go of the data that nobody reads."""
+        for leaves, used in ((member.train, self.leaves), (member.valid, self.valid_leaves)):
+            if leaves:
+                leaves.tensors = [t if n in used else torch.empty_like(t[:0]) for n, t in enumerate(leaves.tensors)]
 
     def batch(self, tensors: Sequence[Tensor], rows: int) -> tuple[Batch, dict[str, Tensor]]:
         """A batch from the leaves that are read; the others are there with the right shape and no content."""
-        found: list[Tensor] = [shape.new_zeros(()).expand(rows, *shape.shape[1:]) for shape in self.shapes]
-        for number, tensor in zip(self.leaves, tensors, strict=True):
-            found[number] = tensor
-        return batch_of(self.layout, found)
+        empty = {n: shape.new_zeros(()).expand(rows, *shape.shape[1:]) for n, shape in enumerate(self.shapes)}
+        return batch_of(self.layout, {**empty, **dict(zip(self.leaves, tensors, strict=True))})
 
     def _alone(self, names: Sequence[str], state: Sequence[Tensor], leaves: Sequence[Tensor]) -> Recorded:
         """The step of one model, to see which tensors it reads and how much it computes."""
 
         def losses(*tensors: Tensor) -> list[Tensor]:
             given = {name: tensor.clone() for name, tensor in zip(names, tensors[: len(names)], strict=True)}
-            step = functional_call(self.method, given, batch_of(self.layout, tensors[len(names) :]))
+            step = functional_call(self.method, given, batch_of(self.layout, dict(enumerate(tensors[len(names) :]))))
             return [*step.losses.values(), *step.logs.values()]
 
         return record(losses, [tensor.detach() for tensor in state], leaves)

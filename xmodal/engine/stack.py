@@ -7,7 +7,7 @@ them at once.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -33,6 +33,10 @@ class Leaves:
     layout: Layout
     tensors: list[Tensor]
 
+    def copy(self) -> Leaves:
+        """The same tensors in a list of its own."""
+        return Leaves(self.layout, self.tensors[:])
+
     @property
     def rows(self) -> int:
         """How many samples there are."""
@@ -41,7 +45,12 @@ class Leaves:
     @property
     def bytes(self) -> int:
         """What the tensors take."""
-        return sum(tensor.nelement() * tensor.element_size() for tensor in self.tensors)
+        return bytes_of(self.tensors)
+
+
+def bytes_of(tensors: Iterable[Tensor]) -> int:
+    """What some tensors take."""
+    return sum(tensor.nelement() * tensor.element_size() for tensor in tensors)
 
 
 def read(split: Split, device: torch.device) -> Leaves:
@@ -67,17 +76,18 @@ def with_taught(leaves: Leaves, taught: Mapping[str, Tensor]) -> Leaves:
     return Leaves((*leaves.layout, *layout), [*leaves.tensors, *taught.values()])
 
 
-def batch_of(layout: Layout, tensors: Sequence[Tensor]) -> tuple[Batch, dict[str, Tensor]]:
-    """A batch and what the teacher says of it."""
+def batch_of(layout: Layout, tensors: Mapping[int, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
+    """A batch of the leaves that are there, by number, and what the teacher says of it."""
     parts: list[dict[str, Tensor]] = [{} for _ in range(TAUGHT + 1)]
     for part, name, number in layout:
-        parts[part][name] = tensors[number]
+        if number in tensors:
+            parts[part][name] = tensors[number]
     return Batch(*parts[:TAUGHT]), parts[TAUGHT]
 
 
 def strange_targets(leaves: Leaves, info: DataInfo) -> str:
     """Losses look whether class numbers are possible, and can't while many models are recorded: it is done here."""
-    targets = batch_of(leaves.layout, leaves.tensors)[0].targets
+    targets = batch_of(leaves.layout, dict(enumerate(leaves.tensors)))[0].targets
     for target in targets.values():
         if info.task == "multiclass" and target.numel() and not (0 <= target.min() and target.max() < info.classes):
             return f"some targets are not among the classes 0 to {info.classes - 1}"

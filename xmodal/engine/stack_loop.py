@@ -79,7 +79,7 @@ class StackLoop:
         self.valid: Table | None = None
         if score:
             splits = [member.valid for member in members if member.valid]
-            self.valid = Table([leaves.tensors for leaves in splits])
+            self.valid = Table([kind.pick_valid(leaves) for leaves in splits])
         self.whole: tuple[StepRecord, Sequence[Tensor]] | None = None
 
     def rehearse(self) -> None:
@@ -182,9 +182,11 @@ class StackLoop:
             else [self.metrics(info, full=False, device=self.device) for info in infos]
             for name in students
         }
-        axes, _ = batch_of(layout, self.valid.axes)  # type: ignore[arg-type]
+        own = dict(zip(self.kind.valid_leaves, self.valid.axes, strict=True))
+        axes, _ = batch_of(layout, own)  # type: ignore[arg-type]
         for first in range(0, rows, BLOCK):
-            batch, _ = batch_of(layout, self.valid.slice(first, first + BLOCK))
+            picked = self.valid.slice(first, first + BLOCK)
+            batch, _ = batch_of(layout, dict(zip(self.kind.valid_leaves, picked, strict=True)))
             inputs = {name: batch.inputs[name] for name in self.kind.needs}
             outputs = self.kind.predict(self._state(), inputs, {name: axes.inputs[name] for name in inputs})  # type: ignore[misc]
             for name, answer in outputs.items():
@@ -192,8 +194,8 @@ class StackLoop:
                 if many:
                     counting[name].update(answer, target)
                     continue
-                own = target if axes.targets[students[name].target] is not None else [target] * len(infos)
-                for score, answer_of_one, target_of_one in zip(counting[name], answer, own, strict=True):
+                each = target if axes.targets[students[name].target] is not None else [target] * len(infos)
+                for score, answer_of_one, target_of_one in zip(counting[name], answer, each, strict=True):
                     score.update(answer_of_one, target_of_one)
         if many:
             return {name: scores.compute() for name, scores in counting.items()}
