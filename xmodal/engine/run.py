@@ -90,10 +90,11 @@ def _copy(student: Student) -> Student:
     return found
 
 
-def with_weights(student: Student, weights: Mapping[str, Tensor]) -> Student:
-    """A copy of a student with these weights, in eval mode."""
+def with_weights(student: Student, weights: Mapping[str, Tensor] | None) -> Student:
+    """A copy of a student with these weights (None: its own), in eval mode."""
     found = _copy(student)
-    found.module.load_state_dict(weights)
+    if weights is not None:
+        found.module.load_state_dict({**found.module.state_dict(), **weights})
     return found
 
 
@@ -102,7 +103,7 @@ def _kept(loop: Loop) -> tuple[dict[str, Student], dict[str, dict[str, Any]]]:
     students = loop.method.students()
     if loop.settings.keep == "last":
         best = loop.selection.last(len(loop.history) - 1, loop.history[-1]["valid"])
-        return {name: _copy(student) for name, student in students.items()}, best
+        return {name: with_weights(student, None) for name, student in students.items()}, best
     best = loop.selection.best
     return {name: with_weights(student, loop.selection.weights[name]) for name, student in students.items()}, best
 

@@ -214,7 +214,7 @@ class StackLoop:
                     own[name].copy_(state[name][number])
             member.method.eval()
             students = {
-                name: with_weights(student, {**student.module.state_dict(), **self.selection.weights(name, number)})
+                name: with_weights(student, self.selection.weights(name, number))
                 for name, student in member.method.students().items()
             }
             best = self.selection.row(number, students, tables)

@@ -42,7 +42,6 @@ class StackSelection:
         for found in scores.values():
             measured(self.metric, found)
         if self.keep == "last":
-            self._weights = {name: {key: state[own] for key, own in keys.items()} for name, keys in students.items()}
             return
         for name, found in scores.items():
             score = self.sign * torch.as_tensor(found[self.metric], dtype=torch.float64).cpu()
@@ -61,8 +60,10 @@ class StackSelection:
                 chosen = better.to(tensor.device).reshape(-1, *[1] * (tensor.ndim - 1))
                 self._weights[name][key] = torch.where(chosen, tensor, self._weights[name][key])
 
-    def weights(self, student: str, model: int) -> dict[str, Tensor]:
-        """What one student of one model ends with, by the names of its own state."""
+    def weights(self, student: str, model: int) -> dict[str, Tensor] | None:
+        """What one student of one model ends with, by the names of its own state; None: with what it has."""
+        if self.keep == "last":
+            return None
         return {key: tensor[model] for key, tensor in self._weights[student].items()}
 
     def row(self, model: int, students: Iterable[str], tables: Tables) -> dict[str, dict[str, Any]]:
