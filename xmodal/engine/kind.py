@@ -205,7 +205,8 @@ class Kind:
             self.method.train(training)
         play = self._predictions[key]
         outputs = play(list(state.values()), play.prepare(list(inputs.values())))
-        return dict(zip(self.students, outputs, strict=True))
+        # sideways computed outputs are views, which not every metric can read
+        return {name: tensor.contiguous() for name, tensor in zip(self.students, outputs, strict=True)}
 
     def _outputs(self, state: list[str], inputs: list[str]) -> Callable[[list[Tensor], list[Tensor]], list[Tensor]]:
         asked = _Predicts(self.method)

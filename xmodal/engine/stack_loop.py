@@ -146,7 +146,9 @@ class StackLoop:
             if (number + 1) % every and number + 1 < self.steps:
                 continue
             if group == every or settings.remainder == "flush":
-                for parameter, slope in zip(self.trained, self._clipped(waiting), strict=True):
+                if settings.clip_at == "step":
+                    waiting = self._clipped(waiting)
+                for parameter, slope in zip(self.trained, waiting, strict=True):
                     parameter.grad = slope
                 self.optimisers.step()
             waiting = []
