@@ -28,6 +28,7 @@ from xmodal.types import Batch, Step, Student
 
 MODELS = 3
 SGD: dict[str, Any] = {"epochs": 4, "batch_size": 16, "optimizer": "sgd", "learning_rate": 0.1}
+WHOLE = {**SGD, "batch_size": 1000}
 ON_VECTORS = sorted(name for name, card in LOSSES.items() if card.inputs not in ("maps", "stages"))
 QUICK = {"kl", "dkd", "kl_pssm", "hint", "dist", "sp", "vid", "ctkd", "rkd", "cc", "crd"}
 ALONE = {"ctkd", "rkd", "rkd_angle", "cc", "crd"}  # schedule, own gradient twice, order of rows, memory
@@ -149,7 +150,7 @@ def test_each_student_has_a_teacher_of_its_own(batch_size: int) -> None:
 def test_every_kind_of_target_is_scored(task: str) -> None:
     data = [make_data(seed, task=task) for seed in range(MODELS)]
 
-    assert_alike(*both_ways(kd, FitSettings(**SGD), data=data))
+    assert_alike(*both_ways(kd, FitSettings(**WHOLE), data=data))
 
 
 @pytest.mark.parametrize(
@@ -180,7 +181,7 @@ def test_statistics_of_batches_are_each_models_own() -> None:
 
 
 def test_each_model_has_a_best_epoch_of_its_own() -> None:
-    many, alone = both_ways(supervised, FitSettings(**{**SGD, "epochs": 12, "learning_rate": 0.3}))
+    many, alone = both_ways(supervised, FitSettings(**{**WHOLE, "epochs": 12, "learning_rate": 0.3}))
 
     assert len({run.best["faint"]["epoch"] for run in many}) > 1, "else this test sees nothing"
     assert_alike(many, alone, tolerance=1e-5)  # a large rate, so that the best epochs differ
@@ -219,7 +220,7 @@ def test_models_that_share_their_data_see_it_in_their_own_order() -> None:
 
 def test_the_same_call_gives_the_same_bits() -> None:
     data = [make_data(seed) for seed in range(MODELS)]
-    runs = [fit_many([kd(own, 0) for own in data], data, FitSettings(**SGD)) for _ in range(2)]
+    runs = [fit_many([kd(own, 0) for own in data], data, FitSettings(**WHOLE)) for _ in range(2)]
 
     for one, two in zip(*runs, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(bits(one), bits(two), strict=True))
@@ -229,11 +230,11 @@ def test_little_memory_means_more_stacks_and_the_same_numbers() -> None:
     data = [make_data(seed) for seed in range(5)]
     told = io.StringIO()
 
-    at_once = fit_many([supervised(own, 0) for own in data], data, FitSettings(**SGD))
+    at_once = fit_many([supervised(own, 0) for own in data], data, FitSettings(**WHOLE))
     in_parts = fit_many(
         [supervised(own, 0) for own in data],
         data,
-        FitSettings(**SGD),
+        FitSettings(**WHOLE),
         memory=100_000,
         progress=Progress(stream=told),
     )
@@ -245,10 +246,10 @@ def test_little_memory_means_more_stacks_and_the_same_numbers() -> None:
 def test_a_model_that_fills_the_memory_is_trained_alone() -> None:
     data = make_data()
 
-    (run,) = fit_many([supervised(data, 0)], data, FitSettings(**SGD), memory=1000)
+    (run,) = fit_many([supervised(data, 0)], data, FitSettings(**WHOLE), memory=1000)
 
     assert "more than half of the memory" in run.notes[0]
-    assert_alike_but_for_notes(run, fit(supervised(data, 0), data, FitSettings(**SGD)))
+    assert_alike_but_for_notes(run, fit(supervised(data, 0), data, FitSettings(**WHOLE)))
 
 
 class Asked(Sequence[Any]):
@@ -287,9 +288,9 @@ def test_models_of_several_kinds_come_back_in_their_order() -> None:
         lambda: supervised(data, 0, build=lambda: nn.Linear(4, 3)),
     ]
 
-    runs = fit_many([make() for make in build], data, FitSettings(**SGD), seeds=[0] * len(build))
+    runs = fit_many([make() for make in build], data, FitSettings(**WHOLE), seeds=[0] * len(build))
 
-    alone = [fit(make(), data, FitSettings(**SGD)) for make in build]
+    alone = [fit(make(), data, FitSettings(**WHOLE)) for make in build]
     assert_alike(runs, alone)
     assert len({round(run.history[-1]["loss"], 6) for run in runs}) == len(build), "all six are different"
 
@@ -298,7 +299,7 @@ def test_data_that_is_not_read_may_have_other_shapes() -> None:
     told = io.StringIO()
     data = [make_data(0), make_data(1, width=7)]
 
-    fit_many([supervised(own, 0) for own in data], data, FitSettings(**SGD), progress=Progress(stream=told))
+    fit_many([supervised(own, 0) for own in data], data, FitSettings(**WHOLE), progress=Progress(stream=told))
 
     assert "2 models at once" in told.getvalue()
 
@@ -319,7 +320,7 @@ class Unused(nn.Module):
 
 
 def test_what_gets_no_gradient_does_not_decay() -> None:
-    settings = FitSettings(**{**SGD, "weight_decay": 0.1})
+    settings = FitSettings(**{**WHOLE, "weight_decay": 0.1})
 
     many, alone = both_ways(lambda data, seed: supervised(data, seed, build=Unused), settings)
 
@@ -371,7 +372,7 @@ def test_dropout_is_drawn_for_each_model() -> None:
 def test_a_training_without_scores_looks_at_no_validation_sample() -> None:
     data = make_data()
     data.valid.columns["faint"] = np.full_like(data.valid.columns["faint"], np.nan)
-    settings = FitSettings(**{**SGD, "keep": "last"})
+    settings = FitSettings(**{**WHOLE, "keep": "last"})
 
     (run,) = fit_many([supervised(data, 0)], data, settings, score=False)
 
@@ -382,7 +383,7 @@ def test_a_training_without_scores_looks_at_no_validation_sample() -> None:
 
 def test_a_history_is_a_list_that_is_made_when_it_is_read() -> None:
     data = make_data()
-    (run,) = fit_many([supervised(data, 0)], data, FitSettings(**SGD))
+    (run,) = fit_many([supervised(data, 0)], data, FitSettings(**WHOLE))
     history = run.history
 
     assert len(history) == 4 and [row["epoch"] for row in history] == [0, 1, 2, 3]
@@ -400,7 +401,7 @@ def test_the_generators_are_left_as_they_were() -> None:
     expected = torch.rand(1)
 
     torch.manual_seed(3)
-    fit_many([method], data, FitSettings(**SGD))
+    fit_many([method], data, FitSettings(**WHOLE))
 
     assert torch.rand(1) == expected
 
@@ -488,7 +489,7 @@ def test_a_step_that_asks_a_frozen_part_itself_is_not_stacked() -> None:
     ],
 )
 def test_settings_that_go_model_by_model_are_trained_alone(given: dict[str, Any], reason: str) -> None:
-    data, settings = make_data(), FitSettings(**{**SGD, **given})
+    data, settings = make_data(), FitSettings(**{**WHOLE, **given})
 
     (run,) = fit_many([kd(data, 0)], data, settings)
 
@@ -573,7 +574,7 @@ def test_progress_is_told_for_the_stack() -> None:
     fit_many(
         [supervised(data, 0), supervised(data, 1)],
         data,
-        FitSettings(**SGD),
+        FitSettings(**WHOLE),
         progress=Progress(stream=told),
         title="students",
     )
