@@ -14,6 +14,7 @@ from xmodal.data.loader import Pick, in_order
 from xmodal.deploy import deployed
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
+from xmodal.engine.fit_many import fit_many
 from xmodal.errors import InputError
 from xmodal.export import export_student
 from xmodal.method import Method
@@ -78,6 +79,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(card, make_b
     assert equal(method, other_method) and history == other_history
     for different in (other_weights, other_order):
         assert not equal(method, bits(different)[1]) and history != bits(different)[2]
+
+
+@every_method
+def test_many_at_once_end_like_each_alone(card, make_bench, build_method):
+    settings = make_bench(epochs=2, dropout=0.0, optimizer="sgd").settings.fit()
+    benches = [make_bench(seed=seed, dropout=0.0) for seed in range(2)]
+    methods = [build_method(card, bench) for bench in benches]
+
+    many = fit_many(methods, [bench.data for bench in benches], settings)
+
+    for number, (bench, run) in enumerate(zip(benches, many, strict=True)):
+        alone = fit(build_method(card, bench), bench.data, settings, seed=number)
+        assert bool(run.notes) is not methods[number].stackable  # whoever promises it can be stacked is
+        for name, student in alone.students.items():
+            for key, tensor in student.module.state_dict().items():
+                torch.testing.assert_close(run.students[name].module.state_dict()[key], tensor, rtol=1e-4, atol=1e-5)
 
 
 @every_method

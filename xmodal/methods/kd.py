@@ -78,6 +78,8 @@ class KD(Method):
         self.temperature = temperature
         self.terms = build_terms(losses, mine, theirs, info, temperature=temperature)
         self.trained_terms = nn.ModuleList(self.terms)  # parameters of losses and adaptors reach the optimiser
+        # a memory knows more than the batch, and where the order of rows counts, a whole batch has to be shuffled
+        self.stackable = all("memory" not in term.card.needs and term.card.samples != "ordered" for term in self.terms)
         self._mine = sorted({name for term in self.terms for name in term.student_layers} - {OUTPUTS})
         self._theirs = sorted({name for term in self.terms for name in term.teacher_layers} - {OUTPUTS})
 
