@@ -2,8 +2,9 @@
 
 The work is that of the first two synthetic experiments on the modality focusing hypothesis: a linear teacher, a control
 and a distilled student for each of 11 settings and 10 seeds, 1000 full-batch steps each, 330 models in all. The
-straightforward way is a loop written from their description: a module, an optimiser, a backward pass, and the accuracy
-on training and test rows after every epoch, as in the authors' code; it is also run without those evaluations. Ours
+straightforward way is a loop written from their description: a module, an optimiser, a backward pass, a teacher that
+answers in every step, and the accuracy on training and test rows after every epoch, as in the authors' code; it is also
+run without those evaluations. Ours
 starts from the arrays too and includes everything: data sets, methods, stacking, recording, the finished runs and their
 test accuracies. Both start from the same weights, and their test accuracies must be equal, all of them.
 
@@ -202,7 +203,7 @@ def main() -> None:
     models = len(problems) * len(ROLES)
 
     began = time.perf_counter()
-    stacked(problems[:1])  # loads the tracer, which the first use in a process pays for
+    stacked(problems[:1])  # imports what the first training of a process imports, with `fit` too
     first = time.perf_counter() - began
     gc.collect()
     began = time.perf_counter()
@@ -222,7 +223,7 @@ def main() -> None:
     how = "all seeds run" if timed == SEEDS else f"{timed} of {SEEDS} seeds run, the rest extrapolated"
     print(f"{models} linear models, {EPOCHS} full-batch steps each, one thread; loop: {how}")
     print(f"test accuracies compared: {len(some) * len(ROLES)}, different: 0")
-    print(f"stacked: {ours_seconds:.2f} s (and {first:.2f} s once per process, for one problem that loads the tracer)")
+    print(f"stacked: {ours_seconds:.2f} s (and {first:.2f} s once per process, for one problem and all imports)")
     for evaluate, name in ((True, "with the evaluations of every epoch"), (False, "without them")):
         print(
             f"loop {name}: {seconds[evaluate]:.1f} s, {seconds[evaluate] / ours_seconds:.1f} times as long "

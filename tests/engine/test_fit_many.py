@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Mapping, Sequence
+import signal
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,12 @@ from torch import Tensor, nn
 
 from xmodal.data.arrays import from_arrays
 from xmodal.data.base import Data
+from xmodal.engine import interrupt
 from xmodal.engine.fit import Run, fit
 from xmodal.engine.fit_many import fit_many
 from xmodal.engine.progress import Progress
 from xmodal.engine.settings import FitSettings
-from xmodal.errors import InputError, NonFinite
+from xmodal.errors import InputError, Interrupted, NonFinite
 from xmodal.losses import LOSSES
 from xmodal.method import Method
 from xmodal.methods.kd import KD
@@ -581,3 +583,32 @@ def test_progress_is_told_for_the_stack() -> None:
 
     assert "students, 2 models at once: epoch 4/4  loss " in told.getvalue()
     assert "faint: accuracy 0." in told.getvalue()
+
+
+@pytest.fixture
+def watched() -> Iterator[None]:
+    """The handlers of the command line, for the time of a test."""
+    before = {number: signal.getsignal(number) for number in interrupt.SIGNALS}
+    interrupt.install()
+    yield
+    interrupt._watch.received = 0
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+class Stopping(Progress):
+    """Sends a signal in the second epoch."""
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        super().epoch(row)
+        if row["epoch"] == 1:
+            signal.raise_signal(signal.SIGTERM)
+        assert row["epoch"] < 2, "the epoch is finished, and no other begun"
+
+
+@pytest.mark.usefixtures("watched")
+def test_a_signal_stops_after_the_epoch() -> None:
+    data = make_data()
+
+    with pytest.raises(Interrupted):
+        fit_many([supervised(data, 0)], data, FitSettings(**WHOLE), progress=Stopping(stream=io.StringIO()))

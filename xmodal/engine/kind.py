@@ -91,6 +91,7 @@ class Kind:
         self.trained = [name for name in state if state[name].requires_grad and name in used & optimised]
         self.fixed = [name for name in state if name not in self.trained]
         self.buffers = [name for name in self.fixed if name not in parameters]
+        self.buffer_places = [self.fixed.index(name) for name in self.buffers]
         if not self.trained:
             raise NotRecordable("nothing in it is trained")
         self.leaves = [number for number, is_used in enumerate(used_leaves) if is_used]
@@ -160,7 +161,6 @@ class Kind:
         rows: int,
     ) -> StepRecord:
         names: dict[str, list[str]] = {}
-        buffers = [self.fixed.index(name) for name in self.buffers]
 
         def loss(
             weights: list[Tensor], rest: list[Tensor], tensors: list[Tensor]
@@ -172,7 +172,7 @@ class Kind:
             names.update(losses=list(step.losses), logs=list(step.logs))
             terms = list(step.losses.values())
             counts = [torch.as_tensor(step.counts.get(name, batch.rows)) for name in step.losses]
-            aux = (terms, counts, list(step.logs.values()), [rest[number] for number in buffers])
+            aux = (terms, counts, list(step.logs.values()), [rest[place] for place in self.buffer_places])
             return sum(terms[1:], terms[0]), aux
 
         def all_models(*tensors: Tensor) -> list[Tensor]:

@@ -5,7 +5,7 @@ environment.json   versions, devices, threads
 history.jsonl      one row per epoch
 result.json        final metrics; its presence says that training is finished
 checkpoints/       where to go on
-best/              weights of each student's best epoch
+best/              weights that each student keeps: of its best epoch, or the last
 students/          what to deploy
 predictions/       outputs on the test split
 """

@@ -156,8 +156,8 @@ class StackLoop:
             raise self._non_finite(*broken, seen)
 
     def _keep_buffers(self, found: Sequence[Tensor]) -> None:
-        for name, tensor in zip(self.kind.buffers, found, strict=True):
-            self.fixed[self.kind.fixed.index(name)] = tensor
+        for place, tensor in zip(self.kind.buffer_places, found, strict=True):
+            self.fixed[place] = tensor
 
     def _clipped(self, slopes: list[Tensor]) -> list[Tensor]:
         """Gradients within their bound, each model's by itself."""
@@ -174,35 +174,37 @@ class StackLoop:
     def _scores(self) -> dict[str, Values]:
         """Student → metric → one value per model."""
         assert self.valid is not None and self.members[0].valid is not None
-        layout, rows = self.members[0].valid.layout, self.members[0].valid.rows
+        leaves, infos = self.members[0].valid, [member.info for member in self.members]
         students = self.members[0].method.students()
-        many = self.metrics is Scores and ManyScores.applies(self.members[0].info)
-        infos = [member.info for member in self.members]
+        axes = self._valid_batch(self.valid.axes)
+        together = self.metrics is Scores and ManyScores.applies(infos[0]) and not axes.valid
         counting: dict[str, Any] = {
             name: ManyScores(infos[0], models=len(infos), device=self.device)
-            if many
+            if together
             else [self.metrics(info, full=False, device=self.device) for info in infos]
             for name in students
         }
-        own = dict(zip(self.kind.valid_leaves, self.valid.axes, strict=True))
-        axes, _ = batch_of(layout, own)  # type: ignore[arg-type]
-        for first in range(0, rows, BLOCK):
-            picked = self.valid.slice(first, first + BLOCK)
-            batch, _ = batch_of(layout, dict(zip(self.kind.valid_leaves, picked, strict=True)))
+        for first in range(0, leaves.rows, BLOCK):
+            batch = self._valid_batch(self.valid.slice(first, first + BLOCK))
             inputs = {name: batch.inputs[name] for name in self.kind.needs}
-            outputs = self.kind.predict(self._state(), inputs, {name: axes.inputs[name] for name in inputs})  # type: ignore[misc]
+            outputs = self.kind.predict(self._state(), inputs, {name: axes.inputs[name] for name in inputs})
             for name, answer in outputs.items():
-                target = batch.targets[students[name].target]
-                if many:
-                    counting[name].update(answer, target)
+                own = students[name].target
+                if together:
+                    counting[name].update(answer, batch.targets[own])
                     continue
-                each = target if axes.targets[students[name].target] is not None else [target] * len(infos)
-                for score, answer_of_one, target_of_one in zip(counting[name], answer, each, strict=True):
-                    score.update(answer_of_one, target_of_one)
-        if many:
+                targets = _each(batch.targets[own], axes.targets[own], len(infos))
+                masks = _each(batch.valid.get(own), axes.valid.get(own), len(infos))
+                for score, *of_one in zip(counting[name], answer, targets, masks, strict=True):
+                    score.update(*of_one)
+        if together:
             return {name: scores.compute() for name, scores in counting.items()}
         found = {name: [score.compute() for score in scores] for name, scores in counting.items()}
         return {name: {key: [row[key] for row in rows] for key in rows[0]} for name, rows in found.items()}
+
+    def _valid_batch(self, leaves: Sequence[Any]) -> Any:
+        """A batch of what scoring reads of the validation split, or of what belongs to its tensors."""
+        return batch_of(self.kind.valid_layout, dict(zip(self.kind.valid_leaves, leaves, strict=True)))[0]
 
     def _finish(self) -> list[Run]:
         """Every method with its last weights, and its students with those that they keep."""
@@ -237,3 +239,8 @@ class StackLoop:
             f"non-finite in epoch {self.epoch + 1}, step {step + 1} ({told}). {samples_of(batch)} "
             "Lower the learning rate, clip the gradient, or look at them."
         )
+
+
+def _each(values: Tensor | None, axis: int | None, models: int) -> Sequence[Tensor | None]:
+    """One model's values after the other."""
+    return [values] * models if values is None or axis is None else list(values)
