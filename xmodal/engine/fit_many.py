@@ -147,13 +147,13 @@ class Stacks:
         key = member.key()
         first = self.kinds.get(key)
         if first is None:
-            self.kinds[key] = first = _kind_of(member)
+            self.kinds[key] = first = _kind_of(member, self.settings)
         if isinstance(first, str):
             return key, first
         full = (key, first.shapes_read(member))
         if full not in self.kinds:
             same = first.shapes_of_first == full[1]
-            self.kinds[full] = first if same else _kind_of(member)
+            self.kinds[full] = first if same else _kind_of(member, self.settings)
         return full, self.kinds[full]
 
     def train_rest(self) -> None:
@@ -223,9 +223,9 @@ class Stacks:
         self.runs[number] = run
 
 
-def _kind_of(member: Member) -> Kind | str:
+def _kind_of(member: Member, settings: FitSettings) -> Kind | str:
     try:
-        return Kind(member)
+        return Kind(member, settings.batch_size)
     except Exception as error:  # as above
         return _sentence(error)
 

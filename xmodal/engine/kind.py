@@ -69,9 +69,10 @@ class Kind:
 
     Args:
         member: any of them.
+        batch_size: rows in a step.
     """
 
-    def __init__(self, member: Member) -> None:
+    def __init__(self, member: Member, batch_size: int) -> None:
         self.method, self.layout, self.shapes = member.method, member.train.layout, member.train.tensors[:]
         self.valid_layout = member.valid.layout if member.valid else ()
         state = state_of(member.method)
@@ -85,7 +86,7 @@ class Kind:
         self._steps: dict[Hashable, StepRecord] = {}
         self._predictions: dict[Hashable, Recorded] = {}
         optimised = {name for names, _ in self.groups for name in names}
-        alone = self._alone(list(state), list(state.values()), member.train.tensors)
+        alone = self._alone(list(state), list(state.values()), [t[:batch_size] for t in member.train.tensors])
         used_state, used_leaves = alone.used[: len(state)], alone.used[len(state) :]
         used = {name for name, is_used in zip(state, used_state, strict=True) if is_used}
         self.trained = [name for name in state if state[name].requires_grad and name in used & optimised]
@@ -105,7 +106,8 @@ class Kind:
         size = bytes_of(state.values())
         scored = bytes_of(self.pick_valid(member.valid)) if member.valid else 0
         data = bytes_of(self.pick(member.train))
-        self.working = data + 2 * alone.bytes  # what one step of one model goes through
+        batch = bytes_of(tensor[:batch_size] for tensor in self.pick(member.train))
+        self.working = batch + 2 * alone.bytes  # what one step of one model goes through
         self.bytes = 8 * size + data + 2 * scored + self.working  # with copies, gradients, moments, best weights
 
     def pick(self, leaves: Leaves) -> list[Tensor]:
