@@ -24,7 +24,7 @@ from xmodal.models.audio_video import build_ravdess, ravdess_place
 from xmodal.models.places import replacing
 from xmodal.types import Batch
 
-SOUND, PICTURE = (1, 40, 64), (3, 32, 64)
+SOUND, PICTURE = (1, 40, 64), (3, 8, 16)
 SAME = 1e-5  # relative, between the distances of both ways
 EXACT_DRAWS = 2000
 

@@ -33,6 +33,7 @@ def run_both(
     """
     parts: list[Rows] = []
     given: Any
+    first: tuple[Tensor, Any] | None = None
     cut: Split | None = None
     for number, batch in enumerate(batches):
         inputs, theirs, target = _valid(batch.to(_device(network)), batch.to(_device(other)), targets)
@@ -40,13 +41,12 @@ def run_both(
             continue
         if not parts:
             check_place(network, place, inputs)
-            few = {name: value[:2] for name, value in inputs.items()}
-            cut = split(network, place, few) if not whole else None
+            cut, first = (None, None) if whole else split(network, place, inputs)
             if cut is not None and not cut.matters:
                 raise InputError(f"The network's answers do not depend on '{place}'. Choose another place.")
         if cut is not None:
-            features, given = cut.head(inputs)
-            answers = cut.tail(features, given)
+            features, given = first or cut.head(inputs)
+            answers, first = cut.tail(features, given), None
         else:
             features, answers = _capture(network, place, inputs)
             given = inputs
