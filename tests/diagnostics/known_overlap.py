@@ -35,8 +35,11 @@ class Problem:
         return self.counts[2] / sum(self.counts)
 
 
-def make_problem(seed, *, rows=400, counts=None, widths=None, classes=None):
-    """Gaussian columns; the label says which of several random linear functions of the decisive ones is largest."""
+def make_problem(seed, *, rows=400, counts=None, widths=None, classes=None, even=False):
+    """Gaussian columns; the label says which of several random linear functions of the decisive ones is largest.
+
+    With ``even`` all decisive columns weigh the same, so that none is too weak to be found.
+    """
     random = np.random.default_rng(seed)
     specific_a, specific_b, general = counts or (int(random.integers(0, 9)), int(random.integers(0, 9)), 0)
     if counts is None:
@@ -45,7 +48,9 @@ def make_problem(seed, *, rows=400, counts=None, widths=None, classes=None):
     classes = classes or int(random.integers(2, 5))
     widths = widths or tuple(int(random.integers(22, 41)) for _ in "ab")
     hidden = random.normal(size=(rows, specific_a + specific_b + general))
-    target = (hidden @ random.normal(size=(hidden.shape[1], classes))).argmax(axis=1)
+    weights = random.normal(size=(hidden.shape[1], classes))
+    weights = np.sign(weights[:, :1]) * np.linspace(-1, 1, classes) if even else weights
+    target = (hidden @ weights).argmax(axis=1)
     held = {"a": np.r_[:specific_a, specific_a + specific_b : hidden.shape[1]]}
     held["b"] = np.r_[specific_a : hidden.shape[1]]
     inputs, shared, decisive = {}, {}, {}
