@@ -11,18 +11,31 @@ import torch
 from hash_fill import formula_permutations, golden_files, hash_tensor, hash_weights
 
 from xmodal.diagnostics.saliency import keep_mask, measure_saliency
+from xmodal.methods.joint import Joint
+from xmodal.methods.mfh import MFH, Channels
 from xmodal.models.audio_video import build_ravdess, ravdess_place
 from xmodal.models.masking import masked
 from xmodal.models.network import evaluating
 from xmodal.models.places import replacing
-from xmodal.types import Batch
+from xmodal.types import Batch, DataInfo, InputInfo
 
 FILES = {name: file for name, file in golden_files().items() if "ravdess" in file}
 NETWORKS = {"ImageNet": "image", "AudioNet": "audio"}
+KEYS = (
+    "param_count",
+    "ImageNet",
+    "freeze",
+    "permute",
+    "alg1_place5",
+    "alg1_place4",
+    "removal",
+    "joint_training",
+)
 having = {
     key: pytest.mark.parametrize("name", [name for name, file in FILES.items() if key in file["ravdess"]])
-    for key in ("param_count", "ImageNet", "freeze", "permute", "alg1_place5", "alg1_place4", "removal")
+    for key in KEYS
 }
+DISTILLED = [(name, n) for name, file in FILES.items() for n in range(len(file["ravdess"].get("distill", [])))]
 networks = pytest.mark.parametrize("network", NETWORKS)
 CACHE = {}
 
@@ -43,6 +56,34 @@ def network_of(file, network):
         module = build_ravdess(modality, shape=shape, classes=classes).module
         CACHE[network, offset] = hash_weights(module, offset).eval()
     return CACHE[network, offset]
+
+
+def fresh(file, network, gain):
+    """A filled student that may be trained."""
+    modality, known = NETWORKS[network], file["ravdess"]
+    classes = known["param_shapes"][network][-1][0]
+    student = build_ravdess(modality, shape=known["input"][f"{modality}_shape"][1:], classes=classes)
+    hash_weights(student.module, file.get("key_offset", 0), gain)
+    return student
+
+
+def data_of(file, rows):
+    """Samples of a range as a batch with their labels, and what is known of the data."""
+    inputs = {name: tensor[rows.start : rows.stop] for name, tensor in inputs_of(file).items()}
+    label = torch.tensor([(3 * row + 1) % 8 for row in rows])
+    known = {name: InputInfo(tuple(tensor.shape[1:]), layout="image") for name, tensor in inputs.items()}
+    return Batch(inputs, dict.fromkeys(inputs, label)), DataInfo(known, "multiclass", 8, {})
+
+
+def descend(method, batch, case):
+    """Steps of descent with momentum; after each, what the method's terms were before it."""
+    descent = torch.optim.SGD(method.parameters(), lr=case["lr"], momentum=case["momentum"])
+    for _ in range(case["steps"]):
+        step = method(batch, method.teach(batch))
+        descent.zero_grad()
+        sum(step.losses.values()).backward()
+        descent.step()
+        yield {name: loss.item() for name, loss in step.losses.items()}
 
 
 def seen_at(module, place, inputs):
@@ -183,3 +224,51 @@ def test_golden_mfh_ravdess_removal(name):
         kept = keep_mask(values, ratio=case["ratio"], order=order)
 
         assert np.flatnonzero(~kept).tolist() == sorted(case[mode])
+
+
+@having["joint_training"]
+def test_golden_mfh_ravdess_joint_training(name):
+    file, case = FILES[name], FILES[name]["ravdess"]["joint_training"]
+    batch, info = data_of(file, range(case["N"]))
+    method = Joint(fresh(file, "AudioNet", case["gain"]), fresh(file, "ImageNet", case["gain"]), info)
+
+    terms = list(descend(method, batch, case))
+
+    found = [[term["student task"], term["teacher task"], term["agreement"]] for term in terms]
+    np.testing.assert_allclose(found, case["printed_losses_student_teacher_dist"], rtol=1e-3, atol=1e-4)  # 4 digits
+    with torch.no_grad():
+        close(method.teacher(batch.inputs), case["teacher_logits"], rel=1e-3)
+        close(method.student(batch.inputs), case["student_logits"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("name", "number"), DISTILLED)
+def test_golden_mfh_ravdess_distill(name, number):
+    file, known = FILES[name], FILES[name]["ravdess"]
+    case = known["distill"][number]
+    (batch, info), (held, _) = data_of(file, range(case["N"])), data_of(file, range(8, 16))
+    channels = None
+    if case["change"] is not None:
+        keep = torch.ones(known["param_shapes"]["AudioNet"][9][0], dtype=torch.bool)
+        keep[torch.tensor(known["freeze"]["idx5"])] = False
+        channels = Channels(ravdess_place(case["change"][1], "audio"), keep, "batch_mean")
+    student, teacher = fresh(file, "ImageNet", case["gain"]), fresh(file, "AudioNet", case["gain"])
+    method = MFH(
+        student,
+        teacher.module,
+        info,
+        channels=channels,
+        losses=[f"kl:{1 / 8}"],  # the published mean is over classes as well
+        temperature=1.0,
+        task_weight=case["weights"][0],
+        kd_weight=case["weights"][1],
+    )
+
+    best = 0.0
+    for _ in descend(method, batch, case):
+        with torch.no_grad():
+            right = student.module(held.inputs).argmax(dim=1) == held.target
+        best = max(best, 100 * right.double().mean().item())
+
+    with torch.no_grad():
+        close(student.module(batch.inputs), case["student_logits"], rel=1e-3)
+    assert case["val_test_acc"] == pytest.approx([best, best])

@@ -226,3 +226,26 @@ def test_the_number_of_rows_read_before_the_place_is_kept_as_it_is(samples):
         cut, found = split(network, "act", samples)
 
     assert cut is None or cut.tail(*found).shape == (6, 3)
+
+
+@pytest.mark.parametrize("place", ["inner", "act", "input:sound"])
+def test_a_head_that_runs_in_pieces_gives_the_same(place, samples):
+    network = seeded(Residual())
+
+    with torch.no_grad():
+        whole, (features, context) = split(network, place, samples)
+        pieces, (again, given) = split(network, place, samples, most=4)
+
+        torch.testing.assert_close(again, features)
+        torch.testing.assert_close(pieces.tail(again, given), whole.tail(features, context))
+
+
+def test_where_rows_before_the_place_are_not_independent_there_is_no_cut(samples):
+    class Mixes(Residual):
+        def forward(self, inputs):
+            sound = inputs["sound"]
+            return self.last(self.first(sound - sound.mean(dim=0, keepdim=True)))
+
+    with torch.no_grad():
+        for most in (None, 4):
+            assert split(seeded(Mixes()), "first", samples, most=most) == (None, None)

@@ -52,14 +52,35 @@ class Split:
         """Whether the answer depends on the place at all."""
         return any(step.op == "output" for step in self.tail_steps)
 
-    def head(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Context]:
-        """Features (rows, channels, …), and what else the tail needs."""
+    def head(self, inputs: Mapping[str, Tensor], *, most: int | None = None) -> tuple[Tensor, Context]:
+        """Features (rows, channels, …), and what else the tail needs.
+
+        Args:
+            inputs: of the network.
+            most: rows to run at a time; None: all of them.
+        """
+        rows = len(next(iter(inputs.values())))
+        if most is None or rows <= most or any(len(value) != rows for value in inputs.values()):
+            return self._head(inputs)
+        starts = range(0, rows, most)
+        parts = [self._head({name: value[at : at + most] for name, value in inputs.items()}) for at in starts]
+        contexts = [context for _, context in parts]
+        context = {
+            step: torch.cat([part[step] for part in contexts]) if self._per_row(step, value, most) else value
+            for step, value in contexts[0].items()
+        }
+        return torch.cat([features for features, _ in parts]), context
+
+    def _head(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Context]:
         known: dict[fx.Node, Any] = {}
         for step in self.head_steps:
             known[step] = inputs if step.op == "placeholder" else self._run(step, known)
             if step is self.node:  # a copy: what runs later may work in place
                 known[step] = with_channels(str(step.target), known[step]).clone()
         return known[self.node], {step: known[step] for step in self._handed}
+
+    def _per_row(self, step: fx.Node, value: Any, rows: int) -> bool:
+        return step in self._rows and isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
 
     def tail(self, features: Tensor, context: Context, *, spend: bool = False) -> Tensor:
         """Answers from features.
@@ -83,11 +104,8 @@ class Split:
             rows: how many those are.
             index: which of them.
         """
-        picked = {}
-        for step, value in context.items():
-            per_row = step in self._rows and isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
-            picked[step] = value[index] if per_row else _cloned(value)
-        return picked
+        mine = {step: self._per_row(step, value, rows) for step, value in context.items()}
+        return {step: value[index] if mine[step] else _cloned(value) for step, value in context.items()}
 
     def double(self) -> Split:
         """The same in float64. Only the layers of the tail are copied, so only the tail can be run."""
@@ -126,7 +144,7 @@ class Split:
 
 
 def split(
-    module: nn.Module, place: str, inputs: Mapping[str, Tensor]
+    module: nn.Module, place: str, inputs: Mapping[str, Tensor], *, most: int | None = None
 ) -> tuple[Split, tuple[Tensor, Context]] | tuple[None, None]:
     """Cut a network in eval mode at a place.
 
@@ -134,6 +152,7 @@ def split(
         module: takes a dictionary of inputs.
         place: name of a layer, or ``input:<modality>``.
         inputs: rows to run the head on; on the first two the cut is compared with the whole network.
+        most: rows to run at a time; None: all of them. Where rows are not independent, there is no cut.
 
     Returns:
         The cut, and what its head makes of the inputs; two times None where the network cannot be cut.
@@ -150,7 +169,7 @@ def split(
         try:
             found = _traced(module, place, tuple(inputs), deep)
             if found is not None:
-                features, context = found.head(inputs)
+                features, context = found.head(inputs, most=most)
                 if not found.matters or _agrees(found, module, place, inputs, features, context):
                     return found, (features, context)
         except InputError:
