@@ -44,6 +44,7 @@ LINEAR = {
     "norm and dropout": [normed(), nn.Dropout(0.5), nn.Linear(6, 3)],
     "written as a function": [Does(lambda x: 2 * x[:, :3] - x[:, 3:].flip(1) + 1)],
     "an affine function in disguise": [nn.Linear(6, 3), Does(lambda x: torch.relu(x) - torch.relu(-x))],
+    "a constant of its own": [Does(lambda x: x @ torch.ones(6, 3))],
     "nothing": [Does(lambda x: x[:, :3])],
 }
 TRAPS = {
@@ -74,8 +75,8 @@ def test_linear_tails_are_found_with_their_weights(layers):
     torch.manual_seed(0)
     weights, cut, rows = weights_of(behind(*layers))
 
-    start = rows.features[:1].double()
-    moved = cut.double().tail(start + 1, rows.given) - cut.double().tail(start, rows.given)
+    start, wide = rows.features[:1].double(), {step: value.double() for step, value in rows.given.items()}
+    moved = cut.double().tail(start + 1, wide) - cut.double().tail(start, wide)
     torch.testing.assert_close(weights.sum(dim=(0, 1)), moved[0])
 
 
@@ -96,6 +97,14 @@ def test_a_trap_is_measured_by_another_form_with_the_same_numbers():
     )
 
     assert auto.form == "rank_one" and auto.raw == pytest.approx(naive.raw, rel=1e-5)
+
+
+def test_a_layer_that_cannot_be_copied_is_not_asked_in_float64():
+    layer = nn.Linear(6, 3)
+    layer.kept = 2 * layer.weight  # torch refuses to copy what is inside a graph
+    network, student = behind(layer), wrap(nn.Linear(5, 3), ["image"])
+
+    assert measure_saliency(network, student, make_batches(6), "module.0", permutations=2).form == "rank_one"
 
 
 def test_answers_too_many_for_the_memory_are_not_probed():

@@ -280,6 +280,22 @@ def test_feature_maps_are_moved_as_a_whole():
     np.testing.assert_allclose(exact.deviation, every.std(axis=0), rtol=1e-4)
 
 
+def test_answers_may_be_maps():
+    layers = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    teacher, student = (
+        randomised(wrap(copy.deepcopy(layers), [name]), seed) for seed, name in enumerate(["sound", "image"])
+    )
+    batches = make_batches(4, 3, shapes=((1, 3, 3), (1, 3, 3)))
+
+    for place, form in (("module.0", "batched"), ("module.1", "closed")):
+        for distance in ("mse", "l1"):
+            wanted = slow_distances(teacher, student, joined(batches), place, drawn(7, 4), distance)
+            found = measure_saliency(teacher, student, batches, place, distance=distance, permutations=2)
+
+            assert found.form == form
+            np.testing.assert_allclose(found.draws, wanted, rtol=1e-5)
+
+
 def test_several_modalities_of_a_teacher_go_together(batches):
     class Both(Residual):
         def forward(self, inputs):

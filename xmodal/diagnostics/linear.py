@@ -42,6 +42,13 @@ def slopes(cut: Split, rows: Rows, memory: int) -> Tensor | None:
         rows: features and context to start from.
         memory: bytes for the probes and their answers.
     """
+    try:
+        return _slopes(cut, rows, memory)
+    except Exception:  # layers may refuse to be copied, or to work in float64, in any words
+        return None
+
+
+def _slopes(cut: Split, rows: Rows, memory: int) -> Tensor | None:
     features = rows.features
     if not features.is_floating_point():
         return None
