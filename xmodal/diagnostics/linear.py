@@ -42,24 +42,31 @@ def slopes(cut: Split, rows: Rows, memory: int) -> Tensor | None:
         rows: features and context to start from.
         memory: bytes for the probes and their answers.
     """
+    try:
+        return _slopes(cut, rows, memory)
+    except Exception:  # layers may refuse to be copied, or to work in float64, in any words
+        return None
+
+
+def _slopes(cut: Split, rows: Rows, memory: int) -> Tensor | None:
     features = rows.features
     if not features.is_floating_point():
         return None
     wide = features[0].numel()
     if wide * rows.answers[0].numel() * 8 > memory:
         return None
-    few = min(4, len(features))
-    index = torch.arange(few, device=features.device)
-    context = cut.pick(rows.given, len(features), index)
+    index = torch.tensor([*range(min(4, len(features))), 0], device=features.device)
+    context, start = cut.pick(rows.given, len(features), index), features[index]
+    start[-1] = 0.0  # many functions bend there
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(2, *features.shape[1:], generator=generator, dtype=torch.float64)
     deviation = _size_of(features)
     one, two = (drawn.to(features.device) * deviation).unbind()
-    rough = _change(cut, features[:few], context, (1e3 * one).to(features.dtype))
-    if not _linear(rough, -_change(cut, features[:few], context, (-1e3 * one).to(features.dtype)), 1e-2):
+    far = (1e3 * one).to(features.dtype)
+    if not _linear(_change(cut, start, context, far), -_change(cut, start, context, -far), 1e-2):
         return None  # most tails end here, before anything is copied
     exact = cut.double()
-    start, context = features[:few].double(), {step: _double(value) for step, value in context.items()}
+    start, context = start.double(), {step: _double(value) for step, value in context.items()}
     unit = _change(exact, start, context, one)
     for scale in SCALES:
         for sign in (scale, -scale):

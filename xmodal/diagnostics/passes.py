@@ -14,6 +14,8 @@ from xmodal.models.places import check_place, replacing
 from xmodal.models.split import Split, split
 from xmodal.types import Batch
 
+PIECE = 32  # rows; of 64 to 16, the quickest for the RAVDESS networks (benchmarks/saliency.py)
+
 
 def run_both(
     network: nn.Module, other: nn.Module, batches: Iterable[Batch], place: str, *, targets: bool, whole: bool
@@ -33,6 +35,7 @@ def run_both(
     """
     parts: list[Rows] = []
     given: Any
+    first: tuple[Tensor, Any] | None = None
     cut: Split | None = None
     for number, batch in enumerate(batches):
         inputs, theirs, target = _valid(batch.to(_device(network)), batch.to(_device(other)), targets)
@@ -40,13 +43,12 @@ def run_both(
             continue
         if not parts:
             check_place(network, place, inputs)
-            few = {name: value[:2] for name, value in inputs.items()}
-            cut = split(network, place, few) if not whole else None
+            cut, first = (None, None) if whole else split(network, place, inputs, most=_most(network))
             if cut is not None and not cut.matters:
                 raise InputError(f"The network's answers do not depend on '{place}'. Choose another place.")
         if cut is not None:
-            features, given = cut.head(inputs)
-            answers = cut.tail(features, given)
+            features, given = first or cut.head(inputs, most=_most(network))
+            answers, first = cut.tail(features, given), None
         else:
             features, answers = _capture(network, place, inputs)
             given = inputs
@@ -108,6 +110,11 @@ def _check_answers(ours: Tensor, theirs: Tensor, features: Tensor, number: int) 
         )
     if not bool(ours.isfinite().all() and theirs.isfinite().all() and features.isfinite().all()):
         raise InputError(f"Features or answers of batch {number} are not all finite. Check the weights and the data.")
+
+
+def _most(network: nn.Module) -> int | None:
+    """Rows to run at a time: on a CPU few, so that activations come to lie in memory that is at hand already."""
+    return PIECE if _device(network).type == "cpu" else None
 
 
 def _device(network: nn.Module) -> torch.device:

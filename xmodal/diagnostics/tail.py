@@ -105,7 +105,7 @@ def rank_one(layer: nn.Linear, rest: Split) -> Form:
     def run(rows: Rows, first: int, values: Tensor) -> Tensor:
         before = hidden.setdefault(id(rows), layer(rows.features))
         change = values - rows.features[:, first : first + len(values)].T
-        copies = before + change[:, :, None] * weight[:, first : first + len(values)].T[:, None, :]
+        copies = torch.addcmul(before, change[:, :, None], weight[:, first : first + len(values)].T[:, None, :])
         return stacked(rest, copies.flatten(0, 1), rows.given, *values.shape)
 
     return Form(run, 4 * layer.out_features * weight.element_size())
@@ -122,7 +122,7 @@ def disturbed(features: Tensor, first: int, values: Tensor) -> Tensor:
 def stacked(cut: Split, copies: Tensor, context: Any, number: int, rows: int) -> Tensor:
     """The tail's answers (number, rows, …) to copies that lie one behind another (number · rows, …)."""
     index = torch.arange(rows, device=copies.device).repeat(number)
-    answers = cut.tail(copies, cut.pick(context, rows, index))
+    answers = cut.tail(copies, cut.pick(context, rows, index), spend=True)  # all of it was made here
     return answers.reshape(number, rows, *answers.shape[1:])
 
 

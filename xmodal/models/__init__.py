@@ -13,6 +13,8 @@ ENCODERS = {
     "image_cnn": "xmodal.models.small:build_image_cnn",
     "lenet": "xmodal.models.small:build_lenet",
     "audio_cnn": "xmodal.models.small:build_audio_cnn",
+    "ravdess_audio": "xmodal.models.audio_video:build_ravdess_audio",
+    "ravdess_image": "xmodal.models.audio_video:build_ravdess_image",
     "resnet18": "xmodal.models.resnet:build_resnet18",
     "resnet34": "xmodal.models.resnet:build_resnet34",
     "resnet50": "xmodal.models.resnet:build_resnet50",

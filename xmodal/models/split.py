@@ -52,8 +52,26 @@ class Split:
         """Whether the answer depends on the place at all."""
         return any(step.op == "output" for step in self.tail_steps)
 
-    def head(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Context]:
-        """Features (rows, channels, …), and what else the tail needs."""
+    def head(self, inputs: Mapping[str, Tensor], *, most: int | None = None) -> tuple[Tensor, Context]:
+        """Features (rows, channels, …), and what else the tail needs.
+
+        Args:
+            inputs: of the network.
+            most: rows to run at a time; None: all of them.
+        """
+        rows = len(next(iter(inputs.values())))
+        if most is None or rows <= most or any(len(value) != rows for value in inputs.values()):
+            return self._head(inputs)
+        starts = range(0, rows, most)
+        parts = [self._head({name: value[at : at + most] for name, value in inputs.items()}) for at in starts]
+        contexts = [context for _, context in parts]
+        context = {
+            step: torch.cat([part[step] for part in contexts]) if self._per_row(step, value, most) else value
+            for step, value in contexts[0].items()
+        }
+        return torch.cat([features for features, _ in parts]), context
+
+    def _head(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Context]:
         known: dict[fx.Node, Any] = {}
         for step in self.head_steps:
             known[step] = inputs if step.op == "placeholder" else self._run(step, known)
@@ -61,10 +79,19 @@ class Split:
                 known[step] = with_channels(str(step.target), known[step]).clone()
         return known[self.node], {step: known[step] for step in self._handed}
 
-    def tail(self, features: Tensor, context: Context) -> Tensor:
-        """Answers from features; both arguments are left as they are, also by layers that work in place."""
-        known = {step: _cloned(value) for step, value in context.items()}
-        known[self.node] = features.clone()
+    def _per_row(self, step: fx.Node, value: Any, rows: int) -> bool:
+        return step in self._rows and isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
+
+    def tail(self, features: Tensor, context: Context, *, spend: bool = False) -> Tensor:
+        """Answers from features.
+
+        Args:
+            features: (rows, channels, …).
+            context: of the same rows.
+            spend: whether layers that work in place may do so on both; otherwise they are left as they are.
+        """
+        known = dict(context) if spend else {step: _cloned(value) for step, value in context.items()}
+        known[self.node] = features if spend else features.clone()
         for step in self.tail_steps:
             known[step] = self._run(step, known)
         return cast(Tensor, known[self.tail_steps[-1]])
@@ -77,11 +104,8 @@ class Split:
             rows: how many those are.
             index: which of them.
         """
-        picked = {}
-        for step, value in context.items():
-            per_row = step in self._rows and isinstance(value, Tensor) and value.ndim > 0 and len(value) == rows
-            picked[step] = value[index] if per_row else value
-        return picked
+        mine = {step: self._per_row(step, value, rows) for step, value in context.items()}
+        return {step: value[index] if mine[step] else _cloned(value) for step, value in context.items()}
 
     def double(self) -> Split:
         """The same in float64. Only the layers of the tail are copied, so only the tail can be run."""
@@ -119,33 +143,40 @@ class Split:
         return args[0]  # the output
 
 
-def split(module: nn.Module, place: str, inputs: Mapping[str, Tensor]) -> Split | None:
-    """Cut a network in eval mode at a place, or None where that is not possible.
+def split(
+    module: nn.Module, place: str, inputs: Mapping[str, Tensor], *, most: int | None = None
+) -> tuple[Split, tuple[Tensor, Context]] | tuple[None, None]:
+    """Cut a network in eval mode at a place.
 
     Args:
         module: takes a dictionary of inputs.
         place: name of a layer, or ``input:<modality>``.
-        inputs: a few rows, on which the cut is compared with the whole network.
+        inputs: rows to run the head on; on the first two the cut is compared with the whole network.
+        most: rows to run at a time; None: all of them. Where rows are not independent, there is no cut.
+
+    Returns:
+        The cut, and what its head makes of the inputs; two times None where the network cannot be cut.
 
     Example:
         >>> from xmodal.models.network import wrap
         >>> network = wrap(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 1)), ["sound"]).eval()
         >>> sound = {"sound": torch.ones(4, 2)}
-        >>> cut = split(network, "module.1", sound)
-        >>> features, context = cut.head(sound)
+        >>> cut, (features, context) = split(network, "module.1", sound)
         >>> torch.equal(cut.tail(features, context), network(sound))
         True
     """
     for deep in (True, False):  # first every step, then only as much of the code as leads to the place
         try:
             found = _traced(module, place, tuple(inputs), deep)
+            if found is not None:
+                features, context = found.head(inputs, most=most)
+                if not found.matters or _agrees(found, module, place, inputs, features, context):
+                    return found, (features, context)
         except InputError:
             raise
-        except Exception:  # torch.fx and the code it follows may raise anything
+        except Exception:  # torch.fx and the code it follows may raise anything; what it wrote may not even run
             continue
-        if found is not None and _agrees(found, module, place, inputs):
-            return found
-    return None
+    return None, None
 
 
 class _Named(nn.Module):
@@ -192,17 +223,23 @@ def _traced(module: nn.Module, place: str, names: tuple[str, ...], deep: bool) -
     return Split(graph, parts, found[0])
 
 
-def _agrees(found: Split, module: nn.Module, place: str, inputs: Mapping[str, Tensor]) -> bool:
-    try:
-        features, context = found.head(inputs)
-        other = -features.flip(0) if features.is_floating_point() else features.flip(0)
-        with replacing(module, place, lambda _: other.clone()):
-            whole = module(inputs)
-        return alike(found.tail(other, context), whole) and alike(found.tail(features, context), module(inputs))
-    except InputError:
-        raise
-    except Exception:  # what was written down does not even run
-        return False
+def _agrees(
+    found: Split, module: nn.Module, place: str, inputs: Mapping[str, Tensor], features: Tensor, context: Context
+) -> bool:
+    """Whether the whole network sees the same features, and answers the same when others are put in their place."""
+    rows = torch.arange(min(2, len(features)), device=features.device)
+    few = {name: value[:2] for name, value in inputs.items()}
+    other = -features[rows].flip(0) if features.is_floating_point() else features[rows].flip(0)
+    seen: list[Tensor] = []
+
+    def exchange(there: Tensor) -> Tensor:
+        seen.append(there.clone())
+        return other.clone()
+
+    with replacing(module, place, exchange):
+        answers = module(few)
+    same = len(seen) == 1 and alike(features[rows], seen[0])
+    return same and alike(found.tail(other, found.pick(context, len(features), rows)), answers)
 
 
 def alike(one: Any, other: Any, tolerance: float = 1e-4) -> bool:
