@@ -25,6 +25,17 @@ def test_plain_lines_come_for_the_last_epoch_and_name_the_fit() -> None:
     assert lines[-1] == "kd (2/2): epoch 3/3  loss 0.5000  image: accuracy 0.7500"
 
 
+def test_more_fits_than_announced_are_counted() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream=stream, fits=2)
+    for _ in range(3):
+        progress.start("kd", 1)
+        progress.epoch(row(0))
+        progress.end()
+
+    assert stream.getvalue().splitlines()[-1].startswith("kd (3/3): epoch 1/1")
+
+
 def test_quiet_says_nothing() -> None:
     stream = io.StringIO()
     progress = Progress(stream=stream, quiet=True)

@@ -11,6 +11,7 @@ epoch, and ends with the numbers of `fit` up to rounding. What can't be stacked 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING
 
 from xmodal.data.base import Data
 from xmodal.engine import interrupt
@@ -30,6 +31,9 @@ from xmodal.errors import InputError
 from xmodal.method import Method
 from xmodal.metrics.task import Scores
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 # On a CPU a stack whose step goes through more than this falls out of the caches and gets slower per model.
 CACHE = 16 * 2**20
 
@@ -44,6 +48,7 @@ def fit_many(
     memory: int = 2**30,
     metrics: MetricsFor = Scores,
     score: bool = True,
+    fabric: Fabric | None = None,
     progress: Progress | None = None,
     title: str = "training",
 ) -> list[Run]:
@@ -61,6 +66,7 @@ def fit_many(
         metrics: as in `fit`.
         score: look at the validation split after each epoch. Without it there is no best epoch, so ``settings.keep``
             must be ``last``. A method that is trained alone is scored all the same.
+        fabric: started devices (`engine.launch`); None: one process.
         progress: where to tell how it goes.
         title: what the progress line calls it.
 
@@ -74,7 +80,8 @@ def fit_many(
     count = len(methods)
     _check(count, data, seeds, settings, score)
     progress = progress or Progress(quiet=True)
-    stacks = Stacks(settings, memory=memory, metrics=metrics, score=score, progress=progress, title=title)
+    fabric = fabric or launch(precision=settings.precision)
+    stacks = Stacks(settings, fabric, memory=memory, metrics=metrics, score=score, progress=progress, title=title)
     with interrupt.deferred():
         for number in range(count):
             own = data if isinstance(data, Data) else data[number]
@@ -104,6 +111,7 @@ class Stacks:
     def __init__(
         self,
         settings: FitSettings,
+        fabric: Fabric,
         *,
         memory: int,
         metrics: MetricsFor,
@@ -111,10 +119,9 @@ class Stacks:
         progress: Progress,
         title: str,
     ) -> None:
-        self.settings, self.metrics, self.score = settings, metrics, score
+        self.settings, self.fabric, self.metrics, self.score = settings, fabric, metrics, score
         self.half = memory // 2  # one half is for models that wait, one for the stack that is trained
         self.progress, self.title = progress, title
-        self.fabric = launch(precision=settings.precision)
         self.runs: dict[int, Run] = {}
         self.kinds: dict[Hashable, Kind | str] = {}  # a sentence: why models of this kind can't be stacked
         self.waiting: dict[Hashable, list[Member]] = {}

@@ -34,6 +34,7 @@ class Progress:
     def start(self, title: str, epochs: int, at: int = 0) -> None:
         """A fit begins, at epoch ``at`` when it is resumed."""
         self.title, self.epochs = title, epochs
+        self.fits = max(self.fits, self.done + 1)  # more came than were announced
         if self.live:
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
@@ -51,7 +52,8 @@ class Progress:
                 )
                 self._bar.start()
                 self._task = self._bar.add_task(title, total=epochs * max(self.fits, 1), last="")
-            self._bar.update(self._task, description=title, completed=self.done * epochs + at)
+            total, completed = epochs * self.fits, self.done * epochs + at
+            self._bar.update(self._task, description=title, total=total, completed=completed)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is over; plain lines come at most once a second, and always for the last one."""

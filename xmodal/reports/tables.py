@@ -7,6 +7,7 @@ only where the corrected test shows one, and asks the shuffled teacher what was 
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 SHARES = ("acc", "f1", "iou", "recall", "precision", "auc")  # metrics between 0 and 1, shown in per cent
+NUMBER = r"[-+<≤≥]? ?\d"  # how a cell with a number begins
 SHOWN = 0.05  # a corrected p-value below this counts as a difference
 
 
@@ -116,17 +118,25 @@ def references_table(result: Row) -> tuple[list[str], list[list[str]]]:
     """Ours beside what was published: one row per figure; other implementations get a column where there are some."""
     others = any(row.get("elsewhere") is not None for row in result.get("references") or ())
     header = ["what", "ours", "paper", "authors' code", *["elsewhere"] * others, "tolerance", "ok", "source"]
-    keys = ("ours", "paper", "authors", *["elsewhere"] * others, "tolerance")
+    keys = ("ours", "paper", "authors", *["elsewhere"] * others)
     rows = [
         [
             str(row.get("what", "")),
             *("–" if row.get(key) is None else f"{row[key]:.4g}" for key in keys),
+            _allowed(row),
             {True: "yes", False: "no"}.get(row.get("ok"), "–"),
             str(row.get("source") or ""),
         ]
         for row in result.get("references") or ()
     ]
     return header, rows
+
+
+def _allowed(row: Row) -> str:
+    """What a figure may be: its distance from the reference, or its bounds."""
+    bounds = {"tolerance": "", "at_least": "≥ ", "at_most": "≤ "}
+    found = [f"{sign}{row[key]:.4g}" for key, sign in bounds.items() if row.get(key) is not None]
+    return ", ".join(found) or "–"
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -140,7 +150,7 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         no-KD  12
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    words = [not any(any(map(str.isdigit, row[place])) for row in rows) for place in range(len(header))]
+    words = [not any(re.match(NUMBER, row[place]) for row in rows) for place in range(len(header))]
     words[:1] = [True]
 
     def line(cells: Sequence[str]) -> str:
