@@ -113,3 +113,50 @@ def test_reproduce_says_which_figure_is_off(call, monkeypatch: pytest.MonkeyPatc
     found = json.loads(off[1])
     assert off[0] == 1 and found["ok"] is False and len(found["recipes"]["small"]["references"]) == 3
     assert within[0] == 0 and "Every figure is within its tolerance." in within[1]
+
+
+def run_widths(settings: SmallSettings, progress=None) -> dict:
+    result = run_small(settings, progress=progress)
+    return {**result, "figures": {"seeds": float(len(settings.seeds))}}
+
+
+def two_settings() -> dict[str, SmallSettings]:
+    return {"one": SmallSettings(), "two": SmallSettings(seeds=(0, 1))}
+
+
+def test_reproduce_runs_all_published_settings_of_a_recipe(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = RecipeCard(
+        name="widths",
+        title="a small one, twice",
+        path=f"{__name__}:run_widths",
+        settings=f"{__name__}:SmallSettings",
+        published=f"{__name__}:two_settings",
+        references="digits_kd.json",
+    )
+    monkeypatch.setitem(RECIPES._cards, "widths", card)
+    figure = {"what": "seeds", "paper": 2.0, "tolerance": 0.5, "source": "chosen"}
+    figures = [{"key": f"{name}/seeds", **figure} for name in ("one", "two")]
+    Path("seeds.json").write_text(json.dumps({"schema": 1, "figures": figures}))
+
+    status, said, _ = call("reproduce widths --references seeds.json --json")
+
+    found = json.loads(said)["recipes"]["widths"]
+    assert status == 1 and [(row["ours"], row["ok"]) for row in found["references"]] == [(1.0, False), (2.0, True)]
+    assert found["folders"] == ["runs/reproduce/widths/one", "runs/reproduce/widths/two"]
+    assert all((Path(folder) / "report.html").is_file() for folder in found["folders"])
+
+
+def test_a_sweep_runs_from_flags_and_its_page_can_be_drawn_again(call, read) -> None:
+    line = "run gauss-removal --dims 10:5 --seeds 42-43 --epochs 5 --mode gt,random --as-published --out sweep"
+
+    status, said, _ = call(line)
+
+    settings = read(Path("sweep/settings.json"))["settings"]
+    assert status == 0 and "MG-KD - KD" in said and "Random channels stay:" in said
+    assert (settings["permutations"], settings["swapped"], settings["mode"]) == (100, True, ["gt", "random"])
+    assert call("report sweep --out again.html")[0] == 0
+    assert Path("again.html").read_bytes() == Path("sweep/report.html").read_bytes()
+    assert call("run gauss-removal --settings sweep/settings.json --out repeated")[0] == 0
+    assert read(Path("repeated/result.json"))["rows"] == read(Path("sweep/result.json"))["rows"]
+    refused = call("export sweep --format torch --out student")
+    assert refused[0] == 2 and "is a sweep" in refused[2]

@@ -149,6 +149,43 @@ def test_a_reference_file_is_checked(tmp_path):
         read_references("", path)
 
 
+def reference(tmp_path, **fields):
+    path = tmp_path / "one.json"
+    write_json(path, {"figures": [{"key": "a", "what": "b", "source": "c", **fields}]})
+    return read_references("", path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "ours", "ok"),
+    [
+        ({"at_least": 1.0}, 1.0, True),
+        ({"at_least": 1.0}, 0.9, False),
+        ({"at_most": 0.0}, 0.1, False),
+        ({"paper": 5.0, "at_most": 9.0}, 8.0, True),  # a bound alone judges; the paper's value is shown
+        ({"paper": 5.0, "tolerance": 1.0, "at_most": 5.5}, 5.8, False),
+        ({"paper": 9.0, "authors": 5.0, "tolerance": 0.5}, 5.0, False),
+        ({"paper": 9.0, "authors": 5.0, "tolerance": 0.5, "against": "authors"}, 5.0, True),
+    ],
+)
+def test_figures_are_held_against_a_value_or_bounds(tmp_path, fields, ours, ok):
+    (row,) = against_references({"a": ours}, reference(tmp_path, **fields))
+
+    assert row["ok"] is ok
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"tolerance": 1.0}, "nor a bound"),
+        ({"paper": 1.0}, "says no tolerance"),
+        ({"paper": 1.0, "tolerance": 1.0, "against": "authors"}, "neither a paper's nor an authors' value"),
+    ],
+)
+def test_a_reference_says_what_it_asks_for(tmp_path, fields, sentence):
+    with pytest.raises(InputError, match=sentence):
+        reference(tmp_path, **fields)
+
+
 def test_the_packaged_references_are_readable():
     keys = {figure.key for figure in read_references("digits_kd.json")}
 

@@ -49,6 +49,8 @@ def find_students(run: Path) -> list[Found]:
     files = read_run(run)
     if not files.finished:
         raise InputError(f"The run in {run} is not finished, so it has no students yet. Go on with it by --resume.")
+    if files.kind == "sweep":
+        raise InputError(f"{run} is a sweep: means over many small networks, none of which was kept. Give another run.")
     if files.kind == "fit":
         seed = files.result.get("seed")
         found = [
