@@ -25,7 +25,9 @@ class Settings(StudySettings):
     """Linear teachers that know more and more of what their students can't see."""
 
     specific: tuple[int, ...] = Field(
-        (0, 10, 20, 30, 40), min_length=1, description="decisive features that only the teacher sees, beside ten common ones"
+        (0, 10, 20, 30, 40),
+        min_length=1,
+        description="decisive features that only the teacher sees, beside ten common ones",
     )
 
 

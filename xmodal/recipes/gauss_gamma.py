@@ -107,7 +107,9 @@ def trained(settings: StudySettings, designs: Sequence[Design], progress: Progre
 
     # teachers and the no-KD control, then the students
     progress.fits = 3
-    labels = [[Supervised(networks[place], one.info) for networks, one in zip(fresh, data, strict=True)] for place in (0, 2)]
+    labels = [
+        [Supervised(networks[place], one.info) for networks, one in zip(fresh, data, strict=True)] for place in (0, 2)
+    ]
     teachers, controls = (
         fit_many(methods, data, settings.fit(), score=False, progress=progress, title=title)
         for methods, title in zip(labels, ("teachers", "no-KD"), strict=True)
