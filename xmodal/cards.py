@@ -106,7 +106,8 @@ class RecipeCard(Card):
     Attributes:
         settings: import path of the pydantic settings class.
         references: file of published figures beside the recipes, empty when there are none.
-        published: import path of ``published() -> Settings``, the settings behind those figures.
+        published: import path of ``published()``, the settings behind those figures: one object, or several by name,
+            which then begins the keys of their figures (``table2/teacher.0.25``).
     """
 
     settings: str

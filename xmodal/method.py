@@ -25,7 +25,9 @@ M = TypeVar("M", bound=nn.Module)
 class Method(nn.Module, ABC):
     """What a paper does between a batch and its losses; subclasses write `training_step` and `students`."""
 
-    stackable = False  # True: `fit_many` may run many of them as one problem
+    # True promises `fit_many` that `training_step` is a function of parameters, buffers, batch and ``taught`` alone,
+    # without branches on their numbers, and that it never calls a frozen part: then many may be trained as one
+    stackable = False
 
     def __init__(self) -> None:
         super().__init__()

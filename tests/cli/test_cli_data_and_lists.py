@@ -28,6 +28,16 @@ def test_make_prepare_check(call) -> None:
     assert call("data check ready")[0] == 0
 
 
+def test_options_of_a_data_set_are_flags_of_make(call, read) -> None:
+    assert call("data make gaussian pairs --shared 2 --a-only 1 --b-only 0 --train 20 --seed 3")[0] == 0
+    refused = call("data make gaussian none --shared 2 --gamma 0.5")
+
+    assert read(Path("pairs/truth.json"))["modalities"]["a"]["specific"] == [2]
+    assert np.load("pairs/train_idx.npy").shape == (20,)
+    assert refused[0] == 2 and "one or the other" in refused[2]
+    assert "decisive features that both modalities see" in " ".join(call("data make gaussian --help")[1].split())
+
+
 def test_check_says_everything(call) -> None:
     assert call("data make digits made --samples 80 --seed 1")[0] == 0
     labels = np.load("made/labels.npy")

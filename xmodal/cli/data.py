@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 import tyro
-from pydantic import Field, create_model
+from pydantic import BaseModel, Field, create_model
 
 from xmodal.cards import load
-from xmodal.cli.flags import Flags, Help
+from xmodal.cli.flags import Flags, Help, meaning
 from xmodal.cli.output import Answer
 from xmodal.cli.reading import parse
 from xmodal.data import DATA
+from xmodal.data.options import validated
 from xmodal.errors import InputError, did_you_mean
 
 ROOT = (Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")], Field(description="folder to write"))
@@ -48,7 +50,7 @@ def make(words: Sequence[str]) -> Answer:
     name, function = _function(words, "make")
     model = _flags(function, f"Write a small copy of {name} in its real format.", {"root": ROOT})
     flags: Any = parse(model, words[1:], prog=f"xmodal data make {name}")
-    written = function(flags.root, **_own(flags, "root"))
+    written = function(flags.root, **_own(function, flags))
     return Answer({"folder": str(written)}, flags.as_json, [f"Written: {written}"])
 
 
@@ -59,7 +61,7 @@ def prepare(words: Sequence[str]) -> Answer:
     flags: Any = parse(
         _flags(function, about, {"raw": RAW, "root": ROOT}), words[1:], prog=f"xmodal data prepare {name}"
     )
-    prepared = function(flags.raw, flags.root, **_own(flags, "raw", "root"), progress=_progress())
+    prepared = function(flags.raw, flags.root, **_own(function, flags), progress=_progress())
     result = {
         "folder": str(flags.root),
         "done": len(prepared.done),
@@ -109,19 +111,44 @@ def _function(words: Sequence[str], what: str) -> tuple[str, Callable[..., Any]]
 
 
 def _flags(function: Callable[..., Any], about: str, words: dict[str, Any]) -> type[Flags]:
-    """Flags from the keyword arguments of a function, with the help of its docstring."""
-    hints, fields = get_type_hints(function), dict(words)
-    for name, parameter in inspect.signature(function).parameters.items():
-        if parameter.kind is parameter.KEYWORD_ONLY and name != "progress":
-            found = re.search(rf"^ +{name}: (.*(?:\n {{12,}}.*)*)", function.__doc__ or "", re.MULTILINE)
-            said = " ".join(found.group(1).split()) if found else ""
-            least = 0 if hints[name] in (int, float) else None
-            fields[name] = hints[name], Field(parameter.default, description=said, ge=least)
+    """Flags from the keyword arguments of a function, with the help of its docstring.
+
+    An argument ``settings`` with the options of the data set is not a flag: each of its fields is.
+    """
+    fields = dict(words)
+    for name, (hint, parameter) in _keywords(function).items():
+        found = re.search(rf"^ +{name}: (.*(?:\n {{12,}}.*)*)", function.__doc__ or "", re.MULTILINE)
+        said = " ".join(found.group(1).split()) if found else ""
+        least = 0 if hint in (int, float) else None
+        fields[name] = hint, Field(parameter.default, description=said, ge=least)
+    for name, field in _settings(function).model_fields.items():
+        described = copy.copy(field)
+        described.description = meaning(_settings(function), name)
+        fields[name] = field.annotation, described
     return create_model("DataFlags", __base__=Flags, __doc__=about, **fields)
 
 
-def _own(flags: Flags, *words: str) -> dict[str, Any]:
-    return {name: getattr(flags, name) for name in type(flags).model_fields if name not in ("as_json", *words)}
+def _keywords(function: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Parameter]]:
+    """Type and default of the keyword arguments that are flags."""
+    hints, parameters = get_type_hints(function), inspect.signature(function).parameters
+    named = {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    return {name: (hints[name], named[name]) for name in named if name not in ("progress", "settings")}
+
+
+def _settings(function: Callable[..., Any]) -> type[BaseModel]:
+    """The class of a function's argument ``settings``; one without fields where it takes none."""
+    kinds = get_args(get_type_hints(function).get("settings", BaseModel))
+    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), BaseModel)
+
+
+def _own(function: Callable[..., Any], flags: BaseModel) -> dict[str, Any]:
+    """The keyword arguments of a function, from its flags."""
+    given = {name: getattr(flags, name) for name in _keywords(function)}
+    settings = _settings(function)
+    if not settings.model_fields:
+        return given
+    options = {name: getattr(flags, name) for name in settings.model_fields}
+    return {**given, "settings": validated(settings, options, "The options")}
 
 
 def _progress() -> Callable[[int, int], None]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
-from xmodal.cards import load
 from xmodal.cli.flags import Flags, Help
 from xmodal.cli.output import Answer
 from xmodal.cli.reading import parse
@@ -51,10 +50,15 @@ def experiment(name: str, words: Sequence[str], *, prog: str) -> Answer:
 
 def _told(result: Mapping[str, Any]) -> list[str]:
     """What a person reads at the end."""
+    from xmodal.reports.sweep import sweep_table
     from xmodal.reports.tables import comparison_table, plain_table, references_table, verdict
 
     lines: list[str] = []
-    if result.get("rows"):
+    if result.get("sweeps"):
+        for sweep in result["sweeps"]:
+            lines += [f"{sweep['title']}:", plain_table(*sweep_table(sweep)), ""]
+        lines += [*verdict({**result, "rows": []}), *result.get("verdict", []), *result.get("notes", [])]
+    elif result.get("rows"):
         lines += [plain_table(*comparison_table(result)), "", *verdict(result), *result.get("notes", [])]
     if result.get("references"):
         lines += ["", plain_table(*references_table(result))]
@@ -104,17 +108,22 @@ def _with_references(flags: ReproduceFlags) -> tuple[str, ...]:
 
 
 def _reproduced(name: str, expected: Sequence[Any], flags: ReproduceFlags) -> dict[str, Any]:
+    """A recipe at its published settings, all of them where there are several, each in a folder of its own."""
     from xmodal.engine.progress import Progress
-    from xmodal.recipes.finish import against_references
+    from xmodal.recipes.finish import against_references, published_figures, published_settings
 
-    settings = load(RECIPES[name].published or RECIPES[name].settings)().model_copy(
-        update={"out": flags.out / name, "resume": flags.resume}
-    )
-    result = RECIPES[name].load()(settings, progress=Progress())
-    return {"references": against_references(result.get("figures", {}), expected), "folder": result["folder"]}
+    figures: dict[str, float] = {}
+    folders = []
+    for which, settings in published_settings(RECIPES[name]).items():
+        place = {"out": flags.out / name / which, "resume": flags.resume}
+        result = RECIPES[name].load()(settings.model_copy(update=place), progress=Progress())
+        figures |= published_figures(which, result.get("figures", {}))
+        folders.append(result["folder"])
+    return {"references": against_references(figures, expected), "folders": folders}
 
 
 def _beside(name: str, result: Mapping[str, Any]) -> list[str]:
     from xmodal.reports.tables import plain_table, references_table
 
-    return [f"{name}:", plain_table(*references_table(result)), f"Run folder: {result['folder']}", ""]
+    folders = [f"Run folder: {folder}" for folder in result["folders"]]
+    return [f"{name}:", plain_table(*references_table(result)), *folders, ""]

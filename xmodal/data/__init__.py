@@ -29,6 +29,17 @@ DATA = Cards(
             paper="Optical Recognition of Handwritten Digits, doi 10.24432/C50P49",
             built_in=True,
         ),
+        DataCard(
+            name="gaussian",
+            title="Gaussian pairs with a known share of common information; built in, with the truth about it",
+            path="xmodal.data.gaussian:load",
+            settings="xmodal.data.gaussian:GaussianSettings",
+            make="xmodal.data.gaussian:make",
+            modalities=("a", "b"),
+            year=2023,
+            paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
+            built_in=True,
+        ),
     ],
 )
 

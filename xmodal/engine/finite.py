@@ -23,7 +23,7 @@ def non_finite(
 ) -> NonFinite:
     """The error that names the loss terms, the epoch, the step and the samples, whichever process had them."""
     values = {name: loss.item() for name, loss in step_result.losses.items()}
-    told = gather_json([values, _samples(batch)], fabric.device)
+    told = gather_json([values, samples_of(batch)], fabric.device)
     guilty = [(found, rows) for found, rows in told if not all(map(math.isfinite, found.values()))] or told
     terms = "; ".join(", ".join(f"{name} = {value:g}" for name, value in found.items()) for found, _ in guilty)
     samples = " ".join(rows for _, rows in guilty)
@@ -33,7 +33,7 @@ def non_finite(
     )
 
 
-def _samples(batch: Batch) -> str:
+def samples_of(batch: Batch) -> str:
     """Rows whose input or target is not finite; all rows of the batch when every one is."""
     bad: list[str] = []
     for part in (batch.inputs, batch.targets):

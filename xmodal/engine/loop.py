@@ -87,13 +87,7 @@ class Loop:
             world=fabric.world_size,
         )
         self.loader = Loader(self.data.train, sampler, workers=settings.workers)
-        whole, rest = divmod(len(sampler), settings.accumulate)
-        updates = whole + bool(rest and settings.remainder == "flush")
-        if not updates:
-            raise InputError(
-                f"accumulate={settings.accumulate} batches per update, but an epoch has {len(sampler)} and "
-                "remainder='drop' throws an incomplete update away: nothing would be learned. Lower one of them."
-            )
+        updates = updates_per_epoch(len(sampler), settings)
         self.optimisers = Optimisers(self.method.param_groups(), settings, updates)
         self.teaching = Teaching(
             self.method,
@@ -213,3 +207,15 @@ class Loop:
         if self.folder is not None:
             save(self)
         raise Interrupted(signal_number, saved=None if self.folder is None else str(self.folder))
+
+
+def updates_per_epoch(batches: int, settings: FitSettings) -> int:
+    """How many updates so many batches make."""
+    whole, rest = divmod(batches, settings.accumulate)
+    updates = whole + bool(rest and settings.remainder == "flush")
+    if not updates:
+        raise InputError(
+            f"accumulate={settings.accumulate} batches per update, but an epoch has {batches} and "
+            "remainder='drop' throws an incomplete update away: nothing would be learned. Lower one of them."
+        )
+    return updates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,15 +29,15 @@ class Run:
 
     Attributes:
         method: the method with its weights after the last epoch.
-        students: each with the weights of its best epoch, in eval mode.
+        students: each with the weights that it keeps (``settings.keep``: of its best epoch, or the last), in eval mode.
         history: one row per epoch.
-        best: student → best epoch, score and validation metrics.
+        best: student → the epoch that its weights are from, score and validation metrics.
         seconds: training time of this process, not of earlier ones that were resumed.
     """
 
     method: Method
     students: dict[str, Student]
-    history: list[dict[str, Any]]
+    history: Sequence[dict[str, Any]]
     best: dict[str, dict[str, Any]]
     seconds: float = 0.0
     folder: Path | None = None
@@ -45,7 +46,7 @@ class Run:
 
 def finish(loop: Loop) -> Run:
     """The finished run, written out."""
-    students = {name: _best(loop, name, student) for name, student in loop.method.students().items()}
+    students, best = _kept(loop)
     seconds = time.monotonic() - loop.began
     if loop.writes and loop.folder is not None:
         for name, student in students.items():
@@ -64,8 +65,8 @@ def finish(loop: Loop) -> Run:
             "students": {
                 name: {
                     "needs": list(student.needs),
-                    "best_epoch": loop.selection.best[name]["epoch"],
-                    "valid": loop.selection.best[name]["valid"],
+                    "best_epoch": best[name]["epoch"],
+                    "valid": best[name]["valid"],
                 }
                 for name, student in students.items()
             },
@@ -73,7 +74,7 @@ def finish(loop: Loop) -> Run:
         files.write_json(loop.folder / "result.json", result)
     loop.fabric.barrier()
     loop.progress.end()
-    return Run(loop.method, students, loop.history, loop.selection.best, seconds, loop.folder, loop.notes)
+    return Run(loop.method, students, loop.history, best, seconds, loop.folder, loop.notes)
 
 
 def _trained(method: Method) -> dict[str, Tensor]:
@@ -89,11 +90,21 @@ def _copy(student: Student) -> Student:
     return found
 
 
-def _best(loop: Loop, name: str, student: Student) -> Student:
-    """A copy of a student with the weights of its best epoch."""
-    kept = _copy(student)
-    kept.module.load_state_dict(loop.selection.weights[name])
-    return kept
+def with_weights(student: Student, weights: Mapping[str, Tensor]) -> Student:
+    """A copy of a student with these weights, in eval mode."""
+    found = _copy(student)
+    found.module.load_state_dict(weights)
+    return found
+
+
+def _kept(loop: Loop) -> tuple[dict[str, Student], dict[str, dict[str, Any]]]:
+    """The students as they end, and which epoch that is."""
+    students = loop.method.students()
+    if loop.settings.keep == "last":
+        best = loop.selection.last(len(loop.history) - 1, loop.history[-1]["valid"])
+        return {name: _copy(student) for name, student in students.items()}, best
+    best = loop.selection.best
+    return {name: with_weights(student, loop.selection.weights[name]) for name, student in students.items()}, best
 
 
 def read_back(loop: Loop) -> Run:

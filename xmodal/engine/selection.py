@@ -31,10 +31,7 @@ class Selection:
         """Look at an epoch; an equal score keeps the earlier one, nan never wins."""
         better = False
         for name, found in scores.items():
-            if self.metric not in found:
-                raise InputError(
-                    f"An epoch is chosen by '{self.metric}', which is not measured. {did_you_mean(self.metric, found)}"
-                )
+            measured(self.metric, found)
             score = self.sign * found[self.metric]
             if name not in self.best or score > self.sign * self.best[name]["score"]:
                 kept = found[self.metric] if math.isfinite(score) else -self.sign * math.inf
@@ -43,6 +40,15 @@ class Selection:
                 self.weights[name] = {key: tensor.detach().clone() for key, tensor in state.items()}
                 better = True
         self.waited = 0 if better else self.waited + 1
+
+    def last(self, epoch: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+        """``best`` as it is when every student ends with the weights of this epoch."""
+        found = {}
+        for name, valid in scores.items():
+            score = valid[self.metric]
+            kept = score if math.isfinite(score) else -self.sign * math.inf
+            found[name] = {"epoch": epoch, "score": kept, "valid": dict(valid)}
+        return found
 
     def loss(self, scores: Mapping[str, Mapping[str, Any]]) -> float:
         """The mean score with its sign turned so that smaller is better."""
@@ -61,3 +67,9 @@ class Selection:
         for key, value in tensors.items():
             name, _, parameter = key.partition("/")
             self.weights[name][parameter] = value.to(device)
+
+
+def measured(metric: str, found: Mapping[str, Any]) -> None:
+    """Refuse a metric for choosing an epoch that is not among those of the validation split."""
+    if metric not in found:
+        raise InputError(f"An epoch is chosen by '{metric}', which is not measured. {did_you_mean(metric, found)}")

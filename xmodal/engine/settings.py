@@ -39,6 +39,9 @@ class FitSettings(BaseModel):
     clip_mode: Literal["norm", "value"] = Field("norm", description="bound the norm of all gradients or each value")
     clip_at: Literal["step", "backward"] = Field("step", description="clip before an update or after every backward")
     patience: int = Field(0, ge=0, description="stop after so many epochs without a better one; 0: never")
+    keep: Literal["best", "last"] = Field(
+        "best", description="weights that a student ends with: best validation epoch, or those after the last"
+    )
     cache: Literal["auto", "on", "off"] = Field("auto", description="ask a frozen teacher once per sample")
     unequal: Literal["recycle", "cut"] = Field("recycle", description="unpaired modalities of different length")
     workers: int = Field(0, ge=0, description="processes that load data")

@@ -78,6 +78,8 @@ class KD(Method):
         self.temperature = temperature
         self.terms = build_terms(losses, mine, theirs, info, temperature=temperature)
         self.trained_terms = nn.ModuleList(self.terms)  # parameters of losses and adaptors reach the optimiser
+        # a loss with a memory, or one that mixes samples on its way, looks at more than the rows it is given
+        self.stackable = all(term.by_row and not isinstance(term.loss, nn.Module) for term in self.terms)
         self._mine = sorted({name for term in self.terms for name in term.student_layers} - {OUTPUTS})
         self._theirs = sorted({name for term in self.terms for name in term.teacher_layers} - {OUTPUTS})
 

@@ -33,6 +33,8 @@ class Supervised(Method):
         ['clear+faint']
     """
 
+    stackable = True
+
     def __init__(self, student: Student, info: DataInfo) -> None:
         super().__init__()
         self.network = student.module

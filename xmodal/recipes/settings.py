@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from pydantic import BeforeValidator, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from tyro.constructors import PrimitiveConstructorSpec
 
 from xmodal.engine.settings import FitSettings, MachineSettings
@@ -109,3 +109,31 @@ class PairSettings(RunSettings):
         if not modalities:
             raise InputError("The data has no modalities.")
         return self.teacher or modalities, self.student or modalities[-1:]
+
+
+class StudySettings(BaseModel):
+    """Linear models by the hundred: full-batch gradient descent, no selection, the test accuracy after the last step."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seeds: Seeds = Field(tuple(range(10)), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
+    epochs: int = Field(1000, ge=1, description="steps of gradient descent over the whole training set")
+    learning_rate: float = Field(0.1, gt=0, description="of plain gradient descent")
+    kl_reduction: Literal["mean", "batchmean"] = Field(
+        "mean", description="mean divides the divergence by the classes too, as published (G7)"
+    )
+    kd_labels: bool = Field(True, description="learn the labels beside the teacher (G3)")
+    train: int = Field(200, ge=2, description="rows of a training set")
+    test: int = Field(1000, ge=2, description="rows of the test set")
+    threads: int | None = Field(1, ge=1, description="CPU threads; results depend on it in their bits")
+    out: Path | None = Field(None, description="run folder; None: the next free one under runs/")
+    resume: bool = Field(False, description="go on with the run in --out")
+
+    def fit(self, **changes: Any) -> FitSettings:
+        """What `engine.fit_many` takes: the whole training set in each step, the weights after the last one."""
+        usual = {"epochs": self.epochs, "learning_rate": self.learning_rate, "momentum": 0.0}
+        return FitSettings(optimizer="sgd", batch_size=self.train, keep="last", **{**usual, **changes})
+
+    def described(self) -> dict[str, Any]:
+        """What a run is replayed from, and must equal when it is resumed: all but place and machine."""
+        return self.model_dump(mode="json", exclude={"out", "resume", "threads"})

@@ -164,6 +164,40 @@ def per_class(series: Sequence[Series], class_names: Sequence[str], *, prefix: s
         return _svg(figure, prefix, f"Recall of each class on the test split: {_names(series)}")
 
 
+def sweep(entry: Mapping[str, Any], *, prefix: str = "sweep") -> str:
+    """Each series of a sweep as a line of means with a band of one deviation; published points as crosses beside.
+
+    Args:
+        entry: one of ``sweeps`` of a result, see `reports.sweep`.
+        prefix: of the identifiers inside the drawing; unique on a page.
+    """
+    scale = 100 if in_percent(entry["metric"]) else 1
+    methods = [one["name"] for one in entry["series"] if one["role"] == "method"]
+    series = [
+        Series(one["name"], one["role"], [], methods.index(one["name"]) if one["role"] == "method" else 0)
+        for one in entry["series"]
+    ]
+    with _canvas(WIDTH, 320) as (figure, axes):
+        for one, drawn in zip(entry["series"], series, strict=True):
+            _band(axes, drawn, one["points"], scale)
+        for one in entry["published"]:
+            looks = [_look(drawn)[0] for drawn in series if drawn.name == one["name"]]
+            xs, values = [point["x"] for point in one["points"]], [scale * point["mean"] for point in one["points"]]
+            axes.plot(xs, values, "x", color=next(iter(looks), MUTED), markersize=7, markeredgewidth=1.8, zorder=4)
+        axes.set(xlabel=entry["x"], ylabel=unit(entry["metric"]))
+        _legend(figure)
+        return _svg(figure, prefix, f"{unit(entry['metric'])} by {entry['x']}: {_names(series)}")
+
+
+def _band(axes: Axes, series: Series, points: Sequence[Mapping[str, Any]], scale: float) -> None:
+    colour, marker, dashes = _look(series)
+    xs, means = [point["x"] for point in points], [scale * point["mean"] for point in points]
+    axes.plot(xs, means, color=colour, linestyle=dashes, marker=marker, markersize=5, label=series.name, zorder=3)
+    lows = [mean - scale * point["std"] for mean, point in zip(means, points, strict=True)]
+    highs = [mean + scale * point["std"] for mean, point in zip(means, points, strict=True)]
+    axes.fill_between(xs, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
+
+
 def _bars(axes: Axes, series: Sequence[Series], means: Sequence[Sequence[float]]) -> None:
     axes.barh(range(len(means[0])), means[0], height=0.5, color=_look(series[0])[0], alpha=0.75)
     axes.set_xlim(0, 100)

@@ -1,8 +1,8 @@
 """Run folders from disk: the only door through which a report sees a run.
 
-A *fit* folder is one trained method; a *comparison* folder holds a result over many of them, in sub-folders. A run that
-is still going has no result yet and may end in half a line of history; everything else that is missing or damaged is
-said in one sentence.
+A *fit* folder is one trained method; a *comparison* folder holds a result over many of them, in sub-folders; a *sweep*
+folder holds means along one quantity, and no networks. A run that is still going has no result yet and may end in half
+a line of history; everything else that is missing or damaged is said in one sentence.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from xmodal.errors import InputError
 from xmodal.files import parse_json, read_json, read_text
+from xmodal.reports.sweep import sweep_problems
 
 ROW_KEYS = {"seed": int, "name": str, "role": str, "test": Mapping}
 
@@ -26,7 +27,7 @@ class RunFiles:
 
     Attributes:
         path: the folder.
-        kind: ``fit`` (one trained method) or ``comparison`` (many of them, side by side).
+        kind: ``fit`` (one trained method), ``comparison`` (many of them, side by side) or ``sweep``.
         settings: enough to replay the run.
         environment: versions and devices it ran with.
         result: final numbers; empty while a fit is still going.
@@ -63,8 +64,9 @@ def read_run(folder: Path | str) -> RunFiles:
     settings, environment = read_json(folder / "settings.json"), read_json(folder / "environment.json")
     going = (folder / "history.jsonl").is_file() and not (folder / "result.json").exists()
     result = {} if going else read_json(folder / "result.json")
-    kind = "fit" if going or "students" in result else "comparison"
-    (_check_fit if kind == "fit" else _check_comparison)(result, folder / "result.json")
+    kind = "fit" if going or "students" in result else "sweep" if "sweeps" in result else "comparison"
+    check = {"fit": _check_fit, "comparison": _check_comparison, "sweep": _check_sweep}[kind]
+    check(result, folder / "result.json")
     history, truncated = _history(folder / "history.jsonl") if kind == "fit" else ([], 0)
     return RunFiles(folder, kind, settings, environment, result, history, truncated)
 
@@ -113,6 +115,11 @@ def _check_comparison(result: Mapping[str, Any], path: Path) -> None:
     if rows and result.get("direction") not in ("max", "min"):
         problems.append(f"{path}: 'direction' should be 'max' or 'min', not {result.get('direction')!r}.")
     if problems:
+        raise InputError(problems)
+
+
+def _check_sweep(result: Mapping[str, Any], path: Path) -> None:
+    if problems := sweep_problems(result["sweeps"], str(path)):
         raise InputError(problems)
 
 

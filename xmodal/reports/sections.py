@@ -1,6 +1,6 @@
 """One run folder → what the page says of it: a plain dictionary of sentences, tables and drawings.
 
-The template beside this file lays the dictionary out and decides nothing else, so both kinds of run have the same keys.
+The template beside this file lays the dictionary out and decides nothing else, so all kinds of run have the same keys.
 """
 
 from __future__ import annotations
@@ -16,12 +16,33 @@ from xmodal.reports.channels import channels
 from xmodal.reports.intervals import Row
 from xmodal.reports.plots import Series
 from xmodal.reports.read import RunFiles, read_rows
+from xmodal.reports.sweep import sweep_caption, sweep_table
 
 FOCUS = 4  # methods in a plot with lines: as many as there are colours
 DENSE = 2  # methods among the marks of one class
 CLASSES = 20  # more classes than this make a list of confusions instead of a matrix, and a plot of those that changed
 CONFUSIONS = 12  # entries of that list
 PREFERRED = ("accuracy", "macro_f1", "miou", "mse")  # a single fit names no metric to compare by
+
+SEED_DOTS = (
+    "Test split. Small dots are seeds, the large mark is their mean, the bar its 95 % interval; the dotted line is the "
+    "no-KD control."
+)
+NOTHING: dict[str, Any] = {  # what the template asks for and a kind of run may not have
+    "hero": "",
+    "hero_caption": "",
+    "plots": [],
+    "tables": [],
+    "curves": "",
+    "losses": {},
+    "classes": "",
+    "class_table": {},
+    "confusions": [],
+    "channels": None,
+    "left_out": 0,
+    "details": [],
+    "notes": [],
+}
 
 Table = tuple[list[str], list[list[str]]]
 
@@ -34,7 +55,8 @@ def section(run: RunFiles, anchor: str) -> dict[str, Any]:
         "settings": list(_flat(run.settings)),
         "environment": list(_flat(run.environment)),
     }
-    return shared | (_fit(run, anchor) if run.kind == "fit" else _comparison(run, anchor))
+    say = {"fit": _fit, "comparison": _comparison, "sweep": _sweep}[run.kind]
+    return NOTHING | shared | say(run, anchor)
 
 
 # ---- a comparison
@@ -64,6 +86,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         )
         if summary
         else "",
+        "hero_caption": SEED_DOTS,
         "tables": _comparison_tables(result),
         "curves": _draw_curves(curves, metric, f"{anchor}-curves"),
         "losses": _draw_losses(histories.get(best, []) if best else [], best, f"{anchor}-losses"),
@@ -143,9 +166,13 @@ def _comparison_tables(result: Row) -> list[dict[str, Any]]:
     if result.get("rows"):
         caption = "Test split. Difference and p: paired t-test over the seeds, against the no-KD control."
         found.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
-    if result.get("references"):
-        found.append(_table("Beside the published figures", tables.references_table(result), "", roles=False))
-    return found
+    return found + _references(result)
+
+
+def _references(result: Row) -> list[dict[str, Any]]:
+    if not result.get("references"):
+        return []
+    return [_table("Beside the published figures", tables.references_table(result), "", roles=False)]
 
 
 def _comparison_details(result: Row) -> list[dict[str, Any]]:
@@ -157,6 +184,35 @@ def _comparison_details(result: Row) -> list[dict[str, Any]]:
         _table("Every seed", tables.seeds_table(result), f"{unit} on the test split, one run per cell."),
         _table("All metrics", metrics, "Test split, mean over the seeds."),
     ]
+
+
+# ---- a sweep
+
+
+def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
+    result = run.result
+    drawn = [
+        {
+            "title": sweep["title"],
+            "svg": plots.sweep(sweep, prefix=f"{anchor}-sweep-{number}"),
+            "caption": sweep_caption(sweep),
+        }
+        for number, sweep in enumerate(result["sweeps"])
+    ]
+    means = "Mean ± one standard deviation over the seeds; differences are taken seed by seed."
+    return {
+        "title": result.get("title") or "Sweep",
+        "facts": _facts(result, result.get("rows", [])),
+        "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
+        "verdict": tables.verdict({**result, "rows": []}) + list(result.get("verdict") or ()),
+        "seeded": True,
+        "hero": drawn[0]["svg"],
+        "hero_caption": drawn[0]["caption"],
+        "plots": drawn[1:],
+        "tables": [_table(sweep["title"], sweep_table(sweep), means) for sweep in result["sweeps"]]
+        + _references(result),
+        "notes": result.get("notes", []),
+    }
 
 
 # ---- one fit
@@ -185,15 +241,12 @@ def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
         "verdict": _fit_verdict(run, students, metric),
         "seeded": False,
         "hero": _draw_curves(curves, metric, f"{anchor}-curves"),
+        "hero_caption": "Validation split, after each epoch.",
         "tables": _fit_tables(students),
-        "curves": "",
         "losses": _draw_losses([(run, "")] if run.history else [], "this run", f"{anchor}-losses"),
         "classes": _draw_classes(recalls, [], f"{anchor}-classes"),
         "class_table": _class_table(recalls, []),
         "confusions": _confusions(scored, list(tested), [], opened=list(tested)[:2]),
-        "channels": None,
-        "left_out": 0,
-        "details": [],
         "notes": ["The history ends in half a line, which is left out."] * run.truncated,
     }
 

@@ -116,17 +116,25 @@ def references_table(result: Row) -> tuple[list[str], list[list[str]]]:
     """Ours beside what was published: one row per figure; other implementations get a column where there are some."""
     others = any(row.get("elsewhere") is not None for row in result.get("references") or ())
     header = ["what", "ours", "paper", "authors' code", *["elsewhere"] * others, "tolerance", "ok", "source"]
-    keys = ("ours", "paper", "authors", *["elsewhere"] * others, "tolerance")
+    keys = ("ours", "paper", "authors", *["elsewhere"] * others)
     rows = [
         [
             str(row.get("what", "")),
             *("–" if row.get(key) is None else f"{row[key]:.4g}" for key in keys),
+            _allowed(row),
             {True: "yes", False: "no"}.get(row.get("ok"), "–"),
             str(row.get("source") or ""),
         ]
         for row in result.get("references") or ()
     ]
     return header, rows
+
+
+def _allowed(row: Row) -> str:
+    """What a figure may be: its distance from the reference, or its bounds."""
+    bounds = {"tolerance": "", "at_least": "≥ ", "at_most": "≤ "}
+    found = [f"{sign}{row[key]:.4g}" for key, sign in bounds.items() if row.get(key) is not None]
+    return ", ".join(found) or "–"
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,0 +1,116 @@
+"""Which models can be trained as one, and what stands in the way where they can't.
+
+Models are *alike* when nothing but numbers in tensors tells them apart: the same class, the same names and shapes of
+parameters and buffers, the same plain settings (weights of terms, temperatures, layers), data of the same shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmodal.data.base import Data
+from xmodal.engine.settings import FitSettings
+from xmodal.engine.teacher_cache import refusal
+from xmodal.method import Method
+from xmodal.types import DataInfo, Student
+
+_OWN = set(vars(nn.Module())) | {"_frozen"}  # what every module has
+
+
+def hindrance(method: Method, data: Data, settings: FitSettings) -> str:
+    """Why this model is trained alone; empty where it can be one of many."""
+    if not method.stackable:
+        return f"{type(method).__name__} is not stackable"
+    if settings.patience:
+        return "patience stops each model at an epoch of its own"
+    if settings.schedule == "plateau":
+        return "the schedule plateau follows each model's own score"
+    if settings.precision != "32-true":
+        return f"many models are trained in full precision, not in {settings.precision}"
+    if not data.train.paired:
+        return "the data is unpaired"
+    if data.train.augmented:
+        return "the samples are augmented, which differ from epoch to epoch"
+    if type(method).teach is not Method.teach:
+        if settings.cache == "off":
+            return "its teacher is to be asked in every step (cache is off)"
+        if reason := refusal(method, data.train):
+            return reason
+    if _has_schedule(method, settings.epochs):
+        return "it changes its settings from epoch to epoch"
+    return ""
+
+
+def _has_schedule(method: Method, epochs: int) -> bool:
+    if type(method).on_epoch_start is Method.on_epoch_start:
+        return False
+    seen = set()
+    for epoch in (epochs // 2, epochs - 1, 0):  # 0 last: that is how it begins
+        method.on_epoch_start(epoch, epochs)
+        seen.add(plain_settings(method))
+    return len(seen) > 1
+
+
+def plain_settings(method: Method) -> Hashable:
+    """Everything that is not a parameter or buffer, frozen parts excepted.
+
+    What can't be compared by value (an object of a class that has no equality) is compared by identity.
+    """
+    frozen = {id(module) for part in method.frozen for module in part.modules()}
+    modules = {id(module) for module in method.modules()}
+    return tuple(
+        (name, type(module), tuple((key, _plain(value, modules)) for key, value in _attributes(module)))
+        for name, module in method.named_modules()
+        if id(module) not in frozen
+    )
+
+
+def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
+    return sorted((key, value) for key, value in vars(module).items() if key not in _OWN)
+
+
+def _plain(value: Any, modules: set[int]) -> Hashable:
+    if isinstance(value, nn.Module) and id(value) in modules:
+        return "a module of its own"
+    if isinstance(value, Tensor):
+        return tuple(value.shape), tuple(value.detach().flatten().tolist())
+    if isinstance(value, DataInfo):  # targets and statistics of the data are tensors of the stack, or not used
+        inputs = tuple((name, repr(info)) for name, info in value.inputs.items())
+        return inputs, value.task, value.classes, value.ignore, value.dense, value.paired
+    if isinstance(value, Student):
+        return value.needs, value.target
+    if isinstance(value, Mapping):
+        return tuple((key, _plain(part, modules)) for key, part in value.items())
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(part, modules) for part in value)
+    try:
+        hash(value)
+    except TypeError:
+        return id(value)
+    return type(value), value
+
+
+def state_of(method: Method) -> dict[str, Tensor]:
+    """Parameters and buffers by name, those of frozen parts excepted: what is stacked."""
+    frozen = {id(tensor) for part in method.frozen for tensor in [*part.parameters(), *part.buffers()]}
+    named = [*method.named_parameters(), *method.named_buffers()]
+    return {name: tensor for name, tensor in named if id(tensor) not in frozen}
+
+
+def groups_of(method: Method) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    """``param_groups`` with names in place of parameters: (names, options of the group)."""
+    names = {id(parameter): name for name, parameter in method.named_parameters()}
+    found = []
+    for group in method.param_groups():
+        options = {key: value for key, value in group.items() if key != "params"}
+        found.append((tuple(names[id(parameter)] for parameter in group["params"]), options))
+    return found
+
+
+def shape_of(tensor: Tensor) -> tuple[torch.Size, torch.dtype]:
+    """What two tensors must share to be stacked."""
+    return tensor.shape, tensor.dtype

@@ -1,0 +1,228 @@
+"""Many small models trained as one: hundreds of runs of a synthetic study for the price of a few.
+
+    runs = fit_many(methods, data, FitSettings(epochs=1000, batch_size=200))
+
+A step of a tiny network is all overhead. Models that are alike (`alike`) are therefore stacked: their parameters get
+an axis in front, and the method's own training step, mapped over it and recorded once (`kind`, `record`), moves all of
+them together. Each starts from its own weights, sees its own batches in the order of its own seed, keeps its own best
+epoch, and ends with the numbers of `fit` up to rounding. What can't be stacked is trained alone, and its run says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+from xmodal.data.base import Data
+from xmodal.engine import interrupt
+from xmodal.engine.alike import hindrance
+from xmodal.engine.evaluate import MetricsFor
+from xmodal.engine.fit import fit
+from xmodal.engine.kind import Kind, Member
+from xmodal.engine.launch import launch
+from xmodal.engine.progress import Progress
+from xmodal.engine.run import Run
+from xmodal.engine.seeding import kept, seed_all
+from xmodal.engine.settings import FitSettings
+from xmodal.engine.stack import Leaves, read, strange_targets, with_taught
+from xmodal.engine.stack_loop import StackLoop
+from xmodal.engine.teacher_cache import Teaching
+from xmodal.errors import InputError
+from xmodal.method import Method
+from xmodal.metrics.task import Scores
+
+# On a CPU a stack whose step goes through more than this falls out of the caches and gets slower per model.
+CACHE = 16 * 2**20
+
+
+@kept()
+def fit_many(
+    methods: Sequence[Method],
+    data: Sequence[Data] | Data,
+    settings: FitSettings,
+    *,
+    seeds: Sequence[int] | None = None,
+    memory: int = 2**30,
+    metrics: MetricsFor = Scores,
+    score: bool = True,
+    progress: Progress | None = None,
+    title: str = "training",
+) -> list[Run]:
+    """Train many methods, those that are alike together.
+
+    Both sequences may make their items when they are asked for: each is asked once, in order, and no more of them are
+    held than fit into ``memory`` (the methods themselves come back in the runs).
+
+    Args:
+        methods: networks and objectives.
+        data: of each method, or one for all.
+        settings: of all of them.
+        seeds: of each method's order of batches; None: 0, 1, 2, …
+        memory: bytes that a stack may take with its data; more models are trained in several stacks.
+        metrics: as in `fit`.
+        score: look at the validation split after each epoch. Without it there is no best epoch, so ``settings.keep``
+            must be ``last``. A method that is trained alone is scored all the same.
+        progress: where to tell how it goes.
+        title: what the progress line calls it.
+
+    Returns:
+        One run per method, in their order, without a folder.
+
+    Raises:
+        NonFinite: a loss term of a model was infinite or not a number; none of the runs is returned.
+        Interrupted: a signal asked to stop.
+    """
+    count = len(methods)
+    _check(count, data, seeds, settings, score)
+    progress = progress or Progress(quiet=True)
+    stacks = Stacks(settings, memory=memory, metrics=metrics, score=score, progress=progress, title=title)
+    with interrupt.deferred():
+        for number in range(count):
+            own = data if isinstance(data, Data) else data[number]
+            stacks.add(number, methods[number], own, number if seeds is None else seeds[number])
+        stacks.train_rest()
+    return [stacks.runs[number] for number in range(count)]
+
+
+def _check(
+    count: int, data: Sequence[Data] | Data, seeds: Sequence[int] | None, settings: FitSettings, score: bool
+) -> None:
+    problems = []
+    for name, given in (("data", data), ("seeds", seeds)):
+        if given is not None and not isinstance(given, Data) and len(given) != count:
+            problems.append(f"{count} methods were given and {len(given)} {name}: expected one each.")
+    if not score and settings.keep != "last":
+        problems.append(
+            "Without scores there is no best epoch, and settings.keep is 'best': 'last' was expected. Set it, or score."
+        )
+    if problems:
+        raise InputError(problems)
+
+
+class Stacks:
+    """Models that wait for others of their kind until there are enough for a stack, and the runs that came out."""
+
+    def __init__(
+        self,
+        settings: FitSettings,
+        *,
+        memory: int,
+        metrics: MetricsFor,
+        score: bool,
+        progress: Progress,
+        title: str,
+    ) -> None:
+        self.settings, self.metrics, self.score = settings, metrics, score
+        self.half = memory // 2  # one half is for models that wait, one for the stack that is trained
+        self.progress, self.title = progress, title
+        self.fabric = launch(precision=settings.precision)
+        self.runs: dict[int, Run] = {}
+        self.kinds: dict[Hashable, Kind | str] = {}  # a sentence: why models of this kind can't be stacked
+        self.waiting: dict[Hashable, list[Member]] = {}
+        self._read: tuple[Data, Leaves, Leaves | None] | None = None
+
+    def add(self, number: int, method: Method, data: Data, seed: int) -> None:
+        """Take a model in, and train what is ready."""
+        reason = hindrance(method, data, self.settings)
+        found = self._member(number, method, data, seed) if not reason else reason
+        if isinstance(found, str):
+            self._train_alone(number, method, data, seed, found)
+            return
+        key = found.key()
+        if key not in self.kinds:
+            self.kinds[key] = _kind_of(found)
+        kind = self.kinds[key]
+        if isinstance(kind, Kind) and kind.bytes > self.half:
+            kind = f"one of it takes about {kind.bytes / 2**20:.0f} MiB, more than half of the memory allowed"
+        if isinstance(kind, str):
+            self._train_alone(number, method, data, seed, kind)
+            return
+        found.train = kind.trimmed(found.train)
+        if kind.proven:
+            found.data = None
+        self.waiting.setdefault(key, []).append(found)
+        if len(self.waiting[key]) >= self._limit(kind):
+            self._train(key)
+        elif sum(map(_bytes, self.waiting.values())) > self.half:
+            self._train(max(self.waiting, key=lambda key: _bytes(self.waiting[key])))
+
+    def train_rest(self) -> None:
+        """Train all that still wait."""
+        for key in list(self.waiting):
+            self._train(key)
+
+    def _limit(self, kind: Kind) -> int:
+        """How many models make a full stack."""
+        room = self.half // kind.bytes
+        return max(1, room if self.fabric.device.type != "cpu" else min(room, CACHE // max(kind.working, 1)))
+
+    def _member(self, number: int, method: Method, data: Data, seed: int) -> Member | str:
+        """A model with its data as tensors, or why there is none."""
+        device = self.fabric.device
+        method.to(device).train()
+        if self._read is None or self._read[0] is not data:
+            valid = read(data.valid, device) if self.score else None
+            self._read = data, read(data.train, device), valid
+        _, train, valid = self._read
+        if reason := strange_targets(train, data.info):
+            return reason
+        teaching = Teaching(
+            method, data.train, data.info, self.fabric, cache=self.settings.cache, shuffle=False, seed=seed
+        )
+        if teaching.active:
+            if teaching.table is None:
+                return "its teacher's answers are too large to keep"
+            train = with_taught(train, teaching.table)
+        return Member(number, method, data.info, seed, train, valid, data)
+
+    def _train(self, key: Hashable) -> None:
+        kind, members = self.kinds[key], self.waiting.pop(key)
+        assert isinstance(kind, Kind)
+        title = f"{self.title}, {len(members)} models at once"
+        loop = StackLoop(kind, members, self.settings, metrics=self.metrics, score=self.score, progress=self.progress)
+        if not kind.proven:
+            try:
+                loop.rehearse()
+            except Exception as error:  # whatever it is: trained alone the method meets it again, or it doesn't
+                self.kinds[key] = reason = _sentence(error)
+                for member in members:
+                    assert member.data is not None
+                    self._train_alone(member.number, member.method, member.data, member.seed, reason)
+                return
+            kind.proven = True
+        for member in members:
+            member.data = None
+        seed_all("fit_many", *(member.seed for member in members))
+        self.progress.start(title, self.settings.epochs)
+        for member, run in zip(members, loop.run(), strict=True):
+            self.runs[member.number] = run
+        self.progress.end()
+
+    def _train_alone(self, number: int, method: Method, data: Data, seed: int, reason: str) -> None:
+        run = fit(
+            method,
+            data,
+            self.settings,
+            metrics=self.metrics,
+            seed=seed,
+            fabric=self.fabric,
+            progress=self.progress,
+            title=f"{self.title}, model {number}",
+        )
+        run.notes.append(f"Trained alone, not in a stack: {reason}.")
+        self.runs[number] = run
+
+
+def _kind_of(member: Member) -> Kind | str:
+    try:
+        return Kind(member)
+    except Exception as error:  # as above
+        return _sentence(error)
+
+
+def _sentence(error: Exception) -> str:
+    told = str(error).strip().partition("\n")[0].rstrip(".")
+    return f"its training step can't be run for many models at once ({type(error).__name__}: {told})"
+
+
+def _bytes(members: Sequence[Member]) -> int:
+    return sum(member.train.bytes + (member.valid.bytes if member.valid else 0) for member in members)

@@ -1,0 +1,125 @@
+"""Splits as plain tensors, one model's and many models'.
+
+A whole split is one `Batch`; as `Leaves` it is a list of tensors (one that stands under several names once) and a
+layout that says where each belongs. The leaves of many models form a `Table`, from which batches are picked for all of
+them at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from xmodal.data.base import Split
+from xmodal.data.loader import in_order
+from xmodal.types import Batch, DataInfo, _parts
+
+Layout = tuple[tuple[int, str, int], ...]  # part of a batch (the last: what the teacher says), name, number of the leaf
+TAUGHT = 4
+
+
+@dataclass(slots=True)
+class Leaves:
+    """A whole split of one model as a list of tensors.
+
+    Attributes:
+        layout: where each tensor belongs.
+        tensors: with one row per sample each, or none where nobody reads it.
+    """
+
+    layout: Layout
+    tensors: list[Tensor]
+
+    @property
+    def rows(self) -> int:
+        """How many samples there are."""
+        return max(map(len, self.tensors))
+
+    @property
+    def bytes(self) -> int:
+        """What the tensors take."""
+        return sum(tensor.nelement() * tensor.element_size() for tensor in self.tensors)
+
+
+def read(split: Split, device: torch.device) -> Leaves:
+    """All rows of a paired split, in order."""
+    (batch,) = in_order(split, batch_size=max(split.rows.values()))
+    batch = batch.to(device)
+    layout: list[tuple[int, str, int]] = []
+    numbers: dict[int, int] = {}
+    tensors: list[Tensor] = []
+    for part, values in enumerate(_parts(batch)):
+        for name, tensor in values.items():
+            if id(tensor) not in numbers:
+                numbers[id(tensor)] = len(tensors)
+                tensors.append(tensor)
+            layout.append((part, name, numbers[id(tensor)]))
+    return Leaves(tuple(layout), tensors)
+
+
+def with_taught(leaves: Leaves, taught: Mapping[str, Tensor]) -> Leaves:
+    """The same with what a teacher says of each row."""
+    first = len(leaves.tensors)
+    layout = [(TAUGHT, name, first + number) for number, name in enumerate(taught)]
+    return Leaves((*leaves.layout, *layout), [*leaves.tensors, *taught.values()])
+
+
+def batch_of(layout: Layout, tensors: Sequence[Tensor]) -> tuple[Batch, dict[str, Tensor]]:
+    """A batch and what the teacher says of it."""
+    parts: list[dict[str, Tensor]] = [{} for _ in range(TAUGHT + 1)]
+    for part, name, number in layout:
+        parts[part][name] = tensors[number]
+    return Batch(*parts[:TAUGHT]), parts[TAUGHT]
+
+
+def strange_targets(leaves: Leaves, info: DataInfo) -> str:
+    """Losses look whether class numbers are possible, and can't while many models are recorded: it is done here."""
+    targets = batch_of(leaves.layout, leaves.tensors)[0].targets
+    for target in targets.values():
+        if info.task == "multiclass" and target.numel() and not (0 <= target.min() and target.max() < info.classes):
+            return f"some targets are not among the classes 0 to {info.classes - 1}"
+    return ""
+
+
+class Table:
+    """The leaves of many models.
+
+    Args:
+        members: the same leaves of each model, in the same order; the same tensor where models share it.
+    """
+
+    def __init__(self, members: Sequence[Sequence[Tensor]]) -> None:
+        self.models = len(members)
+        columns = [list(column) for column in zip(*members, strict=True)]
+        self.shared = [all(tensor is column[0] for tensor in column) for column in columns]
+        self.tensors = [
+            column[0] if shared else torch.stack(column) for column, shared in zip(columns, self.shared, strict=True)
+        ]
+
+    @property
+    def axes(self) -> list[int | None]:
+        """For each whole leaf the axis of the models."""
+        return [None if shared else 0 for shared in self.shared]
+
+    def pick(self, rows: Tensor) -> list[Tensor]:
+        """Leaves (models, batch, …) of ``rows`` (models, batch), which index each model's own split."""
+        flat = rows.flatten()
+        found = []
+        for tensor, shared in zip(self.tensors, self.shared, strict=True):
+            if shared:
+                picked = tensor.index_select(0, flat)
+            else:
+                first = torch.arange(self.models, device=rows.device)[:, None] * tensor.shape[1]
+                picked = tensor.flatten(0, 1).index_select(0, (rows + first).flatten())
+            found.append(picked.unflatten(0, rows.shape))
+        return found
+
+    def slice(self, first: int, last: int) -> list[Tensor]:
+        """The rows from ``first`` up to ``last`` of every model."""
+        return [
+            tensor[first:last] if shared else tensor[:, first:last]
+            for tensor, shared in zip(self.tensors, self.shared, strict=True)
+        ]

@@ -1,0 +1,235 @@
+"""The loop of `fit` for a stack of models: the same order of things, every tensor with an axis of models in front."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmodal.data.loader import Batches, mix
+from xmodal.engine import interrupt
+from xmodal.engine.evaluate import MetricsFor
+from xmodal.engine.finite import samples_of
+from xmodal.engine.history import Tables
+from xmodal.engine.kind import BLOCK, Kind, Member, StepRecord
+from xmodal.engine.loop import updates_per_epoch
+from xmodal.engine.optim import Optimisers
+from xmodal.engine.progress import Progress
+from xmodal.engine.run import Run, with_weights
+from xmodal.engine.settings import FitSettings
+from xmodal.engine.stack import Table, batch_of
+from xmodal.engine.stack_selection import StackSelection
+from xmodal.errors import Interrupted, NonFinite
+from xmodal.metrics.many import ManyScores
+from xmodal.metrics.task import Scores
+
+Values = Mapping[str, Sequence[Any] | Tensor]  # metric → one value per model
+
+
+class StackLoop:
+    """Training of models that are alike.
+
+    Args:
+        kind: what they have in common.
+        members: the models.
+        settings: of all of them.
+        metrics: as in `fit`.
+        score: whether the validation split is looked at.
+        progress: where to tell how it goes.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        members: Sequence[Member],
+        settings: FitSettings,
+        *,
+        metrics: MetricsFor,
+        score: bool,
+        progress: Progress,
+    ) -> None:
+        self.kind, self.members, self.settings = kind, members, settings
+        self.metrics, self.score, self.progress = metrics, score, progress
+        self.epoch = 0
+        self.began = time.monotonic()
+        self.device = members[0].train.tensors[0].device
+        states = [dict([*m.method.named_parameters(), *m.method.named_buffers()]) for m in members]
+        stacked = {
+            name: torch.stack([state[name].detach() for state in states]) for name in (*kind.trained, *kind.fixed)
+        }
+        self.trained = [nn.Parameter(stacked[name]) for name in kind.trained]
+        self.fixed = [stacked[name] for name in kind.fixed]
+        self.table = Table([kind.pick(member.train) for member in members])
+        self.samplers = [
+            Batches(m.info.rows["train"], paired=True, batch_size=settings.batch_size, seed=mix(m.seed, "order"))
+            for m in members
+        ]
+        self.steps = len(self.samplers[0])
+        own = dict(zip(kind.trained, self.trained, strict=True))
+        groups = [{"params": [own[name] for name in names if name in own], **more} for names, more in kind.groups]
+        updates = updates_per_epoch(self.steps, settings)
+        # the bound of a gradient is each model's own, so it is kept here
+        self.optimisers = Optimisers(groups, settings.model_copy(update={"clip": None}), updates)
+        self.tables = Tables(len(members), self.steps)
+        self.selection = StackSelection(*members[0].info.select, models=len(members), keep=settings.keep)
+        self.valid: Table | None = None
+        if score:
+            splits = [member.valid for member in members if member.valid]
+            self.valid = Table([leaves.tensors for leaves in splits])
+        self.whole: tuple[StepRecord, Sequence[Tensor]] | None = None
+
+    def rehearse(self) -> None:
+        """Do once what a training does, to no effect: raises where these models can't be stacked."""
+        next(self._batches())
+        if self.score:
+            self._scores()
+
+    def run(self) -> list[Run]:
+        """Train to the end."""
+        for member in self.members:
+            member.method.train()
+        while self.epoch < self.settings.epochs:
+            began = time.monotonic()
+            self._train_epoch()
+            scores = self._scores() if self.score else {}
+            self.selection.update(self.epoch, scores, self._state(), self.kind.students)
+            self.tables.end_epoch(scores, self.optimisers.rates, time.monotonic() - began)
+            if not self.progress.quiet:
+                self.progress.epoch(self.tables.mean_row())
+            self.epoch += 1
+            if stop := interrupt.pending():
+                raise Interrupted(stop, saved=None)
+        return self._finish()
+
+    def _state(self) -> dict[str, Tensor]:
+        return dict(zip([*self.kind.trained, *self.kind.fixed], [*self.trained, *self.fixed], strict=True))
+
+    def _batches(self) -> Iterator[tuple[StepRecord, Sequence[Tensor], Tensor | None]]:
+        """Recorded step, prepared batch and the rows in it; a batch of all rows is prepared once, in any order."""
+        weights = [tensor.data for tensor in self.trained]
+        if self.steps == 1:
+            if self.whole is None:
+                tensors = self.table.tensors
+                step = self.kind.step(weights, self.fixed, tensors, self.table.axes)
+                self.whole = step, step.play.prepare(tensors)
+            yield *self.whole, None
+            return
+        orders = [[next(iter(pick.rows.values())) for pick in sampler.at(self.epoch)] for sampler in self.samplers]
+        for number in range(self.steps):
+            rows = torch.stack([order[number] for order in orders]).to(self.device)
+            tensors = self.table.pick(rows)
+            step = self.kind.step(weights, self.fixed, tensors, [0] * len(tensors))
+            yield step, step.play.prepare(tensors), rows
+
+    @torch.no_grad()
+    def _train_epoch(self) -> None:
+        every, settings = self.settings.accumulate, self.settings
+        waiting: list[Tensor] = []
+        seen = []
+        for number, (step, prepared, rows) in enumerate(self._batches()):
+            group = min(every, self.steps - number // every * every)
+            found = step.play([*(tensor.data for tensor in self.trained), *self.fixed], prepared)
+            slopes, rest = found[: len(self.trained)], found[len(self.trained) :]
+            self._keep_buffers(rest[len(rest) - len(self.kind.buffers) :])
+            size = self.table.tensors[0].shape[0 if self.table.shared[0] else 1] if rows is None else rows.shape[1]
+            self.tables.add(step, rest, size)
+            seen.append(rows)
+            if group > 1 and settings.accumulate_mode == "mean":
+                slopes = [slope / group for slope in slopes]
+            waiting = [a + b for a, b in zip(waiting, slopes, strict=True)] if waiting else list(slopes)
+            if settings.clip_at == "backward":
+                waiting = self._clipped(waiting)
+            if (number + 1) % every and number + 1 < self.steps:
+                continue
+            if group == every or settings.remainder == "flush":
+                for parameter, slope in zip(self.trained, self._clipped(waiting), strict=True):
+                    parameter.grad = slope
+                self.optimisers.step()
+            waiting = []
+        if broken := self.tables.broken():
+            raise self._non_finite(*broken, seen)
+
+    def _keep_buffers(self, found: Sequence[Tensor]) -> None:
+        for name, tensor in zip(self.kind.buffers, found, strict=True):
+            self.fixed[self.kind.fixed.index(name)] = tensor
+
+    def _clipped(self, slopes: list[Tensor]) -> list[Tensor]:
+        """Gradients within their bound, each model's by itself."""
+        bound = self.settings.clip
+        if bound is None:
+            return slopes
+        if self.settings.clip_mode == "value":
+            return [slope.clamp(-bound, bound) for slope in slopes]
+        norms = torch.stack([slope.reshape(len(slope), -1).norm(dim=1) for slope in slopes]).norm(dim=0)
+        factor = (bound / (norms + 1e-6)).clamp(max=1.0)
+        return [slope * factor.reshape(-1, *[1] * (slope.ndim - 1)) for slope in slopes]
+
+    @torch.no_grad()
+    def _scores(self) -> dict[str, Values]:
+        """Student → metric → one value per model."""
+        assert self.valid is not None and self.members[0].valid is not None
+        layout, rows = self.members[0].valid.layout, self.members[0].valid.rows
+        students = self.members[0].method.students()
+        many = self.metrics is Scores and ManyScores.applies(self.members[0].info)
+        infos = [member.info for member in self.members]
+        counting: dict[str, Any] = {
+            name: ManyScores(infos[0], models=len(infos), device=self.device)
+            if many
+            else [self.metrics(info, full=False, device=self.device) for info in infos]
+            for name in students
+        }
+        axes, _ = batch_of(layout, self.valid.axes)  # type: ignore[arg-type]
+        for first in range(0, rows, BLOCK):
+            batch, _ = batch_of(layout, self.valid.slice(first, first + BLOCK))
+            inputs = {name: batch.inputs[name] for name in self.kind.needs}
+            outputs = self.kind.predict(self._state(), inputs, {name: axes.inputs[name] for name in inputs})  # type: ignore[misc]
+            for name, answer in outputs.items():
+                target = batch.targets[students[name].target]
+                if many:
+                    counting[name].update(answer, target)
+                    continue
+                own = target if axes.targets[students[name].target] is not None else [target] * len(infos)
+                for score, answer_of_one, target_of_one in zip(counting[name], answer, own, strict=True):
+                    score.update(answer_of_one, target_of_one)
+        if many:
+            return {name: scores.compute() for name, scores in counting.items()}
+        found = {name: [score.compute() for score in scores] for name, scores in counting.items()}
+        return {name: {key: [row[key] for row in rows] for key in rows[0]} for name, rows in found.items()}
+
+    def _finish(self) -> list[Run]:
+        """Every method with its last weights, and its students with those that they keep."""
+        seconds = (time.monotonic() - self.began) / len(self.members)
+        tables, state = self.tables.done(), self._state()
+        runs = []
+        for number, member in enumerate(self.members):
+            with torch.no_grad():
+                own = dict([*member.method.named_parameters(), *member.method.named_buffers()])
+                for name in (*self.kind.trained, *self.kind.buffers):
+                    own[name].copy_(state[name][number])
+            member.method.eval()
+            students = {
+                name: with_weights(student, {**student.module.state_dict(), **self.selection.weights(name, number)})
+                for name, student in member.method.students().items()
+            }
+            best = self.selection.row(number, students, tables)
+            runs.append(Run(member.method, students, tables.of(number), best, seconds))
+        return runs
+
+    def _non_finite(
+        self, step: int, model: int, values: Mapping[str, float], seen: Sequence[Tensor | None]
+    ) -> NonFinite:
+        member, rows = self.members[model], seen[step]
+        own = torch.arange(member.train.rows) if rows is None else rows[model].cpu()
+        batch, _ = self.kind.batch([tensor[own.to(tensor.device)] for tensor in self.kind.pick(member.train)], len(own))
+        batch.index = dict.fromkeys(batch.inputs, own)
+        broken = [name for name, value in values.items() if not math.isfinite(value)]
+        told = ", ".join(f"{name} = {value:g}" for name, value in values.items())
+        return NonFinite(
+            f"The loss term{'s' if len(broken) > 1 else ''} {', '.join(broken)} of model {member.number} became "
+            f"non-finite in epoch {self.epoch + 1}, step {step + 1} ({told}). {samples_of(batch)} "
+            "Lower the learning rate, clip the gradient, or look at them."
+        )
