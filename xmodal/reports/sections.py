@@ -16,6 +16,7 @@ from xmodal.reports.channels import channels
 from xmodal.reports.intervals import Row
 from xmodal.reports.plots import Series
 from xmodal.reports.read import RunFiles, read_rows
+from xmodal.reports.relation import relation_sentence
 from xmodal.reports.sweep import sweep_caption, sweep_table
 
 FOCUS = 4  # methods in a plot with lines: as many as there are colours
@@ -199,6 +200,14 @@ def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
         }
         for number, sweep in enumerate(result["sweeps"])
     ]
+    related = [
+        {
+            "title": f"{one['name']}: gain beside {one['x']}",
+            "svg": plots.relation(one, prefix=f"{anchor}-relation-{number}", rank=number),
+            "caption": f"A dot is one run; the darker, the larger what is swept. {relation_sentence(one)}",
+        }
+        for number, one in enumerate(result.get("relations", []))
+    ]
     means = "Mean ± one standard deviation over the seeds; differences are taken seed by seed."
     return {
         "title": result.get("title") or "Sweep",
@@ -208,7 +217,7 @@ def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
         "seeded": True,
         "hero": drawn[0]["svg"],
         "hero_caption": drawn[0]["caption"],
-        "plots": drawn[1:],
+        "plots": [*drawn[1:], *related],
         "tables": [_table(sweep["title"], sweep_table(sweep), means) for sweep in result["sweeps"]]
         + _references(result),
         "notes": result.get("notes", []),
