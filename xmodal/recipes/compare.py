@@ -40,6 +40,7 @@ class Settings(PairSettings):
     seeds: Seeds = Field((0, 1, 2, 3, 4), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every one that can")
     metric: str = Field("", description="what to compare; default: what chooses the epoch")
+    sweep: str = Field("", description="FIELD=A,B,…: compare at each value and set gain beside divergence")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
 
 
@@ -56,6 +57,11 @@ def run(
     """
     from xmodal.data import open_data
     from xmodal.engine.launch import launch
+
+    if settings.sweep:
+        from xmodal.recipes import sweep
+
+        return sweep.run(settings, progress=progress)
 
     # machine: processes start here, before data and folder
     fabric = launch(settings.machine(), precision=settings.precision)

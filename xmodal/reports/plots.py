@@ -199,6 +199,28 @@ def sweep_difference(entry: Mapping[str, Any], *, prefix: str = "difference") ->
         return _svg(figure, prefix, f"{one['name']} in {points} by {entry['x']}")
 
 
+def relation(entry: Mapping[str, Any], *, prefix: str = "relation", rank: int = 0) -> str:
+    """Gain over the control against a divergence: one dot per run, filled the darker the further along the sweep.
+
+    Args:
+        entry: one of ``relations`` of a result, see `recipes.sweep`.
+        prefix: of the identifiers inside the drawing; unique on a page.
+        rank: which of the colours.
+    """
+    scale = 100 if in_percent(entry["y"]) else 1
+    colour, places = SERIES[rank % len(SERIES)], sorted({point["at"] for point in entry["points"]})
+    with _canvas(WIDTH, 320) as (figure, axes):
+        for number, at in enumerate(places):
+            xs = [point["x"] for point in entry["points"] if point["at"] == at]
+            ys = [scale * point["y"] for point in entry["points"] if point["at"] == at]
+            depth = (number + 1) / len(places)
+            axes.plot(xs, ys, "o", color=colour, alpha=0.25 + 0.75 * depth, markersize=6, label=f"{at:g}")
+        axes.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
+        axes.set(xlabel=entry["x"], ylabel=f"gain over no-KD, {unit(entry['y'])}")
+        _legend(figure)
+        return _svg(figure, prefix, f"Gain of {entry['name']} over the no-KD control by {entry['x']}")
+
+
 def _band(axes: Axes, series: Series, points: Sequence[Mapping[str, Any]], scale: float) -> None:
     colour, marker, dashes = _look(series)
     xs, means = [point["x"] for point in points], [scale * point["mean"] for point in points]

@@ -14,6 +14,7 @@ from typing import Any
 
 from xmodal.errors import InputError
 from xmodal.files import parse_json, read_json, read_text
+from xmodal.reports.relation import relation_problems
 from xmodal.reports.sweep import sweep_problems
 
 ROW_KEYS = {"seed": int, "name": str, "role": str, "test": Mapping}
@@ -119,7 +120,8 @@ def _check_comparison(result: Mapping[str, Any], path: Path) -> None:
 
 
 def _check_sweep(result: Mapping[str, Any], path: Path) -> None:
-    if problems := sweep_problems(result["sweeps"], str(path)):
+    problems = sweep_problems(result["sweeps"], str(path)) + relation_problems(result.get("relations", []), str(path))
+    if problems:
         raise InputError(problems)
 
 

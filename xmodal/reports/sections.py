@@ -16,6 +16,7 @@ from xmodal.reports.channels import channels
 from xmodal.reports.intervals import Row
 from xmodal.reports.plots import Series
 from xmodal.reports.read import RunFiles, read_rows
+from xmodal.reports.relation import relation_sentence
 from xmodal.reports.sweep import sweep_caption, sweep_table
 
 FOCUS = 4  # methods in a plot with lines: as many as there are colours
@@ -199,6 +200,10 @@ def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
             svg = plots.sweep_difference(sweep, prefix=f"{anchor}-difference-{number}")
             title = f"{sweep['title']}: {sweep['differences'][0]['name']}"
             plotted.append({"title": title, "svg": svg, "caption": "Seed by seed; the band is one standard deviation."})
+    for number, one in enumerate(result.get("relations", [])):
+        svg = plots.relation(one, prefix=f"{anchor}-relation-{number}", rank=number)
+        caption = f"A dot is one run; the darker, the larger what is swept. {relation_sentence(one)}"
+        plotted.append({"title": f"{one['name']}: gain beside {one['x']}", "svg": svg, "caption": caption})
     means = "Mean ± one standard deviation over the seeds; differences are taken seed by seed."
     return {
         "title": result.get("title") or "Sweep",
