@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from xmodal.cards import RecipeCard
+from xmodal.cards import RecipeCard, load
+from xmodal.methods import METHODS
 from xmodal.recipes import RECIPES, digits_kd
 
 SHORT = "--teacher rows --student fourier --epochs 1 --threads 1"
@@ -31,6 +32,14 @@ def test_flags_end_up_in_the_settings(run_folder: Path, read) -> None:
     assert settings["options"]["digits"]["views"] == ["rows", "fourier", "coarse"]
     expected = {"temperature": 2.0, "kd_weight": 0.5, "task_weight": 0.5, "labels": False}
     assert settings["options"]["kd"] == {**expected, "loss": [], "student_layer": [], "teacher_layer": []}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_has_its_flags_under_distill(method: str, call) -> None:
+    status, said, _ = call(f"distill digits --method {method} --help")
+
+    flags = load(METHODS[method].settings).model_fields
+    assert status == 0 and all(f"-{name.replace('_', '-')}" in said for name in flags)
 
 
 def test_a_list_may_be_given_word_by_word(call, read) -> None:

@@ -164,7 +164,7 @@ def test_of_equal_ratios_the_smallest_is_taken():
 def test_the_regular_teacher_can_be_asked_instead_of_the_joint_one(make_kit):
     kit = make_kit(epochs=2)
 
-    method = build(kit, MFHSettings(ratio=0.5, teacher="regular"))
+    method = build(kit, MFHSettings(ratio=0.5, joint=False))
 
     regular = kit.teacher().state_dict()
     assert all(torch.equal(value, regular[name]) for name, value in method.teacher.state_dict().items())

@@ -79,3 +79,23 @@ def test_warnings_of_the_data_are_in_the_result():
     done = distill({"a": X, "b": X}, Y, splits=splits, epochs=1)
 
     assert any("class" in note for note in done.result["notes"])
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("kd --student-layer nope", "no layer called 'nope'"),
+        ("mfh --place nope", "no layer called 'nope'"),
+        ("mfh --channels 3,900", "Channels 900 were asked for, and 'embedding' has the channels 0 to"),
+        ("mfh --permutations 0", "permutations"),
+        ("ntdh --mask samples --loss nope", "no loss called 'nope'"),
+    ],
+)
+def test_what_a_method_refuses_is_told_before_anything_is_trained_or_written(options, words, tmp_path, capsys):
+    line = f"distill digits --teacher rows --student fourier --out {tmp_path / 'run'} --method {options}"
+
+    status = answer(line.split())
+
+    told = capsys.readouterr().err
+    assert status == 2 and words in told and "epoch" not in told
+    assert not (tmp_path / "run").exists()

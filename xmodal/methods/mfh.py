@@ -135,7 +135,7 @@ class MFH(KD):
 def build(kit: Kit, settings: MFHSettings) -> MFH:
     """Joint training, saliency, the ratio if none is given, and then the student's method."""
     joint = fit_joint(kit, agreement="mse", stage="mfh joint training")
-    teacher = joint.teacher if settings.teacher == "joint" else kit.teacher()
+    teacher = joint.teacher if settings.joint else kit.teacher()
     found = measure_saliency(
         teacher,
         joint.student,

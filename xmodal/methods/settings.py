@@ -5,7 +5,7 @@ They stand apart from the methods because help texts must come at once, and a me
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -40,7 +40,7 @@ class MaskedSettings(KDSettings):
     place: str = Field("embedding", description="module of the teacher whose channels are ranked and removed")
     remove: Literal["least", "most", "random"] = Field("least", description="which channels go: by saliency, or any")
     fill: Literal["mean", "batch_mean", "zero"] = Field("mean", description="what stands in for a removed channel")
-    permutations: int | Literal["exact"] = Field(
+    permutations: Annotated[int, Field(ge=1)] | Literal["exact"] = Field(
         "exact", description="exchanges per channel; exact: the mean of all where it is known, elsewhere 10"
     )
 
@@ -50,7 +50,7 @@ class MFHSettings(MaskedSettings):
 
     ratio: float | Literal["auto"] = Field("auto", description="share of channels to remove; auto: tried on validation")
     channels: tuple[int, ...] = Field((), description="channels to keep, in place of a ranking")
-    teacher: Literal["joint", "regular"] = Field("joint", description="trained with the student, or on its own")
+    joint: bool = Field(True, description="the teacher of the joint training; --no-joint: the ordinary one")
     distance: Literal["mse", "l1"] = Field("mse", description="how a broken agreement is measured")
     sweep_epochs: int = Field(10, ge=1, description="training of each ratio that auto tries")
 

@@ -6,6 +6,7 @@ It is the `Kit` that methods are built with. Everything is trained first; then t
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ from xmodal.files import read_json, write_json, written_whole
 from xmodal.method import Method
 from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
+from xmodal.metrics.task import scalar_metrics
 from xmodal.models.network import build_for, student_of, zeros
 from xmodal.recipes.settings import PairSettings
 from xmodal.types import Batch, DataInfo, Student
@@ -207,6 +209,34 @@ class Bench:
         arrays = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
         with written_whole(folder / "predictions" / f"{row['student']}.npz") as beside:
             np.savez(beside, rows=numbers[arrays["index"]], outputs=arrays["outputs"], target=arrays["target"])
+
+
+class Rehearsal(Bench):
+    """The same kit, on which nothing is trained: what a method refuses, it refuses here, before the first epoch.
+
+    Networks have their initial weights, the training split is its first rows, and every validation score is 0.
+    """
+
+    def teacher(self) -> nn.Module:
+        """A fresh network in the teacher's place."""
+        return self.network(self.teaching, side="teacher").module.to(self.fabric.device).eval()
+
+    def batches(self, split: str = "train") -> Iterable[Batch]:
+        """The first batch alone."""
+        return itertools.islice(super().batches(split), 1)
+
+    def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
+        """The method as it is."""
+        return method.to(self.fabric.device)
+
+    def validate(self, method: Method) -> dict[str, dict[str, float]]:
+        """Zeros."""
+        return {name: dict.fromkeys(scalar_metrics(self.info), 0.0) for name in method.students()}
+
+    def rehearse(self, card: MethodCard, settings: BaseModel) -> None:
+        """Build a method and throw it away."""
+        with seeded(self.seed, "method", card.name):
+            card.load()(self, settings)
 
 
 def unfit(card: MethodCard, info: DataInfo) -> list[str]:

@@ -115,7 +115,7 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
     """Refuse what can't work before anything is trained or written: all problems together."""
     from xmodal.losses import LOSSES
     from xmodal.metrics.task import scalar_metrics
-    from xmodal.recipes.bench import Bench, method_settings, unfit
+    from xmodal.recipes.bench import Rehearsal, method_settings, unfit
 
     problems: list[str] = []
     teaching, student = settings.sides(data.info.modalities)
@@ -152,7 +152,15 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
     problems += [f"There are options for '{name}', which is no method and not the data set." for name in unknown]
     if problems:
         raise InputError(problems)
-    Bench(data, settings, seed=0, fabric=fabric, modules=modules).dry_run()
+    rehearsal = Rehearsal(data, settings, seed=0, fabric=fabric, modules=modules)
+    rehearsal.dry_run()
+    for _, name, own in () if settings.losses else entries(settings):  # a loss that can't run becomes a note
+        try:
+            rehearsal.rehearse(METHODS[name], method_settings(METHODS[name], {name: own}))
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError([*dict.fromkeys(problems)])
 
 
 def has_frozen_teacher(settings: Settings) -> list[str]:
