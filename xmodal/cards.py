@@ -85,10 +85,14 @@ class DataCard(Card):
     """A data set: ``path`` leads to ``load(root, settings, *, task, train_fraction, augment, seed) -> Data``.
 
     Attributes:
-        settings: import path of the pydantic class with its options.
+        settings: import path of the pydantic class with its options. A data set that is read from files has an option
+            ``root``, the folder; one that can do without them has ``stand_in`` as well.
         modalities: the inputs it offers.
         make: import path of ``make(root, *, format, seed) -> Path``, which writes a small copy in the real format.
         prepare: import path of ``prepare(raw, root, *, workers) -> Prepared``, where raw files need converting.
+        check: import path of ``check(root) -> Report | None``: what is wrong with a folder of its own format, None if
+            the folder is none.
+        files: what the folder has to hold, for sentences; empty when it needs none.
         built_in: True when it needs no files.
     """
 
@@ -96,6 +100,8 @@ class DataCard(Card):
     modalities: tuple[str, ...]
     make: str = ""
     prepare: str = ""
+    check: str = ""
+    files: str = ""
     built_in: bool = False
 
 

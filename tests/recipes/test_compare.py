@@ -106,7 +106,7 @@ def test_losses_become_rows_and_those_that_cannot_run_are_named(tmp_path):
 
 
 def test_all_losses_are_those_of_the_list():
-    names = [name for name, _, _ in compare.entries(compare.Settings(**FAST, losses="all"))]
+    names = [name for name, _, _ in compare.Settings(**FAST, losses="all").entries()]
 
     assert names == [f"kd {loss}" for loss in LOSSES]
 

@@ -80,11 +80,12 @@ class CheckFlags(Flags):
 
 
 def check(words: Sequence[str]) -> Answer:
-    """The command ``xmodal data check ROOT``."""
+    """The command ``xmodal data check ROOT``: a folder in the format of a known data set, or one with own data."""
     from xmodal.data.check import check_folder
 
     flags = parse(CheckFlags, words, prog="xmodal data check")
-    report = check_folder(flags.root)
+    known = (load(card.check)(flags.root) for card in DATA.values() if card.check and flags.root.is_dir())
+    report = next((found for found in known if found is not None), None) or check_folder(flags.root)
     lines = [f"error: {problem}" for problem in report.errors]
     lines += [f"warning: {problem}" for problem in report.warnings]
     lines.append(f"{flags.root}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")

@@ -60,6 +60,8 @@ def _told(result: Mapping[str, Any]) -> list[str]:
         lines += [*result.get("verdict", []), *verdict({**result, "rows": []}), *result.get("notes", [])]
     elif result.get("rows"):
         lines += [plain_table(*comparison_table(result)), "", *verdict(result), *result.get("notes", [])]
+    for table in result.get("tables", ()):
+        lines += ["", f"{table['title']}:", plain_table(table["header"], table["rows"])]
     if result.get("references"):
         lines += ["", plain_table(*references_table(result))]
     return [*lines, "", f"Report: {Path(result['folder']) / 'report.html'}", f"Run folder: {result['folder']}"]

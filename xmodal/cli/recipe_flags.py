@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tyro
 from pydantic import BaseModel
 
 from xmodal.cards import load
@@ -23,6 +24,7 @@ from xmodal.files import read_json
 from xmodal.methods import METHODS
 from xmodal.models import ENCODERS
 from xmodal.recipes import RECIPES
+from xmodal.recipes.settings import Presets
 
 M = TypeVar("M", bound=BaseModel)
 FOLDER = "folder"
@@ -63,6 +65,8 @@ def read_settings(name: str, words: Sequence[str], *, prog: str) -> tuple[Any, b
     """
     model: type[BaseModel] = load(RECIPES[name].settings)
     saved = replayed(model, name, value_of(words, "--settings"))
+    if issubclass(model, Presets):
+        saved = model.preset_values(value_of(words, "--preset") or saved.get("preset", "")) | saved
     defaults = {key: spec.get_default(call_default_factory=True) for key, spec in model.model_fields.items()}
     known = {**defaults, **saved}
     owners = _owners(model, words, known)
@@ -138,7 +142,7 @@ def _owners(model: type[BaseModel], words: Sequence[str], known: Mapping[str, An
     if "method" in model.model_fields:
         method = METHODS[value_of(words, "--method") or known["method"]]
         owners.flat = method.name, load(method.settings)
-    elif "methods" in model.model_fields:
+    elif "methods" in model.model_fields and tyro.conf.Suppress not in model.model_fields["methods"].metadata:
         asked = value_of(words, "--methods")
         names = known["methods"] if asked is None else [name.strip() for name in asked.split(",") if name.strip()]
         for name in names:

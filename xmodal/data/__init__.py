@@ -40,6 +40,31 @@ DATA = Cards(
             paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
             built_in=True,
         ),
+        DataCard(
+            name="classification",
+            title="scikit-learn's classes seen twice, with a known share of common columns; built in",
+            path="xmodal.data.classification:load",
+            settings="xmodal.data.classification:ClassificationSettings",
+            make="xmodal.data.classification:make",
+            modalities=("a", "b"),
+            year=2024,
+            paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
+            built_in=True,
+        ),
+        DataCard(
+            name="mnist",
+            title="MNIST and MNIST-M: the same digits grey and on coloured backgrounds, behind noise",
+            path="xmodal.data.mnist:load",
+            settings="xmodal.data.mnist:MnistSettings",
+            make="xmodal.data.mnist_files:make",
+            prepare="xmodal.data.mnist_files:prepare",
+            check="xmodal.data.mnist_files:check",
+            files="train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
+            "t10k-labels-idx1-ubyte, each of them with or without .gz",
+            modalities=("mnist", "mnist_m"),
+            year=1998,
+            paper="LeCun et al., Gradient-Based Learning Applied to Document Recognition, doi 10.1109/5.726791",
+        ),
     ],
 )
 
@@ -65,16 +90,17 @@ def open_data(
     """
     from xmodal.data.options import validated
 
-    card, root = _find(name)
+    card, folder = _find(name)
     where = f"The data set {card.name}" if card else f"The folder {name}"
     settings = validated(
         load(card.settings if card else "xmodal.data.folder:FolderSettings"), options or {}, f"{where} (options)"
     )
+    root = files_of(card, settings) if card else folder
     loader = card.load() if card else load("xmodal.data.folder:load_folder")
     data: Data = loader(root, settings, task=task, train_fraction=train_fraction, augment=augment, seed=seed)
     data.source = {
-        "data": root or name,
-        "options": settings.model_dump(mode="json"),
+        "data": folder or name,
+        "options": settings.model_dump(mode="json") | ({"root": root} if card and root else {}),
         "task": task,
         "train_fraction": train_fraction,
         "augment": augment,
@@ -92,6 +118,23 @@ def reopen(source: Mapping[str, Any]) -> Data:
             f"The run says that its data is {source['data']!r}: a name or a folder was expected. Name the data."
         )
     return open_data(source["data"], **{key: value for key, value in source.items() if key != "data"})
+
+
+def files_of(card: DataCard, settings: Any) -> str | None:
+    """The absolute path of the folder that a data set is read from; None if it needs none."""
+    if not card.files:
+        return None
+    make = f" A small copy to try things on: xmodal data make {card.name} DIR." if card.make else ""
+    if settings.root is None:
+        if getattr(settings, "stand_in", False):
+            return None
+        raise InputError(
+            f"The data set {card.name} is read from files, and no folder was named. Give --{card.name}.root DIR (in "
+            f"Python the option root), a folder with {card.files}.{make}"
+        )
+    if not settings.root.is_dir():
+        raise InputError(f"{settings.root} is no folder. {card.name} expects one with {card.files}.{make}")
+    return str(settings.root.absolute())
 
 
 def _find(name: str) -> tuple[DataCard | None, str | None]:

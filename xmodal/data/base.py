@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -46,6 +46,20 @@ class Column(Protocol):
     def __getitem__(self, rows: Any) -> Any: ...
 
 
+@runtime_checkable
+class Redrawn(Column, Protocol):
+    """A column whose samples differ from epoch to epoch; indexed by rows alone it gives one fixed draw of each.
+
+    Attributes:
+        redraws: False: it does not differ after all, and a frozen teacher may be asked once.
+    """
+
+    redraws: bool
+
+    def redrawn(self, rows: NDArray[np.int64], epoch: int) -> Any:
+        """Rows as a training pass of this epoch sees them: a function of its arguments alone."""
+
+
 class Split:
     """Some rows of every column; ``split[pick]`` is a batch.
 
@@ -70,6 +84,9 @@ class Split:
         self.columns, self.numbers, self.paired = dict(columns), dict(rows), paired
         self.rows: Mapping[str, int] = {modality: len(numbers) for modality, numbers in rows.items()}
         self.augment = augment if augment is not None and augment.operations else None
+        self._redrawn = {
+            name: column for name, column in self.columns.items() if isinstance(column, Redrawn) and column.redraws
+        }
         self._statistics = {
             modality: tuple(part.numpy() for part in statistics.tensors())
             for modality, statistics in (normalisation or {}).items()
@@ -86,7 +103,7 @@ class Split:
     @property
     def augmented(self) -> bool:
         """Whether a training pass sees other inputs than an ordered one."""
-        return self.augment is not None
+        return self.augment is not None or bool(self._redrawn)
 
     @functools.cached_property
     def _ready(self) -> dict[str, Tensor]:
@@ -97,8 +114,12 @@ class Split:
             if modality in self.rows and 4 * self.rows[modality] * int(np.prod(column.shape[1:])) <= READY_BYTES
         }
 
-    def _read(self, modality: str, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        samples: NDArray[np.float32] = np.ascontiguousarray(self.columns[modality][numbers], dtype=np.float32)
+    def _read(self, modality: str, numbers: NDArray[np.int64], epoch: int | None = None) -> NDArray[np.float32]:
+        if epoch is not None and modality in self._redrawn:
+            found = self._redrawn[modality].redrawn(numbers, epoch)
+        else:
+            found = self.columns[modality][numbers]
+        samples: NDArray[np.float32] = np.ascontiguousarray(found, dtype=np.float32)
         if modality in self._statistics:
             mean, std = self._statistics[modality]
             samples = (samples - mean) / std
@@ -108,10 +129,12 @@ class Split:
         inputs, targets = {}, {}
         taken: dict[tuple[int, int], Tensor] = {}  # paired targets stay one tensor
         for modality, positions in pick.rows.items():
-            if modality in self._ready:
+            fresh = pick.epoch is not None and modality in self._redrawn
+            if not fresh and modality in self._ready:
                 samples = self._ready[modality].index_select(0, positions)
             else:
-                samples = torch.from_numpy(self._read(modality, self.numbers[modality][positions.numpy()]))
+                numbers = self.numbers[modality][positions.numpy()]
+                samples = torch.from_numpy(self._read(modality, numbers, pick.epoch))
             if pick.epoch is not None and self.augment is not None:
                 augmented = self.augment(modality, samples.numpy(), epoch=pick.epoch, index=positions.numpy())
                 samples = torch.from_numpy(augmented)
@@ -155,7 +178,7 @@ def assemble(
     *,
     task: str = "",
     paired: bool = True,
-    normalise: Mapping[str, str] | None = None,
+    normalise: Mapping[str, str | Normalisation] | None = None,
     layouts: Mapping[str, str] | None = None,
     class_names: tuple[str, ...] = (),
     train_fraction: float = 1.0,
@@ -172,7 +195,7 @@ def assemble(
         splits: split → modality → row numbers.
         task: kind of target; empty: `infer_task` of the targets.
         paired: whether row i of every modality shows the same thing.
-        normalise: modality → ``standard`` (statistics of the training split) or ``none`` (the default).
+        normalise: modality → ``standard`` (statistics of the training split), ``none`` (the default), or statistics.
         layouts: modality → layout, where the shape alone does not tell it.
         class_names: one name per class or label.
         train_fraction: share of the training rows to keep, drawn class by class: the low-label setting.
@@ -197,9 +220,11 @@ def assemble(
         for name, column in columns.items()
     }
     statistics = {
-        name: statistics_of(columns[name], rows["train"][name], inputs[name].layout)
+        name: how
+        if isinstance(how, Normalisation)
+        else statistics_of(columns[name], rows["train"][name], inputs[name].layout)
         for name, how in (normalise or {}).items()
-        if how == "standard"
+        if how != "none"
     }
     operations = Augment.parse(augment, seed=seed)
     made = {

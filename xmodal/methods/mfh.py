@@ -21,7 +21,8 @@ Distillation, ICLR 2023, arXiv 2206.06487, Algorithm 1.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -113,11 +114,18 @@ class MFH(KD):
         self.register_buffer("keep", None if channels is None else channels.keep)
         self.register_buffer("instead", None if channels is None else channels.values)
 
+    @contextmanager
+    def heard(self) -> Iterator[nn.Module]:
+        """Within this block the teacher answers without the removed channels, as it does in training."""
+        if self.channels is None:
+            yield self.teacher
+            return
+        with masked(self.teacher, self.channels.place, self.keep, fill=self.channels.fill, values=self.instead):
+            yield self.teacher
+
     def teach(self, batch: Batch) -> dict[str, Tensor]:
         """What the teacher says without the removed channels."""
-        if self.channels is None:
-            return super().teach(batch)
-        with masked(self.teacher, self.channels.place, self.keep, fill=self.channels.fill, values=self.instead):
+        with self.heard():
             return super().teach(batch)
 
     @property

@@ -9,6 +9,8 @@ with the network that it describes before it builds one.
 ENCODERS = {
     "linear": "xmodal.models.small:build_linear",
     "mlp": "xmodal.models.small:build_mlp",
+    "relu_mlp": "xmodal.models.mlp:build_relu_mlp",
+    "leaky_mlp": "xmodal.models.mlp:build_leaky_mlp",
     "sequence_cnn": "xmodal.models.small:build_sequence_cnn",
     "image_cnn": "xmodal.models.small:build_image_cnn",
     "lenet": "xmodal.models.small:build_lenet",

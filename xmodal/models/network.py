@@ -105,13 +105,16 @@ def fused_width(widths: Sequence[int], fusion: str) -> int:
     return sum(widths) if fusion == "concat" else max(widths)
 
 
-def build_network(*, inputs: Mapping[str, Mapping[str, Any]], outputs: int, fusion: str = "sum") -> Network:
+def build_network(
+    *, inputs: Mapping[str, Mapping[str, Any]], outputs: int, fusion: str = "sum", leak: float | None = None
+) -> Network:
     """Build a `Network` with a linear head from JSON values.
 
     Args:
         inputs: modality → ``{"encoder": name, "shape": [...]}`` and numbers of that encoder's builder.
         outputs: width of the head.
         fusion: ``sum`` or ``concat``.
+        leak: slope of a LeakyReLU behind the head, as one published network has it; None: there is none.
 
     Example:
         >>> network = build_network(inputs={"audio": {"encoder": "linear", "shape": [8]}}, outputs=3)
@@ -126,7 +129,10 @@ def build_network(*, inputs: Mapping[str, Mapping[str, Any]], outputs: int, fusi
         )
     encoders = {name: _build_encoder(name, asked) for name, asked in inputs.items()}
     width = fused_width([_width(name, encoder) for name, encoder in encoders.items()], fusion)
-    return Network(encoders, nn.Linear(width, outputs), fusion=fusion)
+    head: nn.Module = nn.Linear(width, outputs)
+    if leak is not None:
+        head = nn.Sequential(head, nn.LeakyReLU(leak))
+    return Network(encoders, head, fusion=fusion)
 
 
 def build_for(
@@ -137,6 +143,7 @@ def build_for(
     width: int | None = None,
     fusion: str = "sum",
     dropout: float = 0.0,
+    leak: float | None = None,
 ) -> Student:
     """A fresh student that reads some modalities of a data set.
 
@@ -147,6 +154,7 @@ def build_for(
         width: of the embeddings; None leaves each encoder its own.
         fusion: ``sum`` or ``concat``.
         dropout: of the encoders.
+        leak: slope of a LeakyReLU behind the head; None: there is none.
     """
     needs = info.require(tuple(modalities), "network")
     given = {**({} if width is None else {"width": width}), **({"dropout": dropout} if dropout else {})}
@@ -156,8 +164,13 @@ def build_for(
         chosen = choose_encoder(name, info.inputs[name]) if asked == "auto" else asked
         numbers = _numbers(name, chosen, given)
         inputs[name] = {"encoder": chosen, "shape": list(info.inputs[name].shape), **numbers}
-    arguments = {"inputs": inputs, "outputs": info.outputs, "fusion": fusion}
-    module = build_network(inputs=inputs, outputs=info.outputs, fusion=fusion)
+    arguments = {
+        "inputs": inputs,
+        "outputs": info.outputs,
+        "fusion": fusion,
+        **({} if leak is None else {"leak": leak}),
+    }
+    module = build_network(inputs=inputs, outputs=info.outputs, fusion=fusion, leak=leak)
     return _checked(Student(module, needs, needs[0], "network", arguments, _statistics(info, needs)), info)
 
 

@@ -53,5 +53,13 @@ RECIPES = Cards(
             year=2023,
             paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
         ),
+        RecipeCard(
+            name="ntdh-mnist",
+            title="NTDH on MNIST and MNIST-M: which channels of a teacher should a student of another modality hear?",
+            path="xmodal.recipes.ntdh_mnist:run",
+            settings="xmodal.recipes.ntdh_mnist:Settings",
+            year=2024,
+            paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
+        ),
     ],
 )

@@ -78,15 +78,10 @@ class Bench:
 
     def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
         """A fresh network; equal seeds and modalities give equal weights, whatever was built before."""
-        settings = self.settings
         if side in self.modules:
             return student_of(copy.deepcopy(self.modules[side]), self.info, modalities)
-        encoder = settings.teacher_encoder if side == "teacher" else settings.student_encoder
-        width = settings.teacher_width if side == "teacher" else settings.student_width
         with seeded(self.seed, side, *modalities):
-            return build_for(
-                self.info, modalities, encoder=encoder, width=width, fusion=settings.fusion, dropout=settings.dropout
-            )
+            return build_for(self.info, modalities, **self.settings.network(side))
 
     def dry_run(self) -> None:
         """Build the networks of both sides once and throw them away: what can't be built is told before training."""

@@ -11,7 +11,7 @@ split is read when everything of a seed is trained, once. On the built-in digits
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,9 +43,32 @@ class Settings(PairSettings):
     sweep: str = Field("", description="FIELD=A,B,…: compare at each value and set gain beside divergence")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
 
+    def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
+        """What is trained besides teacher and control: name in the table, method, options."""
+        from xmodal.losses import LOSSES
+
+        wanted = tuple(LOSSES) if self.losses == ("all",) else self.losses
+        found: list[tuple[str, str, dict[str, Any]]] = []
+        for name in self.methods:
+            own = dict(self.options.get(name, {}))
+            if name == "kd" and wanted:
+                found += [(f"kd {loss}", name, {**own, "loss": (loss,)}) for loss in wanted]
+            elif name != "supervised":  # that is the control
+                found.append((name, name, own))
+        return found
+
+
+Look = Callable[["Bench", list[dict[str, Any]], Path], None]
+
 
 def run(
-    settings: Settings, *, progress: Progress | None = None, recipe: str = "compare", references: str = ""
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    recipe: str = "compare",
+    references: str = "",
+    look: Look | None = None,
+    complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     """Train everything, write the run folder and its page, return what `result.json` holds.
 
@@ -54,6 +77,9 @@ def run(
         progress: where to tell how it goes.
         recipe: under whose name the run is kept, for recipes that are a comparison with other defaults.
         references: their file of published figures.
+        look: is shown the bench of each seed when everything is trained and scored, the rows of that seed, to which it
+            may add, and the run folder, into which it may write.
+        complete: makes of the result what is written.
     """
     from xmodal.data import open_data
     from xmodal.engine.launch import launch
@@ -97,7 +123,9 @@ def run(
     for seed in settings.seeds:
         data = datasets.pop(seed, None) or open_seed(seed)
         with interrupt.saved_in(out):
-            _, found, said = contest(settings, data, seed=seed, fabric=fabric, out=out, progress=progress)
+            bench, found, said = contest(settings, data, seed=seed, fabric=fabric, out=out, progress=progress)
+            if look is not None:
+                look(bench, found, out)
         rows += found
         notes += [note for note in said if note not in notes]
 
@@ -106,6 +134,8 @@ def run(
     result["recipe"] = recipe
     if references:
         result["references"] = against_references(result["figures"], read_references(references))
+    if complete is not None:
+        result = complete(result)
     finish(out, result, fabric)
     progress.close()
     return {**result, "folder": str(out)}
@@ -172,22 +202,7 @@ def has_frozen_teacher(settings: Settings) -> list[str]:
 def count_fits(settings: Settings) -> int:
     """Trainings per seed, for the time left."""
     teacher = any(METHODS[name].teacher == "frozen" for name in settings.methods)
-    return teacher + 1 + len(entries(settings)) + len(has_frozen_teacher(settings))
-
-
-def entries(settings: Settings) -> list[tuple[str, str, dict[str, Any]]]:
-    """What is trained besides teacher and control: name in the table, method, options."""
-    from xmodal.losses import LOSSES
-
-    wanted = tuple(LOSSES) if settings.losses == ("all",) else settings.losses
-    found: list[tuple[str, str, dict[str, Any]]] = []
-    for name in settings.methods:
-        own = dict(settings.options.get(name, {}))
-        if name == "kd" and wanted:
-            found += [(f"kd {loss}", name, {**own, "loss": (loss,)}) for loss in wanted]
-        elif name != "supervised":  # that is the control
-            found.append((name, name, own))
-    return found
+    return teacher + 1 + len(settings.entries()) + len(has_frozen_teacher(settings))
 
 
 def contest(
@@ -209,7 +224,7 @@ def contest(
     if any(METHODS[name].teacher == "frozen" for name in settings.methods):
         bench.teacher()
     bench.train_control()
-    for name, method, own in entries(settings):
+    for name, method, own in settings.entries():
         options = method_settings(METHODS[method], {method: own})
         try:
             bench.train_card(METHODS[method], options, name=name)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from tyro.constructors import PrimitiveConstructorSpec
 
 from xmodal.engine.settings import FitSettings, MachineSettings
@@ -83,6 +84,34 @@ class RunSettings(FitSettings, MachineSettings):
         return self.model_dump(mode="json", exclude={"out", "resume"})
 
 
+class Presets(BaseModel):
+    """Settings with a field ``preset``: a name for many of them; those that are given otherwise go on top.
+
+    Attributes:
+        PRESETS: name → values that differ from the defaults.
+    """
+
+    PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    @classmethod
+    def preset_values(cls, name: str) -> dict[str, Any]:
+        """What a preset sets; nothing for one that does not exist, which the check of the field then says."""
+        return dict(cls.PRESETS.get(name or cls.model_fields["preset"].default, {}))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        values = cls.preset_values(given.get("preset", "")) | given
+        own = cls.preset_values(given.get("preset", "")).get("options", {})
+        options = given.get("options", {})
+        if own and isinstance(options, Mapping):
+            names = dict.fromkeys([*own, *options])
+            values["options"] = {name: {**own.get(name, {}), **options.get(name, {})} for name in names}
+        return values
+
+
 class PairSettings(RunSettings):
     """Which data, which modalities teach, which one is deployed, and the networks."""
 
@@ -103,6 +132,16 @@ class PairSettings(RunSettings):
     dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
     fusion: Literal["sum", "concat"] = Field("sum", description="how several modalities are joined")
     options: Options = Field({}, description="options of methods and data sets by their names")
+
+    def network(self, side: str) -> dict[str, Any]:
+        """What `models.network.build_for` is told about the networks of a side, ``teacher`` or ``student``."""
+        teacher = side == "teacher"
+        return {
+            "encoder": self.teacher_encoder if teacher else self.student_encoder,
+            "width": self.teacher_width if teacher else self.student_width,
+            "fusion": self.fusion,
+            "dropout": self.dropout,
+        }
 
     def sides(self, modalities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Teacher's and student's modalities, defaults filled in."""

@@ -14,6 +14,7 @@ from typing import Any
 from xmodal.reports import plots, tables
 from xmodal.reports.channels import channels
 from xmodal.reports.intervals import Row
+from xmodal.reports.pictures import heat_map_strips
 from xmodal.reports.plots import Series
 from xmodal.reports.read import RunFiles, read_rows
 from xmodal.reports.relation import relation_sentence
@@ -40,6 +41,7 @@ NOTHING: dict[str, Any] = {  # what the template asks for and a kind of run may 
     "class_table": {},
     "confusions": [],
     "channels": None,
+    "pictures": None,
     "left_out": 0,
     "details": [],
     "notes": [],
@@ -95,6 +97,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "class_table": _class_table(recalls, names),
         "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
         "channels": _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
+        "pictures": heat_map_strips(run),
         "left_out": len(summary) - len(focus),
         "details": _comparison_details(result),
         "notes": [*result.get("notes", ()), *_missing(rows, folders)],
@@ -167,6 +170,9 @@ def _comparison_tables(result: Row) -> list[dict[str, Any]]:
     if result.get("rows"):
         caption = "Test split. Difference and p: paired t-test over the seeds, against the no-KD control."
         found.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
+    found += [
+        _table(table["title"], (table["header"], table["rows"]), table["caption"]) for table in result.get("tables", ())
+    ]
     return found + _references(result)
 
 
