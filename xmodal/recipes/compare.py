@@ -184,7 +184,7 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
         raise InputError(problems)
     rehearsal = Rehearsal(data, settings, seed=0, fabric=fabric, modules=modules)
     rehearsal.dry_run()
-    for _, name, own in () if settings.losses else entries(settings):  # a loss that can't run becomes a note
+    for _, name, own in () if settings.losses else settings.entries():  # a loss that can't run becomes a note
         try:
             rehearsal.rehearse(METHODS[name], method_settings(METHODS[name], {name: own}))
         except InputError as error:
