@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from xmodal.losses.learned import CTKD, ramp, reverse_gradient
+from xmodal.losses.adversarial import reverse_gradient
+from xmodal.losses.learned import CTKD, ramp
 from xmodal.losses.logits import kl
 
 

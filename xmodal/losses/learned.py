@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from xmodal.losses.adversarial import reverse_gradient
 from xmodal.losses.logits import kl
 
 
@@ -78,16 +79,3 @@ def ramp(epoch: int, epochs: int) -> float:
         [0.0, 0.146, 0.5, 1.0, 1.0]
     """
     return (1 - math.cos(math.pi * min(1.0, epoch / epochs))) / 2 if epochs > 0 else 1.0
-
-
-def reverse_gradient(value: Tensor, strength: float) -> Tensor:
-    """The same value, whose gradient comes back times ``-strength``.
-
-    Example:
-        >>> x = torch.tensor(2.0, requires_grad=True)
-        >>> (3 * reverse_gradient(x, 0.5)).backward()
-        >>> x.grad.item()
-        -1.5
-    """
-    constant = value.detach()
-    return constant - strength * (value - constant)

@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+
+from xmodal.losses.disentangle import PERPS, orthogonality
+
+FORMS = {"abs": abs, "signed": lambda cosine: cosine, "squared": lambda cosine: cosine**2}
+
+
+def parts(rows=5, width=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(rows, width, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+def cosine_by_loop(one, other):
+    dot = sum(a * b for a, b in zip(one, other, strict=True))
+    return dot / (math.sqrt(sum(a * a for a in one)) * math.sqrt(sum(b * b for b in other)))
+
+
+def test_orthogonality_worked_out_by_hand():
+    """(3, 4) and (4, 3) have the cosine 24/25."""
+    first, second = torch.tensor([[3.0, 4.0]]), torch.tensor([[-4.0, -3.0]])
+
+    assert orthogonality(first, second).item() == pytest.approx(0.96)
+    assert orthogonality(first, second, perp="signed").item() == pytest.approx(-0.96)
+    assert orthogonality(first, second, perp="squared").item() == pytest.approx(0.9216)
+
+
+@pytest.mark.parametrize("perp", PERPS)
+def test_orthogonality_agrees_with_a_loop(perp):
+    first, second = parts()
+
+    cosines = [cosine_by_loop(one, other) for one, other in zip(first.tolist(), second.tolist(), strict=True)]
+    expected = [FORMS[perp](cosine) for cosine in cosines]
+
+    assert orthogonality(first, second, perp=perp, reduction="none").tolist() == pytest.approx(expected)
+    assert orthogonality(first, second, perp=perp).item() == pytest.approx(sum(expected) / len(expected))
+
+
+@pytest.mark.parametrize("perp", PERPS)
+def test_orthogonal_rows_cost_nothing_and_lengths_do_not_matter(perp):
+    first, second = torch.tensor([[2.0, 0.0], [0.0, 5.0]]), torch.tensor([[0.0, 0.1], [7.0, 0.0]])
+
+    assert orthogonality(first, second, perp=perp).item() == 0.0
+    one, other = parts()
+    torch.testing.assert_close(orthogonality(9 * one, 0.1 * other, perp=perp), orthogonality(one, other, perp=perp))
+
+
+def test_of_parts_that_end_in_a_relu_signed_and_abs_are_the_same_in_value_and_gradient():
+    gradients = []
+    for perp in ("abs", "signed"):
+        given = [part.requires_grad_() for part in parts(rows=8, width=6)]
+        value = orthogonality(*(part.relu() for part in given), perp=perp)
+        gradients.append((value, *torch.autograd.grad(value, given)))
+
+    for ours, theirs in zip(*gradients, strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_opposite_parts_are_no_success_unless_asked_for():
+    first, _ = parts()
+
+    assert orthogonality(first, -first).item() == pytest.approx(1.0)
+    assert orthogonality(first, -first, perp="signed").item() == pytest.approx(-1.0)
+
+
+def test_a_row_of_zeros_gives_zero_and_a_finite_gradient():
+    first, second = torch.zeros(2, 3, requires_grad=True), torch.ones(2, 3)
+
+    value = orthogonality(first, second)
+    value.backward()
+
+    assert value.item() == 0.0 and first.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("perp", PERPS)
+def test_the_gradient_is_right(perp):
+    given = [part.requires_grad_() for part in parts(rows=3)]
+
+    assert torch.autograd.gradcheck(lambda one, other: orthogonality(one, other, perp=perp), given)
+
+
+def test_what_can_not_be_is_a_sentence():
+    with pytest.raises(ValueError, match=r"shapes \(2, 3\) and \(2, 4\)"):
+        orthogonality(torch.zeros(2, 3), torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="perp is 'cos'"):
+        orthogonality(torch.zeros(2, 3), torch.zeros(2, 3), perp="cos")
+    with pytest.raises(ValueError, match="reduction is 'sum'"):
+        orthogonality(torch.zeros(2, 3), torch.zeros(2, 3), reduction="sum")
