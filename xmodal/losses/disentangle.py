@@ -24,9 +24,9 @@ def orthogonality(first: Tensor, second: Tensor, *, perp: str = "abs", reduction
     | u, v | ``first``, ``second`` | (rows, width) |
     | f | ``perp`` | ``abs``, ``signed`` or ``squared`` |
 
-    The authors take the cosine as it is (``signed``). Where both parts end in a ReLU it is never negative and the
-    first two forms are the same number, with the same gradient below the ReLU. Elsewhere the signed form would reward *opposite*
-    parts, which say the same with another sign; so ``abs`` is the default.
+    The authors take the cosine as it is (``signed``). Where both parts end in a ReLU it is never negative, and the
+    first two forms are the same number with the same gradient below the ReLU. Elsewhere the signed form would reward
+    *opposite* parts, which say the same with another sign; so ``abs`` is the default.
 
     Args:
         first: u, one part.

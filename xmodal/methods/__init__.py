@@ -53,5 +53,17 @@ METHODS = Cards(
             modalities="any to any",
             tasks=("multiclass",),
         ),
+        MethodCard(
+            name="discom",
+            title="a student of each modality at once and no teacher: embeddings split in three, modalities unlearned",
+            path="xmodal.methods.discom:build",
+            settings="xmodal.methods.settings:DisCoMSettings",
+            year=2024,
+            paper="Ienco and Dantas, DisCoM-KD, BMVC 2024, arXiv 2408.07080",
+            teacher="none",
+            paired=False,
+            modalities="two or more",
+            tasks=TASKS,
+        ),
     ],
 )

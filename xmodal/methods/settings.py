@@ -80,3 +80,22 @@ class NTDHSettings(MaskedSettings):
             object.__setattr__(self, "detach", False)
             object.__setattr__(self, "scale_logits", True)
         return self
+
+
+class DisCoMSettings(MethodSettings):
+    """Coefficients of disentanglement without a teacher."""
+
+    modalities: tuple[str, ...] = Field((), description="which train together; default: those of teacher and student")
+    task_weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of each modality's own classifier")
+    auxiliary_weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of the shared classifier")
+    adversarial_weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of hiding the modality")
+    modality_weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of telling the modality")
+    orthogonality_weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of keeping parts apart")
+    domain_targets: Literal["index", "released"] = Field(
+        "index", description="targets of the modality heads; released: those of the authors' code, two modalities"
+    )
+    perp: Literal["abs", "signed", "squared"] = Field("abs", description="form of the cosine that is made small")
+    reversal: float = Field(1.0, ge=0, allow_inf_nan=False, description="strength λ of the reversed gradient")
+    reversal_ramp: bool = Field(False, description="let the strength grow from 0 with training")
+    adversary_hidden: int = Field(0, ge=0, description="width of a hidden layer of the adversary; 0: linear")
+    regression_loss: Literal["mse", "huber"] = Field("mse", description="loss of values, in standardised units")

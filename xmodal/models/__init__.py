@@ -26,4 +26,5 @@ ENCODERS = {
 
 BUILDERS = {
     "network": "xmodal.models.network:build_network",
+    "discom": "xmodal.models.discom_net:build_branches",
 }

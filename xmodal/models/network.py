@@ -37,7 +37,7 @@ class Network(nn.Module):
 
     def __init__(self, encoders: Mapping[str, nn.Module], head: nn.Module, *, fusion: str = "sum") -> None:
         super().__init__()
-        widths = {name: _width(name, encoder) for name, encoder in encoders.items()}
+        widths = {name: width_of(name, encoder) for name, encoder in encoders.items()}
         self.modalities = tuple(encoders)
         self.fusion = fusion
         self.width = fused_width(list(widths.values()), fusion)
@@ -121,14 +121,14 @@ def build_network(
         >>> tuple(network.head.weight.shape)
         (3, 8)
     """
-    if not _whole(outputs):
+    if not is_count(outputs):
         raise InputError(f"outputs is {outputs!r}: expected a whole number of 1 or more.")
     if not isinstance(inputs, Mapping) or not all(isinstance(asked, Mapping) for asked in inputs.values()):
         raise InputError(
             "inputs must give each modality an encoder and a shape, such as {'audio': {'encoder': 'mlp', …}}."
         )
-    encoders = {name: _build_encoder(name, asked) for name, asked in inputs.items()}
-    width = fused_width([_width(name, encoder) for name, encoder in encoders.items()], fusion)
+    encoders = {name: build_encoder(name, asked) for name, asked in inputs.items()}
+    width = fused_width([width_of(name, encoder) for name, encoder in encoders.items()], fusion)
     head: nn.Module = nn.Linear(width, outputs)
     if leak is not None:
         head = nn.Sequential(head, nn.LeakyReLU(leak))
@@ -171,7 +171,7 @@ def build_for(
         **({} if leak is None else {"leak": leak}),
     }
     module = build_network(inputs=inputs, outputs=info.outputs, fusion=fusion, leak=leak)
-    return _checked(Student(module, needs, needs[0], "network", arguments, _statistics(info, needs)), info)
+    return checked(Student(module, needs, needs[0], "network", arguments, statistics_for(info, needs)), info)
 
 
 def student_of(module: nn.Module, info: DataInfo, modalities: Sequence[str]) -> Student:
@@ -185,7 +185,7 @@ def student_of(module: nn.Module, info: DataInfo, modalities: Sequence[str]) -> 
     needs = info.require(tuple(modalities), "module")
     if not needs:
         raise InputError("A student needs at least one modality to read, and none was named.")
-    return _checked(Student(wrap(module, needs), needs, needs[0], normalisation=_statistics(info, needs)), info)
+    return checked(Student(wrap(module, needs), needs, needs[0], normalisation=statistics_for(info, needs)), info)
 
 
 def rebuild(description: Mapping[str, Any]) -> Student:
@@ -237,7 +237,7 @@ def zeros(inputs: Mapping[str, InputInfo], rows: int) -> dict[str, Tensor]:
     return {name: torch.zeros(rows, *info.shape, dtype=getattr(torch, info.dtype)) for name, info in inputs.items()}
 
 
-def _checked(student: Student, info: DataInfo) -> Student:
+def checked(student: Student, info: DataInfo) -> Student:
     """Two samples of zeros must come out as (2, outputs)."""
     device = next((parameter.device for parameter in student.module.parameters()), torch.device("cpu"))
     samples = {name: tensor.to(device) for name, tensor in zeros({n: info.inputs[n] for n in student.needs}, 2).items()}
@@ -258,7 +258,8 @@ def _checked(student: Student, info: DataInfo) -> Student:
     return student
 
 
-def _statistics(info: DataInfo, needs: Sequence[str]) -> dict[str, Any]:
+def statistics_for(info: DataInfo, needs: Sequence[str]) -> dict[str, Any]:
+    """The normalisation that a student takes along."""
     return {name: info.normalisation[name] for name in needs if name in info.normalisation}
 
 
@@ -268,16 +269,18 @@ def _key(name: str) -> str:
     return PREFIX + name
 
 
-def _width(name: str, encoder: nn.Module) -> int:
+def width_of(name: str, encoder: nn.Module) -> int:
+    """Size of an encoder's embedding, from its attribute ``width``."""
     width = getattr(encoder, "width", None)
-    if not _whole(width):
+    if not is_count(width):
         raise InputError(
             f"The encoder of '{name}' has no whole number as attribute 'width': the size of its embedding."
         )
     return int(width)  # type: ignore[arg-type]
 
 
-def _whole(number: Any) -> bool:
+def is_count(number: Any) -> bool:
+    """Whether this is a whole number of 1 or more."""
     return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
@@ -300,16 +303,17 @@ def _numbers(name: str, encoder: str, given: Mapping[str, Any]) -> dict[str, Any
                 f"The encoder '{encoder}' (for '{name}') has no number '{key}'. {did_you_mean(key, known)}"
             )
         whole = isinstance(known[key].default, int)
-        if not (_whole(value) if whole else isinstance(value, (int, float)) and 0.0 <= value < 1.0):
+        if not (is_count(value) if whole else isinstance(value, (int, float)) and 0.0 <= value < 1.0):
             expected = "a whole number of 1 or more" if whole else "a share from 0 up to (not including) 1"
             raise InputError(f"{key} of the encoder '{encoder}' (for '{name}') is {value!r}: expected {expected}.")
     return {key: given.get(key, parameter.default) for key, parameter in known.items()}
 
 
-def _build_encoder(name: str, asked: Mapping[str, Any]) -> nn.Module:
+def build_encoder(name: str, asked: Mapping[str, Any]) -> nn.Module:
+    """The encoder of a modality from JSON values, see `build_network`."""
     encoder, shape = asked.get("encoder"), asked.get("shape")
     builder = _builder(name, encoder)
-    if not isinstance(shape, (list, tuple)) or not shape or not all(_whole(side) for side in shape):
+    if not isinstance(shape, (list, tuple)) or not shape or not all(is_count(side) for side in shape):
         raise InputError(
             f"The shape of '{name}' is {shape!r}: expected the lengths of one sample's axes, such as [3, 125]."
         )

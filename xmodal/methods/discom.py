@@ -1,0 +1,249 @@
+r"""DisCoM-KD: a student for every modality from one training, without a teacher, from data that need not be paired.
+
+Two encoders per modality make three parts of an embedding: what all modalities know about the task (invariant, u), what
+only this one knows (informative, v) and what merely gives the modality away (irrelevant, w). The modalities meet in
+heads that all of them share, and in an adversary that may not find out where an invariant part comes from. No term
+compares row i of one modality with row i of another.
+
+$$L = L_{cl} + L_{aux} + L_{adv} + L_{mod} + L_{\perp}$$
+
+| term | equation | weight |
+|---|---|---|
+| L_cl | CE(head_m(u ⊕ v), y) | ``task_weight`` |
+| L_aux | CE(aux(u), y) + CE(aux(v), y) | ``auxiliary_weight`` |
+| L_adv | CE(adversary(reversed u), m) | ``adversarial_weight`` |
+| L_mod | ½ CE(informative(v), m) + ½ CE(irrelevant(w), m) | ``modality_weight`` |
+| L_⊥ | \|cos(v, w)\| + \|cos(v, u)\| | ``orthogonality_weight`` |
+
+Each is a mean over the rows of all modalities, m is the modality of a row and y its label. Deployed are, per modality,
+both encoders, the projection and the head. Reference: Ienco, Dantas: DisCoM-KD, BMVC 2024, arXiv 2408.07080. Only its
+abstract and the authors' code could be read; docs/methods/discom.md numbers where they and this file differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from xmodal.data.loader import mix
+from xmodal.errors import InputError
+from xmodal.losses.adversarial import domain_loss, reversal_ramp, reverse_gradient
+from xmodal.losses.disentangle import orthogonality
+from xmodal.losses.reduce import masked_mean
+from xmodal.losses.task import task_values, what_counts
+from xmodal.method import Kit, Method
+from xmodal.methods.settings import DisCoMSettings
+from xmodal.models.discom_net import Branches, Parts, SharedHeads, branches_for
+from xmodal.types import Batch, DataInfo, Step, Student
+
+TERMS = ("task", "auxiliary", "adversarial", "modality", "orthogonality")
+RELEASED = ", released targets"  # behind the names of the two terms whose targets are those of the authors' code
+
+
+class DisCoM(Method):
+    """One student per modality, trained together.
+
+    Args:
+        branches: modality → student around `Branches` (`branches_for`, or `branches_of` for your own encoders). Their
+            order numbers the modalities.
+        info: of the data.
+        task_weight: of L_cl.
+        auxiliary_weight: of L_aux.
+        adversarial_weight: of L_adv.
+        modality_weight: of L_mod.
+        orthogonality_weight: of L_⊥. A term of weight 0 is left out; heads that it alone trains stay as they are.
+        domain_targets: ``index``, or ``released`` for what the authors' code computes (see `domain_loss`).
+        perp: form of the cosine, see `orthogonality`.
+        reversal: λ, strength of the reversed gradient.
+        reversal_ramp: let λ grow from 0 to its full strength during training.
+        adversary_hidden: width of a hidden layer of the adversary; 0: linear, as published.
+        regression_loss: ``mse`` or ``huber`` (δ = 1), both in units of the training targets' deviation.
+
+    Example:
+        >>> from xmodal.types import InputInfo
+        >>> vector = InputInfo((4,), layout="vector")
+        >>> info = DataInfo({"image": vector, "sound": vector}, "multiclass", 3, rows={}, paired=False)
+        >>> mlp = {"encoder": "mlp", "shape": [4], "width": 8}
+        >>> method = DisCoM({name: branches_for(info, name, mlp) for name in info.modalities}, info)
+        >>> sorted(method.students())
+        ['image', 'sound']
+    """
+
+    stackable = True
+
+    def __init__(
+        self,
+        branches: Mapping[str, Student],
+        info: DataInfo,
+        *,
+        task_weight: float = 1.0,
+        auxiliary_weight: float = 1.0,
+        adversarial_weight: float = 1.0,
+        modality_weight: float = 1.0,
+        orthogonality_weight: float = 1.0,
+        domain_targets: str = "index",
+        perp: str = "abs",
+        reversal: float = 1.0,
+        reversal_ramp: bool = False,
+        adversary_hidden: int = 0,
+        regression_loss: str = "mse",
+    ) -> None:
+        super().__init__()
+        modules = _modules(branches, domain_targets)
+        if info.dense:
+            raise InputError("DisCoM-KD has one embedding per sample, and this data has a target per place.")
+        self.modalities = tuple(branches)
+        self.branches = nn.ModuleList(modules)  # by number: a list takes names with any letters
+        self.heads = SharedHeads(modules[0].part_width, info.outputs, len(modules), adversary_hidden=adversary_hidden)
+        self._students, self._info = dict(branches), info
+        weights = (task_weight, auxiliary_weight, adversarial_weight, modality_weight, orthogonality_weight)
+        self.weights = dict(zip(TERMS, weights, strict=True))
+        self.domain_targets, self.perp, self.regression_loss = domain_targets, perp, regression_loss
+        self.reversal, self.reversal_ramp, self.strength = reversal, reversal_ramp, reversal
+        self._rest_heads()
+
+    def _rest_heads(self) -> None:
+        """Heads that no term trains must not wait for a gradient."""
+        heads = self.heads
+        trained: dict[str, Sequence[nn.Module]] = {
+            "task": [branches.head for branches in self.branches],  # type: ignore[misc]
+            "auxiliary": [heads.auxiliary],
+            "adversarial": [heads.adversary],
+            "modality": [heads.informative, heads.irrelevant],
+        }
+        for term, modules in trained.items():
+            for module in modules:
+                module.requires_grad_(self.weights[term] > 0)
+
+    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+        """All terms whose weight is not 0."""
+        inputs = {name: batch.input(name) for name in self.modalities}
+        targets = {name: batch.targets[name] for name in self.modalities}
+        found, counts = self.terms(inputs, targets, valid=batch.valid)
+        label = RELEASED if self.domain_targets == "released" else ""
+        named = {name: f"{name}{label}" if name in ("adversarial", "modality") else name for name in found}
+        return Step({named[name]: self.weights[name] * value for name, value in found.items()}, counts)
+
+    def terms(
+        self, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, valid: Mapping[str, Tensor] | None = None
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
+        """The terms of the objective before their weights, and what the first two counted where a mask says so.
+
+        With all weights 1 the objective, for anybody's loop, is ``sum(method.terms(inputs, targets)[0].values())``.
+
+        Args:
+            inputs: modality → (rows, …); the modalities may have different numbers of rows.
+            targets: modality → (rows, …).
+            valid: modality → (rows,), which targets count; all rows count in the other terms.
+        """
+        parts = [branches.embed(inputs) for branches in self._each()]
+        labels = [branches.standardised(targets[branches.modality]) for branches in self._each()]
+        masks = self._masks(targets, valid or {})
+        terms: dict[str, Tensor] = {}
+        counts: dict[str, Tensor | int] = {}
+        if self.weights["task"]:
+            answers = [branches.answer(each) for branches, each in zip(self._each(), parts, strict=True)]
+            terms["task"], counts["task"] = self._task(answers, labels, masks)
+        if self.weights["auxiliary"]:
+            invariant, rows = self._task([self.heads.auxiliary(each.invariant) for each in parts], labels, masks)
+            informative, _ = self._task([self.heads.auxiliary(each.informative) for each in parts], labels, masks)
+            terms["auxiliary"], counts["auxiliary"] = invariant + informative, rows
+        if self.weights["adversarial"]:
+            hidden = [reverse_gradient(each.invariant, self.strength) for each in parts]
+            terms["adversarial"] = self._domain(self.heads.adversary, hidden)
+        if self.weights["modality"]:
+            told = self._domain(self.heads.informative, [each.informative for each in parts])
+            terms["modality"] = (told + self._domain(self.heads.irrelevant, [each.irrelevant for each in parts])) / 2
+        if self.weights["orthogonality"]:
+            terms["orthogonality"] = self._perpendicular(parts)
+        return terms, counts if masks is not None else {}
+
+    def _each(self) -> list[Branches]:
+        return list(self.branches)  # type: ignore[arg-type]
+
+    def _task(
+        self, outputs: Sequence[Tensor], labels: Sequence[Tensor], masks: Sequence[Tensor] | None
+    ) -> tuple[Tensor, Tensor]:
+        """Mean over the rows of all modalities."""
+        table, target = torch.cat(list(outputs)), torch.cat(list(labels))
+        if self._info.task == "regression" and self.regression_loss == "huber":
+            values = F.huber_loss(table, target.to(table.dtype), reduction="none").mean(dim=1)
+        else:
+            values = task_values(table, target, task=self._info.task, ignore=self._info.ignore)
+        return masked_mean(values, None if masks is None else torch.cat(list(masks)))
+
+    def _masks(self, targets: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> list[Tensor] | None:
+        ignore = self._info.ignore if self._info.task == "multiclass" else None
+        found = [what_counts(targets[name], valid=valid.get(name), ignore=ignore) for name in self.modalities]
+        if all(mask is None for mask in found):
+            return None
+        every = [torch.ones(len(targets[name]), dtype=torch.bool, device=targets[name].device) for name in targets]
+        return [all_rows if mask is None else mask for mask, all_rows in zip(found, every, strict=True)]
+
+    def _domain(self, head: nn.Module, parts: Sequence[Tensor]) -> Tensor:
+        """One pass of a head over the rows of all modalities, then the loss of each modality's rows."""
+        rows = [len(part) for part in parts]
+        return domain_loss(head(torch.cat(list(parts))).split(rows), targets=self.domain_targets)
+
+    def _perpendicular(self, parts: Sequence[Parts]) -> Tensor:
+        invariant, informative, irrelevant = (torch.cat(list(column)) for column in zip(*parts, strict=True))
+        return orthogonality(informative, irrelevant, perp=self.perp) + orthogonality(
+            informative, invariant, perp=self.perp
+        )
+
+    def on_epoch_start(self, epoch: int, epochs: int) -> None:
+        """Strength of the reversal, where it grows."""
+        if self.reversal_ramp:
+            self.strength = self.reversal * reversal_ramp(epoch / max(epochs, 1))
+
+    def students(self) -> dict[str, Student]:
+        """One per modality."""
+        return dict(self._students)
+
+
+def _modules(branches: Mapping[str, Student], domain_targets: str) -> list[Branches]:
+    modules = [student.module for student in branches.values()]
+    listed = ", ".join(branches) or "none"
+    if len(modules) < 2:
+        raise InputError(f"DisCoM-KD trains two modalities or more together, and was given {listed}. Name another one.")
+    if domain_targets == "released" and len(modules) != 2:
+        raise InputError(
+            f"domain_targets 'released' is defined for two modalities, and there are {len(modules)} ({listed}). Name "
+            "two, or leave it at 'index'."
+        )
+    found = [module for module in modules if isinstance(module, Branches)]
+    if len(found) < len(modules):
+        raise InputError("DisCoM-KD is built around Branches: make the students by branches_for or branches_of.")
+    widths = {module.modality: 2 * module.part_width for module in found}
+    if len(set(widths.values())) > 1:
+        said = ", ".join(f"{name} {width}" for name, width in widths.items())
+        raise InputError(
+            f"The encoders make embeddings of different widths ({said}), and all modalities share the same heads. Give "
+            "them one width (--student-width), or encoders that have it."
+        )
+    return found
+
+
+def build(kit: Kit, settings: DisCoMSettings) -> DisCoM:
+    """Fresh branches for every modality that the recipe names, around the encoders of its students."""
+    asked = settings.modalities or tuple(name for name in kit.info.modalities if name in (*kit.teaching, *kit.student))
+    names = kit.info.require(asked, "method discom")
+    if len(set(names)) < len(names):
+        raise InputError(f"The modalities of discom are {', '.join(names)}: expected each of them once.")
+    described = {name: kit.network((name,)).arguments for name in names}
+    if any(arguments is None for arguments in described.values()):
+        raise InputError(
+            "DisCoM-KD needs two encoders per modality, and a whole network of yours was given. In Python, "
+            "xmodal.models.discom_net.branches_of makes a student of two encoders of your own."
+        )
+    with torch.random.fork_rng(devices=[]):  # fresh weights that depend on the seed alone
+        torch.manual_seed(mix(kit.seed, "discom"))
+        branches = {
+            name: branches_for(kit.info, name, arguments["inputs"][name])
+            for name, arguments in described.items()
+            if arguments is not None
+        }
+        return DisCoM(branches, kit.info, **settings.model_dump(exclude={"modalities"}))
