@@ -186,7 +186,7 @@ FAULTS = {
     ),
     "modality unknown": (
         lambda r: settings(r, modalities=["audio", "imge"]),
-        "The modality 'imge' has no file. Did you mean 'image'",
+        "The modality 'imge' has no file imge.npy or imge_data_normalized.npy. Did you mean 'image'",
     ),
     "samples of two shapes": (
         lambda r: samples(r, [(2, 8)] * 19 + [(2, 9)]),

@@ -65,6 +65,17 @@ DATA = Cards(
             year=1998,
             paper="LeCun et al., Gradient-Based Learning Applied to Document Recognition, doi 10.1109/5.726791",
         ),
+        DataCard(
+            name="discom",
+            title="two views of the digits with few labels, in the file format of DisCoM-KD; variants as files",
+            path="xmodal.data.discom:load",
+            settings="xmodal.data.discom:DiscomSettings",
+            make="xmodal.data.discom:make",
+            modalities=("ROWS", "FOU"),
+            year=2024,
+            paper="format: Ienco and Dantas, DisCoM-KD, BMVC 2024, arXiv 2408.07080",
+            built_in=True,
+        ),
     ],
 )
 

@@ -6,9 +6,10 @@ columns; `Data` is three splits and a `DataInfo`. Loaders find the columns and c
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -165,6 +166,13 @@ class Data:
     source: dict[str, Any] = field(default_factory=dict)
     decode: Callable[[Tensor, Tensor], Any] | None = None
     warnings: list[str] = field(default_factory=list)
+
+    def apart(self) -> Data:
+        """The same rows as unpaired data: each modality is shuffled by itself, and no row belongs to another."""
+        train, valid, test = (copy.copy(split) for split in (self.train, self.valid, self.test))
+        for split in (train, valid, test):
+            split.paired = False
+        return replace(self, train=train, valid=valid, test=test, info=replace(self.info, paired=False))
 
     def split(self, name: str) -> Split:
         """A split by name."""

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from xmodal.data.check_arrays import check_column, check_rows, check_splits, check_target
 from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
 from xmodal.data.layout import Layout, Report, find_layout
+from xmodal.data.repair import Rules, class_values, once, renumbered
 from xmodal.errors import InputError
 
 __all__ = ["Contents", "Report", "check_folder", "inspect"]
@@ -33,6 +34,7 @@ class Contents:
         columns: modality → column.
         targets: modality → targets; modalities that share a file share the array.
         rows: split → modality → row numbers; empty when the splits are to be drawn.
+        class_values: class numbers as they are in the files, where they were counted anew.
     """
 
     report: Report
@@ -40,6 +42,7 @@ class Contents:
     columns: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
+    class_values: list[int] = field(default_factory=list)
 
 
 def check_folder(root: str | Path) -> Report:
@@ -47,7 +50,14 @@ def check_folder(root: str | Path) -> Report:
     return inspect(Path(root)).report
 
 
-def inspect(root: Path, *, modalities: Sequence[str] = (), scan_bytes: int | None = None, task: str = "") -> Contents:
+def inspect(
+    root: Path,
+    *,
+    modalities: Sequence[str] = (),
+    scan_bytes: int | None = None,
+    task: str = "",
+    rules: Rules | None = None,
+) -> Contents:
     """Check a folder and keep what was opened.
 
     Args:
@@ -55,9 +65,10 @@ def inspect(root: Path, *, modalities: Sequence[str] = (), scan_bytes: int | Non
         modalities: which to look at; empty: all.
         scan_bytes: how much of each modality is searched for NaN; None: all of it.
         task: kind of target, where it is not the one of data.json.
+        rules: how strictly.
     """
-    report = Report()
-    layout = find_layout(root, report, only=modalities)
+    report, rules = Report(), rules or Rules()
+    layout = find_layout(root, report, only=modalities, number=rules.split)
     contents = Contents(report, layout)
     if layout is None:
         return contents
@@ -68,11 +79,21 @@ def inspect(root: Path, *, modalities: Sequence[str] = (), scan_bytes: int | Non
         if column is not None:
             contents.columns[name] = column
             how, told = layout.normalise(name), layout.settings.layout.get(name, "")
-            check_column(name, path.name, column, report, layout=told, as_it_is=how == "none", scan_bytes=scan_bytes)
+            check_column(
+                name,
+                path.name,
+                column,
+                report,
+                layout=told,
+                as_it_is=how == "none",
+                scan_bytes=scan_bytes,
+                used=_used(layout, name),
+                nan=rules.nan,
+            )
     if layout.paired:
         _check_names_agree(layout, report)
-    _check_labels(contents, layout, task or layout.settings.task)
-    _check_indices(contents, layout)
+    _check_labels(contents, layout, task or layout.settings.task, rules)
+    _check_indices(contents, layout, rules)
     for sentences in (report.errors, report.warnings):
         sentences[:] = dict.fromkeys(sentences)  # a file that serves several modalities is complained about once
     return contents
@@ -132,8 +153,19 @@ def _check_names_agree(layout: Layout, report: Report) -> None:
                 break
 
 
-def _check_labels(contents: Contents, layout: Layout, task: str) -> None:
+def _used(layout: Layout, name: str) -> NDArray[np.int64] | None:
+    """Rows of a modality that are in any split; None: all of them, or index files that can't be read (told later)."""
+    files = [layout.indices[split][name] for split in layout.indices if name in layout.indices[split]]
+    parts = [np.asarray(found.array) for path in files if (found := _opened(path, Report())) is not None]  # type: ignore[union-attr]
+    if not parts or len(parts) < len(files) or any(part.ndim != 1 or part.dtype.kind not in "iu" for part in parts):
+        return None
+    return np.unique(np.concatenate(parts)).astype(np.int64)
+
+
+def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -> None:
     report, opened = contents.report, _open_arrays(layout.labels.values(), contents.report)
+    if rules.renumber and task in ("", "multiclass") and not layout.settings.class_names:
+        opened = _without_gaps(contents, opened)
     usable = {
         path: check_target(path.name, target, report, task=task, class_names=layout.settings.class_names)
         for path, target in opened.items()
@@ -147,6 +179,21 @@ def _check_labels(contents: Contents, layout: Layout, task: str) -> None:
         source = layout.sources[name].name
         if not layout.paired and {source, path.name} <= counts.keys() and counts[source] != counts[path.name]:
             report.errors.append(_lengths_sentence({source: counts[source], path.name: counts[path.name]}))
+
+
+def _without_gaps(contents: Contents, opened: dict[Path, NDArray[Any]]) -> dict[Path, NDArray[Any]]:
+    """Labels whose classes are counted from 0 without gaps, over all modalities together."""
+    values = class_values(list(opened.values()))
+    if values == list(range(len(values))):
+        return opened
+    contents.class_values = values
+    files = ", ".join(path.name for path in opened)
+    mapping = ", ".join(f"{value} became {place}" for place, value in enumerate(values[:4]))
+    contents.report.warnings.append(
+        f"{files}: the classes are not 0 to {len(values) - 1}, so they were counted anew in their order ({mapping}"
+        f"{', …' if len(values) > 4 else ''}); the old numbers are kept as names."
+    )
+    return {path: renumbered(target, values) for path, target in opened.items()}
 
 
 def _lengths_sentence(counts: Mapping[str, int]) -> str:
@@ -166,7 +213,7 @@ def _open_arrays(paths: Iterable[Path], report: Report) -> dict[Path, NDArray[An
     return opened
 
 
-def _check_indices(contents: Contents, layout: Layout) -> None:
+def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
     report = contents.report
     opened = _open_arrays((path for files in layout.indices.values() for path in files.values()), report)
     usable: dict[tuple[Path, int], bool] = {}
@@ -178,9 +225,11 @@ def _check_indices(contents: Contents, layout: Layout) -> None:
                 continue
             samples = len(contents.columns[name])
             if (path, samples) not in usable:
-                usable[path, samples] = check_rows(path.name, opened[path], samples, report)
+                usable[path, samples] = check_rows(path.name, opened[path], samples, report, repeated=rules.repeated)
+            if usable[path, samples] and path not in taken:
+                numbers = opened[path].astype(np.int64)
+                taken[path] = once(numbers) if rules.repeated == "once" else numbers
             if usable[path, samples]:
-                taken.setdefault(path, opened[path].astype(np.int64))
                 rows.setdefault(split, {})[name] = taken[path]
     seen = set()
     for name in contents.columns:
@@ -188,6 +237,6 @@ def _check_indices(contents: Contents, layout: Layout) -> None:
         key = (id(contents.targets.get(name)), *(id(part) for part in mine.values()))
         if key not in seen:
             where = {split: layout.indices[split][name].name for split in mine}
-            check_splits(where, mine, contents.targets.get(name), report)
+            check_splits(where, mine, contents.targets.get(name), report, overlap=rules.overlap)
         seen.add(key)
     contents.rows = rows

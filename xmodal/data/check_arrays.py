@@ -31,6 +31,8 @@ def check_column(
     layout: str = "",
     as_it_is: bool = False,
     scan_bytes: int | None = None,
+    used: NDArray[np.int64] | None = None,
+    nan: str = "refuse",
 ) -> None:
     """Shape, type and values of one modality.
 
@@ -42,6 +44,8 @@ def check_column(
         layout: what the user says it is, if anything.
         as_it_is: whether it will not be normalised.
         scan_bytes: how much is searched for NaN; None: all of it.
+        used: rows in which NaN matters; None: all.
+        nan: ``refuse``; ``drop`` and ``zero`` make a warning of it.
     """
     shape = tuple(column.shape)
     try:
@@ -57,7 +61,7 @@ def check_column(
         report.errors.append(f"{where} has one number per sample (shape {shape}): store the shape ({shape[0]}, 1).")
     else:
         _check_layout(modality, where, shape, layout, report)
-        _check_values(where, column, report, as_it_is=as_it_is, scan_bytes=scan_bytes)
+        _check_values(where, column, report, as_it_is=as_it_is, scan_bytes=scan_bytes, used=used, nan=nan)
 
 
 def _check_layout(modality: str, where: str, shape: tuple[int, ...], layout: str, report: Report) -> None:
@@ -74,7 +78,16 @@ def _check_layout(modality: str, where: str, shape: tuple[int, ...], layout: str
             report.errors.extend(error.problems)
 
 
-def _check_values(where: str, column: Column, report: Report, *, as_it_is: bool, scan_bytes: int | None) -> None:
+def _check_values(
+    where: str,
+    column: Column,
+    report: Report,
+    *,
+    as_it_is: bool,
+    scan_bytes: int | None,
+    used: NDArray[np.int64] | None,
+    nan: str,
+) -> None:
     size = max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
     rows = column.shape[0] if scan_bytes is None else min(column.shape[0], max(1, scan_bytes // size))
     step = max(1, CHUNK_BYTES // size)
@@ -87,7 +100,15 @@ def _check_values(where: str, column: Column, report: Report, *, as_it_is: bool,
             real = np.isfinite(block)
         bad.extend((start + np.flatnonzero(~finite.reshape(len(block), -1).all(axis=1))).tolist())
         largest = max(largest, float(np.abs(block, where=real, out=np.zeros(block.shape)).max()))
-    if bad:
+    if used is not None:
+        bad = np.intersect1d(bad, used).tolist()
+    if bad and nan != "refuse":
+        done = {"drop": "they are left out", "zero": "these values read as 0"}[nan]
+        report.warnings.append(
+            f"{where} holds NaN or infinite values in {len(bad)} of {rows} samples, the first is sample {bad[0]}: "
+            f"{done}."
+        )
+    elif bad:
         report.errors.append(
             f"{where} holds NaN or infinite values in {len(bad)} of {rows} samples; the first is sample {bad[0]}. "
             "Repair or remove these samples."
@@ -96,8 +117,8 @@ def _check_values(where: str, column: Column, report: Report, *, as_it_is: bool,
         )
     if as_it_is and largest > 10:
         report.warnings.append(
-            f"{where} is used as it is, and holds values up to {largest:.4g}: networks learn best from values around "
-            "1. Scale it, or set normalise to standard."
+            f"{where} is used as it is, and holds values up to {largest:.4g}: it does not look normalised. Networks "
+            "learn best from values around 1. Scale it, or set normalise to standard."
         )
 
 
@@ -194,8 +215,8 @@ def _few(values: Sequence[object], most: int = 6) -> str:
     return shown if len(values) <= most else f"{shown}, … ({len(values)} in all)"
 
 
-def check_rows(where: str, rows: NDArray[Any], samples: int, report: Report) -> bool:
-    """Whether these are row numbers of that many samples; says why not."""
+def check_rows(where: str, rows: NDArray[Any], samples: int, report: Report, *, repeated: str = "count") -> bool:
+    """Whether these are row numbers of that many samples; says why not, and how ``repeated`` rows are taken."""
     if rows.ndim != 1:
         report.errors.append(f"{where} has the shape {rows.shape}: a list of row numbers was expected.")
     elif not len(rows):
@@ -205,19 +226,26 @@ def check_rows(where: str, rows: NDArray[Any], samples: int, report: Report) -> 
     elif rows.dtype.kind not in "iu":
         report.errors.append(f"{where} holds {rows.dtype} numbers: integer row numbers were expected.")
     elif int(rows.min()) < 0:
-        report.errors.append(f"{where} holds the negative row {int(rows.min())}: rows are counted from 0.")
+        report.errors.append(f"{where} holds the negative row {int(rows[rows < 0][0])}: rows are counted from 0.")
     elif int(rows.max()) >= samples:
-        report.errors.append(f"{where} holds the row {int(rows.max())}, but there are {samples} samples (from 0).")
+        first = int(rows[rows >= samples][0])
+        report.errors.append(f"{where} holds the row {first}, but there are {samples} samples (from 0).")
     else:
-        repeated = len(rows) - len(np.unique(rows))
-        if repeated:
-            report.warnings.append(f"{where} repeats {repeated} of {len(rows)} rows; each repetition counts.")
+        more = len(rows) - len(np.unique(rows))
+        if more:
+            how = "each is taken once" if repeated == "once" else "each repetition counts"
+            report.warnings.append(f"{where} repeats {more} of {len(rows)} rows; {how}.")
         return True
     return False
 
 
 def check_splits(
-    where: Mapping[str, str], rows: Mapping[str, NDArray[np.int64]], target: NDArray[Any] | None, report: Report
+    where: Mapping[str, str],
+    rows: Mapping[str, NDArray[np.int64]],
+    target: NDArray[Any] | None,
+    report: Report,
+    *,
+    overlap: bool = False,
 ) -> None:
     """Overlaps between the splits of one modality, and classes that are absent from one of them.
 
@@ -226,16 +254,20 @@ def check_splits(
         rows: split → row numbers.
         target: of all samples; None when unusable.
         report: receives what is wrong.
+        overlap: whether a row in two splits is a warning, not an error.
     """
     given = [split for split in SPLITS if split in rows]
     for position, one in enumerate(given):
         for two in given[position + 1 :]:
             common = np.intersect1d(rows[one], rows[two])
             if len(common):
-                report.errors.append(
+                (report.warnings if overlap else report.errors).append(
                     f"{where[one]} and {where[two]} share {len(common)} rows, the first is {common[0]}: a sample may "
                     "be in one split only. Remove it from the others."
                 )
+    if "train" in rows and len(rows["train"]) < 2:
+        report.errors.append(f"{where['train']} selects {len(rows['train'])} row: training needs at least two.")
+        return
     if target is None or target.ndim != 1 or target.dtype.kind == "f":
         return
     known = set(np.unique(target).tolist())

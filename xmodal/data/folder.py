@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from xmodal.data.base import Column, Data, assemble, draw_splits, infer_task, typed_target
 from xmodal.data.check import inspect
 from xmodal.data.check_arrays import check_column, check_splits
 from xmodal.data.columns import open_column
 from xmodal.data.layout import TREE, Report, find_sources
+from xmodal.data.repair import Rules, Zeroed, bad_rows, without
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import TASKS
 
@@ -28,11 +32,26 @@ class FolderSettings(BaseModel):
 
     Attributes:
         modalities: which to use; empty: those of data.json, or else all.
+        split: number of the index files, for example 3 for train_idx_3.npy; None: those without a number.
+        nan: what becomes of samples with NaN or infinite values: refuse, drop (leave them out) or zero.
+        allow_overlap: a row may be in two splits.
+        repeated: a row listed twice in a split counts twice (count) or once.
+        renumber: count classes anew without gaps; their old numbers become their names.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     modalities: tuple[str, ...] = ()
+    split: int | None = Field(default=None, ge=0)
+    nan: Literal["refuse", "drop", "zero"] = "refuse"
+    allow_overlap: bool = False
+    repeated: Literal["count", "once"] = "count"
+    renumber: bool = False
+
+    @property
+    def rules(self) -> Rules:
+        """The part that checks need."""
+        return Rules(self.split, self.nan, self.allow_overlap, self.repeated, self.renumber)
 
 
 def load_folder(
@@ -57,7 +76,8 @@ def load_folder(
     settings = settings or FolderSettings()
     if task and task not in TASKS:
         raise InputError(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
-    contents = inspect(Path(root), modalities=settings.modalities, scan_bytes=SCAN_BYTES, task=task)
+    rules = settings.rules
+    contents = inspect(Path(root), modalities=settings.modalities, scan_bytes=SCAN_BYTES, task=task, rules=rules)
     report, layout = contents.report, contents.layout
     report.stop_on_errors()
     assert layout is not None  # a folder without layout is an error
@@ -65,27 +85,50 @@ def load_folder(
     task = task or said.task or infer_task(next(iter(contents.targets.values())))
     typed = {id(target): typed_target(target, task) for target in contents.targets.values()}
     targets = {name: typed[id(contents.targets[name])] for name in names}
+    columns: dict[str, Column] = dict(contents.columns)
     splits = contents.rows
     if not splits:
         splits = draw_splits(targets, FRACTIONS, seed)
         drawn = {split: f"The drawn {split} split" for split in splits}
         check_splits(drawn, {split: rows[names[0]] for split, rows in splits.items()}, targets[names[0]], report)
         report.stop_on_errors()
+    if rules.nan == "zero":
+        columns = {name: Zeroed(column) for name, column in columns.items()}
+    if rules.nan == "drop":
+        splits = _dropped(columns, splits, targets, layout.paired, report)
     data = assemble(
-        contents.columns,
+        columns,
         targets,
         splits,
         task=task,
         paired=layout.paired,
         normalise={name: layout.normalise(name) for name in names},
         layouts=said.layout,
-        class_names=said.class_names,
+        class_names=said.class_names or tuple(map(str, contents.class_values)),
         train_fraction=train_fraction,
         augment=augment,
         seed=seed,
     )
     data.warnings.extend(report.warnings)
     return data
+
+
+def _dropped(
+    columns: dict[str, Column],
+    splits: dict[str, dict[str, NDArray[np.int64]]],
+    targets: dict[str, NDArray[Any]],
+    paired: bool,
+    report: Report,
+) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """The splits without the samples that hold NaN or infinite values."""
+    left = without(splits, {name: bad_rows(column) for name, column in columns.items()}, paired=paired)
+    for name in columns:
+        where = {split: f"Of the {split} split of {name}, what is left" for split in left}
+        mine = {split: rows[name] for split, rows in left.items()}
+        report.errors.extend(f"{where[split]} is empty." for split, rows in mine.items() if not len(rows))
+        check_splits(where, mine, targets[name], report, overlap=True)
+    report.stop_on_errors()
+    return left
 
 
 def read_inputs(root: str | Path, needs: Sequence[str]) -> dict[str, Column]:

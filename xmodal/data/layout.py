@@ -7,6 +7,8 @@ my_data/
 ├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data
 ├── train_idx.npy  valid_idx.npy  test_idx.npy      or <modality>_train_idx.npy for unpaired data
 └── data.json            optional, see `DataFile`
+
+Index files may be numbered, one set per split of the data: train_idx_0.npy, valid_idx_0.npy, test_idx_0.npy, …
 """
 
 from __future__ import annotations
@@ -31,6 +33,8 @@ TREE = (
     "<modality>_labels.npy and <modality>_train_idx.npy instead."
 )
 NORMALISED = "_data_normalized"
+PUBLISHED = "OUR-DisCoM-KD_"  # folders in which students of DisCoM-KD are left beside the data
+NUMBER = r"(_\d+)?"
 
 
 class DataFile(BaseModel):
@@ -102,13 +106,14 @@ class Layout:
         return self.settings.normalise.get(modality, usual)
 
 
-def find_layout(root: Path, report: Report, *, only: Sequence[str] = ()) -> Layout | None:
+def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number: int | None = None) -> Layout | None:
     """Sort the files of a folder by role; None when there is nothing to look at.
 
     Args:
         root: the folder.
         report: receives what is wrong.
         only: modalities to use; empty: those of data.json, or else all.
+        number: of the index files; None: those without a number.
     """
     if not root.is_dir():
         what = "is a file, a folder was expected" if root.exists() else "does not exist"
@@ -120,7 +125,7 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = ()) -> Layo
         return None
     _check_keys(settings, sources, report)
     _check_orphans(root, sources, report)
-    own = sorted(path.name for name in sources for path in _own_files(root, name))
+    own = sorted(path.name for name in sources for path in _own_files(root, name, number))
     paired = not own if settings.paired is None else settings.paired
     if paired and own:
         report.errors.append(
@@ -132,7 +137,7 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = ()) -> Layo
     if missing:
         expected = "labels.npy" if paired else " and ".join(f"{name}_labels.npy" for name in missing)
         report.errors.append(f"{expected} is missing: no labels for {', '.join(missing)}. {TREE}")
-    return Layout(sources, labels, _find_indices(root, sources, report), paired, settings)
+    return Layout(sources, labels, _find_indices(root, sources, report, number), paired, settings)
 
 
 def _read_settings(root: Path, report: Report) -> DataFile:
@@ -156,7 +161,7 @@ def find_sources(root: Path, report: Report, *, only: Sequence[str] = ()) -> dic
     """Modality → array file or folder, in the order of ``only`` or else of their names."""
     found: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir()):
-        if path.name.startswith(".") or _is_label_or_index(path):
+        if path.name.startswith((".", PUBLISHED)) or _is_label_or_index(path):
             continue
         if path.is_dir():
             if sample_files(path):
@@ -167,7 +172,10 @@ def find_sources(root: Path, report: Report, *, only: Sequence[str] = ()) -> dic
             found.setdefault(path.stem.removesuffix(NORMALISED), []).append(path)
     for name in only:
         if name not in found:
-            report.errors.append(f"The modality '{name}' has no file. {did_you_mean(name, found)} {TREE}")
+            report.errors.append(
+                f"The modality '{name}' has no file {name}.npy or {name}{NORMALISED}.npy. {did_you_mean(name, found)} "
+                f"{TREE}"
+            )
     if not found:
         report.errors.append(f"{root} holds no modality. {TREE}")
     chosen = {name: found[name] for name in only or found if name in found}
@@ -201,12 +209,18 @@ def name_sentence(name: str) -> str:
 
 
 def _is_label_or_index(path: Path) -> bool:
-    stems = ("labels", *(f"{split}_idx" for split in SPLITS))
-    return path.suffix == ".npy" and any(path.stem == stem or path.stem.endswith(f"_{stem}") for stem in stems)
+    return (
+        path.suffix == ".npy"
+        and re.fullmatch(rf"(.*_)?(labels|({'|'.join(SPLITS)})_idx{NUMBER})", path.stem) is not None
+    )
 
 
-def _own_files(root: Path, name: str) -> Iterable[Path]:
-    stems = (f"{name}_labels", *(f"{name}_{split}_idx" for split in SPLITS))
+def _index_stem(split: str, number: int | None) -> str:
+    return f"{split}_idx" if number is None else f"{split}_idx_{number}"
+
+
+def _own_files(root: Path, name: str, number: int | None) -> Iterable[Path]:
+    stems = (f"{name}_labels", *(f"{name}_{_index_stem(split, number)}" for split in SPLITS))
     return (path for stem in stems if (path := root / f"{stem}.npy").exists())
 
 
@@ -218,14 +232,14 @@ def _one_of(root: Path, modality: str, role: str) -> Path | None:
     return None
 
 
-def _find_indices(root: Path, sources: Iterable[str], report: Report) -> dict[str, dict[str, Path]]:
+def _find_indices(root: Path, sources: Iterable[str], report: Report, number: int | None) -> dict[str, dict[str, Path]]:
     indices: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
     for name in sources:
-        found = {split: _one_of(root, name, f"{split}_idx") for split in SPLITS}
+        found = {split: _one_of(root, name, _index_stem(split, number)) for split in SPLITS}
         indices.update({split: {**indices[split], name: path} for split, path in found.items() if path is not None})
     if not any(indices.values()):
-        return {}
-    missing = {f"{split}_idx.npy": sorted(set(sources) - set(indices[split])) for split in SPLITS}
+        return _no_indices(root, report, number)
+    missing = {f"{_index_stem(split, number)}.npy": sorted(set(sources) - set(indices[split])) for split in SPLITS}
     for file, names in missing.items():
         if names:
             report.errors.append(
@@ -233,6 +247,22 @@ def _find_indices(root: Path, sources: Iterable[str], report: Report) -> dict[st
                 "splits, or remove the index files to have the splits drawn."
             )
     return indices
+
+
+def _no_indices(root: Path, report: Report, number: int | None) -> dict[str, dict[str, Path]]:
+    """Splits are drawn where there are no index files at all; where there are others, it must be said which."""
+    stems = (re.fullmatch(r"(?:.*_)?train_idx_(\d+)", path.stem) for path in root.glob("*train_idx_*.npy"))
+    known = sorted({int(stem[1]) for stem in stems if stem})
+    numbers = ", ".join(map(str, known))
+    if number is not None:
+        file = f"{_index_stem('train', number)}.npy"
+        report.errors.append(f"{file} is missing: there is no split {number}. Numbered splits: {numbers or 'none'}.")
+    elif known:
+        report.errors.append(
+            f"The index files are numbered (train_idx_{known[0]}.npy, …) and no split was chosen. Choose one of "
+            f"{numbers}: --folder.split {known[0]}, or --splits where a command has it."
+        )
+    return {}
 
 
 def _check_keys(settings: DataFile, sources: dict[str, Path], report: Report) -> None:
@@ -246,7 +276,7 @@ def _check_keys(settings: DataFile, sources: dict[str, Path], report: Report) ->
 def _check_orphans(root: Path, sources: dict[str, Path], report: Report) -> None:
     known = {path.removesuffix(NORMALISED) for path in (entry.stem for entry in root.iterdir())}
     for path in sorted(root.glob("*_*.npy")):
-        owner = re.sub(r"_?(labels|(train|valid|test)_idx)$", "", path.stem)
+        owner = re.sub(rf"_?(labels|({'|'.join(SPLITS)})_idx{NUMBER})$", "", path.stem)
         if _is_label_or_index(path) and owner and owner not in known:
             report.errors.append(
                 f"{path.name} belongs to no modality. {did_you_mean(owner, sources)} Rename or remove it."
