@@ -19,7 +19,7 @@ from torch import Tensor
 
 from xmodal.data.augment import Augment
 from xmodal.data.loader import Pick
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
 from xmodal.types import SPLITS, Batch, DataInfo, InputInfo, Normalisation
 
 READY_BYTES = 256 * 2**20  # columns of a split up to this size are normalised once and kept as a tensor
@@ -235,6 +235,9 @@ def assemble(
         if how != "none"
     }
     operations = Augment.parse(augment, seed=seed)
+    for name in operations.modalities:
+        if name not in inputs:
+            raise InputError(f"The augmentation '{augment}' names a modality '{name}'. {did_you_mean(name, inputs)}")
     made = {
         split: Split(
             columns,

@@ -149,7 +149,7 @@ def make_mixture(seed: int = 0) -> tuple[dict[str, NDArray[np.float32]], NDArray
 
     Shared are 8 latents, z = μ_y + N(0, 1) with μ ~ N(0, 1). A has 4 latents of its own that know the class (class
     means ~ N(0, 0.7²), unit deviation) and 8 that are nuisance, N(0, 1.5²); B has 2 and 24. What is seen are 40
-    numbers, tanh(W · all latents) + 0.3 · N(0, 1) · (0.3 in A, 1 in B), with entries of W ~ N(0, 1 / number of latents).
+    numbers, tanh(W · all latents) + 0.3 · N(0, 1) · (0.3 in A, 1 in B), entries of W ~ N(0, 1 / number of latents).
 
     Args:
         seed: of all of it.

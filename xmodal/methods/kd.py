@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.errors import InputError
+from xmodal.losses.logits import standardise as standardised
 from xmodal.losses.task import task_loss, what_counts
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import KDSettings
@@ -38,6 +39,8 @@ class KD(Method):
         task_weight: w_task; 0 learns from the teacher alone.
         student_layer: modules whose features are compared; empty: chosen by what a loss needs.
         teacher_layer: the same for the teacher.
+        standardise: let the losses see outputs with mean 0 and spread 1 in each row.
+        kd_warmup: epochs over which kd_weight grows from nothing, in equal steps.
 
     Example:
         >>> from xmodal.models.network import build_for
@@ -61,6 +64,8 @@ class KD(Method):
         task_weight: float = 0.5,
         student_layer: Sequence[str] = (),
         teacher_layer: Sequence[str] = (),
+        standardise: bool = False,
+        kd_warmup: int = 0,
     ) -> None:
         super().__init__()
         if not info.paired:
@@ -72,6 +77,7 @@ class KD(Method):
         self.teacher = self.freeze(teacher)
         self._student, self._info = student, info
         self.kd_weight, self.task_weight = kd_weight, task_weight
+        self.standardise, self.kd_warmup, self.grown = standardise, kd_warmup, 1.0
         mine = Side(student.module, info, student.needs, student_layer, "student")
         theirs = Side(teacher, info, tuple(info.inputs), teacher_layer, "teacher")
         losses = losses or (BY_TASK[info.task],)
@@ -97,12 +103,14 @@ class KD(Method):
         with tapped(self.network, self._mine) as seen:
             outputs = self.network({name: batch.input(name) for name in self._student.needs})
         mine = {OUTPUTS: outputs, **seen}
+        if self.standardise:
+            mine, taught = ({**side, OUTPUTS: standardised(side[OUTPUTS])} for side in (mine, taught))
         step = Step({})
         for number, term in enumerate(self.terms):
             omega = self.weigh(term, mine, taught, batch)
             value, count = term(mine, taught, batch, valid=valid, gather=self.gather, omega=omega)
             name = "kd" if len(self.terms) == 1 else f"kd {number + 1} {term.card.name}"
-            step.losses[name] = self.kd_weight * term.weight * value
+            step.losses[name] = self.grown * self.kd_weight * term.weight * value
             step.counts[name] = count
         if self.task_weight:
             loss, count = task_loss(outputs, batch.target, task=info.task, valid=valid, ignore=info.ignore)
@@ -117,7 +125,8 @@ class KD(Method):
         return None
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
-        """Schedules of the losses that have one."""
+        """Strength of the teacher's term, and schedules of the losses that have one."""
+        self.grown = min(1.0, epoch / self.kd_warmup) if self.kd_warmup else 1.0
         for term in self.terms:
             term.on_epoch_start(epoch, epochs)
 
@@ -138,4 +147,6 @@ def build(kit: Kit, settings: KDSettings) -> KD:
         teacher_layer=settings.teacher_layer,
         kd_weight=settings.kd_weight,
         task_weight=settings.task_weight if settings.labels else 0.0,
+        standardise=settings.standardise,
+        kd_warmup=settings.kd_warmup,
     )

@@ -20,8 +20,8 @@ class SupervisedSettings(MethodSettings):
     """Supervised training has no coefficients of its own."""
 
 
-class KDSettings(MethodSettings):
-    """Coefficients of knowledge distillation."""
+class DistilSettings(MethodSettings):
+    """Coefficients of learning from a teacher's answers."""
 
     loss: tuple[str, ...] = Field(
         (), description="NAME or NAME:WEIGHT of `xmodal list losses`, several added; default: kl"
@@ -34,7 +34,14 @@ class KDSettings(MethodSettings):
     labels: bool = Field(True, description="learn from labels too; --no-labels: from the teacher alone")
 
 
-class MaskedSettings(KDSettings):
+class KDSettings(DistilSettings):
+    """Coefficients of knowledge distillation."""
+
+    standardise: bool = Field(False, description="compare outputs with mean 0 and spread 1 in each row")
+    kd_warmup: int = Field(0, ge=0, description="epochs over which the teacher's term grows from nothing")
+
+
+class MaskedSettings(DistilSettings):
     """Which channels of a teacher are removed."""
 
     place: str = Field("embedding", description="module of the teacher whose channels are ranked and removed")

@@ -30,6 +30,7 @@ from xmodal.method import Method
 from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
 from xmodal.metrics.task import scalar_metrics
+from xmodal.models.capacity import count_parameters, width_for
 from xmodal.models.network import build_for, student_of, zeros
 from xmodal.recipes.settings import PairSettings
 from xmodal.types import Batch, DataInfo, Student
@@ -37,7 +38,8 @@ from xmodal.types import Batch, DataInfo, Student
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-TEACHER, CONTROL = "teacher", "no-KD"
+TEACHER, CONTROL, MATCHED = "teacher", "no-KD", "matched"
+LARGER = 1.05  # a student with more than this many times the parameters of the control gets one of its own size
 
 
 class Bench:
@@ -75,6 +77,7 @@ class Bench:
         self.runs: dict[str, Run] = {}
         self.stages: dict[str, Run] = {}
         self.roles: dict[str, str] = {}
+        self.matched: dict[str, str] = {}
 
     def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
         """A fresh network; equal seeds and modalities give equal weights, whatever was built before."""
@@ -165,12 +168,47 @@ class Bench:
         """The no-KD control: the student's network, labels alone."""
         self.train(CONTROL, Supervised(self.network(self.student), self.info), role="control")
 
-    def score(self) -> list[dict[str, Any]]:
-        """Read the test split once and score everything that was trained; one row per student."""
+    def train_matched(self) -> None:
+        """Controls as large as what is deployed: for every method whose student has more parameters than the control's.
+
+        Labels alone, and encoders just wide enough. Where their width can't be chosen there is none.
+        """
+        for name in [name for name, role in self.roles.items() if role == "method"]:
+            for student in self.runs[name].students.values():
+                if student.needs == self.student:
+                    found = self.train_as_large(student, like=self.network(self.student))
+                    self.matched |= {name: found} if found else {}
+
+    def train_as_large(self, student: Student, *, like: Student, label: str = CONTROL) -> str:
+        """A control for one student, unless a network like ``like`` is as large; returns its name in the table."""
+        parameters = count_parameters(student.module)
+        if parameters <= LARGER * count_parameters(like.module):
+            return ""
+        width = width_for(like, parameters)
+        if width is None:
+            return ""
+        name = f"{label}, width {width}"
+        if name not in self.runs:
+            self.progress.expect()
+            settings = self.settings
+            with seeded(self.seed, "matched", *student.needs):
+                network = build_for(
+                    self.info, student.needs, encoder=encoders_of(like), width=width, dropout=settings.dropout
+                )
+            self.train(name, Supervised(network, self.info), role=MATCHED)
+        return name
+
+    def score(self, *, every: bool = False) -> list[dict[str, Any]]:
+        """Read the test split once and score what was trained; one row per student.
+
+        Of a method with several students the one of the deployed modalities counts, or with ``every`` each of them,
+        its name behind the method's.
+        """
         students = {
             f"{name}\n{student_name}": student
             for name, run in self.runs.items()
             for student_name, student in run.students.items()
+            if every or student.needs == self.student or not self._deploys(run)
         }
         outputs: dict[str, Any] = {}
         scores = evaluate(students, self.data.test, self.info, fabric=self.fabric, full=True, outputs=outputs)
@@ -178,13 +216,16 @@ class Bench:
         for key, found in scores.items():
             name, student_name = key.split("\n")
             best = self.runs[name].best[student_name]
+            several = every and len(self.runs[name].students) > 1
             row = {
                 "seed": self.seed,
-                "name": name,
+                "name": f"{name}: {student_name}" if several else name,
                 "role": self.roles[name],
                 "student": student_name,
                 "needs": list(students[key].needs),
                 "folder": f"seed-{self.seed}/{folder_name(name)}",
+                "parameters": count_parameters(students[key].module),
+                "matched": self.matched.get(f"{name}: {student_name}" if several else name, ""),
                 "best_epoch": best["epoch"],
                 "valid": best["valid"],
                 "test": found,
@@ -193,10 +234,14 @@ class Bench:
             self._write(row, outputs[key], students[key].target)
         return rows
 
+    def _deploys(self, run: Run) -> bool:
+        """Whether one of its students is for the deployed modalities."""
+        return any(student.needs == self.student for student in run.students.values())
+
     def _write(self, row: Mapping[str, Any], outputs: Mapping[str, Any], target: str) -> None:
         if self.folder is None or self.fabric.global_rank:
             return
-        folder = self.folder / folder_name(row["name"])
+        folder = self.folder / Path(row["folder"]).name
         result = read_json(folder / "result.json")
         result["students"][row["student"]]["test"] = row["test"]
         write_json(folder / "result.json", result)
@@ -232,6 +277,11 @@ class Rehearsal(Bench):
         """Build a method and throw it away."""
         with seeded(self.seed, "method", card.name):
             card.load()(self, settings)
+
+
+def encoders_of(student: Student) -> dict[str, str]:
+    """Modality → name of the encoder that reads it."""
+    return {name: asked["encoder"] for name, asked in (student.arguments or {}).get("inputs", {}).items()}
 
 
 def unfit(card: MethodCard, info: DataInfo) -> list[str]:

@@ -2,9 +2,10 @@
 
 For every seed: a teacher, the no-KD control (the student's network, labels alone), every method, and for methods with
 a frozen teacher the shuffled-teacher control (its answers exchanged among samples of one class: if that does as well,
-nothing specific to a sample was transferred). A seed sets the initial weights and the order of the batches, and for
-data without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test
-split is read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
+nothing specific to a sample was transferred), and for methods that deploy a larger network a control of that size,
+which learns from labels alone as well. A seed sets the initial weights and the order of the batches, and for data
+without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test split is
+read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
 
     xmodal compare digits --teacher rows --student fourier --methods supervised,kd --seeds 5
 """
@@ -13,10 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 from pydantic import Field
 
+from xmodal.cards import load
 from xmodal.engine import interrupt
 from xmodal.engine.progress import Progress
 from xmodal.engine.run_folder import choose_folder, open_folder, restore_threads
@@ -39,6 +41,7 @@ class Settings(PairSettings):
     methods: Names = Field(("supervised", "kd"), min_length=1, description="methods of `xmodal list methods`")
     seeds: Seeds = Field((0, 1, 2, 3, 4), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every one that can")
+    vary: Names = Field((), description="more rows, METHOD.FIELD=VALUE[+FIELD=VALUE] each: ablations, other settings")
     metric: str = Field("", description="what to compare; default: what chooses the epoch")
     sweep: str = Field("", description="FIELD=A,B,…: compare at each value and set gain beside divergence")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
@@ -55,7 +58,7 @@ class Settings(PairSettings):
                 found += [(f"kd {loss}", name, {**own, "loss": (loss,)}) for loss in wanted]
             elif name != "supervised":  # that is the control
                 found.append((name, name, own))
-        return found
+        return found + [(text, *varied(text, self.options)) for text in self.vary]
 
 
 Look = Callable[["Bench", list[dict[str, Any]], Path], None]
@@ -154,15 +157,21 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
             data.info.require(names, role)
         except InputError as error:
             problems += error.problems
-    taught = False
     for name in settings.methods:
         try:
             card = METHODS[name]
-            taught |= card.teacher == "frozen"
             problems += unfit(card, data.info)
             method_settings(card, settings.options)
         except InputError as error:
             problems += error.problems
+    for text in settings.vary:
+        try:
+            name, own = varied(text, settings.options)
+            problems += unfit(METHODS[name], data.info)
+            method_settings(METHODS[name], {name: own})
+        except InputError as error:
+            problems += [f"--vary {text}: {problem}" for problem in error.problems]
+    taught = is_taught(settings)
     for names, role in ((teaching if taught else (), "teacher"), (student, "student")):
         if not data.info.paired and len(names) > 1:
             problems.append(
@@ -201,8 +210,35 @@ def has_frozen_teacher(settings: Settings) -> list[str]:
 
 def count_fits(settings: Settings) -> int:
     """Trainings per seed, for the time left."""
-    teacher = any(METHODS[name].teacher == "frozen" for name in settings.methods)
-    return teacher + 1 + len(settings.entries()) + len(has_frozen_teacher(settings))
+    return is_taught(settings) + 1 + len(settings.entries()) + len(has_frozen_teacher(settings))
+
+
+def is_taught(settings: Settings) -> bool:
+    """Whether any of the methods needs a frozen teacher."""
+    names = (*settings.methods, *(text.partition(".")[0] for text in settings.vary))
+    return any(METHODS[name].teacher == "frozen" for name in names if name in METHODS)
+
+
+def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A method and its options from ``METHOD.FIELD=VALUE[+FIELD=VALUE]``, on top of those that all of its rows have.
+
+    Example:
+        >>> varied("kd.task-weight=0+loss=dkd", {"kd": {"temperature": 2.0}})
+        ('kd', {'temperature': 2.0, 'task_weight': '0', 'loss': ('dkd',)})
+    """
+    name, _, changes = text.partition(".")
+    fields = load(METHODS[name].settings).model_fields
+    own = dict(options.get(name, {}))
+    for change in changes.split("+"):
+        field, equals, value = change.partition("=")
+        field = field.strip().replace("-", "_")
+        if not equals:
+            raise InputError(f"'{change}' was given; expected FIELD=VALUE, as in kd.temperature=2.")
+        if field not in fields:
+            raise InputError(f"The method {name} has no setting '{field}'. {did_you_mean(field, fields)}")
+        several = get_origin(fields[field].annotation) is tuple
+        own[field] = tuple(value.split("|")) if several else value.strip()
+    return name, own
 
 
 def contest(
@@ -221,7 +257,7 @@ def contest(
     folder = None if out is None else out / f"seed-{seed}"
     bench = Bench(data, settings, seed=seed, fabric=fabric, folder=folder, progress=progress, modules=modules)
     notes: list[str] = []
-    if any(METHODS[name].teacher == "frozen" for name in settings.methods):
+    if is_taught(settings):
         bench.teacher()
     bench.train_control()
     for name, method, own in settings.entries():
@@ -237,6 +273,7 @@ def contest(
                 bench.train_card(METHODS[method], options, name=name, shuffle=True)
             except InputError as error:
                 notes.append(f"{name}, no shuffled-teacher control: {error}")
+    bench.train_matched()
     return bench, bench.score(), notes
 
 

@@ -72,7 +72,7 @@ class Series:
 
     Attributes:
         name: as in the table.
-        role: ``teacher``, ``control``, ``shuffled`` or ``method``; it decides how the series is drawn.
+        role: ``teacher``, ``control``, ``matched``, ``shuffled`` or ``method``; it decides how the series is drawn.
         runs: one list of values per seed.
         rank: which of the colours a method has; -1 for a muted one.
     """
@@ -275,7 +275,7 @@ def _dots(axes: Axes, place: int, entry: Mapping[str, Any], series: Series, scal
 
 def _mark(series: Series, size: float) -> dict[str, Any]:
     colour, marker, _ = _look(series)
-    filled = CARD if series.role in ("control", "shuffled") else colour  # hollow: nothing was taught here
+    filled = CARD if series.role in ("control", "shuffled", "matched") else colour  # hollow: nothing was taught here
     look = {"linestyle": "", "marker": marker, "markersize": size, "markeredgewidth": 1.8}
     return look | {"color": colour, "markerfacecolor": filled}
 
@@ -286,6 +286,7 @@ def _look(series: Series) -> tuple[str, str, Any]:
         "teacher": (TEACHER, "D", (0, (5, 2))),
         "control": (INK, "o", "-"),
         "shuffled": (SHUFFLED, "s", (0, (1, 1.6))),
+        "matched": (INK, "s", (0, (3, 1.5))),
     }
     colour = MUTED if series.rank < 0 else SERIES[series.rank % len(SERIES)]
     return roles.get(series.role, (colour, "o", "-"))

@@ -115,7 +115,7 @@ def _focus(summary: Sequence[Row], result: Row) -> list[Row]:
     sign = -1 if result.get("direction") == "max" else 1
     methods = [entry for entry in summary if entry["role"] == "method" and entry["mean"] is not None]
     kept = [entry["name"] for entry in sorted(methods, key=lambda entry: sign * entry["mean"])[:FOCUS]]
-    others = [entry for entry in summary if entry["role"] in ("teacher", "control")]
+    others = [entry for entry in summary if entry["role"] in ("teacher", "control", "matched")]
     shuffled = [entry for entry in summary if entry["role"] == "shuffled"]
     named = [entry for entry in shuffled if kept and entry["name"].startswith(f"{kept[0]} (")] or shuffled[:1]
     best = [next(entry for entry in methods if entry["name"] == name) for name in kept]

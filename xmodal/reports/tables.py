@@ -171,6 +171,7 @@ def verdict(result: Row) -> list[str]:
     tests = sum(entry["difference"]["p"] is not None for entry in judged)
     for entry in sorted(judged, key=lambda entry: -sign * (entry["difference"]["difference"] or 0.0)):
         said.append(_against_control(entry, result, tests))
+        said.extend(_against_matched(entry, result))
         said.extend(_against_shuffled(entry, summary, result))
     if tests > 1:
         said.append(
@@ -199,6 +200,26 @@ def _against_control(entry: Row, result: Row, tests: int) -> str:
         return f"{name} is {_gap(difference, metric)} the no-KD control ({evidence}, {seeds}).{harm}"
     size = f"{number(difference, metric, signed=True)}{' points' if in_percent(metric) else f' in {unit(metric)}'}"
     return f"{name}: no difference from the no-KD control that {seeds} can show ({size}, {evidence})."
+
+
+def _against_matched(entry: Row, result: Row) -> list[str]:
+    """Beside a control of the same size: what is gained by the method and not by its larger network."""
+    rows = result.get("rows", [])
+    matched = next((row["matched"] for row in rows if row["name"] == entry["name"] and row.get("matched")), "")
+    scores = scores_by_seed(rows, result["metric"]) if matched else {}
+    seeds = [seed for seed in scores.get(entry["name"], {}) if seed in scores.get(matched, {})]
+    if not matched or not seeds:
+        return []
+    test = paired([scores[entry["name"]][seed] for seed in seeds], [scores[matched][seed] for seed in seeds])
+    if test["difference"] is None:
+        return []
+    metric, sign = str(result["metric"]), 1 if result["direction"] == "max" else -1
+    gap = f"{number(test['difference'], metric, signed=True)} against {matched}"
+    if test["p"] is None:
+        return [f"Its network is larger than the control's; beside one of its own size: {gap}."]
+    certain = test["p"] < SHOWN
+    how = "does worse" if test["difference"] * sign > 0 and certain else "does better" if certain else "does as well"
+    return [f"Its network is larger than the control's; one of its own size {how} ({gap}, {_p_phrase(test['p'])})."]
 
 
 def _against_shuffled(entry: Row, summary: Sequence[Row], result: Row) -> list[str]:
