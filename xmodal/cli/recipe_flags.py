@@ -97,7 +97,7 @@ def _assembled(model: type[BaseModel], flags: BaseModel, owners: Owners) -> Base
 
 def _check_encoders(values: Mapping[str, Any]) -> None:
     """Networks are built when the run folder is there already, so a misspelt name is noticed here."""
-    asked = {name: values[name] for name in ("teacher_encoder", "student_encoder") if name in values}
+    asked = {name: values[name] for name in ("teacher_encoder", "student_encoder", "encoder") if name in values}
     wrong = {name: value for name, value in asked.items() if value != "auto" and value not in ENCODERS}
     if wrong:
         raise InputError(

@@ -17,11 +17,11 @@ from xmodal.engine.evaluate import MetricsFor
 from xmodal.engine.launch import launch
 from xmodal.engine.loop import Loop
 from xmodal.engine.progress import Progress
-from xmodal.engine.run import Run, finish, read_back
+from xmodal.engine.run import Run, finish, read_back, save_best
 from xmodal.engine.seeding import kept
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.sums import any_signal
-from xmodal.errors import Interrupted
+from xmodal.errors import Interrupted, NonFinite
 from xmodal.method import Method
 from xmodal.metrics.task import Scores
 
@@ -62,7 +62,7 @@ def fit(
         title: what the progress line calls it.
 
     Raises:
-        NonFinite: a loss term was infinite or not a number.
+        NonFinite: a loss term was infinite or not a number; the best weights so far are kept if there is a folder.
         Interrupted: a signal asked to stop; the state was saved if there is a folder.
     """
     fabric = fabric or launch(precision=settings.precision)
@@ -82,9 +82,13 @@ def fit(
         snapshot.restore(loop)
     with interrupt.deferred():
         progress.start(title, settings.epochs, loop.epoch)
-        while not loop.finished:
-            loop.train_epoch()
-            loop.end_epoch()
+        try:
+            while not loop.finished:
+                loop.train_epoch()
+                loop.end_epoch()
+        except NonFinite:
+            save_best(loop)
+            raise
         run = finish(loop)
         stop = any_signal(fabric, interrupt.pending())  # within the block: a process alone must not leave the others
     if stop:

@@ -44,14 +44,25 @@ class Run:
     notes: list[str] = field(default_factory=list)
 
 
+def save_best(loop: Loop) -> None:
+    """Write what each student has reached so far, where training can't go on."""
+    if loop.writes and loop.folder is not None and loop.history:
+        _write_students(loop, _kept(loop)[0])
+
+
+def _write_students(loop: Loop, students: Mapping[str, Student]) -> None:
+    assert loop.folder is not None
+    for name, student in students.items():
+        save_weights(loop.folder / "best" / f"{name}.safetensors", student.module)
+        save_student(loop.folder / "students" / name / "student.safetensors", student, loop.data.info)
+
+
 def finish(loop: Loop) -> Run:
     """The finished run, written out."""
     students, best = _kept(loop)
     seconds = time.monotonic() - loop.began
     if loop.writes and loop.folder is not None:
-        for name, student in students.items():
-            save_weights(loop.folder / "best" / f"{name}.safetensors", student.module)
-            save_student(loop.folder / "students" / name / "student.safetensors", student, loop.data.info)
+        _write_students(loop, students)
         with files.written_whole(loop.folder / LAST) as beside:
             save_file(
                 {name: tensor.cpu().contiguous().clone() for name, tensor in _trained(loop.method).items()}, beside

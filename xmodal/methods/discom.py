@@ -139,13 +139,13 @@ class DisCoM(Method):
             targets: modality → (rows, …).
             valid: modality → (rows,), which targets count; all rows count in the other terms.
         """
-        parts = [branches.embed(inputs) for branches in self._each()]
-        labels = [branches.standardised(targets[branches.modality]) for branches in self._each()]
+        parts = [branches.embed(inputs) for branches in self.each]
+        labels = [branches.standardised(targets[branches.modality]) for branches in self.each]
         masks = self._masks(targets, valid or {})
         terms: dict[str, Tensor] = {}
         counts: dict[str, Tensor | int] = {}
         if self.weights["task"]:
-            answers = [branches.answer(each) for branches, each in zip(self._each(), parts, strict=True)]
+            answers = [branches.answer(each) for branches, each in zip(self.each, parts, strict=True)]
             terms["task"], counts["task"] = self._task(answers, labels, masks)
         if self.weights["auxiliary"]:
             invariant, rows = self._task([self.heads.auxiliary(each.invariant) for each in parts], labels, masks)
@@ -161,7 +161,9 @@ class DisCoM(Method):
             terms["orthogonality"] = self._perpendicular(parts)
         return terms, counts if masks is not None else {}
 
-    def _each(self) -> list[Branches]:
+    @property
+    def each(self) -> list[Branches]:
+        """The networks of the modalities, in the order in which the heads number them."""
         return list(self.branches)  # type: ignore[arg-type]
 
     def _task(

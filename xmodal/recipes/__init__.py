@@ -61,5 +61,15 @@ RECIPES = Cards(
             year=2024,
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
         ),
+        RecipeCard(
+            name="discom",
+            title="a student of each modality without a teacher, from data that need not be paired, with controls",
+            path="xmodal.recipes.discom:run",
+            settings="xmodal.recipes.discom:Settings",
+            year=2024,
+            paper="Ienco and Dantas, DisCoM-KD, BMVC 2024, arXiv 2408.07080",
+            references="discom.json",
+            published="xmodal.recipes.discom:published",
+        ),
     ],
 )
