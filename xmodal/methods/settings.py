@@ -89,10 +89,9 @@ class NTDHSettings(MaskedSettings):
         return self
 
 
-class DisCoMSettings(MethodSettings):
+class DisCoMTerms(MethodSettings):
     """Coefficients of disentanglement without a teacher."""
 
-    modalities: tuple[str, ...] = Field((), description="which train together; default: those of teacher and student")
     task_weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of each modality's own classifier")
     auxiliary_weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of the shared classifier")
     adversarial_weight: float = Field(1.0, ge=0, allow_inf_nan=False, description="weight of hiding the modality")
@@ -106,3 +105,9 @@ class DisCoMSettings(MethodSettings):
     reversal_ramp: bool = Field(False, description="let the strength grow from 0 with training")
     adversary_hidden: int = Field(0, ge=0, description="width of a hidden layer of the adversary; 0: linear")
     regression_loss: Literal["mse", "huber"] = Field("mse", description="loss of values, in standardised units")
+
+
+class DisCoMSettings(DisCoMTerms):
+    """Coefficients of disentanglement without a teacher, and who takes part."""
+
+    modalities: tuple[str, ...] = Field((), description="which train together; default: those of teacher and student")

@@ -28,7 +28,7 @@ from xmodal.engine.run_folder import choose_folder, open_folder, restore_threads
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
-from xmodal.methods.settings import DisCoMSettings
+from xmodal.methods.settings import DisCoMSettings, DisCoMTerms
 from xmodal.recipes import compare
 from xmodal.recipes.finish import against_references, finish, read_references
 from xmodal.recipes.settings import Options, PairSettings, RunSettings, Seeds
@@ -53,7 +53,7 @@ WITHOUT_AUGMENTATION = ("SPECTRO",)  # prefixes that the released code leaves as
 SELECT = {"multiclass": ("weighted_f1", "max"), "regression": ("mae", "min")}
 
 
-class Settings(DisCoMSettings, RunSettings):
+class Settings(DisCoMTerms, RunSettings):
     """One student per modality, without a teacher; without DIR the demo, with settings of its own (60 epochs, …)."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Field(
@@ -108,8 +108,7 @@ class Settings(DisCoMSettings, RunSettings):
 
     def method(self, modalities: tuple[str, ...]) -> DisCoMSettings:
         """The part that the method takes."""
-        own = {name: getattr(self, name) for name in DisCoMSettings.model_fields}
-        return DisCoMSettings(**{**own, "modalities": modalities})
+        return DisCoMSettings(modalities=modalities, **{name: getattr(self, name) for name in DisCoMTerms.model_fields})
 
 
 def published() -> Settings:

@@ -116,6 +116,33 @@ def saliency(series: Sequence[Series], *, prefix: str = "saliency") -> str:
         return _svg(figure, prefix, f"Saliency of the teacher's channels, sorted: {_names(series)}")
 
 
+def embeddings(
+    groups: Sequence[tuple[str, int, int, Sequence[Sequence[float]]]],
+    *,
+    shares: Sequence[float],
+    prefix: str = "embeddings",
+) -> str:
+    """Points in a plane: each group has a label, the number of its colour, the number of its mark, and its points."""
+    with _canvas(WIDTH, 340) as (figure, axes):
+        for label, colour, mark, points in groups:
+            xs, ys = [point[0] for point in points], [point[1] for point in points]
+            axes.plot(
+                xs,
+                ys,
+                linestyle="",
+                marker="osv^D"[mark % 5],
+                color=SERIES[colour % len(SERIES)],
+                markerfacecolor=CARD if mark % 2 else SERIES[colour % len(SERIES)],
+                markersize=4,
+                alpha=0.7,
+                label=label,
+            )
+        names = [f"direction {place} ({100 * share:.0f} % of the variance)" for place, share in enumerate(shares, 1)]
+        axes.set(xlabel=names[0], ylabel=names[1])
+        _legend(figure)
+        return _svg(figure, prefix, f"Embeddings in two dimensions: {', '.join(group[0] for group in groups)}")
+
+
 def comparison(
     summary: Sequence[Mapping[str, Any]],
     series: Sequence[Series],

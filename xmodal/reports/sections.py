@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xmodal.reports import plots, tables
+from xmodal.reports.branches import branches
 from xmodal.reports.channels import channels
 from xmodal.reports.intervals import Row
 from xmodal.reports.pictures import heat_map_strips
@@ -42,6 +43,7 @@ NOTHING: dict[str, Any] = {  # what the template asks for and a kind of run may 
     "confusions": [],
     "channels": None,
     "pictures": None,
+    "branches": None,
     "left_out": 0,
     "details": [],
     "notes": [],
@@ -98,6 +100,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
         "channels": _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
         "pictures": heat_map_strips(run),
+        "branches": _draw_branches(branches(result, f"{anchor}-branches")),
         "left_out": len(summary) - len(focus),
         "details": _comparison_details(result),
         "notes": [*result.get("notes", ()), *_missing(rows, folders)],
@@ -299,6 +302,17 @@ def _fit_tables(students: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _draw_channels(found: dict[str, Any] | None) -> dict[str, Any] | None:
     return found and found | {"table": _table("Channels of the teacher", found["table"], "")}
+
+
+def _draw_branches(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    if not found:
+        return None
+    over = "" if found["seeds"] == 1 else f", mean of {found['seeds']} trainings"
+    caption = (
+        f"Accuracy in per cent on the validation split after the last epoch{over}; telling the modality by chance: "
+        f"{found['chance']}. Cosine: mean absolute value with the informative part."
+    )
+    return found | {"table": _table("Parts of the embeddings", found["table"], caption)}
 
 
 def _draw_curves(series: Sequence[Series], metric: str, prefix: str) -> str:
