@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from xmodal.errors import InputError, MissingExtra, did_you_mean
 from xmodal.models.description import HEADER, read_description
+from xmodal.models.discom_net import Branches, Parts
 from xmodal.models.network import evaluating, pick_input
 from xmodal.models.student_file import STUDENT, load_student
 from xmodal.types import Normalisation, Student
@@ -51,8 +52,12 @@ class Deployed(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Name → raw (batch, …) in, the student's outputs out."""
-        outputs: Tensor = self.module({name: self._normalised(name, inputs) for name in self.needs})
+        outputs: Tensor = self.module(self.normalised(inputs))
         return outputs
+
+    def normalised(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the module itself reads."""
+        return {name: self._normalised(name, inputs) for name in self.needs}
 
     def _normalised(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
         raw = pick_input(inputs, name)
@@ -180,6 +185,33 @@ class Predictor:
             )
         outputs, classes = interpret(raw, self.description["task"])
         return Predictions(outputs, classes, tuple(self.description["class_names"]))
+
+
+def embed(student: Student, description: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
+    """The named parts of a student's embeddings, for networks that make parts (those of the method discom).
+
+    Args:
+        student: as `load_student` rebuilt it.
+        description: that came with it.
+        inputs: name → raw (rows, …) arrays or tensors.
+
+    Returns:
+        ``invariant``, ``informative`` and ``irrelevant`` → (rows, width).
+    """
+    if not isinstance(student.module, Branches):
+        raise InputError(
+            "This student makes one embedding, not parts of one. Students of the method discom have parts: invariant, "
+            "informative and irrelevant."
+        )
+    whole, arrays = deployed(student), check_inputs(inputs, description)
+    rows, parts = len(arrays[student.needs[0]]), []
+    with evaluating(whole):
+        for first in range(0, rows, 256):
+            batch = read_batch(arrays, description, first, min(first + 256, rows))
+            parts.append(
+                student.module.embed(whole.normalised({name: torch.from_numpy(x) for name, x in batch.items()}))
+            )
+    return {name: torch.cat([getattr(part, name) for part in parts]).numpy() for name in Parts._fields}
 
 
 def interpret(outputs: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[np.int64] | None]:

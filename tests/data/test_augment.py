@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from xmodal.data.augment import Augment
+from xmodal.data.arrays import from_arrays
+from xmodal.data.augment import OPERATIONS, Augment
 from xmodal.errors import InputError
 
 ROWS = np.arange(6)
@@ -91,3 +92,51 @@ def test_wrong_augmentation_is_a_sentence(text, sentence):
 
 def test_no_text_is_no_augmentation():
     assert Augment.parse(" , ").operations == ()
+
+
+# ---- mirrored and turned
+
+
+def turned(sample, strength=1.0, draws=400):
+    random = np.random.default_rng(0)
+    return [OPERATIONS["geometric"](sample, strength, random) for _ in range(draws)]
+
+
+def test_a_square_picture_is_seen_in_all_eight_ways_and_an_oblong_one_in_four():
+    square, oblong = np.arange(9.0).reshape(1, 3, 3), np.arange(6.0).reshape(1, 2, 3)
+
+    assert len({found.tobytes() for found in turned(square)}) == 8
+    assert len({found.tobytes() for found in turned(oblong)}) == 4
+    assert all(found.shape == oblong.shape for found in turned(oblong))
+
+
+def test_how_often_a_picture_stays_as_it_is():
+    picture = np.arange(9.0).reshape(1, 3, 3)
+
+    same = [np.array_equal(found, picture) for found in turned(picture, 0.5, draws=4000)]
+
+    changed = 1 / 4 * 5 / 8 + 1 / 4 * 1 / 8  # nothing mirrored and 0 degrees, or both mirrored and 180 degrees
+    assert np.mean(same) == pytest.approx(0.5 + 0.5 * changed, abs=0.03)
+
+
+def test_vectors_and_sequences_are_not_turned():
+    for shape in ((5,), (2, 8)):
+        sample = np.arange(np.prod(shape)).reshape(shape)
+        assert all(np.array_equal(found, sample) for found in turned(sample, draws=20))
+
+
+def test_an_operation_may_name_its_modality():
+    augment = Augment.parse("image.noise:1,shift:0", seed=3)
+    samples = np.zeros((2, 1, 4, 4), dtype=np.float32)
+
+    image, audio = (augment(name, samples, epoch=0, index=np.arange(2)) for name in ("image", "audio"))
+
+    assert image.any() and not audio.any() and augment.modalities == ("image",)
+
+
+def test_a_modality_that_is_not_there_is_a_sentence():
+    x = np.zeros((20, 3))
+    with pytest.raises(InputError, match="Did you mean 'image'"):
+        from_arrays({"image": x, "audio": x}, np.arange(20) % 2, augment="imag.noise:1")
+    with pytest.raises(InputError, match="Did you mean 'noise'"):
+        Augment.parse("image.nois:1")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from networks import image_student, pictures, vector_student
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from xmodal.data.base import assemble
@@ -223,6 +225,35 @@ def test_a_non_finite_term_stops_the_run_with_its_name_epoch_step_and_rows() -> 
     text = str(caught.value)
     assert "loss term odd became non-finite in epoch 1, step 3" in text
     assert "training rows" in text
+
+
+class BreaksLater(Supervised):
+    """Good for an epoch, and broken from the second on."""
+
+    def on_epoch_start(self, epoch: int, epochs: int) -> None:
+        self.factor = math.inf if epoch else 1.0
+
+    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+        step = super().training_step(batch, taught)
+        return Step({"task": step.losses["task"] * self.factor}, step.counts)
+
+
+def test_what_was_best_is_kept_when_the_numbers_fail(tmp_path: Path) -> None:
+    data, one = pictures(), FitSettings(epochs=1, batch_size=50)
+    with pytest.raises(NonFinite, match="in epoch 2"):
+        fit(
+            BreaksLater(vector_student(), data.info),
+            data,
+            FitSettings(epochs=3, batch_size=50),
+            folder=tmp_path / "run",
+        )
+
+    good = fit(Supervised(vector_student(), data.info), data, one)
+
+    saved = load_file(tmp_path / "run" / "best" / "vector.safetensors")
+    assert_equal_weights(saved, weights(good))
+    assert (tmp_path / "run" / "students" / "vector" / "student.safetensors").is_file()
+    assert not (tmp_path / "run" / "result.json").exists()  # it is no finished run
 
 
 def test_a_non_finite_sample_is_named() -> None:

@@ -273,3 +273,30 @@ def test_the_student_alone_is_deployed(make, make_batch):
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         KDSettings(**wrong)
+
+
+def test_standardised_outputs_are_compared_by_their_pattern_alone(make, make_batch):
+    """(log 3, 0) and (9, 1) differ, and have the same pattern."""
+    batch = make_batch([[LOG3, 0.0]], [[9.0, 1.0]], [0])
+    plain, standardised = (make(standardise=on, task_weight=0.0) for on in (False, True))
+
+    assert values(run(plain, batch))["kd"] > 0.1
+    assert values(run(standardised, batch))["kd"] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_standardising_kl_is_the_loss_of_that_name(make, make_batch):
+    batch = make_batch(CLEAR, [[0.3, -1.0], [2.0, 0.5]], [0, 1])
+    ours, zoo = make(standardise=True, kd_weight=1.0), make(losses=("standardised_kl:1",), kd_weight=1.0)
+
+    assert values(run(ours, batch))["kd"] == pytest.approx(values(run(zoo, batch))["kd"])
+
+
+def test_the_teachers_term_grows_in_equal_steps(make, make_batch):
+    method, whole = make(kd_warmup=4), make()
+    found = []
+    for epoch in (0, 1, 2, 4, 9):
+        method.on_epoch_start(epoch, 10)
+        found.append(values(run(method, make_batch(CLEAR, FAINT, [0, 1])))["kd"])
+
+    full = values(run(whole, make_batch(CLEAR, FAINT, [0, 1])))["kd"]
+    assert found == pytest.approx([0.0, 0.25 * full, 0.5 * full, full, full])

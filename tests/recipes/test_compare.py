@@ -190,3 +190,66 @@ def test_the_packaged_references_are_readable():
     keys = {figure.key for figure in read_references("digits_kd.json")}
 
     assert keys == {"teacher.weighted_f1", "no-KD.weighted_f1", "kd.weighted_f1"}
+
+
+# ---- variants, and controls as large as what is deployed
+
+
+def test_variants_of_a_method_become_rows_on_top_of_its_options():
+    options = {"kd": {"temperature": 2.0}}
+    settings = compare.Settings(**FAST, vary="kd.task-weight=0+loss=dkd|kl,discom.perp=signed", options=options)
+
+    found = compare.entries(settings)[1:]
+
+    assert found == [
+        ("kd.task-weight=0+loss=dkd|kl", "kd", {"temperature": 2.0, "task_weight": "0", "loss": ("dkd", "kl")}),
+        ("discom.perp=signed", "discom", {"perp": "signed"}),
+    ]
+    assert compare.is_taught(settings) and not compare.is_taught(
+        settings.model_copy(update={"methods": (), "vary": ()})
+    )
+
+
+@pytest.mark.parametrize(
+    ("vary", "sentence"),
+    [
+        ("kdd.temperature=2", "Did you mean 'kd'"),
+        ("kd.temprature=2", "Did you mean 'temperature'"),
+        ("kd.temperature", "expected FIELD=VALUE"),
+        ("kd.temperature=cold", "--vary kd.temperature=cold: The method kd: 'temperature' is 'cold'"),
+    ],
+)
+def test_a_variant_that_can_not_be_is_told_before_anything_is_written(tmp_path, vary, sentence):
+    with pytest.raises(InputError, match=sentence):
+        compare.run(compare.Settings(**FAST, vary=vary, out=tmp_path / "run"))
+
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture(scope="module")
+def against_discom(tmp_path_factory):
+    settings = {**FAST, "student_width": 8, "methods": "discom", "vary": "discom.orthogonality_weight=0", "seeds": "2"}
+    return compare.run(compare.Settings(**settings, out=tmp_path_factory.mktemp("against") / "run"))
+
+
+def test_a_method_that_deploys_more_gets_a_control_of_its_size(against_discom):
+    rows = [row for row in against_discom["rows"] if row["seed"] == 0]
+
+    assert [row["role"] for row in rows] == ["control", "method", "method", "matched"]
+    control, full, ablated, matched = (row["parameters"] for row in rows)
+    assert control < full == ablated <= matched < 1.1 * full
+    assert {row["matched"] for row in rows[1:3]} == {rows[3]["name"]} and rows[0]["matched"] == ""
+
+
+def test_of_several_students_the_one_of_the_deployed_modality_is_compared(against_discom):
+    assert {tuple(row["needs"]) for row in against_discom["rows"]} == {("fourier",)}
+    assert [entry["name"] for entry in against_discom["summary"]][1:3] == ["discom", "discom.orthogonality_weight=0"]
+    said = " ".join(against_discom["verdict"])
+    assert said.count("one of its own size") == 2
+
+
+def test_an_equally_large_student_gets_none(tmp_path):
+    result = compare.run(compare.Settings(**FAST, seeds="1", out=tmp_path / "run"))
+
+    assert "matched" not in {row["role"] for row in result["rows"]}
+    assert len({row["parameters"] for row in result["rows"] if row["needs"] == ["fourier"]}) == 1

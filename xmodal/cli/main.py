@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("xmodal.cli.results:report", "one self-contained page, redrawn from run folders"),
     "export": ("xmodal.cli.deployment:export", "the student alone: safetensors, torch or onnx"),
     "predict": ("xmodal.cli.deployment:predict", "an exported student on new samples"),
+    "embed": ("xmodal.cli.embedding:embed", "the parts of a disentangled student's embeddings of samples"),
     "data": ("xmodal.cli.data:data", "make, prepare or check a data folder"),
     "doctor": ("xmodal.cli.inspect:doctor", "versions, devices, two processes, what is missing"),
 }

@@ -169,7 +169,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 
 def open_turn(settings: Settings, number: int) -> Data:
-    """The data of one split or seed, its modalities taken apart unless they are to be shuffled alike."""
+    """The data of one split or seed."""
     own = dict(settings.options.get(settings.data, {}))
     if settings.data not in DATA:
         own |= {"modalities": settings.modalities} if settings.modalities else {}
@@ -190,9 +190,12 @@ def open_turn(settings: Settings, number: int) -> Data:
     data.info.require(settings.modalities, "command")
     if settings.augment == "published" and (augment := published_augmentation(data.info)):
         data = opened(augment)
-    metric, direction = data.info.select
-    if data.info.task in SELECT:
-        metric, direction = SELECT[data.info.task]
+    return as_asked(data, settings)
+
+
+def as_asked(data: Data, settings: Settings) -> Data:
+    """Data with the metric that chooses an epoch, its modalities taken apart unless they are to be shuffled alike."""
+    metric, direction = SELECT.get(data.info.task, data.info.select)
     if settings.select:
         metric, direction = settings.select, "min" if settings.select in ("mse", "mae", "cross_entropy") else "max"
     data.info = replace(data.info, select=(metric, direction))
