@@ -90,6 +90,7 @@ class StackLoop:
 
     def run(self) -> list[Run]:
         """Train to the end."""
+        self.kind.method.train()  # it is what is recorded, and an earlier stack has left it in eval mode
         for member in self.members:
             member.method.train()
         while self.epoch < self.settings.epochs:
