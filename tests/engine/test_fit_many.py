@@ -246,6 +246,21 @@ def test_little_memory_means_more_stacks_and_the_same_numbers() -> None:
     assert_alike(in_parts, at_once)
 
 
+def test_a_later_stack_of_another_size_normalises_by_its_own_batches() -> None:
+    """The method that is recorded was left in eval mode by the first stack."""
+
+    def normalising() -> nn.Module:
+        return nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 3))
+
+    data, settings = [make_data(seed) for seed in range(5)], FitSettings(**WHOLE)
+    many = [supervised(own, 0, build=normalising) for own in data]
+    alone = [fit(supervised(own, 0, build=normalising), own, settings, seed=seed) for seed, own in enumerate(data)]
+
+    in_parts = fit_many(many, data, settings, memory=200_000)  # three of them, then two
+
+    assert_alike(in_parts, alone)
+
+
 def test_a_model_that_fills_the_memory_is_trained_alone() -> None:
     data = make_data()
 

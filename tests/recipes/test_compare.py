@@ -199,7 +199,7 @@ def test_variants_of_a_method_become_rows_on_top_of_its_options():
     options = {"kd": {"temperature": 2.0}}
     settings = compare.Settings(**FAST, vary="kd.task-weight=0+loss=dkd|kl,discom.perp=signed", options=options)
 
-    found = compare.entries(settings)[1:]
+    found = settings.entries()[1:]
 
     assert found == [
         ("kd.task-weight=0+loss=dkd|kl", "kd", {"temperature": 2.0, "task_weight": "0", "loss": ("dkd", "kl")}),

@@ -232,16 +232,15 @@ def as_pair(settings: Settings, modalities: tuple[str, ...]) -> PairSettings:
 def check(settings: Settings, plan: PairSettings, data: Data, fabric: Fabric) -> None:
     """Build everything once and throw it away: what can't be built or measured is told before training."""
     from xmodal.metrics.task import scalar_metrics
-    from xmodal.recipes.bench import Bench
+    from xmodal.recipes.bench import Rehearsal
 
-    bench = Bench(data, plan, seed=0, fabric=fabric)
     known = scalar_metrics(data.info)
     if data.info.select[0] not in known:
         raise InputError(
             f"There is no metric called '{data.info.select[0]}' for {data.info.task}. "
             f"{did_you_mean(data.info.select[0], known)}"
         )
-    METHODS["discom"].load()(bench, settings.method(plan.teacher))
+    Rehearsal(data, plan, seed=0, fabric=fabric).rehearse(METHODS["discom"], settings.method(plan.teacher))
 
 
 def train_turn(
