@@ -129,8 +129,9 @@ def numbers(model: type[BaseModel]) -> list[str]:
 
     Example:
         >>> from xmodal.methods.settings import KDSettings
-        >>> numbers(KDSettings)
-        ['temperature', 'kd_weight', 'task_weight']
+        >>> found = numbers(KDSettings)
+        >>> "temperature" in found, "loss" in found
+        (True, False)
     """
     found = []
     for name, field in model.model_fields.items():
