@@ -224,3 +224,40 @@ def test_a_row_outside_the_memory_is_refused():
 def test_unlike_numbers_of_rows_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 5\), the teacher's \(4, 3, 2\), and there are 3 rows"):
         build()(*features(), rows=ROWS[:3])
+
+
+# ---- others of other classes, and embeddings that stay
+
+
+LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0, 1, 0, 0, 2])
+
+
+def test_exact_draws_rows_of_other_classes_and_all_of_them():
+    crd = build(exact=True, labels=LABELS, negatives=2000)
+
+    chosen = crd.draw(ROWS)
+
+    assert chosen.shape == (4, 2001) and torch.equal(chosen[:, 0], ROWS)
+    for row, others in zip(ROWS.tolist(), chosen[:, 1:], strict=True):
+        expected = (LABELS != LABELS[row]).nonzero().flatten().tolist()
+        assert sorted(set(others.tolist())) == expected
+        counts = torch.bincount(others, minlength=12)[expected]
+        assert counts.min() > 0.7 * 2000 / len(expected)
+
+
+def test_exact_needs_classes():
+    for labels in (None, LABELS[:5], torch.zeros(12, dtype=torch.long)):
+        with pytest.raises(InputError, match="needs the classes of its 12 rows"):
+            build(exact=True, labels=labels)
+
+
+@pytest.mark.parametrize("learned", [True, False])
+def test_embeddings_can_stay_as_they_were_drawn(learned):
+    crd, (student, teacher) = build(learned=learned), features()
+
+    loss = crd(student.requires_grad_(), teacher, rows=ROWS)
+    loss.backward()
+
+    assert student.grad.abs().sum() > 0
+    assert (crd.embed_student.weight.grad is not None) == learned
+    assert [parameter.requires_grad for parameter in crd.parameters()] == [learned] * 4

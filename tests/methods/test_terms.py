@@ -11,7 +11,7 @@ from xmodal.errors import InputError
 from xmodal.losses import LOSSES
 from xmodal.losses.relational import rkd
 from xmodal.methods.kd import KD
-from xmodal.methods.terms import parse_loss
+from xmodal.methods.loss_text import parse_loss
 from xmodal.models.network import build_for
 
 

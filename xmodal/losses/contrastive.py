@@ -30,9 +30,9 @@ class CRD(nn.Module):
     rows moves to ``momentum`` · old + (1 − ``momentum``) · new, at length 1. In eval mode nothing is remembered.
 
     Others are drawn from all rows (with replacement, its own row not excluded), as in the authors' "relaxed" mode;
-    for their "exact" one pass rows of other classes as ``contrast``. Which ones depends on the seed, the sample's row
-    and the number of the step alone, so several processes draw what one would. The NTDH code never trains the
-    embeddings; here they are parameters. Memories and Z are buffers: they follow the device and are saved with the
+    in their "exact" one from the rows of other classes. Which ones depends on the seed, the sample's row and the number
+    of the step alone, so several processes draw what one would. The NTDH code never trains the embeddings; here they
+    are parameters. Memories and Z are buffers: they follow the device and are saved with the
     rest. Several processes remember the rows of all.
 
     Args:
@@ -44,6 +44,9 @@ class CRD(nn.Module):
         temperature: τ.
         momentum: share of the old memory that stays.
         eps: ε.
+        exact: draw others from the rows of other classes alone.
+        learned: train the embeddings; False leaves them as they were drawn.
+        labels: class of each of the n rows, for ``exact``.
 
     Example:
         >>> crd = CRD((4,), (6,), rows=10, width=3, negatives=5)
@@ -60,6 +63,8 @@ class CRD(nn.Module):
     log_normaliser_teacher: Tensor
     seed: Tensor
     step: Tensor
+    by_class: Tensor
+    bounds: Tensor
 
     def __init__(
         self,
@@ -72,6 +77,9 @@ class CRD(nn.Module):
         temperature: float = 0.07,
         momentum: float = 0.5,
         eps: float = 1e-7,
+        exact: bool = False,
+        learned: bool = True,
+        labels: Tensor | None = None,
     ) -> None:
         super().__init__()
         self.embed_student = nn.Linear(math.prod(student_shape), width)
@@ -82,6 +90,11 @@ class CRD(nn.Module):
         for side in ("student", "teacher"):
             self.register_buffer(f"memory_{side}", torch.empty(rows, width).uniform_(-bound, bound))
             self.register_buffer(f"log_normaliser_{side}", torch.tensor(-math.inf))  # Z = 0: not fixed yet
+        for embedding in (self.embed_student, self.embed_teacher):
+            embedding.requires_grad_(learned)
+        self.exact = exact
+        if exact:
+            self._remember_classes(labels)
         self.register_buffer("seed", torch.randint(2**62, ()))
         self.register_buffer("step", torch.zeros((), dtype=torch.long))
 
@@ -118,8 +131,27 @@ class CRD(nn.Module):
     def draw(self, rows: Tensor) -> Tensor:
         """Each sample's own row and K drawn ones (batch, 1 + K)."""
         place = torch.arange(self.negatives, device=rows.device)
-        others = scrambled(self.seed.to(rows.device) + self.step.to(rows.device), rows[:, None], place) % self.rows
+        numbers = scrambled(self.seed.to(rows.device) + self.step.to(rows.device), rows[:, None], place)
+        others = self._of_other_classes(rows, numbers) if self.exact else numbers % self.rows
         return torch.cat([rows[:, None], others], dim=1)
+
+    def _remember_classes(self, labels: Tensor | None) -> None:
+        """Rows in the order of their classes, and where the class of each row begins and ends there."""
+        if labels is None or labels.shape != (self.rows,) or int((labels.bincount() > 0).sum()) < 2:
+            raise InputError(
+                f"To draw from other classes CRD needs the classes of its {self.rows} rows, two or more: "
+                f"{'none were' if labels is None else f'labels of shape {tuple(labels.shape)} were'} given."
+            )
+        counts = labels.bincount()
+        ends = counts.cumsum(0)[labels]
+        self.register_buffer("by_class", labels.argsort(stable=True), persistent=False)
+        self.register_buffer("bounds", torch.stack([ends - counts[labels], ends], dim=1), persistent=False)
+
+    def _of_other_classes(self, rows: Tensor, numbers: Tensor) -> Tensor:
+        """Large numbers (batch, K) as rows of classes other than each sample's."""
+        first, end = self.bounds.to(rows.device)[rows].unsqueeze(2).unbind(dim=1)
+        places = numbers % (self.rows - (end - first))
+        return self.by_class.to(rows.device)[torch.where(places < first, places, places + end - first)]
 
     def _side(
         self, embedded: Tensor, memory: Tensor, log_normaliser: Tensor, chosen: Tensor, weight: Tensor | None

@@ -33,6 +33,7 @@ from xmodal.errors import InputError
 from xmodal.losses.mask import pssm
 from xmodal.method import Kit
 from xmodal.methods.joint import fit_joint
+from xmodal.methods.loss_text import split_loss
 from xmodal.methods.mfh import MFH, Channels, stay
 from xmodal.methods.settings import NTDHSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Term
@@ -121,11 +122,11 @@ def _inside(loss: str) -> str:
     """The form of a loss that has ω inside; other losses as they are.
 
     Example:
-        >>> _inside("kl:0.5"), _inside("rkd")
-        ('kl_pssm:0.5', 'rkd')
+        >>> _inside("kl(temperature=2):0.5"), _inside("rkd")
+        ('kl_pssm(temperature=2):0.5', 'rkd')
     """
-    name, colon, weight = loss.partition(":")
-    return MASKED.get(name, name) + colon + weight
+    name, _, _ = split_loss(loss)
+    return MASKED.get(name, name) + loss.strip().removeprefix(name)
 
 
 def build(kit: Kit, settings: NTDHSettings) -> NTDH:

@@ -24,7 +24,7 @@ class DistilSettings(MethodSettings):
     """Coefficients of learning from a teacher's answers."""
 
     loss: tuple[str, ...] = Field(
-        (), description="NAME or NAME:WEIGHT of `xmodal list losses`, several added; default: kl"
+        (), description="NAME, NAME:WEIGHT or NAME(OPTION=1) of `xmodal list losses`, several added; default: kl"
     )
     temperature: float | None = Field(None, gt=0, description="softening τ; default: each loss's own (kl: 4)")
     kd_weight: float = Field(0.5, ge=0, description="weight of the teacher's term")

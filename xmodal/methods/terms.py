@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from xmodal.cards import LossCard
 from xmodal.errors import InputError
-from xmodal.losses import LOSSES
-from xmodal.losses.adaptors import adaptor_for
+from xmodal.losses.adaptors import adaptor_for, pointwise
 from xmodal.losses.reduce import masked_mean
+from xmodal.methods.loss_text import parse_loss
 from xmodal.models.layers import layer_of, output_shapes
 from xmodal.models.network import zeros
 from xmodal.types import Batch, DataInfo
@@ -29,22 +29,6 @@ Gather = Callable[[Tensor], Tensor]
 Shape = tuple[int, ...]
 
 
-def parse_loss(text: str) -> tuple[LossCard, float]:
-    """A card and the weight of its term from ``name`` or ``name:weight``.
-
-    Example:
-        >>> card, weight = parse_loss("rkd:0.5")
-        >>> card.name, weight
-        ('rkd', 0.5)
-    """
-    name, _, weight = text.partition(":")
-    card = LOSSES[name]
-    try:
-        return card, float(weight) if weight else card.weight
-    except ValueError:
-        raise InputError(f"The loss '{text}': expected NAME or NAME:WEIGHT, for example rkd:0.5.") from None
-
-
 class Side:
     """What one of the two networks offers to compare.
 
@@ -52,7 +36,7 @@ class Side:
         module: the network.
         info: of the data.
         needs: inputs that it reads.
-        layers: names asked for; empty: chosen by what a loss compares.
+        layers: names asked for, ``outputs`` among them; empty: chosen by what a loss compares.
         role: ``student`` or ``teacher``, for the sentences.
     """
 
@@ -62,7 +46,8 @@ class Side:
         self.module, self.info, self.needs = module, info, tuple(needs)
         self.layers, self.role = tuple(layers), role
         for name in layers:
-            layer_of(module, name)
+            if name != OUTPUTS:
+                layer_of(module, name)
 
     @functools.cached_property
     def shapes(self) -> dict[str, Shape]:
@@ -87,7 +72,7 @@ class Side:
 
     def _fitting(self, card: LossCard) -> str:
         for name in self.layers:
-            if card.inputs != "maps" or len(self.shapes[name]) == 3:
+            if card.inputs != "maps" or len(self.shape_of(name)) == 3:
                 return name
         raise self._no_maps(f"the layers {', '.join(self.layers)} give none")
 
@@ -128,6 +113,7 @@ class Term(nn.Module):
         teacher: the same.
         info: of the data.
         temperature: for losses that have one; None leaves each its own.
+        options: of the loss and of the term, see `xmodal.methods.loss_text`.
     """
 
     def __init__(
@@ -139,22 +125,27 @@ class Term(nn.Module):
         teacher: Mapping[str, Shape],
         info: DataInfo,
         temperature: float | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.card, self.weight = card, weight
         self.student_layers, self.teacher_layers = tuple(student), tuple(teacher)
         self.adaptors = nn.ModuleList()
+        own = {**(options or {})}
+        adaptor, self.group = own.pop("adaptor", "auto"), own.pop("group", 0)
         loss = card.load()
         if card.module:
-            loss = _build(card, loss, student, teacher, info)
-        elif card.widths == "same" and OUTPUTS not in student:
+            loss, own = _build(card, loss, student, teacher, info, own), {}
+        elif card.widths == "same":
+            join = pointwise if adaptor == "linear" else adaptor_for
             pairs = zip(student.values(), teacher.values(), strict=True)
-            self.adaptors.extend(adaptor_for(mine, theirs) for mine, theirs in pairs)
+            self.adaptors.extend(join(mine, theirs) for mine, theirs in pairs)
         self.loss: Callable[..., Tensor] = loss
         known = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
         self.options: dict[str, Any] = {}
         if temperature is not None and "temperature" in known:
             self.options["temperature"] = temperature
+        self.options |= own
         self.by_row = card.samples == "pointwise" and "reduction" in known
 
     def forward(
@@ -194,6 +185,8 @@ class Term(nn.Module):
             student, teacher = [part[kept] for part in student], [part[kept] for part in teacher]
             options = {key: value[kept] if isinstance(value, Tensor) else value for key, value in options.items()}
         sides = (student, teacher) if self.card.inputs == "stages" else (student[0], teacher[0])
+        if not self.by_row and 0 < self.group < len(student[0]):
+            return self._in_groups(student, teacher, options), count
         if not self.by_row:
             return self.loss(*sides, **options), count
         values = self.loss(*sides, **options, reduction="none")
@@ -202,6 +195,17 @@ class Term(nn.Module):
         if valid is not None and valid.shape != values.shape:
             valid = valid.flatten(1).any(dim=1)
         return masked_mean(values, valid)
+
+    def _in_groups(self, student: list[Tensor], teacher: list[Tensor], options: Mapping[str, Any]) -> Tensor:
+        """Mean over groups of rows, each by its number of rows; a last one of a single row has nothing to compare."""
+        values, rows = [], len(student[0])
+        for first in range(0, rows - 1, self.group):
+            part = slice(first, first + self.group)
+            sides = [part_of[part] for part_of in student], [part_of[part] for part_of in teacher]
+            own = {key: value[part] if isinstance(value, Tensor) else value for key, value in options.items()}
+            chosen = sides if self.card.inputs == "stages" else (sides[0][0], sides[1][0])
+            values.append(len(sides[0][0]) / rows * self.loss(*chosen, **own))
+        return torch.stack(values).sum()
 
     def _kept(self, omega: Tensor) -> Tensor:
         """Numbers of the rows that count."""
@@ -220,14 +224,20 @@ class Term(nn.Module):
 
 
 def _build(
-    card: LossCard, kind: type[nn.Module], student: Mapping[str, Shape], teacher: Mapping[str, Shape], info: DataInfo
+    card: LossCard,
+    kind: type[nn.Module],
+    student: Mapping[str, Shape],
+    teacher: Mapping[str, Shape],
+    info: DataInfo,
+    options: Mapping[str, Any],
 ) -> nn.Module:
     """A loss with parameters or a memory, for the shapes at hand."""
     shapes = (next(iter(student.values())), next(iter(teacher.values())))
     if "memory" in card.needs:
         rows = max(info.rows["train"].values())
-        return kind(*shapes, rows=rows, negatives=min(16384, rows - 1))
-    return kind(*shapes) if "features" in card.needs else kind()
+        labels = next(iter(info.train_targets.values())) if options.get("exact") else None
+        return kind(*shapes, **{"rows": rows, "negatives": min(16384, rows - 1), **options}, labels=labels)
+    return kind(*shapes, **options) if "features" in card.needs else kind(**options)
 
 
 def build_terms(
@@ -237,12 +247,13 @@ def build_terms(
     terms, problems = [], []
     for text in losses:
         try:
-            card, weight = parse_loss(text)
+            card, weight, options = parse_loss(text)
             _check_task(card, info)
             mine, theirs = student.choose(card), teacher.choose(card)
             shapes = {name: student.shape_of(name) for name in mine}
             taught = {name: teacher.shape_of(name) for name in theirs}
-            terms.append(Term(card, weight, student=shapes, teacher=taught, info=info, temperature=temperature))
+            sides = {"student": shapes, "teacher": taught}
+            terms.append(Term(card, weight, **sides, info=info, temperature=temperature, options=options))
         except InputError as error:
             problems += error.problems
     if problems:
