@@ -114,3 +114,31 @@ def test_damaged_relations_are_told() -> None:
     assert relation_problems("text", "result.json") == ["result.json: 'relations' should be a list. Run it again."]
     for damaged in ({**sound, "points": [{"x": 1}]}, {**sound, "points": 3}, {**sound, "rho": "high", "points": []}, 5):
         assert relation_problems([damaged], "result.json") == ["result.json, relation 0 is damaged. Run it again."]
+
+
+def test_within_seeds_a_level_of_each_seed_counts_for_nothing() -> None:
+    random = np.random.default_rng(3)
+    seeds = np.repeat(np.arange(8), 5)
+    xs = np.tile(np.arange(5.0), 8) + 100 * random.permutation(8)[seeds]
+    found = points(xs, -np.tile(np.arange(5.0), 8), seeds)
+
+    pooled, within = (rank_correlation(found, x="x", y="y", within=asked) for asked in (False, True))
+
+    assert abs(pooled["rho"]) < 0.4
+    assert within["rho"] == pytest.approx(-1) and within["high"] == pytest.approx(-1) and within["n"] == 40
+
+
+def test_within_a_single_seed_it_is_spearmans() -> None:
+    random = np.random.default_rng(0)
+    xs, ys = random.standard_normal((2, 12))
+
+    found = rank_correlation(points(xs, ys, np.zeros(12, int)), x="x", y="y", within=True)
+
+    assert found["rho"] == pytest.approx(spearmanr(xs, ys).statistic)
+
+
+def test_the_sentence_says_within() -> None:
+    relation = {"name": "kd", "x": "divergence", "rho": -0.5, "low": -0.7, "high": -0.3, "n": 30, "note": ""}
+
+    assert "of divergence within each seed and gain" in relation_sentence({**relation, "within": True})
+    assert "within" not in relation_sentence(relation)

@@ -14,16 +14,25 @@ SAMPLES = 2000
 
 
 def rank_correlation(
-    points: Sequence[Mapping[str, Any]], *, x: str, y: str, level: float = LEVEL, samples: int = SAMPLES, seed: int = 0
+    points: Sequence[Mapping[str, Any]],
+    *,
+    x: str,
+    y: str,
+    within: bool = False,
+    level: float = LEVEL,
+    samples: int = SAMPLES,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """Spearman's ρ of two measurements, with a bootstrap interval.
 
     Runs of one seed share splits and initial weights, so whole seeds are drawn with replacement, not single runs.
+    Some seeds have larger values than others all along a sweep; with ``within`` that counts for nothing.
 
     Args:
         points: ``seed``, and a number under the keys ``x`` and ``y``.
         x: one of the keys.
         y: the other.
+        within: rank the runs of each seed among themselves.
         level: share of the drawn correlations inside the interval.
         samples: how often seeds are drawn.
         seed: of the draws.
@@ -42,10 +51,12 @@ def rank_correlation(
         if math.isfinite(point[x]) and math.isfinite(point[y]):
             groups.setdefault(point["seed"], []).append((point[x], point[y]))
     pairs = [np.array(group) for group in groups.values()]
+    pairs = [_ranks(group) for group in pairs] if within else pairs
     answer: dict[str, Any] = {"rho": None, "low": None, "high": None, "n": sum(map(len, pairs)), "note": ""}
     if answer["n"] < 3:
         return answer | {"note": "fewer than three runs: no correlation"}
-    rho = _spearman(np.concatenate(pairs))
+    correlation = _pearson if within else _spearman
+    rho = correlation(np.concatenate(pairs))
     if rho is None:
         return answer | {"note": f"{x} or {y} is the same in all runs: no correlation"}
     answer["rho"] = rho
@@ -53,7 +64,7 @@ def rank_correlation(
         return answer | {"note": "one seed: no interval"}
     random = np.random.default_rng(seed)
     drawn = [
-        _spearman(np.concatenate([pairs[at] for at in chosen]))
+        correlation(np.concatenate([pairs[at] for at in chosen]))
         for chosen in random.integers(len(pairs), size=(samples, len(pairs)))
     ]
     known = [value for value in drawn if value is not None]
@@ -61,17 +72,31 @@ def rank_correlation(
     return answer | {"low": float(low), "high": float(high)}
 
 
-def _spearman(pairs: np.ndarray[Any, np.dtype[np.float64]]) -> float | None:
+Pairs = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def _ranks(pairs: Pairs) -> Pairs:
+    """Ranks in each column, with mean 0."""
     from scipy.stats import rankdata
 
-    first, second = (rankdata(column) - (len(pairs) + 1) / 2 for column in pairs.T)
+    ranks: Pairs = rankdata(pairs, axis=0) - (len(pairs) + 1) / 2
+    return ranks
+
+
+def _spearman(pairs: Pairs) -> float | None:
+    return _pearson(_ranks(pairs))
+
+
+def _pearson(pairs: Pairs) -> float | None:
+    """Correlation of two columns with mean 0."""
+    first, second = pairs.T
     spread = math.sqrt(float(first @ first) * float(second @ second))
     return float(first @ second) / spread if spread else None
 
 
 def relation_sentence(relation: Mapping[str, Any]) -> str:
     """What a relation says, for people."""
-    name, x = relation["name"], relation["x"]
+    name, x = relation["name"], f"{relation['x']}{' within each seed' * bool(relation.get('within'))}"
     if relation["rho"] is None:
         return f"{name}: {relation['note']}."
     between = "" if relation["low"] is None else f", 95 % interval {relation['low']:.2f} to {relation['high']:.2f}"

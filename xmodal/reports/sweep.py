@@ -98,8 +98,9 @@ def sweep_table(sweep: Row) -> tuple[list[str], list[list[str]]]:
 
 
 def _cell(point: Row, metric: str) -> str:
-    scale = 100.0 if in_percent(metric) else 1.0
-    return f"{scale * point['mean']:.2f} ± {scale * point['std']:.2f}"
+    if in_percent(metric):
+        return f"{100 * point['mean']:.2f} ± {100 * point['std']:.2f}"
+    return f"{point['mean']:.3g} ± {point['std']:.2g}"
 
 
 def _signed(cell: str, signed: bool) -> str:
