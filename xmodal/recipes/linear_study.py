@@ -32,7 +32,7 @@ from xmodal.method import Method
 from xmodal.methods.kd import KD
 from xmodal.models.network import build_network
 from xmodal.recipes.finish import Reference
-from xmodal.recipes.settings import StudySettings
+from xmodal.recipes.settings import ManySettings, StudySettings
 from xmodal.reports.tables import in_percent
 from xmodal.types import DataInfo, Student
 
@@ -43,7 +43,7 @@ K = TypeVar("K")
 Rows = list[dict[str, Any]]
 
 
-def started(settings: StudySettings, recipe: str) -> tuple[Path, Fabric]:
+def started(settings: ManySettings, recipe: str) -> tuple[Path, Fabric]:
     """The run folder, opened, and the device."""
     fabric = processor(settings.threads)
     out = choose_folder(settings.out, recipe, fabric, resume=settings.resume)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from tyro.constructors import PrimitiveConstructorSpec
 
 from xmodal.engine.settings import FitSettings, MachineSettings
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -150,29 +150,91 @@ class PairSettings(RunSettings):
         return self.teacher or modalities, self.student or modalities[-1:]
 
 
-class StudySettings(BaseModel):
-    """Linear models by the hundred: full-batch gradient descent, the test accuracy after the last step."""
+class ManySettings(BaseModel):
+    """Small models by the hundred, trained as one: full-batch descent, the test accuracy after the last step."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     seeds: Seeds = Field(tuple(range(10)), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     epochs: int = Field(1000, ge=1, description="steps of gradient descent over the whole training set")
     learning_rate: float = Field(0.1, gt=0, description="of plain gradient descent")
+    threads: int | None = Field(1, ge=1, description="CPU threads; results depend on it in their bits")
+    out: Path | None = Field(None, description="run folder; None: the next free one under runs/")
+    resume: bool = Field(False, description="go on with the run in --out")
+
+    def descent(self, rows: int, **changes: Any) -> FitSettings:
+        """What `engine.fit_many` takes: all rows in each step, the weights after the last one."""
+        usual = {"epochs": self.epochs, "learning_rate": self.learning_rate, "momentum": 0.0}
+        return FitSettings(optimizer="sgd", batch_size=rows, keep="last", **{**usual, **changes})
+
+    def described(self) -> dict[str, Any]:
+        """What a run is replayed from, and must equal when it is resumed: all but place and machine."""
+        return self.model_dump(mode="json", exclude={"out", "resume", "threads"})
+
+
+class StudySettings(ManySettings):
+    """Linear teachers and students on Gaussian pairs, as in the experiments on modality focusing."""
+
     kl_reduction: Literal["mean", "batchmean"] = Field(
         "mean", description="mean divides the divergence by the classes too, as published (G7)"
     )
     kd_labels: bool = Field(True, description="learn the labels beside the teacher (G3)")
     train: int = Field(200, ge=2, description="rows of a training set")
     test: int = Field(1000, ge=2, description="rows of the test set")
-    threads: int | None = Field(1, ge=1, description="CPU threads; results depend on it in their bits")
-    out: Path | None = Field(None, description="run folder; None: the next free one under runs/")
-    resume: bool = Field(False, description="go on with the run in --out")
 
     def fit(self, **changes: Any) -> FitSettings:
-        """What `engine.fit_many` takes: the whole training set in each step, the weights after the last one."""
-        usual = {"epochs": self.epochs, "learning_rate": self.learning_rate, "momentum": 0.0}
-        return FitSettings(optimizer="sgd", batch_size=self.train, keep="last", **{**usual, **changes})
+        """What `engine.fit_many` takes."""
+        return self.descent(self.train, **changes)
 
-    def described(self) -> dict[str, Any]:
-        """What a run is replayed from, and must equal when it is resumed: all but place and machine."""
-        return self.model_dump(mode="json", exclude={"out", "resume", "threads"})
+
+MODES = {  # what a student learns beside the labels, in the experiments on non-target divergence
+    "kl": "the teacher's softened answers",
+    "kl_pssm": "the same where the teacher can be trusted",
+    "dkd": "true class and the others apart",
+    "dkd_pssm": "the same where the teacher can be trusted",
+    "hint": "the teacher's logits",
+    "pkt": "which rows are neighbours, and the answers",
+    "similarity": "which rows are alike, and the answers",
+    "rkd": "distances and angles between rows",
+    "crd": "which answer is whose, against a memory",
+}
+
+
+class DivergenceSettings(ManySettings):
+    """What the synthetic experiments on non-target divergence share; numbers are those of the list of differences."""
+
+    PUBLISHED: ClassVar[dict[str, Any]] = {}  # what --as-published sets
+
+    mode: Names = Field(("kl",), min_length=1, description=f"what students learn beside labels: {', '.join(MODES)}")
+    detach: bool = Field(True, description="no gradient through the weights of samples (7)")
+    scale_logits: bool = Field(False, description="these weights multiply the logits in kl_pssm, not its values (7)")
+    hint_batchnorm: bool = Field(False, description="hint standardises and cuts off the student's logits (6)")
+    frozen_embeddings: bool = Field(False, description="crd does not train its embeddings (5)")
+    as_published: bool = Field(False, description="sets every flag that goes back to the authors' code")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in(cls, given: Any) -> Any:
+        return cls.filled_in(dict(given)) if isinstance(given, Mapping) else given
+
+    @classmethod
+    def filled_in(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """What ``as_published`` sets; what is given otherwise goes on top."""
+        return {**cls.PUBLISHED, **given} if given.get("as_published") is True else given
+
+    @field_validator("mode")
+    @classmethod
+    def _known(cls, modes: tuple[str, ...]) -> tuple[str, ...]:
+        return known_names("mode", modes, MODES)
+
+    def losses(self, mode: str) -> tuple[str, ...]:
+        """The losses of a mode, as `xmodal.methods.kd` reads them."""
+        raise NotImplementedError
+
+
+def known_names(kind: str, names: tuple[str, ...], known: Iterable[str]) -> tuple[str, ...]:
+    """Names without repetition, all of them known."""
+    for name in names:
+        if name not in known:
+            raise ValueError(f"there is no {kind} '{name}'. {did_you_mean(name, known)}")
+    return tuple(dict.fromkeys(names))

@@ -2,7 +2,7 @@
 
 A result with ``sweeps`` is a sweep. Each of its entries holds
 
-    title, x (what is swept), metric
+    title, x (what is swept), metric, split (optional: test or training, where it was measured)
     series       name, role, points: x, mean, std (population) and n over the seeds
     differences  the same, of two series seed by seed
     published    name (of a series), source, points: x, mean
@@ -30,6 +30,7 @@ def summarise_sweep(
     title: str = "",
     label: str = "",
     differences: Sequence[tuple[str, str]] = (),
+    split: str = "test",
 ) -> dict[str, Any]:
     """Means and deviations over the seeds for each name and each value of x, names in the order of their rows.
 
@@ -40,6 +41,7 @@ def summarise_sweep(
         title: of the drawing and the table.
         label: of the axis; default: the key.
         differences: pairs of names whose difference is averaged too, seed by seed.
+        split: on which rows it was measured, ``test`` or ``training``, for the caption.
 
     Example:
         >>> rows = [{"seed": s, "name": "kd", "role": "method", "g": 0.5, "test": {"accuracy": a}}
@@ -59,6 +61,7 @@ def summarise_sweep(
         "title": title,
         "x": label or x,
         "metric": metric,
+        "split": split,
         "series": [{"name": name, "role": role, "points": _points(values[name])} for name, role in roles.items()],
         "differences": found,
         "published": [],
@@ -111,7 +114,8 @@ def sweep_caption(sweep: Row) -> str:
     """What the drawing and its table show, in words."""
     seeds = sorted({point["n"] for one in sweep["series"] for point in one["points"]})
     count = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else "".join(map(str, seeds))
-    said = f"Test split, mean of {count} seed{'s' * (count != '1')}; the band is one standard deviation."
+    where = str(sweep.get("split", "test")).capitalize()
+    said = f"{where} split, mean of {count} seed{'s' * (count != '1')}; the band is one standard deviation."
     sources = dict.fromkeys(str(one.get("source")) for one in sweep["published"])
     return f"{said} Crosses are published ({'; '.join(sources)})." if sources else said
 
