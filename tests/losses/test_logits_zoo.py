@@ -221,7 +221,8 @@ def test_extreme_outputs_keep_value_and_gradient_finite(loss, dtype, rows, class
     value = call(loss, student, teacher, torch.arange(rows) % classes)
     value.backward()
 
-    assert value.ndim == 0 and torch.isfinite(value) and value >= -1e-6 and torch.isfinite(student.grad).all()
+    rounding = 200 * torch.finfo(dtype).eps  # a divergence of equals, times τ² up to 36, is 0 up to so much
+    assert value.ndim == 0 and torch.isfinite(value) and value >= -rounding and torch.isfinite(student.grad).all()
 
 
 @every_loss
