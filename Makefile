@@ -9,7 +9,7 @@ BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,export,audio,video,tracking,text]'
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## compare no-KD and KD on the built-in digits, and leave a report page
