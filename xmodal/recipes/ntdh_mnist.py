@@ -43,7 +43,7 @@ LOSSES = {  # the authors' names → terms of the zoo, all at temperature 1 and 
     "rkd": ("rkd:1",),
     "pkt": ("pkt:1", "kl:1"),
     "similarity": ("sp:1", "kl:1"),
-    "dkd": ("dkd:0.5",),
+    "dkd": ("dkd(alpha=0.5,beta=0.5,temperature=1):1",),
     "crd": ("crd:1",),
 }
 HEAT_MAPS = "heat_maps.npz"
