@@ -17,7 +17,6 @@ from torch import nn
 
 HERE = Path(__file__).parent / "golden"
 STEPS = np.array([3, 7, 9, 11, 13, 17, 19, 21, 23, 27])
-WORD = np.uint64(0xFFFFFFFF)
 
 
 def golden_files(system="mfh"):
@@ -28,13 +27,15 @@ def golden_files(system="mfh"):
 
 def uniform(key, count):
     """u(key, 0..count - 1) in float64."""
-    h = (np.arange(count, dtype=np.uint64) * np.uint64(2654435761) + np.uint64(40503 * key + 1)) & WORD
-    h ^= h >> np.uint64(16)
-    h = (h * np.uint64(2246822519)) & WORD
-    h ^= h >> np.uint64(13)
-    h = (h * np.uint64(3266489917)) & WORD
-    h ^= h >> np.uint64(16)
-    return h.astype(np.float64) / 2**32 - 0.5
+    h = np.arange(count, dtype=np.uint32)  # arrays of this type wrap around by themselves
+    h *= np.uint32(2654435761)
+    h += np.uint32((40503 * key + 1) % 2**32)
+    h ^= h >> np.uint32(16)
+    h *= np.uint32(2246822519)
+    h ^= h >> np.uint32(13)
+    h *= np.uint32(3266489917)
+    h ^= h >> np.uint32(16)
+    return h / 2**32 - 0.5
 
 
 def hash_tensor(key, shape, offset=0):

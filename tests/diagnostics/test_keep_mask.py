@@ -1,4 +1,4 @@
-"""Which channels stay: counts, ties, and the three orders."""
+"""Which channels stay: counts, ties, and the orders."""
 
 import numpy as np
 import pytest
@@ -20,6 +20,8 @@ VALUES = [0.3, 0.1, 0.9, 0.5]
         ({"ratio": 0.74}, [2, 3]),  # 2.96 channels are removed: 2
         ({"ratio": 0.0}, [0, 1, 2, 3]),
         ({"ratio": 0.5, "order": "least"}, [0, 1]),
+        ({"ratio": 0.5, "order": "first"}, [0, 1]),
+        ({"keep": 3, "order": "first"}, [0, 1, 2]),
     ],
 )
 def test_channels_that_stay(how, stay):

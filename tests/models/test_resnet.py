@@ -1,3 +1,4 @@
+import math
 import os
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from torch import nn
 
 from xmodal.errors import InputError
-from xmodal.models.resnet import BasicBlock, Bottleneck, ResNet, build_resnet18, load_weights
+from xmodal.models.resnet import VIDEO, BasicBlock, Bottleneck, ResNet, build_resnet18, load_weights
 
 DEPTHS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 # torchvision's documented numbers of parameters, 3 channels and 1000 classes
@@ -99,6 +100,51 @@ def test_first_convolution_is_adapted_when_asked_and_answers_grey_pictures_alike
 
     expected = source(grey.expand(-1, 3, -1, -1))
     torch.testing.assert_close(trunk(grey.expand(-1, channels, -1, -1)), expected, rtol=1e-3, atol=1e-4)  # other order
+
+
+def test_convolutions_of_pictures_inflate_to_videos_that_stand_still(tmp_path):
+    """Away from the first and last frame the response to a still video is that of its picture."""
+    source = ResNet(BasicBlock, (1, 1, 1, 1), width=16).eval()
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    network = ResNet(BasicBlock, (1, 1, 1, 1), width=16, padding=(1, 3, 3), axes=VIDEO).eval()
+    picture = torch.randn(2, 3, 32, 32)
+
+    load_weights(network, tmp_path / "weights.pth", inflate=True)
+
+    still = picture[:, :, None].expand(-1, -1, 21, -1, -1)
+    torch.testing.assert_close(network.conv1(still)[:, :, 5], source.conv1(picture), rtol=1e-3, atol=1e-5)
+    frames = network.stages(still)[0]
+    torch.testing.assert_close(frames[:, :, 3], source.stages(picture)[0], rtol=1e-3, atol=1e-4)  # other order of sums
+    assert torch.equal(network.bn1.running_mean, source.bn1.running_mean)
+
+
+def test_pictures_do_not_inflate_unless_asked(tmp_path):
+    torch.save(ResNet(BasicBlock, (1, 1, 1, 1), width=16).state_dict(), tmp_path / "weights.pth")
+    network = ResNet(BasicBlock, (1, 1, 1, 1), width=16, padding=(1, 3, 3), axes=VIDEO)
+
+    with pytest.raises(InputError, match=r"conv1.weight \(expected \(2, 3, 3, 7, 7\), file \(2, 3, 7, 7\)\)"):
+        load_weights(network, tmp_path / "weights.pth")
+
+
+def test_first_convolution_is_adapted_and_inflated_at_once(tmp_path):
+    source = ResNet(BasicBlock, (1, 1, 1, 1), width=16)
+    torch.save(source.state_dict(), tmp_path / "weights.pth")
+    network = ResNet(BasicBlock, (1, 1, 1, 1), width=16, channels=1, padding=(1, 3, 3), axes=VIDEO)
+
+    load_weights(network, tmp_path / "weights.pth", adapt_first=True, inflate=True)
+
+    torch.testing.assert_close(network.conv1.weight.sum(dim=(1, 2)), source.conv1.weight.sum(dim=1))
+
+
+@pytest.mark.parametrize(("block", "width"), [(BasicBlock, 12), (BasicBlock, 5), (Bottleneck, 64), (Bottleneck, 9)])
+def test_a_width_is_that_of_the_embedding_and_halves_from_stage_to_stage(block, width):
+    network = ResNet(block, (1, 1, 1, 1), width=width).eval()
+
+    stages = network.stages(torch.randn(2, 3, 64, 96))
+
+    assert [stage.shape[1] for stage in stages] == [math.ceil(width / parts) for parts in (8, 4, 2, 1)]
+    assert [tuple(stage.shape[2:]) for stage in stages] == [(16, 24), (8, 12), (4, 6), (2, 3)]
+    assert network(torch.randn(2, 3, 64, 96)).shape == (2, width)
 
 
 class Malicious:

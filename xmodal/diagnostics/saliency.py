@@ -41,7 +41,7 @@ SIDES = ("teacher", "student")
 DISTURBANCES = ("permute", "zero", "mean")
 POPULATIONS = ("all", "batch")
 METHODS = ("auto", "naive", "tail", "batched", "rank_one", "closed")
-ORDERS = ("most", "least", "random")
+ORDERS = ("most", "least", "random", "first")
 DRAWN = f"The exact mean over permutations is not known here: {DRAWS} permutations per channel were drawn."
 FLAT = "All channels matter alike, so no value is above 0."
 Floats = NDArray[np.float64]
@@ -170,7 +170,7 @@ def keep_mask(
     *,
     keep: int | None = None,
     ratio: float | None = None,
-    order: Literal["most", "least", "random"] = "most",
+    order: Literal["most", "least", "random", "first"] = "most",
     seed: int = 0,
 ) -> NDArray[np.bool_]:
     """Which channels to keep (channels,), True for those that stay.
@@ -181,6 +181,7 @@ def keep_mask(
         ratio: what share is removed, rounded down to whole channels.
         order: which stay: the ``most`` salient (modality-general distillation), the ``least`` salient
             (modality-specific), or ``random`` ones (the control). Of equal ones those with the lower number go first.
+            ``first``: those with the lowest numbers, whatever their saliency, as the authors' VGGSound code does.
         seed: of the random choice.
 
     Example:
@@ -205,6 +206,7 @@ def keep_mask(
         "most": lambda: np.argsort(values, kind="stable"),
         "least": lambda: np.argsort(-values, kind="stable"),
         "random": lambda: np.random.default_rng(seed).permutation(len(values)),
+        "first": lambda: np.arange(len(values))[::-1],
     }
     removed = ways[order]()[: len(values) - stay]
     mask = np.ones(len(values), dtype=np.bool_)

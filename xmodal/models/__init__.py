@@ -22,6 +22,11 @@ ENCODERS = {
     "resnet50": "xmodal.models.resnet:build_resnet50",
     "resnet101": "xmodal.models.resnet:build_resnet101",
     "resnet152": "xmodal.models.resnet:build_resnet152",
+    "vggsound_audio": "xmodal.models.vggsound:build_vggsound_audio",
+    "vggsound_video": "xmodal.models.vggsound:build_vggsound_video",
+    "video_resnet18": "xmodal.models.vggsound:build_video_resnet18",
+    "video_resnet34": "xmodal.models.vggsound:build_video_resnet34",
+    "video_resnet50": "xmodal.models.vggsound:build_video_resnet50",
 }
 
 BUILDERS = {

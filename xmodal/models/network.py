@@ -162,7 +162,7 @@ def build_for(
     for name in needs:
         asked = encoder if isinstance(encoder, str) else encoder.get(name, "auto")
         chosen = choose_encoder(name, info.inputs[name]) if asked == "auto" else asked
-        numbers = _numbers(name, chosen, given)
+        numbers = numbers_of(name, chosen, given)
         inputs[name] = {"encoder": chosen, "shape": list(info.inputs[name].shape), **numbers}
     arguments = {
         "inputs": inputs,
@@ -293,7 +293,7 @@ def _builder(name: str, encoder: Any) -> Callable[..., nn.Module]:
     return builder
 
 
-def _numbers(name: str, encoder: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def numbers_of(name: str, encoder: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All numbers of an encoder, defaults included: a file outlives a change of the defaults."""
     parameters = inspect.signature(_builder(name, encoder)).parameters
     known = {key: parameter for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
@@ -318,4 +318,4 @@ def build_encoder(name: str, asked: Mapping[str, Any]) -> nn.Module:
             f"The shape of '{name}' is {shape!r}: expected the lengths of one sample's axes, such as [3, 125]."
         )
     given = {key: value for key, value in asked.items() if key not in ("encoder", "shape")}
-    return builder(tuple(shape), **_numbers(name, str(encoder), given))
+    return builder(tuple(shape), **numbers_of(name, str(encoder), given))

@@ -1,7 +1,8 @@
-"""ResNet 18 to 152 for pictures with any number of channels, and the reader of ImageNet weights.
+"""ResNet 18 to 152 for pictures and videos with any number of channels, and the reader of ImageNet weights.
 
 Parameter names are those of torchvision, so that a `.pth` file made for its networks loads. Without `outputs` a network
-is a trunk: the embedding after global pooling, no classification layer.
+is a trunk: the embedding after global pooling, no classification layer. For videos every convolution and pooling has
+time as one more axis, and the names stay.
 
 Reference: He et al., "Deep Residual Learning for Image Recognition", CVPR 2016, table 1; the stride of a bottleneck is
 that of its 3x3 convolution, as in the published torchvision weights.
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -22,22 +24,37 @@ from xmodal.models.small import expect_shape
 NESTED = ("state_dict", "model")  # keys under which training scripts store the weights
 
 
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Layers for as many axes as samples have behind their channels."""
+
+    conv: type[nn.Conv2d] | type[nn.Conv3d]
+    norm: type[nn.BatchNorm2d] | type[nn.BatchNorm3d]
+    largest: type[nn.MaxPool2d] | type[nn.MaxPool3d]
+    mean: type[nn.AdaptiveAvgPool2d] | type[nn.AdaptiveAvgPool3d]
+    stem: int | tuple[int, ...]  # sides of the first convolution
+
+
+PICTURE = Axes(nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.AdaptiveAvgPool2d, 7)
+VIDEO = Axes(nn.Conv3d, nn.BatchNorm3d, nn.MaxPool3d, nn.AdaptiveAvgPool3d, (3, 7, 7))
+
+
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with a shortcut: ResNet 18 and 34."""
+    """Two convolutions with side 3 and a shortcut: ResNet 18 and 34."""
 
     expansion = 1
 
-    def __init__(self, read: int, planes: int, stride: int) -> None:
+    def __init__(self, read: int, write: int, stride: int, axes: Axes = PICTURE) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(read, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv1 = axes.conv(read, write, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = axes.norm(write)
         self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.downsample = _shortcut(read, planes, stride)
+        self.conv2 = axes.conv(write, write, 3, padding=1, bias=False)
+        self.bn2 = axes.norm(write)
+        self.downsample = _shortcut(read, write, stride, axes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, read, H, W) → (batch, planes, H / stride, W / stride)."""
+        """(batch, read, H, W) → (batch, write, H / stride, W / stride); videos have T before H."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.bn2(self.conv2(out)) + (x if self.downsample is None else self.downsample(x))
         added: Tensor = self.relu(out)
@@ -45,29 +62,40 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions with a shortcut: ResNet 50, 101 and 152."""
+    """Convolutions with sides 1, 3 and 1, two of them with a quarter of the channels, and a shortcut: ResNet 50 on."""
 
     expansion = 4
 
-    def __init__(self, read: int, planes: int, stride: int) -> None:
+    def __init__(self, read: int, write: int, stride: int, axes: Axes = PICTURE) -> None:
         super().__init__()
-        wide = planes * self.expansion
-        self.conv1 = nn.Conv2d(read, planes, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.conv3 = nn.Conv2d(planes, wide, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(wide)
+        planes = _parts(write, self.expansion)
+        self.conv1 = axes.conv(read, planes, 1, bias=False)
+        self.bn1 = axes.norm(planes)
+        self.conv2 = axes.conv(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = axes.norm(planes)
+        self.conv3 = axes.conv(planes, write, 1, bias=False)
+        self.bn3 = axes.norm(write)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _shortcut(read, wide, stride)
+        self.downsample = _shortcut(read, write, stride, axes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, read, H, W) → (batch, 4 * planes, H / stride, W / stride)."""
+        """(batch, read, H, W) → (batch, write, H / stride, W / stride); videos have T before H."""
         out = self.relu(self.bn1(self.conv1(x)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out)) + (x if self.downsample is None else self.downsample(x))
         added: Tensor = self.relu(out)
         return added
+
+
+Block = type[BasicBlock] | type[Bottleneck]
+DEPTHS: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
+    18: (BasicBlock, (2, 2, 2, 2)),
+    26: (BasicBlock, (3, 3, 3, 3)),  # not in the paper; the authors of MFH take it for videos
+    34: (BasicBlock, (3, 4, 6, 3)),
+    50: (Bottleneck, (3, 4, 6, 3)),
+    101: (Bottleneck, (3, 4, 23, 3)),
+    152: (Bottleneck, (3, 8, 36, 3)),
+}
 
 
 class ResNet(nn.Module):
@@ -79,54 +107,69 @@ class ResNet(nn.Module):
         channels: of the pictures.
         outputs: of the classification layer ``fc``; None leaves the trunk, with embeddings of ``width``.
         dropout: on the embedding.
+        width: channels of the last stage; each stage before has half as many (rounded up), the first layer as many as
+            the first stage divided by the block's expansion. None: 512 times the expansion, as published.
+        padding: of the first convolution.
+        axes: `PICTURE` or `VIDEO`.
     """
 
     def __init__(
         self,
-        block: type[BasicBlock] | type[Bottleneck],
+        block: Block,
         depths: Sequence[int],
         *,
         channels: int = 3,
         outputs: int | None = None,
         dropout: float = 0.0,
+        width: int | None = None,
+        padding: int | tuple[int, ...] = 3,
+        axes: Axes = PICTURE,
     ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.width = 512 * block.expansion if width is None else width
+        writes = [_parts(self.width, parts) for parts in (8, 4, 2, 1)]
+        first = _parts(self.width, 8 * block.expansion)
+        self.conv1 = axes.conv(channels, first, axes.stem, stride=2, padding=padding, bias=False)  # type: ignore[arg-type]
+        self.bn1 = axes.norm(first)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        wide = block.expansion
-        self.layer1 = _stage(block, 64, 64, depths[0], 1)
-        self.layer2 = _stage(block, 64 * wide, 128, depths[1], 2)
-        self.layer3 = _stage(block, 128 * wide, 256, depths[2], 2)
-        self.layer4 = _stage(block, 256 * wide, 512, depths[3], 2)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.maxpool = axes.largest(3, stride=2, padding=1)
+        self.layer1 = _stage(block, first, writes[0], depths[0], 1, axes)
+        self.layer2 = _stage(block, writes[0], writes[1], depths[1], 2, axes)
+        self.layer3 = _stage(block, writes[1], writes[2], depths[2], 2, axes)
+        self.layer4 = _stage(block, writes[2], writes[3], depths[3], 2, axes)
+        self.avgpool = axes.mean(1)
         self.dropout = nn.Dropout(dropout)
-        self.width = 512 * wide
         self.fc = nn.Identity() if outputs is None else nn.Linear(self.width, outputs)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            if isinstance(module, axes.conv):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
+    def stages(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(batch, channels, …) → what the four stages make of it, at 1/4, 1/8, 1/16 and 1/32 of its height."""
+        one = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        two = self.layer2(one)
+        three = self.layer3(two)
+        return one, two, three, self.layer4(three)
+
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, H, W) → (batch, width), or (batch, outputs) with a classification layer."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        out: Tensor = self.fc(self.dropout(self.avgpool(x).flatten(1)))
+        """(batch, channels, …) → (batch, width), or (batch, outputs) with a classification layer."""
+        out: Tensor = self.fc(self.dropout(self.avgpool(self.stages(x)[-1]).flatten(1)))
         return out
 
 
-def _shortcut(read: int, write: int, stride: int) -> nn.Sequential | None:
+def _parts(width: int, number: int) -> int:
+    return -(-width // number)
+
+
+def _shortcut(read: int, write: int, stride: int, axes: Axes) -> nn.Sequential | None:
     if stride == 1 and read == write:
         return None
-    return nn.Sequential(nn.Conv2d(read, write, 1, stride=stride, bias=False), nn.BatchNorm2d(write))
+    return nn.Sequential(axes.conv(read, write, 1, stride=stride, bias=False), axes.norm(write))
 
 
-def _stage(
-    block: type[BasicBlock] | type[Bottleneck], read: int, planes: int, depth: int, stride: int
-) -> nn.Sequential:
-    rest = [block(planes * block.expansion, planes, 1) for _ in range(depth - 1)]
-    return nn.Sequential(block(read, planes, stride), *rest)
+def _stage(block: Block, read: int, write: int, depth: int, stride: int, axes: Axes) -> nn.Sequential:
+    rest = [block(write, write, 1, axes) for _ in range(depth - 1)]
+    return nn.Sequential(block(read, write, stride, axes), *rest)
 
 
 def _channels(name: str, shape: Sequence[int]) -> int:
@@ -134,32 +177,32 @@ def _channels(name: str, shape: Sequence[int]) -> int:
     return shape[0]
 
 
-def build_resnet18(shape: Sequence[int], *, dropout: float = 0.0) -> ResNet:
-    """Trunk of ResNet-18: 11.2 million parameters, embeddings of 512."""
-    return ResNet(BasicBlock, (2, 2, 2, 2), channels=_channels("resnet18", shape), dropout=dropout)
+def build_resnet18(shape: Sequence[int], *, width: int = 512, dropout: float = 0.0) -> ResNet:
+    """Trunk of ResNet-18: 11.2 million parameters at the published width of its embeddings."""
+    return ResNet(*DEPTHS[18], channels=_channels("resnet18", shape), width=width, dropout=dropout)
 
 
-def build_resnet34(shape: Sequence[int], *, dropout: float = 0.0) -> ResNet:
-    """Trunk of ResNet-34: 21.3 million parameters, embeddings of 512."""
-    return ResNet(BasicBlock, (3, 4, 6, 3), channels=_channels("resnet34", shape), dropout=dropout)
+def build_resnet34(shape: Sequence[int], *, width: int = 512, dropout: float = 0.0) -> ResNet:
+    """Trunk of ResNet-34: 21.3 million parameters at the published width of its embeddings."""
+    return ResNet(*DEPTHS[34], channels=_channels("resnet34", shape), width=width, dropout=dropout)
 
 
-def build_resnet50(shape: Sequence[int], *, dropout: float = 0.0) -> ResNet:
-    """Trunk of ResNet-50: 23.5 million parameters, embeddings of 2048."""
-    return ResNet(Bottleneck, (3, 4, 6, 3), channels=_channels("resnet50", shape), dropout=dropout)
+def build_resnet50(shape: Sequence[int], *, width: int = 2048, dropout: float = 0.0) -> ResNet:
+    """Trunk of ResNet-50: 23.5 million parameters at the published width of its embeddings."""
+    return ResNet(*DEPTHS[50], channels=_channels("resnet50", shape), width=width, dropout=dropout)
 
 
-def build_resnet101(shape: Sequence[int], *, dropout: float = 0.0) -> ResNet:
-    """Trunk of ResNet-101: 42.5 million parameters, embeddings of 2048."""
-    return ResNet(Bottleneck, (3, 4, 23, 3), channels=_channels("resnet101", shape), dropout=dropout)
+def build_resnet101(shape: Sequence[int], *, width: int = 2048, dropout: float = 0.0) -> ResNet:
+    """Trunk of ResNet-101: 42.5 million parameters at the published width of its embeddings."""
+    return ResNet(*DEPTHS[101], channels=_channels("resnet101", shape), width=width, dropout=dropout)
 
 
-def build_resnet152(shape: Sequence[int], *, dropout: float = 0.0) -> ResNet:
-    """Trunk of ResNet-152: 58.1 million parameters, embeddings of 2048."""
-    return ResNet(Bottleneck, (3, 8, 36, 3), channels=_channels("resnet152", shape), dropout=dropout)
+def build_resnet152(shape: Sequence[int], *, width: int = 2048, dropout: float = 0.0) -> ResNet:
+    """Trunk of ResNet-152: 58.1 million parameters at the published width of its embeddings."""
+    return ResNet(*DEPTHS[152], channels=_channels("resnet152", shape), width=width, dropout=dropout)
 
 
-def load_weights(module: nn.Module, path: Path | str, *, adapt_first: bool = False) -> None:
+def load_weights(module: nn.Module, path: Path | str, *, adapt_first: bool = False, inflate: bool = False) -> None:
     """Read the weights of a ``.pth`` file into a network, all of them or none.
 
     A prefix ``module.`` is removed, and so is the classification layer ``fc`` where the network has none. Nothing else
@@ -170,6 +213,9 @@ def load_weights(module: nn.Module, path: Path | str, *, adapt_first: bool = Fal
         path: a file with a dictionary of tensors; one that holds code is refused.
         adapt_first: let ``conv1`` read another number of channels than in the file, each with the sum of the file's
             channels divided by their new number: a picture with equal channels gives the same response as before.
+        inflate: let the convolutions of a video network take those of a picture network, repeated over time and
+            divided by the number of repetitions: a video that stands still gives, but for its first and last frames,
+            the response of its picture (Carreira and Zisserman, CVPR 2017, section 2.4).
     """
     wanted = module.state_dict()
     found = {name.removeprefix("module."): tensor for name, tensor in _read_weights(Path(path)).items()}
@@ -177,6 +223,8 @@ def load_weights(module: nn.Module, path: Path | str, *, adapt_first: bool = Fal
         found = {name: tensor for name, tensor in found.items() if not name.startswith("fc.")}
     if adapt_first and "conv1.weight" in found and "conv1.weight" in wanted:
         found["conv1.weight"] = _adapted(found["conv1.weight"], wanted["conv1.weight"].shape[1])
+    if inflate:
+        found = {name: _inflated(tensor, wanted.get(name)) for name, tensor in found.items()}
     for name, tensor in wanted.items():
         if name.endswith("num_batches_tracked"):  # published files are older than this counter
             found.setdefault(name, tensor)
@@ -186,7 +234,14 @@ def load_weights(module: nn.Module, path: Path | str, *, adapt_first: bool = Fal
 def _adapted(weight: Tensor, channels: int) -> Tensor:
     if weight.shape[1] == channels:
         return weight
-    return weight.sum(dim=1, keepdim=True).expand(-1, channels, -1, -1) / channels
+    return weight.sum(dim=1, keepdim=True).expand(-1, channels, *weight.shape[2:]) / channels
+
+
+def _inflated(weight: Tensor, wanted: Tensor | None) -> Tensor:
+    if wanted is None or (weight.ndim, wanted.ndim) != (4, 5):
+        return weight
+    frames = wanted.shape[2]
+    return weight[:, :, None].expand(-1, -1, frames, -1, -1) / frames
 
 
 def _read_weights(path: Path) -> Mapping[str, Tensor]:
