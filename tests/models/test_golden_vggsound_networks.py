@@ -55,7 +55,7 @@ def filled(name, network):
     return hash_weights(student.module, offset).eval(), {modality: samples}
 
 
-def close(found, wanted, rel=1e-3):
+def close(found, wanted, rel=1e-4):
     """Equal to a tolerance relative to the largest number."""
     wanted = np.asarray(wanted)
     np.testing.assert_allclose(np.asarray(found).ravel(), wanted.ravel(), rtol=rel, atol=rel * np.abs(wanted).max())
