@@ -89,10 +89,11 @@ class DataCard(Card):
             ``root``, the folder; one that can do without them has ``stand_in`` as well.
         modalities: the inputs it offers.
         make: import path of ``make(root, *, format, seed) -> Path``, which writes a small copy in the real format.
-        prepare: import path of ``prepare(raw, root, *, workers) -> Prepared``, where raw files need converting.
+        prepare: import path of ``prepare(raw, root, *, progress) -> Prepared``, where raw files need converting.
         check: import path of ``check(root) -> Report | None``: what is wrong with a folder of its own format, None if
             the folder is none.
         files: what the folder has to hold, for sentences; empty when it needs none.
+        single: ending of a file that may stand in place of the folder; empty: none may.
         built_in: True when it needs no files.
     """
 
@@ -102,6 +103,7 @@ class DataCard(Card):
     prepare: str = ""
     check: str = ""
     files: str = ""
+    single: str = ""
     built_in: bool = False
 
 

@@ -120,6 +120,16 @@ class InputInfo:
     dynamic: tuple[int, ...] = ()
 
 
+def owner(name: str) -> str:
+    """The modality that an input is, or goes with.
+
+    Example:
+        >>> owner("audio"), owner("audio.lengths")
+        ('audio', 'audio')
+    """
+    return name.partition(".")[0]
+
+
 @dataclass(frozen=True, slots=True)
 class Normalisation:
     """Statistics of the training split: a network sees ``(raw - mean) / std``.
@@ -153,6 +163,7 @@ class DataInfo:
         ignore: target value that counts nowhere.
         train_targets: modality → targets of the training split, for class weights and memories.
         normalisation: input → statistics of the training split; absent inputs are used as they are.
+        metrics: a set of `xmodal.metrics.task.SETS` in place of the task's usual metrics; empty: those.
     """
 
     inputs: Mapping[str, InputInfo]
@@ -166,6 +177,7 @@ class DataInfo:
     ignore: int | None = None
     train_targets: Mapping[str, Tensor] = field(default_factory=dict)
     normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
+    metrics: str = ""
 
     @property
     def outputs(self) -> int:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 import tyro
 from pydantic import BaseModel, Field, create_model
 
-from xmodal.cards import load
+from xmodal.cards import DataCard, load
 from xmodal.cli.flags import Flags, Help, meaning
 from xmodal.cli.output import Answer
 from xmodal.cli.reading import parse
@@ -23,7 +23,10 @@ from xmodal.data.options import validated
 from xmodal.errors import InputError, did_you_mean
 
 ROOT = (Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")], Field(description="folder to write"))
-RAW = (Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RAW")], Field(description="folder of raw files"))
+RAW = (
+    Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RAW")],
+    Field(description="folder of raw files, or the file"),
+)
 USAGE = """usage: xmodal data COMMAND [...]
 
   make NAME ROOT          writes a small copy of a data set in its real format, raw or prepared
@@ -84,13 +87,18 @@ def check(words: Sequence[str]) -> Answer:
     from xmodal.data.check import check_folder
 
     flags = parse(CheckFlags, words, prog="xmodal data check")
-    known = (load(card.check)(flags.root) for card in DATA.values() if card.check and flags.root.is_dir())
+    known = (load(card.check)(flags.root) for card in DATA.values() if card.check and _readable(card, flags.root))
     report = next((found for found in known if found is not None), None) or check_folder(flags.root)
     lines = [f"error: {problem}" for problem in report.errors]
     lines += [f"warning: {problem}" for problem in report.warnings]
     lines.append(f"{flags.root}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")
     result = {"folder": str(flags.root), "errors": report.errors, "warnings": report.warnings}
     return Answer(result, flags.as_json, lines, status=2 if report.errors else 0)
+
+
+def _readable(card: DataCard, root: Path) -> bool:
+    """Whether a path can be what this data set is read from: a folder, or the file that stands in place of one."""
+    return root.is_dir() or (bool(card.single) and root.is_file() and root.suffix == card.single)
 
 
 def _count(problems: Sequence[str], what: str) -> str:

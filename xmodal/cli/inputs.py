@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data import DATA, open_data
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from xmodal.data.base import Column, Data
@@ -64,19 +64,26 @@ def open_samples(
         return samples_of(open_data(data, options=options, seed=seed), needs, split)
     if split == "all":
         return _whole(Path(data), needs)
-    return samples_of(open_data(data, options={"modalities": list(needs)}, seed=seed), needs, split)
+    modalities = [name for name in needs if "." not in name]  # what goes with them comes along
+    return samples_of(open_data(data, options={"modalities": modalities}, seed=seed), needs, split)
 
 
 def samples_of(data: Data, needs: Sequence[str], split: str) -> Samples:
     """The same from opened data."""
-    data.info.require(tuple(needs), "student")
+    from xmodal.types import owner
+
+    data.info.require(tuple(dict.fromkeys(map(owner, needs))), "student")
+    absent = [name for name in needs if name not in data.info.inputs]
+    if absent:
+        known = did_you_mean(absent[0], data.info.inputs)
+        raise InputError(f"The student reads '{absent[0]}', which this data does not have. {known}")
     columns = {name: data.test.columns[name] for name in needs}
     if split == "all":
         return _all_rows(columns)
     numbers = data.split(split).numbers
-    if any(not np.array_equal(numbers[name], numbers[needs[0]]) for name in needs):
+    if any(not np.array_equal(numbers[owner(name)], numbers[owner(needs[0])]) for name in needs):
         raise InputError(f"The rows of the {split} split differ between {', '.join(needs)}: paired data was expected.")
-    return Samples(columns, numbers[needs[0]])
+    return Samples(columns, numbers[owner(needs[0])])
 
 
 def _whole(folder: Path, needs: Sequence[str]) -> Samples:

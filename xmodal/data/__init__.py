@@ -76,6 +76,20 @@ DATA = Cards(
             paper="format: Ienco and Dantas, DisCoM-KD, BMVC 2024, arXiv 2408.07080",
             built_in=True,
         ),
+        DataCard(
+            name="mosi",
+            title="MOSI and MOSEI: sentiment from words, face and voice; the published pickles, read as data",
+            path="xmodal.data.mosi:load",
+            settings="xmodal.data.mosi:MosiSettings",
+            make="xmodal.data.mosi_files:make",
+            prepare="xmodal.data.mosi_files:prepare",
+            check="xmodal.data.mosi_files:check",
+            files="the pickle of MOSI or MOSEI, or what `xmodal data prepare mosi` made of it",
+            single=".pkl",
+            modalities=("text", "vision", "audio"),
+            year=2016,
+            paper="Zadeh et al., MOSI, arXiv 1606.06259; MOSEI, ACL 2018",
+        ),
     ],
 )
 
@@ -132,7 +146,7 @@ def reopen(source: Mapping[str, Any]) -> Data:
 
 
 def files_of(card: DataCard, settings: Any) -> str | None:
-    """The absolute path of the folder that a data set is read from; None if it needs none."""
+    """The absolute path of the folder or file that a data set is read from; None if it needs none."""
     if not card.files:
         return None
     make = f" A small copy to try things on: xmodal data make {card.name} DIR." if card.make else ""
@@ -143,8 +157,9 @@ def files_of(card: DataCard, settings: Any) -> str | None:
             f"The data set {card.name} is read from files, and no folder was named. Give --{card.name}.root DIR (in "
             f"Python the option root), a folder with {card.files}.{make}"
         )
-    if not settings.root.is_dir():
-        raise InputError(f"{settings.root} is no folder. {card.name} expects one with {card.files}.{make}")
+    if not settings.root.is_dir() and not (card.single and settings.root.is_file()):
+        nothing = f"no folder{' and no file' * bool(card.single)}"
+        raise InputError(f"{settings.root} is {nothing}. {card.name} expects one with {card.files}.{make}")
     return str(settings.root.absolute())
 
 

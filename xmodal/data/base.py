@@ -20,7 +20,7 @@ from torch import Tensor
 from xmodal.data.augment import Augment
 from xmodal.data.loader import Pick
 from xmodal.errors import InputError, did_you_mean
-from xmodal.types import SPLITS, Batch, DataInfo, InputInfo, Normalisation
+from xmodal.types import SPLITS, Batch, DataInfo, InputInfo, Normalisation, owner
 
 READY_BYTES = 256 * 2**20  # columns of a split up to this size are normalised once and kept as a tensor
 CHUNK_BYTES = 64 * 2**20  # of a large column that statistics look at in one go
@@ -65,7 +65,7 @@ class Split:
     """Some rows of every column; ``split[pick]`` is a batch.
 
     Args:
-        columns: modality → column with all samples.
+        columns: input → column with all samples; what goes with a modality (``audio.lengths``) follows its rows.
         targets: modality → targets of all samples, the same array for paired data; empty when unlabelled.
         rows: modality → row numbers of this split.
         normalisation: statistics to apply, by modality.
@@ -85,6 +85,7 @@ class Split:
         self.columns, self.numbers, self.paired = dict(columns), dict(rows), paired
         self.rows: Mapping[str, int] = {modality: len(numbers) for modality, numbers in rows.items()}
         self.augment = augment if augment is not None and augment.operations else None
+        self._inputs = {name: [each for each in columns if owner(each) == name] for name in rows}
         self._redrawn = {
             name: column for name, column in self.columns.items() if isinstance(column, Redrawn) and column.redraws
         }
@@ -110,19 +111,20 @@ class Split:
     def _ready(self) -> dict[str, Tensor]:
         """Small columns, read once."""
         return {
-            modality: torch.from_numpy(self._read(modality, self.numbers[modality]))
-            for modality, column in self.columns.items()
-            if modality in self.rows and 4 * self.rows[modality] * int(np.prod(column.shape[1:])) <= READY_BYTES
+            name: torch.from_numpy(self._read(name, self.numbers[modality]))
+            for modality, names in self._inputs.items()
+            for name in names
+            if 4 * self.rows[modality] * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES
         }
 
-    def _read(self, modality: str, numbers: NDArray[np.int64], epoch: int | None = None) -> NDArray[np.float32]:
-        if epoch is not None and modality in self._redrawn:
-            found = self._redrawn[modality].redrawn(numbers, epoch)
+    def _read(self, name: str, numbers: NDArray[np.int64], epoch: int | None = None) -> NDArray[Any]:
+        if epoch is not None and name in self._redrawn:
+            found = self._redrawn[name].redrawn(numbers, epoch)
         else:
-            found = self.columns[modality][numbers]
-        samples: NDArray[np.float32] = np.ascontiguousarray(found, dtype=np.float32)
-        if modality in self._statistics:
-            mean, std = self._statistics[modality]
+            found = self.columns[name][numbers]
+        samples: NDArray[Any] = np.ascontiguousarray(found, dtype=batch_type(name, self.columns[name]))
+        if name in self._statistics:
+            mean, std = self._statistics[name]
             samples = (samples - mean) / std
         return samples
 
@@ -130,16 +132,8 @@ class Split:
         inputs, targets = {}, {}
         taken: dict[tuple[int, int], Tensor] = {}  # paired targets stay one tensor
         for modality, positions in pick.rows.items():
-            fresh = pick.epoch is not None and modality in self._redrawn
-            if not fresh and modality in self._ready:
-                samples = self._ready[modality].index_select(0, positions)
-            else:
-                numbers = self.numbers[modality][positions.numpy()]
-                samples = torch.from_numpy(self._read(modality, numbers, pick.epoch))
-            if pick.epoch is not None and self.augment is not None:
-                augmented = self.augment(modality, samples.numpy(), epoch=pick.epoch, index=positions.numpy())
-                samples = torch.from_numpy(augmented)
-            inputs[modality] = samples
+            for name in self._inputs[modality]:
+                inputs[name] = self._picked(name, modality, positions, pick.epoch)
             if modality in self.targets:
                 target = self.targets[modality]
                 key = (id(target), id(positions))
@@ -147,6 +141,17 @@ class Split:
                     taken[key] = target.index_select(0, positions)
                 targets[modality] = taken[key]
         return Batch(inputs, targets, {}, dict(pick.rows))
+
+    def _picked(self, name: str, modality: str, positions: Tensor, epoch: int | None) -> Tensor:
+        """One input of a batch; augmentation changes modalities alone, not what goes with them."""
+        if name in self._ready and not (epoch is not None and name in self._redrawn):
+            samples = self._ready[name].index_select(0, positions)
+        else:
+            samples = torch.from_numpy(self._read(name, self.numbers[modality][positions.numpy()], epoch))
+        if epoch is not None and self.augment is not None and name == modality:
+            augmented = self.augment(name, samples.numpy(), epoch=epoch, index=positions.numpy())
+            samples = torch.from_numpy(augmented)
+        return samples
 
 
 @dataclass
@@ -193,12 +198,13 @@ def assemble(
     augment: str = "",
     seed: int = 0,
     select: tuple[str, str] | None = None,
+    metrics: str = "",
     source: dict[str, Any] | None = None,
 ) -> Data:
     """Build `Data` from columns.
 
     Args:
-        columns: modality → column.
+        columns: modality → column; and what goes with one, such as ``audio.lengths``, which is used as it is.
         targets: modality → targets; paired data gives the same array under each name.
         splits: split → modality → row numbers.
         task: kind of target; empty: `infer_task` of the targets.
@@ -210,6 +216,7 @@ def assemble(
         augment: operations for training batches, see `Augment.parse`.
         seed: of the train fraction and of the augmentation.
         select: metric and direction for choosing an epoch; None: the usual one of the task.
+        metrics: set of metrics in place of the usual ones, see `DataInfo`.
         source: what `open_data` needs to build the same data again.
     """
     some = next(iter(targets.values()))
@@ -224,7 +231,11 @@ def assemble(
         }
         rows["train"] = {name: kept[id(numbers)] for name, numbers in rows["train"].items()}
     inputs = {
-        name: InputInfo(tuple(column.shape[1:]), layout=(layouts or {}).get(name) or layout_of(name, column.shape[1:]))
+        name: InputInfo(
+            tuple(column.shape[1:]),
+            dtype=batch_type(name, column),
+            layout=(layouts or {}).get(name) or layout_of(name, column.shape[1:]),
+        )
         for name, column in columns.items()
     }
     statistics = {
@@ -236,7 +247,7 @@ def assemble(
     }
     operations = Augment.parse(augment, seed=seed)
     for name in operations.modalities:
-        if name not in inputs:
+        if name not in inputs or name != owner(name):
             raise InputError(f"The augmentation '{augment}' names a modality '{name}'. {did_you_mean(name, inputs)}")
     made = {
         split: Split(
@@ -259,6 +270,7 @@ def assemble(
         class_names=class_names,
         train_targets=made["train"].targets,
         normalisation=statistics,
+        metrics=metrics,
     )
     return Data(made["train"], made["valid"], made["test"], info, source or {})
 
@@ -291,13 +303,22 @@ def count_classes(targets: Mapping[str, NDArray[Any]], task: str, names: tuple[s
     return max(len(names), 1 + max(int(target.max()) for target in targets.values()))
 
 
+def batch_type(name: str, column: Column) -> str:
+    """NumPy's name of the type in which a batch carries an input: whole numbers beside a modality stay whole."""
+    return "int64" if name != owner(name) and column.dtype.kind in "biu" else "float32"
+
+
 def layout_of(name: str, shape: tuple[int, ...]) -> str:
     """``vector``, ``sequence`` or ``image`` from the shape of one sample; two axes may need to be told.
+
+    What goes with a modality is ``other``.
 
     Example:
         >>> layout_of("gyro", (3, 125)), layout_of("pixels", (1, 8, 8)), layout_of("pixels", (64,))
         ('sequence', 'image', 'vector')
     """
+    if name != owner(name):
+        return "other"
     if len(shape) == 1:
         return "vector"
     if len(shape) == 3:

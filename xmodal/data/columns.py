@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -121,3 +122,26 @@ def sample_files(folder: Path) -> list[Path]:
 def open_column(path: Path) -> ArrayFile | ArrayFolder:
     """The column in a file or folder."""
     return ArrayFolder(path) if path.is_dir() else ArrayFile(path)
+
+
+def gather(rows: Any, ends: NDArray[Any], open_part: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
+    """Rows of arrays that lie one behind another.
+
+    Args:
+        rows: numbers, counted through all of them, or a slice.
+        ends: number of rows up to the end of each.
+        open_part: gives the array of this place; they differ in nothing but their number of rows.
+
+    Example:
+        >>> parts = [np.array([10, 11]), np.array([12, 13, 14])]
+        >>> gather([4, 0, 2], np.array([2, 5]), lambda place: parts[place])
+        array([14, 10, 12])
+    """
+    wanted = np.arange(ends[-1])[rows]
+    where = np.searchsorted(ends, wanted, side="right")
+    first = open_part(0)
+    found = np.empty((len(wanted), *first.shape[1:]), first.dtype)
+    for place in np.unique(where).tolist():
+        mine = where == place
+        found[mine] = open_part(place)[wanted[mine] - (ends[place - 1] if place else 0)]
+    return found

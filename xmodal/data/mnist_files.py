@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from xmodal.data.backgrounds import SIDE, blend, find_pictures, read_pictures, textures
-from xmodal.data.columns import ArrayFile
+from xmodal.data.columns import ArrayFile, gather
 from xmodal.data.idx import read_idx, write_idx
 from xmodal.data.layout import Report
 from xmodal.data.options import validated
@@ -165,17 +165,6 @@ class Blocks:
 
     def __getitem__(self, rows: Any) -> Pixels:
         return gather(rows, self.ends, lambda number: self.files[number].array)
-
-
-def gather(rows: Any, ends: NDArray[Any], open_part: Callable[[int], NDArray[Any]]) -> Pixels:
-    """Rows of arrays that lie one behind another; ``ends`` holds the number of rows up to the end of each."""
-    wanted = np.arange(ends[-1])[rows]
-    where = np.searchsorted(ends, wanted, side="right")
-    found = np.empty((len(wanted), *open_part(0).shape[1:]), np.uint8)
-    for number in np.unique(where):
-        mine = where == number
-        found[mine] = open_part(int(number))[wanted[mine] - (ends[number - 1] if number else 0)]
-    return found
 
 
 def open_blended(root: Path, digits: Mapping[str, Digits]) -> tuple[Blocks, Facts]:

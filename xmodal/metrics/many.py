@@ -32,7 +32,7 @@ class ManyScores:
     @staticmethod
     def applies(info: DataInfo) -> bool:
         """Whether this data's metrics are among those that are computed here."""
-        return info.task == "multiclass" and not info.dense and info.ignore is None
+        return info.task == "multiclass" and not info.dense and info.ignore is None and not info.metrics
 
     def update(self, outputs: Tensor, target: Tensor) -> None:
         """Count one batch: outputs (models, batch, classes), target (batch,) or (models, batch)."""

@@ -1,13 +1,19 @@
-"""The metrics of each kind of target, as torchmetrics objects (sums over processes come with them)."""
+"""The metrics of each kind of target, as torchmetrics objects (sums over processes come with them).
+
+Data that is scored by other metrics than the usual ones of its task names a set of `SETS` in ``DataInfo.metrics``.
+Training, choosing an epoch, comparing and evaluating then know that set and no other.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from xmodal.errors import InputError, did_you_mean
 from xmodal.types import DataInfo
 
 if TYPE_CHECKING:
@@ -91,6 +97,10 @@ def scalar_metrics(info: DataInfo) -> list[str]:
 
 
 def _build(info: DataInfo, *, full: bool) -> dict[str, Metric]:
+    if info.metrics:
+        if info.metrics not in SETS:
+            raise InputError(f"There is no set of metrics called '{info.metrics}'. {did_you_mean(info.metrics, SETS)}")
+        return SETS[info.metrics]()
     builders = {
         "multiclass": _multiclass,
         "binary": _binary,
@@ -148,3 +158,17 @@ def _regression(info: DataInfo, full: bool) -> dict[str, Metric]:
         found["r2"] = tm.R2Score()
         found["pearson"] = tm.PearsonCorrCoef() if width == 1 else tm.PearsonCorrCoef(num_outputs=width)
     return found
+
+
+def _sentiment() -> dict[str, Metric]:
+    from torchmetrics.regression import MeanSquaredError
+
+    from xmodal.metrics.sentiment import sentiment_metrics
+
+    found: dict[str, Metric] = {
+        "mae" if name == "MAE" else name: metric for name, metric in sentiment_metrics().items()
+    }
+    return {**found, "mse": MeanSquaredError()}
+
+
+SETS: dict[str, Callable[[], dict[str, Metric]]] = {"sentiment": _sentiment}

@@ -35,7 +35,7 @@ SHOWN = 0.05  # a corrected p-value below this counts as a difference
 
 def in_percent(metric: str) -> bool:
     """Whether a metric is a share between 0 and 1 that reads best in per cent."""
-    return any(word in metric for word in SHARES)
+    return any(word in metric.lower() for word in SHARES)
 
 
 def number(value: float | None, metric: str, *, signed: bool = False) -> str:
