@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from xmodal.data.base import READY_BYTES, Column, Data, assemble, draw_splits, infer_task, typed_target
-from xmodal.data.check_arrays import check_column, check_rows, check_splits, check_target
+from xmodal.data.check_arrays import check_beside, check_column, check_rows, check_splits, check_target
 from xmodal.data.layout import Report, is_name, name_sentence
 from xmodal.data.samples import DatasetColumn, as_array, read_once
 from xmodal.errors import InputError, did_you_mean
-from xmodal.types import SPLITS, TASKS, Batch
+from xmodal.types import SPLITS, TASKS, Batch, owner
 
 FRACTIONS = (0.7, 0.1, 0.2)
 Rows = Mapping[str, Mapping[str, NDArray[np.int64]]]
@@ -37,7 +37,7 @@ def from_arrays(
     """Data from arrays or tensors.
 
     Args:
-        inputs: modality → array (samples, …).
+        inputs: modality → array (samples, …); ``<modality>.<what>`` → what goes with one, such as ``audio.lengths``.
         target: array (samples,) or (samples, values); modality → array makes the data unpaired.
         splits: ``train``, ``valid`` and ``test`` → row numbers (unpaired: → modality → row numbers); None draws 70, 10
             and 20 %, class by class.
@@ -153,20 +153,21 @@ def from_batches(
         if not batches:
             raise InputError(f"The {split} split has no batches: at least one was expected.")
     names = list(everything[0].inputs)
+    modalities = [name for name in names if name == owner(name)]
     for batch in everything:
-        if list(batch.inputs) != names or set(batch.targets) != set(names):
+        if list(batch.inputs) != names or set(batch.targets) != set(modalities):
             given, labelled = ", ".join(batch.inputs), ", ".join(batch.targets) or "none"
             raise InputError(
                 f"A batch has the inputs {given} and targets of {labelled}: "
-                f"both were expected for {', '.join(names)}, as in the first batch."
+                f"both were expected for {', '.join(modalities)}, as in the first batch."
             )
         if batch.valid:
             raise InputError("A batch marks parts as invalid, which joined batches can't keep. Remove those samples.")
     inputs = {name: torch.cat([batch.inputs[name] for batch in everything]) for name in names}
-    targets = {name: torch.cat([batch.targets[name] for batch in everything]) for name in names}
+    targets = {name: torch.cat([batch.targets[name] for batch in everything]) for name in modalities}
     paired = all(batch.paired for batch in everything)
     rows: dict[str, dict[str, NDArray[np.int64]]] = {split: {} for split in SPLITS}
-    for name in names:
+    for name in modalities:
         start = 0
         for split, batches in found.items():
             count = sum(len(batch.inputs[name]) for batch in batches)
@@ -174,8 +175,8 @@ def from_batches(
             start += count
     return from_arrays(
         inputs,
-        targets[names[0]] if paired else targets,
-        splits={split: rows[split][names[0]] for split in SPLITS} if paired else rows,
+        targets[modalities[0]] if paired else targets,
+        splits={split: rows[split][modalities[0]] for split in SPLITS} if paired else rows,
         task=task,
         class_names=class_names,
         normalise=normalise,
@@ -200,6 +201,8 @@ def _data(
 ) -> Data:
     """Check everything, then assemble."""
     report, paired = Report(), not isinstance(target, Mapping)
+    beside = {name: column for name, column in columns.items() if owner(name) != name and owner(name) in columns}
+    columns = {name: column for name, column in columns.items() if name not in beside}
     how = dict.fromkeys(columns, normalise) if isinstance(normalise, str) else dict(normalise)
     _check_words(task, how, layouts or {}, columns, report)
     for name, column in columns.items():
@@ -207,6 +210,10 @@ def _data(
             report.errors.append(name_sentence(name))
         told = (layouts or {}).get(name, "")
         check_column(name, f"inputs['{name}']", column, report, layout=told, scan_bytes=scan_bytes)
+    for name, column in beside.items():
+        shape = tuple(columns[owner(name)].shape)
+        if len(shape) > 1:
+            check_beside(name, f"inputs['{name}']", column, report, samples=shape[0], steps=shape[-1])
     targets = _targets(columns, target, report, task=task if task in TASKS else "", class_names=class_names)
     report.stop_on_errors()
     task = task or infer_task(next(iter(targets.values())))
@@ -219,7 +226,7 @@ def _data(
         check_splits(where, {split: rows[split][name] for split in SPLITS}, targets[name], report)
     report.stop_on_errors()
     data = assemble(
-        columns,
+        {**columns, **beside},
         targets,
         rows,
         task=task,

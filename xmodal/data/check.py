@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.check_arrays import check_column, check_rows, check_splits, check_target
+from xmodal.data.check_arrays import check_beside, check_column, check_rows, check_splits, check_target
 from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
 from xmodal.data.layout import Layout, Report, find_layout
 from xmodal.data.repair import Rules, class_values, once, renumbered
 from xmodal.errors import InputError
+from xmodal.types import owner
 
 __all__ = ["Contents", "Report", "check_folder", "inspect"]
 
@@ -32,6 +33,7 @@ class Contents:
         report: errors and warnings.
         layout: files by role, None when there is no folder or no modality in it.
         columns: modality → column.
+        beside: ``<modality>.<what>`` → column that goes with a modality.
         targets: modality → targets; modalities that share a file share the array.
         rows: split → modality → row numbers; empty when the splits are to be drawn.
         class_values: class numbers as they are in the files, where they were counted anew.
@@ -40,6 +42,7 @@ class Contents:
     report: Report
     layout: Layout | None = None
     columns: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
+    beside: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
     class_values: list[int] = field(default_factory=list)
@@ -90,6 +93,7 @@ def inspect(
                 used=_used(layout, name),
                 nan=rules.nan,
             )
+    _check_beside(contents, layout)
     if layout.paired:
         _check_names_agree(layout, report)
     _check_labels(contents, layout, task or layout.settings.task, rules)
@@ -97,6 +101,17 @@ def inspect(
     for sentences in (report.errors, report.warnings):
         sentences[:] = dict.fromkeys(sentences)  # a file that serves several modalities is complained about once
     return contents
+
+
+def _check_beside(contents: Contents, layout: Layout) -> None:
+    """What goes with modalities, row by row."""
+    for name, path in layout.beside.items():
+        modality, column = contents.columns.get(owner(name)), _opened(path, contents.report)
+        if modality is None or column is None or len(modality.shape) < 2:
+            continue
+        samples, steps = modality.shape[0], modality.shape[-1]
+        if check_beside(name, path.name, column, contents.report, samples=samples, steps=steps):
+            contents.beside[name] = column
 
 
 def _opened(path: Path, report: Report) -> ArrayFile | ArrayFolder | None:

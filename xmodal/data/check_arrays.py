@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from xmodal.data.base import Column, infer_task, layout_of
 from xmodal.data.columns import refuse_type
 from xmodal.data.layout import Report
+from xmodal.data.repair import bad_rows
 from xmodal.errors import InputError
-from xmodal.types import SPLITS
+from xmodal.types import SPLITS, owner
 
 CHUNK_BYTES = 8 * 2**20
 FLOAT32 = float(np.finfo(np.float32).max)
@@ -62,6 +63,44 @@ def check_column(
     else:
         _check_layout(modality, where, shape, layout, report)
         _check_values(where, column, report, as_it_is=as_it_is, scan_bytes=scan_bytes, used=used, nan=nan)
+
+
+def check_beside(
+    name: str, where: str, column: Column, report: Report, *, samples: int, steps: int | None = None
+) -> bool:
+    """Whether what goes with a modality (``audio.lengths``) has a row per sample and usable numbers; says why not.
+
+    Args:
+        name: of the input.
+        where: how the sentences name the array.
+        column: all samples.
+        report: receives what is wrong.
+        samples: of the modality.
+        steps: of the modality, where it has any: lengths run from 1 to this.
+    """
+    problems: list[str] = []
+    try:
+        refuse_type(where, column.dtype)
+    except InputError as error:
+        report.errors.extend(error.problems)
+        return False
+    shape = tuple(column.shape)
+    if not shape or shape[0] != samples:
+        problems.append(f"{where} has the shape {shape}, and {owner(name)} has {samples} samples: a row for each.")
+    elif column.dtype.kind == "f" and len(bad := bad_rows(column)):
+        problems.append(f"{where} holds NaN or infinite values; the first is in sample {bad[0]}. Repair it.")
+    elif name.endswith(".lengths") and (len(shape) > 1 or column.dtype.kind not in "iu"):
+        problems.append(f"{where} has the shape {shape} and holds {column.dtype}: ({samples},) integers were expected.")
+    elif name.endswith(".lengths"):
+        lengths = np.asarray(column[np.arange(samples)])
+        wrong = np.flatnonzero((lengths < 1) | (lengths > (steps or lengths.max())))
+        if len(wrong):
+            problems.append(
+                f"{where} says {lengths[wrong[0]]} for sample {wrong[0]}: 1 to {steps} were expected, as many as "
+                f"{owner(name)} has steps."
+            )
+    report.errors += problems
+    return not problems
 
 
 def _check_layout(modality: str, where: str, shape: tuple[int, ...], layout: str, report: Report) -> None:

@@ -16,12 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from xmodal.data.base import Column, Data, assemble, draw_splits, infer_task, typed_target
 from xmodal.data.check import inspect
-from xmodal.data.check_arrays import check_column, check_splits
+from xmodal.data.check_arrays import check_beside, check_column, check_splits
 from xmodal.data.columns import open_column
-from xmodal.data.layout import TREE, Report, find_sources
+from xmodal.data.layout import TREE, Report, find_beside, find_sources
 from xmodal.data.repair import Rules, Zeroed, bad_rows, without
 from xmodal.errors import InputError, did_you_mean
-from xmodal.types import TASKS
+from xmodal.types import TASKS, owner
 
 FRACTIONS = (0.7, 0.1, 0.2)
 SCAN_BYTES = 256 * 2**20  # loading looks for NaN in this much of each modality; `check_folder` in all of it
@@ -97,7 +97,7 @@ def load_folder(
     if rules.nan == "drop":
         splits = _dropped(columns, splits, targets, layout.paired, report)
     data = assemble(
-        columns,
+        {**columns, **contents.beside},
         targets,
         splits,
         task=task,
@@ -142,6 +142,7 @@ def read_inputs(root: str | Path, needs: Sequence[str]) -> dict[str, Column]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder. {_expected(needs)}")
     found = find_sources(folder, Report())
+    found |= find_beside(folder, found)
     missing = [name for name in needs if name not in found]
     if missing:
         report.errors.extend(f"{folder} has no {name}.npy. {did_you_mean(name, found)}" for name in missing)
@@ -150,6 +151,9 @@ def read_inputs(root: str | Path, needs: Sequence[str]) -> dict[str, Column]:
     columns: dict[str, Column] = {}
     for name in needs:
         columns[name] = open_column(found[name])
+        if name != owner(name):
+            check_beside(name, found[name].name, columns[name], report, samples=columns[name].shape[0])
+            continue
         # a layout is the student's business here, so a shape that could be two things is no error
         check_column(name, found[name].name, columns[name], report, layout="other", scan_bytes=SCAN_BYTES)
     counts = {name: column.shape[0] for name, column in columns.items() if column.shape}

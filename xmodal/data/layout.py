@@ -4,6 +4,7 @@ my_data/
 ├── audio.npy            (n, …)  one array per modality,
 ├── image_data_normalized.npy    … or one that is used as it is,
 ├── depth/                       … or a folder with one .npy per sample, in the order of their names
+├── audio.lengths.npy    (n,)    optional: what goes with a modality, here how many of its steps are real
 ├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data
 ├── train_idx.npy  valid_idx.npy  test_idx.npy      or <modality>_train_idx.npy for unpaired data
 └── data.json            optional, see `DataFile`
@@ -13,6 +14,7 @@ Index files may be numbered, one set per split of the data: train_idx_0.npy, val
 
 from __future__ import annotations
 
+import glob
 import json
 import re
 from collections.abc import Iterable, Sequence
@@ -92,6 +94,7 @@ class Layout:
         indices: split → modality → file; empty when the splits are to be drawn.
         paired: whether row i of every modality shows the same thing.
         settings: what data.json says.
+        beside: ``<modality>.<what>`` → file with what goes with a modality.
     """
 
     sources: dict[str, Path]
@@ -99,6 +102,7 @@ class Layout:
     indices: dict[str, dict[str, Path]]
     paired: bool
     settings: DataFile
+    beside: dict[str, Path] = field(default_factory=dict)
 
     def normalise(self, modality: str) -> str:
         """``standard`` or ``none``."""
@@ -137,7 +141,8 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number:
     if missing:
         expected = "labels.npy" if paired else " and ".join(f"{name}_labels.npy" for name in missing)
         report.errors.append(f"{expected} is missing: no labels for {', '.join(missing)}. {TREE}")
-    return Layout(sources, labels, _find_indices(root, sources, report, number), paired, settings)
+    indices = _find_indices(root, sources, report, number)
+    return Layout(sources, labels, indices, paired, settings, find_beside(root, sources))
 
 
 def _read_settings(root: Path, report: Report) -> DataFile:
@@ -178,10 +183,17 @@ def find_sources(root: Path, report: Report, *, only: Sequence[str] = ()) -> dic
             )
     if not found:
         report.errors.append(f"{root} holds no modality. {TREE}")
-    chosen = {name: found[name] for name in only or found if name in found}
+    beside = find_beside(root, found)
+    chosen = {name: found[name] for name in only or found if name in found and name not in beside}
     for name, paths in chosen.items():
         _check_name(name, paths, report)
     return {name: paths[0] for name, paths in chosen.items()}
+
+
+def find_beside(root: Path, modalities: Iterable[str]) -> dict[str, Path]:
+    """``<modality>.<what>`` → array file of what goes with these modalities."""
+    found = (path for name in modalities for path in sorted(root.glob(f"{glob.escape(name)}.*.npy")))
+    return {path.stem: path for path in found if is_name(path.stem.partition(".")[2])}
 
 
 def _check_name(name: str, paths: list[Path], report: Report) -> None:

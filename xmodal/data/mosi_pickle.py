@@ -115,7 +115,7 @@ class _Type:
 
     def __init__(self, code: Any) -> None:
         if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248]|[OUS]\d{0,8})", code):
-            raise ValueError(f"an array of the type {_shown(code)}: numbers or text were expected")
+            raise ValueError(f"an array of the type {_shown(code)[:40]}: numbers or text were expected")
         self.order = code[0] if code[0] in "<>|=" else "="
         self.code = code.lstrip("<>|=")
 
@@ -235,6 +235,8 @@ class _Machine:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(entries) % 2:
             raise ValueError("entries for something that is no dictionary")
+        if not all(isinstance(key, str | int) for key in entries[::2]):  # others could take for ever to look up
+            raise ValueError("a dictionary whose keys are neither text nor numbers")
         target.update(zip(entries[::2], entries[1::2], strict=True))
 
     def dictionary(self, entries: list[Any]) -> None:

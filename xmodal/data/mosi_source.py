@@ -160,7 +160,10 @@ class _Part:
 def _part(content: Any, split: str, where: str, needed: Sequence[str], report: Report) -> _Part | None:
     """A split whose arrays have the right form and equal numbers of samples; says why not."""
     splits = content if isinstance(content, dict) else {}
-    if not isinstance(splits.get(split), dict):
+    if split in splits and not isinstance(splits[split], dict):
+        report.errors.append(f"{where}: the split '{split}' is a {_kind(splits[split])}, a dictionary was expected.")
+        return None
+    if split not in splits:
         there = _listed(splits) if isinstance(content, dict) else f"a {_kind(content)}"
         report.errors.append(
             f"{where} has no split '{split}': {', '.join(SPLITS)} were expected, and there is {there}."
@@ -181,10 +184,7 @@ def _part(content: Any, split: str, where: str, needed: Sequence[str], report: R
         for name in modalities
         if f"{name}_lengths" in values
     }
-    ids = opened(values.get("id"))
-    listed: list[str] | None = None
-    if isinstance(ids, list | np.ndarray):
-        listed = [str(each) for each in ids]
+    listed = _texts(values["id"], f"{place}, id", problems) if "id" in values else None
     counted_arrays = {
         **arrays,
         LABELS: labels,
@@ -226,6 +226,15 @@ def _array(value: Any, axes: int, where: str, shape: str, problems: list[str]) -
         problems.append(f"{where} has the shape {found.shape}: {shape} was expected.")
         return None
     return found
+
+
+def _texts(value: Any, where: str, problems: list[str]) -> list[str] | None:
+    found = opened(value)
+    entries = found.tolist() if isinstance(found, np.ndarray) and found.ndim == 1 else found
+    if isinstance(entries, list) and all(isinstance(entry, str | int) for entry in entries):
+        return [str(entry) for entry in entries]
+    problems.append(f"{where} is no list of texts: one name per sample was expected.")
+    return None
 
 
 def _read_tokens(values: Mapping[str, Any], place: str, problems: list[str]) -> Numbers | None:
