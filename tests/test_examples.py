@@ -131,3 +131,12 @@ def test_the_test_of_the_page_passes(trusted):
         test()
 
     assert len(tests) == 3
+
+
+def test_the_data_set_of_the_guide_is_distilled():
+    (code,) = (block for block in code_blocks(ROOT / "docs/guide/your_data.md") if "class Recordings" in block)
+    names = {}
+
+    exec(compile(code, "your_data.md", "exec"), names)
+
+    assert names["done"].student.needs == ("sound",) and names["done"].scores["kd"] > 0.8
