@@ -1,0 +1,122 @@
+"""A pretrained text encoder in front of a network: token numbers in, features per token out.
+
+    tokens (rows, 3, T): numbers, mask, segments ──transformer──▶ last hidden states (rows, width, T)
+
+It comes from a folder on this machine, in the layout of the package transformers (``config.json`` and
+``model.safetensors``); nothing is downloaded, and weights in formats that can run code are not read. Needs the extra
+``text``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from xmodal.errors import InputError, MissingExtra
+
+PURPOSE = "A text encoder"
+FAMILIES = ("bert", "roberta")  # read numbers, mask and segments, and have 'last_hidden_state'
+
+
+class TextEncoder(nn.Module):
+    """Features from tokens.
+
+    Args:
+        model: of the package transformers, with ``config.hidden_size``.
+        fine_tune: train it too; otherwise it has no gradients and stays in eval mode, so that features of a sentence
+            are always the same.
+
+    Attributes:
+        description: JSON from which `build_text_encoder` makes an untrained one.
+    """
+
+    def __init__(self, model: nn.Module, *, fine_tune: bool = False) -> None:
+        super().__init__()
+        self.model, self.fine_tune = model, fine_tune
+        config: Any = model.config
+        self.width = int(config.hidden_size)
+        self.description: dict[str, Any] = {"config": config.to_dict(), "fine_tune": fine_tune}
+        if not fine_tune:
+            self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> TextEncoder:
+        """Training mode, for an encoder that is trained."""
+        super().train(mode and self.fine_tune)
+        return self
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (rows, 3, T) to features (rows, width, T)."""
+        if tokens.ndim != 3 or tokens.shape[1] != 3:
+            raise InputError(
+                f"Tokens arrive as {tuple(tokens.shape)}: expected (rows, 3, time) with token numbers, mask and "
+                "segments. Prepare them again, or use text features in their place."
+            )
+        numbers, mask, segments = tokens.long().unbind(1)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.fine_tune):
+            found = self.model(input_ids=numbers, attention_mask=mask.float(), token_type_ids=segments)
+        states: Tensor = found.last_hidden_state
+        return states.transpose(1, 2)
+
+
+def load_text_encoder(folder: Path | str, *, fine_tune: bool = False) -> TextEncoder:
+    """A text encoder from a folder on this machine.
+
+    Args:
+        folder: holds ``config.json`` and ``model.safetensors``.
+        fine_tune: see `TextEncoder`.
+    """
+    folder = Path(folder)
+    missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
+    if missing:
+        raise InputError(
+            f"{folder} lacks {' and '.join(missing)}: expected the folder of a text encoder as the package "
+            "transformers saves it (save_pretrained). It is never downloaded; weights must be safetensors."
+        )
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{folder / 'config.json'} is not JSON ({error}). Copy the folder again.") from error
+    _check_config(config, str(folder))
+    AutoModel = _transformers().AutoModel
+    try:
+        model = AutoModel.from_pretrained(
+            str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
+        )
+    except Exception as error:  # the package raises many kinds, all of them about this folder
+        raise InputError(f"The text encoder in {folder} cannot be read: {error}") from error
+    return TextEncoder(model, fine_tune=fine_tune)
+
+
+def build_text_encoder(*, config: Mapping[str, Any], fine_tune: bool = False) -> TextEncoder:
+    """An untrained text encoder from JSON values, for the reader of a saved student.
+
+    Args:
+        config: as ``config.json`` has it, with ``model_type``.
+        fine_tune: see `TextEncoder`.
+    """
+    _check_config(config, "The description")
+    transformers = _transformers()
+    numbers = {key: value for key, value in config.items() if key != "model_type"}
+    made = transformers.AutoConfig.for_model(config["model_type"], **numbers)
+    return TextEncoder(transformers.AutoModel.from_config(made, trust_remote_code=False), fine_tune=fine_tune)
+
+
+def _check_config(config: Any, where: str) -> None:
+    kind = config.get("model_type") if isinstance(config, Mapping) else None
+    if kind not in FAMILIES:
+        raise InputError(f"{where} names a model of type {kind!r}: expected one of {', '.join(FAMILIES)}.")
+    if "auto_map" in config:
+        raise InputError(f"{where} brings code of its own ('auto_map'), which is not run. Use a plain model.")
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtra(PURPOSE, "transformers", "text") from error
+    return transformers
