@@ -2,7 +2,7 @@
 
     y = m x / k,  m = 1 where a random byte is below 256 k, else 0
 
-The share k that is kept is 1 - p rounded to a multiple of 1/256, and y is divided by that k, so its mean is exactly x.
+The share k that is kept is 1 - p rounded to a multiple of 1/256 (and not to zero), and y is divided by that k, so its mean is exactly x.
 Statistically this is dropout; the stream of random numbers is another than that of `torch.nn.functional.dropout`. It
 follows the seed of torch as that does. Elsewhere than on a processor, torch's own is used, which is fast there.
 """
@@ -25,7 +25,7 @@ def kept_share(rate: float) -> float:
         >>> kept_share(0.5), kept_share(0.3) * 256
         (0.5, 179.0)
     """
-    return round((1.0 - rate) * LEVELS) / LEVELS
+    return max(1, round((1.0 - rate) * LEVELS)) / LEVELS
 
 
 def draw_kept(shape: tuple[int, ...], rate: float, generator: torch.Generator | None = None) -> Tensor:
@@ -43,8 +43,6 @@ def draw_kept(shape: tuple[int, ...], rate: float, generator: torch.Generator | 
     first_zero = round(kept_share(rate) * LEVELS) - LEVELS // 2
     if first_zero > 127:
         return torch.ones(shape, dtype=torch.int8)
-    if first_zero <= -128:
-        return torch.zeros(shape, dtype=torch.int8)
     return drawn.clamp_(first_zero - 1, first_zero).sub_(first_zero).neg_()
 
 
@@ -53,14 +51,12 @@ def dropout(x: Tensor, rate: float, training: bool = True) -> Tensor:
 
     Args:
         x: any shape.
-        rate: probability p with which a number becomes zero.
+        rate: probability p with which a number becomes zero, below 1.
         training: False: x as it is.
     """
     if not training or rate == 0.0:
         return x
     if x.device.type != "cpu":
         return F.dropout(x, rate, training)
-    if rate >= 1.0:
-        return x * 0.0
     kept = draw_kept(tuple(x.shape), rate)
     return x * kept.to(x.dtype).mul_(1.0 / kept_share(rate))

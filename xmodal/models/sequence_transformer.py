@@ -114,9 +114,8 @@ class EncoderStack(nn.Module):
         groups: dict[tuple[int, int], list[int]] = {}
         for member, sizes in enumerate(zip(asked, read, strict=True)):
             groups.setdefault(sizes, []).append(member)
-        coded: dict[int, Tensor] = {}
-        for x in (*queries, *(sources or ())):
-            coded.setdefault(id(x), self.coded(x))  # one sequence is read by several members
+        unlike = {id(x): x for x in (*queries, *(sources or ()))}  # one sequence is read by several members
+        coded = {key: self.coded(x) for key, x in unlike.items()}
         weights, found = self._weights(list(groups.values())), dict[int, Tensor]()
         for group, mine in zip(groups.values(), weights, strict=True):
             x = torch.stack([coded[id(queries[member])] for member in group])
@@ -159,7 +158,7 @@ class EncoderStack(nn.Module):
     ) -> Tensor:
         """All layers of members whose sequences have equal shapes: (members, batch, time, w) in and out."""
         layers = _layers(weights)
-        elsewhere = None if source is None else self._keys_and_values(layers, source)
+        elsewhere = None if source is None else self.keys_and_values(layers, source)
         x = dropout(x, self.embed_dropout, self.training)
         for number, layer in enumerate(layers):
             only_last = last and number == len(layers) - 1
@@ -168,7 +167,7 @@ class EncoderStack(nn.Module):
         x = _normed(x) * weights["norm_weight"][:, None, None] + weights["norm_bias"][:, None, None]
         return x[:, :, 0] if last else x
 
-    def _keys_and_values(self, layers: Sequence[Weights], source: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def keys_and_values(self, layers: Sequence[Weights], source: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Keys and values of another sequence for every layer."""
         w, count = self.width, len(layers)
         matrices, biases = ([layer[name] for layer in layers] for name in ("in_weight", "in_bias"))
