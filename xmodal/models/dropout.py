@@ -2,9 +2,10 @@
 
     y = m x / k,  m = 1 where a random byte is below 256 k, else 0
 
-The share k that is kept is 1 - p rounded to a multiple of 1/256 (and not to zero), and y is divided by that k, so its mean is exactly x.
-Statistically this is dropout; the stream of random numbers is another than that of `torch.nn.functional.dropout`. It
-follows the seed of torch as that does. Elsewhere than on a processor, torch's own is used, which is fast there.
+The share k that is kept is 1 - p rounded to a multiple of 1/256 (and not to zero), and y is divided by that k, so its
+mean is exactly x. Statistically this is dropout; the stream of random numbers is another than that of
+`torch.nn.functional.dropout`. It follows the seed of torch as that does. Elsewhere than on a processor, torch's own is
+used, which is fast there.
 """
 
 from __future__ import annotations
