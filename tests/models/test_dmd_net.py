@@ -4,14 +4,8 @@ import pytest
 import torch
 
 from xmodal.errors import InputError
-from xmodal.models.dmd_net import (
-    DMDNet,
-    DMDNumbers,
-    SequenceInput,
-    build_dmd,
-    build_dmd_head,
-    read_by,
-)
+from xmodal.models.dmd_head import build_dmd_head
+from xmodal.models.dmd_net import DMDNet, DMDNumbers, SequenceInput, build_dmd, read_by
 from xmodal.models.student_file import load_student, save_student
 from xmodal.types import DataInfo, InputInfo
 

@@ -8,7 +8,8 @@ import torch
 
 from xmodal.errors import InputError, MissingExtra
 from xmodal.models.dmd_checkpoint import load_published, published_state
-from xmodal.models.dmd_net import DMDNet, DMDNumbers, SequenceInput, build_dmd_head
+from xmodal.models.dmd_head import build_dmd_head
+from xmodal.models.dmd_net import DMDNet, DMDNumbers, SequenceInput
 from xmodal.models.text_encoder import build_text_encoder, load_text_encoder
 
 TINY = {
@@ -91,6 +92,7 @@ def test_a_network_reads_tokens_in_place_of_features_and_its_student_is_rebuilt(
     rebuilt = build_dmd_head(**json.loads(json.dumps(student.arguments))).eval()
     rebuilt.load_state_dict(student.module.state_dict())
 
+    assert str(folder) not in json.dumps(student.arguments)
     assert net.needs == ("text.tokens", "vision", "audio") and student.needs == ("text.tokens",)
     assert {name: x.shape for name, x in wanted.items()} == {n: x.shape for n, x in rebuilt.state_dict().items()}
     with torch.no_grad():

@@ -33,5 +33,5 @@ BUILDERS = {
     "network": "xmodal.models.network:build_network",
     "discom": "xmodal.models.discom_net:build_branches",
     "dmd": "xmodal.models.dmd_net:build_dmd",
-    "dmd_head": "xmodal.models.dmd_net:build_dmd_head",
+    "dmd_head": "xmodal.models.dmd_head:build_dmd_head",
 }

@@ -19,8 +19,8 @@ order: the first one, then the rest from the last to the second; of text, vision
 as published. `DMDNet` computes everything and is what trains; its parts `fused` and `alone(m)` are what is deployed,
 and hold nothing else.
 
-Li, Wang, Cui: Decoupled Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802, section 3; details
-from the authors' code.
+Li, Wang, Cui: Decoupled Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802; read from the
+authors' code.
 """
 
 from __future__ import annotations
@@ -34,68 +34,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from xmodal.errors import InputError, did_you_mean
-from xmodal.models.dropout import dropout
-from xmodal.models.network import PREFIX, is_count, pick_input
-from xmodal.models.sequence_transformer import SMALLEST, EncoderStack
+from xmodal.models.dmd_head import DMDHead, Projection, ResidualHead, built_encoders, counting
+from xmodal.models.dmd_sizes import DMDNumbers as DMDNumbers
+from xmodal.models.dmd_sizes import SequenceInput as SequenceInput
+from xmodal.models.dmd_sizes import check_numbers, sizes_from_json
+from xmodal.models.network import PREFIX
+from xmodal.models.sequence_transformer import EncoderStack
 from xmodal.types import Student
 
-GATES = ("sigmoid", "multiply")
 MEMORY_LAYERS = 3  # at least
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceInput:
-    """What the network must know of one modality.
-
-    Attributes:
-        width: features per step.
-        length: steps.
-        kernel: of the projection; the sequence gets shorter by ``kernel - 1``.
-        input_dropout: rate on single features before the projection.
-        attention_dropout: rate on attention weights wherever this modality is key and value.
-    """
-
-    width: int
-    length: int
-    kernel: int = 1
-    input_dropout: float = 0.0
-    attention_dropout: float = 0.0
-
-    @property
-    def steps(self) -> int:
-        """Steps behind the projection."""
-        return self.length - self.kernel + 1
-
-
-@dataclass(frozen=True, slots=True)
-class DMDNumbers:
-    """The numbers of the network that do not belong to one modality.
-
-    Attributes:
-        width: d, of every part.
-        heads: of the transformers.
-        layers: of the transformers; those of the memory have at least three.
-        embed_dropout: rate behind the position codes.
-        relu_dropout: rate inside the transformers' feed-forward part.
-        residual_dropout: rate on the transformers' branches.
-        output_dropout: rate inside every head.
-        causal: whether a step sees no later ones.
-        mask_padding: use ``<modality>.lengths``: padding is neither read nor taken for the last step.
-        gate: ``sigmoid`` (σ(W h) takes the place of h, as in the authors' code) or ``multiply`` (σ(W h) h).
-        outputs: width of every logit.
-    """
-
-    width: int = 50
-    heads: int = 10
-    layers: int = 4
-    embed_dropout: float = 0.0
-    relu_dropout: float = 0.0
-    residual_dropout: float = 0.0
-    output_dropout: float = 0.0
-    causal: bool = True
-    mask_padding: bool = False
-    gate: str = "sigmoid"
-    outputs: int = 1
 
 
 @dataclass(slots=True)
@@ -133,117 +80,6 @@ class DMDOutputs:
     shared: dict[str, Tensor]
     aligned: dict[str, Tensor]
     steps: dict[str, Tensor | None]
-
-
-class Projection(nn.Module):
-    """From one modality's input to p.
-
-    Args:
-        modality: what it reads.
-        sizes: of the modality.
-        width: d.
-        mask_padding: read ``<modality>.lengths`` and set what lies behind them to zero.
-        encoder: makes the features (batch, width, time) from ``<modality>.tokens``; None: they are the input.
-    """
-
-    def __init__(
-        self,
-        modality: str,
-        sizes: SequenceInput,
-        width: int,
-        *,
-        mask_padding: bool = False,
-        encoder: nn.Module | None = None,
-    ) -> None:
-        super().__init__()
-        self.modality, self.sizes, self.mask_padding = modality, sizes, mask_padding
-        self.encoder = encoder
-        self.convolution = nn.Conv1d(sizes.width, width, sizes.kernel, bias=False)
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Names of the inputs it reads."""
-        read = self.modality if self.encoder is None else f"{self.modality}.tokens"
-        return (read, f"{self.modality}.lengths") if self.mask_padding else (read,)
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Make p (batch, d, T'), and say how many of its steps count, (batch,), or None."""
-        features = pick_input(inputs, self.needs[0])
-        features = self._fitting(features if self.encoder is None else self.encoder(features))
-        features = dropout(features, self.sizes.input_dropout, self.training)
-        if not self.mask_padding:
-            return self.convolution(features), None
-        lengths = pick_input(inputs, self.needs[1]).long().clamp(1, self.sizes.length)
-        steps = (lengths - self.sizes.kernel + 1).clamp(min=1)
-        projected = self.convolution(features * _counting(lengths, self.sizes.length, features))
-        return projected * _counting(steps, self.sizes.steps, projected), steps
-
-    def _fitting(self, features: Tensor) -> Tensor:
-        if features.ndim == 2 and self.sizes.length == 1:
-            features = features.unsqueeze(2)  # a vector is a sequence of one step
-        wanted, arrived = (self.sizes.width, self.sizes.length), tuple(features.shape)
-        if arrived[1:] != wanted:
-            raise InputError(
-                f"'{self.modality}' arrives as {arrived}: expected (batch, {wanted[0]}, {wanted[1]}), features per "
-                "step before steps, as the network was built for. Give it data of this width and length."
-            )
-        return features
-
-
-def _counting(steps: Tensor, longest: int, like: Tensor) -> Tensor:
-    """Ones where a step counts and zeros elsewhere, (batch, 1, time)."""
-    return (torch.arange(longest, device=steps.device) < steps.unsqueeze(1)).to(like.dtype).unsqueeze(1)
-
-
-class HeadOutput(NamedTuple):
-    """What a head says: ``logits``, its ``hidden`` layer behind the ReLU, and the ``features`` of the last layer."""
-
-    logits: Tensor
-    hidden: Tensor
-    features: Tensor
-
-
-class ResidualHead(nn.Module):
-    """hidden = relu(W₁ x + b₁), features = W₂ drop(hidden) + b₂ + x, logits = W features + b.
-
-    Args:
-        width: of x.
-        hidden: of the layer in between.
-        outputs: of the logits.
-        rate: of the dropout.
-    """
-
-    def __init__(self, width: int, hidden: int, outputs: int, *, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-        self.first, self.second = nn.Linear(width, hidden), nn.Linear(hidden, width)
-        self.last = nn.Linear(width, outputs)
-
-    def forward(self, x: Tensor) -> HeadOutput:
-        """(batch, width) in."""
-        hidden = F.relu(self.first(x))
-        features = self.second(dropout(hidden, self.rate, self.training)) + x
-        return HeadOutput(self.last(features), hidden, features)
-
-
-class DMDHead(nn.Module):
-    """One modality alone: projection, shared encoder, homo head.
-
-    Args:
-        projection: of the modality.
-        shared: the encoder that all modalities share.
-        head: of the modality.
-    """
-
-    def __init__(self, projection: Projection, shared: nn.Conv1d, head: ResidualHead) -> None:
-        super().__init__()
-        self.projection, self.shared, self.head = projection, shared, head
-
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Logits (batch, outputs)."""
-        projected, _ = self.projection(inputs)
-        logits: Tensor = self.head(self.shared(projected).transpose(1, 2).flatten(1)).logits
-        return logits
 
 
 class Decoupled(NamedTuple):
@@ -360,7 +196,7 @@ class DMDFused(nn.Module):
         for m, part in parts.items():
             whole = torch.cat([x for x, (reader, _) in zip(read, self.pairs, strict=True) if reader == m], dim=2)
             # behind the last step nothing may be left that a position code or the next encoder would see
-            joined.append(whole if part.steps is None else whole * _counting(part.steps, whole.shape[1], whole).mT)
+            joined.append(whole if part.steps is None else whole * counting(part.steps, whole.shape[1], whole).mT)
         steps = [part.steps for part in parts.values()]
         return dict(zip(parts, self.memory_encoders(joined, query_steps=steps, last=True), strict=True))
 
@@ -501,48 +337,6 @@ def read_by(modality: str, modalities: Sequence[str]) -> list[str]:
     return [other for other in order if other != modality]
 
 
-def check_numbers(inputs: Mapping[str, SequenceInput], numbers: DMDNumbers) -> None:
-    """Raise `InputError` with all that is wrong with the sizes of a network."""
-    problems = []
-    if len(inputs) < 2:
-        problems.append(f"DMD needs two modalities or more, and there is {len(inputs)}: {', '.join(inputs) or 'none'}.")
-    if numbers.gate not in GATES:
-        problems.append(f"There is no gate called '{numbers.gate}'. {did_you_mean(numbers.gate, GATES)}")
-    counts = {"width": numbers.width, "heads": numbers.heads, "layers": numbers.layers, "outputs": numbers.outputs}
-    for name, sizes in inputs.items():
-        if "." in name:
-            problems.append(f"A modality cannot be called '{name}': a dot separates it from what goes with it.")
-        own = {"width": sizes.width, "length": sizes.length, "kernel": sizes.kernel}
-        counts |= {f"{key} of '{name}'": value for key, value in own.items()}
-        if is_count(sizes.length) and is_count(sizes.kernel) and sizes.length < sizes.kernel:
-            problems.append(
-                f"'{name}' has {sizes.length} steps and its kernel is {sizes.kernel}: a sequence must be at least as "
-                "long as the kernel. Choose a smaller kernel."
-            )
-    problems += [
-        f"{name} is {value!r}: expected a whole number of 1 or more."
-        for name, value in counts.items()
-        if not is_count(value)
-    ]
-    if is_count(numbers.width) and is_count(numbers.heads):
-        if numbers.width % numbers.heads:
-            problems.append(
-                f"width is {numbers.width} and heads is {numbers.heads}: the width must be a multiple of the heads."
-            )
-        if numbers.width < SMALLEST:
-            problems.append(f"width is {numbers.width}: expected {SMALLEST} or more, for the position codes.")
-    rates = {key: value for key, value in asdict(numbers).items() if key.endswith("dropout")}
-    for name, sizes in inputs.items():
-        rates |= {f"{key} of '{name}'": value for key, value in asdict(sizes).items() if key.endswith("dropout")}
-    problems += [
-        f"{name} is {value!r}: expected a share from 0 up to (not including) 1."
-        for name, value in rates.items()
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value < 1.0
-    ]
-    if problems:
-        raise InputError(problems)
-
-
 def build_dmd(
     *, inputs: Mapping[str, Any], numbers: Mapping[str, Any], encoders: Mapping[str, Any] | None = None
 ) -> DMDFused:
@@ -553,54 +347,5 @@ def build_dmd(
         numbers: the fields of `DMDNumbers`.
         encoders: modality → what `xmodal.models.text_encoder.build_text_encoder` takes.
     """
-    sizes, read, made = _from_json(inputs, numbers, encoders)
-    return DMDFused(sizes, read, made)
-
-
-def build_dmd_head(
-    *, inputs: Mapping[str, Any], numbers: Mapping[str, Any], encoders: Mapping[str, Any] | None = None
-) -> DMDHead:
-    """Build `DMDHead` from JSON values; the arguments are those of `build_dmd` with one modality.
-
-    Example:
-        >>> sizes = {"width": 768, "length": 50, "kernel": 5}
-        >>> head = build_dmd_head(inputs={"text": sizes}, numbers={"width": 50, "heads": 10})
-        >>> sum(parameter.numel() for parameter in head.parameters())
-        429151
-    """
-    sizes, read, made = _from_json(inputs, numbers, encoders)
-    if len(sizes) != 1:
-        raise InputError(f"A head reads one modality, and {len(sizes)} were given: {', '.join(sizes) or 'none'}.")
-    ((modality, mine),) = sizes.items()
-    check_numbers({modality: mine, f"{modality} again": mine}, read)
-    d = read.width
-    projection = Projection(modality, mine, d, mask_padding=read.mask_padding, encoder=made.get(modality))
-    head = ResidualHead(d * mine.steps, d, read.outputs, rate=read.output_dropout)
-    return DMDHead(projection, nn.Conv1d(d, d, 1, bias=False), head)
-
-
-def _from_json(
-    inputs: Any, numbers: Any, encoders: Any
-) -> tuple[dict[str, SequenceInput], DMDNumbers, dict[str, nn.Module]]:
-    if not isinstance(inputs, Mapping) or not isinstance(numbers, Mapping):
-        raise InputError("inputs must give each modality its sizes, and numbers must name the numbers of the network.")
-    sizes = {name: _record(SequenceInput, asked, f"'{name}'") for name, asked in inputs.items()}
-    made: dict[str, nn.Module] = {}
-    if encoders:
-        from xmodal.models.text_encoder import build_text_encoder
-
-        made = {name: build_text_encoder(**asked) for name, asked in encoders.items()}
-    return sizes, _record(DMDNumbers, numbers, "the network"), made
-
-
-def _record(kind: type[Any], asked: Any, what: str) -> Any:
-    known = kind.__dataclass_fields__
-    if not isinstance(asked, Mapping):
-        raise InputError(f"The numbers of {what} are {asked!r}: expected a dictionary with {', '.join(known)}.")
-    unknown = [key for key in asked if key not in known]
-    if unknown:
-        raise InputError([f"There is no number '{key}' of {what}. {did_you_mean(key, known)}" for key in unknown])
-    try:
-        return kind(**asked)
-    except TypeError as error:
-        raise InputError(f"The numbers of {what} are not complete: {error}") from error
+    sizes, read = sizes_from_json(inputs, numbers)
+    return DMDFused(sizes, read, built_encoders(encoders))

@@ -299,9 +299,8 @@ def _padding(steps: Tensor | None, longest: int) -> Tensor | None:
 
 
 def _xavier(matrices: Tensor) -> Tensor:
-    for matrix in matrices.flatten(0, 1):
-        nn.init.xavier_uniform_(matrix)
-    return matrices
+    bound = math.sqrt(6.0 / (matrices.shape[-1] + matrices.shape[-2]))
+    return nn.init.uniform_(matrices, -bound, bound)
 
 
 def _indivisible(width: int, heads: int) -> str:

@@ -40,7 +40,8 @@ class TextEncoder(nn.Module):
         self.model, self.fine_tune = model, fine_tune
         config: Any = model.config
         self.width = int(config.hidden_size)
-        self.description: dict[str, Any] = {"config": config.to_dict(), "fine_tune": fine_tune}
+        numbers = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}  # a place here
+        self.description: dict[str, Any] = {"config": numbers, "fine_tune": fine_tune}
         if not fine_tune:
             self.requires_grad_(False).eval()
 
