@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from plain.dmd import LETTERS, PlainDMD, PlainGraph, looped_margin, plain_total
 from torch import Tensor
-from xmodal.losses.margin import ordinal_margin
-from xmodal.methods.dmd import DMD, build_network
 
 from xmodal.engine.optim import build_optimizers
 from xmodal.engine.settings import FitSettings
+from xmodal.losses.margin import ordinal_margin
+from xmodal.methods.dmd import DMD, build_network
 from xmodal.methods.settings import DMDSettings
 from xmodal.models.dmd_checkpoint import load_published, published_places
 from xmodal.types import Batch, DataInfo, InputInfo
