@@ -3,9 +3,14 @@ import math
 import pytest
 import torch
 
-from xmodal.losses.disentangle import PERPS, orthogonality
+from xmodal.losses.disentangle import AXES, PERPS, orthogonality, sequence_orthogonality
 
-FORMS = {"abs": abs, "signed": lambda cosine: cosine, "squared": lambda cosine: cosine**2}
+FORMS = {
+    "abs": abs,
+    "signed": lambda cosine: cosine,
+    "squared": lambda cosine: cosine**2,
+    "positive": lambda c: max(0.0, c),
+}
 
 
 def parts(rows=5, width=4, seed=0):
@@ -63,6 +68,7 @@ def test_opposite_parts_are_no_success_unless_asked_for():
 
     assert orthogonality(first, -first).item() == pytest.approx(1.0)
     assert orthogonality(first, -first, perp="signed").item() == pytest.approx(-1.0)
+    assert orthogonality(first, -first, perp="positive").item() == 0.0
 
 
 def test_a_row_of_zeros_gives_zero_and_a_finite_gradient():
@@ -88,3 +94,45 @@ def test_what_can_not_be_is_a_sentence():
         orthogonality(torch.zeros(2, 3), torch.zeros(2, 3), perp="cos")
     with pytest.raises(ValueError, match="reduction is 'sum'"):
         orthogonality(torch.zeros(2, 3), torch.zeros(2, 3), reduction="sum")
+
+
+def sequences(rows=3, channels=4, steps=5, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(rows, channels, steps, generator=generator, dtype=torch.float64) for _ in range(2)]
+
+
+@pytest.mark.parametrize("perp", ["positive", "abs"])
+@pytest.mark.parametrize("axis", AXES)
+def test_sequences_are_compared_by_frame_by_sample_or_over_the_batch(axis, perp):
+    first, second = sequences()
+    rows, channels, steps = first.shape
+    lines = {
+        "frame": [[part[b, :, t] for part in (first, second)] for b in range(rows) for t in range(steps)],
+        "flat": [[part[b].flatten() for part in (first, second)] for b in range(rows)],
+        "legacy_batch": [[part[:, c, t] for part in (first, second)] for c in range(channels) for t in range(steps)],
+    }[axis]
+
+    found = [FORMS[perp](cosine_by_loop(*(part.tolist() for part in line))) for line in lines]
+
+    assert sequence_orthogonality(first, second, axis=axis, perp=perp).item() == pytest.approx(sum(found) / len(found))
+
+
+def test_only_the_axis_of_the_released_code_lets_samples_meet():
+    first, second = sequences()
+    turned = torch.stack([second[0], -second[1], second[2]])  # of another sample
+
+    for axis in AXES:
+        given = first.clone().requires_grad_()
+        others = [second, turned]
+        grads = [
+            torch.autograd.grad(sequence_orthogonality(given, other, axis=axis, perp="signed"), given)[0][0]
+            for other in others
+        ]
+        assert torch.equal(*grads) == (axis != "legacy_batch")
+
+
+def test_what_can_not_be_of_sequences_is_a_sentence():
+    with pytest.raises(ValueError, match=r"shapes \(2, 3, 4\) and \(2, 3\)"):
+        sequence_orthogonality(torch.zeros(2, 3, 4), torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="axis is 'time': expected frame, flat or legacy_batch"):
+        sequence_orthogonality(torch.zeros(2, 3, 4), torch.zeros(2, 3, 4), axis="time")
