@@ -174,13 +174,10 @@ def values_of(nodes: Sequence[str], graph: str, prior: str, given: Sequence[str]
     if prior == "given":
         found = _listed(nodes, given)
         return torch.tensor([found.get(name, 0.0) for name in edge_names(nodes)])
-    favoured = {
-        "homo": lambda student, teacher: teacher == 0,
-        "hetero": lambda student, teacher: teacher < student,
-    }[graph]
-    return torch.tensor(
-        [float(prior == "reference" and favoured(student, teacher)) for student, teacher in edges_between(len(nodes))]
-    )
+    if prior != "reference":
+        return torch.zeros(len(nodes) * (len(nodes) - 1))
+    pairs = edges_between(len(nodes))
+    return torch.tensor([float(teacher == 0 if graph == "homo" else teacher < student) for student, teacher in pairs])
 
 
 def _listed(nodes: Sequence[str], given: Sequence[str]) -> Mapping[str, float]:
