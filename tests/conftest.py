@@ -64,7 +64,19 @@ def make_bench(make_toy):
     return make
 
 
+SMALL = {  # options that make a published network small enough for the tests of all methods
+    "dmd": {
+        "width": 8,
+        "heads": 2,
+        "layers": 1,
+        "attention_dropout": (0.0,),
+        "embed_dropout": 0.0,
+        "output_dropout": 0.0,
+    }
+}
+
+
 @pytest.fixture
 def build_method():
-    """A fresh method of a card on a bench, with its own defaults."""
-    return lambda card, bench: card.load()(bench, method_settings(card, {}))
+    """A fresh method of a card on a bench, with its own defaults, or small where its network is large."""
+    return lambda card, bench: card.load()(bench, method_settings(card, SMALL))

@@ -144,10 +144,11 @@ def test_a_student_never_reads_a_modality_that_it_will_not_have(card, make_bench
             key: rows if key in student.needs else torch.full_like(rows, float("nan"))
             for key, rows in batch.inputs.items()
         }
-        assert len(spoilt) > len(student.needs)
         assert torch.equal(method.predict(spoilt)[name], expected[name])
         assert torch.equal(student.module({need: batch.inputs[need] for need in student.needs}), expected[name])
         assert torch.isfinite(run.students[name].module(spoilt)).all()
+    # a student may need all modalities, but not every student does
+    assert any(len(student.needs) < len(batch.inputs) for student in method.students().values())
 
 
 @every_method

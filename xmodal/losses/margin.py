@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from xmodal.losses.reduce import at_least_float32
+from xmodal.losses.shapes import product
 
 PAIRS = ("code", "paper")
 TINY = 1e-8  # beside the squared length of a row, as in the authors' code
@@ -77,8 +78,7 @@ def ordinal_margin(
 def _cosines(features: Tensor) -> Tensor:
     rows = at_least_float32(features)
     directions = rows / (rows.square().sum(dim=1, keepdim=True) + TINY).sqrt()
-    with torch.autocast(rows.device.type, enabled=False):
-        return directions @ directions.T
+    return product(directions, directions.T)
 
 
 def _distances(targets: Tensor, decimals: int | None) -> Tensor:

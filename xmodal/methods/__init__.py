@@ -65,5 +65,17 @@ METHODS = Cards(
             modalities="two or more",
             tasks=TASKS,
         ),
+        MethodCard(
+            name="dmd",
+            title="modalities teach one another over two learned graphs; each deploys alone, or all together",
+            path="xmodal.methods.dmd:build",
+            settings="xmodal.methods.settings:DMDSettings",
+            year=2023,
+            paper="Li et al., Decoupled Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802",
+            teacher="none",
+            paired=True,
+            modalities="two or more",
+            tasks=TASKS,
+        ),
     ],
 )

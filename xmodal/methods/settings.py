@@ -111,3 +111,81 @@ class DisCoMSettings(DisCoMTerms):
     """Coefficients of disentanglement without a teacher, and who takes part."""
 
     modalities: tuple[str, ...] = Field((), description="which train together; default: those of teacher and student")
+
+
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Prior = Literal["reference", "uniform", "auto", "given"]
+Repr = Literal["off", "l1", "l2", "cosine", "min_cosine"]
+
+
+class DMDTerms(MethodSettings):
+    """Coefficients of mutual distillation over graphs."""
+
+    task_weight: float = Field(1.0, gt=0, allow_inf_nan=False, description="weight of the labels' loss of every head")
+    regression_loss: Literal["l1", "mse"] = Field("l1", description="loss of values")
+    distil_weight: Weight = Field(0.05, description="λ1, weight of both graphs; 0: no distillation")
+    logit_weight: Weight = Field(1.0, description="weight within a graph of the distance of outputs")
+    representation_weight: Weight = Field(10.0, description="weight within a graph of what representations learn")
+    regularisation_weight: Weight = Field(10.0, description="weight within a graph of the pull to its prior")
+    homo_representation: Repr = Field("off", description="what homogeneous representations learn from each other")
+    hetero_representation: Repr = Field("min_cosine", description="the same for heterogeneous; min_cosine repels")
+    homo_prior: Prior = Field("reference", description="prior of the homogeneous graph's edges")
+    hetero_prior: Prior = Field("reference", description="prior of the heterogeneous graph's edges")
+    homo_edges: tuple[str, ...] = Field((), description="for the prior given: TEACHER>STUDENT:VALUE, the others 0")
+    hetero_edges: tuple[str, ...] = Field((), description="the same for the heterogeneous graph")
+    reconstruction_weight: Weight = Field(0.1, description="weight of rebuilding each sequence from its two parts")
+    cycle_weight: Weight = Field(0.1, description="weight of finding the private part again in what was rebuilt")
+    margin_weight: Weight = Field(0.01, description="weight of keeping equal targets together")
+    margin: Weight = Field(0.15, description="margin per unit of difference between targets")
+    margin_pairs: Literal["code", "paper"] = Field("code", description="rows that are compared; paper: see docs (20)")
+    orthogonality_weight: Weight = Field(0.01, description="weight of keeping the two parts apart")
+    orthogonality: Literal["frame", "flat", "legacy_batch"] = Field(
+        "frame", description="what a cosine is taken over: channels of a step, of all steps, or the batch (1)"
+    )
+    orthogonality_abs: bool = Field(False, description="push to a right angle, not only out of the same direction (2)")
+    round_targets: bool = Field(True, description="targets are equal when four decimals are (21)")
+    as_published: bool = Field(
+        False, description="as the authors' code: --orthogonality legacy_batch --no-round-targets"
+    )
+
+    @model_validator(mode="after")
+    def _published(self) -> DMDTerms:
+        if self.as_published:
+            object.__setattr__(self, "orthogonality", "legacy_batch")
+            object.__setattr__(self, "round_targets", False)
+        return self
+
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DMDSettings(DMDTerms):
+    """Coefficients of mutual distillation over graphs, the network, and who takes part.
+
+    The network's defaults are those published for MOSI where they are one number.
+    """
+
+    modalities: tuple[str, ...] = Field(
+        (), description="which train together, in the order of the graphs' nodes; default: those of teacher and student"
+    )
+    width: int = Field(50, ge=4, description="width of every part")
+    heads: int = Field(10, ge=1, description="heads of the transformers; the width must be a multiple")
+    layers: int = Field(4, ge=1, description="layers of the transformers; those of the memory have at least 3")
+    kernel: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (), description="steps that the projection sees: one for all modalities or one for each; default: 5 at most"
+    )
+    input_dropout: tuple[Share, ...] = Field((0.0,), description="on single features; one for all, or one for each")
+    attention_dropout: tuple[Share, ...] = Field(
+        (0.2,), description="on attention to a modality; one for all, or one for each"
+    )
+    embed_dropout: Share = Field(0.2, description="behind the position codes")
+    relu_dropout: Share = Field(0.0, description="inside the transformers' feed-forward part")
+    residual_dropout: Share = Field(0.0, description="on the transformers' branches")
+    output_dropout: Share = Field(0.5, description="inside every head")
+    causal: bool = Field(True, description="a step sees no later ones")
+    mask_padding: bool = Field(
+        False, description="use MODALITY.lengths: padding is neither read nor the last step (22)"
+    )
+    gate: Literal["sigmoid", "multiply"] = Field(
+        "sigmoid", description="a gate replaces the feature, or scales it (24)"
+    )
