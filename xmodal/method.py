@@ -28,6 +28,8 @@ class Method(nn.Module, ABC):
     # True promises `fit_many` that `training_step` is a function of parameters, buffers, batch and ``taught`` alone,
     # without branches on their numbers, and that it never calls a frozen part: then many may be trained as one
     stackable = False
+    # the student whose score early stopping and the schedule plateau look at; empty: all of them
+    lead = ""
 
     def __init__(self) -> None:
         super().__init__()

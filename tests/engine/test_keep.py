@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from xmodal.engine.fit import Run, fit
+from xmodal.engine.selection import Selection
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.supervised import Supervised
 
@@ -77,3 +78,17 @@ def test_patience_still_counts_epochs_without_a_better_one() -> None:
 
     assert len(best.history) == len(last.history) < 200
     assert last.best["vector"]["epoch"] == best.best["vector"]["epoch"] + 3
+
+
+@pytest.mark.parametrize(("lead", "waited", "loss"), [("", [0, 0, 0], -0.7), ("slow", [0, 1, 2], -0.5)])
+def test_the_lead_alone_tells_how_long_nothing_got_better(lead: str, waited: list[int], loss: float) -> None:
+    students = {name: vector_student() for name in ("fast", "slow")}
+    selection, found = Selection("accuracy", "max", lead=lead), []
+
+    for epoch, fast in enumerate((0.7, 0.8, 0.9)):
+        scores = {"fast": {"accuracy": fast}, "slow": {"accuracy": 0.5}}
+        selection.update(epoch, scores, students)
+        found.append(selection.waited)
+
+    assert found == waited and selection.loss(scores) == pytest.approx(loss)
+    assert [selection.best[name]["epoch"] for name in students] == [2, 0]  # each keeps its own best epoch all the same

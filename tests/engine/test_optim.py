@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from xmodal.engine.optim import OPTIMIZERS, Optimisers, build_optimizers, factor
+from xmodal.engine.optim import FUSED_FROM, OPTIMIZERS, Optimisers, build_optimizers, factor
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 
@@ -64,10 +64,10 @@ def test_plateau_waits_and_falls() -> None:
     assert rates == [1.0, 1.0, 1.0, 1.0, 0.5, 0.5]
 
 
-@pytest.mark.parametrize("name", sorted(OPTIMIZERS))
-def test_state_through_json_continues_with_the_same_bits(name: str) -> None:
+@pytest.mark.parametrize(("name", "outputs"), [*((name, 2) for name in sorted(OPTIMIZERS)), ("adam", 50_000)])
+def test_state_through_json_continues_with_the_same_bits(name: str, outputs: int) -> None:
     settings = FitSettings(optimizer=name, learning_rate=0.01, momentum=0.9, schedule="cosine", epochs=5)
-    straight, left, right = (nn.Linear(3, 2) for _ in range(3))
+    straight, left, right = (nn.Linear(3, outputs) for _ in range(3))
     left.load_state_dict(straight.state_dict())
 
     def train(network: nn.Module, optimisers: Optimisers, steps: range) -> None:
@@ -96,3 +96,27 @@ def test_an_unknown_optimiser_of_a_group_gets_a_suggestion() -> None:
 
     with pytest.raises(InputError, match="Did you mean 'adam'"):
         build_optimizers(groups, FitSettings())
+
+
+def test_large_networks_are_updated_by_adam_in_one_call_and_equal_to_rounding() -> None:
+    for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
+        ours, theirs = nn.Linear(400, FUSED_FROM // 400), nn.Linear(400, FUSED_FROM // 400)
+        theirs.load_state_dict(ours.state_dict())
+        mine = Optimisers([{"params": ours.parameters()}], FitSettings(optimizer=name, weight_decay=0.1), 1)
+        plain = kind(theirs.parameters(), lr=1e-3, weight_decay=0.1)
+        for step in range(5):
+            for network in (ours, theirs):
+                network(torch.randn(4, 400, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+            mine.step()
+            plain.step()
+            plain.zero_grad()
+
+        assert mine.optimizers[0].param_groups[0]["fused"]
+        torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("name", "width"), [("adam", 4), ("sgd", FUSED_FROM), ("rmsprop", FUSED_FROM)])
+def test_small_networks_and_other_optimisers_keep_their_bits(name: str, width: int) -> None:
+    (optimizer,) = build_optimizers([{"params": [nn.Parameter(torch.zeros(width))]}], FitSettings(optimizer=name))
+
+    assert not optimizer.param_groups[0].get("fused")

@@ -59,7 +59,7 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.sums = Sums()
-        self.selection = Selection(*data.info.select)
+        self.selection = Selection(*data.info.select, lead=method.lead)
         self.began = self.saved_at = time.monotonic()
         self.writes = folder is not None and fabric.global_rank == 0
 

@@ -17,6 +17,8 @@ from torch.optim import Optimizer
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError, did_you_mean
 
+FUSED_FROM = 100_000  # parameters from which on Adam updates all tensors in one call
+
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": torch.optim.SGD,
     "adam": torch.optim.Adam,
@@ -32,14 +34,27 @@ def build_optimizers(groups: Sequence[Mapping[str, Any]], settings: FitSettings)
     """One optimiser per name that occurs; a group may name its own optimiser, rate and options."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for group in groups:
-        own = dict(group)
+        own = {**group, "params": list(group["params"])}
         name = own.pop("optimizer", settings.optimizer)
         if name not in OPTIMIZERS:
             raise InputError(f"There is no optimiser called '{name}'. {did_you_mean(name, OPTIMIZERS)}")
         by_name.setdefault(name, []).append(own)
-    if not any(len(list(group["params"])) for found in by_name.values() for group in found):
+    if not any(len(group["params"]) for found in by_name.values() for group in found):
         raise InputError("There is nothing to train: no parameter requires a gradient. Check what was frozen.")
-    return [OPTIMIZERS[name](found, **_options(name, settings)) for name, found in by_name.items()]
+    return [
+        OPTIMIZERS[name](found, **_options(name, settings), **_fused(name, found)) for name, found in by_name.items()
+    ]
+
+
+def _fused(name: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Whether all tensors are updated in one call: three to four times as fast, equal up to rounding.
+
+    Small networks keep the bits that they always had; there an update costs microseconds either way.
+    """
+    parameters = [parameter for group in groups for parameter in group["params"]]
+    known = all(tensor.device.type in ("cpu", "cuda") and tensor.is_floating_point() for tensor in parameters)
+    large = sum(tensor.numel() for tensor in parameters) >= FUSED_FROM
+    return {"fused": True} if name in ("adam", "adamw") and known and large else {}
 
 
 def _options(name: str, settings: FitSettings) -> dict[str, Any]:

@@ -19,9 +19,11 @@ class Selection:
     Args:
         metric: name of a validation metric.
         direction: ``max`` or ``min``.
+        lead: student whose score tells whether an epoch is better than those before; empty: any of them.
     """
 
-    def __init__(self, metric: str, direction: str) -> None:
+    def __init__(self, metric: str, direction: str, *, lead: str = "") -> None:
+        self.lead = lead
         self.metric, self.sign = metric, 1.0 if direction == "max" else -1.0
         self.best: dict[str, dict[str, Any]] = {}
         self.weights: dict[str, dict[str, Tensor]] = {}
@@ -38,7 +40,7 @@ class Selection:
                 self.best[name] = {"epoch": epoch, "score": kept, "valid": dict(found)}
                 state = students[name].module.state_dict()
                 self.weights[name] = {key: tensor.detach().clone() for key, tensor in state.items()}
-                better = True
+                better |= self.lead in ("", name)
         self.waited = 0 if better else self.waited + 1
 
     def last(self, epoch: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -51,8 +53,9 @@ class Selection:
         return found
 
     def loss(self, scores: Mapping[str, Mapping[str, Any]]) -> float:
-        """The mean score with its sign turned so that smaller is better."""
-        values: list[float] = [-self.sign * found[self.metric] for found in scores.values()]
+        """The score of the lead, or the mean of all, with its sign turned so that smaller is better."""
+        watched = [scores[self.lead]] if self.lead else scores.values()
+        values: list[float] = [-self.sign * found[self.metric] for found in watched]
         return sum(values) / max(len(values), 1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -48,6 +48,7 @@ from xmodal.methods.settings import DMDSettings, DMDTerms
 from xmodal.models.dmd_net import DMDNet, DMDNumbers, DMDOutputs, SequenceInput
 from xmodal.models.graph_unit import GRAPHS, GraphUnit
 from xmodal.models.network import checked, evaluating, statistics_for
+from xmodal.models.text_encoder import TextEncoder, load_text_encoder
 from xmodal.types import Batch, DataInfo, Step, Student
 
 HIDDEN = {"homo": 64, "hetero": 32}  # widths of the graph units
@@ -133,6 +134,7 @@ class DMD(Method):
             raise InputError("DMD has one output per sample, and this data has a target per place.")
         self.network, self._info = network, info
         self.modalities = network.modalities
+        self.lead = next(name for name, student in network.students().items() if student.module is network.fused)
         self.task_weight, self.regression_loss = task_weight, regression_loss
         self.distil_weight, self.logit_weight = distil_weight, logit_weight
         self.representation_weight, self.regularisation_weight = representation_weight, regularisation_weight
@@ -359,7 +361,7 @@ def build_network(info: DataInfo, modalities: Sequence[str], settings: DMDSettin
     if settings.mask_padding:
         absent = [f"{name}.lengths" for name in names if f"{name}.lengths" not in info.inputs]
         problems += [f"mask_padding needs the input '{name}', which this data does not have." for name in absent]
-    inputs = {}
+    inputs, encoders = {}, _encoders(info, names, settings)
     for place, name in enumerate(names):
         layout, shape = info.inputs[name].layout, info.inputs[name].shape
         if layout not in ("vector", "sequence") or info.inputs[name].dynamic:
@@ -368,14 +370,29 @@ def build_network(info: DataInfo, modalities: Sequence[str], settings: DMDSettin
                 f"{shape} (layout '{layout}'). Leave it out by --dmd.modalities, or store it as a sequence."
             )
             continue
-        length = shape[1] if layout == "sequence" else 1
+        width, length = shape[0], shape[1] if layout == "sequence" else 1
+        if name in encoders:
+            width, length = encoders[name].width, info.inputs[f"{name}.tokens"].shape[1]
         own = {key: given[place if len(given) > 1 else 0] for key, given in listed.items() if given}
-        inputs[name] = SequenceInput(shape[0], length, **{"kernel": min(KERNEL, length), **own})  # type: ignore[arg-type]
+        inputs[name] = SequenceInput(width, length, **{"kernel": min(KERNEL, length), **own})  # type: ignore[arg-type]
     if problems:
         raise InputError(problems)
     asked = {field.name for field in fields(DMDNumbers)} & set(DMDSettings.model_fields)
     numbers = DMDNumbers(**{name: getattr(settings, name) for name in asked}, outputs=info.outputs)
-    return DMDNet(inputs, numbers, as_published=settings.as_published)
+    return DMDNet(inputs, numbers, encoders, as_published=settings.as_published)
+
+
+def _encoders(info: DataInfo, names: Sequence[str], settings: DMDSettings) -> dict[str, TextEncoder]:
+    """The text encoder, for the modality whose tokens the data has."""
+    if settings.text_encoder is None:
+        return {}
+    found = [name for name in names if f"{name}.tokens" in info.inputs]
+    if not found:
+        raise InputError(
+            "text_encoder reads tokens, an input called MODALITY.tokens, and this data has none. Load it with its "
+            "tokens, or leave the text encoder out: then features that come with the data are used."
+        )
+    return {found[0]: load_text_encoder(settings.text_encoder, fine_tune=settings.fine_tune)}
 
 
 def build(kit: Kit, settings: DMDSettings) -> DMD:

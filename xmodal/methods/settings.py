@@ -5,6 +5,7 @@ They stand apart from the methods because help texts must come at once, and a me
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -189,3 +190,5 @@ class DMDSettings(DMDTerms):
     gate: Literal["sigmoid", "multiply"] = Field(
         "sigmoid", description="a gate replaces the feature, or scales it (24)"
     )
+    text_encoder: Path | None = Field(None, description="folder of a text encoder that reads MODALITY.tokens")
+    fine_tune: bool = Field(True, description="train the text encoder too; --no-fine-tune: as it is")
