@@ -233,3 +233,13 @@ class Student:
     builder: str | None = None
     arguments: dict[str, Any] | None = None
     normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """The modalities it reads; lengths and other inputs that go with one are part of it.
+
+        Example:
+            >>> Student(nn.Identity(), ("audio", "audio.lengths", "text.tokens"), "audio").modalities
+            ('audio', 'text')
+        """
+        return tuple(dict.fromkeys(name.partition(".")[0] for name in self.needs))

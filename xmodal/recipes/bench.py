@@ -175,7 +175,7 @@ class Bench:
         """
         for name in [name for name, role in self.roles.items() if role == "method"]:
             for student in self.runs[name].students.values():
-                if student.needs == self.student:
+                if student.modalities == self.student:
                     found = self.train_as_large(student, like=self.network(self.student))
                     self.matched |= {name: found} if found else {}
 
@@ -191,9 +191,9 @@ class Bench:
         if name not in self.runs:
             self.progress.expect()
             settings = self.settings
-            with seeded(self.seed, "matched", *student.needs):
+            with seeded(self.seed, "matched", *student.modalities):
                 network = build_for(
-                    self.info, student.needs, encoder=encoders_of(like), width=width, dropout=settings.dropout
+                    self.info, student.modalities, encoder=encoders_of(like), width=width, dropout=settings.dropout
                 )
             self.train(name, Supervised(network, self.info), role=MATCHED)
         return name
@@ -208,7 +208,7 @@ class Bench:
             f"{name}\n{student_name}": student
             for name, run in self.runs.items()
             for student_name, student in run.students.items()
-            if every or student.needs == self.student or not self._deploys(run)
+            if every or student.modalities == self.student or not self._deploys(run)
         }
         outputs: dict[str, Any] = {}
         scores = evaluate(students, self.data.test, self.info, fabric=self.fabric, full=True, outputs=outputs)
@@ -236,7 +236,7 @@ class Bench:
 
     def _deploys(self, run: Run) -> bool:
         """Whether one of its students is for the deployed modalities."""
-        return any(student.needs == self.student for student in run.students.values())
+        return any(student.modalities == self.student for student in run.students.values())
 
     def _write(self, row: Mapping[str, Any], outputs: Mapping[str, Any], target: str) -> None:
         if self.folder is None or self.fabric.global_rank:
