@@ -242,4 +242,4 @@ class Student:
             >>> Student(nn.Identity(), ("audio", "audio.lengths", "text.tokens"), "audio").modalities
             ('audio', 'text')
         """
-        return tuple(dict.fromkeys(name.partition(".")[0] for name in self.needs))
+        return tuple(dict.fromkeys(owner(name) for name in self.needs))
