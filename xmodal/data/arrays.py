@@ -201,9 +201,9 @@ def _data(
 ) -> Data:
     """Check everything, then assemble."""
     report, paired = Report(), not isinstance(target, Mapping)
-    # a caller's names may be anything yet
-    owners = {name: owner(str(name)) for name in columns}
-    beside = {name: columns[name] for name, one in owners.items() if one != str(name) and one in columns}
+    report.errors += [name_sentence(name) for name in columns if not isinstance(name, str)]
+    report.stop_on_errors()
+    beside = {name: column for name, column in columns.items() if owner(name) != name and owner(name) in columns}
     columns = {name: column for name, column in columns.items() if name not in beside}
     how = dict.fromkeys(columns, normalise) if isinstance(normalise, str) else dict(normalise)
     _check_words(task, how, layouts or {}, columns, report)
