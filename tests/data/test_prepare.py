@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xmodal.data.prepare import Item, prepare_items, write_npy
+from xmodal.data.prepare import Content, Item, in_processes, prepare_items, write_npy
 from xmodal.errors import InputError
 
 
@@ -225,3 +225,49 @@ def test_importing_the_machinery_brings_no_torch():
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert found.stdout.strip() == "False"
+
+
+def drawn_as_text(item):
+    return {**doubled(item), "words": Content(".txt", item.name.encode())}
+
+
+def test_work_may_return_files_of_other_kinds(tmp_path):
+    raw, out = items(tmp_path / "raw"), tmp_path / "out"
+    prepare_items(raw, drawn_as_text, out)
+    (out / "words" / "b.txt").unlink()
+
+    again = prepare_items(raw[:3], drawn_as_text, out)
+
+    assert (again.done, again.reused) == (["b"], ["a", "c"])
+    assert sorted(path.name for path in (out / "words").iterdir()) == ["a.txt", "b.txt", "c.txt"]
+    assert (out / "words" / "b.txt").read_text() == "b"
+
+
+def test_what_is_no_item_at_all_is_listed_among_the_skipped(tmp_path):
+    seen = []
+
+    prepared = prepare_items(
+        items(tmp_path / "raw"),
+        doubled,
+        tmp_path / "out",
+        refused=[("z", "it has no partner")],
+        progress=lambda *count: seen.append(count),
+    )
+
+    assert prepared.skipped == [("z", "it has no partner")] and len(prepared.done) == 4 and seen[-1] == (4, 4)
+    assert json.loads((tmp_path / "out" / "skipped.json").read_text())["skipped"][0]["name"] == "z"
+
+
+def refuses(item):
+    raise InputError([f"{item.name} is broken.", "Mend it."])
+
+
+def test_sentences_of_ours_are_told_as_they_are(tmp_path):
+    prepared = prepare_items(items(tmp_path / "raw", "a"), refuses, tmp_path / "out")
+
+    assert prepared.skipped == [("a", "a is broken. Mend it.")]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_jobs_come_back_with_their_results(workers):
+    assert sorted(in_processes(abs, [-1, 2, -3], workers)) == [(-3, 3), (-1, 1), (2, 2)]

@@ -1,8 +1,9 @@
 """From raw files to arrays: parallel, resumable, and never half a file.
 
 Each item (a clip, a scan, a picture) becomes one .npy per modality, ``out/<modality>/<item>.npy``, which is the layout
-of `xmodal.data.layout`. A marker in ``out/.prepared`` says which files of which sources an item was made from; an
-item whose marker still fits is not made again. Items that can't be read are listed in ``out/skipped.json``.
+of `xmodal.data.layout`, or a file of another kind where the work returns a `Content`. A marker in ``out/.prepared``
+says which files were made from which sources; an item whose marker still fits is not made again. Items that can't be
+read are listed in ``out/skipped.json``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,8 @@ from numpy.typing import NDArray
 from xmodal.errors import InputError
 from xmodal.files import sweep, write_json, written_whole
 
+A = TypeVar("A")
+R = TypeVar("R")
 SCHEMA = 1  # as in xmodal.types, which would bring torch into every worker
 MARKERS = ".prepared"
 
@@ -40,6 +43,19 @@ class Item:
     name: str
     sources: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Content:
+    """A file that is no array.
+
+    Attributes:
+        suffix: of its name, with the dot.
+        data: all of its bytes.
+    """
+
+    suffix: str
+    data: bytes
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class Prepared:
         return sorted(self.done + self.reused, key=lambda name: f"{name}.npy")
 
 
-Work = Callable[[Item], Mapping[str, NDArray[Any]]]
+Work = Callable[[Item], Mapping[str, NDArray[Any] | Content]]
 
 
 def prepare_items(
@@ -72,17 +88,19 @@ def prepare_items(
     *,
     workers: int = 0,
     version: str = "",
+    refused: Sequence[tuple[str, str]] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Make one .npy per item and modality.
+    """Make one file per item and modality.
 
     Args:
         items: what to prepare.
-        work: item → modality → array; a function at the top of a module, so that worker processes find it. A
-            ``ValueError`` or ``OSError`` skips the item, anything else stops.
+        work: item → modality → array or `Content`; a function at the top of a module, so that worker processes find
+            it. A ``ValueError`` or ``OSError`` skips the item, anything else stops.
         out: folder that receives the files; run again with the same one to go on.
         workers: processes; 0: this one.
-        version: text that changes when the work would give other arrays for the same files.
+        version: text that changes when the work would give other files for the same sources.
+        refused: (name, reason) of what is no item at all; listed among the skipped ones.
         progress: is told (items so far, items in all).
     """
     _refuse_names(items)
@@ -94,14 +112,14 @@ def prepare_items(
     todo = [item for item in items if item.name not in there]
     _remove_stale(out, keep=there)
     done: list[str] = []
-    skipped: list[tuple[str, str]] = []
+    skipped = list(refused)
     for name, reason in _results(todo, work, out, stamps, workers):
         if reason is None:
             done.append(name)
         else:
             skipped.append((name, reason))
         if progress is not None:
-            progress(len(reused) + len(done) + len(skipped), len(items))
+            progress(len(reused) + len(done) + len(skipped) - len(refused), len(items))
     listed = [{"name": name, "reason": reason} for name, reason in sorted(skipped)]
     write_json(out / "skipped.json", {"skipped": listed})
     return Prepared(sorted(done), sorted(reused), sorted(skipped))
@@ -110,16 +128,28 @@ def prepare_items(
 def _results(
     todo: Sequence[Item], work: Work, out: Path, stamps: Mapping[str, str], workers: int
 ) -> Iterator[tuple[str, str | None]]:
+    jobs = [(item, work, out, stamps[item.name]) for item in todo]
+    return ((job[0].name, reason) for job, reason in in_processes(_finish, jobs, workers))
+
+
+def in_processes(function: Callable[[A], R], jobs: Sequence[A], workers: int) -> Iterator[tuple[A, R]]:
+    """Each job and its result, in the order in which they are finished.
+
+    Args:
+        function: job → result; at the top of a module, so that worker processes find it.
+        jobs: what is given to it.
+        workers: processes; 0: this one.
+    """
     if not workers:
-        for item in todo:
-            yield item.name, _finish(item, work, out, stamps[item.name])
+        for job in jobs:
+            yield job, function(job)
         return
     # spawn: a forked worker would inherit the locks of whatever threads this process has
     pool = ProcessPoolExecutor(
-        min(workers, len(todo) or 1), mp_context=get_context("spawn"), initializer=_ignore_ctrl_c
+        min(workers, len(jobs) or 1), mp_context=get_context("spawn"), initializer=_ignore_ctrl_c
     )
     try:
-        futures = {pool.submit(_finish, item, work, out, stamps[item.name]): item.name for item in todo}
+        futures = {pool.submit(function, job): job for job in jobs}
         for future in as_completed(futures):
             yield futures[future], future.result()
     except BrokenProcessPool:
@@ -135,17 +165,26 @@ def _ignore_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides, and lets running items finish
 
 
-def _finish(item: Item, work: Work, out: Path, stamp: str) -> str | None:
+def _finish(job: tuple[Item, Work, Path, str]) -> str | None:
     """Prepare one item; the reason if it has to be skipped."""
+    item, work, out, stamp = job
     try:
-        arrays = dict(work(item))
+        made = dict(work(item))
+    except InputError as error:
+        return " ".join(error.problems)
     except (ValueError, OSError) as error:
         return f"{type(error).__name__}: {error}"
-    for modality, array in arrays.items():
-        (out / modality).mkdir(parents=True, exist_ok=True)
-        write_npy(out / modality / f"{item.name}.npy", array)
+    files = []
+    for modality, content in made.items():
+        path = out / modality / f"{item.name}{content.suffix if isinstance(content, Content) else '.npy'}"
+        if isinstance(content, Content):
+            with written_whole(path) as beside:
+                beside.write_bytes(content.data)
+        else:
+            write_npy(path, content)
+        files.append(f"{modality}/{path.name}")
     # last, so that a marker stands for complete files
-    write_json(out / MARKERS / f"{item.name}.json", {"stamp": stamp, "modalities": sorted(arrays)})
+    write_json(out / MARKERS / f"{item.name}.json", {"stamp": stamp, "files": sorted(files)})
     return None
 
 
@@ -164,22 +203,20 @@ def _marker(out: Path, name: str) -> dict[str, Any]:
     if not path.exists():
         return {}
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found if found.get("schema") == SCHEMA else {}
+    return found if found.get("schema") == SCHEMA and "files" in found else {}
 
 
 def _is_done(out: Path, name: str, stamp: str) -> bool:
     marker = _marker(out, name)
-    return marker.get("stamp") == stamp and all(
-        (out / modality / f"{name}.npy").exists() for modality in marker["modalities"]
-    )
+    return marker.get("stamp") == stamp and all((out / file).exists() for file in marker["files"])
 
 
 def _remove_stale(out: Path, *, keep: set[str]) -> None:
     """Forget what an earlier run made of items that changed or are gone: their rows would shift all others."""
     for path in sorted((out / MARKERS).glob("*.json")):
         if path.stem not in keep:
-            for modality in _marker(out, path.stem).get("modalities", []):
-                (out / modality / f"{path.stem}.npy").unlink(missing_ok=True)
+            for file in _marker(out, path.stem).get("files", []):
+                (out / file).unlink(missing_ok=True)
             path.unlink()
 
 
