@@ -20,3 +20,21 @@ def write_folder(root: Path, *, rows: int = 20) -> Path:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return write_folder(tmp_path / "data")
+
+
+@pytest.fixture(scope="session")
+def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made recordings of RAVDESS: 4 actors, one clip of each emotion."""
+    from xmodal.data.ravdess_made import make
+
+    return make(tmp_path_factory.mktemp("ravdess") / "raw", actors=4, clips=1, seconds=0.7)
+
+
+@pytest.fixture(scope="session")
+def prepared(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small features and pictures of them; not to be changed."""
+    from xmodal.data.ravdess_files import prepare
+    from xmodal.data.ravdess_made import SMALL
+
+    prepare(recordings, root := tmp_path_factory.mktemp("ravdess") / "root", settings=SMALL)
+    return root

@@ -66,6 +66,20 @@ DATA = Cards(
             paper="LeCun et al., Gradient-Based Learning Applied to Document Recognition, doi 10.1109/5.726791",
         ),
         DataCard(
+            name="ravdess",
+            title="emotions of 24 actors, heard and seen; from the archive's wav and mp4 files",
+            path="xmodal.data.ravdess:load",
+            settings="xmodal.data.ravdess:RavdessSettings",
+            make="xmodal.data.ravdess_made:make",
+            prepare="xmodal.data.ravdess_files:prepare",
+            check="xmodal.data.ravdess_lists:check",
+            files="aud_features/<name>.npy, vid_features/<name>.png or .jpg, and data_file/spa_dl.csv, spa_val.csv and "
+            "spa_test.csv",
+            modalities=("audio", "image"),
+            year=2018,
+            paper="Livingstone and Russo, RAVDESS, doi 10.1371/journal.pone.0196391",
+        ),
+        DataCard(
             name="discom",
             title="two views of the digits with few labels, in the file format of DisCoM-KD; variants as files",
             path="xmodal.data.discom:load",

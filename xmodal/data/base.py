@@ -162,6 +162,8 @@ class Data:
         source: JSON from which ``xmodal.data.open_data`` builds the same data again; empty for arrays in memory.
         decode: maps (index, outputs) to where predictions live, where that is not the network's grid.
         warnings: what is worth knowing of this data, in sentences.
+        groups: of each row of the columns: what it belongs to besides its class, such as the person who speaks; None
+            where nothing is known. Those of a split are ``groups[data.test.numbers[modality]]``.
     """
 
     train: Split
@@ -171,6 +173,7 @@ class Data:
     source: dict[str, Any] = field(default_factory=dict)
     decode: Callable[[Tensor, Tensor], Any] | None = None
     warnings: list[str] = field(default_factory=list)
+    groups: NDArray[np.int64] | None = None
 
     def apart(self) -> Data:
         """The same rows as unpaired data: each modality is shuffled by itself, and no row belongs to another."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +83,16 @@ class ArrayFile:
 
 
 class ArrayFolder:
-    """A column in a folder with one .npy file per sample, in the order of their names, read when asked for."""
+    """A column in a folder with one .npy file per sample, read when asked for.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the folder.
+        files: the samples in their order; None: all of the folder, in the order of their names.
+    """
+
+    def __init__(self, path: Path, files: Sequence[Path] | None = None) -> None:
         self.path = path
-        self.files = sample_files(path)
+        self.files = sample_files(path) if files is None else list(files)
         sample, self.dtype = read_header(self.files[0])
         self.shape = (len(self.files), *sample)
 
