@@ -27,6 +27,7 @@ RAW = (
     Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RAW")],
     Field(description="folder of raw files, or the file"),
 )
+NAMED = 20  # skipped items that are told one by one; the others are counted
 USAGE = """usage: xmodal data COMMAND [...]
 
   make NAME ROOT          writes a small copy of a data set in its real format, raw or prepared
@@ -72,7 +73,9 @@ def prepare(words: Sequence[str]) -> Answer:
         "skipped": [{"name": item, "reason": reason} for item, reason in prepared.skipped],
     }
     lines = [f"{result['done']} made, {result['reused']} reused, {len(prepared.skipped)} skipped"]
-    lines += [f"  skipped {item}: {reason}" for item, reason in prepared.skipped]
+    lines += [f"  skipped {item}: {reason}" for item, reason in prepared.skipped[:NAMED]]
+    if prepared.skipped[NAMED:]:
+        lines.append(f"  … and {len(prepared.skipped) - NAMED} more; all of them: {flags.root / 'skipped.json'}")
     return Answer(result, flags.as_json, [*lines, f"Folder: {flags.root}"])
 
 

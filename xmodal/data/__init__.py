@@ -80,6 +80,20 @@ DATA = Cards(
             paper="Livingstone and Russo, RAVDESS, doi 10.1371/journal.pone.0196391",
         ),
         DataCard(
+            name="vggsound",
+            title="ten seconds of 309 kinds of events, heard and seen; from the published list and mp4 clips",
+            path="xmodal.data.vggsound:load",
+            settings="xmodal.data.vggsound:VggsoundSettings",
+            make="xmodal.data.vggsound_made:make",
+            prepare="xmodal.data.vggsound_files:prepare",
+            check="xmodal.data.vggsound_check:check",
+            files="label.json, and train and test with video_jpg/<clip>.jpg and audio_npy/<clip>.npy or "
+            "audio/<clip>.wav; or vggsound.csv and the clips that it names",
+            modalities=("audio", "video"),
+            year=2020,
+            paper="Chen et al., VGGSound, arXiv 2004.14368",
+        ),
+        DataCard(
             name="discom",
             title="two views of the digits with few labels, in the file format of DisCoM-KD; variants as files",
             path="xmodal.data.discom:load",

@@ -24,8 +24,8 @@ def noise(sample: Array, strength: float, random: np.random.Generator) -> Array:
 
 
 def shift(sample: Array, strength: float, random: np.random.Generator) -> Array:
-    """Move an image (last two axes) or a sequence (last axis) by up to ``strength`` steps; what enters is zero."""
-    for axis in range(1, sample.ndim):
+    """Move an image or a video (last two axes) or a sequence (last axis) by up to ``strength`` steps; zeros enter."""
+    for axis in range(max(1, sample.ndim - 2), sample.ndim):
         step = int(random.integers(-int(strength), int(strength) + 1))
         sample = np.roll(sample, step, axis=axis)
         gap = [slice(None)] * sample.ndim

@@ -122,10 +122,13 @@ class Split:
             found = self._redrawn[name].redrawn(numbers, epoch)
         else:
             found = self.columns[name][numbers]
-        samples: NDArray[Any] = np.ascontiguousarray(found, dtype=batch_type(name, self.columns[name]))
-        if name in self._statistics:
-            mean, std = self._statistics[name]
-            samples = (samples - mean) / std
+        kind = batch_type(name, self.columns[name])
+        if name not in self._statistics:
+            return np.ascontiguousarray(found, dtype=kind)
+        mean, std = self._statistics[name]
+        # one new array: a batch of videos has hundreds of megabytes
+        samples: NDArray[Any] = np.subtract(found, mean, dtype=kind, order="C", casting="same_kind")
+        samples /= std
         return samples
 
     def __getitem__(self, pick: Pick) -> Batch:

@@ -1,7 +1,7 @@
-"""Sound: reading files, one channel at one rate, and what networks look at: spectrograms, mel bands, cepstra.
+"""Sound: reading files, one channel at one rate, and what networks look at: mel bands and cepstra.
 
-With S (window/2 + 1, frames) the magnitudes of `spectrogram`, M (bands, window/2 + 1) the triangles of `mel_filters`
-and D (coefficients, bands) the first rows of the orthonormal cosine transform,
+With S (window/2 + 1, frames) the magnitudes of `xmodal.data.spectrogram`, M (bands, window/2 + 1) the triangles of
+`mel_filters` and D (coefficients, bands) the first rows of the orthonormal cosine transform,
 
     log_mel = 10 log10 max(M S², 1e-10),  raised to its largest value - 80 dB
     mfcc = D log_mel,                     D[k, b] = √(c_k / bands) cos(π k (b + 1/2) / bands),  c_0 = 1, else c_k = 2
@@ -24,15 +24,12 @@ import functools
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.errors import InputError, MissingExtra
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 FLOOR, RANGE = 1e-10, 80.0  # power below which nothing is told apart; decibels kept below the loudest
 SIDE = 64  # zero crossings of the low-pass on either side
@@ -74,15 +71,20 @@ def soundfile_module() -> Any:
     return soundfile
 
 
-def read_sound(path: str | Path) -> Sound:
-    """The sound of a file (wav, flac, ogg, …, or the first sound track of a video), its channels averaged."""
+def read_sound(path: str | Path, *, seconds: float | None = None) -> Sound:
+    """The sound of a file (wav, flac, ogg, …, or the first sound track of a video), its channels averaged.
+
+    Args:
+        path: of the file.
+        seconds: to read from its beginning; None: all of it.
+    """
     path = Path(path)
     if path.suffix.lower() in CONTAINERS:
         from xmodal.data.video import read_track
 
-        waveform, rate = read_track(path)
+        waveform, rate = read_track(path, seconds=seconds)
     else:
-        waveform, rate = _read_soundfile(path)
+        waveform, rate = _read_soundfile(path, seconds)
     if not len(waveform):
         raise InputError(f"{path.name} holds no sound: it has no samples.")
     if not np.isfinite(waveform).all():
@@ -90,15 +92,18 @@ def read_sound(path: str | Path) -> Sound:
     return Sound(np.ascontiguousarray(waveform.mean(axis=1), dtype=np.float32), rate)
 
 
-def _read_soundfile(path: Path) -> tuple[Wave, int]:
+def _read_soundfile(path: Path, seconds: float | None) -> tuple[Wave, int]:
     soundfile = soundfile_module()
     _refuse_cut_off(path)
     try:
-        waveform, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        with soundfile.SoundFile(path) as file:
+            rate = int(file.samplerate)
+            frames = -1 if seconds is None else math.ceil(seconds * rate)
+            waveform = file.read(frames, dtype="float32", always_2d=True)
     except soundfile.SoundFileError as error:
         reason = str(error).rpartition(": ")[2].rstrip(".") or "unknown reason"
         raise InputError(f"{path.name} is no sound file that can be read ({reason}).") from None
-    return waveform, int(rate)
+    return waveform, rate
 
 
 def _refuse_cut_off(path: Path) -> None:
@@ -145,39 +150,17 @@ def _low_pass(widest: int) -> NDArray[np.float64]:
     return taps
 
 
-def spectrogram(waveform: Tensor, *, window: int, hop: int) -> Tensor:
-    """Magnitudes of the short-time Fourier transform: (samples,) → (window/2 + 1, 1 + samples // hop).
-
-    The type of the waveform is kept: float64 in, float64 out.
-
-    Example:
-        >>> import torch
-        >>> tuple(spectrogram(torch.zeros(160_000), window=1024, hop=512).shape)
-        (513, 313)
-    """
-    import torch
-
-    if len(waveform) <= window // 2:
-        raise InputError(
-            f"A sound of {len(waveform)} samples is too short for a window of {window}: more than {window // 2} were "
-            "expected."
-        )
-    shape = torch.hann_window(window, periodic=True, dtype=waveform.dtype, device=waveform.device)
-    found = torch.stft(
-        waveform, window, hop_length=hop, window=shape, center=True, pad_mode="reflect", return_complex=True
-    )
-    return found.abs()
-
-
 def log_mel(waveform: Wave, rate: int, *, bands: int, window: int = 2048, hop: int = 512) -> NDArray[np.float64]:
     """Loudness per mel band in decibels, (bands, frames); see the equation above."""
     import torch
 
-    magnitudes = spectrogram(torch.from_numpy(np.asarray(waveform, np.float64)), window=window, hop=hop)
-    power = torch.from_numpy(mel_filters(rate, bands, window)) @ magnitudes.square()
+    from xmodal.data.spectrogram import magnitudes
+
+    found = magnitudes(torch.from_numpy(np.asarray(waveform, np.float64)), window=window, hop=hop)
+    power = torch.from_numpy(mel_filters(rate, bands, window)) @ found.square()
     decibels = 10 * power.clamp(min=FLOOR).log10()
-    found: NDArray[np.float64] = decibels.clamp(min=float(decibels.max()) - RANGE).numpy()
-    return found
+    loudness: NDArray[np.float64] = decibels.clamp(min=float(decibels.max()) - RANGE).numpy()
+    return loudness
 
 
 def mfcc(

@@ -6,6 +6,8 @@ file; the moments are shares of the length that the file's header promises. What
 
 from __future__ import annotations
 
+import bisect
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 FRAME_RATE = Fraction(30_000, 1001)
 SLACK = 0.5  # of a frame, by which the last one may end before the promised length
+LACK = 0.25  # seconds by which a sound track may end before
+JUMP = 1.0  # seconds before a moment at which a key frame serves; it may be shown a little after it is decoded
 Pixels = NDArray[np.uint8]
 
 
@@ -37,49 +41,77 @@ def av_module() -> Any:
     return av
 
 
-def frames_at(path: str | Path, shares: Sequence[float], *, height: int, width: int) -> Pixels:
+def frames_at(
+    path: str | Path, shares: Sequence[float], *, height: int, width: int, seconds: float | None = None
+) -> Pixels:
     """The frames shown at some shares of a video's length, resized: (shares, height, width, 3), RGB.
+
+    What lies between two moments is skipped where the file says that a key frame comes before the second one.
 
     Args:
         path: of the file.
         shares: from 0 to 1, ascending: 0.5 is the middle.
         height: of a frame, in pixels.
         width: of a frame, in pixels; the shape of the picture is not kept.
+        seconds: of a longer video that count; None: all of them.
     """
     from PIL import Image
 
     size = (width, height)
-    pictures = [image.resize(size, Image.Resampling.BILINEAR) for image in _shown(Path(path), shares)]
+    pictures = [image.resize(size, Image.Resampling.BILINEAR) for image in _shown(Path(path), shares, seconds)]
     return np.stack([np.asarray(picture, np.uint8) for picture in pictures])
 
 
-def _shown(path: Path, shares: Sequence[float]) -> list[Image]:
+def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[Image]:
     """The picture at each share, in its own size."""
     with _opened(path) as container:
         stream = _video(container, path)
-        length = _length(path, stream)
-        start = stream.start_time or 0
+        start, unit = stream.start_time or 0, float(stream.time_base)
+        promised = _length(path, stream)
+        length = promised if seconds is None else min(promised, seconds / unit)
         wanted = [start + share * length for share in shares]
+        keys = key_times(stream)
+        frames = _frames(container, stream)
         found: list[Image] = []
-        last, end = None, float(start)
-        for frame in container.decode(stream):
-            if frame.pts is None:
-                continue
-            while last is not None and len(found) < len(wanted) and wanted[len(found)] < frame.pts:
-                found.append(last.to_image())
-            if len(found) == len(wanted):
-                return found
-            step = frame.duration or (frame.pts - last.pts if last is not None else 0)
-            last, end = frame, frame.pts + (1 + SLACK) * step
-        if last is None:
-            raise InputError(f"{path.name} holds no frames with a time.")
-        if wanted[-1] > end:
-            unit = float(stream.time_base)
-            raise InputError(
-                f"{path.name} is cut off: it ends after {(end - start) * unit:.2f} s, and its header promises "
-                f"{length * unit:.2f} s."
-            )
-        return found + [last.to_image()] * (len(wanted) - len(found))
+        last, ahead, end = None, next(frames, None), float(start)  # the first is shown until the second one is
+        for moment in wanted:
+            jump = _jump(keys, moment - JUMP / unit)
+            if last is not None and ahead is not None and jump > ahead.pts:
+                container.seek(jump, stream=stream)
+                frames = _frames(container, stream)
+                last, ahead = None, next(frames, None)
+                if ahead is None or ahead.pts > moment:  # the key frame is shown later than its place says, or lost
+                    container.seek(int(start), stream=stream)
+                    keys, frames = [], _frames(container, stream)
+                    ahead = next(frames, None)
+            while ahead is not None and (last is None or ahead.pts <= moment):
+                step = ahead.duration or (ahead.pts - last.pts if last is not None else 0)
+                last, end = ahead, ahead.pts + (1 + SLACK) * step
+                ahead = next(frames, None)
+            if last is None:
+                raise InputError(f"{path.name} holds no frames.")
+            if ahead is None and moment > end:
+                raise InputError(
+                    f"{path.name} is cut off: it ends after {(end - start) * unit:.2f} s, and its header promises "
+                    f"{promised * unit:.2f} s."
+                )
+            found.append(last.to_image())
+        return found
+
+
+def _frames(container: Any, stream: Any) -> Iterator[Any]:
+    return (frame for frame in container.decode(stream) if frame.pts is not None)
+
+
+def key_times(stream: Any) -> list[int]:
+    """When the key frames of a video are decoded, in units of its time base; empty where the file has no index."""
+    return sorted(entry.timestamp for entry in stream.index_entries if entry.is_keyframe)
+
+
+def _jump(keys: Sequence[int], moment: float) -> float:
+    """The last key frame up to a moment; minus infinity: none."""
+    place = bisect.bisect_right(keys, moment)
+    return keys[place - 1] if place else -math.inf
 
 
 def _length(path: Path, stream: Any) -> int:
@@ -93,24 +125,43 @@ def _length(path: Path, stream: Any) -> int:
     return int(max(ends)) - (stream.start_time or 0)
 
 
-def read_track(path: Path) -> tuple[NDArray[np.float32], int]:
-    """The first sound track of a file: (samples, channels) with ±1 as full scale, and the rate."""
+def look_at(path: Path) -> None:
+    """Raise an `InputError` unless a file says that it has pictures and sound; neither is decoded."""
+    with _opened(path) as container:
+        _video(container, path)
+        _sound(container, path)
+
+
+def read_track(path: Path, *, seconds: float | None = None) -> tuple[NDArray[np.float32], int]:
+    """The first sound track of a file: (samples, channels) with ±1 as full scale, and the rate.
+
+    Args:
+        path: of the file.
+        seconds: to read; None: all of it.
+    """
     av = av_module()
     with _opened(path) as container:
-        if not container.streams.audio:
-            raise InputError(f"{path.name} has no sound track.")
-        stream = container.streams.audio[0]
+        stream = _sound(container, path)
         rate = int(stream.rate)
         planar = av.AudioResampler(format="fltp", rate=rate)
-        parts = [
-            part.to_ndarray()
-            for frame in container.decode(stream)
-            for part in planar.resample(frame)  # another type of number, the same rate and channels
-        ]
+        wanted = math.inf if seconds is None else math.ceil(seconds * rate)
+        parts, samples = [], 0
+        for frame in container.decode(stream):
+            for part in planar.resample(frame):  # another type of number, the same rate and channels
+                parts.append(part.to_ndarray())
+                samples += parts[-1].shape[1]
+            if samples >= wanted:
+                break
+        promised = float(stream.duration * stream.time_base) if stream.duration else 0.0
     if not parts:
         raise InputError(f"{path.name} holds no sound: its sound track is empty.")
+    if samples < min(wanted, (promised - LACK) * rate):
+        raise InputError(
+            f"{path.name} is cut off: its sound ends after {samples / rate:.2f} s, and its header promises "
+            f"{promised:.2f} s."
+        )
     found: NDArray[np.float32] = np.concatenate(parts, axis=1).T
-    return found, rate
+    return found if seconds is None else found[: int(wanted)], rate
 
 
 @contextmanager
@@ -132,6 +183,12 @@ def _video(container: Any, path: Path) -> Any:
     stream = container.streams.video[0]
     stream.codec_context.thread_count = 1  # several files are read at once, one in each process
     return stream
+
+
+def _sound(container: Any, path: Path) -> Any:
+    if not container.streams.audio:
+        raise InputError(f"{path.name} has no sound track.")
+    return container.streams.audio[0]
 
 
 def write_clip(path: Path, frames: Iterable[Pixels], sound: Sound | None, *, quality: int = 20) -> None:

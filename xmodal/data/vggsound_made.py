@@ -1,0 +1,292 @@
+"""Clips in the form of VGGSound that nobody filmed: tones and noises, balls and stripes, and cues with a known truth.
+
+Of K classes the one with the largest score is heard and seen. Scores are decided by features of three kinds: what
+sound and picture both show (z⁰), what the sound alone shows (zᵃ) and what the picture alone shows (zᵛ):
+
+    class = argmax_k  w⁰ z⁰_k + w (zᵃ_k + zᵛ_k),    z⁰, zᵃ, zᵛ ~ N(0, 1)
+
+    shown in the sound     w⁰ z⁰_k + σ ε,   w zᵃ_k + σ ε'
+    shown in the picture   w⁰ z⁰_k + σ ε'', w zᵛ_k + σ ε'''      ε, ε', ε'', ε''' ~ N(0, 1)
+
+| symbol | argument | meaning |
+|---|---|---|
+| K | ``classes`` | how many |
+| w⁰ | ``shared`` | strength of what both show |
+| w | ``specific`` | strength of what one of them shows |
+| σ | ``noise`` | deviation of what is shown from what decides |
+
+So of the decisive variance, γ = w⁰² / (w⁰² + 2 w²) is modality-general, as in `xmodal.data.ravdess_made`. Clips are
+drawn with their class given: where another one wins, the two exchange their features.
+
+In the sound, the loudness of K tones (of different pitch, with all their harmonics) shows the shared features, and that
+of K noises (which come and go at different rates) the sound's own. In the picture, the size of K balls of different
+colours shows the shared ones, and the contrast of K stripes of different directions the picture's own. Where balls
+move, how stripes drift, and all phases are drawn for each clip.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmodal.data.prepare import in_processes
+from xmodal.data.vggsound_files import ClipSettings, prepare
+from xmodal.data.vggsound_lists import LISTS, SPLITS, Clip
+from xmodal.errors import InputError, did_you_mean
+from xmodal.files import write_json, write_text, written_whole
+
+CLASSES = (
+    "bird chirping, tweeting",
+    "church bell ringing",
+    "dog barking",
+    "engine accelerating, revving, vroom",
+    "fire crackling",
+    "goose honking",
+    "hammering nails",
+    "ice cracking",
+    "lawn mowing",
+    "ocean burbling",
+    "playing banjo",
+    "skateboarding",
+)
+LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
+RATE = 44_100
+FULL = 2.5  # a feature of this size is shown as far as can be
+LOUD = 24.0  # decibels between the smallest and the largest feature
+PITCHES, RATES, BANDS = (220.0, 1400.0), (2.0, 11.0), (2500.0, 6500.0)  # hertz, of the first and the last class
+CONTRAST = 30.0  # of the stripes, in steps of grey
+KINDS = ("shared", "audio", "video")
+Cues = dict[str, NDArray[np.float64]]
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Design:
+    """The numbers of the equation above, and of the clips.
+
+    Attributes:
+        classes: K.
+        shared: w⁰.
+        specific: w.
+        noise: σ.
+        seconds: length of a clip.
+        size: of the picture's sides.
+        seed: of everything.
+    """
+
+    classes: int
+    shared: float
+    specific: float
+    noise: float
+    seconds: float
+    size: int
+    seed: int
+
+    @property
+    def gamma(self) -> float:
+        """Share of the decisive variance that both modalities show; 0 where nothing is decided."""
+        all_of_it = self.shared**2 + 2 * self.specific**2
+        return self.shared**2 / all_of_it if all_of_it else 0.0
+
+
+def make(
+    root: str | Path,
+    *,
+    format: str = "raw",
+    seed: int = 0,
+    classes: int = 4,
+    clips: int = 20,
+    test_clips: int = 8,
+    seconds: float = 2.0,
+    size: int = 64,
+    shared: float = 1.5,
+    specific: float = 1.0,
+    noise: float = 0.25,
+    workers: int = 0,
+) -> Path:
+    """Write clips with their list, vggsound.csv, and the truth about them as truth.json.
+
+    Args:
+        root: a folder that is empty or does not exist.
+        format: raw, the clips; prepared: sound and frames of them as well, 8 of half the size.
+        seed: of everything.
+        classes: how many, 2 to 12.
+        clips: of each class for training.
+        test_clips: of each class for testing.
+        seconds: length of a clip.
+        size: of the picture's sides, an even number of pixels.
+        shared: strength of the cues that sound and picture both show; 0: none.
+        specific: strength of the cues that one of them shows.
+        noise: deviation of a cue as it is shown.
+        workers: processes; 0: this one.
+    """
+    from xmodal.data.sound import soundfile_module
+    from xmodal.data.video import av_module
+
+    root, raw = Path(root), Path(root) / "raw" if format == "prepared" else Path(root)
+    _refuse(root, format, classes=classes, clips=clips, test_clips=test_clips, seconds=seconds, size=size)
+    for package in (soundfile_module, av_module):
+        package()
+    design = Design(classes, shared, specific, noise, seconds, size, seed)
+    listed = list_clips(design, {"train": clips, "test": test_clips})
+    cues = {
+        clip.stem: found for (clip, *_), found in in_processes(write_made, [(*c, raw, design) for c in listed], workers)
+    }
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows(
+        (clip.video, clip.start, clip.label, clip.split) for clip, _ in listed
+    )
+    write_text(raw / LISTS[0], written.getvalue())
+    write_json(
+        raw / "truth.json",
+        {
+            "weights": {"shared": shared, "specific": specific, "noise": noise},
+            "gamma": design.gamma,
+            "classes": list(CLASSES[:classes]),
+            "cues": {name: cues[name] for name in sorted(cues)},
+        },
+    )
+    if format == "prepared":
+        prepare(raw, root, workers=workers, settings=ClipSettings(seconds=seconds, frames=8, size=size // 2))
+    return root
+
+
+def _refuse(root: Path, format: str, *, size: int, seconds: float, **counts: int) -> None:
+    problems = []
+    if format not in ("raw", "prepared"):
+        problems.append(f"There is no format '{format}'. {did_you_mean(format, ('raw', 'prepared'))}")
+    limits: dict[str, tuple[float, float, float]] = {
+        "classes": (counts["classes"], 2, len(CLASSES)),
+        "clips": (counts["clips"], 2, 10_000),
+        "test_clips": (counts["test_clips"], 1, 10_000),
+        "seconds": (seconds, 1.0, 60),
+        "size": (size, 32, 512),
+    }
+    for what, (value, least, most) in limits.items():
+        if not least <= value <= most:
+            problems.append(f"{what} is {value}: {least} to {most} were expected.")
+    if size % 2:
+        problems.append(f"size is {size}: an even number of pixels was expected.")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        problems.append(f"{root} is there already: an empty or new folder was expected. Choose another one.")
+    if problems:
+        raise InputError(problems)
+
+
+def list_clips(design: Design, counts: dict[str, int]) -> list[tuple[Clip, int]]:
+    """So many clips of each split and class, with a number each: names that nobody has given before."""
+    random = np.random.default_rng([design.seed, 1])
+    wanted = [(split, name) for split in SPLITS for name in CLASSES[: design.classes] for _ in range(counts[split])]
+    found = []
+    for number, (split, name) in enumerate(wanted):
+        video = "".join(LETTERS[random.integers(len(LETTERS), size=11)])
+        found.append((Clip(video, int(random.integers(600)), name, split), number))
+    return found
+
+
+def write_made(job: tuple[Clip, int, Path, Design]) -> dict[str, list[float]]:
+    """Write a clip; its features, as they decide."""
+    from xmodal.data.sound import Sound
+    from xmodal.data.video import write_clip
+
+    clip, number, raw, design = job
+    random = np.random.default_rng([design.seed, 2, number])
+    cues = draw_cues(CLASSES.index(clip.label), design, random)
+    heard, seen = (
+        {kind: cues[kind] + design.noise * random.normal(size=design.classes) for kind in ("shared", own)}
+        for own in ("audio", "video")
+    )
+    waveform = sound_of(heard, design.seconds, random)
+    with written_whole(raw / f"{clip.stem}.mp4") as beside:
+        write_clip(beside, frames_of(seen, design, random), Sound(waveform, RATE))
+    return {kind: [float(value) for value in values] for kind, values in cues.items()}
+
+
+def draw_cues(label: int, design: Design, random: np.random.Generator) -> Cues:
+    """What decides a class, times its weight: kind → one number for each class."""
+    strength = np.array([design.shared, design.specific, design.specific])
+    cues = strength[:, None] * random.normal(size=(3, design.classes))
+    winner = int(cues.sum(axis=0).argmax())
+    cues[:, [winner, label]] = cues[:, [label, winner]]
+    return dict(zip(KINDS, cues, strict=True))
+
+
+def _shown(cues: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From -1 to 1."""
+    return np.clip(cues / FULL, -1.0, 1.0)
+
+
+def _spread(ends: tuple[float, float], count: int) -> NDArray[np.float64]:
+    """So many numbers, each by the same factor larger than the one before."""
+    return np.geomspace(*ends, count)
+
+
+def sound_of(cues: Cues, seconds: float, random: np.random.Generator) -> NDArray[np.float32]:
+    """The sound of a clip, (samples,)."""
+    samples, count = round(seconds * RATE), len(cues["shared"])
+    time = np.arange(samples) / RATE
+    gains = {kind: 10 ** (LOUD / 40 * _shown(values)) for kind, values in cues.items()}
+    total = 0.01 * random.normal(size=samples)
+    for pitch, gain in zip(_spread(PITCHES, count), gains["shared"], strict=True):
+        turns = pitch * random.uniform(0.98, 1.02) * time + random.uniform()
+        total += gain * _tone(turns, pitch)
+    spectrum = np.fft.rfftfreq(samples, 1 / RATE)
+    for rate, band, gain in zip(_spread(RATES, count), _spread(BANDS, count), gains["audio"], strict=True):
+        shape = np.exp(-((np.log2(np.maximum(spectrum, 1.0) / band) / 0.12) ** 2))
+        noise = np.fft.irfft(np.fft.rfft(random.normal(size=samples)) * shape, samples)
+        beat = np.sin(np.pi * (rate * time + random.uniform())) ** 4
+        total += 0.5 * gain * noise / noise.std() * beat
+    return np.asarray(0.5 * 10 ** (random.uniform(-9, 0) / 20) * total / np.abs(total).max(), np.float32)
+
+
+def _tone(turns: NDArray[np.float64], pitch: float) -> NDArray[np.float64]:
+    """A tone with all harmonics below 2.4 kHz; ``turns`` counts its periods."""
+    harmonics = np.arange(1, max(2, int(2400 / pitch)) + 1)
+    points = 8192
+    period = np.sin(2 * np.pi * harmonics[:, None] * np.arange(points + 1) / points).sum(axis=0)
+    found: NDArray[np.float64] = np.interp(turns % 1.0, np.linspace(0, 1, points + 1), period)
+    return np.sqrt(2 / len(harmonics)) * found
+
+
+def frames_of(cues: Cues, design: Design, random: np.random.Generator) -> Iterator[Pixels]:
+    """The frames of a clip."""
+    from xmodal.data.video import FRAME_RATE
+
+    size, count = design.size, design.classes
+    side = int(np.ceil(np.sqrt(count)))
+    cell = size / side
+    places = np.stack(np.divmod(random.permutation(side * side)[:count], side), axis=1) * cell + cell / 2
+    radius = cell * (0.28 + 0.2 * _shown(cues["shared"]))
+    phase, speed = random.uniform(0, 2 * np.pi, (2, count)), random.uniform(0.4, 1.2, (2, count))
+    contrast = CONTRAST * (1 + 0.9 * _shown(cues["video"])) / np.sqrt(count)
+    drift, start = random.uniform(-1, 1, count), random.uniform(0, 2 * np.pi, count)
+    y, x = np.mgrid[:size, :size] / size
+    angle = np.pi * np.arange(count) / count
+    waves = 2 * np.pi * 8 * (np.cos(angle)[:, None, None] * x + np.sin(angle)[:, None, None] * y)
+    stripes = np.concatenate([np.sin(waves), np.cos(waves)])
+    colours = _colours(count)
+    for number in range(round(design.seconds * FRAME_RATE)):
+        now = number / float(FRAME_RATE)
+        turn = start + 2 * np.pi * drift * now
+        weights = np.concatenate([contrast * np.cos(turn), contrast * np.sin(turn)])  # of sin(waves + turn)
+        picture = 110 + np.tensordot(weights, stripes, axes=1)[..., None].repeat(3, axis=2)
+        for which in range(count):
+            moved = places[which] + 0.1 * cell * np.sin(2 * np.pi * speed[:, which] * now + phase[:, which])
+            distance = np.hypot(y * size - moved[0], x * size - moved[1])
+            cover = np.clip(radius[which] + 0.5 - distance, 0, 1)[..., None]
+            picture += cover * (colours[which] - picture)
+        yield np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def _colours(count: int) -> NDArray[np.float64]:
+    """So many colours, evenly around the circle of hues."""
+    hue = np.arange(count)[:, None] / count + np.array([0, 1 / 3, 2 / 3])
+    found: NDArray[Any] = 255 * np.clip(2 * np.abs(2 * (hue % 1) - 1) - 0.5, 0, 1)
+    return found
