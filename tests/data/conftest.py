@@ -38,3 +38,10 @@ def prepared(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
     prepare(recordings, root := tmp_path_factory.mktemp("ravdess") / "root", settings=SMALL)
     return root
+
+
+def made_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twenty small clips of four classes, prepared, with the raw ones in a folder: not to be written to."""
+    from xmodal.data.vggsound_made import make
+
+    return make(tmp_path_factory.mktemp("made") / "vgg", format="prepared", clips=3, test_clips=2, seconds=1, size=32)

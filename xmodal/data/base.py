@@ -122,12 +122,11 @@ class Split:
             found = self._redrawn[name].redrawn(numbers, epoch)
         else:
             found = self.columns[name][numbers]
-        kind = batch_type(name, self.columns[name])
         if name not in self._statistics:
-            return np.ascontiguousarray(found, dtype=kind)
+            return np.ascontiguousarray(found, dtype=batch_type(name, self.columns[name]))
         mean, std = self._statistics[name]
         # one new array: a batch of videos has hundreds of megabytes
-        samples: NDArray[Any] = np.subtract(found, mean, dtype=kind, order="C", casting="same_kind")
+        samples: NDArray[Any] = np.subtract(found, mean, dtype=np.float32, order="C", casting="same_kind")
         samples /= std
         return samples
 

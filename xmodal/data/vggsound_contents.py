@@ -175,8 +175,8 @@ def _pairs(folder: Path, left_out: list[str]) -> dict[str, tuple[Path, Path]]:
     """Name of a clip → its sound and its frames, of a split, in the order of the file names."""
     heard, seen = (_files(folder, kinds) for kinds in (SOUNDS, SIGHTS))
     for stem in sorted(heard.keys() ^ seen.keys()):
-        there, lacks = (heard[stem], "frames") if stem in heard else (seen[stem], "sound")
-        left_out.append(f"{folder.name}/{there.parent.name}/{there.name}: there are no {lacks} of this clip.")
+        there, lacks = (heard[stem], "there are no frames") if stem in heard else (seen[stem], "there is no sound")
+        left_out.append(f"{folder.name}/{there.parent.name}/{there.name}: {lacks} of this clip.")
     return {stem: (heard[stem], seen[stem]) for stem in sorted(heard.keys() & seen.keys())}
 
 

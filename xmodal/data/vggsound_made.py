@@ -64,7 +64,7 @@ FULL = 2.5  # a feature of this size is shown as far as can be
 LOUD = 24.0  # decibels between the smallest and the largest feature
 PITCHES = (220.0, 1400.0)  # hertz, of the first and the last group
 HISS = ((3.0, 3200.0), (9.0, 5600.0))  # hertz: how often the slow and the fast one come and go, and where they lie
-CONTRAST = 24.0  # of the stripes, in steps of grey
+CONTRAST = 16.0  # of the stripes, in steps of grey
 WEIGHT = 0.5  # of zᵛ, and of z⁰ in the sound
 Cues = dict[str, NDArray[np.float64]]
 Pixels = NDArray[np.uint8]
@@ -263,7 +263,7 @@ def frames_of(cues: Cues, design: Design, random: np.random.Generator) -> Iterat
     side = int(np.ceil(np.sqrt(count)))
     cell = size / side
     places = np.stack(np.divmod(random.permutation(side * side)[:count], side), axis=1) * cell + cell / 2
-    radius = cell * (0.28 + 0.2 * _shown(cues["shared"]))
+    radius = cell * (0.28 + 0.22 * _shown(cues["shared"]))
     phase, speed = random.uniform(0, 2 * np.pi, (2, count)), random.uniform(0.4, 1.2, (2, count))
     balance = 0.9 * float(_shown(cues["video"])[0])
     contrast = CONTRAST * np.array([1 - balance, 1 + balance])

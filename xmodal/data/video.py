@@ -7,6 +7,7 @@ file; the moments are shares of the length that the file's header promises. What
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 FRAME_RATE = Fraction(30_000, 1001)
 SLACK = 0.5  # of a frame, by which the last one may end before the promised length
 LACK = 0.25  # seconds by which a sound track may end before
-JUMP = 1.0  # seconds before a moment at which a key frame serves; it may be shown a little after it is decoded
+JUMP = 0.25  # seconds by which a key frame may be shown after it is decoded; nearer ones are not jumped to
 Pixels = NDArray[np.uint8]
 
 
@@ -75,21 +76,15 @@ def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[I
         found: list[Image] = []
         last, ahead, end = None, next(frames, None), float(start)  # the first is shown until the second one is
         for moment in wanted:
-            jump = _jump(keys, moment - JUMP / unit)
-            if last is not None and ahead is not None and jump > ahead.pts:
-                container.seek(jump, stream=stream)
-                frames = _frames(container, stream)
-                last, ahead = None, next(frames, None)
-                if ahead is None or ahead.pts > moment:  # the key frame is shown later than its place says, or lost
-                    container.seek(int(start), stream=stream)
-                    keys, frames = [], _frames(container, stream)
-                    ahead = next(frames, None)
+            if last is not None and ahead is not None and _jump(keys, moment - JUMP / unit) > ahead.pts:
+                frames, last = _frames_from(container, stream, moment, (max(start, moment - 1 / unit), start)), None
+                ahead = next(frames, None)
             while ahead is not None and (last is None or ahead.pts <= moment):
                 step = ahead.duration or (ahead.pts - last.pts if last is not None else 0)
                 last, end = ahead, ahead.pts + (1 + SLACK) * step
                 ahead = next(frames, None)
             if last is None:
-                raise InputError(f"{path.name} holds no frames.")
+                raise InputError(f"{path.name} holds no frames with a time.")
             if ahead is None and moment > end:
                 raise InputError(
                     f"{path.name} is cut off: it ends after {(end - start) * unit:.2f} s, and its header promises "
@@ -101,6 +96,21 @@ def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[I
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
     return (frame for frame in container.decode(stream) if frame.pts is not None)
+
+
+def _frames_from(container: Any, stream: Any, moment: float, before: Sequence[float]) -> Iterator[Any]:
+    """The frames from a key frame on that is shown up to a moment.
+
+    Some files look key frames up by another time than the one at which they are shown, and give one behind the moment;
+    and one whose end is lost gives none. Then earlier moments are tried.
+    """
+    for time in (moment, *before):
+        container.seek(int(time), stream=stream)
+        frames = _frames(container, stream)
+        first = next(frames, None)
+        if first is not None and first.pts <= moment:
+            return itertools.chain([first], frames)
+    return iter(())
 
 
 def key_times(stream: Any) -> list[int]:

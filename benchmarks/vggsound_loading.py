@@ -1,0 +1,163 @@
+"""How many clips a second are read for the networks of VGGSound, and the same written straightforwardly.
+
+Clips of ten seconds are made and prepared at full size: 32 frames of 256x256 and spectrograms of 513x313. Each form of
+them is read batch by batch, normalised, by one and by two worker processes, from a warm disk cache. The straightforward
+way is a Dataset that opens one clip at a time and PyTorch's own collate function; both must give the same numbers
+before one is printed.
+
+    python benchmarks/vggsound_loading.py
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from xmodal.data import base, open_data
+from xmodal.data.base import Data, Split
+from xmodal.data.loader import Batches, Loader
+from xmodal.data.vggsound_files import ClipSettings, prepare
+from xmodal.data.vggsound_lists import Clip
+from xmodal.data.vggsound_made import Design, make, write_made
+from xmodal.data.video import frames_at
+
+REPEATS = 3
+BATCH = 4
+CLIPS = 24  # of an epoch; the few that are made come again and again
+MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
+STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
+
+
+class OneByOne(Dataset[tuple[Tensor, Tensor]]):
+    """Clips as one would read them first."""
+
+    def __init__(self, sounds: list[Path], pictures: list[Path]) -> None:
+        self.sounds, self.pictures = sounds, pictures
+
+    def __len__(self) -> int:
+        return len(self.sounds)
+
+    def __getitem__(self, row: int) -> tuple[Tensor, Tensor]:
+        wave = torch.from_numpy(np.load(self.sounds[row]))
+        wave = wave / (1.1 * wave.abs().max())
+        window = torch.hann_window(1024)
+        heard = torch.stft(wave, 1024, 512, window=window, center=True, pad_mode="reflect", return_complex=True).abs()
+        tall = np.array(Image.open(self.pictures[row]).convert("RGB"))
+        frames = torch.from_numpy(tall.reshape(32, 256, 256, 3)).permute(0, 3, 1, 2).float() / 255
+        return heard, (frames - MEAN) / STD
+
+
+def repeated(data: Data) -> Split:
+    """The training split as often as makes an epoch."""
+    numbers = np.resize(data.train.numbers["audio"], CLIPS)
+    split = data.train
+    normalisation = data.info.normalisation
+    targets = dict.fromkeys(split.columns, np.zeros(numbers.max() + 1, np.int64))
+    return Split(split.columns, targets, dict.fromkeys(split.columns, numbers), normalisation=normalisation)
+
+
+def rate(batches: Iterable[Any]) -> float:
+    """Clips per second, from the second batch on: the first waits for the processes to start."""
+    times = []
+    for _ in batches:
+        times.append(time.perf_counter())
+    return BATCH * (len(times) - 1) / (times[-1] - times[0])
+
+
+def ours(split: Split, workers: int) -> float:
+    """Clips per second of our loader."""
+    sampler = Batches(split.rows, paired=True, batch_size=BATCH, seed=0)
+    return rate(Loader(split, sampler, workers=workers).epoch(0))
+
+
+def one_by_one(split: Split, workers: int) -> float:
+    """Clips per second of the straightforward way."""
+    return rate(DataLoader(straightforward(split), batch_size=BATCH, shuffle=True, num_workers=workers))
+
+
+def straightforward(split: Split) -> OneByOne:
+    """The same clips for the other way."""
+    sounds, pictures = (
+        [split.columns[name].files[row] for row in split.numbers[name].tolist()] for name in ("audio", "video")
+    )
+    return OneByOne(sounds, pictures)
+
+
+def must_agree(split: Split) -> None:
+    """Both ways give the same numbers."""
+    sampler = Batches(split.rows, paired=True, batch_size=BATCH, seed=0, shuffle=False)
+    (batch, *_), other = Loader(split, sampler).epoch(0), straightforward(split)
+    heard, seen = (torch.stack(part) for part in zip(*(other[row] for row in range(BATCH)), strict=True))
+    torch.testing.assert_close(batch.inputs["audio"], heard, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(batch.inputs["video"], seen, rtol=1e-4, atol=1e-4)
+
+
+def spread(rates: list[float]) -> str:
+    return f"{statistics.median(rates):5.1f} clips/s ({min(rates):.1f} to {max(rates):.1f})"
+
+
+def seek(path: Path) -> None:
+    """Four frames of a minute, with and without jumps."""
+    from xmodal.data import video
+
+    shares, found, keys = [0.1, 0.4, 0.6, 0.9], {}, video.key_times
+    for name in ("all", "jumps"):
+        video.key_times = keys if name == "jumps" else lambda _: []
+        times = []
+        for _ in range(REPEATS):
+            began = time.perf_counter()
+            frames = frames_at(path, shares, height=256, width=256)
+            times.append(time.perf_counter() - began)
+        found[name] = (statistics.median(times), frames)
+    assert np.array_equal(found["all"][1], found["jumps"][1])
+    read, jumped = found["all"][0], found["jumps"][0]
+    print(
+        f"four frames of an mp4 of a minute: {1e3 * jumped:.0f} ms, reading all of it {1e3 * read:.0f} ms "
+        f"({jumped / read:.2f})"
+    )
+
+
+def main() -> None:
+    """All forms, one and two processes."""
+    torch.set_num_threads(1)
+    base.READY_BYTES = -1  # keep nothing in memory: this is about files
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        make(root / "raw", clips=2, test_clips=1, seconds=10, size=256, workers=2)
+        made = time.perf_counter()
+        prepare(root / "raw", root / "jpg", workers=2)
+        print(f"prepared with 2 processes: {12 / (time.perf_counter() - made):.1f} clips/s, start included")
+        prepare(root / "raw", root / "npy", settings=ClipSettings(store="npy"), workers=2)
+        splits = {
+            name: repeated(open_data("vggsound", options={"root": root / name})) for name in ("jpg", "npy", "raw")
+        }
+        must_agree(splits["jpg"])
+        for workers in (1, 2):
+            found: dict[str, list[float]] = {name: [] for name in (*splits, "one by one")}
+            for _ in range(REPEATS):
+                for name, split in splits.items():
+                    found[name].append(ours(split, workers))
+                found["one by one"].append(one_by_one(splits["jpg"], workers))
+            print(f"{workers} worker(s), batches of {BATCH}:")
+            for name, what in (("jpg", "tall JPEGs"), ("npy", "arrays"), ("raw", "mp4")):
+                print(f"  {what:28} {spread(found[name])}")
+            ratio = statistics.median(found["jpg"]) / statistics.median(found["one by one"])
+            print(f"  {'tall JPEGs one by one':28} {spread(found['one by one'])}; ours / one by one {ratio:.2f}")
+        minute = Clip("aVideoOfOne", 0, "dog barking", "train")
+        write_made((minute, 0, root, Design(4, 1.0, 1.0, 0.0, seconds=60, size=64, seed=0)))
+        seek(root / f"{minute.stem}.mp4")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+import csv
+import json
+
+import av
+import numpy as np
+import pytest
+
+from xmodal.data.sound import read_sound
+from xmodal.data.spectrogram import magnitudes
+from xmodal.data.vggsound_made import CLASSES, HISS, PITCHES, RATE, Design, draw_cues, frames_of, make, sound_of
+from xmodal.data.video import frames_at
+from xmodal.errors import InputError
+
+DESIGN = Design(classes=4, shared=1.5, specific=1.0, noise=0.0, seconds=1.0, size=32, seed=0)
+
+
+def drawn(label, *, count=400, design=DESIGN):
+    random = np.random.default_rng(label)
+    return [draw_cues(label, design, random) for _ in range(count)]
+
+
+def still(*, shared=(0.0, 0.0), audio=0.0, video=0.0):
+    return {"shared": np.array(shared), "audio": np.array([audio]), "video": np.array([video])}
+
+
+@pytest.mark.parametrize("label", range(4))
+def test_the_class_is_what_its_features_decide(label):
+    for cues in drawn(label):
+        assert cues["shared"].argmax() == label // 2
+        assert (cues["audio"][0] + cues["video"][0] > 0) == label % 2
+
+
+def test_features_are_normal_apart_from_what_they_decide():
+    """Over all classes the groups' features are N(0, w⁰²), zᵃ is N(0, w²) and zᵛ is half of that."""
+    every = [cues for label in range(4) for cues in drawn(label, count=1500)]
+
+    for kind, deviation in (("shared", 1.5), ("audio", 1.0), ("video", 0.5)):
+        values = np.concatenate([cues[kind] for cues in every])
+        assert abs(values.mean()) < 0.05 and values.std() == pytest.approx(deviation, rel=0.05)
+
+
+def test_the_sound_alone_tells_the_kind_in_85_percent_and_the_picture_in_65():
+    every = [(label % 2, cues) for label in range(4) for cues in drawn(label, count=1500)]
+
+    for kind, share in (("audio", 1 - np.arctan(0.5) / np.pi), ("video", 1 - np.arctan(2) / np.pi)):
+        assert np.mean([(cues[kind][0] > 0) == wanted for wanted, cues in every]) == pytest.approx(share, abs=0.02)
+
+
+def test_no_modality_tells_the_other_what_it_alone_shows():
+    every = [cues for label in range(4) for cues in drawn(label, count=1500)]
+
+    numbers = np.array([[cues["audio"][0], cues["video"][0], cues["shared"][0]] for cues in every])
+
+    assert np.abs(np.corrcoef(numbers.T) - np.eye(3)).max() < 0.04
+
+
+def loudness(waveform, low, high):
+    import torch
+
+    found = magnitudes(torch.from_numpy(waveform.astype(np.float64)), window=1024, hop=512).square().mean(dim=1)
+    return 10 * np.log10(float(found[round(low * 1024 / RATE) : round(high * 1024 / RATE) + 1].sum()))
+
+
+def test_tones_show_the_group_and_hisses_the_sound_s_own_feature():
+    def heard(**cues):
+        return sound_of(still(**cues), 1.0, np.random.default_rng(0))
+
+    first, second = heard(shared=(2.5, -2.5)), heard(shared=(-2.5, 2.5))
+    # the second pitch is the only one at 1,400 Hz, the first the only one at 220
+    ratio = [loudness(wave, 1350, 1450) - loudness(wave, 180, 260) for wave in (first, second)]
+    assert ratio[1] - ratio[0] > 25  # up to 48, but that the first tone has harmonics here as well
+    slow, fast = heard(audio=-2.5), heard(audio=2.5)
+    balance = [loudness(wave, 5000, 6200) - loudness(wave, 2900, 3500) for wave in (slow, fast)]
+    assert balance[1] - balance[0] == pytest.approx(48, abs=6)
+    assert PITCHES == (220.0, 1400.0) and [band for _, band in HISS] == [3200.0, 5600.0]
+
+
+def test_balls_show_the_group_and_stripes_the_picture_s_own_feature():
+    def seen(**cues):
+        return np.stack(list(frames_of(still(**cues), DESIGN, np.random.default_rng(0)))).astype(float)
+
+    def colourful(frames):
+        return (frames.max(axis=3) - frames.min(axis=3) > 60).mean()
+
+    assert seen().shape == (30, 32, 32, 3)
+    assert colourful(seen(shared=(2.5, 2.5))) > 4 * colourful(seen(shared=(-2.5, -2.5))) > 0
+    rising, falling = (np.abs(np.fft.fft2(seen(video=value, shared=(-9, -9))[0, :, :, 0])) for value in (2.5, -2.5))
+    assert falling[6, 6] > 3 * falling[6, -6] and rising[6, -6] > 3 * rising[6, 6]  # frequencies of x + y and x - y
+
+
+def test_a_made_folder_is_a_public_list_and_real_clips(made_vggsound):
+    raw = made_vggsound / "raw"
+    rows = list(csv.reader((raw / "vggsound.csv").read_text().splitlines()))
+    truth = json.loads((raw / "truth.json").read_text())
+
+    assert [row[3] for row in rows] == ["train"] * 12 + ["test"] * 8
+    assert sorted({row[2] for row in rows}) == truth["classes"] == list(CLASSES[:4])
+    assert '"bird chirping, tweeting"' in (raw / "vggsound.csv").read_text()
+    assert set(truth["cues"]) == {f"{row[0]}_{int(row[1]):06d}" for row in rows}
+    for video, start, label, _ in rows:
+        path = raw / f"{video}_{int(start):06d}.mp4"
+        with av.open(str(path)) as container:
+            assert [stream.codec_context.name for stream in container.streams] == ["h264", "aac"]
+            assert container.streams.video[0].duration * container.streams.video[0].time_base == pytest.approx(
+                1, abs=0.05
+            )
+        assert read_sound(path).seconds == pytest.approx(1, abs=0.05)
+        assert frames_at(path, [0.5], height=32, width=32).std() > 10
+        cues = truth["cues"][path.stem]
+        assert CLASSES.index(label) == 2 * int(np.argmax(cues["shared"])) + (cues["audio"][0] + cues["video"][0] > 0)
+
+
+def test_the_same_seed_gives_the_same_bytes_also_with_processes(tmp_path):
+    for name, more in (("one", {}), ("two", {"workers": 1}), ("other", {"seed": 1})):
+        make(tmp_path / name, clips=2, test_clips=1, seconds=1, size=32, **more)
+
+    one, two, other = (
+        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two", "other")
+    )
+    assert one == two and len(one) == 14
+    assert not set(one) & set(other) - {"vggsound.csv", "truth.json"} and one["truth.json"] != other["truth.json"]
+
+
+def test_what_can_not_be_made_is_said_at_once(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+
+    with pytest.raises(InputError) as caught:
+        make(tmp_path / "full", format="raws", classes=5, clips=0, seconds=0.1, size=33)
+
+    said = "\n".join(caught.value.problems)
+    assert "Did you mean 'raw'?" in said and "is there already" in said
+    for problem in ("classes is 5: an even", "clips is 0", "seconds is 0.1", "size is 33: an even"):
+        assert problem in said
