@@ -40,6 +40,7 @@ def prepared(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return root
 
 
+@pytest.fixture(scope="session")
 def made_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty small clips of four classes, prepared, with the raw ones in a folder: not to be written to."""
     from xmodal.data.vggsound_made import make

@@ -1,29 +1,30 @@
 """Clips in the form of VGGSound that nobody filmed: tones and noises, balls and stripes, and cues with a known truth.
 
-A class is one of G groups, and one of two kinds in it. As in `xmodal.data.ravdess_made`, features decide that sound and
-picture both show (z⁰), that the sound alone shows (zᵃ) and that the picture alone shows (zᵛ):
+As in `xmodal.data.ravdess_made`, classes are decided by features of three kinds: what sound and picture both show (z⁰),
+what the sound alone shows (zᵃ) and what the picture alone shows (zᵛ). Of 2 H classes the first kind decides among the
+first H, the other two among the rest:
 
-    group = argmax_g w⁰ z⁰_g,   kind = [w (zᵃ + zᵛ / 2) > 0],   class = 2 group + kind,      z ~ N(0, 1), independent
+    class = argmax_h w⁰ z⁰_h,   or   H + argmax_h w (zᵃ_h + zᵛ_h / 2)        h = 0 … H - 1, all z ~ N(0, 1)
 
-    shown in the sound     w⁰ z⁰_g / 2 + σ ε,   w zᵃ + σ ε
-    shown in the picture   w⁰ z⁰_g + σ ε,       w zᵛ / 2 + σ ε                         ε ~ N(0, 1), each its own
+    shown in the sound     w⁰ z⁰_h / 2 + σ ε   and   w zᵃ_h + σ ε
+    shown in the picture   w⁰ z⁰_h + σ ε       and   w zᵛ_h / 2 + σ ε        ε ~ N(0, 1), each its own
 
 | symbol | argument | meaning |
 |---|---|---|
-| 2 G | ``classes`` | how many |
-| w⁰ | ``shared`` | strength of what both show; 0: neither shows anything of the group |
+| 2 H | ``classes`` | how many |
+| w⁰ | ``shared`` | strength of what both show; 0: neither shows anything of the first classes, or of the other |
 | w | ``specific`` | strength of what one of them shows |
 | σ | ``noise`` | deviation of what is shown from what decides |
 
-The teacher that hears has to use both: zᵃ decides the kind (right in 85 % of the clips without noise) and z⁰ the
-group. A student that sees can learn the group from it; whoever knows zᵃ knows nothing of zᵛ. Counting the group as one
-decision α = β = 1/2 and γ = 1/3; without shared cues γ = 0. Clips are drawn with their class given: where another group
-wins, the two exchange their features; where the other kind does, zᵃ and zᵛ change their signs.
+What decides the other half of the classes is 0. So a teacher that hears uses both kinds; a student that sees can learn
+the first classes from it, and the others it can't: whoever knows zᵃ knows nothing of zᵛ. By counts α = β = 1/2 and
+γ = 1/3; without shared cues γ = 0. Clips are drawn with their class given: where another one of its half wins, the two
+exchange their features.
 
-In the sound, the loudness of G tones (of different pitch, with their harmonics) shows the group, and what a slow and a
-fast hiss share of the loudness shows zᵃ. In the picture, the size of G balls of different colours shows the group, and
-what rising and falling stripes share of the contrast shows zᵛ. How balls move and stripes drift, and all phases, are
-drawn for each clip.
+In the sound, the loudness of H tones (of different pitch, with their harmonics) shows z⁰, that of H hisses (which lie
+at different frequencies, and come and go at different rates) shows zᵃ. In the picture, the size of H balls of different
+colours shows z⁰, the contrast of stripes in H directions shows zᵛ. How balls move and stripes drift, and all phases,
+are drawn for each clip.
 """
 
 from __future__ import annotations
@@ -62,10 +63,10 @@ LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz012
 RATE = 44_100
 FULL = 2.5  # a feature of this size is shown as far as can be
 LOUD = 24.0  # decibels between the smallest and the largest feature
-PITCHES = (220.0, 1400.0)  # hertz, of the first and the last group
-HISS = ((3.0, 3200.0), (9.0, 5600.0))  # hertz: how often the slow and the fast one come and go, and where they lie
+PITCHES = (220.0, 1400.0)  # hertz, of the first and the last tone
+RATES, BANDS = (3.0, 9.0), (3200.0, 5600.0)  # hertz: how often the first and the last hiss come, and where they lie
 CONTRAST = 16.0  # of the stripes, in steps of grey
-WEIGHT = 0.5  # of zᵛ, and of z⁰ in the sound
+FAINT = 0.5  # what is shown of zᵛ, and of z⁰ in the sound
 Cues = dict[str, NDArray[np.float64]]
 Pixels = NDArray[np.uint8]
 
@@ -75,7 +76,7 @@ class Design:
     """The numbers of the equation above, and of the clips.
 
     Attributes:
-        classes: 2 G.
+        classes: 2 H.
         shared: w⁰.
         specific: w.
         noise: σ.
@@ -93,8 +94,8 @@ class Design:
     seed: int
 
     @property
-    def groups(self) -> int:
-        """G."""
+    def half(self) -> int:
+        """H."""
         return self.classes // 2
 
 
@@ -203,7 +204,7 @@ def write_made(job: tuple[Clip, int, Path, Design]) -> dict[str, list[float]]:
     cues = draw_cues(CLASSES.index(clip.label), design, random)
     heard, seen = (
         {kind: scale * cues[kind] + design.noise * random.normal(size=len(cues[kind])) for kind, scale in parts}
-        for parts in ((("shared", WEIGHT), ("audio", 1.0)), (("shared", 1.0), ("video", 1.0)))
+        for parts in ((("shared", FAINT), ("audio", 1.0)), (("shared", 1.0), ("video", 1.0)))
     )
     waveform = sound_of(heard, design.seconds, random)
     with written_whole(raw / f"{clip.stem}.mp4") as beside:
@@ -212,14 +213,17 @@ def write_made(job: tuple[Clip, int, Path, Design]) -> dict[str, list[float]]:
 
 
 def draw_cues(label: int, design: Design, random: np.random.Generator) -> Cues:
-    """What decides a class: w⁰ z⁰ (groups,), w zᵃ (1,) and w zᵛ / 2 (1,)."""
-    group, kind = divmod(label, 2)
-    shared = random.normal(size=design.groups)
-    winner = int(shared.argmax())
-    shared[[winner, group]] = shared[[group, winner]]
-    own = random.normal(size=2) * (1.0, WEIGHT)
-    own = own if (own.sum() > 0) == bool(kind) else -own
-    return {"shared": design.shared * shared, "audio": design.specific * own[:1], "video": design.specific * own[1:]}
+    """What decides a class, times its weight: (classes / 2,) for each kind."""
+    shared, own = np.zeros(design.half), np.zeros((2, design.half))
+    if label < design.half:
+        shared = random.normal(size=design.half)
+        winner = int(shared.argmax())
+        shared[[winner, label]] = shared[[label, winner]]
+    else:
+        own, place = np.array([[1.0], [FAINT]]) * random.normal(size=(2, design.half)), label - design.half
+        winner = int(own.sum(axis=0).argmax())
+        own[:, [winner, place]] = own[:, [place, winner]]
+    return {"shared": design.shared * shared, "audio": design.specific * own[0], "video": design.specific * own[1]}
 
 
 def _shown(cues: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -236,12 +240,12 @@ def sound_of(cues: Cues, seconds: float, random: np.random.Generator) -> NDArray
         turns = pitch * random.uniform(0.98, 1.02) * time + random.uniform()
         total += 10 ** (LOUD / 40 * loud) * _tone(turns, pitch)
     frequency = np.maximum(np.fft.rfftfreq(samples, 1 / RATE), 1.0)
-    balance = LOUD / 40 * float(_shown(cues["audio"])[0])
-    for (rate, band), decibels in zip(HISS, (-balance, balance), strict=True):
+    hisses = zip(np.geomspace(*RATES, count), np.geomspace(*BANDS, count), _shown(cues["audio"]), strict=True)
+    for rate, band, loud in hisses:
         shape = np.exp(-((np.log2(frequency / band) / 0.2) ** 2))
         hiss = np.fft.irfft(np.fft.rfft(random.normal(size=samples)) * shape, samples)
         beat = np.sin(np.pi * (rate * time + random.uniform())) ** 4
-        total += 10**decibels * hiss / hiss.std() * beat
+        total += 10 ** (LOUD / 40 * loud) * hiss / hiss.std() * beat
     return np.asarray(0.5 * 10 ** (random.uniform(-9, 0) / 20) * total / np.abs(total).max(), np.float32)
 
 
@@ -259,17 +263,17 @@ def frames_of(cues: Cues, design: Design, random: np.random.Generator) -> Iterat
     """The frames of a clip."""
     from xmodal.data.video import FRAME_RATE
 
-    size, count = design.size, design.groups
+    size, count = design.size, design.half
     side = int(np.ceil(np.sqrt(count)))
     cell = size / side
     places = np.stack(np.divmod(random.permutation(side * side)[:count], side), axis=1) * cell + cell / 2
     radius = cell * (0.28 + 0.22 * _shown(cues["shared"]))
     phase, speed = random.uniform(0, 2 * np.pi, (2, count)), random.uniform(0.4, 1.2, (2, count))
-    balance = 0.9 * float(_shown(cues["video"])[0])
-    contrast = CONTRAST * np.array([1 - balance, 1 + balance])
-    drift, start = random.uniform(-1, 1, 2), random.uniform(0, 2 * np.pi, 2)
+    contrast = CONTRAST * (1 + 0.9 * _shown(cues["video"])) / np.sqrt(count / 2)
+    drift, start = random.uniform(-1, 1, count), random.uniform(0, 2 * np.pi, count)
     y, x = np.mgrid[:size, :size] / size
-    waves = 2 * np.pi * 6 * np.stack([x + y, x - y])
+    angle = np.pi / 4 + np.pi * np.arange(count)[:, None, None] / count
+    waves = 2 * np.pi * 8 * (np.cos(angle) * x + np.sin(angle) * y)
     stripes = np.concatenate([np.sin(waves), np.cos(waves)])
     colours = _colours(count)
     for number in range(round(design.seconds * FRAME_RATE)):
