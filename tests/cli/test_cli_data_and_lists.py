@@ -90,3 +90,17 @@ def test_doctor_notices_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.undo()
     assert "did not meet" in str(doctor.two_processes(seconds=0.05))
+
+
+def test_a_long_list_of_skipped_items_is_counted(call) -> None:
+    assert call("data make vggsound clips --clips 2 --test-clips 1 --seconds 1 --size 32")[0] == 0
+    listed = Path("clips/vggsound.csv")
+    listed.write_text(listed.read_text() + "".join(f"missing{n:04d},{n},dog barking,train\n" for n in range(30)))
+
+    status, said, _ = call("data prepare vggsound clips ready --seconds 1 --frames 2 --size 16")
+
+    lines = said.splitlines()
+    assert status == 0 and lines[0] == "12 made, 0 reused, 30 skipped"
+    assert lines[1] == "  skipped missing0000_000000: there is no missing0000_000000.mp4" and len(lines) == 23
+    assert lines[21] == "  … and 10 more; all of them: ready/skipped.json"
+    assert call("data check ready")[1].splitlines()[-1] == "ready: 0 errors, 0 warnings"

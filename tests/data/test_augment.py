@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from xmodal.data.arrays import from_arrays
-from xmodal.data.augment import OPERATIONS, Augment
+from xmodal.data.augment import OPERATIONS, Augment, shift
 from xmodal.errors import InputError
 
 ROWS = np.arange(6)
@@ -35,6 +35,15 @@ def test_noise_has_its_strength():
     x = np.zeros((20, 1000), np.float32)
 
     assert augment("noise:0.3", rows=np.arange(20), x=x).std() == pytest.approx(0.3, rel=0.03)  # 20,000 draws
+
+
+def test_shift_moves_the_pictures_of_a_video_and_neither_frames_nor_colours():
+    video = np.broadcast_to(np.arange(1.0, 7.0, dtype=np.float32).reshape(2, 3, 1, 1), (2, 3, 8, 8)).copy()
+
+    moved = shift(video.copy(), 2.0, np.random.default_rng(3))
+
+    assert (moved == 0).any() and (moved.max(axis=(2, 3)) == video[:, :, 0, 0]).all()
+    assert ((moved == 0) | (moved == video)).all()
 
 
 def test_shift_moves_an_image_and_fills_with_zeros():
