@@ -81,6 +81,16 @@ def ours(split: Split, workers: int) -> float:
     return rate(Loader(split, sampler, workers=workers).epoch(0))
 
 
+def cost(split: Split) -> float:
+    """Milliseconds of CPU time for a clip in this process, which other work on the machine changes little."""
+    batches = iter(Loader(split, Batches(split.rows, paired=True, batch_size=BATCH, seed=0)).epoch(0))
+    next(batches)
+    began = time.process_time()
+    for _ in batches:
+        pass
+    return 1e3 * (time.process_time() - began) / (CLIPS - BATCH)
+
+
 def one_by_one(split: Split, workers: int) -> float:
     """Clips per second of the straightforward way."""
     return rate(DataLoader(straightforward(split), batch_size=BATCH, shuffle=True, num_workers=workers))
@@ -143,6 +153,8 @@ def main() -> None:
             name: repeated(open_data("vggsound", options={"root": root / name})) for name in ("jpg", "npy", "raw")
         }
         must_agree(splits["jpg"])
+        costs = ", ".join(f"{name} {cost(split):.0f} ms" for name, split in splits.items())
+        print(f"CPU time of a clip: {costs}")
         for workers in (1, 2):
             found: dict[str, list[float]] = {name: [] for name in (*splits, "one by one")}
             for _ in range(REPEATS):
