@@ -27,6 +27,12 @@ ENCODERS = {
     "video_resnet18": "xmodal.models.vggsound:build_video_resnet18",
     "video_resnet34": "xmodal.models.vggsound:build_video_resnet34",
     "video_resnet50": "xmodal.models.vggsound:build_video_resnet50",
+    "salsanext": "xmodal.models.salsanext:build_salsanext",
+    "camera_resnet10": "xmodal.models.camera_net:build_camera_resnet10",
+    "camera_resnet34": "xmodal.models.camera_net:build_camera_resnet34",
+    "camera_resnet50": "xmodal.models.camera_net:build_camera_resnet50",
+    "camera_resnet101": "xmodal.models.camera_net:build_camera_resnet101",
+    "camera_resnet152": "xmodal.models.camera_net:build_camera_resnet152",
 }
 
 BUILDERS = {
@@ -34,4 +40,5 @@ BUILDERS = {
     "discom": "xmodal.models.discom_net:build_branches",
     "dmd": "xmodal.models.dmd_net:build_dmd",
     "dmd_head": "xmodal.models.dmd_head:build_dmd_head",
+    "pmf": "xmodal.models.pmf_net:build_pmf_net",
 }

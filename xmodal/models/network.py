@@ -33,9 +33,12 @@ class Network(nn.Module):
         encoders: modality → network with an attribute ``width``.
         head: maps the fused embedding (batch, ``width``) to outputs (batch, outputs).
         fusion: ``sum`` (embeddings of unlike width pass through a linear layer to the largest) or ``concat``.
+        dense: whether embeddings are maps (batch, ``width``, …, …) and there is an output for every place.
     """
 
-    def __init__(self, encoders: Mapping[str, nn.Module], head: nn.Module, *, fusion: str = "sum") -> None:
+    def __init__(
+        self, encoders: Mapping[str, nn.Module], head: nn.Module, *, fusion: str = "sum", dense: bool = False
+    ) -> None:
         super().__init__()
         widths = {name: width_of(name, encoder) for name, encoder in encoders.items()}
         self.modalities = tuple(encoders)
@@ -44,13 +47,17 @@ class Network(nn.Module):
         self.encoders = nn.ModuleDict({_key(name): encoder for name, encoder in encoders.items()})
         unlike = fusion == "sum" and len(set(widths.values())) > 1
         self.projections = nn.ModuleDict(
-            {_key(name): nn.Linear(width, self.width) for name, width in widths.items() if unlike}
+            {
+                _key(name): nn.Conv2d(width, self.width, 1) if dense else nn.Linear(width, self.width)
+                for name, width in widths.items()
+                if unlike
+            }
         )
         self.embedding = nn.Identity()  # a name under which the fused embedding can be tapped
         self.head = head
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The fused embedding (batch, width)."""
+        """The fused embedding (batch, width), or maps (batch, width, …, …)."""
         parts = [self._embed(name, inputs) for name in self.modalities]
         return torch.cat(parts, dim=1) if self.fusion == "concat" else reduce(add, parts)
 
@@ -59,7 +66,7 @@ class Network(nn.Module):
         return self.projections[_key(name)](embedding) if len(self.projections) else embedding
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Modality → (batch, …) in, outputs (batch, outputs) out."""
+        """Modality → (batch, …) in, outputs (batch, outputs) or (batch, outputs, …, …) out."""
         outputs: Tensor = self.head(self.embedding(self.features(inputs)))
         return outputs
 
@@ -106,7 +113,12 @@ def fused_width(widths: Sequence[int], fusion: str) -> int:
 
 
 def build_network(
-    *, inputs: Mapping[str, Mapping[str, Any]], outputs: int, fusion: str = "sum", leak: float | None = None
+    *,
+    inputs: Mapping[str, Mapping[str, Any]],
+    outputs: int,
+    fusion: str = "sum",
+    leak: float | None = None,
+    dense: bool = False,
 ) -> Network:
     """Build a `Network` with a linear head from JSON values.
 
@@ -115,6 +127,8 @@ def build_network(
         outputs: width of the head.
         fusion: ``sum`` or ``concat``.
         leak: slope of a LeakyReLU behind the head, as one published network has it; None: there is none.
+        dense: whether there is an answer for every place of maps; the head is a convolution then, of the side that the
+            encoders name (``reach``).
 
     Example:
         >>> network = build_network(inputs={"audio": {"encoder": "linear", "shape": [8]}}, outputs=3)
@@ -129,10 +143,27 @@ def build_network(
         )
     encoders = {name: build_encoder(name, asked) for name, asked in inputs.items()}
     width = fused_width([width_of(name, encoder) for name, encoder in encoders.items()], fusion)
+    check_maps(inputs, encoders, dense)
     head: nn.Module = nn.Linear(width, outputs)
+    if dense:
+        reach = max(int(encoder.reach) for encoder in encoders.values())
+        head = nn.Conv2d(width, outputs, reach, padding=reach // 2)
     if leak is not None:
         head = nn.Sequential(head, nn.LeakyReLU(leak))
-    return Network(encoders, head, fusion=fusion)
+    return Network(encoders, head, fusion=fusion, dense=dense)
+
+
+def check_maps(inputs: Mapping[str, Mapping[str, Any]], encoders: Mapping[str, nn.Module], dense: bool) -> None:
+    """Refuse encoders of whole samples for dense targets, and the other way round."""
+    wrong = [name for name, encoder in encoders.items() if hasattr(encoder, "reach") != dense]
+    if wrong:
+        says = "one embedding for a whole sample" if dense else "maps, one embedding for every place"
+        asks = "there is a target for every place" if dense else "there is one target per sample"
+        choose = (
+            f"salsanext or one of {', '.join(n for n in ENCODERS if n.startswith('camera'))}" if dense else "another"
+        )
+        listed = ", ".join(f"'{inputs[name]['encoder']}' (for '{name}')" for name in wrong)
+        raise InputError(f"The encoder {listed} gives {says}, and {asks}. Choose {choose}.")
 
 
 def build_for(
@@ -161,16 +192,17 @@ def build_for(
     inputs = {}
     for name in needs:
         asked = encoder if isinstance(encoder, str) else encoder.get(name, "auto")
-        chosen = choose_encoder(name, info.inputs[name]) if asked == "auto" else asked
+        chosen = choose_encoder(name, info.inputs[name], dense=info.dense) if asked == "auto" else asked
         numbers = numbers_of(name, chosen, given)
         inputs[name] = {"encoder": chosen, "shape": list(info.inputs[name].shape), **numbers}
-    arguments = {
+    arguments: dict[str, Any] = {
         "inputs": inputs,
         "outputs": info.outputs,
         "fusion": fusion,
         **({} if leak is None else {"leak": leak}),
+        **({"dense": True} if info.dense else {}),
     }
-    module = build_network(inputs=inputs, outputs=info.outputs, fusion=fusion, leak=leak)
+    module = build_network(**arguments)
     return checked(Student(module, needs, needs[0], "network", arguments, statistics_for(info, needs)), info)
 
 
@@ -202,8 +234,10 @@ def rebuild(description: Mapping[str, Any]) -> Student:
     return Student(builder(**arguments), needs, description["target"], name, dict(arguments))
 
 
-def choose_encoder(name: str, info: InputInfo) -> str:
-    """The encoder that suits an input: by layout, and for pictures by their shorter side."""
+def choose_encoder(name: str, info: InputInfo, *, dense: bool = False) -> str:
+    """The encoder that suits an input: by layout, and for pictures by their shorter side or their dense targets."""
+    if dense and info.layout == "image":
+        return "salsanext"
     if info.layout == "vector" and not info.dynamic:
         return "mlp"
     if info.layout == "sequence":

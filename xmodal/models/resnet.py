@@ -89,6 +89,7 @@ class Bottleneck(nn.Module):
 
 Block = type[BasicBlock] | type[Bottleneck]
 DEPTHS: dict[int, tuple[Block, tuple[int, int, int, int]]] = {
+    10: (BasicBlock, (1, 1, 1, 1)),  # not in the paper: the smallest of its kind
     18: (BasicBlock, (2, 2, 2, 2)),
     26: (BasicBlock, (3, 3, 3, 3)),  # not in the paper; the authors of MFH take it for videos
     34: (BasicBlock, (3, 4, 6, 3)),
@@ -110,6 +111,7 @@ class ResNet(nn.Module):
         width: channels of the last stage; each stage before has half as many (rounded up), the first layer as many as
             the first stage divided by the block's expansion. None: 512 times the expansion, as published.
         padding: of the first convolution.
+        stride: of the first convolution.
         axes: `PICTURE` or `VIDEO`.
     """
 
@@ -123,13 +125,14 @@ class ResNet(nn.Module):
         dropout: float = 0.0,
         width: int | None = None,
         padding: int | tuple[int, ...] = 3,
+        stride: int = 2,
         axes: Axes = PICTURE,
     ) -> None:
         super().__init__()
         self.width = 512 * block.expansion if width is None else width
         writes = [_parts(self.width, parts) for parts in (8, 4, 2, 1)]
         first = _parts(self.width, 8 * block.expansion)
-        self.conv1 = axes.conv(channels, first, axes.stem, stride=2, padding=padding, bias=False)  # type: ignore[arg-type]
+        self.conv1 = axes.conv(channels, first, axes.stem, stride=stride, padding=padding, bias=False)  # type: ignore[arg-type]
         self.bn1 = axes.norm(first)
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = axes.largest(3, stride=2, padding=1)
