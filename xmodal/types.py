@@ -8,6 +8,7 @@ rebuilds them when it moves them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,8 @@ from xmodal.files import SCHEMA as SCHEMA
 
 SPLITS = ("train", "valid", "test")
 TASKS = ("multiclass", "binary", "multilabel", "regression")
+LABEL_LOSSES = ("cross_entropy", "focal", "lovasz")  # what labels of one class each can ask of a network
+BLOCK_BYTES = 256 * 2**20  # of inputs and outputs that pass through a network at once where nothing is trained
 
 
 @dataclass(slots=True)
@@ -160,7 +163,9 @@ class DataInfo:
         select: metric and direction (``max`` or ``min``) that choose an epoch on the validation split.
         class_names: one name per class or label.
         dense: whether there is a target per pixel, point or voxel.
-        ignore: target value that counts nowhere.
+        ignore: target value that counts nowhere; where it is a class as well, networks have an output for it.
+        label_losses: terms of the loss of labels, of `LABEL_LOSSES`, with their weights; empty: the usual of the task.
+        class_weights: how much each class counts in the loss of labels; empty: all alike.
         train_targets: modality → targets of the training split, for class weights and memories.
         normalisation: input → statistics of the training split; absent inputs are used as they are.
         metrics: a set of `xmodal.metrics.task.SETS` in place of the task's usual metrics; empty: those.
@@ -175,9 +180,36 @@ class DataInfo:
     class_names: tuple[str, ...] = ()
     dense: bool = False
     ignore: int | None = None
+    label_losses: Mapping[str, float] = field(default_factory=dict)
+    class_weights: tuple[float, ...] = ()
     train_targets: Mapping[str, Tensor] = field(default_factory=dict)
     normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
     metrics: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse losses of labels that the targets cannot have."""
+        for name in self.label_losses:
+            if name not in LABEL_LOSSES:
+                raise InputError(f"There is no loss of labels called '{name}'. {did_you_mean(name, LABEL_LOSSES)}")
+        if (self.label_losses or self.class_weights) and self.task != "multiclass":
+            raise InputError(f"Losses and weights of classes were given, and the task is {self.task}. Leave them out.")
+        if self.class_weights and len(self.class_weights) != self.classes:
+            raise InputError(
+                f"There are {len(self.class_weights)} class weights and {self.classes} classes: one for each was expected."
+            )
+
+    def block(self, most: int) -> int:
+        """How many rows to run at once where nothing is trained: at most so many, fewer of large samples.
+
+        Example:
+            >>> pictures = {"lidar": InputInfo((5, 256, 1024)), "image": InputInfo((3, 256, 1024))}
+            >>> DataInfo(pictures, "multiclass", 20, {}, dense=True).block(512)
+            9
+        """
+        shapes = [known.shape for known in self.inputs.values()]
+        answers = max((math.prod(shape[1:]) for shape in shapes), default=1) if self.dense else 1
+        numbers = sum(map(math.prod, shapes)) + self.outputs * answers
+        return max(1, min(most, BLOCK_BYTES // (4 * numbers)))
 
     @property
     def outputs(self) -> int:

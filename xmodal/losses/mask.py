@@ -23,7 +23,15 @@ def prediction_similarity(student: Tensor, teacher: Tensor) -> Tensor:
     return F.cosine_similarity(at_least_float32(student), at_least_float32(teacher), dim=1)
 
 
-def pssm(student: Tensor, teacher: Tensor, target: Tensor, *, threshold: float = 0.996, detach: bool = True) -> Tensor:
+def pssm(
+    student: Tensor,
+    teacher: Tensor,
+    target: Tensor,
+    *,
+    threshold: float = 0.996,
+    detach: bool = True,
+    ignore: int | None = None,
+) -> Tensor:
     r"""Prediction-similarity sample mask: how much each sample of a teacher from another modality counts.
 
     Where the teacher is right it counts fully; where it is wrong, only if the student answers almost the same.
@@ -44,6 +52,7 @@ def pssm(student: Tensor, teacher: Tensor, target: Tensor, *, threshold: float =
         target: y.
         threshold: θ.
         detach: True: ω is a constant. In the authors' code a gradient flows through c of the kept samples.
+        ignore: target of places whose class nobody knows: the teacher is not right there, unless that is what it says.
 
     Example:
         >>> import torch
@@ -54,7 +63,7 @@ def pssm(student: Tensor, teacher: Tensor, target: Tensor, *, threshold: float =
     Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
     """
     cosine = prediction_similarity(student, teacher)
-    check_target(teacher, target)
+    check_target(teacher, target if ignore is None else target.masked_fill(target == ignore, 0))
     kept = (cosine + 1) / 2 * (cosine >= threshold)
     omega = kept.masked_fill(teacher.argmax(dim=1) == target, 1.0)
     return omega.detach() if detach else omega

@@ -35,11 +35,44 @@ def reduced(values: Tensor, reduction: str, *, weight: Tensor | None = None, ent
     return mean / entries if reduction == "mean" else mean
 
 
-def check_target(logits: Tensor, target: Tensor) -> None:
-    """Refuse class numbers that do not fit logits (rows, classes, …): one per row and place, each a class."""
-    rows, classes = (*logits.shape[:1], *logits.shape[2:]), logits.shape[1]
+def picked(values: Tensor, target: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """The places that count as rows: (rows, classes, …) and (rows, …) become (places, classes) and (places,).
+
+    Args:
+        values: logits, probabilities or the like.
+        target: one number per row and place.
+        valid: boolean like ``target``; None: everything counts.
+
+    Example:
+        >>> import torch
+        >>> maps, target = torch.arange(8.0).reshape(1, 2, 2, 2), torch.tensor([[[0, 1], [1, 0]]])
+        >>> picked(maps, target, target == 1)
+        (tensor([[1., 5.],
+                [2., 6.]]), tensor([1, 1]))
+    """
+    fits_target(values, target)
+    if valid is None:
+        return values.flatten(2).transpose(1, 2).flatten(0, 1) if values.ndim > 2 else values, target.flatten()
+    if valid.shape != target.shape:
+        raise ValueError(f"mask of shape {tuple(valid.shape)} for targets of shape {tuple(target.shape)}")
+    if values.ndim == 2:
+        return values[valid], target[valid]
+    row, place = valid.flatten(1).nonzero(as_tuple=True)
+    # of the others nothing is copied, which is what transposing all of it would do
+    return values.flatten(2).transpose(1, 2)[row, place], target.flatten(1)[row, place]
+
+
+def fits_target(logits: Tensor, target: Tensor) -> None:
+    """Refuse targets whose shape is not that of logits (rows, classes, …): one per row and place."""
+    rows = (*logits.shape[:1], *logits.shape[2:])
     if tuple(target.shape) != rows:
         raise ValueError(f"target has shape {tuple(target.shape)} for logits {tuple(logits.shape)}: expected {rows}")
+
+
+def check_target(logits: Tensor, target: Tensor) -> None:
+    """Refuse class numbers that do not fit logits (rows, classes, …): one per row and place, each a class."""
+    fits_target(logits, target)
+    classes = logits.shape[1]
     if not _looking[0] or target.device.type != "cpu" or not target.numel():  # a look at a GPU would make it wait
         return
     low, high = int(target.min()), int(target.max())

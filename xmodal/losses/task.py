@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from xmodal.losses.reduce import at_least_float32, masked_mean
+from xmodal.losses.rows import picked
+from xmodal.losses.segmentation import focal, lovasz
+from xmodal.types import DataInfo
+
+Gather = Callable[[Tensor], Tensor]
 
 
 def task_values(outputs: Tensor, target: Tensor, *, task: str, ignore: int | None = None) -> Tensor:
@@ -59,3 +67,43 @@ def task_loss(
     """
     values = task_values(outputs, target, task=task, ignore=ignore)
     return masked_mean(values, what_counts(target, valid=valid, ignore=ignore) if task == "multiclass" else valid)
+
+
+def label_terms(
+    outputs: Tensor, target: Tensor, info: DataInfo, *, valid: Tensor | None = None, gather: Gather | None = None
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """The terms of the loss of labels that this data asks for: name → weighted value and what its mean counted.
+
+    Without `DataInfo.label_losses` and class weights it is the one of `task_loss`, under the name ``task``. Otherwise
+    the places that count become rows first. ``lovasz`` compares them with one another, on the rows of all processes.
+
+    Args:
+        outputs: of the network.
+        target: of the modality that it predicts.
+        info: of the data.
+        valid: what counts, see `Batch`.
+        gather: `Method.gather`; None: one process.
+
+    Example:
+        >>> info = DataInfo({}, "multiclass", 2, {}, label_losses={"focal": 1.0, "lovasz": 0.5}, ignore=0)
+        >>> terms = label_terms(torch.zeros(1, 2, 3), torch.tensor([[0, 1, 1]]), info)
+        >>> {name: (round(value.item(), 4), int(count)) for name, (value, count) in terms.items()}
+        {'task focal': (0.1733, 2), 'task lovasz': (0.25, 2)}
+    """
+    if not info.label_losses and not info.class_weights:
+        return {"task": task_loss(outputs, target, task=info.task, valid=valid, ignore=info.ignore)}
+    rows, labels = picked(outputs, target, what_counts(target, valid=valid, ignore=info.ignore))
+    weights = torch.tensor(info.class_weights, device=rows.device) if info.class_weights else None
+    terms = {}
+    for name, weight in (info.label_losses or {"cross_entropy": 1.0}).items():
+        if name == "lovasz":
+            all_rows, all_labels = (rows, labels) if gather is None else (gather(rows), gather(labels))
+            value, count = lovasz(all_rows, all_labels), len(all_labels)
+        elif name == "focal":
+            value, count = focal(rows, labels, alpha=weights), len(labels)
+        else:
+            values = task_values(rows, labels, task="multiclass")
+            value, count = masked_mean(values if weights is None else values * weights[labels])[0], len(labels)
+        key = "task" if len(info.label_losses) < 2 else f"task {name}"
+        terms[key] = (weight * value, torch.tensor(count, device=rows.device))
+    return terms

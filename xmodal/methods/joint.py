@@ -24,7 +24,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from xmodal.errors import InputError
-from xmodal.losses.task import task_loss
+from xmodal.losses.task import label_terms, what_counts
 from xmodal.method import Kit, Method
 from xmodal.methods.terms import OUTPUTS, Side, build_terms
 from xmodal.types import Batch, DataInfo, Step, Student
@@ -51,8 +51,6 @@ class Joint(Method):
         ['student', 'teacher']
     """
 
-    stackable = True
-
     def __init__(
         self,
         teacher: Student,
@@ -70,6 +68,7 @@ class Joint(Method):
         self.networks = {TEACHER: teacher, STUDENT: student}
         self.teacher, self.student = teacher.module, student.module
         self._info = info
+        self.stackable = not (info.dense or info.label_losses or info.class_weights)  # those pick rows
         self.agreement_weight = agreement_weight
         sides = [Side(side.module, info, side.needs, (), role) for role, side in self.networks.items()]
         (self.agreement,) = build_terms([agreement], sides[1], sides[0], info)
@@ -79,16 +78,14 @@ class Joint(Method):
         step, outputs = Step({}), {}
         for side, network in self.networks.items():
             outputs[side] = network.module({name: batch.input(name) for name in network.needs})
-            loss, count = task_loss(
-                outputs[side],
-                batch.target,
-                task=self._info.task,
-                valid=batch.valid.get(network.target),
-                ignore=self._info.ignore,
-            )
-            step.losses[f"{side} task"], step.counts[f"{side} task"] = loss, count
+            valid = batch.valid.get(network.target)
+            terms = label_terms(outputs[side], batch.target, self._info, valid=valid, gather=self.gather)
+            for name, (loss, count) in terms.items():
+                step.losses[f"{side} {name}"], step.counts[f"{side} {name}"] = loss, count
         mine, theirs = {OUTPUTS: outputs[STUDENT]}, {OUTPUTS: outputs[TEACHER]}
         valid = batch.valid.get(self.networks[STUDENT].target)
+        if self._info.task == "multiclass" and self._info.ignore is not None:
+            valid = what_counts(batch.target, valid=valid, ignore=self._info.ignore)
         loss, count = self.agreement(mine, theirs, batch, valid=valid, gather=self.gather)
         step.losses["agreement"], step.counts["agreement"] = self.agreement_weight * loss, count
         return step

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from xmodal.errors import InputError
 from xmodal.losses.logits import standardise as standardised
-from xmodal.losses.task import task_loss, what_counts
+from xmodal.losses.task import label_terms, what_counts
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import KDSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, Term, build_terms
@@ -41,6 +41,10 @@ class KD(Method):
         teacher_layer: the same for the teacher.
         standardise: let the losses see outputs with mean 0 and spread 1 in each row.
         kd_warmup: epochs over which kd_weight grows from nothing, in equal steps.
+        pixels: where the teacher is heard: at ``labelled`` places, at ``projected`` ones (all that the batch calls
+            valid, labelled or not), or at ``all``.
+        reduction: ``pixel``, the mean over these places; ``reference``, as the authors of the non-target divergence
+            hypothesis do for pictures: the sum over them, divided by all places of the batch and by the classes.
 
     Example:
         >>> from xmodal.models.network import build_for
@@ -66,6 +70,8 @@ class KD(Method):
         teacher_layer: Sequence[str] = (),
         standardise: bool = False,
         kd_warmup: int = 0,
+        pixels: str = "labelled",
+        reduction: str = "pixel",
     ) -> None:
         super().__init__()
         if not info.paired:
@@ -77,15 +83,17 @@ class KD(Method):
         self.teacher = self.freeze(teacher)
         self._student, self._info = student, info
         self.kd_weight, self.task_weight = kd_weight, task_weight
+        self.pixels, self.reduction = pixels, reduction
         self.standardise, self.kd_warmup, self.grown = standardise, kd_warmup, 1.0
         mine = Side(student.module, info, student.needs, student_layer, "student")
         theirs = Side(teacher, info, tuple(info.inputs), teacher_layer, "teacher")
         losses = losses or (BY_TASK[info.task],)
         self.temperature = temperature
-        self.terms = build_terms(losses, mine, theirs, info, temperature=temperature)
+        self.terms = build_terms(losses, mine, theirs, info, temperature=temperature, reduction=reduction)
         self.trained_terms = nn.ModuleList(self.terms)  # parameters of losses and adaptors reach the optimiser
         # a memory knows more than the batch, and where the order of rows counts, a whole batch has to be shuffled
         self.stackable = all("memory" not in term.card.needs and term.card.samples != "ordered" for term in self.terms)
+        self.stackable &= not (info.dense or info.label_losses or info.class_weights)  # those pick rows
         self._mine = sorted({name for term in self.terms for name in term.student_layers} - {OUTPUTS})
         self._theirs = sorted({name for term in self.terms for name in term.teacher_layers} - {OUTPUTS})
 
@@ -98,8 +106,9 @@ class KD(Method):
     def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
         """Label term plus the teacher's terms."""
         info, valid = self._info, batch.valid.get(self._student.target)
-        if info.task == "multiclass" and info.ignore is not None:  # what is ignored counts nowhere, here neither
-            valid = what_counts(batch.target, valid=valid, ignore=info.ignore)
+        heard = None if self.pixels == "all" else valid
+        if self.pixels == "labelled" and info.task == "multiclass" and info.ignore is not None:
+            heard = what_counts(batch.target, valid=valid, ignore=info.ignore)
         with tapped(self.network, self._mine) as seen:
             outputs = self.network({name: batch.input(name) for name in self._student.needs})
         mine = {OUTPUTS: outputs, **seen}
@@ -108,14 +117,13 @@ class KD(Method):
         step = Step({})
         for number, term in enumerate(self.terms):
             omega = self.weigh(term, mine, taught, batch)
-            value, count = term(mine, taught, batch, valid=valid, gather=self.gather, omega=omega)
+            value, count = term(mine, taught, batch, valid=heard, gather=self.gather, omega=omega)
             name = "kd" if len(self.terms) == 1 else f"kd {number + 1} {term.card.name}"
             step.losses[name] = self.grown * self.kd_weight * term.weight * value
             step.counts[name] = count
         if self.task_weight:
-            loss, count = task_loss(outputs, batch.target, task=info.task, valid=valid, ignore=info.ignore)
-            step.losses["task"] = self.task_weight * loss
-            step.counts["task"] = count
+            for name, (loss, count) in label_terms(outputs, batch.target, info, valid=valid, gather=self.gather).items():
+                step.losses[name], step.counts[name] = self.task_weight * loss, count
         return step
 
     def weigh(
@@ -149,4 +157,6 @@ def build(kit: Kit, settings: KDSettings) -> KD:
         task_weight=settings.task_weight if settings.labels else 0.0,
         standardise=settings.standardise,
         kd_warmup=settings.kd_warmup,
+        pixels=settings.pixels,
+        reduction=settings.reduction,
     )

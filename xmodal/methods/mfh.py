@@ -66,7 +66,7 @@ class MFH(KD):
         teacher: a finished network; frozen here.
         info: of the data.
         channels: which channels stay, at which place, and what stands in for the others; None: all of them stay.
-        losses, temperature, kd_weight, task_weight, student_layer, teacher_layer: as in `KD`.
+        losses, temperature, kd_weight, task_weight, student_layer, teacher_layer, pixels, reduction: as in `KD`.
         findings: what was found out about the channels, in JSON; kept with the run for the report.
 
     Example:
@@ -97,6 +97,8 @@ class MFH(KD):
         task_weight: float = 0.5,
         student_layer: Sequence[str] = (),
         teacher_layer: Sequence[str] = (),
+        pixels: str = "labelled",
+        reduction: str = "pixel",
         findings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -109,6 +111,8 @@ class MFH(KD):
             task_weight=task_weight,
             student_layer=student_layer,
             teacher_layer=teacher_layer,
+            pixels=pixels,
+            reduction=reduction,
         )
         self.channels, self.findings = channels, dict(findings or {})
         self.register_buffer("keep", None if channels is None else channels.keep)
@@ -168,6 +172,8 @@ def build(kit: Kit, settings: MFHSettings) -> MFH:
             task_weight=settings.task_weight if settings.labels else 0.0,
             student_layer=settings.student_layer,
             teacher_layer=settings.teacher_layer,
+            pixels=settings.pixels,
+            reduction=settings.reduction,
             findings=findings,
         )
 

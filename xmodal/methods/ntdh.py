@@ -55,7 +55,8 @@ class NTDH(MFH):
         threshold: cosine of the outputs from which a sample counts although the teacher is wrong.
         detach: True: ω is a constant. In the authors' code a gradient flows through the cosine of the kept samples.
         scale_logits: True: ω multiplies the logits inside ``kl``, as in the authors' code, not its values.
-        losses, temperature, kd_weight, task_weight, student_layer, teacher_layer: as in `KD`.
+        cosine: of the ``logits``, or of the ``probabilities``, as in the authors' code for pictures.
+        losses, temperature, kd_weight, task_weight, student_layer, teacher_layer, pixels, reduction: as in `KD`.
         findings: what was found out about the channels, in JSON; kept with the run for the report.
 
     Example:
@@ -79,12 +80,15 @@ class NTDH(MFH):
         threshold: float = 0.996,
         detach: bool = True,
         scale_logits: bool = False,
+        cosine: str = "logits",
         losses: Sequence[str] = (),
         temperature: float | None = None,
         kd_weight: float = 0.5,
         task_weight: float = 0.5,
         student_layer: Sequence[str] = (),
         teacher_layer: Sequence[str] = (),
+        pixels: str = "labelled",
+        reduction: str = "pixel",
         findings: Mapping[str, Any] | None = None,
     ) -> None:
         if info.task != "multiclass":
@@ -101,9 +105,11 @@ class NTDH(MFH):
             task_weight=task_weight,
             student_layer=student_layer,
             teacher_layer=teacher_layer,
+            pixels=pixels,
+            reduction=reduction,
             findings=findings,
         )
-        self.samples, self.threshold, self.detach = samples, threshold, detach
+        self.samples, self.threshold, self.detach, self.cosine = samples, threshold, detach, cosine
         for term in self.terms:
             if term.card.name in MASKED.values():
                 term.options |= {"threshold": threshold, "detach": detach}
@@ -114,8 +120,11 @@ class NTDH(MFH):
         """ω, except in losses that compute it themselves."""
         if not self.samples or term.card.name in MASKED.values():
             return None
-        teacher = taught[OUTPUTS].to(mine[OUTPUTS].dtype)
-        return pssm(mine[OUTPUTS], teacher, batch.target, threshold=self.threshold, detach=self.detach)
+        sides = mine[OUTPUTS], taught[OUTPUTS].to(mine[OUTPUTS].dtype)
+        if self.cosine == "probabilities":
+            sides = sides[0].softmax(dim=1), sides[1].softmax(dim=1)
+        ignore = self._info.ignore
+        return pssm(*sides, batch.target, threshold=self.threshold, detach=self.detach, ignore=ignore)
 
 
 def _inside(loss: str) -> str:
@@ -176,6 +185,9 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
         task_weight=settings.task_weight if settings.labels else 0.0,
         student_layer=settings.student_layer,
         teacher_layer=settings.teacher_layer,
+        pixels=settings.pixels,
+        reduction=settings.reduction,
+        cosine=settings.cosine,
         findings=findings,
     )
 

@@ -32,6 +32,12 @@ class DistilSettings(MethodSettings):
     task_weight: float = Field(0.5, ge=0, description="weight of the label's term")
     student_layer: tuple[str, ...] = Field((), description="module of the student whose features are compared")
     teacher_layer: tuple[str, ...] = Field((), description="module of the teacher whose features are compared")
+    pixels: Literal["labelled", "projected", "all"] = Field(
+        "labelled", description="where a teacher of dense targets is heard; projected: wherever something was measured"
+    )
+    reduction: Literal["pixel", "reference"] = Field(
+        "pixel", description="mean over these places; reference: over all places and classes, as in NTDH's code"
+    )
     labels: bool = Field(True, description="learn from labels too; --no-labels: from the teacher alone")
 
 
@@ -79,6 +85,7 @@ class NTDHSettings(MaskedSettings):
     agreement: Literal["ncjsd", "mse"] = Field("ncjsd", description="what joint training and ranking compare")
     threshold: float = Field(0.996, ge=-1, le=1, description="cosine from which a wrong teacher's sample counts")
     detach: bool = Field(True, description="no gradient through the weights of samples")
+    cosine: Literal["logits", "probabilities"] = Field("logits", description="of what similarity is measured")
     scale_logits: bool = Field(False, description="weights multiply the logits inside kl, not its values")
     as_published: bool = Field(False, description="as the authors' code: --no-detach --scale-logits")
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from xmodal.losses.task import task_loss
+from xmodal.losses.task import label_terms
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import SupervisedSettings
 from xmodal.types import Batch, DataInfo, Step, Student
@@ -33,10 +33,9 @@ class Supervised(Method):
         ['clear+faint']
     """
 
-    stackable = True
-
     def __init__(self, student: Student, info: DataInfo) -> None:
         super().__init__()
+        self.stackable = not info.label_losses and not info.class_weights  # those pick rows, as many as there are
         self.network = student.module
         self._student, self._info = student, info
 
@@ -44,14 +43,11 @@ class Supervised(Method):
         """The loss of the labels."""
         modality = self._student.target
         outputs = self.network({name: batch.input(name) for name in self._student.needs})
-        loss, count = task_loss(
-            outputs,
-            batch.targets[modality],
-            task=self._info.task,
-            valid=batch.valid.get(modality),
-            ignore=self._info.ignore,
-        )
-        return Step({"task": loss}, {"task": count})
+        target, valid = batch.targets[modality], batch.valid.get(modality)
+        step = Step({})
+        for name, (loss, count) in label_terms(outputs, target, self._info, valid=valid, gather=self.gather).items():
+            step.losses[name], step.counts[name] = loss, count
+        return step
 
     def students(self) -> dict[str, Student]:
         """The network, named after the modalities that it reads."""

@@ -15,16 +15,19 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.cards import LossCard
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
 from xmodal.losses.adaptors import adaptor_for, pointwise
 from xmodal.losses.reduce import masked_mean
+from xmodal.losses.rows import picked
 from xmodal.methods.loss_text import parse_loss
 from xmodal.models.layers import layer_of, output_shapes
 from xmodal.models.network import zeros
 from xmodal.types import Batch, DataInfo
 
 OUTPUTS = "outputs"
+WHOLE = ("maps", "stages")  # kinds of inputs of losses that compare a sample's maps, not single places
 BY_TASK = {"multiclass": "kl", "binary": "bernoulli_kl", "multilabel": "bernoulli_kl", "regression": "mse"}
+REDUCTIONS = ("pixel", "reference")
 Gather = Callable[[Tensor], Tensor]
 Shape = tuple[int, ...]
 
@@ -56,9 +59,12 @@ class Side:
         inputs = zeros({name: self.info.inputs[name] for name in self.needs}, 2)
         return output_shapes(self.module, {name: tensor.to(device) for name, tensor in inputs.items()})
 
-    def shape_of(self, name: str) -> Shape:
-        """Shape of one sample of a layer, or of the outputs."""
-        return (self.info.outputs,) if name == OUTPUTS else self.shapes[name]
+    def shape_of(self, name: str, card: LossCard | None = None) -> Shape:
+        """Shape of one sample of a layer or of the outputs; where they are dense, of one place, unless maps are asked."""
+        if name != OUTPUTS:
+            return self.shapes[name]
+        whole = self.info.dense and (card is None or card.inputs in WHOLE)
+        return next(reversed(self.shapes.values())) if whole else (self.info.outputs,)
 
     def choose(self, card: LossCard) -> tuple[str, ...]:
         """Names of the layers that a loss compares on this side."""
@@ -114,6 +120,7 @@ class Term(nn.Module):
         info: of the data.
         temperature: for losses that have one; None leaves each its own.
         options: of the loss and of the term, see `xmodal.methods.loss_text`.
+        reduction: ``pixel`` or ``reference``, see `xmodal.methods.kd.KD`; for losses with one value per place.
     """
 
     def __init__(
@@ -126,8 +133,14 @@ class Term(nn.Module):
         info: DataInfo,
         temperature: float | None = None,
         options: Mapping[str, Any] | None = None,
+        reduction: str = "pixel",
     ) -> None:
         super().__init__()
+        if reduction not in REDUCTIONS:
+            raise InputError(f"There is no reduction called '{reduction}'. {did_you_mean(reduction, REDUCTIONS)}")
+        self.reduction, self.ignore, self.classes = reduction, info.ignore, info.outputs
+        # places of dense outputs are rows like any others to losses that do not ask how they lie
+        self.by_place = info.dense and OUTPUTS in student and OUTPUTS in teacher and card.inputs not in WHOLE
         self.card, self.weight = card, weight
         self.student_layers, self.teacher_layers = tuple(student), tuple(teacher)
         self.adaptors = nn.ModuleList()
@@ -160,16 +173,30 @@ class Term(nn.Module):
     ) -> tuple[Tensor, Tensor | int]:
         """Value of the loss (unweighted) and what its mean counted.
 
-        ``omega`` (rows, …) says how much each sample counts: it multiplies the values of a loss that has one per
-        sample, with the same divisor; where samples are compared with one another, those with 0 are left out.
+        Places of dense outputs that count are rows of their own, samples in all that follows.
+
+        Args:
+            mine: layers and outputs of the student.
+            theirs: of the teacher.
+            batch: labels and row numbers.
+            valid: (rows,) or (rows, …), which places count; None: all.
+            gather: joins the rows of all processes.
+            omega: (rows, …), how much each sample counts: it multiplies the values of a loss that has one per sample,
+                with the same divisor; where samples are compared with one another, those with 0 are left out.
         """
+        target = batch.target if "labels" in self.card.needs else None
+        places = 0
+        if self.by_place:
+            places = mine[OUTPUTS].numel() // self.classes
+            mine, theirs, target, omega = self._as_rows(mine, theirs, target, valid, omega)
+            valid = None
         student = [mine[name] for name in self.student_layers]
         if len(self.adaptors):
             student = [adaptor(part) for adaptor, part in zip(self.adaptors, student, strict=True)]
         teacher = [theirs[name].to(student[0].dtype) for name in self.teacher_layers]
         options = dict(self.options)
-        if "labels" in self.card.needs:
-            options["target"] = batch.target
+        if target is not None:
+            options["target"] = target
         if "memory" in self.card.needs:
             options["rows"] = next(iter(batch.index.values()))
             options["weight"], omega = omega, None
@@ -178,6 +205,8 @@ class Term(nn.Module):
             options = {key: gather(value) if isinstance(value, Tensor) else value for key, value in options.items()}
             omega = None if omega is None else gather(omega)
         count = len(student[0])
+        if not count:  # no place counts, here or anywhere
+            return sum((part.sum() * 0.0 for part in student), student[0].new_zeros(())), count
         if omega is not None and not self.by_row:
             kept = self._kept(omega)
             if not len(kept):
@@ -194,7 +223,33 @@ class Term(nn.Module):
             values = values * self._per_value(omega, values)
         if valid is not None and valid.shape != values.shape:
             valid = valid.flatten(1).any(dim=1)
-        return masked_mean(values, valid)
+        mean, counted = masked_mean(values, valid)
+        if self.reduction == "reference":
+            divisor = places if self.by_place else values.numel()
+            return mean * counted / (divisor * self.classes), divisor
+        return mean, counted
+
+    def _as_rows(
+        self,
+        mine: Mapping[str, Tensor],
+        theirs: Mapping[str, Tensor],
+        target: Tensor | None,
+        valid: Tensor | None,
+        omega: Tensor | None,
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Tensor | None, Tensor | None]:
+        """Outputs, labels and weights of the places that count."""
+        student, teacher = mine[OUTPUTS], theirs[OUTPUTS]
+        numbers = torch.arange(student.numel() // student.shape[1], device=student.device)
+        numbers = numbers.reshape(len(student), *student.shape[2:])
+        if target is not None and self.ignore is not None and not 0 <= self.ignore < self.classes:
+            known = target != self.ignore  # a loss of labels has nothing to say elsewhere
+            valid = known if valid is None else valid & known
+        rows, chosen = picked(student, numbers, valid)
+        theirs = {**theirs, OUTPUTS: picked(teacher, numbers, valid)[0]}
+        if omega is not None:
+            spread = omega if omega.ndim > 1 else omega.reshape(-1, *[1] * (numbers.ndim - 1)).expand_as(numbers)
+            omega = spread.flatten()[chosen]
+        return {**mine, OUTPUTS: rows}, theirs, None if target is None else target.flatten()[chosen], omega
 
     def _in_groups(self, student: list[Tensor], teacher: list[Tensor], options: Mapping[str, Any]) -> Tensor:
         """Mean over groups of rows, each by its number of rows; a last one of a single row has nothing to compare."""
@@ -241,7 +296,13 @@ def _build(
 
 
 def build_terms(
-    losses: Sequence[str], student: Side, teacher: Side, info: DataInfo, *, temperature: float | None = None
+    losses: Sequence[str],
+    student: Side,
+    teacher: Side,
+    info: DataInfo,
+    *,
+    temperature: float | None = None,
+    reduction: str = "pixel",
 ) -> list[Term]:
     """The terms that were asked for; all that can't be is told together."""
     terms, problems = [], []
@@ -250,10 +311,11 @@ def build_terms(
             card, weight, options = parse_loss(text)
             _check_task(card, info)
             mine, theirs = student.choose(card), teacher.choose(card)
-            shapes = {name: student.shape_of(name) for name in mine}
-            taught = {name: teacher.shape_of(name) for name in theirs}
+            shapes = {name: student.shape_of(name, card) for name in mine}
+            taught = {name: teacher.shape_of(name, card) for name in theirs}
             sides = {"student": shapes, "teacher": taught}
-            terms.append(Term(card, weight, **sides, info=info, temperature=temperature, options=options))
+            told: dict[str, Any] = {"temperature": temperature, "options": options, "reduction": reduction}
+            terms.append(Term(card, weight, **sides, info=info, **told))
         except InputError as error:
             problems += error.problems
     if problems:
