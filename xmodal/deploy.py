@@ -141,6 +141,8 @@ class Predictions:
         """The predicted class of each sample by name (its number, where it has none); several are joined by commas."""
         if self.classes is None:
             raise InputError("A regression student predicts values, not classes. Read `outputs`.")
+        if self.classes.ndim > 2:
+            raise InputError("A student of dense targets predicts a class for every place. Read `classes`.")
         if self.classes.ndim == 1:
             return [self._name(int(number)) for number in self.classes]
         return [", ".join(self._name(int(number)) for number in np.flatnonzero(row)) for row in self.classes]

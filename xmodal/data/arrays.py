@@ -33,12 +33,14 @@ def from_arrays(
     train_fraction: float = 1.0,
     augment: str = "",
     seed: int = 0,
+    ignore: int | None = None,
 ) -> Data:
     """Data from arrays or tensors.
 
     Args:
         inputs: modality → array (samples, …); ``<modality>.<what>`` → what goes with one, such as ``audio.lengths``.
-        target: array (samples,) or (samples, values); modality → array makes the data unpaired.
+        target: array (samples,) or (samples, values), or maps of class numbers (samples, height, width), which make
+            the data dense; modality → array makes the data unpaired.
         splits: ``train``, ``valid`` and ``test`` → row numbers (unpaired: → modality → row numbers); None draws 70, 10
             and 20 %, class by class.
         task: kind of target; empty: ``regression`` for floats, ``multilabel`` for a table of integers, else
@@ -49,6 +51,7 @@ def from_arrays(
         train_fraction: share of the training rows to keep.
         augment: operations for training batches, see `Augment.parse`.
         seed: of drawn splits, the train fraction and the augmentation.
+        ignore: class number of dense targets that counts nowhere, such as 255 where nobody knows the class.
 
     Example:
         >>> x = np.arange(40.0).reshape(20, 2)
@@ -74,6 +77,7 @@ def from_arrays(
         augment=augment,
         seed=seed,
         scan_bytes=None,
+        ignore=ignore,
     )
 
 
@@ -198,6 +202,7 @@ def _data(
     augment: str,
     seed: int,
     scan_bytes: int | None,
+    ignore: int | None = None,
 ) -> Data:
     """Check everything, then assemble."""
     report, paired = Report(), not isinstance(target, Mapping)
@@ -239,6 +244,7 @@ def _data(
         train_fraction=train_fraction,
         augment=augment,
         seed=seed,
+        ignore=ignore,
     )
     data.warnings.extend(report.warnings)
     return data

@@ -62,6 +62,7 @@ OPERATIONS: dict[str, Callable[[Array, float, np.random.Generator], Array]] = {
     "scale": scale,
     "geometric": geometric,
 }
+MOVING = ("shift", "geometric")
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,11 @@ class Augment:
                 )
             operations.append((name, _strength(part, strength)))
         return cls(tuple(operations), seed)
+
+    @property
+    def moves(self) -> bool:
+        """Whether what is in a sample changes its place."""
+        return any(name.rpartition(".")[2] in MOVING for name, _ in self.operations)
 
     @property
     def modalities(self) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ SELECT = {
     "multilabel": ("macro_f1", "max"),
     "regression": ("mse", "min"),
 }
+DENSE_SELECT = ("mean_iou", "max")
 LAYOUTS = ("vector", "sequence", "image", "other")
 
 
@@ -204,6 +205,9 @@ def assemble(
     seed: int = 0,
     select: tuple[str, str] | None = None,
     metrics: str = "",
+    ignore: int | None = None,
+    label_losses: Mapping[str, float] | None = None,
+    class_weights: tuple[float, ...] = (),
     source: dict[str, Any] | None = None,
 ) -> Data:
     """Build `Data` from columns.
@@ -222,12 +226,16 @@ def assemble(
         seed: of the train fraction and of the augmentation.
         select: metric and direction for choosing an epoch; None: the usual one of the task.
         metrics: set of metrics in place of the usual ones, see `DataInfo`.
+        ignore: target value that counts nowhere.
+        label_losses: see `DataInfo`.
+        class_weights: see `DataInfo`.
         source: what `open_data` needs to build the same data again.
     """
     some = next(iter(targets.values()))
     task = task or infer_task(some)
     typed = {id(target): typed_target(target, task) for target in targets.values()}
     targets = {name: typed[id(target)] for name, target in targets.items()}
+    dense = task == "multiclass" and next(iter(targets.values())).ndim > 1
     rows = {split: dict(splits[split]) for split in SPLITS}
     if train_fraction != 1.0:
         kept = {
@@ -254,6 +262,11 @@ def assemble(
     for name in operations.modalities:
         if name not in inputs or name != owner(name):
             raise InputError(f"The augmentation '{augment}' names a modality '{name}'. {did_you_mean(name, inputs)}")
+    if dense and operations.moves:
+        raise InputError(
+            f"The augmentation '{augment}' moves what is in a sample, and its dense targets would stay where they are. "
+            "Use noise or scale alone, or a loader that moves both."
+        )
     made = {
         split: Split(
             columns,
@@ -268,11 +281,15 @@ def assemble(
     info = DataInfo(
         inputs=inputs,
         task=task,
-        classes=count_classes(targets, task, class_names),
+        classes=count_classes(targets, task, class_names, ignore=ignore),
         rows={split: made[split].rows for split in SPLITS},
         paired=paired,
-        select=select or SELECT[task],
+        select=select or (DENSE_SELECT if dense else SELECT[task]),
         class_names=class_names,
+        dense=dense,
+        ignore=ignore,
+        label_losses=label_losses or {},
+        class_weights=class_weights,
         train_targets=made["train"].targets,
         normalisation=statistics,
         metrics=metrics,
@@ -281,13 +298,13 @@ def assemble(
 
 
 def infer_task(target: NDArray[Any]) -> str:
-    """``regression`` for floats, ``multilabel`` for a table of integers, ``multiclass`` for a column of them.
+    """``regression`` for floats, ``multilabel`` for a table of integers, ``multiclass`` for a column or maps of them.
 
     Two classes are ``multiclass`` too; ``binary`` (one logit) is chosen by name.
     """
     if target.dtype.kind == "f":
         return "regression"
-    return "multilabel" if target.ndim > 1 and target.shape[1] > 1 else "multiclass"
+    return "multilabel" if target.ndim == 2 and target.shape[1] > 1 else "multiclass"
 
 
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
@@ -298,14 +315,17 @@ def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
     return np.ascontiguousarray(target[:, 0] if column else target, dtype=np.int64)
 
 
-def count_classes(targets: Mapping[str, NDArray[Any]], task: str, names: tuple[str, ...]) -> int:
-    """Width of the target: classes, labels or regressed values."""
+def count_classes(
+    targets: Mapping[str, NDArray[Any]], task: str, names: tuple[str, ...], *, ignore: int | None = None
+) -> int:
+    """Width of the target: classes, labels or regressed values; ``ignore`` is no class unless larger ones are."""
     some = next(iter(targets.values()))
     if task == "binary":
         return 2
     if task in ("multilabel", "regression"):
         return int(some.shape[1])
-    return max(len(names), 1 + max(int(target.max()) for target in targets.values()))
+    counted = [target if ignore is None else target[target != ignore] for target in targets.values()]
+    return max(len(names), 1 + max(int(target.max(initial=0)) for target in counted))
 
 
 def batch_type(name: str, column: Column) -> str:

@@ -215,7 +215,7 @@ def _check_multilabel(where: str, target: NDArray[Any], class_names: Sequence[st
 
 
 def _check_classes(where: str, target: NDArray[Any], task: str, class_names: Sequence[str], report: Report) -> None:
-    if target.ndim != 1:
+    if target.ndim == 2 or (target.ndim > 1 and task == "binary"):
         report.errors.append(
             f"{where} has the shape {target.shape}: one class number per sample was expected for the task {task}. "
             "Take the argmax of one-hot rows, or set task to multilabel."

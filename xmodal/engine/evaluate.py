@@ -57,14 +57,15 @@ def evaluate(
         predict: how outputs are made; None: by each student's module.
         metrics: makes the object that collects outputs.
         full: per-class values and confusion matrices too.
-        batch_size: rows at a time.
-        outputs: a dictionary to fill with ``index``, ``outputs`` and ``target`` of every student.
+        batch_size: rows at a time, fewer where samples are large.
+        outputs: a dictionary to fill with ``index``, ``outputs`` and ``target`` of every student; where targets are
+            dense classes, ``outputs`` are the classes that were told.
     """
     predict = predict or predictor(students)
     scores = {name: metrics(info, full=full, device=fabric.device) for name in students}
     kept: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in students}
     world = {"rank": fabric.global_rank, "world": fabric.world_size}
-    for batch in in_order(split, batch_size=batch_size, **world):
+    for batch in in_order(split, batch_size=info.block(batch_size), **world):
         empty = not len(next(iter(batch.index.values())))
         if empty:  # no share of a last batch: not every network takes 0 rows, so it sees one that counts nothing
             batch = split[Pick(dict.fromkeys(batch.index, torch.zeros(1, dtype=torch.long)), None)]
@@ -78,7 +79,9 @@ def evaluate(
             modality = students[name].target
             scores[name].update(answer, batch.targets[modality], batch.valid.get(modality))
             if outputs is not None:
-                kept[name].append((batch.index[modality], answer.float(), batch.targets[modality]))
+                whole = info.dense and info.task == "multiclass"  # a score per class and place would be too much
+                told = answer.argmax(dim=1).to(torch.int16) if whole else answer.float()
+                kept[name].append((batch.index[modality], told, batch.targets[modality]))
     if outputs is not None:
         for name, parts in kept.items():
             outputs[name] = _joined(parts)

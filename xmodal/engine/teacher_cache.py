@@ -62,7 +62,7 @@ class Teaching:
             way = "Leave it out (--no-shuffled)" if shuffle else "Use --cache off, or leave that out"
             raise InputError(f"{what} is not possible here: {reason}. {way}.")
         if self.active and not reason and (shuffle or cache != "off"):
-            self.table = self._ask_all(split)
+            self.table = self._ask_all(split, info.block(BLOCK))
             if self.table is None and (shuffle or cache == "on"):
                 what = "The shuffled-teacher control" if shuffle else "The teacher cache"
                 raise InputError(
@@ -93,18 +93,20 @@ class Teaching:
         with torch.no_grad(), self.fabric.autocast():
             return self.method.teach(batch)
 
-    def _ask_all(self, split: Split) -> dict[str, Tensor] | None:
+    def _ask_all(self, split: Split, rows: int) -> dict[str, Tensor] | None:
         blocks: list[dict[str, Tensor]] = []
-        for batch in in_order(split, batch_size=BLOCK):
+        for batch in in_order(split, batch_size=rows):
             blocks.append(self._ask(batch.to(self.fabric.device)))
             size = sum(answer.nelement() * answer.element_size() for answer in blocks[0].values())
-            if size * max(split.rows.values()) > LIMIT * BLOCK:
+            if size * max(split.rows.values()) > LIMIT * len(next(iter(blocks[0].values()))):
                 return None  # too large to keep: ask online
         return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def strata(info: DataInfo) -> Tensor:
     """A class number per training row: the label, the combination of labels, or the decile of a regressed value."""
+    if info.dense:  # a sample holds many classes: any other will do
+        return torch.zeros(max(info.rows["train"].values()), dtype=torch.long)
     target = next(iter(info.train_targets.values()))
     if info.task == "regression":
         order = target[:, 0].argsort().argsort()

@@ -43,8 +43,8 @@ class Scores:
         if self.info.task == "binary":
             outputs = outputs.flatten()
         if self.info.dense and self.info.task == "multiclass":
-            outputs = outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
-            target = target.flatten()
+            known = _counting(target, valid, self.info.ignore)
+            outputs, target, valid = outputs.movedim(1, -1)[known], target[known], None
         if valid is not None:
             outputs, target = outputs[valid.flatten()], target[valid.flatten()]
         if not len(target):
@@ -67,7 +67,10 @@ class Scores:
         with warnings.catch_warnings():
             # a class without samples has no recall; torchmetrics warns and counts it as 0, as documented here
             warnings.filterwarnings("ignore", message="No (positive|negative) samples", category=UserWarning)
-            found: dict[str, Any] = {name: _value(metric) for name, metric in self.metrics.items()}
+            found: dict[str, Any] = {}
+            for name, metric in self.metrics.items():
+                value = _value(metric)
+                found |= value if isinstance(value, dict) else {name: value}
             if self.loss is not None:
                 found["cross_entropy"] = self.loss.compute().item()
         return found
@@ -75,7 +78,8 @@ class Scores:
 
 def _value(metric: Metric) -> Any:
     try:
-        return metric.compute().tolist()
+        value = metric.compute()
+        return value if isinstance(value, dict) else value.tolist()
     except ValueError as error:
         if "at least two samples" in str(error):  # r2 of a single row is not defined
             return float("nan")
@@ -90,8 +94,18 @@ def _cross_entropy(outputs: Tensor, target: Tensor, info: DataInfo) -> Tensor:
     return F.binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype), reduction="none")
 
 
+def _counting(target: Tensor, valid: Tensor | None, ignore: int | None) -> Tensor:
+    """Places that count: valid, and with a target that is not ignored."""
+    known = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
+    return known if valid is None else valid & known
+
+
 def scalar_metrics(info: DataInfo) -> list[str]:
     """Names of the metrics of a final evaluation that are single numbers."""
+    if info.dense and info.task == "multiclass":
+        from xmodal.metrics.segmentation import scores_of
+
+        return [*scores_of(torch.zeros(info.classes, info.classes)), "cross_entropy"]
     names = [name for name in _build(info, full=True) if name not in ("per_class", "confusion")]
     return names if info.task == "regression" else [*names, "cross_entropy"]
 
@@ -114,6 +128,10 @@ def _multiclass(info: DataInfo, full: bool) -> dict[str, Metric]:
     from torchmetrics import classification as tm
 
     classes, ignore = info.classes, info.ignore
+    if info.dense:
+        from xmodal.metrics.segmentation import SegmentationScores
+
+        return {"pixels": SegmentationScores(classes, ignore=() if ignore is None else (ignore,), full=full)}
     common: dict[str, Metric] = {
         "accuracy": tm.MulticlassAccuracy(classes, average="micro", ignore_index=ignore, validate_args=False),
         "macro_f1": tm.MulticlassF1Score(classes, average="macro", ignore_index=ignore, validate_args=False),

@@ -112,7 +112,7 @@ class Bench:
     def batches(self, split: str = "train") -> Iterable[Batch]:
         """Rows of the training or validation split in their order, on the device."""
         rows = {"train": self.data.train, "valid": self.data.valid}[split]
-        return map(lambda found: found.to(self.fabric.device), in_order(rows, batch_size=256))
+        return map(lambda found: found.to(self.fabric.device), in_order(rows, batch_size=self.info.block(256)))
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of a method; its students end with their best weights, or with the last ones."""
