@@ -17,6 +17,7 @@ from xmodal.losses.reduce import at_least_float32, masked_mean, same_shape
 from xmodal.losses.rows import check_target, picked
 
 FLOOR = 1e-8  # probabilities below it have the logarithm of this
+TOGETHER = 2**18  # numbers of a table that is sorted at once
 SMALLEST = 1e-6  # likewise in the focal loss
 
 
@@ -138,23 +139,32 @@ def lovasz(
     chosen = _chosen(classes, counts)
     if not len(labels) or not len(chosen):
         return p.sum() * 0.0
-    return (_lovasz_steps(p.T[chosen], labels == chosen[:, None], counts[chosen])).mean()
+    return _of_classes(p.T.contiguous(), labels, chosen, counts).mean()
 
 
-def _lovasz_steps(p: Tensor, members: Tensor, total: Tensor) -> Tensor:
-    """Sum of errors times steps, one per class, from (classes, pixels) tables of probabilities and memberships."""
+def _of_classes(p: Tensor, labels: Tensor, chosen: Tensor, total: Tensor) -> Tensor:
+    """One value per chosen class, from (classes, pixels) probabilities; as many classes at once as a cache holds."""
+    some = max(1, TOGETHER // len(labels))
+    ranks = torch.arange(1, len(labels) + 1, dtype=torch.int32, device=labels.device)
+    parts = [
+        _steps(p[group], labels == group[:, None], total[group, None].int(), ranks) for group in chosen.split(some)
+    ]
+    return torch.cat(parts)
+
+
+def _steps(p: Tensor, members: Tensor, total: Tensor, ranks: Tensor) -> Tensor:
+    """Sum of errors times steps of each class, from (classes, pixels) tables of probabilities and memberships."""
     errors = torch.where(members, 1 - p, p).abs()
     with torch.no_grad():
         # numbers of one sign have the order of their bits, and whole numbers are sorted faster
         bits = errors.detach().view(torch.int64 if errors.dtype == torch.float64 else torch.int32)
         order = bits.sort(dim=1, descending=True).indices
         g = members.gather(1, order)
-        taken = g.cumsum(dim=1)
-        intersection = total[:, None] - taken
-        union = total[:, None] + torch.arange(1, g.shape[1] + 1, device=g.device) - taken
+        intersection = total - g.cumsum(dim=1, dtype=torch.int32)
+        union = intersection + ranks
         steps = torch.where(g, 1.0, intersection.to(p.dtype) / (union - 1).clamp(min=1)) / union
-        steps[:, 0] = torch.where(total == 0, 1.0, steps[:, 0])  # a class without pixels: its first error is all
-        weights = torch.empty_like(steps).scatter_(1, order, steps.to(p.dtype))
+        steps[:, :1] = torch.where(total == 0, 1.0, steps[:, :1])  # a class without pixels: its first error is all
+        weights = torch.empty_like(steps).scatter_(1, order, steps)
     return (errors * weights).sum(dim=1)
 
 
