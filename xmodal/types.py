@@ -195,7 +195,8 @@ class DataInfo:
             raise InputError(f"Losses and weights of classes were given, and the task is {self.task}. Leave them out.")
         if self.class_weights and len(self.class_weights) != self.classes:
             raise InputError(
-                f"There are {len(self.class_weights)} class weights and {self.classes} classes: one for each was expected."
+                f"There are {len(self.class_weights)} class weights and {self.classes} classes: one for each was "
+                "expected. Add or remove some."
             )
 
     def block(self, most: int) -> int:

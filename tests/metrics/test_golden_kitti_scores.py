@@ -11,9 +11,7 @@ from xmodal.types import DataInfo, InputInfo
 def counted(case):
     """The table of a case, from answers that come as scores of classes, in two batches."""
     p = case.params
-    info = DataInfo(
-        {"x": InputInfo((1, 1, 1))}, "multiclass", p["n_classes"], {}, dense=True, ignore=p["ignore"][0]
-    )
+    info = DataInfo({"x": InputInfo((1, 1, 1))}, "multiclass", p["n_classes"], {}, dense=True, ignore=p["ignore"][0])
     scores, answers, target = Scores(info, full=True), case.given("pred"), case.given("target")
     for row in range(len(answers)):
         logits = torch.nn.functional.one_hot(answers[row : row + 1], p["n_classes"]).movedim(-1, 1).float()

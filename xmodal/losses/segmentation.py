@@ -72,6 +72,24 @@ def focal(
     return masked_mean(values)[0] if reduction == "mean" else values
 
 
+def rarity(shares: Sequence[float], *, ignore: Sequence[int] = ()) -> tuple[float, ...]:
+    r"""How much each class should count that makes up a share of the labels: the α of the published LiDAR training.
+
+    $$\alpha_c = \frac{\ln(1 + w_c)}{\max_k \ln(1 + w_k)}, \qquad w_c = \frac{1}{f_c + 0.001}$$
+
+    Args:
+        shares: f, one per class.
+        ignore: classes that get 0.
+
+    Example:
+        >>> [round(factor, 4) for factor in rarity([0.5, 0.4, 0.1], ignore=[0])]
+        [0.0, 0.5237, 1.0]
+    """
+    factors = [0.0 if c in ignore else math.log1p(1 / (share + 0.001)) for c, share in enumerate(shares)]
+    largest = max(factors, default=0.0) or 1.0
+    return tuple(factor / largest for factor in factors)
+
+
 def lovasz(
     outputs: Tensor,
     target: Tensor,
@@ -119,7 +137,7 @@ def lovasz(
     for label in (ignore,) if isinstance(ignore, int) else ignore:
         valid = target != label if valid is None else valid & (target != label)
     if per_image:
-        counts = range(len(outputs)) if valid is None else valid.flatten(1).any(dim=1).nonzero().flatten().tolist()
+        images = range(len(outputs)) if valid is None else valid.flatten(1).any(dim=1).nonzero().flatten().tolist()
         parts = [
             lovasz(
                 outputs[row : row + 1],
@@ -128,7 +146,7 @@ def lovasz(
                 valid=None if valid is None else valid[row : row + 1],
                 softmax=softmax,
             )
-            for row in counts
+            for row in images
         ]
         return torch.stack(parts).mean() if parts else outputs.sum() * 0.0
     rows, labels = picked(outputs, target, valid)
@@ -144,11 +162,12 @@ def lovasz(
 
 def _of_classes(p: Tensor, labels: Tensor, chosen: Tensor, total: Tensor) -> Tensor:
     """One value per chosen class, from (classes, pixels) probabilities; as many classes at once as a cache holds."""
-    some = max(1, TOGETHER // len(labels))
+    some: int = max(1, TOGETHER // len(labels))
     ranks = torch.arange(1, len(labels) + 1, dtype=torch.int32, device=labels.device)
-    parts = [
-        _steps(p[group], labels == group[:, None], total[group, None].int(), ranks) for group in chosen.split(some)
-    ]
+    parts = []
+    for first in range(0, len(chosen), some):
+        group = chosen[first : first + some]
+        parts.append(_steps(p[group], labels == group[:, None], total[group, None].int(), ranks))
     return torch.cat(parts)
 
 

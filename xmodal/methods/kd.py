@@ -122,7 +122,9 @@ class KD(Method):
             step.losses[name] = self.grown * self.kd_weight * term.weight * value
             step.counts[name] = count
         if self.task_weight:
-            for name, (loss, count) in label_terms(outputs, batch.target, info, valid=valid, gather=self.gather).items():
+            for name, (loss, count) in label_terms(
+                outputs, batch.target, info, valid=valid, gather=self.gather
+            ).items():
                 step.losses[name], step.counts[name] = self.task_weight * loss, count
         return step
 

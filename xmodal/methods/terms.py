@@ -60,7 +60,7 @@ class Side:
         return output_shapes(self.module, {name: tensor.to(device) for name, tensor in inputs.items()})
 
     def shape_of(self, name: str, card: LossCard | None = None) -> Shape:
-        """Shape of one sample of a layer or of the outputs; where they are dense, of one place, unless maps are asked."""
+        """Shape of one sample of a layer or of the outputs; of one place of dense outputs, unless maps are asked."""
         if name != OUTPUTS:
             return self.shapes[name]
         whole = self.info.dense and (card is None or card.inputs in WHOLE)
@@ -313,9 +313,8 @@ def build_terms(
             mine, theirs = student.choose(card), teacher.choose(card)
             shapes = {name: student.shape_of(name, card) for name in mine}
             taught = {name: teacher.shape_of(name, card) for name in theirs}
-            sides = {"student": shapes, "teacher": taught}
             told: dict[str, Any] = {"temperature": temperature, "options": options, "reduction": reduction}
-            terms.append(Term(card, weight, **sides, info=info, **told))
+            terms.append(Term(card, weight, student=shapes, teacher=taught, info=info, **told))
         except InputError as error:
             problems += error.problems
     if problems:

@@ -47,7 +47,7 @@ class Scores:
             outputs, target, valid = outputs.movedim(1, -1)[known], target[known], None
         if valid is not None:
             outputs, target = outputs[valid.flatten()], target[valid.flatten()]
-        if not len(target):
+        if not len(target) and not self.info.dense:
             # processes exchange lists of answers only if each of them has one
             for metric in self.metrics.values():
                 if any(isinstance(state, list) for state in metric.metric_state.values()):

@@ -146,7 +146,7 @@ def build_network(
     check_maps(inputs, encoders, dense)
     head: nn.Module = nn.Linear(width, outputs)
     if dense:
-        reach = max(int(encoder.reach) for encoder in encoders.values())
+        reach = max(int(getattr(encoder, "reach", 1)) for encoder in encoders.values())
         head = nn.Conv2d(width, outputs, reach, padding=reach // 2)
     if leak is not None:
         head = nn.Sequential(head, nn.LeakyReLU(leak))
