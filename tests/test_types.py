@@ -140,3 +140,22 @@ def test_steps_and_students_do_not_share_their_empty_dictionaries():
 def test_what_is_known_of_data_cannot_be_changed():
     with pytest.raises(AttributeError, match="cannot assign"):
         make_info().task = "binary"
+
+
+def test_large_samples_pass_in_smaller_blocks_where_nothing_is_trained():
+    small = DataInfo({"x": InputInfo((64,))}, "multiclass", 10, {})
+    pictures = DataInfo({"x": InputInfo((8, 512, 1024))}, "multiclass", 24, {}, dense=True)
+    huge = DataInfo({"x": InputInfo((1000, 1000, 1000))}, "multiclass", 2, {})
+
+    assert small.block(512) == 512
+    assert pictures.block(512) == 4  # 32 numbers of 4 bytes for each of 2**19 places: a quarter of 2**28
+    assert huge.block(512) == 1
+
+
+def test_losses_of_labels_are_known_and_fit_the_task_and_the_classes():
+    with pytest.raises(InputError, match="no loss of labels called 'lovas'. Did you mean 'lovasz'"):
+        DataInfo({}, "multiclass", 3, {}, label_losses={"lovas": 1.0})
+    with pytest.raises(InputError, match="the task is regression"):
+        DataInfo({}, "regression", 3, {}, label_losses={"focal": 1.0})
+    with pytest.raises(InputError, match="There are 2 class weights and 3 classes"):
+        DataInfo({}, "multiclass", 3, {}, class_weights=(1.0, 1.0))

@@ -4,7 +4,7 @@ import torch
 from torch.utils.data import Dataset
 
 from xmodal.data.arrays import from_arrays, from_batches, from_dataset
-from xmodal.data.loader import in_order
+from xmodal.data.loader import Pick, in_order
 from xmodal.data.samples import DatasetColumn
 from xmodal.errors import InputError
 from xmodal.types import Batch
@@ -250,3 +250,36 @@ def test_batches_that_do_not_fit_are_sentences():
         from_batches(good, less, good)
     with pytest.raises(InputError, match="marks parts as invalid"):
         from_batches(good, masked, good)
+
+
+def maps_of_classes(rows=20):
+    random = np.random.default_rng(0)
+    target = random.integers(0, 3, (rows, 4, 4))
+    target[:, 0] = 255
+    return {"image": random.normal(size=(rows, 3, 4, 4)), "depth": random.normal(size=(rows, 1, 4, 4))}, target
+
+
+def test_maps_of_class_numbers_make_the_data_dense():
+    inputs, target = maps_of_classes()
+
+    data = from_arrays(inputs, target, ignore=255)
+
+    info = data.info
+    assert (info.dense, info.task, info.classes, info.ignore) == (True, "multiclass", 3, 255)
+    assert info.select == ("mean_iou", "max")
+    batch = data.train[Pick(dict.fromkeys(inputs, torch.arange(2)), None)]
+    assert batch.target.shape == (2, 4, 4) and (batch.target[:, 0] == 255).all()
+
+
+def test_a_class_that_is_ignored_stays_a_class_where_larger_ones_are():
+    inputs, target = maps_of_classes()
+
+    assert from_arrays(inputs, np.where(target == 255, 0, target), ignore=0).info.classes == 3
+
+
+def test_dense_data_is_not_augmented_by_what_moves_its_samples():
+    inputs, target = maps_of_classes()
+
+    with pytest.raises(InputError, match="'noise:0.1,shift:1' moves what is in a sample"):
+        from_arrays(inputs, target, ignore=255, augment="noise:0.1,shift:1")
+    assert from_arrays(inputs, target, ignore=255, augment="noise:0.1").train.augmented

@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from xmodal.losses.task import task_loss, task_values, what_counts
+from xmodal.losses.segmentation import focal, lovasz
+from xmodal.losses.task import label_terms, task_loss, task_values, what_counts
+from xmodal.types import DataInfo
 
 
 def test_cross_entropy_of_even_odds_is_log_two():
@@ -116,3 +118,61 @@ def test_what_counts_without_mask_and_ignored_value_is_everything():
 def test_an_unknown_task_lists_the_known_ones():
     with pytest.raises(ValueError, match="task is 'ranking': expected multiclass, binary, multilabel or regression"):
         task_values(torch.zeros(1, 1), torch.zeros(1), task="ranking")
+
+
+def info(**facts):
+    return DataInfo({}, "multiclass", 3, {}, **facts)
+
+
+def test_without_further_wishes_labels_ask_for_the_usual_loss():
+    outputs, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
+
+    terms = label_terms(outputs, target, info(ignore=0))
+
+    loss, count = task_loss(outputs, target, task="multiclass", ignore=0)
+    assert list(terms) == ["task"] and torch.equal(terms["task"][0], loss) and torch.equal(terms["task"][1], count)
+
+
+def test_terms_are_weighted_and_see_what_counts():
+    outputs, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
+    valid = torch.rand(2, 4) > 0.3
+    counts = valid & (target != 0)
+
+    facts = info(
+        ignore=0, label_losses={"cross_entropy": 1.0, "focal": 2.0, "lovasz": 0.5}, class_weights=(0.0, 1.0, 3.0)
+    )
+    terms = label_terms(outputs, target, facts, valid=valid)
+
+    rows, labels = outputs.movedim(1, -1)[counts], target[counts]
+    weights = torch.tensor([0.0, 1.0, 3.0])
+    entropy = torch.nn.functional.cross_entropy(rows, labels, reduction="none")
+    expected = {
+        "task cross_entropy": (weights[labels] * entropy).mean(),
+        "task focal": 2 * focal(rows, labels, alpha=weights),
+        "task lovasz": 0.5 * lovasz(rows, labels),
+    }
+    for name, value in expected.items():
+        torch.testing.assert_close(terms[name][0], value)
+        assert int(terms[name][1]) == len(rows)
+
+
+def test_lovasz_looks_at_the_pixels_of_all_processes():
+    outputs, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
+    elsewhere = {True: outputs[1].T, False: target[1]}  # answers or labels of another process
+
+    def gather(rows):
+        return torch.cat([rows, elsewhere[rows.is_floating_point()]])
+
+    value, count = label_terms(outputs[:1], target[:1], info(label_losses={"lovasz": 1.0}), gather=gather)["task"]
+
+    torch.testing.assert_close(value, lovasz(outputs, target))
+    assert int(count) == 8
+
+
+def test_class_weights_alone_weigh_the_usual_loss():
+    outputs, target = torch.randn(5, 3), torch.randint(3, (5,))
+
+    terms = label_terms(outputs, target, info(class_weights=(1.0, 2.0, 0.5)))
+
+    values = task_values(outputs, target, task="multiclass") * torch.tensor([1.0, 2.0, 0.5])[target]
+    torch.testing.assert_close(terms["task"][0], values.mean())

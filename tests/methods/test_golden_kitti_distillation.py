@@ -45,14 +45,15 @@ def found(case):
 
 def test_golden_kitti_distillation_terms():
     for case in golden_cases("kitti/kd_terms"):
-        assert case.check(**found(case))
+        assert case.check(**found(case)) == [name for name in ("kl_elem_mean", "kl_elem_mean_omega") if case.has(name)]
 
 
 @pytest.mark.parametrize("change", [{"pixels": "labelled"}, {"reduction": "pixel"}, {"temperature": 1.1}])
 def test_golden_kitti_distillation_terms_of_other_settings_fail(change):
     for case in golden_cases("kitti/kd_terms"):
-        with pytest.raises(AssertionError):
-            case.check(kl_elem_mean=value_of(case, KD, **change))
+        if case.has("kl_elem_mean"):
+            with pytest.raises(AssertionError):
+                case.check(kl_elem_mean=value_of(case, KD, **change))
 
 
 def test_golden_kitti_distillation_sends_the_gradient_of_its_formula():

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from xmodal.errors import InputError, did_you_mean
 from xmodal.losses.divergence import divergence
 from xmodal.losses.reduce import same_shape
+from xmodal.losses.rows import picked
 from xmodal.models.network import evaluating
 from xmodal.types import Batch
 
@@ -77,10 +78,12 @@ def measure_divergence(
     samples: int = 1000,
     level: float = 0.95,
     seed: int = 0,
+    ignore: int | None = None,
 ) -> Divergence:
     """Target and non-target divergence of two classifiers on paired batches, such as those of `in_order`.
 
     Modes of the networks are as before afterwards. Rows that a batch marks as not valid, in any modality, do not count.
+    The places of dense answers (rows, classes, …) are rows of their own.
 
     Args:
         student: takes a dictionary of inputs, returns logits (rows, classes) of two classes or more.
@@ -91,6 +94,7 @@ def measure_divergence(
         samples: of the bootstrap, which draws rows with replacement.
         level: share of the bootstrap's means inside the (percentile) interval.
         seed: of the bootstrap.
+        ignore: target value that counts nowhere.
 
     Example:
         >>> from xmodal.models.network import wrap
@@ -105,11 +109,12 @@ def measure_divergence(
     with evaluating(student), evaluating(teacher):
         for batch in batches:
             target = batch.target.cpu()
-            keep = torch.ones(len(target), dtype=torch.bool)
+            keep = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
             for mask in batch.valid.values():
-                keep &= mask.cpu().reshape(len(mask), -1).all(dim=1)
-            s, t = (_answers(network, batch) for network in (student, teacher))
-            columns.append((s[keep], t[keep], target[keep]))
+                mask = mask.cpu() if mask.ndim <= keep.ndim else mask.cpu().flatten(1).all(dim=1)
+                keep &= mask.reshape(*mask.shape, *[1] * (keep.ndim - mask.ndim))
+            s, t = (_counting(_answers(network, batch), target, keep) for network in (student, teacher))
+            columns.append((s, t, target[keep]))
     if not columns:
         raise InputError("There are no batches; at least one was expected.")
     s, t, y = map(torch.cat, zip(*columns, strict=True))
@@ -164,6 +169,12 @@ def from_logits(
 def _answers(network: nn.Module, batch: Batch) -> Tensor:
     answers: Tensor = network(batch.to(next((weight.device for weight in network.parameters()), "cpu")).inputs)
     return answers.cpu()
+
+
+def _counting(answers: Tensor, target: Tensor, keep: Tensor) -> Tensor:
+    """Answers at the places that count; those of another shape than the targets as they are, to be refused."""
+    fits = tuple(target.shape) == (len(answers), *answers.shape[2:])
+    return picked(answers, target, keep)[0] if fits else answers
 
 
 def _per_class(values: Floats, targets: NDArray[np.int64], counts: NDArray[np.int64]) -> Floats:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmodal.diagnostics.tail import Rows
+from xmodal.diagnostics.tail import NOWHERE, Rows
 from xmodal.errors import InputError
 from xmodal.models.places import check_place, replacing
 from xmodal.models.split import Split, split
@@ -18,7 +18,14 @@ PIECE = 32  # rows; of 64 to 16, the quickest for the RAVDESS networks (benchmar
 
 
 def run_both(
-    network: nn.Module, other: nn.Module, batches: Iterable[Batch], place: str, *, targets: bool, whole: bool
+    network: nn.Module,
+    other: nn.Module,
+    batches: Iterable[Batch],
+    place: str,
+    *,
+    targets: bool,
+    whole: bool,
+    ignore: int | None = None,
 ) -> tuple[Split | None, list[Rows]]:
     """Every batch through both networks, which are in eval mode.
 
@@ -29,6 +36,7 @@ def run_both(
         place: in ``network``.
         targets: whether the targets are wanted.
         whole: do not cut the network.
+        ignore: target value that counts nowhere.
 
     Returns:
         The cut network, None where it must run as a whole, and the rows of each batch.
@@ -38,7 +46,7 @@ def run_both(
     first: tuple[Tensor, Any] | None = None
     cut: Split | None = None
     for number, batch in enumerate(batches):
-        inputs, theirs, target = _valid(batch.to(_device(network)), batch.to(_device(other)), targets)
+        inputs, theirs, target = _valid(batch.to(_device(network)), batch.to(_device(other)), targets, ignore)
         if not len(next(iter(inputs.values()))):
             continue
         if not parts:
@@ -77,17 +85,25 @@ def _capture(network: nn.Module, place: str, inputs: dict[str, Tensor]) -> tuple
     return seen[0], answers
 
 
-def _valid(ours: Batch, theirs: Batch, targets: bool) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+def _valid(
+    ours: Batch, theirs: Batch, targets: bool, ignore: int | None
+) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
+    """Inputs of both and targets of the rows that count, dense targets with `NOWHERE` at places that do not."""
     if not ours.paired:
         raise InputError("The batches are unpaired: both networks must answer for the same samples. Use paired data.")
     rows = len(next(iter(ours.inputs.values())))
     keep = torch.ones(rows, dtype=torch.bool)
-    for mask in ours.valid.values():
-        keep &= mask.cpu().reshape(len(mask), -1).all(dim=1)
+    target = ours.target if targets else None
+    known = None if target is None or ignore is None else target != ignore
+    for mask in [*ours.valid.values(), *([] if known is None else [known])]:
+        places = mask.cpu().reshape(len(mask), -1)
+        keep &= places.any(dim=1)  # a row is left out where none of its places counts
+        if target is not None and mask.shape == target.shape:
+            target = target.masked_fill(~mask, NOWHERE)
     both = [{name: value[keep.to(value.device)] for name, value in side.inputs.items()} for side in (ours, theirs)]
     if bool(keep.all()):
         both = [ours.inputs, theirs.inputs]
-    return both[0], both[1], ours.target[keep.to(ours.target.device)] if targets else None
+    return both[0], both[1], None if target is None else target[keep.to(target.device)]
 
 
 def _joined(parts: list[Rows], place: str) -> list[Rows]:

@@ -101,11 +101,12 @@ def measure_saliency(
     method: Literal["auto", "naive", "tail", "batched", "rank_one", "closed"] = "auto",
     seed: int | None = 0,
     memory: int = 2**28,
+    ignore: int | None = None,
 ) -> Saliency:
     """How much each channel at a place matters to the agreement of two networks, on paired batches.
 
     Both networks run in eval mode and are afterwards as they were before. Rows that a batch marks as not valid, in any
-    modality, do not count.
+    modality, do not count; of dense answers those that have no valid place.
 
     Args:
         teacher: takes a dictionary of inputs, returns answers (rows, …).
@@ -124,6 +125,7 @@ def measure_saliency(
         method: how to compute; ``auto`` takes the fastest way that gives the same numbers.
         seed: of the permutations; None takes them from torch's global generator.
         memory: bytes, roughly, that stacked copies may take.
+        ignore: target value that counts nowhere; ``ncjsd`` looks at places with other targets alone.
 
     Example:
         >>> from xmodal.models.network import wrap
@@ -137,7 +139,9 @@ def measure_saliency(
     network, other = (teacher, student) if side == "teacher" else (student, teacher)
     asked = _asked(permutations)
     with evaluating(teacher), evaluating(student):
-        cut, parts = run_both(network, other, batches, place, targets=distance == "ncjsd", whole=method == "naive")
+        cut, parts = run_both(
+            network, other, batches, place, targets=distance == "ncjsd", whole=method == "naive", ignore=ignore
+        )
         form, run, weights = choose(network, place, cut, parts[0], method=method, memory=memory)
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         plan = Plan(distance, disturb, asked, generator, memory, run, weights if distance != "ncjsd" else None)

@@ -23,6 +23,7 @@ from xmodal.losses.divergence import ncjsd
 from xmodal.models.places import replacing
 from xmodal.models.split import Split, alike
 
+NOWHERE = -1  # in place of the target, at places that do not count
 DISTANCES = ("mse", "l1", "ncjsd")
 
 
@@ -154,8 +155,10 @@ def distance_of(name: str, answers: Tensor, rows: Rows) -> Tensor:
     if name == "ncjsd":
         assert rows.target is not None
         target = rows.target.expand(len(ours), *rows.target.shape).flatten(0, 1)
-        found = ncjsd(theirs.expand_as(ours).flatten(0, 1), ours.flatten(0, 1), target, reduction="none")
-        return found.reshape(*ours.shape[:2], -1).mean(dim=2)
+        known = (target != NOWHERE).reshape(*ours.shape[:2], -1)
+        sides = theirs.expand_as(ours).flatten(0, 1), ours.flatten(0, 1)
+        found = ncjsd(*sides, target.clamp(min=0), reduction="none").reshape(known.shape)
+        return (found * known).sum(dim=2) / known.sum(dim=2).clamp(min=1)
     gap = (ours - theirs).flatten(2)
     return (gap.square() if name == "mse" else gap.abs()).mean(dim=2)
 

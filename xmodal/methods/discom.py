@@ -95,6 +95,8 @@ class DisCoM(Method):
         modules = _modules(branches, domain_targets)
         if info.dense:
             raise InputError("DisCoM-KD has one embedding per sample, and this data has a target per place.")
+        if info.label_losses or info.class_weights:
+            raise InputError("DisCoM-KD has a loss of labels of its own. Leave label_losses and class_weights out.")
         self.modalities = tuple(branches)
         self.branches = nn.ModuleList(modules)  # by number: a list takes names with any letters
         self.heads = SharedHeads(modules[0].part_width, info.outputs, len(modules), adversary_hidden=adversary_hidden)

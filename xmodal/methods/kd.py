@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
 from xmodal.losses.logits import standardise as standardised
 from xmodal.losses.task import label_terms, what_counts
 from xmodal.method import Kit, Method
@@ -24,6 +24,8 @@ from xmodal.methods.settings import KDSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, Term, build_terms
 from xmodal.models.layers import tapped
 from xmodal.types import Batch, DataInfo, Step, Student
+
+PIXELS = ("labelled", "projected", "all")
 
 
 class KD(Method):
@@ -83,6 +85,8 @@ class KD(Method):
         self.teacher = self.freeze(teacher)
         self._student, self._info = student, info
         self.kd_weight, self.task_weight = kd_weight, task_weight
+        if pixels not in PIXELS:
+            raise InputError(f"There is no choice of pixels called '{pixels}'. {did_you_mean(pixels, PIXELS)}")
         self.pixels, self.reduction = pixels, reduction
         self.standardise, self.kd_warmup, self.grown = standardise, kd_warmup, 1.0
         mine = Side(student.module, info, student.needs, student_layer, "student")

@@ -156,6 +156,7 @@ def build(kit: Kit, settings: MFHSettings) -> MFH:
         distance=settings.distance,
         permutations=settings.permutations,
         seed=kit.seed,
+        ignore=kit.info.ignore,
     )
     values = place_means(teacher, settings.place, kit.batches()) if settings.fill == "mean" else None
 

@@ -157,6 +157,7 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
             disturb=settings.disturb,
             permutations=settings.permutations,
             seed=kit.seed,
+            ignore=kit.info.ignore,
         )
         keep = stay(found, settings.ratio, settings.remove, kit.seed)
         values = place_means(teacher, settings.place, kit.batches()) if settings.fill == "mean" else None

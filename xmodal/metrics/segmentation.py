@@ -6,8 +6,9 @@ $$IoU_c = \frac{K_{cc}}{\sum_y K_{yc} + \sum_{\hat y} K_{c \hat y} - K_{cc}}$$
 
 Pixels whose target is ignored count nowhere. Where the ignored value is a class as well (``unlabeled``), it has no IoU
 of its own, and the rules differ in one thing: to answer with it on a labelled pixel is a miss by the ``benchmark``
-rule, that of the public SemanticKITTI tools, and forgiven by the ``reference`` rule, that of the code of the experiments on
-non-target divergence. Means run over all other classes; one that never occurs counts 0, but in ``mean_iou_present``.
+rule, that of the public SemanticKITTI tools, and forgiven by the ``reference`` rule, that of the code of the
+experiments on non-target divergence. Means run over all other classes; one that never occurs counts 0, except in
+``mean_iou_present``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from xmodal.errors import InputError, did_you_mean
@@ -56,6 +55,19 @@ def layer_of(module: nn.Module, name: str) -> nn.Module:
 def output_shapes(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
     """Layer → shape of one sample of its output, in the order in which they run; found by one dry run."""
     names = [name for name, layer in module.named_modules() if name and not isinstance(layer, nn.ModuleDict)]
-    with evaluating(module), torch.no_grad(), tapped(module, names) as seen:
-        module(inputs)
-    return {name: tuple(out.shape[1:]) for name, out in seen.items() if isinstance(out, Tensor) and out.ndim > 1}
+    shapes: dict[str, tuple[int, ...]] = {}
+    handles = []
+    for name in names:
+
+        def remember(layer: nn.Module, given: Any, out: Any, name: str = name) -> None:
+            if isinstance(out, Tensor) and out.ndim > 1:  # its shape alone: the maps of all layers would fill memories
+                shapes[name] = tuple(out.shape[1:])
+
+        handles.append(layer_of(module, name).register_forward_hook(remember))
+    try:
+        with evaluating(module):
+            module(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return shapes

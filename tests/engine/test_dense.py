@@ -1,0 +1,131 @@
+"""Dense targets from arrays to scores: learned by every kind of method, alike on one process and two."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dense_two_processes import main as one_or_two
+from safetensors.numpy import load_file
+from scenes import scenes
+
+from xmodal.engine.evaluate import evaluate
+from xmodal.engine.fit import fit
+from xmodal.engine.launch import launch
+from xmodal.engine.settings import FitSettings
+from xmodal.engine.teacher_cache import strata
+from xmodal.methods.kd import KD
+from xmodal.methods.ntdh import NTDH
+from xmodal.methods.supervised import Supervised
+from xmodal.models.network import build_for
+
+SCRIPT = str(Path(__file__).parent / "dense_two_processes.py")
+GOOD = 0.35  # mean IoU; to say ground everywhere has less than 0.2
+
+
+@pytest.fixture(scope="module")
+def data():
+    return scenes(label_losses={"focal": 1.0, "lovasz": 1.0})
+
+
+def network(data, modality):
+    torch.manual_seed(0)
+    return build_for(data.info, [modality], width=8, dropout=0.01)
+
+
+def trained(method, data, *, epochs=10):
+    return fit(method, data, FitSettings(epochs=epochs, batch_size=6, learning_rate=3e-2, schedule="cosine"))
+
+
+def scored(students, data):
+    (scores,) = evaluate(students, data.test, data.info, fabric=launch(), full=True).values()
+    return scores
+
+
+@pytest.fixture(scope="module")
+def teacher(data):
+    torch.set_num_threads(1)
+    return trained(Supervised(network(data, "image"), data.info), data)
+
+
+def test_labels_of_few_pixels_are_learned(data, teacher):
+    untrained = Supervised(network(data, "image"), data.info).eval()
+
+    scores = scored(teacher.students, data)
+
+    assert scores["mean_iou"] > GOOD and teacher.best["image"]["valid"]["mean_iou"] > GOOD
+    assert scored(untrained.students(), data)["mean_iou"] < 0.2
+    assert scores["iou"][0] == 0.0 and np.sum(scores["confusion"][0]) == 0  # unlabelled pixels count nowhere
+    assert teacher.history[-1]["losses"]["task lovasz"] < teacher.history[0]["losses"]["task lovasz"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [(KD, {"pixels": "all"}), pytest.param(NTDH, {"losses": ("kl", "dkd:0.1")}, marks=pytest.mark.slow)],
+)
+def test_a_lidar_student_learns_from_a_camera_teacher(kind, options, data, teacher):
+    module = teacher.students["image"].module
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    method = kind(network(data, "lidar"), module, data.info, temperature=1.0, **options)
+
+    run = trained(method, data)
+
+    assert scored(run.students, data)["mean_iou"] > GOOD
+    assert run.history[-1]["loss"] < run.history[0]["loss"]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_bits(data):
+    one, two = (trained(Supervised(network(data, "lidar"), data.info), data, epochs=1) for _ in range(2))
+
+    state, again = (run.students["lidar"].module.state_dict() for run in (one, two))
+    assert all(torch.equal(state[name], again[name]) for name in state) and one.best == two.best
+
+
+def test_outputs_of_dense_students_are_kept_as_classes(data):
+    outputs = {}
+    students = Supervised(network(data, "lidar"), data.info).eval().students()
+
+    evaluate(students, data.test, data.info, fabric=launch(), outputs=outputs)
+
+    found = outputs["lidar"]
+    assert found["outputs"].shape == found["target"].shape == (4, 16, 16) and found["outputs"].dtype == torch.int16
+    assert torch.equal(found["target"], data.test.targets["lidar"])
+
+
+def test_any_other_sample_can_stand_in_where_targets_are_dense(data):
+    assert torch.equal(strata(data.info), torch.zeros(24, dtype=torch.long))
+
+
+def read(out):
+    return load_file(out / "last.safetensors"), json.loads((out / "scores.json").read_text())
+
+
+def test_two_processes_learn_and_count_what_one_does(tmp_path):
+    env = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
+    for devices in ("1", "2"):
+        (tmp_path / devices).mkdir()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", SCRIPT, str(tmp_path / "2"), "2"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    one_or_two(tmp_path / "1", 1)
+
+    (mine, one), (theirs, two) = (read(tmp_path / devices) for devices in ("1", "2"))
+
+    for name in mine:
+        np.testing.assert_allclose(mine[name], theirs[name], rtol=0, atol=5e-6, err_msg=name)
+    (first,), (second,) = one["history"], two["history"]
+    assert first["losses"] == pytest.approx(second["losses"], abs=1e-5)
+    counts, others = one["untrained"]["lidar"], two["untrained"]["lidar"]
+    assert np.sum(counts["confusion"]) > 0
+    assert counts.pop("cross_entropy") == pytest.approx(others.pop("cross_entropy"), rel=1e-5)
+    assert counts == others
