@@ -1,16 +1,8 @@
-"""Dense targets from arrays to scores: learned by every kind of method, alike on one process and two."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Dense targets from arrays to scores, learned by every kind of method."""
 
 import numpy as np
 import pytest
 import torch
-from dense_two_processes import main as one_or_two
-from safetensors.numpy import load_file
 from scenes import scenes
 
 from xmodal.engine.evaluate import evaluate
@@ -23,7 +15,6 @@ from xmodal.methods.ntdh import NTDH
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import build_for
 
-SCRIPT = str(Path(__file__).parent / "dense_two_processes.py")
 GOOD = 0.35  # mean IoU; to say ground everywhere has less than 0.2
 
 
@@ -99,33 +90,3 @@ def test_outputs_of_dense_students_are_kept_as_classes(data):
 
 def test_any_other_sample_can_stand_in_where_targets_are_dense(data):
     assert torch.equal(strata(data.info), torch.zeros(24, dtype=torch.long))
-
-
-def read(out):
-    return load_file(out / "last.safetensors"), json.loads((out / "scores.json").read_text())
-
-
-def test_two_processes_learn_and_count_what_one_does(tmp_path):
-    env = {**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"}
-    for devices in ("1", "2"):
-        (tmp_path / devices).mkdir()
-    done = subprocess.run(
-        [sys.executable, "-W", "error", SCRIPT, str(tmp_path / "2"), "2"],
-        env=env,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    one_or_two(tmp_path / "1", 1)
-
-    (mine, one), (theirs, two) = (read(tmp_path / devices) for devices in ("1", "2"))
-
-    for name in mine:
-        np.testing.assert_allclose(mine[name], theirs[name], rtol=0, atol=5e-6, err_msg=name)
-    (first,), (second,) = one["history"], two["history"]
-    assert first["losses"] == pytest.approx(second["losses"], abs=1e-5)
-    counts, others = one["untrained"]["lidar"], two["untrained"]["lidar"]
-    assert np.sum(counts["confusion"]) > 0
-    assert counts.pop("cross_entropy") == pytest.approx(others.pop("cross_entropy"), rel=1e-5)
-    assert counts == others

@@ -89,6 +89,17 @@ def test_two_processes_measure_what_one_measures(one: Path, two: Path) -> None:
         assert mine["valid"]["image"]["accuracy"] == theirs["valid"]["image"]["accuracy"]
 
 
+def test_two_processes_learn_and_count_pixels_as_one_does(one: Path, two: Path) -> None:
+    mine, theirs = (load_file(folder / "dense" / "last.safetensors") for folder in (one, two))
+    for key in mine:
+        np.testing.assert_allclose(mine[key], theirs[key], rtol=0, atol=5e-6, err_msg=key)
+    first, second = (read(folder / "dense", "scores.json") for folder in (one, two))
+    assert first["history"][0]["losses"] == pytest.approx(second["history"][0]["losses"], abs=1e-5)
+    counted, again = (found["untrained"]["lidar"] for found in (first, second))
+    assert counted.pop("cross_entropy") == pytest.approx(again.pop("cross_entropy"), rel=1e-5)
+    assert counted == again and np.sum(counted["confusion"]) > 0
+
+
 def test_outputs_of_all_processes_come_back_in_order(one: Path, two: Path) -> None:
     mine, theirs = (np.array(read(folder, "outputs.json")["outputs"]) for folder in (one, two))
 

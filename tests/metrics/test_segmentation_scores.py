@@ -79,18 +79,6 @@ def test_scores_of_classes_and_pictures_are_taken_as_well_as_class_numbers():
     assert scores.compute() == counted(answers, target)
 
 
-def test_two_processes_count_what_one_counts():
-    """torchmetrics adds the table of all processes; here two objects stand for them."""
-    answers, target = pixels()
-    parts = [SegmentationScores(4, ignore=(0,)) for _ in range(2)]
-    for rank, part in enumerate(parts):
-        part.update(answers[rank::2], target[rank::2])
-
-    assert parts[0]._reductions["counts"] is torch.sum or parts[0]._reductions["counts"].__name__ == "dim_zero_sum"
-    parts[0].counts += parts[1].counts
-    assert parts[0].compute() == counted(answers, target, ignore=(0,))
-
-
 def test_a_batch_without_labelled_pixels_adds_nothing():
     info = DataInfo({}, "multiclass", 3, {}, dense=True, ignore=0)
     outputs, target = torch.randn(2, 3, 4, 4), torch.randint(3, (2, 4, 4))

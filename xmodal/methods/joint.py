@@ -51,6 +51,8 @@ class Joint(Method):
         ['student', 'teacher']
     """
 
+    stackable = True
+
     def __init__(
         self,
         teacher: Student,
@@ -68,7 +70,8 @@ class Joint(Method):
         self.networks = {TEACHER: teacher, STUDENT: student}
         self.teacher, self.student = teacher.module, student.module
         self._info = info
-        self.stackable = not (info.dense or info.label_losses or info.class_weights)  # those pick rows
+        if info.dense or info.label_losses or info.class_weights:  # those pick rows, as many as there are
+            self.stackable = False
         self.agreement_weight = agreement_weight
         sides = [Side(side.module, info, side.needs, (), role) for role, side in self.networks.items()]
         (self.agreement,) = build_terms([agreement], sides[1], sides[0], info)

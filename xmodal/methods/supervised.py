@@ -33,9 +33,12 @@ class Supervised(Method):
         ['clear+faint']
     """
 
+    stackable = True
+
     def __init__(self, student: Student, info: DataInfo) -> None:
         super().__init__()
-        self.stackable = not info.label_losses and not info.class_weights  # those pick rows, as many as there are
+        if info.label_losses or info.class_weights:  # those pick rows, as many as there are
+            self.stackable = False
         self.network = student.module
         self._student, self._info = student, info
 

@@ -22,6 +22,7 @@ def tapped(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor
     Hooks live only as long as the block: a copy or an export of the module knows nothing of them.
 
     Example:
+        >>> import torch
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
         >>> with tapped(network, ["0"]) as seen:
         ...     out = network(torch.ones(1, 2))

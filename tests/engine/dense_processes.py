@@ -1,7 +1,4 @@
-"""A small segmentation on one or two processes: unlike numbers of labelled pixels, Lovász gathered.
-
-python dense_two_processes.py OUT DEVICES
-"""
+"""A small segmentation for one or two processes: unlike numbers of labelled pixels, and losses that gather them."""
 
 from __future__ import annotations
 
@@ -10,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from lightning_fabric import Fabric
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from scenes import scenes
@@ -17,17 +15,16 @@ from scenes import scenes
 from xmodal import files
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
-from xmodal.engine.settings import FitSettings, MachineSettings
+from xmodal.engine.settings import FitSettings
 from xmodal.methods.ntdh import NTDH
 from xmodal.models.network import build_for, build_network
 from xmodal.models.student_file import save_weights
 from xmodal.types import Student
 
 
-def main(out: Path, devices: int) -> None:
-    torch.set_num_threads(1)
-    fabric = launch(MachineSettings(accelerator="cpu", devices=devices))
+def train_scenes(fabric: Fabric, out: Path) -> None:
+    """One update of a LiDAR student; weights, losses and the scores of the untrained one are written."""
+    out.mkdir(exist_ok=True)
     data = scenes(23, label_losses={"focal": 1.0, "lovasz": 1.0})  # 17 for training
     data.info = replace(data.info, class_weights=(0.0, 0.5, 1.0, 1.0))
     data.train.targets["lidar"][:6] = 0  # nothing labelled in a third of the pictures
@@ -44,7 +41,3 @@ def main(out: Path, devices: int) -> None:
     if fabric.global_rank == 0:
         save_weights(out / "last.safetensors", run.method)
         files.write_json(out / "scores.json", {"untrained": scores, "history": run.history})
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
