@@ -66,7 +66,8 @@ def read_settings(name: str, words: Sequence[str], *, prog: str) -> tuple[Any, b
     model: type[BaseModel] = load(RECIPES[name].settings)
     saved = replayed(model, name, value_of(words, "--settings"))
     if issubclass(model, Presets):
-        saved = model.preset_values(value_of(words, "--preset") or saved.get("preset", "")) | saved
+        asked = {key: value_of(words, f"--{key.replace('_', '-')}") or saved.get(key) for key in model.SOURCES}
+        saved = model.beneath({key: value for key, value in asked.items() if value}) | saved
     defaults = {key: spec.get_default(call_default_factory=True) for key, spec in model.model_fields.items()}
     known = {**defaults, **saved}
     owners = _owners(model, words, known)
@@ -147,7 +148,8 @@ def _owners(model: type[BaseModel], words: Sequence[str], known: Mapping[str, An
         names = known["methods"] if asked is None else [name.strip() for name in asked.split(",") if name.strip()]
         for name in names:
             owners.add(name, METHODS[name].settings)
-    add_data(owners, _data_word(model, words, owners) or known["data"], words)
+    fixed = getattr(model, "DATA_SET", "")  # of a recipe whose word for the data is not a name of the list
+    add_data(owners, fixed or _data_word(model, words, owners) or known["data"], words)
     return owners
 
 

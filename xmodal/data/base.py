@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -167,6 +167,7 @@ class Data:
         warnings: what is worth knowing of this data, in sentences.
         groups: of each row of the columns: what it belongs to besides its class, such as the person who speaks; None
             where nothing is known. Those of a split are ``groups[data.test.numbers[modality]]``.
+        ids: names of the rows, by their numbers; empty where they have none.
     """
 
     train: Split
@@ -177,6 +178,7 @@ class Data:
     decode: Callable[[Tensor, Tensor], Any] | None = None
     warnings: list[str] = field(default_factory=list)
     groups: NDArray[np.int64] | None = None
+    ids: Sequence[str] = ()
 
     def apart(self) -> Data:
         """The same rows as unpaired data: each modality is shuffled by itself, and no row belongs to another."""

@@ -123,6 +123,7 @@ def load(
         select=SELECT,
         metrics="sentiment",
     )
+    data.ids = source.ids
     data.warnings += [*[STAND_IN] * (root is None), *report.warnings]
     return data
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from xmodal.data.base import Data
 from xmodal.engine import interrupt, run_folder, snapshot
-from xmodal.engine.evaluate import MetricsFor
+from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.launch import launch
 from xmodal.engine.loop import Loop
 from xmodal.engine.progress import Progress
@@ -22,13 +22,14 @@ from xmodal.engine.seeding import kept
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.sums import any_signal
 from xmodal.errors import Interrupted, NonFinite
+from xmodal.files import write_text
 from xmodal.method import Method
 from xmodal.metrics.task import Scores
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-__all__ = ["Run", "fit"]
+__all__ = ["Run", "as_it_is", "fit"]
 
 
 @kept()
@@ -94,3 +95,40 @@ def fit(
     if stop:
         raise Interrupted(stop, saved=None if folder is None else str(folder))
     return run
+
+
+@kept()
+def as_it_is(
+    method: Method,
+    data: Data,
+    *,
+    metrics: MetricsFor = Scores,
+    seed: int = 0,
+    folder: Path | None = None,
+    fabric: Fabric | None = None,
+) -> Run:
+    """A run of no epochs: the students with the weights that they come with, scored on the validation split.
+
+    Args:
+        method: networks, with weights from elsewhere.
+        data: splits; the test split is not touched.
+        metrics: see `fit`.
+        seed: noted in the result.
+        folder: where to keep the run, as one of `fit`; one that is there already is read back.
+        fabric: started devices.
+    """
+    fabric = fabric or launch()
+    settings = FitSettings(epochs=1)
+    loop = Loop(method, data, settings, seed, folder, fabric, False, Progress(quiet=True), metrics)
+    if folder is not None:
+        if fabric.global_rank == 0:
+            run_folder.open_folder(folder, {"fit": "as it is", "seed": seed}, resume=True)
+            write_text(folder / "history.jsonl", "")
+        fabric.barrier()
+        if (folder / "result.json").exists():
+            return read_back(loop)
+    students = method.to(fabric.device).eval().students()
+    scores = evaluate(students, data.valid, data.info, fabric=fabric, predict=method.predict, metrics=metrics)
+    loop.selection.update(-1, scores, students)
+    loop.stopped = "as it is"
+    return finish(loop)

@@ -330,6 +330,33 @@ class DMD(Method):
         }
 
 
+class OtherHead(nn.Module):
+    """One of the heads that nobody deploys, computed by the whole network.
+
+    Args:
+        network: all of it.
+        kind: ``common`` or ``hetero``.
+        modality: whose heterogeneous head.
+    """
+
+    def __init__(self, network: DMDNet, kind: str, modality: str = "") -> None:
+        super().__init__()
+        self.network, self.kind, self.modality = network, kind, modality
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Logits (batch, outputs)."""
+        said: DMDOutputs = self.network(inputs)
+        return said.common if self.kind == "common" else said.hetero[self.modality]
+
+
+def other_students(method: DMD) -> dict[str, Student]:
+    """The heads that are trained and not deployed, as students: ``common`` and ``hetero <modality>``."""
+    network = method.network
+    heads = {"common": OtherHead(network, "common")}
+    heads |= {f"hetero {name}": OtherHead(network, "hetero", name) for name in network.modalities}
+    return {name: Student(head.eval(), network.needs, network.modalities[0]) for name, head in heads.items()}
+
+
 def edge_logs(graph: str, unit: GraphUnit, edges: Tensor) -> dict[str, Tensor]:
     """``edge homo text>audio`` → mean over the batch, ``… std`` → deviation, ``… prior`` → π."""
     columns = {"": edges.mean(dim=0), " std": edges.std(dim=0, correction=0), " prior": unit.prior.clone()}

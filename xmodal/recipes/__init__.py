@@ -91,5 +91,15 @@ RECIPES = Cards(
             references="discom.json",
             published="xmodal.recipes.discom:published",
         ),
+        RecipeCard(
+            name="dmd",
+            title="three modalities that teach one another, on MOSI, MOSEI or a made set: edges and what they gain",
+            path="xmodal.recipes.dmd:run",
+            settings="xmodal.recipes.dmd:Settings",
+            year=2023,
+            paper="Li et al., Decoupled Multimodal Distilling, CVPR 2023, arXiv 2303.13802",
+            references="dmd.json",
+            published="xmodal.recipes.dmd:published",
+        ),
     ],
 )

@@ -21,7 +21,7 @@ from xmodal.data.base import Data
 from xmodal.data.loader import in_order
 from xmodal.data.options import validated
 from xmodal.engine.evaluate import evaluate
-from xmodal.engine.fit import Run, fit
+from xmodal.engine.fit import Run, as_it_is, fit
 from xmodal.engine.progress import Progress
 from xmodal.engine.seeding import seeded
 from xmodal.errors import InputError
@@ -78,6 +78,7 @@ class Bench:
         self.stages: dict[str, Run] = {}
         self.roles: dict[str, str] = {}
         self.matched: dict[str, str] = {}
+        self.outputs: dict[str, dict[str, Any]] = {}
 
     def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
         """A fresh network; equal seeds and modalities give equal weights, whatever was built before."""
@@ -152,6 +153,12 @@ class Bench:
         self.runs[name] = self._fit(name, method, shuffle=shuffle)
         self.roles[name] = role
 
+    def take(self, name: str, method: Method, *, role: str) -> None:
+        """Score something as it is, without training it."""
+        folder = None if self.folder is None else self.folder / folder_name(name)
+        self.runs[name] = as_it_is(method, self.data, seed=self.seed, folder=folder, fabric=self.fabric)
+        self.roles[name] = role
+
     def train_card(self, card: MethodCard, settings: BaseModel, *, name: str = "", shuffle: bool = False) -> None:
         """Train a method of the list; with ``shuffle`` as its own control."""
         if problems := unfit(card, self.info):
@@ -198,11 +205,15 @@ class Bench:
             self.train(name, Supervised(network, self.info), role=MATCHED)
         return name
 
-    def score(self, *, every: bool = False) -> list[dict[str, Any]]:
+    def score(self, *, every: bool = False, beside: Mapping[str, Student] | None = None) -> list[dict[str, Any]]:
         """Read the test split once and score what was trained; one row per student.
 
         Of a method with several students the one of the deployed modalities counts, or with ``every`` each of them,
-        its name behind the method's.
+        its name behind the method's. ``outputs`` then holds what was said: run → student → index, outputs, target.
+
+        Args:
+            every: all students of a method.
+            beside: more that is asked for its outputs, and not scored; its run has the empty name.
         """
         students = {
             f"{name}\n{student_name}": student
@@ -211,9 +222,14 @@ class Bench:
             if every or student.modalities == self.student or not self._deploys(run)
         }
         outputs: dict[str, Any] = {}
-        scores = evaluate(students, self.data.test, self.info, fabric=self.fabric, full=True, outputs=outputs)
+        asked = {**students, **{f"\n{name}": student for name, student in (beside or {}).items()}}
+        scores = evaluate(asked, self.data.test, self.info, fabric=self.fabric, full=True, outputs=outputs)
+        for key, said in outputs.items():
+            name, student_name = key.split("\n")
+            self.outputs.setdefault(name, {})[student_name] = said
         rows = []
-        for key, found in scores.items():
+        for key in students:
+            found = scores[key]
             name, student_name = key.split("\n")
             best = self.runs[name].best[student_name]
             several = every and len(self.runs[name].students) > 1

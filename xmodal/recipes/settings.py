@@ -89,22 +89,31 @@ class Presets(BaseModel):
 
     Attributes:
         PRESETS: name → values that differ from the defaults.
+        SOURCES: fields that decide what lies below the values that are given.
     """
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    SOURCES: ClassVar[tuple[str, ...]] = ("preset",)
 
     @classmethod
     def preset_values(cls, name: str) -> dict[str, Any]:
         """What a preset sets; nothing for one that does not exist, which the check of the field then says."""
-        return dict(cls.PRESETS.get(name or cls.model_fields["preset"].default, {}))
+        source = cls.SOURCES[0]
+        return dict(cls.PRESETS.get(name or cls.model_fields[source].default, {}))
+
+    @classmethod
+    def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """What lies below the values that are given, as the fields `SOURCES` among them decide."""
+        return cls.preset_values(given.get(cls.SOURCES[0], ""))
 
     @model_validator(mode="before")
     @classmethod
     def _fill_in(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        values = cls.preset_values(given.get("preset", "")) | given
-        own = cls.preset_values(given.get("preset", "")).get("options", {})
+        beneath = cls.beneath(given)
+        values = beneath | given
+        own = beneath.get("options", {})
         options = given.get("options", {})
         if own and isinstance(options, Mapping):
             names = dict.fromkeys([*own, *options])

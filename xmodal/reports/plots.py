@@ -116,6 +116,38 @@ def saliency(series: Sequence[Series], *, prefix: str = "saliency") -> str:
         return _svg(figure, prefix, f"Saliency of the teacher's channels, sorted: {_names(series)}")
 
 
+Line = tuple[Sequence[int], Sequence[float], Sequence[float]]
+
+
+def edges(found: Mapping[str, Sequence[Line]], *, title: str, prefix: str = "edges") -> str:
+    """A small plot for each edge ``teacher>student``, a row per teacher: weight by epoch, the prior as a dotted line.
+
+    Args:
+        found: edge → for each seed epochs, weights and priors.
+        title: what the graph is called.
+        prefix: of the identifiers inside the drawing; unique on a page.
+    """
+    teachers = list(dict.fromkeys(name.partition(">")[0] for name in found))
+    places = {teacher: [name for name in found if name.partition(">")[0] == teacher] for teacher in teachers}
+    columns = max(map(len, places.values()))
+    top = 1.08 * max(value for lines in found.values() for _, *both in lines for values in both for value in values)
+    with _canvas(WIDTH, 30 + 120 * len(teachers)) as (figure, axes):
+        axes.remove()
+        for row, names in enumerate(places.values()):
+            for column, name in enumerate(names):
+                small = figure.add_subplot(len(teachers), columns, row * columns + column + 1)
+                for epochs, weights, priors in found[name]:
+                    marker = "o" if len(epochs) == 1 else None
+                    small.plot(epochs, weights, color=SERIES[0], linewidth=1.4, alpha=0.8, marker=marker)
+                    small.plot(epochs, priors, color=MUTED, linewidth=1.2, linestyle=(0, (1, 1.6)))
+                small.set_title(name.replace(">", " \u2192 "), fontsize=12, color=INK, loc="left", pad=3)
+                small.set_ylim(0, top)
+                _whole_epochs(small, 4)
+                if row == len(teachers) - 1:
+                    small.set_xlabel("epoch")
+        return _svg(figure, prefix, f"Edges of the {title} by epoch: {', '.join(found)}")
+
+
 def embeddings(
     groups: Sequence[tuple[str, int, int, Sequence[Sequence[float]]]],
     *,
@@ -282,10 +314,10 @@ def _curve(axes: Axes, series: Series, scale: float) -> None:
         axes.fill_between(epochs, lows, highs, color=colour, alpha=0.13, linewidth=0, zorder=2)
 
 
-def _whole_epochs(axes: Axes) -> None:
+def _whole_epochs(axes: Axes, most: int = 8) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True))
 
 
 def _dots(axes: Axes, place: int, entry: Mapping[str, Any], series: Series, scale: float) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from xmodal.reports import plots, tables
 from xmodal.reports.branches import branches
 from xmodal.reports.channels import channels
+from xmodal.reports.edges import drawn, edges, edges_of
 from xmodal.reports.intervals import Row
 from xmodal.reports.pictures import heat_map_strips
 from xmodal.reports.plots import Series
@@ -31,6 +32,9 @@ SEED_DOTS = (
     "Test split. Small dots are seeds, the large mark is their mean, the bar its 95 % interval; the dotted line is the "
     "no-KD control."
 )
+EDGES_CAPTION = (
+    "Mean over the samples; in brackets from the lowest seed to the highest. The edges of a graph add up to 1."
+)
 NOTHING: dict[str, Any] = {  # what the template asks for and a kind of run may not have
     "hero": "",
     "hero_caption": "",
@@ -44,6 +48,7 @@ NOTHING: dict[str, Any] = {  # what the template asks for and a kind of run may 
     "channels": None,
     "pictures": None,
     "branches": None,
+    "edges": [],
     "left_out": 0,
     "details": [],
     "notes": [],
@@ -101,6 +106,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "channels": _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
         "pictures": heat_map_strips(run),
         "branches": _draw_branches(branches(result, f"{anchor}-branches")),
+        "edges": _draw_edges(edges(rows, folders, shown, f"{anchor}-edges")),
         "left_out": len(summary) - len(focus),
         "details": _comparison_details(result),
         "notes": [*result.get("notes", ()), *_missing(rows, folders)],
@@ -261,6 +267,7 @@ def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
         "classes": _draw_classes(recalls, [], f"{anchor}-classes"),
         "class_table": _class_table(recalls, []),
         "confusions": _confusions(scored, list(tested), [], opened=list(tested)[:2]),
+        "edges": _draw_edges([drawn("this run", [found], f"{anchor}-edges")] if (found := edges_of(run)) else []),
         "notes": ["The history ends in half a line, which is left out."] * run.truncated,
     }
 
@@ -313,6 +320,10 @@ def _draw_branches(found: dict[str, Any] | None) -> dict[str, Any] | None:
         f"{found['chance']}. Cosine: mean absolute value with the informative part."
     )
     return found | {"table": _table("Parts of the embeddings", found["table"], caption)}
+
+
+def _draw_edges(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [one | {"table": _table("Edges in numbers", one["table"], EDGES_CAPTION)} for one in found]
 
 
 def _draw_curves(series: Sequence[Series], metric: str, prefix: str) -> str:
