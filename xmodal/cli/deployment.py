@@ -13,9 +13,10 @@ from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer, CheckFailed
 from xmodal.cli.reading import parse
 from xmodal.cli.recipe_flags import read_with_data
-from xmodal.cli.students import Found, find_students, info_of, source_of
+from xmodal.cli.students import Found, best_of, find_students, info_of, source_of
 from xmodal.errors import InputError
 from xmodal.files import read_json
+from xmodal.recipes.settings import Names
 
 if TYPE_CHECKING:
     from xmodal.cli.inputs import Samples
@@ -108,15 +109,20 @@ def _samples(flags: ExportFlags, found: Found, needs: Sequence[str]) -> Samples:
 class PredictFlags(Flags):
     """What a student says of new samples, from its own file alone; writes one line per sample.
 
-    Options of a data set are flags with its name. Rows are numbered as in the data, whatever the split.
+    STUDENT may be a run folder: then the best student on the validation split is taken, among those that read just the
+    modalities of --modalities where these are named. Options of a data set are flags with its name. Rows are numbered
+    as in the data, whatever the split.
     """
 
     student: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDENT")] = Field(
-        description="student.safetensors, student.onnx, or the folder of one"
+        description="student.safetensors, student.onnx, the folder of one, or a run folder"
     )
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
         description="folder with the arrays that the student reads (labels aside), a .npy file, or a data set's name"
     )
+    modalities: Names = Field((), description="of a run folder: what the student reads, no more and no less")
+    name: str = Field("", description="of a run folder: method or control; default: a method, if there is one")
+    run_seed: int | None = Field(None, ge=0, description="of a run folder: seed to take the student from")
     out: Path = Field(Path("predictions.csv"), description="file to write, replaced in one step")
     split: Literal["all", "train", "valid", "test"] = Field("all", description="rows to predict")
     seed: int = Field(0, ge=0, description="of drawn splits")
@@ -131,11 +137,22 @@ def predict(words: Sequence[str]) -> Answer:
 
     if flags.out.is_dir():
         raise InputError(f"--out {flags.out} is a folder: the name of a .csv file was expected.")
-    predictor = open_student(flags.student)
+    path, lines = flags.student, []
+    if (path / "result.json").is_file():
+        found = best_of(path, modalities=flags.modalities, name=flags.name, seed=flags.run_seed)
+        path, lines = found.path, [f"Student: {found.path} ({found.name}, seed {found.seed})"]
+    elif flags.modalities or flags.name or flags.run_seed is not None:
+        raise InputError(
+            f"--modalities, --name and --run-seed choose among the students of a run folder, and {path} is none. Leave "
+            "them out, or give the folder of a finished run."
+        )
+    predictor = open_student(path)
     samples = open_samples(flags.data, predictor.needs, split=flags.split, seed=flags.seed, options=options)
     starts = range(0, len(samples.rows), CHUNK)
     parts = [predictor.predict(samples.take(first, first + CHUNK)) for first in starts]
     predictions = table(parts, samples.rows, predictor.description)
     write_csv(flags.out, predictions)
     result: dict[str, Any] = {"file": str(flags.out), "task": predictor.description["task"], "predictions": predictions}
-    return Answer(result, flags.as_json, [*summary(predictions, result["task"]), f"Written: {flags.out}"])
+    result["student"] = str(path)
+    lines += [*summary(predictions, result["task"]), f"Written: {flags.out}"]
+    return Answer(result, flags.as_json, lines)

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmodal.cards import load
 from xmodal.data import DATA, open_data
 from xmodal.errors import InputError, did_you_mean
+from xmodal.types import owner
 
 if TYPE_CHECKING:
     from xmodal.data.base import Column, Data
@@ -61,6 +63,7 @@ def open_samples(
     if Path(data).suffix == ".npy" and data not in DATA:
         return _one_array(Path(data), needs, split)
     if data in DATA or not Path(data).exists():
+        options = _only(data, needs, options)
         return samples_of(open_data(data, options=options, seed=seed), needs, split)
     if split == "all":
         return _whole(Path(data), needs)
@@ -68,10 +71,18 @@ def open_samples(
     return samples_of(open_data(data, options={"modalities": modalities}, seed=seed), needs, split)
 
 
+def _only(data: str, needs: Sequence[str], options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """Options that open no more modalities than are needed, where a data set can leave some out."""
+    if data not in DATA or "modalities" not in load(DATA[data].settings).model_fields:
+        return options
+    given = dict(options or {})
+    if not given.get("modalities"):
+        given["modalities"] = list(dict.fromkeys(map(owner, needs)))
+    return given
+
+
 def samples_of(data: Data, needs: Sequence[str], split: str) -> Samples:
     """The same from opened data."""
-    from xmodal.types import owner
-
     data.info.require(tuple(dict.fromkeys(map(owner, needs))), "student")
     absent = [name for name in needs if name not in data.info.inputs]
     if absent:

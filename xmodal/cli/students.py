@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from xmodal.files import read_json
 if TYPE_CHECKING:
     from xmodal.types import DataInfo
 
+USUAL = {"weighted_f1": "max", "accuracy": "max", "mae": "min", "mse": "min"}  # metric → its good direction
 STUDENT = "student.safetensors"  # as in models.student_file, which would bring torch along
 
 
@@ -67,6 +69,60 @@ def find_students(run: Path) -> list[Found]:
 def _of_row(run: Path, row: Mapping[str, Any]) -> Found:
     path = run / row.get("folder", "") / "students" / row.get("student", "") / STUDENT
     return Found(path, row["name"], row["role"], row.get("student", ""), row["seed"])
+
+
+def best_of(run: Path, *, modalities: Sequence[str] = (), name: str = "", seed: int | None = None) -> Found:
+    """The best student of a run on the validation split, among those that are meant.
+
+    Methods go before controls, and a teacher is never meant unless nothing else is left.
+
+    Args:
+        run: folder of a comparison or of a single fit.
+        modalities: which it reads, all of them and no others; empty: any.
+        name: of the method or control, whole or up to a colon; empty: any.
+        seed: of its run.
+    """
+    result, found = read_json(run / "result.json"), find_students(run)
+    facts = [result["students"][one.student] for one in found] if "students" in result else result["rows"]
+    left = [
+        (student, fact)
+        for student, fact in zip(found, facts, strict=True)
+        if (not modalities or _read_by(fact) == set(modalities))
+        and name in ("", student.name, student.name.partition(": ")[0])
+        and seed in (None, student.seed)
+    ]
+    if not left:
+        sets = dict.fromkeys(", ".join(sorted(_read_by(fact))) for fact in facts)
+        names = dict.fromkeys(student.name for student in found)
+        seeds = dict.fromkeys(str(student.seed) for student in found)
+        raise InputError(
+            f"No student of {run} is what was asked for (modalities {', '.join(modalities) or 'any'}, name "
+            f"{name or 'any'}, seed {'any' if seed is None else seed}). Its students read {'; or '.join(sets)}; their "
+            f"names are {', '.join(names)}, their seeds {', '.join(seeds)}."
+        )
+    roles = [student.role for student, _ in left]
+    first = next((role for role in ("method", "", "control") if role in roles), roles[0])
+    metric, direction = _measure(result, left[0][1]["valid"])
+    sign = 1.0 if direction == "max" else -1.0
+
+    def score(entry: tuple[Found, Mapping[str, Any]]) -> float:
+        value = entry[1]["valid"].get(metric)
+        return sign * value if isinstance(value, int | float) else -math.inf
+
+    return max((entry for entry in left if entry[0].role == first), key=score)[0]
+
+
+def _read_by(fact: Mapping[str, Any]) -> set[str]:
+    """The modalities of a student; what goes with one is part of it."""
+    return {need.partition(".")[0] for need in fact["needs"]}
+
+
+def _measure(result: Mapping[str, Any], valid: Mapping[str, Any]) -> tuple[str, str]:
+    """The metric that students of a run are chosen by; a single fit names none, and its usual one is taken."""
+    if "metric" in result:
+        return result["metric"], result["direction"]
+    metric = next((name for name in (*USUAL, *valid) if name in valid), "")
+    return metric, USUAL.get(metric, "max")
 
 
 def _refuse_missing(run: Path, found: Sequence[Found]) -> None:

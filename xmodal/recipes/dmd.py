@@ -1,9 +1,9 @@
 """DMD on MOSI, MOSEI or a made set: three modalities teach one another over two graphs, with and without.
 
-For every seed the method and a control that differs in one number, λ₁ = 0: no distillation. Each of them gives a student
-of every modality and the fused model. Shown are their metrics over the seeds, the learned edges of both graphs epoch by
-epoch with the prior as a dotted line, and the difference from the control. What should come out: edges that go where
-the prior points, and at the published weight no difference that a few seeds can show (docs/methods/dmd.md).
+For every seed the method and a control that differs in one number, λ₁ = 0: no distillation. Each of them gives a
+student of every modality and the fused model. Shown are their metrics over the seeds, the learned edges of both graphs
+epoch by epoch with the prior as a dotted line, and the difference from the control. What should come out: edges that go
+where the prior points, and at the published weight no difference that a few seeds can show (docs/methods/dmd.md).
 
     xmodal run dmd                                             # a made set, small network, 3 seeds: a minute on a CPU
     xmodal run dmd --dataset mosi --data aligned_50.pkl        # published numbers, seeds 1111 to 1115; wants a GPU

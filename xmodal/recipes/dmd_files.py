@@ -3,10 +3,10 @@
 edges.csv                  seed, epoch (0: before training), graph, edge, mean, std over the samples, prior
 summary.csv                student, metric, seeds, mean, std (of a sample; empty for one seed), in natural units
 seed-N/predictions.csv     test split: id, label, and what every head says
-result.csv                 on request, as the authors' code: ``(mean, std)`` over the seeds in one cell, ×100, errors too
+result.csv                 on request, as the authors' code: ``(mean, std)`` over the seeds in a cell, ×100, errors too
 
-In predictions.csv the students (``dmd: text``, …, ``dmd: fused``) speak with the weights that they keep, the other heads
-(``common``, ``hetero text``, …) with those after the last epoch.
+In predictions.csv the students (``dmd: text``, …, ``dmd: fused``) speak with the weights that they keep, the other
+heads (``common``, ``hetero text``, …) with those after the last epoch.
 """
 
 from __future__ import annotations

@@ -32,9 +32,7 @@ SEED_DOTS = (
     "Test split. Small dots are seeds, the large mark is their mean, the bar its 95 % interval; the dotted line is the "
     "no-KD control."
 )
-EDGES_CAPTION = (
-    "Mean over the samples; in brackets from the lowest seed to the highest. The edges of a graph add up to 1."
-)
+EDGES_CAPTION = "Mean over the samples, in brackets from the lowest seed to the highest. Edges of a graph add up to 1."
 NOTHING: dict[str, Any] = {  # what the template asks for and a kind of run may not have
     "hero": "",
     "hero_caption": "",
