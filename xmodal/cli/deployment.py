@@ -151,6 +151,8 @@ def predict(words: Sequence[str]) -> Answer:
     starts = range(0, len(samples.rows), CHUNK)
     parts = [predictor.predict(samples.take(first, first + CHUNK)) for first in starts]
     predictions = table(parts, samples.rows, predictor.description)
+    if samples.ids:
+        predictions = [{"row": line["row"], "id": samples.ids[line["row"]], **line} for line in predictions]
     write_csv(flags.out, predictions)
     result: dict[str, Any] = {"file": str(flags.out), "task": predictor.description["task"], "predictions": predictions}
     result["student"] = str(path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,10 +26,12 @@ class Samples:
     Attributes:
         columns: input → all samples.
         rows: numbers of the rows that are meant.
+        ids: names of all rows; empty where they have none.
     """
 
     columns: Mapping[str, Column]
     rows: NDArray[np.int64]
+    ids: Sequence[str] = ()
 
     def take(self, first: int, last: int) -> dict[str, Any]:
         """Raw arrays of some of the rows; a number that is not finite is refused with its row."""
@@ -90,11 +92,11 @@ def samples_of(data: Data, needs: Sequence[str], split: str) -> Samples:
         raise InputError(f"The student reads '{absent[0]}', which this data does not have. {known}")
     columns = {name: data.test.columns[name] for name in needs}
     if split == "all":
-        return _all_rows(columns)
+        return replace(_all_rows(columns), ids=data.ids)
     numbers = data.split(split).numbers
     if any(not np.array_equal(numbers[owner(name)], numbers[owner(needs[0])]) for name in needs):
         raise InputError(f"The rows of the {split} split differ between {', '.join(needs)}: paired data was expected.")
-    return Samples(columns, numbers[owner(needs[0])])
+    return Samples(columns, numbers[owner(needs[0])], data.ids)
 
 
 def _whole(folder: Path, needs: Sequence[str]) -> Samples:
