@@ -139,3 +139,25 @@ def test_report_is_redrawn(run_folder: Path, call) -> None:
 
     status, said, _ = call(f"report {run_folder} {run_folder / 'seed-0/kd'} --json")
     assert status == 0 and json.loads(said)["file"] == "report.html"
+
+
+def test_predict_takes_a_run_folder_and_names_the_student_that_it_chose(run_folder: Path, call) -> None:
+    fit = next(run_folder.glob("seed-*/kd"))
+
+    chosen = call("predict", run_folder, "digits", "--split", "test", "--out", "run.csv")
+    named = call("predict", run_folder, "digits", "--split", "test", "--name", "no-KD", "--out", "named.csv")
+    alone = call("predict", fit, "digits", "--split", "test", "--out", "fit.csv")
+
+    assert [said[0] for said in (chosen, named, alone)] == [0, 0, 0]
+    assert "/kd/students/" in chosen[1] and "/no-KD/students/" in named[1] and "/kd/students/" in alone[1]
+
+
+def test_choosing_a_student_needs_a_run_folder_that_has_it(run_folder: Path, call) -> None:
+    student = next(run_folder.glob("seed-*/kd/students/*"))
+
+    status, _, outside = call("predict", student, "digits", "--modalities", "fourier")
+    other, _, missing = call("predict", run_folder, "digits", "--modalities", "rows,fourier")
+
+    assert (status, other) == (2, 2)
+    assert "choose among the students of a run folder" in outside
+    assert "No student of" in missing and "Its students read" in missing

@@ -142,9 +142,7 @@ def test_a_run_that_dies_between_and_goes_on_ends_as_one_that_did_not(done, tmp_
         assert (tmp_path / "run" / name).read_bytes() == (Path(done["folder"]) / name).read_bytes()
 
 
-def test_a_student_of_one_modality_predicts_with_the_files_of_the_others_deleted(
-    done, tmp_path, monkeypatch, capsys
-):
+def test_a_student_of_one_modality_predicts_with_the_files_of_the_others_deleted(done, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = {key: value for key, value in MADE["mosi"].items() if key != "stand_in"}
     make(tmp_path / "data", format="prepared", seed=3, settings=MadeSettings(**options))

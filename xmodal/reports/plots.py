@@ -127,7 +127,7 @@ def edges(found: Mapping[str, Sequence[Line]], *, title: str, prefix: str = "edg
         title: what the graph is called.
         prefix: of the identifiers inside the drawing; unique on a page.
     """
-    teachers = list(dict.fromkeys(name.partition(">")[0] for name in found))
+    teachers = list(dict.fromkeys(name.partition(">")[2] for name in found))  # edges are listed by student
     places = {teacher: [name for name in found if name.partition(">")[0] == teacher] for teacher in teachers}
     columns = max(map(len, places.values()))
     top = 1.08 * max(value for lines in found.values() for _, *both in lines for values in both for value in values)
