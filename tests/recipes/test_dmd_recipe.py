@@ -19,6 +19,7 @@ from xmodal.engine.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.models.dmd_checkpoint import published_state
+from xmodal.models.text_encoder import build_text_encoder
 from xmodal.recipes import dmd
 from xmodal.recipes.bench import Bench
 from xmodal.recipes.finish import read_references
@@ -256,6 +257,18 @@ def test_two_modalities_in_the_order_that_is_asked_for(tmp_path):
     assert [row["student"] for row in result["rows"]] == ["audio", "text", "fused"]
     lines = table(tmp_path / "run" / "edges.csv")
     assert {line["edge"] for line in lines} == {"audio>text", "text>audio"}
+
+
+def test_a_text_encoder_from_a_folder_reads_tokens(tmp_path):
+    torch.manual_seed(0)
+    config = {"model_type": "bert", "vocab_size": 2000, "hidden_size": 8, "num_hidden_layers": 1}
+    config |= {"num_attention_heads": 2, "intermediate_size": 12, "max_position_embeddings": 16}
+    build_text_encoder(config=config).model.save_pretrained(tmp_path / "bert")
+
+    result = dmd.run(tiny(text_encoder=tmp_path / "bert", control=False, epochs=1, out=tmp_path / "run"))
+
+    needs = {row["student"]: row["needs"] for row in result["rows"]}
+    assert needs["text"] == ["text.tokens"] and needs["audio"] == ["audio"]
 
 
 def test_as_published_and_prior_set_what_they_stand_for():
