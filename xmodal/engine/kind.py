@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, vmap
 from xmodal.data.base import Data
 from xmodal.engine.alike import groups_of, plain_settings, shape_of, state_of
 from xmodal.engine.record import NotRecordable, Recorded, record
-from xmodal.engine.stack import Leaves, batch_of, bytes_of
+from xmodal.engine.stack import ALL, Leaves, batch_of, bytes_of
 from xmodal.method import Method
 from xmodal.types import Batch, DataInfo
 
@@ -43,7 +43,7 @@ class Member:
         """What must be equal for two models to be alike, but for the shapes of the data that they read."""
         state = tuple((name, shape_of(tensor), tensor.requires_grad) for name, tensor in state_of(self.method).items())
         groups = tuple((names, repr(sorted(options.items()))) for names, options in groups_of(self.method))
-        layouts = tuple(leaves.layout for leaves in (self.train, self.valid) if leaves)
+        layouts = tuple((leaves.layout, tuple(leaves.owners)) for leaves in (self.train, self.valid) if leaves)
         students = tuple((name, student.needs, student.target) for name, student in self.method.students().items())
         known = (self.info.task, self.info.classes, self.info.select, tuple(self.info.rows["train"].values()))
         return type(self.method), plain_settings(self.method), state, groups, layouts, students, known
@@ -75,6 +75,7 @@ class Kind:
     def __init__(self, member: Member, batch_size: int) -> None:
         self.method, self.layout, self.shapes = member.method, member.train.layout, member.train.tensors[:]
         self.valid_layout = member.valid.layout if member.valid else ()
+        self.paired = member.info.paired
         state = state_of(member.method)
         parameters = {name for name, _ in member.method.named_parameters()}
         self.groups = groups_of(member.method)
@@ -83,10 +84,14 @@ class Kind:
             for name, student in member.method.students().items()
         }
         self.needs = sorted({need for student in member.method.students().values() for need in student.needs})
+        self.targets = sorted({student.target for student in member.method.students().values()})
+        self.reads = {name: set(student.needs) for name, student in member.method.students().items()}
         self._steps: dict[Hashable, StepRecord] = {}
         self._predictions: dict[Hashable, Recorded] = {}
         optimised = {name for names, _ in self.groups for name in names}
-        alone = self._alone(list(state), list(state.values()), [t[:batch_size] for t in member.train.tensors])
+        rows = min(batch_size, max(map(len, member.train.tensors)))
+        first = [tensor[torch.arange(rows) % len(tensor)] for tensor in member.train.tensors]
+        alone = self._alone(list(state), list(state.values()), first)
         used_state, used_leaves = alone.used[: len(state)], alone.used[len(state) :]
         used = {name for name, is_used in zip(state, used_state, strict=True) if is_used}
         self.trained = [name for name in state if state[name].requires_grad and name in used & optimised]
@@ -96,10 +101,11 @@ class Kind:
         if not self.trained:
             raise NotRecordable("nothing in it is trained")
         self.leaves = [number for number, is_used in enumerate(used_leaves) if is_used]
-        # of the validation split: what students read, targets, and what counts
-        self.valid_leaves = sorted(
-            {n for part, name, n in self.valid_layout if part in (1, 2) or (part == 0 and name in self.needs)}
-        )
+        self.owners = [member.train.owners[number] for number in self.leaves]
+        # of the validation split: what students read, their targets, and what counts
+        asked = {0: self.needs, 1: self.targets, 2: self.targets}
+        self.valid_leaves = sorted({n for part, name, n in self.valid_layout if name in asked.get(part, ())})
+        self.valid_owners = [member.valid.owners[number] for number in self.valid_leaves] if member.valid else []
         self.shapes = [torch.empty_like(tensor[:0]) for tensor in self.shapes]  # not a slice, which holds the whole
         self.shapes_of_first = self.shapes_read(member)
         self.proven = False  # whether a stack was seen to work
@@ -128,6 +134,16 @@ class Kind:
         for leaves, used in ((member.train, self.leaves), (member.valid, self.valid_leaves)):
             if leaves:
                 leaves.tensors = [t if n in used else torch.empty_like(t[:0]) for n, t in enumerate(leaves.tensors)]
+
+    def scored_together(self) -> dict[str, list[str]]:
+        """Owner of rows → inputs that students read of them: the parts in which a validation split is looked at."""
+        if self.paired:
+            return {ALL: self.needs}
+        places = dict(zip(self.valid_leaves, self.valid_owners, strict=True))
+        owners = {name: places[number] for part, name, number in self.valid_layout if part == 0 and name in self.needs}
+        return {
+            owner: [name for name in self.needs if owners[name] == owner] for owner in dict.fromkeys(owners.values())
+        }
 
     def batch(self, tensors: Sequence[Tensor], rows: int) -> tuple[Batch, dict[str, Tensor]]:
         """A batch from the leaves that are read; the others are there with the right shape and no content."""
@@ -173,7 +189,9 @@ class Kind:
             step = functional_call(self.method, state, (batch, taught))
             names.update(losses=list(step.losses), logs=list(step.logs))
             terms = list(step.losses.values())
-            counts = [torch.as_tensor(step.counts.get(name, batch.rows)) for name in step.losses]
+            # `Batch.rows`, which would compare rows to find out whether they belong together
+            whole = rows if self.paired else rows * len(batch.targets)
+            counts = [torch.as_tensor(step.counts.get(name, whole)) for name in step.losses]
             aux = (terms, counts, list(step.logs.values()), [rest[place] for place in self.buffer_places])
             return sum(terms[1:], terms[0]), aux
 
@@ -190,15 +208,17 @@ class Kind:
     def predict(
         self, state: Mapping[str, Tensor], inputs: Mapping[str, Tensor], axes: Mapping[str, int | None]
     ) -> dict[str, Tensor]:
-        """Outputs (models, batch, …) of every student, in eval mode."""
-        key = (len(next(iter(state.values()))), tuple(map(shape_of, inputs.values())), tuple(axes.values()))
+        """Outputs (models, batch, …) of every student that finds its inputs, in eval mode."""
+        shapes = tuple((name, shape_of(tensor)) for name, tensor in inputs.items())
+        key = (len(next(iter(state.values()))), shapes, tuple(axes.values()))
+        students = [name for name, needs in self.reads.items() if needs <= inputs.keys()]
         if key not in self._predictions:
 
             def all_models(*tensors: Tensor) -> list[Tensor]:
                 weights, given = list(tensors[: len(state)]), list(tensors[len(state) :])
-                found: list[Tensor] = vmap(self._outputs(list(state), list(inputs)), in_dims=(0, list(axes.values())))(
-                    weights, given
-                )
+                found: list[Tensor] = vmap(
+                    self._outputs(students, list(state), list(inputs)), in_dims=(0, list(axes.values()))
+                )(weights, given)
                 return found
 
             training = self.method.training
@@ -208,15 +228,17 @@ class Kind:
         play = self._predictions[key]
         outputs = play(list(state.values()), play.prepare(list(inputs.values())))
         # sideways computed outputs are views, which not every metric can read
-        return {name: tensor.contiguous() for name, tensor in zip(self.students, outputs, strict=True)}
+        return {name: tensor.contiguous() for name, tensor in zip(students, outputs, strict=True)}
 
-    def _outputs(self, state: list[str], inputs: list[str]) -> Callable[[list[Tensor], list[Tensor]], list[Tensor]]:
+    def _outputs(
+        self, students: list[str], state: list[str], inputs: list[str]
+    ) -> Callable[[list[Tensor], list[Tensor]], list[Tensor]]:
         asked = _Predicts(self.method)
 
         def outputs(weights: list[Tensor], given: list[Tensor]) -> list[Tensor]:
             named = {f"method.{name}": tensor for name, tensor in zip(state, weights, strict=True)}
             found = functional_call(asked, named, (dict(zip(inputs, given, strict=True)),))
-            return [found[name] for name in self.students]
+            return [found[name] for name in students]
 
         return outputs
 

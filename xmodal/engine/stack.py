@@ -1,8 +1,8 @@
 """Splits as plain tensors, one model's and many models'.
 
 A whole split is one `Batch`; as `Leaves` it is a list of tensors (one that stands under several names once) and a
-layout that says where each belongs. The leaves of many models form a `Table`, from which batches are picked for all of
-them at once.
+layout that says where each belongs. In unpaired data each modality has rows of its own, in an order of its own: every
+leaf says whose. The leaves of many models form a `Table`, from which batches are picked for all of them at once.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from xmodal.types import Batch, DataInfo, _parts
 
 Layout = tuple[tuple[int, str, int], ...]  # part of a batch (the last: what the teacher says), name, number of the leaf
 TAUGHT = 4
+ALL = ""  # whose rows they are, where the rows of all modalities belong together
 
 
 @dataclass(slots=True)
@@ -28,19 +29,20 @@ class Leaves:
     Attributes:
         layout: where each tensor belongs.
         tensors: with one row per sample each, or none where nobody reads it.
+        owners: for each tensor the modality whose rows it has; `ALL` in paired data.
     """
 
     layout: Layout
     tensors: list[Tensor]
+    owners: list[str]
 
     def copy(self) -> Leaves:
         """The same tensors in a list of its own."""
-        return Leaves(self.layout, self.tensors[:])
+        return Leaves(self.layout, self.tensors[:], self.owners)
 
-    @property
-    def rows(self) -> int:
-        """How many samples there are."""
-        return max(map(len, self.tensors))
+    def rows(self, owner: str = ALL) -> int:
+        """How many samples a modality has, or all of them together."""
+        return max(len(tensor) for tensor, own in zip(self.tensors, self.owners, strict=True) if own == owner)
 
     @property
     def bytes(self) -> int:
@@ -54,26 +56,30 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 
 
 def read(split: Split, device: torch.device) -> Leaves:
-    """All rows of a paired split, in order."""
-    (batch,) = in_order(split, batch_size=max(split.rows.values()))
-    batch = batch.to(device)
+    """All rows of a split, in order."""
     layout: list[tuple[int, str, int]] = []
     numbers: dict[int, int] = {}
     tensors: list[Tensor] = []
-    for part, values in enumerate(_parts(batch)):
-        for name, tensor in values.items():
-            if id(tensor) not in numbers:
-                numbers[id(tensor)] = len(tensors)
-                tensors.append(tensor)
-            layout.append((part, name, numbers[id(tensor)]))
-    return Leaves(tuple(layout), tensors)
+    owners: list[str] = []
+    for batch in in_order(split, batch_size=max(split.rows.values())):  # one, or one per modality
+        owner = ALL if split.paired else next(iter(batch.index))
+        for part, values in enumerate(_parts(batch.to(device))):
+            for name, tensor in values.items():
+                if id(tensor) not in numbers:
+                    numbers[id(tensor)] = len(tensors)
+                    tensors.append(tensor)
+                    owners.append(owner)
+                layout.append((part, name, numbers[id(tensor)]))
+    return Leaves(tuple(layout), tensors, owners)
 
 
 def with_taught(leaves: Leaves, taught: Mapping[str, Tensor]) -> Leaves:
     """The same with what a teacher says of each row."""
     first = len(leaves.tensors)
     layout = [(TAUGHT, name, first + number) for number, name in enumerate(taught)]
-    return Leaves((*leaves.layout, *layout), [*leaves.tensors, *taught.values()])
+    return Leaves(
+        (*leaves.layout, *layout), [*leaves.tensors, *taught.values()], [*leaves.owners, *[ALL] * len(taught)]
+    )
 
 
 def batch_of(layout: Layout, tensors: Mapping[int, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
@@ -99,10 +105,11 @@ class Table:
 
     Args:
         members: the same leaves of each model, in the same order; the same tensor where models share it.
+        owners: of each leaf.
     """
 
-    def __init__(self, members: Sequence[Sequence[Tensor]]) -> None:
-        self.models = len(members)
+    def __init__(self, members: Sequence[Sequence[Tensor]], owners: Sequence[str]) -> None:
+        self.models, self.owners = len(members), list(owners)
         columns = [list(column) for column in zip(*members, strict=True)]
         self.shared = [all(tensor is column[0] for tensor in column) for column in columns]
         self.tensors = [
@@ -114,17 +121,17 @@ class Table:
         """For each whole leaf the axis of the models."""
         return [None if shared else 0 for shared in self.shared]
 
-    def pick(self, rows: Tensor) -> list[Tensor]:
-        """Leaves (models, batch, …) of ``rows`` (models, batch), which index each model's own split."""
-        flat = rows.flatten()
+    def pick(self, rows: Mapping[str, Tensor]) -> list[Tensor]:
+        """Leaves (models, batch, …) of ``rows``, by owner (models, batch), which index each model's own split."""
         found = []
-        for tensor, shared in zip(self.tensors, self.shared, strict=True):
+        for tensor, shared, owner in zip(self.tensors, self.shared, self.owners, strict=True):
+            own = rows[owner]
             if shared:
-                picked = tensor.index_select(0, flat)
+                picked = tensor.index_select(0, own.flatten())
             else:
-                first = torch.arange(self.models, device=rows.device)[:, None] * tensor.shape[1]
-                picked = tensor.flatten(0, 1).index_select(0, (rows + first).flatten())
-            found.append(picked.unflatten(0, rows.shape))
+                first = torch.arange(self.models, device=own.device)[:, None] * tensor.shape[1]
+                picked = tensor.flatten(0, 1).index_select(0, (own + first).flatten())
+            found.append(picked.unflatten(0, own.shape))
         return found
 
     def slice(self, first: int, last: int) -> list[Tensor]:

@@ -28,6 +28,7 @@ from xmodal.metrics.many import ManyScores
 from xmodal.metrics.task import Scores
 
 Values = Mapping[str, Sequence[Any] | Tensor]  # metric → one value per model
+Rows = Mapping[str, Tensor]  # owner → (models, batch)
 
 
 class StackLoop:
@@ -63,12 +64,20 @@ class StackLoop:
         }
         self.trained = [nn.Parameter(stacked[name]) for name in kind.trained]
         self.fixed = [stacked[name] for name in kind.fixed]
-        self.table = Table([kind.pick(member.train) for member in members])
+        self.table = Table([kind.pick(member.train) for member in members], kind.owners)
         self.samplers = [
-            Batches(m.info.rows["train"], paired=True, batch_size=settings.batch_size, seed=mix(m.seed, "order"))
-            for m in members
+            Batches(
+                member.info.rows["train"],
+                paired=kind.paired,
+                batch_size=settings.batch_size,
+                seed=mix(member.seed, "order"),
+                unequal=settings.unequal,
+            )
+            for member in members
         ]
         self.steps = len(self.samplers[0])
+        # unpaired rows that are recycled or cut are others in each epoch
+        self.all_at_once = self.steps == 1 and (kind.paired or len({*members[0].info.rows["train"].values()}) == 1)
         own = dict(zip(kind.trained, self.trained, strict=True))
         groups = [{"params": [own[name] for name in names if name in own], **more} for names, more in kind.groups]
         updates = updates_per_epoch(self.steps, settings)
@@ -79,7 +88,7 @@ class StackLoop:
         self.valid: Table | None = None
         if score:
             splits = [member.valid for member in members if member.valid]
-            self.valid = Table([kind.pick_valid(leaves) for leaves in splits])
+            self.valid = Table([kind.pick_valid(leaves) for leaves in splits], kind.valid_owners)
         self.whole: tuple[StepRecord, Sequence[Tensor]] | None = None
 
     def rehearse(self) -> None:
@@ -109,19 +118,23 @@ class StackLoop:
     def _state(self) -> dict[str, Tensor]:
         return dict(zip([*self.kind.trained, *self.kind.fixed], [*self.trained, *self.fixed], strict=True))
 
-    def _batches(self) -> Iterator[tuple[StepRecord, Sequence[Tensor], Tensor | None]]:
+    def _batches(self) -> Iterator[tuple[StepRecord, Sequence[Tensor], Rows | None]]:
         """Recorded step, prepared batch and the rows in it; a batch of all rows is prepared once, in any order."""
         weights = [tensor.data for tensor in self.trained]
-        if self.steps == 1:
+        if self.all_at_once:
             if self.whole is None:
                 tensors = self.table.tensors
                 step = self.kind.step(weights, self.fixed, tensors, self.table.axes)
                 self.whole = step, step.play.prepare(tensors)
             yield *self.whole, None
             return
-        orders = [[next(iter(pick.rows.values())) for pick in sampler.at(self.epoch)] for sampler in self.samplers]
+        picks = [[pick.rows for pick in sampler.at(self.epoch)] for sampler in self.samplers]
+        some = next(iter(self.members[0].info.rows["train"]))  # with paired data the order of all
         for number in range(self.steps):
-            rows = torch.stack([order[number] for order in orders]).to(self.device)
+            rows = {
+                owner: torch.stack([own[number][owner or some] for own in picks]).to(self.device)
+                for owner in dict.fromkeys(self.table.owners)
+            }
             tensors = self.table.pick(rows)
             step = self.kind.step(weights, self.fixed, tensors, [0] * len(tensors))
             yield step, step.play.prepare(tensors), rows
@@ -136,7 +149,8 @@ class StackLoop:
             found = step.play([*(tensor.data for tensor in self.trained), *self.fixed], prepared)
             slopes, rest = found[: len(self.trained)], found[len(self.trained) :]
             self._keep_buffers(rest[len(rest) - len(self.kind.buffers) :])
-            size = self.table.tensors[0].shape[0 if self.table.shared[0] else 1] if rows is None else rows.shape[1]
+            whole = self.table.tensors[0].shape[0 if self.table.shared[0] else 1]
+            size = whole if rows is None else next(iter(rows.values())).shape[1]
             self.tables.add(step, rest, size)
             seen.append(rows)
             if group > 1 and settings.accumulate_mode == "mean":
@@ -175,20 +189,17 @@ class StackLoop:
     def _scores(self) -> dict[str, Values]:
         """Student → metric → one value per model."""
         assert self.valid is not None and self.members[0].valid is not None
-        leaves, infos = self.members[0].valid, [member.info for member in self.members]
+        infos = [member.info for member in self.members]
         students = self.members[0].method.students()
-        axes = self._valid_batch(self.valid.axes)
-        together = self.metrics is Scores and ManyScores.applies(infos[0]) and not axes.valid
+        masked = any(part == 2 for part, _, _ in self.kind.valid_layout)
+        together = self.metrics is Scores and ManyScores.applies(infos[0]) and not masked
         counting: dict[str, Any] = {
             name: ManyScores(infos[0], models=len(infos), device=self.device)
             if together
             else [self.metrics(info, full=False, device=self.device) for info in infos]
             for name in students
         }
-        for first in range(0, leaves.rows, BLOCK):
-            batch = self._valid_batch(self.valid.slice(first, first + BLOCK))
-            inputs = {name: batch.inputs[name] for name in self.kind.needs}
-            outputs = self.kind.predict(self._state(), inputs, {name: axes.inputs[name] for name in inputs})
+        for outputs, batch, axes in self._answers():
             for name, answer in outputs.items():
                 own = students[name].target
                 if together:
@@ -203,9 +214,23 @@ class StackLoop:
         found = {name: [score.compute() for score in scores] for name, scores in counting.items()}
         return {name: {key: [row[key] for row in rows] for key in rows[0]} for name, rows in found.items()}
 
-    def _valid_batch(self, leaves: Sequence[Any]) -> Any:
-        """A batch of what scoring reads of the validation split, or of what belongs to its tensors."""
-        return batch_of(self.kind.valid_layout, dict(zip(self.kind.valid_leaves, leaves, strict=True)))[0]
+    def _answers(self) -> Iterator[tuple[Mapping[str, Tensor], Any, Any]]:
+        """What students say of a block of the validation split, the block, and the axes of the models in its tensors.
+
+        Unpaired rows are looked at modality by modality.
+        """
+        assert self.valid is not None and self.members[0].valid is not None
+        for owner, names in self.kind.scored_together().items():
+            axes = self._valid_batch(self.valid.axes, owner)
+            for first in range(0, self.members[0].valid.rows(owner), BLOCK):
+                batch = self._valid_batch(self.valid.slice(first, first + BLOCK), owner)
+                inputs = {name: batch.inputs[name] for name in names}
+                yield self.kind.predict(self._state(), inputs, {name: axes.inputs[name] for name in names}), batch, axes
+
+    def _valid_batch(self, leaves: Sequence[Any], owner: str) -> Any:
+        """A batch of what scoring reads of one owner's validation rows, or of what belongs to its tensors."""
+        read = zip(self.kind.valid_leaves, leaves, self.kind.valid_owners, strict=True)
+        return batch_of(self.kind.valid_layout, {number: leaf for number, leaf, own in read if own == owner})[0]
 
     def _finish(self) -> list[Run]:
         """Every method with its last weights, and its students with those that they keep."""
@@ -226,13 +251,17 @@ class StackLoop:
             runs.append(Run(member.method, students, tables.of(number), best, seconds))
         return runs
 
-    def _non_finite(
-        self, step: int, model: int, values: Mapping[str, float], seen: Sequence[Tensor | None]
-    ) -> NonFinite:
+    def _non_finite(self, step: int, model: int, values: Mapping[str, float], seen: Sequence[Rows | None]) -> NonFinite:
         member, rows = self.members[model], seen[step]
-        own = torch.arange(member.train.rows) if rows is None else rows[model].cpu()
-        batch, _ = self.kind.batch([tensor[own.to(tensor.device)] for tensor in self.kind.pick(member.train)], len(own))
-        batch.index = dict.fromkeys(batch.inputs, own)
+        own = {
+            owner: torch.arange(member.train.rows(owner)) if rows is None else rows[owner][model].cpu()
+            for owner in self.table.owners
+        }
+        tensors = zip(self.kind.pick(member.train), self.kind.owners, strict=True)
+        picked = [tensor[own[owner].to(tensor.device)] for tensor, owner in tensors]
+        batch, _ = self.kind.batch(picked, len(next(iter(own.values()))))
+        owners = {name: member.train.owners[n] for part, name, n in self.kind.layout if part == 0}
+        batch.index = {name: own[owner] for name, owner in owners.items() if owner in own}
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         told = ", ".join(f"{name} = {value:g}" for name, value in values.items())
         return NonFinite(
