@@ -9,7 +9,7 @@ weights. A run with a folder can be killed at any moment and resumed (`resume=Tr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from xmodal.data.base import Data
 from xmodal.engine import interrupt, run_folder, snapshot
@@ -70,9 +70,8 @@ def fit(
     progress = progress or Progress(quiet=True)
     loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics)
     if folder is not None:
-        described = {"fit": settings.model_dump(), "seed": seed, "shuffle_teacher": shuffle_teacher}
         if fabric.global_rank == 0:
-            run_folder.open_folder(folder, described, resume=resume)
+            run_folder.open_folder(folder, described(settings, seed, shuffle_teacher), resume=resume)
         fabric.barrier()
         if resume:
             run_folder.restore_threads(folder)
@@ -132,3 +131,8 @@ def as_it_is(
     loop.selection.update(-1, scores, students)
     loop.stopped = "as it is"
     return finish(loop)
+
+
+def described(settings: FitSettings, seed: int, shuffle_teacher: bool = False) -> dict[str, Any]:
+    """What `settings.json` in the folder of a training holds, and what it must equal when it is resumed."""
+    return {"fit": settings.model_dump(), "seed": seed, "shuffle_teacher": shuffle_teacher}

@@ -6,28 +6,33 @@ A step of a tiny network is all overhead. Models that are alike (`alike`) are th
 an axis in front, and the method's own training step, mapped over it and recorded once (`kind`, `record`), moves all of
 them together. Each starts from its own weights, sees its own batches in the order of its own seed, keeps its own best
 epoch, and ends with the numbers of `fit` up to rounding. What can't be stacked is trained alone, and its run says why.
+
+With folders each run leaves there what `fit` leaves. A stack has no checkpoints: one that was interrupted is trained
+again from its beginning, with the same models in it, because their number decides about the last bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from xmodal import files
 from xmodal.data.base import Data
-from xmodal.engine import interrupt
+from xmodal.engine import interrupt, run_folder
 from xmodal.engine.alike import hindrance
 from xmodal.engine.evaluate import MetricsFor
-from xmodal.engine.fit import fit
+from xmodal.engine.fit import described, fit
 from xmodal.engine.kind import Kind, Member
 from xmodal.engine.launch import launch
 from xmodal.engine.progress import Progress
-from xmodal.engine.run import Run
+from xmodal.engine.run import Run, write_run, write_students
 from xmodal.engine.seeding import kept, seed_all
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.stack import Leaves, read, strange_targets, with_taught
 from xmodal.engine.stack_loop import StackLoop
 from xmodal.engine.teacher_cache import Teaching
-from xmodal.errors import InputError
+from xmodal.errors import InputError, NonFinite
 from xmodal.method import Method
 from xmodal.metrics.task import Scores
 
@@ -48,6 +53,8 @@ def fit_many(
     memory: int = 2**30,
     metrics: MetricsFor = Scores,
     score: bool = True,
+    folders: Sequence[Path] | None = None,
+    resume: bool = False,
     fabric: Fabric | None = None,
     progress: Progress | None = None,
     title: str = "training",
@@ -66,41 +73,62 @@ def fit_many(
         metrics: as in `fit`.
         score: look at the validation split after each epoch. Without it there is no best epoch, so ``settings.keep``
             must be ``last``. A method that is trained alone is scored all the same.
+        folders: where to keep the run of each method; None: in memory only.
+        resume: take what the folders hold where all of them are finished; otherwise train the stacks again.
         fabric: started devices (`engine.launch`); None: one process.
         progress: where to tell how it goes.
         title: what the progress line calls it.
 
     Returns:
-        One run per method, in their order, without a folder.
+        One run per method, in their order.
 
     Raises:
-        NonFinite: a loss term of a model was infinite or not a number; none of the runs is returned.
-        Interrupted: a signal asked to stop.
+        NonFinite: a loss term of a model was infinite or not a number; none of the runs is returned. Folders hold the
+            best weights so far of all models of its stack.
+        Interrupted: a signal asked to stop; what was finished before is in the folders.
     """
     count = len(methods)
-    _check(count, data, seeds, settings, score)
+    _check(count, data, seeds, settings, score, folders)
     progress = progress or Progress(quiet=True)
     fabric = fabric or launch(precision=settings.precision)
-    stacks = Stacks(settings, fabric, memory=memory, metrics=metrics, score=score, progress=progress, title=title)
+    stacks = Stacks(
+        settings,
+        fabric,
+        memory=memory,
+        metrics=metrics,
+        score=score,
+        folders=folders,
+        progress=progress,
+        title=title,
+    )
+    numbers = range(count) if seeds is None else seeds
+    stacks.open_folders(numbers, resume=resume)
     with interrupt.deferred():
         for number in range(count):
             own = data if isinstance(data, Data) else data[number]
-            stacks.add(number, methods[number], own, number if seeds is None else seeds[number])
+            stacks.add(number, methods[number], own, numbers[number])
         stacks.train_rest()
     return [stacks.runs[number] for number in range(count)]
 
 
 def _check(
-    count: int, data: Sequence[Data] | Data, seeds: Sequence[int] | None, settings: FitSettings, score: bool
+    count: int,
+    data: Sequence[Data] | Data,
+    seeds: Sequence[int] | None,
+    settings: FitSettings,
+    score: bool,
+    folders: Sequence[Path] | None,
 ) -> None:
     problems = []
-    for name, given in (("data", data), ("seeds", seeds)):
+    for name, given in (("data", data), ("seeds", seeds), ("folders", folders)):
         if given is not None and not isinstance(given, Data) and len(given) != count:
             problems.append(f"{count} methods were given and {len(given)} {name}: expected one each.")
     if not score and settings.keep != "last":
         problems.append(
             "Without scores there is no best epoch, and settings.keep is 'best': 'last' was expected. Set it, or score."
         )
+    if not score and folders is not None:
+        problems.append("A run folder holds scores of the validation split. Score, or leave the folders out.")
     if problems:
         raise InputError(problems)
 
@@ -116,10 +144,12 @@ class Stacks:
         memory: int,
         metrics: MetricsFor,
         score: bool,
+        folders: Sequence[Path] | None,
         progress: Progress,
         title: str,
     ) -> None:
         self.settings, self.fabric, self.metrics, self.score = settings, fabric, metrics, score
+        self.folders, self.finished = folders, False
         self.half = memory // 2  # one half is for models that wait, one for the stack that is trained
         self.progress, self.title = progress, title
         self.runs: dict[int, Run] = {}
@@ -127,8 +157,20 @@ class Stacks:
         self.waiting: dict[Hashable, list[Member]] = {}
         self._read: tuple[Data, Leaves, Leaves | None] | None = None
 
+    def open_folders(self, seeds: Sequence[int], *, resume: bool) -> None:
+        """Start the runs in their folders, or find out whether they are all there."""
+        for folder, seed in zip(self.folders or (), seeds, strict=False):
+            if self.fabric.global_rank == 0:
+                run_folder.open_folder(folder, described(self.settings, seed), resume=resume)
+            if resume:
+                run_folder.restore_threads(folder)
+        self.finished = bool(self.folders) and all(map(_is_finished, self.folders or ()))
+
     def add(self, number: int, method: Method, data: Data, seed: int) -> None:
         """Take a model in, and train what is ready."""
+        if self.finished:
+            self._fit(number, method, data, seed)  # which reads it back
+            return
         reason = hindrance(method, data, self.settings)
         found = self._member(number, method, data, seed) if not reason else reason
         if isinstance(found, str):
@@ -211,23 +253,48 @@ class Stacks:
             member.data = None
         seed_all("fit_many", *(member.seed for member in members))
         self.progress.start(title, self.settings.epochs)
-        for member, run in zip(members, loop.run(), strict=True):
+        try:
+            found = loop.run()
+        except NonFinite:
+            for member, students in zip(members, loop.kept() if loop.epoch else (), strict=False):
+                if self.folders:
+                    write_students(self.folders[member.number], students, member.info)
+            raise
+        for member, run in zip(members, found, strict=True):
             self.runs[member.number] = run
+            if self.folders:
+                run.folder = self.folders[member.number]
+                self._write(run, member)
         self.progress.end()
 
+    def _write(self, run: Run, member: Member) -> None:
+        """Leave in the folder of a run what `fit` leaves there; one that is there already has the same bits."""
+        assert run.folder is not None
+        if self.fabric.global_rank == 0 and not _is_finished(run.folder):
+            files.write_rows(run.folder / "history.jsonl", run.history)
+            write_run(run, member.info, seed=member.seed)
+
     def _train_alone(self, number: int, method: Method, data: Data, seed: int, reason: str) -> None:
-        run = fit(
+        self._fit(number, method, data, seed)
+        self.runs[number].notes.append(f"Trained alone, not in a stack: {reason}.")
+
+    def _fit(self, number: int, method: Method, data: Data, seed: int) -> None:
+        self.runs[number] = fit(
             method,
             data,
             self.settings,
             metrics=self.metrics,
             seed=seed,
+            folder=self.folders[number] if self.folders else None,
+            resume=bool(self.folders),  # they were opened, and looked at, before
             fabric=self.fabric,
             progress=self.progress,
             title=f"{self.title}, model {number}",
         )
-        run.notes.append(f"Trained alone, not in a stack: {reason}.")
-        self.runs[number] = run
+
+
+def _is_finished(folder: Path) -> bool:
+    return (folder / "result.json").exists()
 
 
 def _kind_of(member: Member, settings: FitSettings) -> Kind | str:

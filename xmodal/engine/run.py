@@ -15,7 +15,7 @@ from torch import Tensor
 from xmodal import files
 from xmodal.method import Method
 from xmodal.models.student_file import load_weights_into, save_student, save_weights
-from xmodal.types import Student
+from xmodal.types import DataInfo, Student
 
 if TYPE_CHECKING:
     from xmodal.engine.loop import Loop
@@ -47,45 +47,50 @@ class Run:
 def save_best(loop: Loop) -> None:
     """Write what each student has reached so far, where training can't go on."""
     if loop.writes and loop.folder is not None and loop.history:
-        _write_students(loop, _kept(loop)[0])
+        write_students(loop.folder, _kept(loop)[0], loop.data.info)
 
 
-def _write_students(loop: Loop, students: Mapping[str, Student]) -> None:
-    assert loop.folder is not None
+def write_students(folder: Path, students: Mapping[str, Student], info: DataInfo) -> None:
+    """The weights that each student keeps, alone and with all that it takes to deploy it."""
     for name, student in students.items():
-        save_weights(loop.folder / "best" / f"{name}.safetensors", student.module)
-        save_student(loop.folder / "students" / name / "student.safetensors", student, loop.data.info)
+        save_weights(folder / "best" / f"{name}.safetensors", student.module)
+        save_student(folder / "students" / name / "student.safetensors", student, info)
 
 
 def finish(loop: Loop) -> Run:
     """The finished run, written out."""
     students, best = _kept(loop)
     seconds = time.monotonic() - loop.began
-    if loop.writes and loop.folder is not None:
-        _write_students(loop, students)
-        with files.written_whole(loop.folder / LAST) as beside:
-            save_file(
-                {name: tensor.cpu().contiguous().clone() for name, tensor in _trained(loop.method).items()}, beside
-            )
-        result = {
-            "seed": loop.seed,
-            "epochs": len(loop.history),
-            "stopped": loop.stopped or "epochs",
-            "seconds": seconds,
-            "method": loop.method.extra_state(),
-            "students": {
-                name: {
-                    "needs": list(student.needs),
-                    "best_epoch": best[name]["epoch"],
-                    "valid": best[name]["valid"],
-                }
-                for name, student in students.items()
-            },
-        }
-        files.write_json(loop.folder / "result.json", result)
+    run = Run(loop.method, students, loop.history, best, seconds, loop.folder, loop.notes)
+    if loop.writes:
+        write_run(run, loop.data.info, seed=loop.seed, stopped=loop.stopped)
     loop.fabric.barrier()
     loop.progress.end()
-    return Run(loop.method, students, loop.history, best, seconds, loop.folder, loop.notes)
+    return run
+
+
+def write_run(run: Run, info: DataInfo, *, seed: int, stopped: str = "") -> None:
+    """Write what a finished training leaves in its folder beside settings and history; `result.json` comes last."""
+    assert run.folder is not None
+    write_students(run.folder, run.students, info)
+    with files.written_whole(run.folder / LAST) as beside:
+        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in _trained(run.method).items()}, beside)
+    result = {
+        "seed": seed,
+        "epochs": len(run.history),
+        "stopped": stopped or "epochs",
+        "seconds": run.seconds,
+        "method": run.method.extra_state(),
+        "students": {
+            name: {
+                "needs": list(student.needs),
+                "best_epoch": run.best[name]["epoch"],
+                "valid": run.best[name]["valid"],
+            }
+            for name, student in run.students.items()
+        },
+    }
+    files.write_json(run.folder / "result.json", result)
 
 
 def _trained(method: Method) -> dict[str, Tensor]:

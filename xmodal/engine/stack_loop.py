@@ -26,6 +26,7 @@ from xmodal.engine.stack_selection import StackSelection
 from xmodal.errors import Interrupted, NonFinite
 from xmodal.metrics.many import ManyScores
 from xmodal.metrics.task import Scores
+from xmodal.types import Student
 
 Values = Mapping[str, Sequence[Any] | Tensor]  # metric → one value per model
 Rows = Mapping[str, Tensor]  # owner → (models, batch)
@@ -233,23 +234,25 @@ class StackLoop:
         return batch_of(self.kind.valid_layout, {number: leaf for number, leaf, own in read if own == owner})[0]
 
     def _finish(self) -> list[Run]:
-        """Every method with its last weights, and its students with those that they keep."""
         seconds = (time.monotonic() - self.began) / len(self.members)
-        tables, state = self.tables.done(), self._state()
-        runs = []
+        tables = self.tables.done()
+        return [
+            Run(member.method, students, tables.of(number), self.selection.row(number, students, tables), seconds)
+            for number, (member, students) in enumerate(zip(self.members, self.kept(), strict=True))
+        ]
+
+    @torch.no_grad()
+    def kept(self) -> list[dict[str, Student]]:
+        """The students of every model with the weights that they keep; its method gets those of this moment."""
+        state, found = self._state(), []
         for number, member in enumerate(self.members):
-            with torch.no_grad():
-                own = dict([*member.method.named_parameters(), *member.method.named_buffers()])
-                for name in (*self.kind.trained, *self.kind.buffers):
-                    own[name].copy_(state[name][number])
+            own = dict([*member.method.named_parameters(), *member.method.named_buffers()])
+            for name in (*self.kind.trained, *self.kind.buffers):
+                own[name].copy_(state[name][number])
             member.method.eval()
-            students = {
-                name: with_weights(student, self.selection.weights(name, number))
-                for name, student in member.method.students().items()
-            }
-            best = self.selection.row(number, students, tables)
-            runs.append(Run(member.method, students, tables.of(number), best, seconds))
-        return runs
+            students = member.method.students().items()
+            found.append({name: with_weights(one, self.selection.weights(name, number)) for name, one in students})
+        return found
 
     def _non_finite(self, step: int, model: int, values: Mapping[str, float], seen: Sequence[Rows | None]) -> NonFinite:
         member, rows = self.members[model], seen[step]
