@@ -166,10 +166,14 @@ class Bench:
         name = name or card.name
         name = f"{name} (shuffled teacher)" if shuffle else name
         role = "shuffled" if shuffle else "method"
+        self.train(name, self.build(card, settings), role=role, shuffle=shuffle)
+
+    def build(self, card: MethodCard, settings: BaseModel) -> Method:
+        """A method of the list, ready to be trained."""
         # networks of the method's own must not depend on what was trained, or read back, before it
         with seeded(self.seed, "method", card.name):
-            method = card.load()(self, settings)
-        self.train(name, method, role=role, shuffle=shuffle)
+            method: Method = card.load()(self, settings)
+        return method
 
     def train_control(self) -> None:
         """The no-KD control: the student's network, labels alone."""
@@ -188,22 +192,27 @@ class Bench:
 
     def train_as_large(self, student: Student, *, like: Student, label: str = CONTROL) -> str:
         """A control for one student, unless a network like ``like`` is as large; returns its name in the table."""
-        parameters = count_parameters(student.module)
-        if parameters <= LARGER * count_parameters(like.module):
-            return ""
-        width = width_for(like, parameters)
+        width = self.width_as_large(student, like=like)
         if width is None:
             return ""
         name = f"{label}, width {width}"
         if name not in self.runs:
             self.progress.expect()
-            settings = self.settings
-            with seeded(self.seed, "matched", *student.modalities):
-                network = build_for(
-                    self.info, student.modalities, encoder=encoders_of(like), width=width, dropout=settings.dropout
-                )
-            self.train(name, Supervised(network, self.info), role=MATCHED)
+            self.train(name, self.as_large(student, like=like, width=width), role=MATCHED)
         return name
+
+    def width_as_large(self, student: Student, *, like: Student) -> int | None:
+        """How wide a network like ``like`` is that has as many parameters; None: as it is, or no width will do."""
+        parameters = count_parameters(student.module)
+        return width_for(like, parameters) if parameters > LARGER * count_parameters(like.module) else None
+
+    def as_large(self, student: Student, *, like: Student, width: int) -> Method:
+        """A control of this width for one student, ready to be trained."""
+        with seeded(self.seed, "matched", *student.modalities):
+            network = build_for(
+                self.info, student.modalities, encoder=encoders_of(like), width=width, dropout=self.settings.dropout
+            )
+        return Supervised(network, self.info)
 
     def score(self, *, every: bool = False, beside: Mapping[str, Student] | None = None) -> list[dict[str, Any]]:
         """Read the test split once and score what was trained; one row per student.
@@ -289,10 +298,9 @@ class Rehearsal(Bench):
         """Zeros."""
         return {name: dict.fromkeys(scalar_metrics(self.info), 0.0) for name in method.students()}
 
-    def rehearse(self, card: MethodCard, settings: BaseModel) -> None:
-        """Build a method and throw it away."""
-        with seeded(self.seed, "method", card.name):
-            card.load()(self, settings)
+    def rehearse(self, card: MethodCard, settings: BaseModel) -> Method:
+        """Build a method that nobody trains."""
+        return self.build(card, settings)
 
 
 def encoders_of(student: Student) -> dict[str, str]:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from xmodal.data.base import Data
+    from xmodal.method import Method
     from xmodal.recipes.bench import Bench
     from xmodal.types import DataInfo
 
@@ -78,6 +79,7 @@ class Settings(DisCoMTerms, RunSettings):
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use, class by class")
     independent: bool = Field(True, description="shuffle each modality by itself; --no-independent: row by row alike")
     control: bool = Field(True, description="train the two controls of each modality")
+    together: bool = Field(True, description="train seeds or splits of small networks side by side")
     nan: Literal["refuse", "drop", "zero"] = Field("refuse", description="samples with NaN: stop, leave out, read as 0")
     allow_overlap: bool = Field(False, description="let a row be in two splits")
     published_files: bool = Field(True, description="write OUR-DisCoM-KD_<modality> into DIR, or below --out")
@@ -130,7 +132,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     first = open_turn(settings, settings.numbers[0])
     modalities = tuple(name for name in (settings.modalities or first.info.modalities))
     plan = as_pair(settings, modalities)
-    check(settings, plan, first, fabric)
+    rehearsed = check(settings, plan, first, fabric)
     files = files_in(settings.data, settings.out) if settings.published_files else None
     if files is not None and not (settings.overwrite or settings.resume):
         refuse_existing(files, modalities)
@@ -143,21 +145,23 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     if settings.resume:
         restore_threads(out)
 
-    # the method and its controls, once per split or seed; the test split of each is read when all of it is trained
-    progress.fits = len(settings.numbers) * (1 + len(modalities) * settings.control)
+    # the method and its controls for every split or seed, side by side where networks are small; the test split of each
+    # is read when all of it is trained
+    turns = {settings.numbers[0]: first}
+    groups, notes = grouped(settings, plan, turns, rehearsed, fabric)
+    progress.fits = len(groups) * (1 + len(modalities) * settings.control)
     rows: list[dict[str, Any]] = []
     contents: list[dict[str, Any]] = []
-    data = first
-    for number in settings.numbers:
-        data = first if number == settings.numbers[0] else open_turn(settings, number)
+    for numbers in groups:
+        data = {number: turns.pop(number) if number in turns else open_turn(settings, number) for number in numbers}
         with interrupt.saved_in(out):
-            bench = train_turn(settings, plan, data, modalities, number, fabric=fabric, out=out, progress=progress)
-            contents.append(described_branches(bench))
-            rows += bench.score(every=True)
+            for bench in train_turns(settings, plan, data, modalities, fabric=fabric, out=out, progress=progress):
+                contents.append(described_branches(bench))
+                rows += bench.score(every=True)
 
     # report
     title = f"{settings.data}: DisCoM-KD{', released targets' if settings.domain_targets == 'released' else ''}"
-    result = compare.summarised(plan, data, rows, [], title=title)
+    result = compare.summarised(plan, data[numbers[-1]], rows, notes, title=title)
     result |= {"recipe": "discom", "teacher": [], "student": list(modalities), "branches": merged(contents)}
     if settings.data == DEMO:
         result["references"] = against_references(result["figures"], read_references("discom.json"))
@@ -229,8 +233,8 @@ def as_pair(settings: Settings, modalities: tuple[str, ...]) -> PairSettings:
     )
 
 
-def check(settings: Settings, plan: PairSettings, data: Data, fabric: Fabric) -> None:
-    """Build everything once and throw it away: what can't be built or measured is told before training."""
+def check(settings: Settings, plan: PairSettings, data: Data, fabric: Fabric) -> Method:
+    """Build everything once: what can't be built or measured is told before training."""
     from xmodal.metrics.task import scalar_metrics
     from xmodal.recipes.bench import Rehearsal
 
@@ -240,33 +244,67 @@ def check(settings: Settings, plan: PairSettings, data: Data, fabric: Fabric) ->
             f"There is no metric called '{data.info.select[0]}' for {data.info.task}. "
             f"{did_you_mean(data.info.select[0], known)}"
         )
-    Rehearsal(data, plan, seed=0, fabric=fabric).rehearse(METHODS["discom"], settings.method(plan.teacher))
+    return Rehearsal(data, plan, seed=0, fabric=fabric).rehearse(METHODS["discom"], settings.method(plan.teacher))
 
 
-def train_turn(
+def grouped(
+    settings: Settings, plan: PairSettings, turns: dict[int, Data], method: Method, fabric: Fabric
+) -> tuple[list[tuple[int, ...]], list[str]]:
+    """Splits or seeds that are trained side by side, and a note where several are not.
+
+    ``turns`` holds the data of the first; that of the others is added where it had to be looked at.
+    """
+    from xmodal.recipes.side_by_side import apart_because, unlike
+
+    numbers = settings.numbers
+    if len(numbers) == 1 or not settings.together:
+        return [(number,) for number in numbers], []
+    reason = apart_because(method, turns[numbers[0]], plan, count=len(numbers), fabric=fabric)
+    if not reason:
+        turns.update((number, open_turn(settings, number)) for number in numbers[1:])
+        reason = unlike(list(turns.values()))
+    if not reason:
+        return [numbers], []
+    kind = "Splits" if settings.splits else "Seeds"
+    return [(number,) for number in numbers], [f"{kind} were trained one by one, not side by side: {reason}."]
+
+
+def train_turns(
     settings: Settings,
     plan: PairSettings,
-    data: Data,
+    data: Mapping[int, Data],
     modalities: tuple[str, ...],
-    number: int,
     *,
     fabric: Fabric,
     out: Path,
     progress: Progress,
-) -> Bench:
-    """The method, and for each modality a control with the same encoder and one with as many parameters."""
+) -> list[Bench]:
+    """For each number the method, and for each modality a control with the same encoder and one of the same size."""
     from xmodal.methods.supervised import Supervised
-    from xmodal.recipes.bench import CONTROL, Bench
+    from xmodal.recipes.bench import CONTROL, MATCHED, Bench
+    from xmodal.recipes.side_by_side import train_side_by_side
 
-    bench = Bench(data, plan, seed=number, fabric=fabric, folder=out / f"seed-{number}", progress=progress)
-    bench.train_card(METHODS["discom"], settings.method(modalities))
-    students = bench.runs["discom"].students
+    benches = [
+        Bench(own, plan, seed=number, fabric=fabric, folder=out / f"seed-{number}", progress=progress)
+        for number, own in data.items()
+    ]
+    card, options = METHODS["discom"], settings.method(modalities)
+    train_side_by_side(benches, card.name, [bench.build(card, options) for bench in benches], role="method")
     for name in modalities if settings.control else ():
-        plain, label = bench.network((name,)), f"{CONTROL}: {name}"
-        bench.train(label, Supervised(plain, data.info), role="control")
-        if found := bench.train_as_large(students[name], like=bench.network((name,)), label=label):
-            bench.matched[f"discom: {name}"] = found
-    return bench
+        label = f"{CONTROL}: {name}"
+        plain = [Supervised(bench.network((name,)), bench.info) for bench in benches]
+        train_side_by_side(benches, label, plain, role="control")
+        like = benches[0].network((name,))
+        students = [bench.runs[card.name].students[name] for bench in benches]
+        width = benches[0].width_as_large(students[0], like=like)  # equal networks: the same for all of them
+        if width is None:
+            continue
+        larger = [bench.as_large(each, like=like, width=width) for bench, each in zip(benches, students, strict=True)]
+        progress.expect()
+        train_side_by_side(benches, matched := f"{label}, width {width}", larger, role=MATCHED)
+        for bench in benches:
+            bench.matched[f"{card.name}: {name}"] = matched
+    return benches
 
 
 def described_branches(bench: Bench) -> dict[str, Any]:
