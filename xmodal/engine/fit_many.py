@@ -179,6 +179,8 @@ class Stacks:
         key, kind = self._kind(found)
         if isinstance(kind, Kind) and kind.bytes > self.half:
             kind = f"one of it takes about {kind.bytes / 2**20:.0f} MiB, more than half of the memory allowed"
+        if isinstance(kind, Kind) and self._limit(kind) < 2:
+            kind = "a step of one fills the cache or the memory, so a stack of several would not be faster"
         if isinstance(kind, str):
             self._train_alone(number, method, data, seed, kind)
             return

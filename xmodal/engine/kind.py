@@ -11,8 +11,9 @@ from torch.func import functional_call, grad, vmap
 
 from xmodal.data.base import Data
 from xmodal.engine.alike import groups_of, plain_settings, shape_of, state_of
-from xmodal.engine.record import NotRecordable, Recorded, record
+from xmodal.engine.record import Recorded, record
 from xmodal.engine.stack import ALL, Leaves, batch_of, bytes_of
+from xmodal.engine.trace import NotRecordable
 from xmodal.method import Method
 from xmodal.types import Batch, DataInfo
 

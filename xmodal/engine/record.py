@@ -1,8 +1,8 @@
 """A function recorded once and played back: what many small steps cost beside their arithmetic disappears.
 
 The same few operations run in every step of a stack of small models, and most of the time goes into everything around
-them: transforms, modules, checks, shapes. `record` runs the function once under torch's tracer and keeps the operations
-alone. Before they are played back they are tidied, without a change beyond rounding:
+them: transforms, modules, checks, shapes. `record` runs the function once, writes down the operations (`trace`) and
+keeps them alone. Before they are played back they are tidied, without a change beyond rounding:
 
 - operations that change nothing (``x * 1``, a view with the same shape) go;
 - what is computed twice is computed once;
@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch.fx.experimental.proxy_tensor import make_fx
 
+from xmodal.engine.trace import NotRecordable, trace
 from xmodal.losses.rows import numbers_known
 
 aten = torch.ops.aten
@@ -27,10 +27,6 @@ SHORT = 16  # a last axis up to here is written sideways on a CPU
 STATISTICS = ("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "_batch_norm_with_update")
 VIEWS = (aten.view.default, aten._unsafe_view.default, aten.expand.default)
 PRODUCTS = (aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor)
-
-
-class NotRecordable(Exception):
-    """Why a function can't be played back for another model."""
 
 
 class Recorded:
@@ -50,13 +46,16 @@ class Recorded:
                 )
         inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
         self.used = [bool(node.users) for node in inputs]
-        self.bytes = sum(_bytes(node) for node in graph.graph.nodes if node.op == "call_function")
+        self.bytes = _bytes(graph.graph)
         self._before: fx.GraphModule | None = None
         if not any(_has_effects(node) for node in graph.graph.nodes):
             _tidy(graph.graph)
             self._before, self._after = _split(graph, inputs[:states])
         else:  # batch statistics and random draws: everything in its order
             self._after = graph
+        for part in (self._before, self._after):
+            for node in part.graph.nodes if part is not None else ():
+                node.meta.clear()  # the results of the trace, which nobody needs any more
 
     def prepare(self, given: Sequence[Tensor]) -> Sequence[Tensor]:
         """All that can be computed from ``given`` alone."""
@@ -78,10 +77,8 @@ def record(function: Callable[..., Sequence[Tensor]], state: Sequence[Tensor], g
         >>> doubled([torch.tensor(5.0)], doubled.prepare([torch.tensor(1.0)]))
         (tensor(10.),)
     """
-    traced = torch.func.functionalize(lambda *tensors: list(function(*tensors)))
     with numbers_known():
-        # tensors without numbers: nothing is computed, and half of the time is saved
-        graph = make_fx(traced, tracing_mode="fake", _allow_non_fake_inputs=True)(*state, *given)
+        graph = trace(torch.func.functionalize(lambda *tensors: list(function(*tensors))), [*state, *given])
     return Recorded(graph, len(state))
 
 
@@ -210,7 +207,13 @@ def _split(graph: fx.GraphModule, states: Sequence[fx.Node]) -> tuple[fx.GraphMo
     return fx.GraphModule(graph, first), fx.GraphModule(graph, second)
 
 
-def _bytes(node: fx.Node) -> int:
-    values = node.meta.get("val")
-    tensors = values if isinstance(values, (tuple, list)) else [values]
-    return sum(tensor.nelement() * tensor.element_size() for tensor in tensors if isinstance(tensor, Tensor))
+def _bytes(graph: fx.Graph) -> int:
+    """What is written when it is played back; a view of something else takes nothing."""
+    taken: dict[int, int] = {}
+    for node in graph.nodes:
+        values = node.meta.get("val")
+        for tensor in values if isinstance(values, (tuple, list)) else [values]:
+            if isinstance(tensor, Tensor):
+                storage = tensor.untyped_storage()
+                taken.setdefault(storage.data_ptr(), storage.nbytes() if node.op == "call_function" else 0)
+    return sum(taken.values())
