@@ -1,5 +1,6 @@
 """The recipe of DisCoM-KD: its format, its files, its controls, and what it refuses before training."""
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from xmodal.cli.main import answer
 from xmodal.data.discom import make
+from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.models.resnet import load_weights
 from xmodal.models.student_file import load_student
@@ -153,6 +155,99 @@ def test_what_the_branches_contain_is_on_the_page(made):
     assert result["branches"]["seeds"] == 2 and len(result["branches"]["points"]) == 6
     page = (Path(result["folder"]) / "report.html").read_text()
     assert "What the parts of the embeddings contain" in page
+
+
+def scores(result):
+    """Name and seed → a test score that rounding hardly moves."""
+    return {(row["name"], row["seed"]): row["test"]["cross_entropy"] for row in result["rows"]}
+
+
+def test_splits_side_by_side_end_like_splits_one_by_one(made, tmp_path):
+    folder, together = made
+    settings = {"data": str(folder), "modalities": ("ROWS", "FOU"), "splits": "0-1", **FAST}
+
+    apart = discom.run(discom.Settings(**settings, together=False, out=tmp_path / "apart"))
+
+    assert together["notes"] == apart["notes"] == []
+    assert [row["best_epoch"] for row in together["rows"]] == [row["best_epoch"] for row in apart["rows"]]
+    # Adam turns the rounding in the gradient of a bias in front of a normalisation into steps of full size
+    assert scores(together) == pytest.approx(scores(apart), rel=1e-3)
+    for one, other in ((row["folder"], Path(together["folder"])) for row in together["rows"]):
+        there, here = (
+            {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+            for root in (other / one, tmp_path / "apart" / one)
+        )
+        assert there == here
+
+
+def test_an_interrupted_run_of_splits_ends_with_the_same_numbers(made, tmp_path):
+    folder, before = made
+    copy = tmp_path / "run"
+    shutil.copytree(before["folder"], copy)
+    for name in ("discom", "no-KD-FOU"):
+        (copy / "seed-1" / name / "result.json").unlink()
+    (copy / "result.json").unlink()
+    settings = {"data": str(folder), "modalities": ("ROWS", "FOU"), "splits": "0-1", **FAST}
+
+    again = discom.run(discom.Settings(**settings, out=copy, resume=True))
+
+    assert again["rows"] == before["rows"]
+
+
+REASONS = {
+    "augmented": ({"augment": "noise:0.1"}, "the samples are augmented"),
+    "patience": ({"patience": 2}, "patience stops each model"),
+    "ramp": ({"reversal_ramp": True}, "it changes its settings from epoch to epoch"),
+}
+
+
+@pytest.mark.parametrize("condition", REASONS)
+def test_seeds_that_can_not_be_stacked_are_trained_one_by_one_and_the_report_says_why(condition, made, tmp_path):
+    changes, reason = REASONS[condition]
+    folder, _ = made
+    settings = {"data": str(folder), "modalities": ("ROWS", "FOU"), "seeds": (0, 1), "control": False, **FAST}
+
+    result = discom.run(discom.Settings(**{**settings, **changes, "out": tmp_path / "run"}))
+
+    (note,) = result["notes"]
+    assert note.startswith("Seeds were trained one by one, not side by side: ") and reason in note
+
+
+def test_splits_with_other_numbers_of_rows_are_trained_one_by_one(made, tmp_path):
+    folder, _ = made
+    copy = tmp_path / "DIR"
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("OUR-*", "run.json"))
+    rows = np.load(copy / "train_idx_1.npy")
+    np.save(copy / "train_idx_1.npy", rows[:-3])
+    settings = {"data": str(copy), "modalities": ("ROWS", "FOU"), "splits": "0-1", "control": False, **FAST}
+
+    result = discom.run(discom.Settings(**settings, out=tmp_path / "run"))
+
+    assert result["notes"] == ["Splits were trained one by one, not side by side: they have other numbers of rows."]
+
+
+def test_unpaired_modalities_of_unequal_length_are_trained_side_by_side_too(tmp_path):
+    random = np.random.default_rng(0)
+    root = tmp_path / "DIR"
+    root.mkdir()
+    for name, width, rows in (("LEFT", 6, 60), ("RIGHT", 4, 44)):
+        y = np.arange(rows) % 3
+        np.save(root / f"{name}_data_normalized.npy", random.normal(size=(rows, width)) + 2.0 * np.eye(width)[y])
+        np.save(root / f"{name}_labels.npy", y)
+        for split, part in zip(("train", "valid", "test"), np.split(np.arange(rows), [20, 30]), strict=True):
+            np.save(root / f"{name}_{split}_idx.npy", part)
+    np.save(root / "RIGHT_train_idx.npy", np.arange(13))
+    settings = {"data": str(root), "modalities": ("LEFT", "RIGHT"), "seeds": (0, 1), **{**FAST, "batch_size": 8}}
+    settings |= {"optimizer": "sgd", "learning_rate": 0.05, "control": False}
+    told = io.StringIO()
+
+    together, apart = (
+        discom.run(discom.Settings(**settings, together=how, out=tmp_path / f"{how}"), progress=Progress(stream=told))
+        for how in (True, False)
+    )
+
+    assert together["notes"] == [] and told.getvalue().count("discom, 2 models at once: epoch 2/2") == 1
+    assert scores(together) == pytest.approx(scores(apart), rel=1e-4)
 
 
 def test_a_second_run_is_refused_unless_it_may_overwrite(made):

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 # On a CPU a stack whose step goes through more than this falls out of the caches and gets slower per model.
 CACHE = 16 * 2**20
+FEW = 5  # models of which two fit into it are quicker in a stack of so many than in twos
 
 
 @kept()
@@ -213,9 +214,11 @@ class Stacks:
             self._train(key)
 
     def _limit(self, kind: Kind) -> int:
-        """How many models make a full stack."""
-        room = self.half // kind.bytes
-        return max(1, room if self.fabric.device.type != "cpu" else min(room, CACHE // max(kind.working, 1)))
+        """How many models make a full stack; 1: a stack of them would not be faster."""
+        room, cached = self.half // kind.bytes, CACHE // max(kind.working, 1)
+        if self.fabric.device.type != "cpu":
+            return room
+        return min(room, max(cached, FEW)) if cached > 1 else 1
 
     def _member(self, number: int, method: Method, data: Data, seed: int) -> Member | str:
         """A model with its data as tensors, or why there is none."""
