@@ -108,6 +108,34 @@ def test_statistics_that_are_written_on_the_way_come_out() -> None:
     assert start[0].eq(0).all(), "what was given is as it was"
 
 
+def test_statistics_are_written_as_often_as_they_were_though_everything_around_is_tidied() -> None:
+    """Twice the same normalisation of the same numbers is no repetition: the statistics move twice."""
+
+    def twice(mean: Tensor, variance: Tensor, x: Tensor) -> list[Tensor]:
+        mean, variance = mean.clone(), variance.clone()
+        first = F.batch_norm(x / 1.0, mean, variance, training=True)
+        between = mean * 1.0
+        second = F.batch_norm(x / 1.0, mean, variance, training=True)
+        return [first.exp() + first.exp(), second, between, mean * 1.0, variance]
+
+    torch.manual_seed(0)
+    start, x = [torch.zeros(4), torch.ones(4)], torch.randn(30, 4) + 3
+    recorded = record(twice, start, [x])
+
+    for _ in range(2):  # and again from the same start
+        for ours, theirs in zip(recorded(start, recorded.prepare([x])), twice(*start, x), strict=True):
+            torch.testing.assert_close(ours, theirs)
+    after = operations(recorded, "_after")
+    assert after.count("native_batch_norm.default") == 2 and after.count("exp.default") == 1
+    assert "div.Tensor" not in after and start[0].eq(0).all()
+
+
+def test_what_is_in_memory_once_counts_once() -> None:
+    recorded = record(lambda a: [a.view(2, 2).t() * 2, a.expand(9, 4)], [torch.ones(4)], [])
+
+    assert recorded.bytes == 16  # the product; views are none
+
+
 def test_it_tells_which_tensors_are_read() -> None:
     recorded = record(lambda a, b, c: [a + c, a * 2], [torch.ones(1), torch.ones(1)], [torch.ones(1)])
 

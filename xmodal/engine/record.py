@@ -8,6 +8,9 @@ keeps them alone. Before they are played back they are tidied, without a change 
 - what is computed twice is computed once;
 - products and softmaxes whose last axis is short are written sideways, because their loops run along that axis;
 - what does not depend on the weights is computed once per batch, and once altogether where the batch never changes.
+
+Around running statistics, which batch normalisation overwrites, everything stays in its place; where something is
+drawn at random, everywhere.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ aten = torch.ops.aten
 SHORT = 16  # a last axis up to here is written sideways on a CPU
 # they write to the running statistics that they are given, although their schemas don't say so
 STATISTICS = ("native_batch_norm", "_native_batch_norm_legit", "cudnn_batch_norm", "_batch_norm_with_update")
-VIEWS = (aten.view.default, aten._unsafe_view.default, aten.expand.default)
+VIEWS = (aten.view.default, aten._unsafe_view.default, aten.expand.default, aten.detach.default)
 PRODUCTS = (aten.mul.Scalar, aten.mul.Tensor, aten.div.Scalar, aten.div.Tensor)
 
 
@@ -48,11 +51,11 @@ class Recorded:
         self.used = [bool(node.users) for node in inputs]
         self.bytes = _bytes(graph.graph)
         self._before: fx.GraphModule | None = None
-        if not any(_has_effects(node) for node in graph.graph.nodes):
-            _tidy(graph.graph)
-            self._before, self._after = _split(graph, inputs[:states])
-        else:  # batch statistics and random draws: everything in its order
+        if any(_is_in_order(node) for node in graph.graph.nodes):
             self._after = graph
+        else:
+            _tidy(graph.graph, _written(graph.graph))
+            self._before, self._after = _split(graph, inputs[:states])
         for part in (self._before, self._after):
             for node in part.graph.nodes if part is not None else ():
                 node.meta.clear()  # the results of the trace, which nobody needs any more
@@ -82,10 +85,10 @@ def record(function: Callable[..., Sequence[Tensor]], state: Sequence[Tensor], g
     return Recorded(graph, len(state))
 
 
-def _tidy(graph: fx.Graph) -> None:
+def _tidy(graph: fx.Graph, kept: set[fx.Node]) -> None:
     for rewrite in (_nothing, _constant, _sideways):
         for node in list(graph.nodes):
-            if node.op != "call_function":
+            if node.op != "call_function" or node in kept:
                 continue
             with graph.inserting_before(node):
                 other = rewrite(graph, node)
@@ -93,7 +96,7 @@ def _tidy(graph: fx.Graph) -> None:
                 node.replace_all_uses_with(other)
                 graph.erase_node(node)
     _undo_twice(graph)
-    _merge(graph)
+    _merge(graph, kept)
     graph.eliminate_dead_code()
 
 
@@ -165,22 +168,37 @@ def _undo_twice(graph: fx.Graph) -> None:
             node.replace_all_uses_with(source.args[0])
 
 
-def _merge(graph: fx.Graph) -> None:
+def _merge(graph: fx.Graph, kept: set[fx.Node]) -> None:
     """What is computed twice is computed once."""
     seen: dict[tuple[Any, str, str], fx.Node] = {}
     for node in list(graph.nodes):
-        if node.op in ("call_function", "get_attr"):
+        if node.op in ("call_function", "get_attr") and node not in kept:
             first = seen.setdefault((node.target, repr(node.args), repr(node.kwargs)), node)
             if first is not node:
                 node.replace_all_uses_with(first)
                 graph.erase_node(node)
 
 
-def _has_effects(node: fx.Node) -> bool:
+def _is_in_order(node: fx.Node) -> bool:
+    """Whether a graph with this operation must be played back as it is: it draws numbers, or writes to anything."""
     if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return False
-    random = torch.Tag.nondeterministic_seeded in node.target.tags
-    return random or node.target._schema.is_mutable or node.target._schema.name.split("::")[1] in STATISTICS
+    return torch.Tag.nondeterministic_seeded in node.target.tags or node.target._schema.is_mutable
+
+
+def _written(graph: fx.Graph) -> set[fx.Node]:
+    """Running statistics that are overwritten on the way, all views of them, and every operation that sees them."""
+    places: set[int] = set()
+    for node in graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name.split("::")[1] in STATISTICS:
+            written = [arg.meta["val"] for arg in node.args[3:5] if isinstance(arg, fx.Node)]
+            places.update(tensor.untyped_storage().data_ptr() for tensor in written)
+    there = {
+        node
+        for node in graph.nodes
+        if isinstance(value := node.meta.get("val"), Tensor) and value.untyped_storage().data_ptr() in places
+    }
+    return there | {user for node in there for user in node.users}
 
 
 def _split(graph: fx.GraphModule, states: Sequence[fx.Node]) -> tuple[fx.GraphModule, fx.GraphModule]:
