@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from xmodal.cli.main import answer
+from xmodal.cli.recipe_flags import read_settings
 from xmodal.data import open_data
 from xmodal.data.loader import in_order
 from xmodal.data.mosi_files import make
@@ -326,6 +327,12 @@ def test_settings_of_a_run_replay_it_without_the_authors_file(done, tmp_path):
     assert [row["test"] for row in again["rows"]] == [row["test"] for row in done["rows"]]
 
 
+def test_settings_from_flags_and_from_python_are_the_same_run():
+    flags, _ = read_settings("dmd", ["--seeds", "10", "--no-control", "--out", "here"], prog="xmodal run dmd")
+
+    assert flags.described() == dmd.published().described()
+
+
 @pytest.mark.slow
 def test_twelve_epochs_of_the_made_set_reach_their_figures_within_a_minute(tmp_path):
     """Acceptance 8 and, with the same training again, the first part of 9."""
@@ -341,6 +348,7 @@ def test_twelve_epochs_of_the_made_set_reach_their_figures_within_a_minute(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # two minutes of one processor that is not shared
 def test_the_reference_figures_are_reproduced_and_altered_ones_are_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     there = answer(["reproduce", "dmd"])

@@ -176,8 +176,12 @@ class Settings(Presets, DMDSettings, RunSettings):
         return None if named is None else Path(named)
 
     def described(self) -> dict[str, Any]:
-        """What a run is replayed from; what came from a config.json stands in its own fields."""
-        return {key: value for key, value in super().described().items() if key != "config"}
+        """What a run is replayed from: what came from a config.json stands in its own fields, options are complete."""
+        from xmodal.data.mosi import MosiSettings
+
+        found = {key: value for key, value in super().described().items() if key != "config"}
+        options = MosiSettings.model_validate(self.options.get("mosi", {})).model_dump(mode="json")
+        return {**found, "options": {**found["options"], "mosi": options}}
 
     def method(self, **changes: Any) -> DMDSettings:
         """The part that the method takes."""
