@@ -8,7 +8,18 @@ import pytest
 
 from xmodal.data.sound import read_sound
 from xmodal.data.spectrogram import magnitudes
-from xmodal.data.vggsound_made import BANDS, CLASSES, PITCHES, RATE, Design, draw_cues, frames_of, make, sound_of
+from xmodal.data.vggsound_made import (
+    BANDS,
+    CLASSES,
+    PITCHES,
+    RATE,
+    Design,
+    draw_cues,
+    frames_of,
+    list_clips,
+    make,
+    sound_of,
+)
 from xmodal.data.video import frames_at
 from xmodal.errors import InputError
 
@@ -126,15 +137,18 @@ def test_a_made_folder_is_a_public_list_and_real_clips(made_vggsound):
         assert CLASSES.index(label) % 2 == int(np.argmax(decides))
 
 
-def test_the_same_seed_gives_the_same_bytes(tmp_path):
-    for name, seed in (("one", 0), ("two", 0), ("other", 1)):
-        make(tmp_path / name, clips=2, test_clips=1, seconds=1, size=32, seed=seed)
+def test_the_same_seed_gives_the_same_bytes_and_another_one_other_names(made_vggsound, tmp_path):
+    again = make(tmp_path / "again", clips=3, test_clips=2, seconds=1, size=32)
 
-    one, two, other = (
-        {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()} for name in ("one", "two", "other")
+    one, two = (
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (made_vggsound / "raw", again)
     )
-    assert one == two and len(one) == 14
-    assert not set(one) & set(other) - {"vggsound.csv", "truth.json"} and one["truth.json"] != other["truth.json"]
+    assert one == two and len(one) == 22
+    names = [
+        {clip.stem for clip, _ in list_clips(replace(DESIGN, seed=seed), {"train": 3, "test": 2})} for seed in (0, 1)
+    ]
+    assert {f"{name}.mp4" for name in names[0]} == set(one) - {"vggsound.csv", "truth.json"}
+    assert not names[0] & names[1]
 
 
 def test_what_can_not_be_made_is_said_at_once(tmp_path):
