@@ -39,26 +39,27 @@ class ThreeConvolutions(nn.Module):
     """The network of the table above, without its head.
 
     Args:
-        channels: of a sample.
+        read: channels of a sample.
         kernels: sides of the three convolutions.
+        channels: of the first convolution; the second has twice as many, the third four times.
         hidden: width of ``fc1``.
         width: of ``fc2``, the embedding.
     """
 
-    def __init__(self, channels: int, kernels: Sequence[int], *, hidden: int, width: int) -> None:
+    def __init__(self, read: int, kernels: Sequence[int], *, channels: int, hidden: int, width: int) -> None:
         super().__init__()
         self.width = width
-        self.conv1 = nn.Conv2d(channels, 32, kernels[0], padding=1)
+        self.conv1 = nn.Conv2d(read, channels, kernels[0], padding=1)
         self.conv1_relu = nn.ReLU()
         self.pool1 = nn.MaxPool2d(2)
-        self.conv2 = nn.Conv2d(32, 64, kernels[1], padding=1)
+        self.conv2 = nn.Conv2d(channels, 2 * channels, kernels[1], padding=1)
         self.conv2_relu = nn.ReLU()
         self.pool2 = nn.MaxPool2d(2)
-        self.conv3 = nn.Conv2d(64, 128, kernels[2], padding=1)
+        self.conv3 = nn.Conv2d(2 * channels, 4 * channels, kernels[2], padding=1)
         self.conv3_relu = nn.ReLU()
         self.pool3 = nn.AdaptiveMaxPool2d(POOLED)
         self.flatten = nn.Flatten()
-        self.fc1 = nn.Linear(128 * POOLED[0] * POOLED[1], hidden)
+        self.fc1 = nn.Linear(4 * channels * POOLED[0] * POOLED[1], hidden)
         self.fc1_relu = nn.ReLU()
         self.fc2 = nn.Linear(hidden, width)
         self.fc2_relu = nn.ReLU()
@@ -72,16 +73,20 @@ class ThreeConvolutions(nn.Module):
         return embedding
 
 
-def build_ravdess_audio(shape: Sequence[int], *, width: int = 128, hidden: int = 1024) -> ThreeConvolutions:
+def build_ravdess_audio(
+    shape: Sequence[int], *, width: int = 128, hidden: int = 1024, channels: int = 32
+) -> ThreeConvolutions:
     """The encoder of spectrograms (channels, coefficients, frames); nominally (1, 40, 256)."""
     expect_shape("ravdess_audio", shape, ("channels", "coefficients", "frames"), smallest=20)
-    return ThreeConvolutions(shape[0], (7, 5, 5), hidden=hidden, width=width)
+    return ThreeConvolutions(shape[0], (7, 5, 5), channels=channels, hidden=hidden, width=width)
 
 
-def build_ravdess_image(shape: Sequence[int], *, width: int = 128, hidden: int = 1024) -> ThreeConvolutions:
+def build_ravdess_image(
+    shape: Sequence[int], *, width: int = 128, hidden: int = 1024, channels: int = 32
+) -> ThreeConvolutions:
     """The encoder of pictures (channels, height, width); nominally (3, 256, 512)."""
     expect_shape("ravdess_image", shape, ("channels", "height", "width"), smallest=8)
-    return ThreeConvolutions(shape[0], (3, 3, 3), hidden=hidden, width=width)
+    return ThreeConvolutions(shape[0], (3, 3, 3), channels=channels, hidden=hidden, width=width)
 
 
 def build_ravdess(

@@ -175,6 +175,7 @@ def build_for(
     fusion: str = "sum",
     dropout: float = 0.0,
     leak: float | None = None,
+    numbers: Mapping[str, float] | None = None,
 ) -> Student:
     """A fresh student that reads some modalities of a data set.
 
@@ -186,15 +187,17 @@ def build_for(
         fusion: ``sum`` or ``concat``.
         dropout: of the encoders.
         leak: slope of a LeakyReLU behind the head; None: there is none.
+        numbers: further numbers of the encoders, such as ``{"channels": 8}``; every encoder must know them.
     """
     needs = info.require(tuple(modalities), "network")
-    given = {**({} if width is None else {"width": width}), **({"dropout": dropout} if dropout else {})}
+    given = dict(numbers or {})
+    given |= {**({} if width is None else {"width": width}), **({"dropout": dropout} if dropout else {})}
     inputs = {}
     for name in needs:
         asked = encoder if isinstance(encoder, str) else encoder.get(name, "auto")
         chosen = choose_encoder(name, info.inputs[name], dense=info.dense) if asked == "auto" else asked
-        numbers = numbers_of(name, chosen, given)
-        inputs[name] = {"encoder": chosen, "shape": list(info.inputs[name].shape), **numbers}
+        known = numbers_of(name, chosen, given)
+        inputs[name] = {"encoder": chosen, "shape": list(info.inputs[name].shape), **known}
     arguments: dict[str, Any] = {
         "inputs": inputs,
         "outputs": info.outputs,
