@@ -11,7 +11,7 @@ A new method is one file in `methods/`, one card in its list, a test and a docs 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from xmodal.collectives import gather_rows
 from xmodal.types import Batch, DataInfo, Step, Student
 
 M = TypeVar("M", bound=nn.Module)
+F = TypeVar("F")
 
 
 class Method(nn.Module, ABC):
@@ -133,6 +134,12 @@ class Kit(Protocol):
 
     def validate(self, method: Method) -> dict[str, dict[str, float]]:
         """Student → metric → value on the validation split."""
+
+    def once(self, what: str, find: Callable[[], F]) -> F:
+        """What was found under this name before, else what ``find`` finds now: methods side by side measure once.
+
+        The name must say all that the finding depends on, apart from data and seed; nobody may change what it is.
+        """
 
 
 def trainable(modules: Iterable[nn.Module]) -> list[nn.Parameter]:

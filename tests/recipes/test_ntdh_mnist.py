@@ -12,7 +12,8 @@ from xmodal.data import open_data
 from xmodal.errors import InputError
 from xmodal.models.mlp import place
 from xmodal.recipes.bench import Bench
-from xmodal.recipes.ntdh_mnist import LOSSES, Settings, run
+from xmodal.recipes.channel_study import LOSSES
+from xmodal.recipes.ntdh_mnist import Settings, run
 
 FAST = {
     "train_fraction": 0.04,

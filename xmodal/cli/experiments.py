@@ -50,8 +50,9 @@ def experiment(name: str, words: Sequence[str], *, prog: str) -> Answer:
 
 def _told(result: Mapping[str, Any]) -> list[str]:
     """What a person reads at the end."""
+    from xmodal.reports.ranking import ranking_of, ranking_table
     from xmodal.reports.sweep import sweep_table
-    from xmodal.reports.tables import comparison_table, plain_table, references_table, verdict
+    from xmodal.reports.tables import comparison_table, contrasts_table, plain_table, references_table, verdict
 
     lines: list[str] = []
     if result.get("sweeps"):
@@ -60,6 +61,10 @@ def _told(result: Mapping[str, Any]) -> list[str]:
         lines += [*result.get("verdict", []), *verdict({**result, "rows": []}), *result.get("notes", [])]
     elif result.get("rows"):
         lines += [plain_table(*comparison_table(result)), "", *verdict(result), *result.get("notes", [])]
+    for each in result.get("expectations", ()):
+        lines += ["", f"{each['title']}:", plain_table(*contrasts_table(each, result["metric"]))]
+    if ranking := ranking_of(result):
+        lines += ["", "Saliency of the channels:", plain_table(*ranking_table(ranking))]
     for table in result.get("tables", ()):
         lines += ["", f"{table['title']}:", plain_table(table["header"], table["rows"])]
     if result.get("references"):

@@ -29,16 +29,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmodal.diagnostics.saliency import Saliency, keep_mask, measure_saliency
+from xmodal.diagnostics.saliency import Saliency, keep_mask
 from xmodal.errors import InputError
 from xmodal.method import Kit
 from xmodal.methods.joint import fit_joint
 from xmodal.methods.kd import KD
+from xmodal.methods.ranking import channel_means, rank_channels
 from xmodal.methods.settings import MFHSettings
-from xmodal.models.masking import masked, place_means
+from xmodal.models.masking import masked
 from xmodal.types import Batch, DataInfo, Student
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.9)  # that `--ratio auto` tries
+JOINT = "mfh joint training"  # the stage
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,19 +148,24 @@ class MFH(KD):
 
 def build(kit: Kit, settings: MFHSettings) -> MFH:
     """Joint training, saliency, the ratio if none is given, and then the student's method."""
-    joint = fit_joint(kit, agreement="mse", stage="mfh joint training")
+    if settings.distance == "ncjsd" and (kit.info.task != "multiclass" or kit.info.classes < 3):
+        raise InputError(
+            f"The distance ncjsd is about wrong classes: three classes or more are needed, and this is {kit.info.task} "
+            f"data with {kit.info.classes}. Choose mse or l1."
+        )
+    joint = fit_joint(kit, agreement="mse", stage=JOINT)
     teacher = joint.teacher if settings.joint else kit.teacher()
-    found = measure_saliency(
+    networks = JOINT if settings.joint else "the ordinary teacher"
+    found = rank_channels(
+        kit,
         teacher,
         joint.student,
-        kit.batches(),
         settings.place,
+        networks=networks,
         distance=settings.distance,
         permutations=settings.permutations,
-        seed=kit.seed,
-        ignore=kit.info.ignore,
     )
-    values = place_means(teacher, settings.place, kit.batches()) if settings.fill == "mean" else None
+    values = channel_means(kit, teacher, settings.place, networks=networks) if settings.fill == "mean" else None
 
     def at(ratio: float, findings: Mapping[str, Any] | None = None) -> MFH:
         keep = _keep(found, settings, ratio, kit.seed)

@@ -28,16 +28,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from xmodal.diagnostics.saliency import measure_saliency
 from xmodal.errors import InputError
 from xmodal.losses.mask import pssm
 from xmodal.method import Kit
 from xmodal.methods.joint import fit_joint
 from xmodal.methods.loss_text import split_loss
 from xmodal.methods.mfh import MFH, Channels, stay
+from xmodal.methods.ranking import channel_means, rank_channels
 from xmodal.methods.settings import NTDHSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Term
-from xmodal.models.masking import place_means
 from xmodal.types import Batch, DataInfo, Student
 
 MASKED = {"kl": "kl_pssm", "dkd": "dkd_pssm"}  # losses that have a form with ω inside
@@ -146,21 +145,21 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
         teacher = kit.teacher()
     else:
         _check(kit.info, settings)
-        joint = fit_joint(kit, agreement=settings.agreement, stage=f"ntdh joint training {settings.agreement}")
+        stage = f"ntdh joint training {settings.agreement}"
+        joint = fit_joint(kit, agreement=settings.agreement, stage=stage)
         teacher = joint.teacher
-        found = measure_saliency(
+        found = rank_channels(
+            kit,
             teacher,
             joint.student,
-            kit.batches(),
             settings.place,
+            networks=stage,
             distance=settings.agreement,
             disturb=settings.disturb,
             permutations=settings.permutations,
-            seed=kit.seed,
-            ignore=kit.info.ignore,
         )
         keep = stay(found, settings.ratio, settings.remove, kit.seed)
-        values = place_means(teacher, settings.place, kit.batches()) if settings.fill == "mean" else None
+        values = channel_means(kit, teacher, settings.place, networks=stage) if settings.fill == "mean" else None
         channels = Channels(settings.place, keep, settings.fill, values)
         findings = {
             "place": settings.place,

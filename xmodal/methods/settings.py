@@ -65,7 +65,7 @@ class MFHSettings(MaskedSettings):
     ratio: float | Literal["auto"] = Field("auto", description="share of channels to remove; auto: tried on validation")
     channels: tuple[int, ...] = Field((), description="channels to keep, in place of a ranking")
     joint: bool = Field(True, description="the teacher of the joint training; --no-joint: the ordinary one")
-    distance: Literal["mse", "l1"] = Field("mse", description="how a broken agreement is measured")
+    distance: Literal["mse", "l1", "ncjsd"] = Field("mse", description="how a broken agreement is measured")
     sweep_epochs: int = Field(10, ge=1, description="training of each ratio that auto tries")
 
     @model_validator(mode="after")

@@ -82,6 +82,22 @@ RECIPES = Cards(
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
         ),
         RecipeCard(
+            name="ravdess-saliency",
+            title="MFH on RAVDESS, algorithm 1: which channels of a voice's network does a face's network know?",
+            path="xmodal.recipes.ravdess_saliency:run",
+            settings="xmodal.recipes.ravdess_saliency:Settings",
+            year=2023,
+            paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
+        ),
+        RecipeCard(
+            name="ravdess",
+            title="MFH and NTDH on RAVDESS: a face taught by a voice, through general, specific or random channels",
+            path="xmodal.recipes.ravdess:run",
+            settings="xmodal.recipes.ravdess:Settings",
+            year=2023,
+            paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
+        ),
+        RecipeCard(
             name="discom",
             title="a student of each modality without a teacher, from data that need not be paired, with controls",
             path="xmodal.recipes.discom:run",

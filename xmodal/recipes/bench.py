@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from pydantic import BaseModel
-from torch import nn
+from torch import Tensor, nn
 
 from xmodal.cards import MethodCard, load
 from xmodal.data.base import Data
@@ -32,14 +33,31 @@ from xmodal.methods.supervised import Supervised
 from xmodal.metrics.task import scalar_metrics
 from xmodal.models.capacity import count_parameters, width_for
 from xmodal.models.network import build_for, student_of, zeros
+from xmodal.models.resnet import load_checked
 from xmodal.recipes.settings import PairSettings
 from xmodal.types import Batch, DataInfo, Student
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+F = TypeVar("F")
 TEACHER, CONTROL, MATCHED = "teacher", "no-KD", "matched"
 LARGER = 1.05  # a student with more than this many times the parameters of the control gets one of its own size
+
+
+@dataclass(frozen=True)
+class Earlier:
+    """What another run did already, for the same data and networks.
+
+    Attributes:
+        weights: name of a stage → student → its weights.
+        found: what was measured once, by the names that `Bench.once` is given.
+        where: what the weights are from, for sentences.
+    """
+
+    weights: Mapping[str, Mapping[str, Mapping[str, Tensor]]] = field(default_factory=dict)
+    found: Mapping[str, Any] = field(default_factory=dict)
+    where: str = "an earlier run"
 
 
 class Bench:
@@ -53,6 +71,7 @@ class Bench:
         folder: where its runs go; None: in memory.
         progress: where to tell how it goes.
         modules: the user's own networks by side (``teacher``, ``student``), in place of built ones.
+        earlier: stages that need no training, and findings that need no measuring.
     """
 
     def __init__(
@@ -65,6 +84,7 @@ class Bench:
         folder: Path | None = None,
         progress: Progress | None = None,
         modules: Mapping[str, nn.Module] | None = None,
+        earlier: Earlier | None = None,
     ) -> None:
         self.data, self.settings, self.seed = data, settings, seed
         self.fabric, self.folder = fabric, folder
@@ -79,6 +99,8 @@ class Bench:
         self.roles: dict[str, str] = {}
         self.matched: dict[str, str] = {}
         self.outputs: dict[str, dict[str, Any]] = {}
+        self.earlier = earlier or Earlier()
+        self.found: dict[str, Any] = dict(self.earlier.found)
 
     def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
         """A fresh network; equal seeds and modalities give equal weights, whatever was built before."""
@@ -117,6 +139,8 @@ class Bench:
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of a method; its students end with their best weights, or with the last ones."""
+        if stage in self.earlier.weights:
+            return self._load_earlier(stage, method)
         if stage not in self.stages:
             epochs = epochs and min(epochs, self.settings.epochs)
             self.progress.expect()
@@ -125,6 +149,19 @@ class Bench:
             student.module.load_state_dict(self.stages[stage].students[name].module.state_dict())
             student.module.to(self.fabric.device)
         return method
+
+    def _load_earlier(self, stage: str, method: Method) -> Method:
+        """The weights of another run; those of another network are refused, a sentence each."""
+        for name, student in method.students().items():
+            load_checked(student.module, self.earlier.weights[stage][name], f"{self.earlier.where} ({name})")
+        return method.to(self.fabric.device)
+
+    def once(self, what: str, find: Callable[[], F]) -> F:
+        """What was found under this name before, else what ``find`` finds now."""
+        if what not in self.found:
+            self.found[what] = find()
+        found: F = self.found[what]
+        return found
 
     def validate(self, method: Method) -> dict[str, dict[str, float]]:
         """Student → metric → value on the validation split."""
@@ -291,7 +328,9 @@ class Rehearsal(Bench):
         return itertools.islice(super().batches(split), 1)
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
-        """The method as it is."""
+        """The method as it is, or with the weights of an earlier run."""
+        if stage in self.earlier.weights:
+            return self._load_earlier(stage, method)
         return method.to(self.fabric.device)
 
     def validate(self, method: Method) -> dict[str, dict[str, float]]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
     from xmodal.data.base import Data
-    from xmodal.recipes.bench import Bench
+    from xmodal.recipes.bench import Bench, Earlier
     from xmodal.types import DataInfo
 
 
@@ -60,6 +60,11 @@ class Settings(PairSettings):
                 found.append((name, name, own))
         return found + [(text, *varied(text, self.options)) for text in self.vary]
 
+    def asks_teacher(self) -> bool:
+        """Whether an ordinary teacher is trained: any of the methods needs a frozen one."""
+        names = (*self.methods, *(text.partition(".")[0] for text in self.vary))
+        return any(METHODS[name].teacher == "frozen" for name in names if name in METHODS)
+
 
 Look = Callable[["Bench", list[dict[str, Any]], Path], None]
 
@@ -72,6 +77,7 @@ def run(
     references: str = "",
     look: Look | None = None,
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    earlier: Callable[[int], Earlier | None] = lambda seed: None,
 ) -> dict[str, Any]:
     """Train everything, write the run folder and its page, return what `result.json` holds.
 
@@ -83,6 +89,7 @@ def run(
         look: is shown the bench of each seed when everything is trained and scored, the rows of that seed, to which it
             may add, and the run folder, into which it may write.
         complete: makes of the result what is written.
+        earlier: tells what another run did already for a seed.
     """
     from xmodal.data import open_data
     from xmodal.engine.launch import launch
@@ -109,7 +116,7 @@ def run(
         )
 
     datasets = {seed: open_seed(seed) for seed in settings.seeds[:1]}
-    check(settings, datasets[settings.seeds[0]], fabric)
+    check(settings, datasets[settings.seeds[0]], fabric, earlier=earlier(settings.seeds[0]))
 
     # run folder
     out = choose_folder(settings.out, f"{recipe}-{Path(settings.data).name}", fabric, resume=settings.resume)
@@ -126,7 +133,9 @@ def run(
     for seed in settings.seeds:
         data = datasets.pop(seed, None) or open_seed(seed)
         with interrupt.saved_in(out):
-            bench, found, said = contest(settings, data, seed=seed, fabric=fabric, out=out, progress=progress)
+            bench, found, said = contest(
+                settings, data, seed=seed, fabric=fabric, out=out, progress=progress, earlier=earlier(seed)
+            )
             if look is not None:
                 look(bench, found, out)
         rows += found
@@ -144,7 +153,13 @@ def run(
     return {**result, "folder": str(out)}
 
 
-def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, Any] | None = None) -> None:
+def check(
+    settings: Settings,
+    data: Data,
+    fabric: Fabric,
+    modules: Mapping[str, Any] | None = None,
+    earlier: Earlier | None = None,
+) -> None:
     """Refuse what can't work before anything is trained or written: all problems together."""
     from xmodal.losses import LOSSES
     from xmodal.metrics.task import scalar_metrics
@@ -171,7 +186,7 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
             method_settings(METHODS[name], {name: own})
         except InputError as error:
             problems += [f"--vary {text}: {problem}" for problem in error.problems]
-    taught = is_taught(settings)
+    taught = settings.asks_teacher()
     for names, role in ((teaching if taught else (), "teacher"), (student, "student")):
         if not data.info.paired and len(names) > 1:
             problems.append(
@@ -191,7 +206,7 @@ def check(settings: Settings, data: Data, fabric: Fabric, modules: Mapping[str, 
     problems += [f"There are options for '{name}', which is no method and not the data set." for name in unknown]
     if problems:
         raise InputError(problems)
-    rehearsal = Rehearsal(data, settings, seed=0, fabric=fabric, modules=modules)
+    rehearsal = Rehearsal(data, settings, seed=0, fabric=fabric, modules=modules, earlier=earlier)
     rehearsal.dry_run()
     for _, name, own in () if settings.losses else settings.entries():  # a loss that can't run becomes a note
         try:
@@ -210,13 +225,7 @@ def has_frozen_teacher(settings: Settings) -> list[str]:
 
 def count_fits(settings: Settings) -> int:
     """Trainings per seed, for the time left."""
-    return is_taught(settings) + 1 + len(settings.entries()) + len(has_frozen_teacher(settings))
-
-
-def is_taught(settings: Settings) -> bool:
-    """Whether any of the methods needs a frozen teacher."""
-    names = (*settings.methods, *(text.partition(".")[0] for text in settings.vary))
-    return any(METHODS[name].teacher == "frozen" for name in names if name in METHODS)
+    return settings.asks_teacher() + 1 + len(settings.entries()) + len(has_frozen_teacher(settings))
 
 
 def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -250,14 +259,17 @@ def contest(
     out: Path | None,
     progress: Progress,
     modules: Mapping[str, Any] | None = None,
+    earlier: Earlier | None = None,
 ) -> tuple[Bench, list[dict[str, Any]], list[str]]:
     """Train teacher, control, methods and their controls for one seed; score all on the test split at once."""
     from xmodal.recipes.bench import Bench, method_settings
 
     folder = None if out is None else out / f"seed-{seed}"
-    bench = Bench(data, settings, seed=seed, fabric=fabric, folder=folder, progress=progress, modules=modules)
+    bench = Bench(
+        data, settings, seed=seed, fabric=fabric, folder=folder, progress=progress, modules=modules, earlier=earlier
+    )
     notes: list[str] = []
-    if is_taught(settings):
+    if settings.asks_teacher():
         bench.teacher()
     bench.train_control()
     for name, method, own in settings.entries():

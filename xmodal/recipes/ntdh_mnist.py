@@ -18,8 +18,6 @@ Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -28,24 +26,14 @@ from pydantic import Field, field_validator
 
 from xmodal.engine.progress import Progress
 from xmodal.engine.settings import OptimizerName
-from xmodal.errors import did_you_mean
 from xmodal.recipes import compare
-from xmodal.recipes.settings import Names, Options, Presets, Seeds
+from xmodal.recipes.channel_study import LOSSES, heard_table, known_modes, measure_heard, removal, row_name
+from xmodal.recipes.settings import Names, Options, Presets, Seeds, known_names
 
 if TYPE_CHECKING:
     from xmodal.methods.ntdh import NTDH
     from xmodal.recipes.bench import Bench
 
-REMOVE = {"random": "random", "general": "least", "specific": "most"}  # mode → which channels go; none: nothing
-LOSSES = {  # the authors' names → terms of the zoo, all at temperature 1 and on the outputs
-    "kl": ("kl:1",),
-    "hint": ("mse:0.1", "kl:1"),
-    "rkd": ("rkd:1",),
-    "pkt": ("pkt:1", "kl:1"),
-    "similarity": ("sp:1", "kl:1"),
-    "dkd": ("dkd(alpha=0.5,beta=0.5,temperature=1):1",),
-    "crd": ("crd:1",),
-}
 HEAT_MAPS = "heat_maps.npz"
 LEAK = 0.01  # of the authors' activation behind the outputs
 
@@ -100,14 +88,15 @@ class Settings(Presets, compare.Settings):
     sweep: Annotated[str, tyro.conf.Suppress] = ""
     shuffled: Annotated[bool, tyro.conf.Suppress] = False  # needs a teacher that answers once; noise is new each time
 
-    @field_validator("distill", "modes")
+    @field_validator("distill")
     @classmethod
-    def _known(cls, names: tuple[str, ...], info: Any) -> tuple[str, ...]:
-        known = [*LOSSES] if info.field_name == "distill" else ["none", *REMOVE]
-        for name in names:
-            if name not in known:
-                raise ValueError(f"there is no '{name}'. {did_you_mean(name, known)}")
-        return tuple(dict.fromkeys(names))
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return known_names("loss", names, LOSSES)
+
+    @field_validator("modes")
+    @classmethod
+    def _modes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return known_modes(names)
 
     def network(self, side: str) -> dict[str, Any]:
         """The same networks for everything, with the authors' last activation if asked for."""
@@ -127,16 +116,7 @@ class Settings(Presets, compare.Settings):
             "teacher_layer": ("head",),
         }
         return [
-            (
-                loss if mode == "none" else f"{loss}, {mode}",
-                "ntdh",
-                {
-                    **shared,
-                    "loss": LOSSES[loss],
-                    "remove": REMOVE.get(mode, "least"),
-                    "ratio": self.ratio * (mode != "none"),
-                },
-            )
+            (row_name(loss, mode), "ntdh", {**shared, "loss": LOSSES[loss], **removal(mode, self.ratio)})
             for loss in self.distill
             for mode in self.modes
         ]
@@ -150,31 +130,13 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     first = settings.seeds[0]
 
     def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
-        measure(bench, rows)
+        measure_heard(bench, rows)
         if bench.seed == first:
             draw_heat_maps(bench, settings, out)
 
     return compare.run(
         settings, progress=progress, recipe="ntdh-mnist", look=look, complete=lambda found: complete(found, settings)
     )
-
-
-def measure(bench: Bench, rows: list[dict[str, Any]]) -> None:
-    """How far each student is from its teacher as it was heard, and how good that teacher is, on validation."""
-    from xmodal.diagnostics.divergence import measure_divergence
-
-    for row in rows:
-        if row["role"] != "method":
-            continue
-        run = bench.runs[row["name"]]
-        student = run.students[row["student"]].module
-        with cast("NTDH", run.method).heard() as teacher:
-            found = measure_divergence(student, teacher, bench.batches("valid"), form="reference", samples=100)
-        row["channels"] = {
-            "ncjsd": found.non_target_mean,
-            "tcjsd": found.target_mean,
-            "teacher_accuracy": found.teacher_accuracy,
-        }
 
 
 def draw_heat_maps(bench: Bench, settings: Settings, out: Path) -> None:
@@ -208,26 +170,11 @@ def heat_map_names(settings: Settings) -> list[str]:
 
 def complete(result: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """The result with a table about the teachers, and where the heat maps are."""
-    methods = [row for row in result["rows"] if row["role"] == "method"]
-    found: dict[str, list[Mapping[str, float]]] = {}
-    for row in methods:
-        found.setdefault(row["name"], []).append(row["channels"])
-    share = f"{settings.ratio:.0%} of the channels at place {settings.place} removed".replace("%", " %")
-    table = {
-        "title": "What the students heard",
-        "header": ["name", "teacher's accuracy (%)", "divergence of the wrong classes", "of the true class"],
-        "rows": [
-            [name, _mean(seeds, "teacher_accuracy", 100, 1), _mean(seeds, "ncjsd", 1, 3), _mean(seeds, "tcjsd", 1, 3)]
-            for name, seeds in found.items()
-        ],
-        "caption": f"Validation split, mean (and range) over the seeds; {share}. Divergence: student from teacher, in "
-        "nats, in the authors' form, which has no upper end.",
-    }
     data = result["source"]["options"]
     return {
         **result,
         "title": "NTDH on MNIST and MNIST-M" + (", stand-in digits" if not data["root"] else ""),
-        "tables": [table],
+        "tables": [heard_table(result["rows"], ratio=settings.ratio, place=settings.place)],
         "heat_maps": {
             "file": HEAT_MAPS,
             "modality": settings.teacher[0],
@@ -237,9 +184,3 @@ def complete(result: dict[str, Any], settings: Settings) -> dict[str, Any]:
             f"validation digits, seed {settings.seeds[0]}.",
         },
     }
-
-
-def _mean(seeds: list[Mapping[str, float]], key: str, scale: float, digits: int) -> str:
-    values = [scale * entry[key] for entry in seeds]
-    between = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{between}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -15,13 +16,13 @@ from xmodal.errors import InputError, did_you_mean
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """``audio,image`` → two names.
+    """``audio,image`` → two names; commas inside parentheses belong to a name.
 
     Example:
-        >>> parse_names("audio, image")
-        ('audio', 'image')
+        >>> parse_names("audio, image"), parse_names("dkd(alpha=1,beta=8):2,kl")
+        (('audio', 'image'), ('dkd(alpha=1,beta=8):2', 'kl'))
     """
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+    return tuple(name.strip() for name in re.split(r",(?![^()]*\))", text) if name.strip())
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:

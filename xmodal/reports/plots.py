@@ -148,6 +148,44 @@ def edges(found: Mapping[str, Sequence[Line]], *, title: str, prefix: str = "edg
         return _svg(figure, prefix, f"Edges of the {title} by epoch: {', '.join(found)}")
 
 
+def saliency_by_channel(
+    value: Sequence[float], low: Sequence[int], high: Sequence[int], *, prefix: str = "by-channel"
+) -> str:
+    """Saliency of each channel in the order of the network; those at either end of the ranking are marked."""
+    with _canvas(WIDTH, 300) as (figure, axes):
+        rest = sorted(set(range(len(value))) - set(low) - set(high))
+        for channels, colour, label in (
+            (rest, MUTED, "others"),
+            (low, SERIES[0], "lowest"),
+            (high, SERIES[1], "highest"),
+        ):
+            if channels:
+                axes.vlines(channels, 0, [value[channel] for channel in channels], color=colour, linewidth=1.2)
+                marks = [value[channel] for channel in channels]
+                axes.plot(channels, marks, "o", color=colour, markersize=3.2, markeredgewidth=0, label=label)
+        axes.set(xlabel="channel", ylabel="saliency", ylim=(-0.03, 1.03))
+        _whole_epochs(axes)
+        _legend(figure)
+        return _svg(figure, prefix, f"Saliency of {len(value)} channels in their order")
+
+
+def saliency_sorted(runs: Sequence[Sequence[float]], share: float, *, prefix: str = "sorted") -> str:
+    """Saliency from the lowest to the highest, one list per seed; a share at either end is marked."""
+    ordered = [sorted(run) for run in runs]
+    channels = len(ordered[0])
+    count = math.floor(round(share * channels, 9))
+    with _canvas(WIDTH, 300) as (figure, axes):
+        _curve(axes, Series("all channels", "method", ordered, -1), 1)
+        for first, last, rank, label in ((0, count, 0, "lowest"), (channels - count, channels, 1, "highest")):
+            if count:
+                means = _mean([run[first:last] for run in ordered])
+                axes.plot(range(first + 1, last + 1), means, color=SERIES[rank], linewidth=3.5, label=label, zorder=4)
+        axes.set(xlabel="channels, least salient first", ylabel="saliency", ylim=(-0.03, 1.03))
+        _whole_epochs(axes)
+        _legend(figure)
+        return _svg(figure, prefix, f"Saliency of {channels} channels, sorted")
+
+
 def embeddings(
     groups: Sequence[tuple[str, int, int, Sequence[Sequence[float]]]],
     *,

@@ -18,6 +18,7 @@ from xmodal.reports.edges import drawn, edges, edges_of
 from xmodal.reports.intervals import Row
 from xmodal.reports.pictures import heat_map_strips
 from xmodal.reports.plots import Series
+from xmodal.reports.ranking import ranking_of, ranking_plots, ranking_table
 from xmodal.reports.read import RunFiles, read_rows
 from xmodal.reports.relation import relation_sentence
 from xmodal.reports.sweep import sweep_caption, sweep_table
@@ -83,11 +84,12 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
     histories = {entry["name"]: _histories(rows, folders, entry["name"]) for entry in focus}
     curves = [_series(entry, _curves(histories[entry["name"]], metric), ranks) for entry in focus]
     best = next((name for name in ranks), None)
+    ranking = ranking_of(result)
     return {
         "title": result.get("title") or "Comparison",
         "facts": _facts(result, rows),
         "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
-        "verdict": tables.verdict(result) or ["This result holds no method to judge."],
+        "verdict": tables.verdict(result) or ["This result holds no method to judge."][: not ranking],
         "seeded": True,
         "hero": plots.comparison(
             summary, seeds, metric=metric, direction=str(result.get("direction")), prefix=f"{anchor}-comparison"
@@ -101,7 +103,8 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "classes": _draw_classes(recalls, names, f"{anchor}-classes"),
         "class_table": _class_table(recalls, names),
         "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
-        "channels": _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
+        "plots": ranking_plots(ranking, f"{anchor}-ranking") if ranking else [],
+        "channels": None if ranking else _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
         "pictures": heat_map_strips(run),
         "branches": _draw_branches(branches(result, f"{anchor}-branches")),
         "edges": _draw_edges(edges(rows, folders, shown, f"{anchor}-edges")),
@@ -177,6 +180,11 @@ def _comparison_tables(result: Row) -> list[dict[str, Any]]:
     if result.get("rows"):
         caption = "Test split. Difference and p: paired t-test over the seeds, against the no-KD control."
         found.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
+    for each in result.get("expectations", ()):
+        caption = "Test split, paired t-test over the seeds; Holm's correction over the lines of this table."
+        found.append(_table(each["title"], tables.contrasts_table(each, result["metric"]), caption))
+    if ranking := ranking_of(result):
+        found.append(_table("Saliency of the channels", ranking_table(ranking), ranking["seeds"][0].get("note", "")))
     found += [
         _table(table["title"], (table["header"], table["rows"]), table["caption"]) for table in result.get("tables", ())
     ]

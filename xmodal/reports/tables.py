@@ -12,10 +12,12 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from xmodal.reports.contrasts import SHOWN, expectation_sentence
 from xmodal.reports.intervals import Row, holm, interval, paired, scores_by_seed, summarise
 
 __all__ = [
     "comparison_table",
+    "contrasts_table",
     "holm",
     "interval",
     "metrics_table",
@@ -30,7 +32,6 @@ __all__ = [
 
 SHARES = ("acc", "f1", "iou", "recall", "precision", "auc")  # metrics between 0 and 1, shown in per cent
 NUMBER = r"[-+<≤≥]? ?\d"  # how a cell with a number begins
-SHOWN = 0.05  # a corrected p-value below this counts as a difference
 
 
 def in_percent(metric: str) -> bool:
@@ -79,6 +80,24 @@ def comparison_table(result: Row) -> tuple[list[str], list[list[str]]]:
     corrected = sum(entry["role"] == "method" for entry in summary) > 1
     header = ["name", "role", "seeds", unit(metric), "95 % interval", "vs control", "95 % interval", "p"]
     return header + ["p (Holm)"] * corrected, [_cells(entry, metric, corrected=corrected) for entry in summary]
+
+
+def contrasts_table(expectation: Row, metric: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of an expectation: the one that should be best beside each of the others."""
+    header = ["better", "than", "seeds", f"by {unit(metric)}", "95 % interval", "p", "p (Holm)"]
+    rows = [
+        [
+            test["first"],
+            test["second"],
+            str(test["n"]),
+            number(test["difference"], metric, signed=True),
+            _range(test, metric),
+            p_text(test["p"]),
+            p_text(test["p_holm"]),
+        ]
+        for test in expectation["tests"]
+    ]
+    return header, rows
 
 
 def _cells(entry: Row, metric: str, *, corrected: bool) -> list[str]:
@@ -177,7 +196,7 @@ def verdict(result: Row) -> list[str]:
         said.append(
             f"Differences are judged by p after Holm's correction for {tests} tests; intervals are uncorrected."
         )
-    return said
+    return [expectation_sentence(each, each["tests"]) for each in result.get("expectations", ())] + said
 
 
 def _against_control(entry: Row, result: Row, tests: int) -> str:
