@@ -10,7 +10,10 @@ import pytest
 import torch
 from hash_fill import formula_permutations, golden_files, hash_tensor, hash_weights
 
+from xmodal.data.base import Data, Split
 from xmodal.diagnostics.saliency import keep_mask, measure_saliency
+from xmodal.engine.fit import fit
+from xmodal.engine.settings import FitSettings
 from xmodal.methods.joint import Joint
 from xmodal.methods.mfh import MFH, Channels
 from xmodal.models.audio_video import build_ravdess, ravdess_place
@@ -67,23 +70,29 @@ def fresh(file, network, gain):
     return student
 
 
-def data_of(file, rows):
-    """Samples of a range as a batch with their labels, and what is known of the data."""
-    inputs = {name: tensor[rows.start : rows.stop] for name, tensor in inputs_of(file).items()}
-    label = torch.tensor([(3 * row + 1) % 8 for row in rows])
-    known = {name: InputInfo(tuple(tensor.shape[1:]), layout="image") for name, tensor in inputs.items()}
-    return Batch(inputs, dict.fromkeys(inputs, label)), DataInfo(known, "multiclass", 8, {})
+def data_of(file, train, held):
+    """Samples of two ranges with their labels: one trains, the other chooses the epoch and is the test."""
+    inputs = {name: tensor.numpy() for name, tensor in inputs_of(file).items()}
+    count = len(inputs["audio"])
+    label = dict.fromkeys(inputs, np.array([(3 * row + 1) % 8 for row in range(count)]))
+    splits = [Split(inputs, label, dict.fromkeys(inputs, np.arange(rows.start, rows.stop))) for rows in (train, held)]
+    known = {name: InputInfo(tuple(array.shape[1:]), layout="image") for name, array in inputs.items()}
+    rows = {name: split.rows for name, split in zip(("train", "valid", "test"), (*splits, splits[1]), strict=True)}
+    info = DataInfo(known, "multiclass", 8, rows, select=("accuracy", "max"))
+    return Data(splits[0], splits[1], splits[1], info)
 
 
-def descend(method, batch, case):
-    """Steps of descent with momentum; after each, what the method's terms were before it."""
-    descent = torch.optim.SGD(method.parameters(), lr=case["lr"], momentum=case["momentum"])
-    for _ in range(case["steps"]):
-        step = method(batch, method.teach(batch))
-        descent.zero_grad()
-        sum(step.losses.values()).backward()
-        descent.step()
-        yield {name: loss.item() for name, loss in step.losses.items()}
+def descend(method, data, case):
+    """As many epochs as a case has steps, each one batch of descent with momentum."""
+    settings = FitSettings(
+        epochs=case["steps"],
+        batch_size=case["N"],
+        optimizer="sgd",
+        learning_rate=case["lr"],
+        momentum=case["momentum"],
+        keep="last",
+    )
+    return fit(method, data, settings)
 
 
 def seen_at(module, place, inputs):
@@ -229,33 +238,34 @@ def test_golden_mfh_ravdess_removal(name):
 @having["joint_training"]
 def test_golden_mfh_ravdess_joint_training(name):
     file, case = FILES[name], FILES[name]["ravdess"]["joint_training"]
-    batch, info = data_of(file, range(case["N"]))
-    method = Joint(fresh(file, "AudioNet", case["gain"]), fresh(file, "ImageNet", case["gain"]), info)
+    data = data_of(file, range(case["N"]), range(8, 16))
+    method = Joint(fresh(file, "AudioNet", case["gain"]), fresh(file, "ImageNet", case["gain"]), data.info)
 
-    terms = list(descend(method, batch, case))
+    run = descend(method, data, case)
 
+    terms = [epoch["losses"] for epoch in run.history]
     found = [[term["student task"], term["teacher task"], term["agreement"]] for term in terms]
     np.testing.assert_allclose(found, case["printed_losses_student_teacher_dist"], rtol=1e-3, atol=1e-4)  # 4 digits
+    batch = inputs_of(file, case["N"])
     with torch.no_grad():
-        close(method.teacher(batch.inputs), case["teacher_logits"], rel=1e-3)
-        close(method.student(batch.inputs), case["student_logits"], rel=1e-3)
+        for side, student in run.students.items():
+            close(student.module(batch), case[f"{side}_logits"], rel=1e-3)
 
 
 @pytest.mark.parametrize(("name", "number"), DISTILLED)
 def test_golden_mfh_ravdess_distill(name, number):
     file, known = FILES[name], FILES[name]["ravdess"]
     case = known["distill"][number]
-    (batch, info), (held, _) = data_of(file, range(case["N"])), data_of(file, range(8, 16))
+    data = data_of(file, range(case["N"]), range(8, 16))
     channels = None
     if case["change"] is not None:
         keep = torch.ones(known["param_shapes"]["AudioNet"][9][0], dtype=torch.bool)
         keep[torch.tensor(known["freeze"]["idx5"])] = False
         channels = Channels(ravdess_place(case["change"][1], "audio"), keep, "batch_mean")
-    student, teacher = fresh(file, "ImageNet", case["gain"]), fresh(file, "AudioNet", case["gain"])
     method = MFH(
-        student,
-        teacher.module,
-        info,
+        fresh(file, "ImageNet", case["gain"]),
+        fresh(file, "AudioNet", case["gain"]).module,
+        data.info,
         channels=channels,
         losses=[f"kl:{1 / 8}"],  # the published mean is over classes as well
         temperature=1.0,
@@ -263,12 +273,9 @@ def test_golden_mfh_ravdess_distill(name, number):
         kd_weight=case["weights"][1],
     )
 
-    best = 0.0
-    for _ in descend(method, batch, case):
-        with torch.no_grad():
-            right = student.module(held.inputs).argmax(dim=1) == held.target
-        best = max(best, 100 * right.double().mean().item())
+    run = descend(method, data, case)
 
     with torch.no_grad():
-        close(student.module(batch.inputs), case["student_logits"], rel=1e-3)
+        close(run.students["image"].module(inputs_of(file, case["N"])), case["student_logits"], rel=1e-3)
+    best = 100 * max(epoch["valid"]["image"]["accuracy"] for epoch in run.history)
     assert case["val_test_acc"] == pytest.approx([best, best])

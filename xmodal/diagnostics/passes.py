@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xmodal.diagnostics.tail import NOWHERE, Rows
 from xmodal.errors import InputError
 from xmodal.models.places import check_place, replacing
-from xmodal.models.split import Split, split
+from xmodal.models.split import Split, alike, split
 from xmodal.types import Batch
 
 PIECE = 32  # rows; of 64 to 16, the quickest for the RAVDESS networks (benchmarks/saliency.py)
@@ -60,12 +60,26 @@ def run_both(
         else:
             features, answers = _capture(network, place, inputs)
             given = inputs
-        heard = other(theirs).to(answers.device)
+        heard = _in_pieces(other, theirs, _most(other)).to(answers.device)
         _check_answers(answers, heard, features, number)
         parts.append(Rows(features, given, answers, heard, target))
     if not parts:
         raise InputError("There are no rows that count; at least one batch was expected.")
     return cut, _joined(parts, place)
+
+
+def _in_pieces(network: nn.Module, inputs: dict[str, Tensor], most: int | None) -> Tensor:
+    """Answers, a few rows at a time where they do not depend on one another: large pictures fill the memory at once."""
+    rows = len(next(iter(inputs.values())))
+    if most is None or rows <= most or any(len(value) != rows for value in inputs.values()):
+        answers: Tensor = network(inputs)
+        return answers
+    pieces = [network({name: value[at : at + most] for name, value in inputs.items()}) for at in range(0, rows, most)]
+    alone = network({name: value[:2] for name, value in inputs.items()})
+    if all(isinstance(piece, Tensor) for piece in pieces) and alike(pieces[0][:2], alone):
+        return torch.cat(pieces)
+    whole: Tensor = network(inputs)
+    return whole
 
 
 def _capture(network: nn.Module, place: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -98,6 +98,14 @@ RECIPES = Cards(
             paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
         ),
         RecipeCard(
+            name="ravdess-original",
+            title="the command line of the authors' scripts on RAVDESS, word for word",
+            path="xmodal.recipes.ravdess_original:run",
+            settings="xmodal.recipes.ravdess_original:Settings",
+            year=2023,
+            paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
+        ),
+        RecipeCard(
             name="discom",
             title="a student of each modality without a teacher, from data that need not be paired, with controls",
             path="xmodal.recipes.discom:run",

@@ -119,7 +119,9 @@ def run(
     check(settings, datasets[settings.seeds[0]], fabric, earlier=earlier(settings.seeds[0]))
 
     # run folder
-    out = choose_folder(settings.out, f"{recipe}-{Path(settings.data).name}", fabric, resume=settings.resume)
+    name = Path(settings.data).name
+    label = recipe if recipe.endswith(name) else f"{recipe}-{name}"
+    out = choose_folder(settings.out, label, fabric, resume=settings.resume)
     if fabric.global_rank == 0:
         open_folder(out, {"recipe": recipe, "settings": settings.described()}, resume=settings.resume)
     fabric.barrier()

@@ -1,7 +1,7 @@
 """The files of a joint training and its ranking: ours, those that the authors' code leaves, and reading both back.
 
     RUN/seed-0/
-    ├── mfh-joint-training/best/teacher.safetensors …   weights after the last epoch
+    ├── teacher.safetensors, student.safetensors        weights after the last epoch
     ├── saliency.npz                                    all numbers of the ranking
     ├── overlap_tag_teacher_place5_repeat10.npy         float64 (channels,) from 0 to 1, as the authors' code writes it
     └── teacher_mod_1_overlap.pkl, student_mod_0_overlap.pkl   on request: tensors by the authors' names
@@ -29,7 +29,7 @@ from xmodal.methods.joint import STUDENT, TEACHER
 from xmodal.methods.mfh import JOINT
 from xmodal.methods.ranking import name_of_ranking
 from xmodal.models.student_file import tensors_of
-from xmodal.recipes.bench import Earlier, folder_name
+from xmodal.recipes.bench import Earlier
 from xmodal.recipes.ravdess_settings import MODALITIES, RavdessSettings
 
 SALIENCY = "saliency.npz"
@@ -115,13 +115,19 @@ def read_weights(path: Path, modality: str) -> dict[str, Tensor]:
     return found
 
 
-def earlier_seed(run: Path, seed: int, settings: RavdessSettings) -> Earlier:
+def earlier_seed(run: Path, seed: int, settings: RavdessSettings, *, ranked: bool = True) -> Earlier:
     """What a run of ravdess-saliency, or the authors' results folder, holds for a seed.
 
     A run with a single seed serves every one: one pair of networks, as in the authors' code.
+
+    Args:
+        run: its folder.
+        seed: of the run that asks.
+        settings: of the run that asks; its networks must be the same.
+        ranked: whether the authors' folder has to hold a ranking too.
     """
     if not (run / "settings.json").is_file():
-        return _authors(run, settings)
+        return _authors(run, settings, ranked)
     known = read_json(run / "settings.json")
     if known.get("recipe") != "ravdess-saliency":
         raise InputError(f"{run} is a run of '{known.get('recipe')}': one of ravdess-saliency was expected.")
@@ -140,20 +146,20 @@ def earlier_seed(run: Path, seed: int, settings: RavdessSettings) -> Earlier:
     if not (folder / SALIENCY).is_file():
         raise InputError(f"{folder} has no {SALIENCY}: that run was not finished. Go on with it by --resume.")
     name, found = read_ranking(folder / SALIENCY)
-    best = folder / folder_name(JOINT) / "best"
     try:
-        weights = {side: load_file(best / f"{side}.safetensors") for side in (TEACHER, STUDENT)}
+        weights = {side: load_file(folder / f"{side}.safetensors") for side in (TEACHER, STUDENT)}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"The weights in {best} are missing or damaged ({error}).") from error
+        raise InputError(f"The weights in {folder} are missing or damaged ({error}).") from error
     return Earlier({JOINT: weights}, {name: found}, str(folder))
 
 
-def _authors(folder: Path, settings: RavdessSettings) -> Earlier:
+def _authors(folder: Path, settings: RavdessSettings, ranked: bool) -> Earlier:
     """Weights and ranking that the authors' code left."""
     teacher, student = settings.teacher[0], settings.student[0]
     paths = {TEACHER: folder / weights_file(TEACHER, teacher), STUDENT: folder / weights_file(STUDENT, student)}
     tag = folder / tag_file(settings.place, settings.permutations)
-    missing = [path.name for path in (*paths.values(), tag) if not path.is_file()]
+    wanted = (*paths.values(), tag) if ranked else tuple(paths.values())
+    missing = [path.name for path in wanted if not path.is_file()]
     if missing:
         raise InputError(
             f"{folder} is no run of ravdess-saliency, and the authors' files {', '.join(missing)} are not in it. Train "
@@ -161,6 +167,8 @@ def _authors(folder: Path, settings: RavdessSettings) -> Earlier:
         )
     modalities = {TEACHER: teacher, STUDENT: student}
     weights = {side: read_weights(path, modalities[side]) for side, path in paths.items()}
+    if not ranked:
+        return Earlier({JOINT: weights}, {}, str(folder))
     try:
         value = np.load(tag, allow_pickle=False)
     except (OSError, ValueError) as error:

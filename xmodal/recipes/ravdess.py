@@ -166,5 +166,5 @@ def expectations(result: Mapping[str, Any], settings: Settings) -> list[dict[str
             "over": [row_name(loss, mode) for mode in others],
         }
         tests = contrasts(result["rows"], expected, metric=result["metric"], direction=result["direction"])
-        found.append({**expected, "tests": tests})
+        found += [{**expected, "tests": tests}] if tests else []
     return found

@@ -17,6 +17,7 @@ Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.0
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,8 @@ from xmodal.recipes.settings import Seeds
 if TYPE_CHECKING:
     from xmodal.data.base import Data
     from xmodal.diagnostics.saliency import Saliency
-    from xmodal.recipes.bench import Bench
+    from xmodal.methods.joint import Joint
+    from xmodal.recipes.bench import Bench, Earlier
 
 
 class Settings(RavdessSettings):
@@ -40,6 +42,9 @@ class Settings(RavdessSettings):
 
     seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     share: float = Field(0.25, ge=0, le=0.5, description="how much of the channels is marked at either end")
+    networks: Path | None = Field(
+        None, description="rank those of an earlier run, or of the authors' results folder; None: they are trained"
+    )
     published_files: bool = Field(False, description="write the weights as the authors' .pkl files too")
 
 
@@ -65,7 +70,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         )
 
     data = open_seed(settings.seeds[0])
-    rank(Rehearsal(data, settings, seed=0, fabric=fabric), settings)
+    there = {seed: earlier(settings, seed) for seed in settings.seeds}
+    rank(Rehearsal(data, settings, seed=0, fabric=fabric, earlier=there[settings.seeds[0]]), settings)
 
     # run folder
     out = choose_folder(settings.out, "ravdess-saliency", fabric, resume=settings.resume)
@@ -80,11 +86,20 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     seeds = []
     for seed in settings.seeds:
         folder = out / f"seed-{seed}"
-        bench = Bench(open_seed(seed), settings, seed=seed, fabric=fabric, folder=folder, progress=progress)
+        bench = Bench(
+            open_seed(seed),
+            settings,
+            seed=seed,
+            fabric=fabric,
+            folder=folder,
+            progress=progress,
+            earlier=there[seed],
+        )
         with interrupt.saved_in(out):
-            found, accuracy = rank(bench, settings)
+            joint, found = rank(bench, settings)
+            accuracy = {name: scores["accuracy"] for name, scores in bench.validate(joint).items()}
             if fabric.global_rank == 0:
-                leave_files(bench, folder, found, settings)
+                leave_files(folder, joint, found, settings)
         seeds.append({"seed": seed, "value": found.value.tolist(), "note": found.note, "accuracy": accuracy})
 
     # report
@@ -94,8 +109,17 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     return {**result, "folder": str(out)}
 
 
-def rank(bench: Bench, settings: RavdessSettings) -> tuple[Saliency, dict[str, float]]:
-    """Algorithm 1; and the accuracy of both networks on the validation split."""
+def earlier(settings: Settings, seed: int) -> Earlier | None:
+    """The networks of another run, if one is named."""
+    if settings.networks is None:
+        return None
+    from xmodal.recipes.overlap_files import earlier_seed
+
+    return replace(earlier_seed(settings.networks, seed, settings, ranked=False), found={})
+
+
+def rank(bench: Bench, settings: RavdessSettings) -> tuple[Joint, Saliency]:
+    """Algorithm 1: both networks, and the ranking of the teacher's channels."""
     from xmodal.methods.joint import fit_joint
     from xmodal.methods.mfh import JOINT
     from xmodal.methods.ranking import rank_channels
@@ -110,21 +134,23 @@ def rank(bench: Bench, settings: RavdessSettings) -> tuple[Saliency, dict[str, f
         distance=settings.distance,
         permutations=settings.permutations,
     )
-    return found, {name: scores["accuracy"] for name, scores in bench.validate(joint).items()}
+    return joint, found
 
 
-def leave_files(bench: Bench, folder: Path, found: Saliency, settings: Settings) -> None:
-    """The ranking, and on request the weights, in the authors' form."""
+def leave_files(folder: Path, joint: Joint, found: Saliency, settings: Settings) -> None:
+    """Networks and ranking, for `ravdess --saliency`; the ranking, and on request the weights, in the authors' form."""
     from xmodal.methods.mfh import JOINT
     from xmodal.methods.ranking import name_of_ranking
+    from xmodal.models.student_file import save_weights
     from xmodal.recipes.overlap_files import write_ranking, write_weights
 
     name = name_of_ranking(
         JOINT, settings.layer, distance=settings.distance, disturb="permute", permutations=settings.permutations
     )
     write_ranking(folder, found, name, settings)
-    if settings.published_files:
-        for side, student in bench.stages[JOINT].students.items():
+    for side, student in joint.students().items():
+        save_weights(folder / f"{side}.safetensors", student.module)
+        if settings.published_files:
             write_weights(folder, side, student.needs[0], student.module)
 
 

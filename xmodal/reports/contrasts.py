@@ -57,8 +57,6 @@ def expectation_sentence(expected: Mapping[str, Any], tests: Sequence[Mapping[st
         parts.append(f"it is worse than {_and(said['below'])}")
     if said["open"]:
         parts.append(f"no difference from {_and(said['open'])} is shown")
-    if not parts:
-        return f"{expected['who']}: {expected['what']}. Nothing to compare it with was trained."
     verdict = "holds" if len(said["above"]) == len(tests) else "is contradicted" if said["below"] else "is not shown"
     if said["above"] and verdict == "is not shown":
         verdict = "holds in part"
