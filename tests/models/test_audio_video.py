@@ -3,13 +3,20 @@
 import pytest
 import torch
 
+from xmodal.diagnostics.saliency import measure_saliency
 from xmodal.errors import InputError
 from xmodal.models.audio_video import build_ravdess, ravdess_place
 from xmodal.models.layers import output_shapes
 from xmodal.models.network import build_for, rebuild
-from xmodal.types import DataInfo, InputInfo
+from xmodal.types import Batch, DataInfo, InputInfo
 
 MEANT = torch.device("meta")  # shapes without memory
+
+
+def info_of_both():
+    """Small sounds and pictures of three classes."""
+    inputs = {"audio": InputInfo((1, 24, 24), layout="image"), "image": InputInfo((3, 8, 8), layout="image")}
+    return DataInfo(inputs, "multiclass", 3, {})
 
 
 @pytest.mark.parametrize(("modality", "parameters"), [("audio", 13_236_104), ("image", 13_071_560)])
@@ -83,3 +90,37 @@ def test_wrong_asks_are_refused():
         build_ravdess("audio", shape=(1, 19, 40))
     with pytest.raises(InputError, match="The place is 7"):
         ravdess_place(7, "audio")
+
+
+def test_narrower_networks_have_the_same_layers():
+    narrow = build_for(
+        info_of_both(), ["audio"], encoder="ravdess_audio", width=6, numbers={"channels": 2, "hidden": 5}
+    )
+
+    shapes = output_shapes(narrow.module, {"audio": torch.zeros(1, 1, 24, 24)})
+
+    assert [shapes[ravdess_place(number, "audio")][0] for number in range(1, 7)] == [2, 4, 8, 5, 6, 3]
+    assert narrow.arguments["inputs"]["audio"]["channels"] == 2 and narrow.arguments["inputs"]["audio"]["hidden"] == 5
+
+
+def test_a_number_that_an_encoder_does_not_know_is_a_sentence():
+    with pytest.raises(InputError, match="has no number 'hidden'"):
+        build_for(info_of_both(), ["audio"], encoder="audio_cnn", numbers={"hidden": 5})
+
+
+@pytest.mark.parametrize(
+    ("place", "distance"), [(1, "mse"), (2, "l1"), (3, "mse"), (4, "mse"), (5, "mse"), (5, "ncjsd")]
+)
+def test_the_saliency_of_every_place_is_that_of_the_loop_over_whole_networks(place, distance):
+    torch.manual_seed(0)
+    numbers = {"channels": 2, "hidden": 5}
+    teacher = build_for(info_of_both(), ["audio"], encoder="ravdess_audio", width=6, numbers=numbers).module
+    student = build_for(info_of_both(), ["image"], encoder="ravdess_image", width=6, numbers=numbers).module
+    inputs = {"audio": torch.randn(40, 1, 24, 24), "image": torch.randn(40, 3, 8, 8)}
+    batch = Batch(inputs, dict.fromkeys(inputs, torch.arange(40) % 3))
+    how = {"distance": distance, "permutations": 2, "seed": 3}
+
+    quick = measure_saliency(teacher, student, [batch], ravdess_place(place, "audio"), **how)
+    slow = measure_saliency(teacher, student, [batch], ravdess_place(place, "audio"), method="naive", **how)
+
+    assert quick.form != "naive" and quick.draws == pytest.approx(slow.draws, rel=1e-5)

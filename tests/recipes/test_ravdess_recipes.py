@@ -254,7 +254,7 @@ def test_an_original_command_that_asks_for_nothing_is_told(capsys):
     [
         ("", {"epochs": 100, "loss": ("kl:0.125",), "fill": "mean", "hidden": 1024, "distance": "mse"}),
         ("--preset ntdh", {"epochs": 40, "loss": ("hint",), "fill": "zero", "distance": "ncjsd", "channels": 32}),
-        ("--preset mfh-small", {"epochs": 20, "loss": ("kl:1",), "fill": "mean", "hidden": 64, "optimizer": "adam"}),
+        ("--preset mfh-small", {"epochs": 30, "loss": ("kl:1",), "fill": "mean", "hidden": 64, "optimizer": "adam"}),
         ("--preset ntdh-small --epochs 3", {"epochs": 3, "loss": ("hint",), "channels": 8}),
         ("--mode -1,0,1,2", {"mode": ("none", "random", "general", "specific")}),
         ("--loss dkd(alpha=1,beta=8):2,sp+kl:0.5", {"loss": ("dkd(alpha=1,beta=8):2", "sp+kl:0.5")}),
