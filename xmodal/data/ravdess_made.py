@@ -1,34 +1,33 @@
 """Recordings in the form of RAVDESS that nobody made: tones for voices, drawn faces, and cues with a known truth.
 
-As in the Gaussian pairs, labels are signs of sums of decisive features, of three kinds: what sound and picture both
-show (z⁰), what the sound alone shows (zᵃ), and what the picture alone shows (zᵛ). The first two decide which of the
-first four emotions a clip is, the others which of the last four; each emotion of a group has its own pair of signs:
+An emotion from 0 to 7 is three bits. As in the Gaussian pairs, each is the sign of a sum of decisive features, of three
+kinds: two that sound and picture both show (z⁰), one of the sound alone (zᵃ) and one of the picture alone (zᵛ):
 
-    neutral, calm, happy, sad            bit_i = [w⁰ z⁰_i > 0]
-    angry, fearful, disgust, surprised   bit_i = [w (zᵃ_i + zᵛ_i / 2) > 0]        i = 1, 2, all z ~ N(0, 1)
+    bit₁ = [w⁰ z⁰₁ > 0],  bit₂ = [w⁰ z⁰₂ > 0],  bit₃ = [w (zᵃ + zᵛ / 2) > 0],      z ~ N(0, 1), all independent
 
-    shown in the sound     w⁰ z⁰_i / 2 + σ ε   and   w zᵃ_i + σ ε
-    shown in the picture   w⁰ z⁰_i + σ ε       and   w zᵛ_i / 2 + σ ε             ε ~ N(0, 1), each its own
+    shown in the sound     w⁰ z⁰ / 2 + σ ε,   w zᵃ + σ ε
+    shown in the picture   w⁰ z⁰ + σ ε,       w zᵛ / 2 + σ ε                       ε ~ N(0, 1), each its own
 
 | symbol | argument | meaning |
 |---|---|---|
-| w⁰ | ``shared`` | strength of what both show; 0: neither shows anything of the first four, or of the other |
+| w⁰ | ``shared`` | strength of what both show; 0: neither shows anything of the other, nor of the first two bits |
 | w | ``specific`` | strength of what one of them shows |
 | σ | ``noise`` | deviation of what is shown from what decides |
 
-What decides the other group is 0. So a teacher that hears uses both kinds: zᵃ gives a bit of the last four (right in
-85 % of the clips without noise), z⁰ one of the first. A student that sees can learn the first four from it. The last
-four it can't: whoever knows zᵃ knows nothing of zᵛ. By counts α = β = 1/2 and γ = 1/3; without shared cues γ = 0.
+The teacher that hears has to use both kinds: zᵃ decides its third bit (right in 85 % of the clips without noise) and
+z⁰ the first two. A student that sees can learn the first two from it. The third one it can't: whoever knows zᵃ knows
+nothing of zᵛ. By counts α = β = 1/3 and γ = 1/2; without shared cues γ = 0. All kinds are independent, over clips of
+all emotions, and that has to be so: if the sound's own features decided between some emotions alone, their being there
+would tell which of these a clip is among, the picture's own would tell it too, and that would be shared information.
 
-Two things let Algorithm 1 tell the kinds apart. They decide different emotions, so that a network has reason to keep
-them in different channels; one sum of both, as in the linear study, would be one channel. And the shared ones are
-plain in the picture and faint in the sound: a channel is ranked high where the student's answers follow it at least
-as much as the teacher's do.
+Two things let Algorithm 1 tell the kinds apart. They decide different bits, so that they move the answers in different
+directions and a network has reason to keep them in different channels; one sum of both, as in the linear study, would
+be one channel. And the shared ones are plain in the picture and faint in the sound: a channel is ranked high where the
+student's answers follow it at least as much as the teacher's do.
 
-A clip has four syllables, each a voice whose share of bright tones (2.5 kHz against 0.5 kHz) shows one feature, in the
-order z⁰₁, z⁰₂, zᵃ₁, zᵃ₂. In the picture z⁰₁ bends the mouth and colours the cheeks, z⁰₂ raises brows, lids and hands,
-and zᵛ is the light behind, left and right. Actors differ in pitch, loudness, skin, hair and place; the statement
-changes the melody.
+A clip has six syllables, each a voice whose share of bright tones (2.5 kHz against 0.5 kHz) shows one feature, in the
+order z⁰₁, z⁰₂, zᵃ, twice. In the picture z⁰₁ bends the mouth and colours the cheeks, z⁰₂ raises brows, lids and hands,
+and zᵛ is the light behind. Actors differ in pitch, loudness, skin, hair and place; the statement changes the melody.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ HEIGHT, WIDTH = 72, 128
 LARGER = 3  # times the size at which faces are drawn
 FULL = 2.5  # a feature of this size is shown as far as can be
 BRIGHT = 28.0  # decibels between bright and dark tones at full size
-FAINT = 0.5  # the z⁰ of the sound and the zᵛ of the sums are so many times the others
+FAINT = 0.5  # the z⁰ of the sound, and the zᵛ of the third bit, are so many times the others
 SMALL = FeatureSettings(hop=1024, frames=32, height=16, width=32)
 Cues = dict[str, NDArray[np.float64]]
 Pixels = NDArray[np.uint8]
@@ -119,7 +118,7 @@ def make(
         raw / "truth.json",
         {
             "weights": {"shared": shared, "specific": specific, "noise": noise},
-            "decisive": {"shared": 2 * (shared > 0), **dict.fromkeys(("audio", "image"), 2 * (specific > 0))},
+            "decisive": {"shared": 2 * (shared > 0), "audio": int(specific > 0), "image": int(specific > 0)},
             "cues": {name: cues[name] for name in sorted(cues)},
         },
     )
@@ -177,24 +176,21 @@ def write_recording(job: tuple[Clip, Path, Design]) -> dict[str, list[float]]:
 
 
 def draw_cues(label: int, design: Design, random: np.random.Generator) -> Cues:
-    """What decides an emotion, times its weight: (2,) for each kind.
+    """What decides an emotion, times its weight: (2,) shared, (1,) audio, (1,) image.
 
     The emotion is given: where the sign of a sum is wrong, its features change sign.
     """
-    signs = np.array([1 if label & 2 else -1, 1 if label & 1 else -1])
-    shared, own = np.zeros(2), np.zeros((2, 2))
-    if label < len(EMOTIONS) // 2:
-        shared = design.shared * signs * np.abs(random.normal(size=2))
-    else:
-        own = np.array([[1.0], [FAINT]]) * random.normal(size=(2, 2))
-        own *= design.specific * signs * np.where(own.sum(axis=0) > 0, 1, -1)
-    return {"shared": shared, "audio": own[0], "image": own[1]}
+    signs = np.array([1 if label >> place & 1 else -1 for place in (2, 1, 0)])
+    shared = signs[:2] * np.abs(random.normal(size=2))
+    own = np.array([1.0, FAINT]) * random.normal(size=2)
+    own *= signs[2] * (1 if own.sum() > 0 else -1)
+    return {"shared": design.shared * shared, "audio": design.specific * own[:1], "image": design.specific * own[1:]}
 
 
 def show(cues: Cues, modality: str, design: Design, random: np.random.Generator) -> NDArray[np.float64]:
-    """The four features that a modality shows, from -1 to 1."""
+    """The three features that a modality shows, from -1 to 1."""
     shared = cues["shared"] * (FAINT if modality == "audio" else 1.0)
-    shown = np.concatenate([shared, cues[modality]]) + design.noise * random.normal(size=4)
+    shown = np.concatenate([shared, cues[modality]]) + design.noise * random.normal(size=3)
     return np.clip(shown / FULL, -1.0, 1.0)
 
 
@@ -203,12 +199,12 @@ def speak(clip: Clip, shown: NDArray[np.float64], seconds: float, random: np.ran
     own = np.random.default_rng([clip.actor, 1])
     pitch = (115.0 if clip.actor % 2 else 205.0) * own.uniform(0.88, 1.14)
     time = np.arange(round(seconds * RATE)) / RATE
-    place = 4 * time / seconds
-    syllable = np.minimum(place.astype(int), 3)
+    place = 6 * time / seconds
+    syllable = np.minimum(place.astype(int), 5)
     melody = 1 + 0.06 * np.cos(np.pi * place * (0.5 if clip.statement == 1 else 1.0))
     turns = np.cumsum(pitch * melody) / RATE
     dark, bright = (_tones(turns, pitch, centre) for centre in (500.0, 2500.0))
-    gain = 10 ** (BRIGHT / 40 * shown)[syllable]
+    gain = 10 ** (BRIGHT / 40 * np.tile(shown, 2))[syllable]
     envelope = 0.1 + 0.9 * np.sin(np.pi * (place - syllable)) ** 2
     voice = envelope * (dark / gain + bright * gain)
     voice *= 0.25 * 10 ** (own.uniform(-3, 3) / 20) / np.abs(voice).max()
@@ -241,17 +237,16 @@ def act(clip: Clip, shown: NDArray[np.float64], seconds: float, random: np.rando
         yield np.clip(np.roll(steps[step], sway, axis=1).astype(int) + noise, 0, 255).astype(np.uint8)
 
 
-def draw_face(actor: int, mood: float, alarm: float, left: float, right: float) -> Pixels:
+def draw_face(actor: int, mood: float, alarm: float, light: float) -> Pixels:
     """A face of (72, 128, 3) pixels; features from -1 to 1."""
     from PIL import Image, ImageDraw
 
     own = np.random.default_rng([actor, 2])
     size = LARGER
     skin = np.array([235, 195, 165]) * own.uniform(0.55, 1.0)
-    wall = 120 + own.uniform(-8, 8, 3)
-    picture = Image.new("RGB", (WIDTH * size, HEIGHT * size), _colour(wall + 70 * left))
+    wall = 120 + 50 * light + own.uniform(-8, 8, 3)
+    picture = Image.new("RGB", (WIDTH * size, HEIGHT * size), _colour(wall))
     draw = ImageDraw.Draw(picture)
-    draw.rectangle((WIDTH * size // 2, 0, WIDTH * size, HEIGHT * size), fill=_colour(wall + 70 * right))
     x, y = 64 + own.uniform(-3, 3), 36 + own.uniform(-1.5, 1.5)
     scale = own.uniform(0.95, 1.05) * size
 
