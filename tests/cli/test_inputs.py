@@ -39,5 +39,5 @@ def test_files_of_other_modalities_are_not_needed(root):
 def test_what_the_data_does_not_have_is_named(root):
     with pytest.raises(InputError, match="reads 'audio.tokens', which this data does not have"):
         open_samples("mosi", ["audio", "audio.tokens"], options={"root": str(root)})
-    with pytest.raises(InputError, match="asks for the modality 'depth'"):
+    with pytest.raises(InputError, match="is 'depth'. Known: audio, text, vision"):
         open_samples("mosi", ["depth"], options={"root": str(root)})

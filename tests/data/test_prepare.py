@@ -168,7 +168,7 @@ import numpy as np
 from xmodal.data.prepare import Item, prepare_items
 
 def slow(item):
-    time.sleep(0.1)
+    time.sleep(float(sys.argv[3]))
     return {"m": np.full((2,), int(item.name), dtype=np.float32)}
 
 if __name__ == "__main__":
@@ -181,8 +181,8 @@ if __name__ == "__main__":
 def test_a_killed_run_goes_on_where_it_was(tmp_path, stop, workers):
     script, out = tmp_path / "slow.py", tmp_path / "out"
     script.write_text(SLOW)
-    command = [sys.executable, str(script), str(out), str(workers)]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True) as process:
+    command = [sys.executable, str(script), str(out)]
+    with subprocess.Popen([*command, str(workers), "0.3"], stderr=subprocess.PIPE, start_new_session=True) as process:
         while len(markers(out)) < 3:
             assert process.poll() is None
             time.sleep(0.02)
@@ -190,7 +190,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, stop, workers):
         process.communicate()
     there = len(markers(out))
 
-    again = subprocess.run([*command[:-1], "0"], capture_output=True, text=True, check=True)
+    again = subprocess.run([*command, "0", "0"], capture_output=True, text=True, check=True)
 
     assert process.returncode != 0 and 3 <= there < 30
     assert [int(count) for count in again.stdout.split()] == [30 - there, there]
