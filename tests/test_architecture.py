@@ -20,7 +20,7 @@ PACKAGE = ROOT / "xmodal"
 FILES = sorted(PACKAGE.rglob("*.py"))
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
-BASIS = {"types", "method", "errors", "cards", "files", "version", "collectives"}
+BASIS = {"types", "names", "method", "errors", "cards", "files", "version", "collectives"}
 BRICKS = {"losses", "metrics", "data", "models"}
 OUTLETS = {"reports", "export", "deploy"}
 UP_TO_RECIPES = BASIS | BRICKS | {"diagnostics", "methods", "engine"} | OUTLETS
@@ -249,6 +249,19 @@ def test_listing_and_help_need_no_torch():
     lists = "xmodal, xmodal.methods, xmodal.losses, xmodal.data, xmodal.models, xmodal.recipes, xmodal.cards"
     code = (
         f"import sys, {lists}\nassert not {{'torch', 'sklearn', 'lightning_fabric'}} & set(sys.modules)\nprint('light')"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+
+    assert done.stdout == "light\n", done.stderr
+
+
+def test_the_flags_of_recipes_and_data_need_no_torch():
+    code = (
+        "import sys\nfrom xmodal.cards import load\nfrom xmodal.data import DATA\nfrom xmodal.recipes import RECIPES\n"
+        "for card in DATA.values():\n    load(card.settings)\n"
+        "for card in RECIPES.values():\n    card.load()\n"
+        "assert 'torch' not in sys.modules\nprint('light')"
     )
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)

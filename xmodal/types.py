@@ -19,9 +19,10 @@ from torch.utils import _pytree as pytree
 
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import SCHEMA as SCHEMA
+from xmodal.names import SPLITS as SPLITS
+from xmodal.names import TASKS as TASKS
+from xmodal.names import owner as owner
 
-SPLITS = ("train", "valid", "test")
-TASKS = ("multiclass", "binary", "multilabel", "regression")
 LABEL_LOSSES = ("cross_entropy", "focal", "lovasz")  # what labels of one class each can ask of a network
 BLOCK_BYTES = 256 * 2**20  # of inputs and outputs that pass through a network at once where nothing is trained
 
@@ -121,16 +122,6 @@ class InputInfo:
     dtype: str = "float32"
     layout: str = "other"
     dynamic: tuple[int, ...] = ()
-
-
-def owner(name: str) -> str:
-    """The modality that an input is, or goes with.
-
-    Example:
-        >>> owner("audio"), owner("audio.lengths")
-        ('audio', 'audio')
-    """
-    return name.partition(".")[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header
 from xmodal.data.layout import Layout, Report, find_layout
 from xmodal.data.repair import Rules, class_values, once, renumbered
 from xmodal.errors import InputError
-from xmodal.types import owner
+from xmodal.names import owner
 
 __all__ = ["Contents", "Report", "check_folder", "inspect"]
 

@@ -16,7 +16,7 @@ from xmodal.data.columns import refuse_type
 from xmodal.data.layout import Report
 from xmodal.data.repair import bad_rows
 from xmodal.errors import InputError
-from xmodal.types import SPLITS, owner
+from xmodal.names import SPLITS, owner
 
 CHUNK_BYTES = 8 * 2**20
 FLOAT32 = float(np.finfo(np.float32).max)

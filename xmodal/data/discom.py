@@ -33,7 +33,7 @@ from xmodal.data.layout import NORMALISED
 from xmodal.data.prepare import write_npy
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import written_whole
-from xmodal.types import SPLITS
+from xmodal.names import SPLITS
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data

@@ -27,7 +27,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xmodal.data.columns import sample_files
 from xmodal.data.options import valid_part
 from xmodal.errors import InputError, did_you_mean
-from xmodal.types import SPLITS
+from xmodal.names import SPLITS
 
 TREE = (
     "Expected: <modality>.npy, <modality>_data_normalized.npy or a folder <modality> with one .npy per sample; "

@@ -21,7 +21,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from xmodal.data.mosi_made import MODALITIES, MadeSettings, draw
 from xmodal.errors import InputError
-from xmodal.types import owner
+from xmodal.names import owner
 
 if TYPE_CHECKING:
     from xmodal.data.base import Column, Data

@@ -35,7 +35,7 @@ from xmodal.data.options import validated
 from xmodal.data.prepare import MARKERS, Prepared
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, sweep, write_json, written_whole
-from xmodal.types import SPLITS
+from xmodal.names import SPLITS
 
 FACTS = "mosi.json"
 VERSION = 1  # of what `prepare` makes; a change makes everything anew

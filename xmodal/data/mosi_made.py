@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from xmodal.types import SPLITS
+from xmodal.names import SPLITS
 
 MODALITIES = ("text", "vision", "audio")
 NAMED = 10  # clips of one video, in the ids

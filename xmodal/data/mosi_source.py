@@ -27,7 +27,7 @@ from xmodal.data.mosi_columns import Sequences, counted, not_finite
 from xmodal.data.mosi_made import MODALITIES
 from xmodal.data.mosi_pickle import Array, opened, read_pickle
 from xmodal.errors import InputError
-from xmodal.types import SPLITS
+from xmodal.names import SPLITS
 
 TOKENS = "text_bert"
 LABELS = "regression_labels"
