@@ -90,6 +90,7 @@ class DataCard(Card):
         modalities: the inputs it offers.
         make: import path of ``make(root, *, format, seed) -> Path``, which writes a small copy in the real format.
         prepare: import path of ``prepare(raw, root, *, progress) -> Prepared``, where raw files need converting.
+        prepared_as: name under which it is prepared, where that isn't its own.
         check: import path of ``check(root) -> Report | None``: what is wrong with a folder of its own format, None if
             the folder is none.
         files: what the folder has to hold, for sentences; empty when it needs none.
@@ -101,6 +102,7 @@ class DataCard(Card):
     modalities: tuple[str, ...]
     make: str = ""
     prepare: str = ""
+    prepared_as: str = ""
     check: str = ""
     files: str = ""
     single: str = ""

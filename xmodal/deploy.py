@@ -45,6 +45,7 @@ class Deployed(nn.Module):
         self.module = module
         self.needs = tuple(needs)
         self._slots = {name: slot for slot, name in enumerate(self.needs) if name in normalisation}
+        self._empty = {name for name in self._slots if normalisation[name].empty}
         for name, slot in self._slots.items():  # numbered, since a buffer's name can hold no dot
             mean, std = normalisation[name].tensors()
             self.register_buffer(f"mean{slot}", mean)
@@ -65,7 +66,7 @@ class Deployed(nn.Module):
             return raw
         slot = self._slots[name]
         normalised: Tensor = (raw - self.get_buffer(f"mean{slot}")) / self.get_buffer(f"std{slot}")
-        return normalised
+        return normalised * (raw != 0).any(dim=1, keepdim=True) if name in self._empty else normalised
 
 
 def deployed(student: Student) -> Deployed:

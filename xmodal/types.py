@@ -131,10 +131,12 @@ class Normalisation:
     Attributes:
         mean: nested lists whose shape broadcasts against one sample.
         std: the same shape as ``mean``, nowhere zero.
+        empty: whether places at which all channels (the first axis) are zero hold nothing, and stay zero.
     """
 
     mean: Any
     std: Any
+    empty: bool = False
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation as float32 tensors."""

@@ -110,13 +110,15 @@ def _count(problems: Sequence[str], what: str) -> str:
 
 def _function(words: Sequence[str], what: str) -> tuple[str, Callable[..., Any]]:
     """The data set that is named, and what makes or prepares it."""
-    able = [name for name, card in DATA.items() if getattr(card, what)]
+    named = {(card.prepared_as if what == "prepare" else "") or name: card for name, card in DATA.items()}
+    able = [name for name, card in named.items() if getattr(card, what)]
     if not words or words[0] in ("-h", "--help"):
         usage = f"usage: xmodal data {what} NAME {'RAW ' if what == 'prepare' else ''}ROOT [flags]"
         if words:
             raise Help(f"{usage}\n\nKnown names: {', '.join(able)}. xmodal data {what} NAME --help lists the flags.")
         raise InputError(f"xmodal data {what} needs the name of a data set. {usage}. Known: {', '.join(able)}.")
-    path = getattr(DATA[words[0]], what)
+    card = named.get(words[0]) or DATA[words[0]]  # which refuses names that nobody knows
+    path = getattr(card, what) if words[0] in named else ""
     if not path:
         raise InputError(f"There is nothing to {what} for the data set '{words[0]}'. Possible: {', '.join(able)}.")
     return words[0], load(path)

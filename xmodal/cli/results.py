@@ -97,7 +97,7 @@ def _scored(part: Sequence[Opened], data: Data, split: str, fabric: Fabric, note
     """One row per student that this data can feed."""
     from xmodal.engine.evaluate import evaluate as score
 
-    raw = _raw(data.split(split))
+    raw = data.split(split).raw()
     students: dict[str, Student] = {}
     problems: list[str] = []
     for number, (found, student, description) in enumerate(part):
@@ -122,21 +122,12 @@ def _row(found: Found, scores: Mapping[str, Any]) -> dict[str, Any]:
     return {**facts, "path": str(found.path), "scores": dict(scores)}
 
 
-def _raw(split: Split) -> Split:
-    """The same rows without any statistics applied."""
-    from xmodal.data.base import Split
-
-    raw = Split(split.columns, {}, split.numbers, paired=split.paired)
-    raw.targets = split.targets
-    return raw
-
-
 def _ready(student: Student, split: Split, fabric: Fabric) -> Student:
     """A student that takes raw samples, on the device."""
     from xmodal.deploy import deployed
     from xmodal.types import Student
 
-    target = student.target if student.target in split.targets else next(iter(split.targets))
+    target = student.target if student.target in split.rows else next(iter(split.rows))
     return Student(deployed(student).to(fabric.device).eval(), student.needs, target)
 
 

@@ -94,6 +94,21 @@ DATA = Cards(
             paper="Chen et al., VGGSound, arXiv 2004.14368",
         ),
         DataCard(
+            name="semantic-kitti",
+            title="what every point of a LiDAR is, and what a camera saw of it; drives from the published files",
+            path="xmodal.data.semantic_kitti:load",
+            settings="xmodal.data.semantic_kitti:SemanticKittiSettings",
+            make="xmodal.data.kitti_made:make",
+            prepare="xmodal.data.kitti_fov:prepare",
+            prepared_as="kitti-fov",
+            check="xmodal.data.kitti_files:check",
+            files="sequences/00 … 21, each with velodyne/<frame>.bin, labels/<frame>.label, image_2/<frame>.png and "
+            "calib.txt",
+            modalities=("lidar", "image"),
+            year=2019,
+            paper="Behley et al., SemanticKITTI, ICCV 2019, arXiv 1904.01416",
+        ),
+        DataCard(
             name="discom",
             title="two views of the digits with few labels, in the file format of DisCoM-KD; variants as files",
             path="xmodal.data.discom:load",

@@ -94,6 +94,7 @@ class Split:
             modality: tuple(part.numpy() for part in statistics.tensors())
             for modality, statistics in (normalisation or {}).items()
         }
+        self._empty = {modality for modality, statistics in (normalisation or {}).items() if statistics.empty}
         shared = {id(target): torch.from_numpy(target[rows[name]]) for name, target in targets.items()}
         self.targets: dict[str, Tensor] = {
             name: shared[id(target)] if paired else torch.from_numpy(target[rows[name]])
@@ -107,6 +108,12 @@ class Split:
     def augmented(self) -> bool:
         """Whether a training pass sees other inputs than an ordered one."""
         return self.augment is not None or bool(self._redrawn)
+
+    def raw(self) -> Split:
+        """The same rows without any statistics applied."""
+        raw = Split(self.columns, {}, self.numbers, paired=self.paired)
+        raw.targets = self.targets
+        return raw
 
     @functools.cached_property
     def _ready(self) -> dict[str, Tensor]:
@@ -129,6 +136,8 @@ class Split:
         # one new array: a batch of videos has hundreds of megabytes
         samples: NDArray[Any] = np.subtract(found, mean, dtype=np.float32, order="C", casting="same_kind")
         samples /= std
+        if name in self._empty:
+            samples *= (np.asarray(found) != 0).any(axis=1, keepdims=True)
         return samples
 
     def __getitem__(self, pick: Pick) -> Batch:

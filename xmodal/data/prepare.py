@@ -52,10 +52,12 @@ class Content:
     Attributes:
         suffix: of its name, with the dot.
         data: all of its bytes.
+        name: of the file, without suffix; empty: that of the item.
     """
 
     suffix: str
     data: bytes
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ def _finish(job: tuple[Item, Work, Path, str]) -> str | None:
         return f"{type(error).__name__}: {error}"
     files = []
     for modality, content in made.items():
-        path = out / modality / f"{item.name}{content.suffix if isinstance(content, Content) else '.npy'}"
+        named, suffix = (content.name, content.suffix) if isinstance(content, Content) else ("", ".npy")
+        path = out / modality / f"{named or item.name}{suffix}"
         if isinstance(content, Content):
             with written_whole(path) as beside:
                 beside.write_bytes(content.data)

@@ -33,7 +33,7 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
         "dense": info.dense,
         "inputs": {name: _input(info, name) for name in student.needs},
         "normalisation": {
-            name: {"mean": statistics.mean, "std": statistics.std}
+            name: {"mean": statistics.mean, "std": statistics.std, **({"empty": True} if statistics.empty else {})}
             for name, statistics in student.normalisation.items()
             if name in student.needs
         },
@@ -65,6 +65,7 @@ class _Input(_Part):
 class _Statistics(_Part):
     mean: Any
     std: Any
+    empty: bool = False
 
 
 class _Description(_Part):

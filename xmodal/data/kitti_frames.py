@@ -1,0 +1,238 @@
+"""Frames of SemanticKITTI as pictures: points at their pixels, kept in memory and on disk, and the image beside them.
+
+What points do in a picture depends on their files and on the rules of projection alone, so it is worked out once. A
+cache folder holds an array per frame, whose name is a digest of all that it depends on: sizes and times of the files,
+the calibration, the rules. Whatever changes, another file is looked for, and a stale one is never read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmodal.data.kitti_augment import PointAugmentation
+from xmodal.data.kitti_files import Frame, image_size, read_classes, read_cloud, read_image
+from xmodal.data.kitti_projection import (
+    FIELD,
+    Pixels,
+    camera_pixels,
+    drawing_order,
+    features_of,
+    range_pixels,
+    ranges,
+)
+from xmodal.errors import InputError
+from xmodal.files import written_whole
+
+VERSION = 1  # of what stands in a cached file
+POINT = np.dtype(
+    [("number", "<i4"), ("row", "<u2"), ("col", "<u2"), ("label", "u1"), ("features", "<f4", (5,))]
+)  # a point of a picture: which of the cloud, where, what it is, range, x, y, z and remission
+Drawn = NDArray[Any]  # of POINT, in the order in which they are drawn
+
+
+@dataclass(frozen=True)
+class Rules:
+    """How points come into a picture.
+
+    Attributes:
+        view: ``perspective`` (the camera's picture) or ``range`` (directions).
+        duplicates: which of several points of a pixel is seen: the ``nearest``, or the last one of the ``file``.
+        x_min: points are farther in front of the scanner than this, in metres; perspective view.
+        behind: points behind the camera are mirrored into the picture, as in the published code; perspective view.
+        height: of the range view.
+        width: of the range view.
+        field: degrees of the range view up, down, left and right.
+        lose_first: of the range view: the first point of each file is left out, as in the published code.
+    """
+
+    view: str = "perspective"
+    duplicates: str = "nearest"
+    x_min: float = 0.0
+    behind: bool = False
+    height: int = 64
+    width: int = 512
+    field: tuple[float, float, float, float] = FIELD
+    lose_first: bool = False
+
+
+@dataclass(frozen=True)
+class StoredPoints:
+    """Where every stored point of a frame lies: what turns maps of answers into one answer per point.
+
+    Attributes:
+        seen: whether a point lies in the picture (n,).
+        row: of its pixel (n,), 0 where it does not.
+        col: likewise (n,).
+        range: distance from the scanner (n,).
+        labels: class of training (n,), 0 where nobody labelled.
+        size: height and width of the picture.
+    """
+
+    seen: NDArray[np.bool_]
+    row: NDArray[np.int32]
+    col: NDArray[np.int32]
+    range: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+class Frames:
+    """Frames by their numbers; what was read last is kept as long as it fits into some memory.
+
+    Args:
+        frames: which ones.
+        matrices: sequence → P2 Tr.
+        rules: of projection.
+        cache: folder for projected points; None: they are projected again when they are no longer in memory.
+        keep_bytes: memory for points and pictures that were read.
+    """
+
+    def __init__(
+        self,
+        frames: Sequence[Frame],
+        matrices: Mapping[int, NDArray[np.float64]],
+        rules: Rules,
+        *,
+        cache: Path | None = None,
+        keep_bytes: int = 256 * 2**20,
+    ) -> None:
+        self.frames, self.matrices, self.rules = list(frames), dict(matrices), rules
+        self.cache, self.keep_bytes = cache, keep_bytes
+        self._kept: dict[tuple[str, int], NDArray[Any]] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def size(self, number: int) -> tuple[int, int]:
+        """Height and width of the picture that points are drawn into."""
+        if self.rules.view == "range":
+            return self.rules.height, self.rules.width
+        known = self._kept.get(("image", number))
+        return (known.shape[0], known.shape[1]) if known is not None else image_size(self.frames[number].image)
+
+    def image(self, number: int) -> NDArray[np.uint8]:
+        """The camera's picture (height, width, 3)."""
+        kept = self._kept.get(("image", number))
+        if kept is None:
+            kept = read_image(self.frames[number].image)
+            self._keep("image", number, kept)
+        return kept
+
+    def points(self, number: int) -> Drawn:
+        """The points of a frame that lie in its picture, in the order in which they are drawn."""
+        kept = self._kept.get(("points", number))
+        if kept is None:
+            kept = self._cached(number) if self.cache else self._project(number, self.size(number))
+            self._keep("points", number, kept)
+        return kept
+
+    def augmented(self, number: int, change: PointAugmentation, random: np.random.Generator) -> Drawn:
+        """The same from a cloud that was changed before it was projected; range view."""
+        points, labels = self._read(number)
+        return self._drawn(change(points, random), labels, number, self.size(number))
+
+    def stored(self, number: int) -> StoredPoints:
+        """Where every stored point lies, in the order of the file."""
+        points, labels = self._read(number)
+        size = self.size(number)
+        pixels = self._pixels(points, number, size)
+        seen, row, col = (np.zeros(len(points), kind) for kind in (np.bool_, np.int32, np.int32))
+        seen[pixels.number], row[pixels.number], col[pixels.number] = True, pixels.row, pixels.col
+        return StoredPoints(seen, row, col, ranges(points), labels, size)
+
+    def _keep(self, what: str, number: int, found: NDArray[Any]) -> None:
+        if self._bytes + found.nbytes <= self.keep_bytes:
+            self._kept[what, number] = found
+            self._bytes += found.nbytes
+
+    def _read(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+        frame = self.frames[number]
+        points = read_cloud(frame.cloud)
+        labels = np.zeros(len(points), np.uint8) if frame.labels is None else read_classes(frame.labels, len(points))
+        return points, labels
+
+    def _pixels(self, points: NDArray[np.float32], number: int, size: tuple[int, int]) -> Pixels:
+        rules = self.rules
+        if rules.view == "range":
+            return range_pixels(points, height=size[0], width=size[1], field=rules.field)
+        matrix = self.matrices[self.frames[number].sequence]
+        return camera_pixels(points, matrix, height=size[0], width=size[1], x_min=rules.x_min, behind=rules.behind)
+
+    def _project(self, number: int, size: tuple[int, int]) -> Drawn:
+        points, labels = self._read(number)
+        return self._drawn(points, labels, number, size)
+
+    def _drawn(
+        self, points: NDArray[np.float32], labels: NDArray[np.uint8], number: int, size: tuple[int, int]
+    ) -> Drawn:
+        pixels = self._pixels(points, number, size)
+        features = features_of(points[pixels.number])
+        rule = "nearest" if self.rules.view == "range" else self.rules.duplicates
+        order = drawing_order(features[:, 0], rule)
+        drawn = np.empty(len(order), POINT)
+        drawn["number"] = pixels.number[order]
+        drawn["row"], drawn["col"] = pixels.row[order], pixels.col[order]
+        drawn["label"], drawn["features"] = labels[pixels.number[order]], features[order]
+        return last_of_each(drawn, size, lose_first=self.rules.view == "range" and self.rules.lose_first)
+
+    # ---- on disk
+
+    def _cached(self, number: int) -> Drawn:
+        assert self.cache is not None
+        frame, size = self.frames[number], self.size(number)
+        path = self.cache / f"{frame.sequence:02d}" / f"{frame.name}-{self._digest(frame, size)}.npy"
+        if path.is_file():
+            try:
+                found: Drawn = np.load(path, mmap_mode="r", allow_pickle=False)
+                if found.dtype == POINT:
+                    return found
+            except (ValueError, OSError):  # damaged: made again
+                pass
+        drawn = self._project(number, size)
+        with written_whole(path) as beside, beside.open("wb") as file:
+            np.save(file, drawn, allow_pickle=False)
+        return drawn
+
+    def _digest(self, frame: Frame, size: tuple[int, int]) -> str:
+        files = []
+        for file in (frame.cloud, frame.labels):
+            if file is not None:
+                state = file.stat()
+                files.append((str(file.absolute()), state.st_size, state.st_mtime_ns))
+        facts = (VERSION, self.rules, size, self.matrices[frame.sequence].tolist(), files)
+        return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+
+
+def last_of_each(drawn: Drawn, size: tuple[int, int], *, lose_first: bool = False) -> Drawn:
+    """The points that stay: of each pixel the one drawn last.
+
+    Args:
+        drawn: points in their order.
+        size: height and width.
+        lose_first: a pixel in which point number 0 stays counts as empty.
+    """
+    flat = drawn["row"].astype(np.int64) * size[1] + drawn["col"]
+    last = np.full(size[0] * size[1], -1, np.int32)
+    last[flat] = np.arange(len(drawn), dtype=np.int32)
+    stays = last[flat] == np.arange(len(drawn))
+    if lose_first:
+        stays &= drawn["number"] != 0
+    return drawn[stays]
+
+
+def refuse_labels(frames: Sequence[Frame], what: str) -> None:
+    """Frames to learn from need labels."""
+    without = sorted({frame.sequence for frame in frames if frame.labels is None})
+    if without:
+        raise InputError(
+            f"Sequence {without[0]:02d} has no labels, and it is among those that {what}. Name labelled sequences (00 to "
+            "10)."
+        )

@@ -1,0 +1,276 @@
+"""Batches of frames: points drawn into maps, the image beside them, the class of each pixel, and where points are.
+
+    lidar   (rows, 5, H, W)  range, x, y, z, remission; (value - mean) / std where a point is, 0 elsewhere
+    image   (rows, 3, H, W)  red, green, blue; 0 to 255, divided by 255
+    target  (rows, H, W)     class of the point, 0 where nobody knows
+    valid   (rows, H, W)     where a point is
+
+A frame that is trained on is mirrored, turned and cut by what a generator of (seed, epoch, row) draws: the same bits
+with any number of workers and processes. A frame as it is, is cut from the middle.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from xmodal.data.base import Split
+from xmodal.data.kitti_augment import (
+    OUTSIDE,
+    Augmentation,
+    Move,
+    PointAugmentation,
+    centred,
+    index_map,
+    jittered,
+)
+from xmodal.data.kitti_frames import Drawn, Frames
+from xmodal.data.loader import Pick, mix
+from xmodal.types import Batch, Normalisation
+
+CHANNELS = {"lidar": 5, "image": 3}
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """Size of a sample, and how much of its border stays empty.
+
+    Attributes:
+        height: of the sample, in pixels.
+        width: likewise.
+        pad_rows: empty rows at the top and at the bottom.
+        pad_cols: empty columns on the left and on the right.
+    """
+
+    height: int
+    width: int
+    pad_rows: int = 0
+    pad_cols: int = 0
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Height and width of what is cut from a picture."""
+        return self.height - 2 * self.pad_rows, self.width - 2 * self.pad_cols
+
+
+class Slots:
+    """What frames are drawn into: the arrays of a batch, empty at first.
+
+    Args:
+        rows: how many frames.
+        canvas: of each.
+        modalities: which inputs.
+    """
+
+    def __init__(self, rows: int, canvas: Canvas, modalities: Sequence[str]) -> None:
+        self.canvas = canvas
+        size = canvas.height, canvas.width
+        self.inputs = {name: np.zeros((rows, CHANNELS[name], *size), np.float32) for name in modalities}
+        self.target = np.zeros((rows, *size), np.int64)
+        self.valid = np.zeros((rows, *size), np.bool_)
+
+    def draw_points(self, place: int, at: NDArray[np.int64], points: Drawn, statistics: Any) -> None:
+        """Put points into a sample.
+
+        Args:
+            place: of the sample.
+            at: number of the pixel of each point, in the sample.
+            points: to draw.
+            statistics: mean and deviation (5, 1, 1) to apply; None: as they are.
+        """
+        self.target[place].reshape(-1)[at] = points["label"]
+        self.valid[place].reshape(-1)[at] = True
+        if "lidar" in self.inputs:
+            features = points["features"]
+            if statistics is not None:
+                features = (features - statistics[0].reshape(-1)) / statistics[1].reshape(-1)
+            self.inputs["lidar"][place].reshape(features.shape[1], -1)[:, at] = features.T
+
+    def draw_image(self, place: int, rows: slice, cols: slice, pixels: NDArray[np.uint8], statistics: Any) -> None:
+        """Put a picture (height, width, 3) into a part of a sample; around it stays what a black pixel becomes."""
+        sample = self.inputs["image"][place]
+        if statistics is None:
+            sample[:, rows, cols] = pixels.transpose(2, 0, 1)
+            return
+        mean, std = statistics
+        if np.any(mean):
+            sample[:] = -mean / std
+            sample[:, rows, cols] = (pixels.transpose(2, 0, 1) - mean) / std
+        else:
+            np.divide(pixels.transpose(2, 0, 1), std, out=sample[:, rows, cols], dtype=np.float32, casting="same_kind")
+
+
+class FrameSplit(Split):
+    """Some frames; ``split[pick]`` draws them.
+
+    Args:
+        frames: all of them.
+        numbers: those of this split.
+        modalities: inputs to offer.
+        canvas: of a frame as it is.
+        training: of a frame that is trained on.
+        augmentation: of frames that are trained on; None: they are shown as they are.
+        points: changes of clouds before they are projected, range view; None: none.
+        normalisation: input → statistics.
+        seed: of the augmentation.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        numbers: NDArray[np.int64],
+        *,
+        modalities: Sequence[str],
+        canvas: Canvas,
+        training: Canvas | None = None,
+        augmentation: Augmentation | None = None,
+        points: PointAugmentation | None = None,
+        normalisation: Mapping[str, Normalisation] | None = None,
+        seed: int = 0,
+    ) -> None:
+        columns = {name: RawFrames(frames, canvas, name) for name in modalities}
+        super().__init__(columns, {}, dict.fromkeys(modalities, numbers), normalisation=normalisation)
+        self.frames, self.canvas, self.training = frames, canvas, training or canvas
+        self.augmentation, self.changes, self.seed = augmentation, points, seed
+
+    @property
+    def augmented(self) -> bool:
+        """Whether a training pass sees other inputs than an ordered one."""
+        return self.augmentation is not None or self.changes is not None
+
+    def raw(self) -> FrameSplit:
+        """The same frames without any statistics applied."""
+        plain = copy.copy(self)
+        plain._statistics = {}
+        return plain
+
+    def __getitem__(self, pick: Pick) -> Batch:
+        batch = Batch({}, {}, {}, dict(pick.rows))
+        drawn: dict[int, Slots] = {}  # rows that modalities share are drawn once, and so is their target
+        shared = {id(rows): [name for name in pick.rows if pick.rows[name] is rows] for rows in pick.rows.values()}
+        for name, rows in pick.rows.items():
+            if id(rows) not in drawn:
+                drawn[id(rows)] = self._draw(rows, shared[id(rows)], pick.epoch)
+                found = drawn[id(rows)]
+                target, valid = torch.from_numpy(found.target), torch.from_numpy(found.valid)
+                for each in shared[id(rows)]:
+                    batch.inputs[each] = torch.from_numpy(found.inputs[each])
+                    batch.targets[each], batch.valid[each] = target, valid
+        return batch
+
+    def _draw(self, rows: Tensor, modalities: Sequence[str], epoch: int | None) -> Slots:
+        moving = epoch is not None and self.augmentation is not None
+        slots = Slots(len(rows), self.training if moving else self.canvas, modalities)
+        for place, row in enumerate(rows.tolist()):
+            number = int(self.numbers[modalities[0]][row])
+            random = np.random.Generator(np.random.Philox(key=mix(self.seed, epoch, row, "frame")))
+            if moving:
+                self._draw_moved(slots, place, number, random)
+            elif epoch is not None and self.changes is not None:
+                points = self.frames.augmented(number, self.changes, random)
+                draw_centred(slots, place, self.frames, number, self._statistics, points)
+            else:
+                draw_centred(slots, place, self.frames, number, self._statistics, self.frames.points(number))
+        return slots
+
+    def _draw_moved(self, slots: Slots, place: int, number: int, random: np.random.Generator) -> None:
+        """One table of pixel numbers for everything, and of the window alone."""
+        assert self.augmentation is not None
+        pixels = self.frames.image(number) if "image" in slots.inputs else None
+        size = self.frames.size(number)
+        move, jitter = self.augmentation.draw(random, size=size, window=slots.canvas.window)
+        draw_moved(
+            slots,
+            place,
+            self.frames.points(number),
+            None if pixels is None else jittered(pixels, jitter),
+            move,
+            size,
+            self._statistics,
+        )
+
+
+def draw_moved(
+    slots: Slots,
+    place: int,
+    points: Drawn,
+    pixels: NDArray[np.uint8] | None,
+    move: Move,
+    size: tuple[int, int],
+    statistics: Mapping[str, Any],
+) -> None:
+    """Draw a frame that is mirrored, turned and cut.
+
+    Args:
+        slots: to draw into.
+        place: of the sample.
+        points: of the frame.
+        pixels: of its picture; None where it isn't asked for.
+        move: how it is cut.
+        size: height and width of the picture.
+        statistics: input → mean and deviation.
+    """
+    canvas = slots.canvas
+    shown = index_map(move, size=size, window=canvas.window)
+    at_pixel = np.full(size[0] * size[1] + 1, -1, np.int32)  # the last one is what lies outside, OUTSIDE = -1
+    at_pixel[points["row"].astype(np.int64) * size[1] + points["col"]] = np.arange(len(points), dtype=np.int32)
+    found = at_pixel[shown]
+    row, col = np.nonzero(found >= 0)
+    at = (row + canvas.pad_rows) * canvas.width + col + canvas.pad_cols
+    slots.draw_points(place, at, points[found[row, col]], statistics.get("lidar"))
+    if pixels is not None:
+        flat = np.concatenate([pixels.reshape(-1, 3), np.zeros((1, 3), np.uint8)])
+        slots.draw_image(place, *_inner(canvas), flat[shown], statistics.get("image"))
+
+
+def draw_centred(
+    slots: Slots, place: int, frames: Frames, number: int, statistics: Mapping[str, Any], points: Drawn
+) -> None:
+    """Draw a frame as it is, cut from the middle; what a smaller picture lacks stays empty."""
+    canvas, size = slots.canvas, frames.size(number)
+    window = canvas.window
+    move = centred(size, window)
+    row, col = points["row"].astype(np.int64) - move.top, points["col"].astype(np.int64) - move.left
+    inside = (row >= 0) & (row < window[0]) & (col >= 0) & (col < window[1])
+    at = (row[inside] + canvas.pad_rows) * canvas.width + col[inside] + canvas.pad_cols
+    slots.draw_points(place, at, points[inside], statistics.get("lidar"))
+    if "image" in slots.inputs:
+        top, left = max(0, move.top), max(0, move.left)
+        cut = frames.image(number)[top : move.top + window[0], left : move.left + window[1]]
+        rows = canvas.pad_rows + top - move.top
+        cols = canvas.pad_cols + left - move.left
+        parts = slice(rows, rows + cut.shape[0]), slice(cols, cols + cut.shape[1])
+        slots.draw_image(place, *parts, cut, statistics.get("image"))
+
+
+def _inner(canvas: Canvas) -> tuple[slice, slice]:
+    return (
+        slice(canvas.pad_rows, canvas.height - canvas.pad_rows),
+        slice(canvas.pad_cols, canvas.width - canvas.pad_cols),
+    )
+
+
+class RawFrames:
+    """One modality of all frames (n, channels, height, width), drawn when asked for, without statistics."""
+
+    def __init__(self, frames: Frames, canvas: Canvas, name: str) -> None:
+        self.frames, self.canvas, self.name = frames, canvas, name
+        self.shape = (len(frames), CHANNELS[name], canvas.height, canvas.width)
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        numbers = np.arange(len(self.frames))[rows]
+        slots = Slots(numbers.size, self.canvas, [self.name])
+        for place, number in enumerate(np.atleast_1d(numbers).tolist()):
+            draw_centred(slots, place, self.frames, number, {}, self.frames.points(number))
+        return slots.inputs[self.name] if numbers.ndim else slots.inputs[self.name][0]
+
+
+assert OUTSIDE == -1  # `draw_moved` reads what lies outside from the end of its tables
