@@ -136,7 +136,7 @@ class Normalisation:
 
     mean: Any
     std: Any
-    empty: bool = False
+    empty: bool = field(default=False, kw_only=True)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation as float32 tensors."""

@@ -117,7 +117,7 @@ def training_classes(words: NDArray[np.integer[Any]], where: str = "The labels")
         [1, 1, 9]
     """
     raw = (words & (2**INSTANCE_BITS - 1)).astype(np.uint16)
-    found = _table()[raw]
+    found: NDArray[np.uint8] = _table()[raw]
     if (found == UNKNOWN).any():
         wrong = np.unique(raw[found == UNKNOWN]).tolist()
         raise InputError(
@@ -135,11 +135,13 @@ def raw_classes(classes: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         >>> raw_classes(np.array([0, 1, 9])).tolist()
         [0, 10, 40]
     """
-    return np.array(RAW, np.int32)[classes]
+    raw: NDArray[np.int32] = np.array(RAW, np.int32)[classes]
+    return raw
 
 
 def coloured(classes: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
     """Classes of training (…) to colours (…, 3); what is unlabeled is black."""
     palette = np.array(COLOURS, np.uint8)
     palette[IGNORE] = 0
-    return palette[classes]
+    colours: NDArray[np.uint8] = palette[classes]
+    return colours

@@ -239,8 +239,8 @@ def _look_at_sequence(number: int, path: Path, contents: Contents) -> None:
     for name, size in clouds.items():
         if size % POINT_BYTES or not size:
             problems.append(
-                f"{path / CLOUDS / name}.bin has {size} bytes: points of {POINT_BYTES} bytes each were expected. It was "
-                "cut off; copy it again."
+                f"{path / CLOUDS / name}.bin has {size} bytes: points of {POINT_BYTES} bytes each were expected. It "
+                "was cut off; copy it again."
             )
         elif name in words and words[name] * POINT_BYTES != size * WORD_BYTES:
             problems.append(

@@ -132,12 +132,20 @@ def _bring(source: Path, target: Path, *, link: bool) -> None:
         mine, theirs = target.stat(), source.stat()
         if (mine.st_size, mine.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns):
             return
+    if link and _linked(source, target):
+        return
     with written_whole(target) as beside:
-        if link:
-            beside.unlink()
-            try:
-                os.link(source, beside)
-                return
-            except OSError:  # another file system
-                pass
         shutil.copy2(source, beside)
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Whether both are now one file; some file systems have no second names."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = target.with_name(f".{target.name}.part-link")
+    try:
+        beside.unlink(missing_ok=True)
+        os.link(source, beside)
+    except OSError:
+        return False
+    os.replace(beside, target)
+    return True

@@ -27,7 +27,6 @@ from xmodal.data.kitti_projection import (
     range_pixels,
     ranges,
 )
-from xmodal.errors import InputError
 from xmodal.files import written_whole
 
 VERSION = 1  # of what stands in a cached file
@@ -144,7 +143,8 @@ class Frames:
         points, labels = self._read(number)
         size = self.size(number)
         pixels = self._pixels(points, number, size)
-        seen, row, col = (np.zeros(len(points), kind) for kind in (np.bool_, np.int32, np.int32))
+        seen = np.zeros(len(points), np.bool_)
+        row, col = np.zeros((2, len(points)), np.int32)
         seen[pixels.number], row[pixels.number], col[pixels.number] = True, pixels.row, pixels.col
         return StoredPoints(seen, row, col, ranges(points), labels, size)
 
@@ -225,14 +225,5 @@ def last_of_each(drawn: Drawn, size: tuple[int, int], *, lose_first: bool = Fals
     stays = last[flat] == np.arange(len(drawn))
     if lose_first:
         stays &= drawn["number"] != 0
-    return drawn[stays]
-
-
-def refuse_labels(frames: Sequence[Frame], what: str) -> None:
-    """Frames to learn from need labels."""
-    without = sorted({frame.sequence for frame in frames if frame.labels is None})
-    if without:
-        raise InputError(
-            f"Sequence {without[0]:02d} has no labels, and it is among those that {what}. Name labelled sequences (00 to "
-            "10)."
-        )
+    kept: Drawn = drawn[stays]
+    return kept

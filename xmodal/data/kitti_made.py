@@ -1,8 +1,8 @@
 """Drives in the form of SemanticKITTI that nobody drove: streets of boxes, seen by a ray-caster's LiDAR and camera.
 
 A scene stands in the coordinates of the scanner, x forward, y to the left, z up, the ground at z = -1.73: a road with
-sidewalks and terrain beyond, rows of buildings, cars on the road, persons and poles on the sidewalk, vegetation. Rays of
-the scanner and of the camera's pixels meet the nearest box (by its slabs) or the ground.
+sidewalks and terrain beyond, rows of buildings, cars on the road, persons and poles on the sidewalk, vegetation. Rays
+of the scanner and of the camera's pixels meet the nearest box (by its slabs) or the ground.
 
 What makes it a task for two: road, sidewalk and terrain lie in one plane and reflect almost alike, so the scanner can
 hardly tell them apart, and in the picture they have different colours. Training sequences keep few of their labels, and
@@ -191,38 +191,27 @@ def draw_scene(random: np.random.Generator) -> Scene:
         x = random.uniform(2, 8) - FAR / 2
         while x < FAR:
             length, depth = random.uniform(6, 14), random.uniform(5, 9)
-            away = edge + side * (random.uniform(1, 4) + depth / 2)
-            boxes.append((BUILDING, x + length / 2, away, length, depth, random.uniform(4, 9)))
+            y = edge + side * (random.uniform(1, 4) + depth / 2)
+            boxes.append((BUILDING, x + length / 2, y, length, depth, random.uniform(4, 9)))
             x += length + random.uniform(2, 8)
         for _ in range(random.integers(1, 4)):
-            size = random.uniform(1.2, 3)
-            boxes.append(
-                (
-                    VEGETATION,
-                    random.uniform(5, 35),
-                    edge + side * random.uniform(0.8, 1.5),
-                    size,
-                    1.2,
-                    random.uniform(1, 3),
-                )
-            )
+            x, y, length = random.uniform(5, 35), edge + side * random.uniform(0.8, 1.5), random.uniform(1.2, 3)
+            boxes.append((VEGETATION, x, y, length, 1.2, random.uniform(1, 3)))
     for _ in range(random.integers(2, 6)):
         boxes.append((CAR, random.uniform(6, 35), random.uniform(road[0] + 1, road[1] - 1), 4.0, 1.8, 1.5))
     for kind in (PERSON, POLE):
         for _ in range(random.integers(2, 6)):
             side = int(random.integers(0, 2))
-            y = random.uniform(*sorted((road[side], walks[side])))
-            size, tall = (0.6, 1.75) if kind == PERSON else (0.25, 4.0)
-            boxes.append((kind, random.uniform(4, 25), y, size, size, tall))
-    kinds, centre, size = (
-        np.array([box[0] for box in boxes]),
-        np.array([(box[1], box[2]) for box in boxes]),
-        np.array([box[3:] for box in boxes]),
-    )
-    low = np.column_stack([centre - size[:, :2] / 2, np.full(len(boxes), GROUND)])
-    high = np.column_stack([centre + size[:, :2] / 2, GROUND + size[:, 2]])
-    away = (low[:, :2] > 0.5).any(axis=1) | (high[:, :2] < -0.5).any(axis=1)  # nothing stands where the scanner is
-    return Scene(low[away], high[away], kinds[away], road, walks)
+            y = random.uniform(min(road[side], walks[side]), max(road[side], walks[side]))
+            thick, tall = (0.6, 1.75) if kind == PERSON else (0.25, 4.0)
+            boxes.append((kind, random.uniform(4, 25), y, thick, thick, tall))
+    kinds = np.array([box[0] for box in boxes])
+    centres, sides = np.array([box[1:3] for box in boxes]), np.array([box[3:] for box in boxes])
+    low = np.column_stack([centres - sides[:, :2] / 2, np.full(len(boxes), GROUND)])
+    high = np.column_stack([centres + sides[:, :2] / 2, GROUND + sides[:, 2]])
+    # nothing stands where the scanner is
+    clear = (low[:, :2] > 0.5).any(axis=1) | (high[:, :2] < -0.5).any(axis=1)
+    return Scene(low[clear], high[clear], kinds[clear], road, walks)
 
 
 def cast(

@@ -67,8 +67,8 @@ def to_camera(
             the published code does.
 
     Returns:
-        Rows and columns of the points that are kept (k, 2); which are kept (n,); and the depth d before the camera (n,),
-        0 where x is not large enough.
+        Rows and columns of the points that are kept (k, 2); which are kept (n,); and the depth d before the camera
+        (n,), 0 where x is not large enough.
     """
     front = np.flatnonzero(points[:, 0] > x_min)
     seen = points[front, :3].astype(np.float64) @ matrix[:, :3].T + matrix[:, 3]

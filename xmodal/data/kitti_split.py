@@ -31,11 +31,13 @@ from xmodal.data.kitti_augment import (
     index_map,
     jittered,
 )
-from xmodal.data.kitti_frames import Drawn, Frames
+from xmodal.data.kitti_files import Frame
+from xmodal.data.kitti_frames import Drawn, Frames, StoredPoints
 from xmodal.data.loader import Pick, mix
 from xmodal.types import Batch, Normalisation
 
 CHANNELS = {"lidar": 5, "image": 3}
+MULTIPLE = 16  # sides of a sample are multiples of it
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,25 @@ class Canvas:
     def window(self) -> tuple[int, int]:
         """Height and width of what is cut from a picture."""
         return self.height - 2 * self.pad_rows, self.width - 2 * self.pad_cols
+
+
+@dataclass(frozen=True)
+class WholeFrame:
+    """A frame that nothing was cut from, and where its points are.
+
+    Attributes:
+        inputs: modality → (1, channels, H, W), normalised; the picture in the middle, sides rounded up to 16.
+        points: every stored point, in the order of the file.
+        top: row of ``inputs`` at which the picture begins: a point is at ``points.row + top``, ``points.col + left``.
+        left: likewise its column.
+        frame: its files.
+    """
+
+    inputs: dict[str, Tensor]
+    points: StoredPoints
+    top: int
+    left: int
+    frame: Frame
 
 
 class Slots:
@@ -151,18 +172,28 @@ class FrameSplit(Split):
         plain._statistics = {}
         return plain
 
+    def whole(self, row: int) -> WholeFrame:
+        """A frame of this split with all that was stored of it: what predictions of points are made from."""
+        modalities = list(self.columns)
+        number = int(self.numbers[modalities[0]][row])
+        size = self.frames.size(number)
+        canvas = Canvas(*(-(-side // MULTIPLE) * MULTIPLE for side in size))
+        slots = Slots(1, canvas, modalities)
+        draw_centred(slots, 0, self.frames, number, self._statistics, self.frames.points(number))
+        move = centred(size, canvas.window)
+        inputs = {name: torch.from_numpy(found) for name, found in slots.inputs.items()}
+        return WholeFrame(inputs, self.frames.stored(number), -move.top, -move.left, self.frames.frames[number])
+
     def __getitem__(self, pick: Pick) -> Batch:
         batch = Batch({}, {}, {}, dict(pick.rows))
-        drawn: dict[int, Slots] = {}  # rows that modalities share are drawn once, and so is their target
+        # rows that modalities share are drawn once, and so is their target
         shared = {id(rows): [name for name in pick.rows if pick.rows[name] is rows] for rows in pick.rows.values()}
-        for name, rows in pick.rows.items():
-            if id(rows) not in drawn:
-                drawn[id(rows)] = self._draw(rows, shared[id(rows)], pick.epoch)
-                found = drawn[id(rows)]
-                target, valid = torch.from_numpy(found.target), torch.from_numpy(found.valid)
-                for each in shared[id(rows)]:
-                    batch.inputs[each] = torch.from_numpy(found.inputs[each])
-                    batch.targets[each], batch.valid[each] = target, valid
+        for modalities in shared.values():
+            drawn = self._draw(pick.rows[modalities[0]], modalities, pick.epoch)
+            target, valid = torch.from_numpy(drawn.target), torch.from_numpy(drawn.valid)
+            for name in modalities:
+                batch.inputs[name] = torch.from_numpy(drawn.inputs[name])
+                batch.targets[name], batch.valid[name] = target, valid
         return batch
 
     def _draw(self, rows: Tensor, modalities: Sequence[str], epoch: int | None) -> Slots:

@@ -42,7 +42,7 @@ MEAN = (12.12, 10.88, 0.23, -1.04, 0.21)  # of range, x, y, z and remission, as 
 STD = (12.32, 11.47, 6.91, 0.86, 0.16)
 COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet, for values from 0 to 1
 LABEL_LOSSES = {"focal": 1.0, "lovasz": 1.0}
-MULTIPLE = 16  # sides of a sample are multiples of it
+MULTIPLE = 16  # as in `xmodal.data.kitti_split`, which would bring torch into every help text
 TRAINING, WHOLE, PADDING = (256, 1024), (384, 1232), (7, 3)  # published: samples of training, of evaluation, borders
 Side = int | None
 
