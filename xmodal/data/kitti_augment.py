@@ -13,13 +13,15 @@ from outside of the picture is empty.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.errors import InputError
 
-OUTSIDE = -1
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,8 @@ class Jitter:
     factors: tuple[float, float, float]
 
 
-def index_map(move: Move, *, size: tuple[int, int], window: tuple[int, int]) -> NDArray[np.int64]:
-    """Number of the stored pixel that each place of a window shows, -1 outside of the picture.
+def index_map(move: Move, *, size: tuple[int, int], window: tuple[int, int]) -> NDArray[np.int32]:
+    """Number of the stored pixel that each place of a window shows; outside of the picture how many there are.
 
     Args:
         move: where the window lies.
@@ -78,8 +80,7 @@ def index_map(move: Move, *, size: tuple[int, int], window: tuple[int, int]) -> 
     inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
     if move.flip:
         x = width - 1 - x
-    found: NDArray[np.int64] = np.where(inside, y * width + x, OUTSIDE).astype(np.int64)
-    return found
+    return np.where(inside, y * width + x, height * width).astype(np.int32)
 
 
 def centred(size: tuple[int, int], window: tuple[int, int]) -> Move:
@@ -140,16 +141,15 @@ def check_window(size: tuple[int, int], window: tuple[int, int]) -> None:
         )
 
 
-def jittered(pixels: NDArray[np.uint8], jitter: Jitter) -> NDArray[np.uint8]:
-    """A picture (height, width, 3) with changed colours, one change after the other, as Pillow changes them."""
-    from PIL import Image, ImageEnhance
+def jittered(picture: Picture, jitter: Jitter) -> Picture:
+    """A picture with changed colours, one change after the other, as Pillow makes them."""
+    from PIL import ImageEnhance
 
     changes = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
-    picture = Image.fromarray(pixels)
     for number in jitter.order:
         if jitter.factors[number] != 1.0:
             picture = changes[number](picture).enhance(jitter.factors[number])
-    return np.asarray(picture, np.uint8)
+    return picture
 
 
 # ---- points as a whole: for the range view alone, since a picture can't follow them

@@ -16,6 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,9 @@ from numpy.typing import NDArray
 from xmodal.data.kitti_classes import training_classes
 from xmodal.data.layout import Report
 from xmodal.errors import InputError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 CLOUDS, LABELS, IMAGES, CALIBRATION = "velodyne", "labels", "image_2", "calib.txt"
 SUFFIXES = {CLOUDS: ".bin", LABELS: ".label", IMAGES: ".png"}
@@ -144,13 +148,14 @@ def camera_matrix(path: Path) -> NDArray[np.float64]:
     return matrix
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Pixels (height, width, 3), red, green and blue."""
+def open_picture(path: Path) -> Picture:
+    """A picture in red, green and blue, decoded."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"), np.uint8)
+            picture.load()
+            return picture if picture.mode == "RGB" else picture.convert("RGB")
     except DAMAGED as error:
         raise InputError(f"{path} is no picture that can be read ({error}).") from None
 
@@ -311,7 +316,7 @@ def _frame_problems(frame: Frame) -> list[str]:
     if sizes_fit:
         _collect(problems, read_cloud, frame.cloud)
     if frame.image.is_file():
-        _collect(problems, read_image, frame.image)
+        _collect(problems, open_picture, frame.image)
     if frame.labels and frame.labels.is_file() and frame.labels.stat().st_size == WORD_BYTES * points:
         _collect(problems, read_classes, frame.labels, points)
     return problems

@@ -11,13 +11,13 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.kitti_augment import PointAugmentation
-from xmodal.data.kitti_files import Frame, image_size, read_classes, read_cloud, read_image
+from xmodal.data.kitti_files import Frame, image_size, open_picture, read_classes, read_cloud
 from xmodal.data.kitti_projection import (
     FIELD,
     Pixels,
@@ -29,6 +29,10 @@ from xmodal.data.kitti_projection import (
 )
 from xmodal.files import written_whole
 
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
+
+PIXEL_BYTES = 4  # that Pillow needs for three colours
 VERSION = 1  # of what stands in a cached file
 POINT = np.dtype(
     [("number", "<i4"), ("row", "<u2"), ("col", "<u2"), ("label", "u1"), ("features", "<f4", (5,))]
@@ -104,7 +108,8 @@ class Frames:
     ) -> None:
         self.frames, self.matrices, self.rules = list(frames), dict(matrices), rules
         self.cache, self.keep_bytes = cache, keep_bytes
-        self._kept: dict[tuple[str, int], NDArray[Any]] = {}
+        self._kept: dict[tuple[str, int], Any] = {}
+        self._sizes: dict[int, tuple[int, int]] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -114,23 +119,25 @@ class Frames:
         """Height and width of the picture that points are drawn into."""
         if self.rules.view == "range":
             return self.rules.height, self.rules.width
-        known = self._kept.get(("image", number))
-        return (known.shape[0], known.shape[1]) if known is not None else image_size(self.frames[number].image)
+        if number not in self._sizes:
+            self._sizes[number] = image_size(self.frames[number].image)
+        return self._sizes[number]
 
-    def image(self, number: int) -> NDArray[np.uint8]:
-        """The camera's picture (height, width, 3)."""
-        kept = self._kept.get(("image", number))
+    def picture(self, number: int) -> Picture:
+        """The camera's picture, red, green and blue."""
+        kept: Picture | None = self._kept.get(("picture", number))
         if kept is None:
-            kept = read_image(self.frames[number].image)
-            self._keep("image", number, kept)
+            kept = open_picture(self.frames[number].image)
+            self._sizes[number] = kept.height, kept.width
+            self._keep("picture", number, kept, PIXEL_BYTES * kept.height * kept.width)
         return kept
 
     def points(self, number: int) -> Drawn:
         """The points of a frame that lie in its picture, in the order in which they are drawn."""
-        kept = self._kept.get(("points", number))
+        kept: Drawn | None = self._kept.get(("points", number))
         if kept is None:
             kept = self._cached(number) if self.cache else self._project(number, self.size(number))
-            self._keep("points", number, kept)
+            self._keep("points", number, kept, kept.nbytes)
         return kept
 
     def augmented(self, number: int, change: PointAugmentation, random: np.random.Generator) -> Drawn:
@@ -148,10 +155,10 @@ class Frames:
         seen[pixels.number], row[pixels.number], col[pixels.number] = True, pixels.row, pixels.col
         return StoredPoints(seen, row, col, ranges(points), labels, size)
 
-    def _keep(self, what: str, number: int, found: NDArray[Any]) -> None:
-        if self._bytes + found.nbytes <= self.keep_bytes:
+    def _keep(self, what: str, number: int, found: Any, size: int) -> None:
+        if self._bytes + size <= self.keep_bytes:
             self._kept[what, number] = found
-            self._bytes += found.nbytes
+            self._bytes += size
 
     def _read(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         frame = self.frames[number]
@@ -181,7 +188,12 @@ class Frames:
         drawn["number"] = pixels.number[order]
         drawn["row"], drawn["col"] = pixels.row[order], pixels.col[order]
         drawn["label"], drawn["features"] = labels[pixels.number[order]], features[order]
-        return last_of_each(drawn, size, lose_first=self.rules.view == "range" and self.rules.lose_first)
+        if self.rules.view == "range" and self.rules.lose_first:
+            flat = drawn["row"].astype(np.int64) * size[1] + drawn["col"]
+            there = flat == flat[drawn["number"] == 0]
+            if drawn["number"][there][-1] == 0:  # the nearest of its pixel, which counts as empty then
+                drawn = drawn[~there]
+        return drawn
 
     # ---- on disk
 
@@ -209,21 +221,3 @@ class Frames:
                 files.append((str(file.absolute()), state.st_size, state.st_mtime_ns))
         facts = (VERSION, self.rules, size, self.matrices[frame.sequence].tolist(), files)
         return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
-
-
-def last_of_each(drawn: Drawn, size: tuple[int, int], *, lose_first: bool = False) -> Drawn:
-    """The points that stay: of each pixel the one drawn last.
-
-    Args:
-        drawn: points in their order.
-        size: height and width.
-        lose_first: a pixel in which point number 0 stays counts as empty.
-    """
-    flat = drawn["row"].astype(np.int64) * size[1] + drawn["col"]
-    last = np.full(size[0] * size[1], -1, np.int32)
-    last[flat] = np.arange(len(drawn), dtype=np.int32)
-    stays = last[flat] == np.arange(len(drawn))
-    if lose_first:
-        stays &= drawn["number"] != 0
-    kept: Drawn = drawn[stays]
-    return kept
