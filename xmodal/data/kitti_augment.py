@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
 
+STRIP = 16  # rows
+
+
 @dataclass(frozen=True)
 class Move:
     """How a window is cut from a picture.
@@ -69,18 +72,18 @@ def index_map(move: Move, *, size: tuple[int, int], window: tuple[int, int]) -> 
     height, width = size
     rows = np.arange(move.top, move.top + window[0], dtype=np.float64)
     cols = np.arange(move.left, move.left + window[1], dtype=np.float64)
-    if move.degrees:
-        angle = np.deg2rad(move.degrees)
-        cos, sin = np.cos(angle), np.sin(angle)
-        cy, cx = (height - 1) / 2, (width - 1) / 2
-        x = np.rint(((cos * (cols - cx)) + cx)[None] - (sin * (rows - cy))[:, None])
-        y = np.rint((sin * (cols - cx))[None] + (cos * (rows - cy) + cy)[:, None])
-    else:
-        y, x = np.broadcast_arrays(rows[:, None], cols[None])
-    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    if move.flip:
-        x = width - 1 - x
-    return np.where(inside, y * width + x, height * width).astype(np.int32)
+    cos, sin = np.cos(np.deg2rad(move.degrees)), np.sin(np.deg2rad(move.degrees))
+    cy, cx = (height - 1) / 2, (width - 1) / 2
+    x_of_col, x_of_row = cos * (cols - cx) + cx, sin * (rows - cy)
+    y_of_col, y_of_row = sin * (cols - cx), cos * (rows - cy) + cy
+    shown = np.empty(window, np.int32)
+    for first in range(0, window[0], STRIP):  # what is worked on at once stays in the cache of the processor
+        some = slice(first, first + STRIP)
+        x = np.rint(x_of_col - x_of_row[some, None]).astype(np.int32)
+        y = np.rint(y_of_col + y_of_row[some, None]).astype(np.int32)
+        inside = (x.view(np.uint32) < width) & (y.view(np.uint32) < height)  # a negative one is huge without its sign
+        shown[some] = np.where(inside, y * width + (width - 1 - x if move.flip else x), height * width)
+    return shown
 
 
 def centred(size: tuple[int, int], window: tuple[int, int]) -> Move:

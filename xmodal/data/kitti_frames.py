@@ -1,14 +1,15 @@
 """Frames of SemanticKITTI as pictures: points at their pixels, kept in memory and on disk, and the image beside them.
 
-What points do in a picture depends on their files and on the rules of projection alone, so it is worked out once. A
-cache folder holds an array per frame, whose name is a digest of all that it depends on: sizes and times of the files,
-the calibration, the rules. Whatever changes, another file is looked for, and a stale one is never read.
+Where points lie in a picture depends on their files and on the rules of projection alone, so it is worked out once. A
+cache folder holds an array per frame, whose name is a digest of all that it depends on: paths, sizes and times of the
+files, the calibration, the rules. Whatever changes, another file is looked for, and a stale one is never read.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 PIXEL_BYTES = 4  # that Pillow needs for three colours
 VERSION = 1  # of what stands in a cached file
 POINT = np.dtype(
-    [("number", "<i4"), ("row", "<u2"), ("col", "<u2"), ("label", "u1"), ("features", "<f4", (5,))]
-)  # a point of a picture: which of the cloud, where, what it is, range, x, y, z and remission
+    [("features", "<f4", (5,)), ("number", "<i4"), ("row", "<u2"), ("col", "<u2"), ("label", "<i4")]
+)  # a point of a picture: range, x, y, z and remission, which of the cloud, where, what; 32 bytes
 Drawn = NDArray[Any]  # of POINT, in the order in which they are drawn
 
 
@@ -93,7 +94,8 @@ class Frames:
         frames: which ones.
         matrices: sequence → P2 Tr.
         rules: of projection.
-        cache: folder for projected points; None: they are projected again when they are no longer in memory.
+        cache: folder for projected points; None: they are projected again when they are not in memory.
+        cache_pictures: decoded pictures are put there as well.
         keep_bytes: memory for points and pictures that were read.
     """
 
@@ -104,10 +106,11 @@ class Frames:
         rules: Rules,
         *,
         cache: Path | None = None,
+        cache_pictures: bool = False,
         keep_bytes: int = 256 * 2**20,
     ) -> None:
         self.frames, self.matrices, self.rules = list(frames), dict(matrices), rules
-        self.cache, self.keep_bytes = cache, keep_bytes
+        self.cache, self.cache_pictures, self.keep_bytes = cache, cache_pictures, keep_bytes
         self._kept: dict[tuple[str, int], Any] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
         self._bytes = 0
@@ -127,7 +130,8 @@ class Frames:
         """The camera's picture, red, green and blue."""
         kept: Picture | None = self._kept.get(("picture", number))
         if kept is None:
-            kept = open_picture(self.frames[number].image)
+            stored = self.cache is not None and self.cache_pictures
+            kept = self._cached_picture(number) if stored else open_picture(self.frames[number].image)
             self._sizes[number] = kept.height, kept.width
             self._keep("picture", number, kept, PIXEL_BYTES * kept.height * kept.width)
         return kept
@@ -136,7 +140,7 @@ class Frames:
         """The points of a frame that lie in its picture, in the order in which they are drawn."""
         kept: Drawn | None = self._kept.get(("points", number))
         if kept is None:
-            kept = self._cached(number) if self.cache else self._project(number, self.size(number))
+            kept = self._cached_points(number) if self.cache else self._project(number, self.size(number))
             self._keep("points", number, kept, kept.nbytes)
         return kept
 
@@ -197,27 +201,37 @@ class Frames:
 
     # ---- on disk
 
-    def _cached(self, number: int) -> Drawn:
-        assert self.cache is not None
+    def _cached_points(self, number: int) -> Drawn:
         frame, size = self.frames[number], self.size(number)
-        path = self.cache / f"{frame.sequence:02d}" / f"{frame.name}-{self._digest(frame, size)}.npy"
-        if path.is_file():
-            try:
-                found: Drawn = np.load(path, mmap_mode="r", allow_pickle=False)
-                if found.dtype == POINT:
-                    return found
-            except (ValueError, OSError):  # damaged: made again
-                pass
-        drawn = self._project(number, size)
-        with written_whole(path) as beside, beside.open("wb") as file:
-            np.save(file, drawn, allow_pickle=False)
-        return drawn
+        facts = (self.rules, size, self.matrices[frame.sequence].tolist())
+        return self._cached(frame, [frame.cloud, frame.labels], facts, lambda: self._project(number, size), POINT)
 
-    def _digest(self, frame: Frame, size: tuple[int, int]) -> str:
-        files = []
-        for file in (frame.cloud, frame.labels):
-            if file is not None:
-                state = file.stat()
-                files.append((str(file.absolute()), state.st_size, state.st_mtime_ns))
-        facts = (VERSION, self.rules, size, self.matrices[frame.sequence].tolist(), files)
-        return hashlib.blake2b(repr(facts).encode(), digest_size=8).hexdigest()
+    def _cached_picture(self, number: int) -> Picture:
+        from PIL import Image
+
+        frame = self.frames[number]
+        return Image.fromarray(
+            self._cached(frame, [frame.image], (), lambda: np.asarray(open_picture(frame.image)), np.dtype(np.uint8))
+        )
+
+    def _cached(
+        self,
+        frame: Frame,
+        sources: Sequence[Path | None],
+        facts: tuple[Any, ...],
+        make: Callable[[], NDArray[Any]],
+        dtype: np.dtype[Any],
+    ) -> NDArray[Any]:
+        """What the cache holds of a frame, made and put there where it doesn't."""
+        assert self.cache is not None
+        states = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in sources if file]
+        digest = hashlib.blake2b(repr((VERSION, facts, states)).encode(), digest_size=8).hexdigest()
+        path = self.cache / f"{frame.sequence:02d}" / f"{frame.name}-{digest}.npy"
+        with contextlib.suppress(ValueError, OSError):  # damaged or absent: made again
+            found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if found.dtype == dtype:
+                return found
+        made = make()
+        with written_whole(path) as beside, beside.open("wb") as file:
+            np.save(file, made, allow_pickle=False)
+        return made

@@ -83,7 +83,8 @@ class SemanticKittiSettings(BaseModel):
         lose_first: range view: the first point of each file is left out, as in the published code.
         image_statistics: none: pictures are divided by 255; imagenet: its mean and deviation per colour as well.
         weights: how much classes count: published, rare ones more; equal.
-        cache: folder for projected points, so that they are projected once.
+        cache: folder for projected points, so that they are projected once; 32 bytes for each point of a picture.
+        cache_pictures: put decoded pictures there as well, 3 bytes for each pixel.
         keep_mb: memory of each process for frames that were read, in megabytes.
         as_published: as in the authors' code: --duplicates file, --behind, --lose-first, --valid 8.
     """
@@ -123,6 +124,7 @@ class SemanticKittiSettings(BaseModel):
     image_statistics: Literal["none", "imagenet"] = "none"
     weights: Literal["published", "equal"] = "published"
     cache: Path | None = None
+    cache_pictures: bool = False
     keep_mb: int = Field(default=256, ge=0)
     as_published: bool = False
 
@@ -187,7 +189,12 @@ def load(
     contents, frames, rows = _found(Path(root), settings)
     whole, training = canvases(settings, [size for size in contents.sizes.values()])
     every = Frames(
-        frames, contents.matrices, rules_of(settings), cache=settings.cache, keep_bytes=settings.keep_mb * 2**20
+        frames,
+        contents.matrices,
+        rules_of(settings),
+        cache=settings.cache,
+        cache_pictures=settings.cache_pictures,
+        keep_bytes=settings.keep_mb * 2**20,
     )
     if train_fraction != 1.0:
         rows["train"] = keep_fraction(rows["train"], np.zeros(len(frames), np.int64), train_fraction, seed)
