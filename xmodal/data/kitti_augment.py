@@ -145,13 +145,21 @@ def check_window(size: tuple[int, int], window: tuple[int, int]) -> None:
 
 
 def jittered(picture: Picture, jitter: Jitter) -> Picture:
-    """A picture with changed colours, one change after the other, as Pillow makes them."""
-    from PIL import ImageEnhance
+    """A picture with changed colours, one change after the other, with the values of Pillow's ``ImageEnhance``.
 
-    changes = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)
+    Brightness and contrast change each of 256 values alike, so Pillow is asked what becomes of those.
+    """
+    from PIL import Image, ImageEnhance, ImageStat
+
+    ramp = Image.frombytes("L", (256, 1), bytes(range(256)))
     for number in jitter.order:
-        if jitter.factors[number] != 1.0:
-            picture = changes[number](picture).enhance(jitter.factors[number])
+        factor = jitter.factors[number]
+        if number == 2:
+            picture = ImageEnhance.Color(picture).enhance(factor)
+            continue
+        grey = int(ImageStat.Stat(picture.convert("L")).mean[0] + 0.5) if number else 0
+        table = Image.blend(Image.new("L", (256, 1), grey), ramp, factor).tobytes()
+        picture = picture.point(3 * list(table))
     return picture
 
 
