@@ -97,7 +97,7 @@ def test_golden_kitti_perspective_view(tmp_path):
             mask_sum=mask.sum(),
             label_hist=np.bincount(labels.reshape(-1), minlength=20),
             rgb_mean=np.asarray(frames.picture(0)).reshape(-1, 3).mean(0) / 255,
-            val_shape=(10, *rgb.shape[1:]),
+            val_shape=(len(lidar) + len(rgb), *rgb.shape[1:]),
             val_mask=batch.valid["lidar"][0].numpy(),
             val_label=batch.target[0].numpy(),
             val_pcd_norm=lidar[:, ::2, ::3],

@@ -72,13 +72,14 @@ def test_all_points_at_once_are_the_same_as_one_by_one(x_min, behind):
 
 
 def test_points_behind_the_camera_are_mirrored_into_the_picture_by_the_published_rule_alone():
-    points, matrix = np.array([[0.1, -0.02, 0.02, 1]], np.float32), camera(0)
+    points = np.array([[0.1, -0.02, -0.02, 1]], np.float32)
+    ahead = MATRIX - 0.25 * MATRIX[:, :1] * [0, 0, 0, 1]  # a camera 25 cm before the scanner: u = 4 - 8 y / d
 
-    ours = camera_pixels(points, matrix, height=40, width=120)
-    published = camera_pixels(points, matrix, height=40, width=120, behind=True)
-    depth = to_camera(points, matrix, height=40, width=120)[2]
+    ours, published = (camera_pixels(points, ahead, **SIZE, behind=behind) for behind in (False, True))
+    depth = to_camera(points, ahead, **SIZE)[2]
 
-    assert len(ours.number) == 0 and len(published.number) == 1 and depth[0] < 0
+    assert depth == pytest.approx([-0.15])
+    assert listed(ours) == [] and listed(published) == [(0, 0, 2)]  # v = 0.93, u = 2.93
 
 
 def test_the_order_of_the_file_changes_no_pixel():
