@@ -260,3 +260,11 @@ def test_the_points_of_the_other_tests_are_what_was_written(root):
 
     np.testing.assert_allclose(read_cloud(path), POINTS)
     assert len(WORDS) == len(POINTS) and len(TR) == 12
+
+
+def test_a_picture_of_another_size_than_its_sequence_is_told(root):
+    Image.fromarray(np.zeros((5, 8, 3), np.uint8)).save(root / "sequences" / "00" / "image_2" / "000002.png")
+
+    (problem,) = check(root).errors
+
+    assert "000002.png has 5x8 pixels, the first picture of its sequence 4x8" in problem

@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from xmodal.errors import InputError
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
+R = TypeVar("R")
 CLOUDS, LABELS, IMAGES, CALIBRATION = "velodyne", "labels", "image_2", "calib.txt"
 SUFFIXES = {CLOUDS: ".bin", LABELS: ".label", IMAGES: ".png"}
 POINT_BYTES, WORD_BYTES = 16, 4
@@ -302,32 +303,39 @@ def _look_inside(root: Path, contents: Contents) -> None:
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), DECODED)).round().astype(int))
     problems: list[str] = []
     for place in chosen.tolist():
-        problems += _frame_problems(frames[place])
+        problems += _frame_problems(frames[place], contents.sizes)
     known = set(contents.report.errors)
     contents.report.errors += few([problem for problem in problems if problem not in known], str(root))
     if len(chosen) < len(frames):
         contents.report.warnings.append(f"{len(chosen)} of {len(frames)} frames were read to their end, evenly spread.")
 
 
-def _frame_problems(frame: Frame) -> list[str]:
+def _frame_problems(frame: Frame, sizes: dict[int, tuple[int, int]]) -> list[str]:
     problems: list[str] = []
     sizes_fit = frame.cloud.stat().st_size % POINT_BYTES == 0  # else it was told already
     points = frame.cloud.stat().st_size // POINT_BYTES
     if sizes_fit:
         _collect(problems, read_cloud, frame.cloud)
     if frame.image.is_file():
-        _collect(problems, open_picture, frame.image)
+        picture = _collect(problems, open_picture, frame.image)
+        usual = sizes.get(frame.sequence)
+        if picture is not None and usual and (picture.height, picture.width) != usual:
+            problems.append(
+                f"{frame.image} has {picture.height}x{picture.width} pixels, the first picture of its sequence "
+                f"{usual[0]}x{usual[1]}: one size for all was expected, since one calib.txt holds for all."
+            )
     if frame.labels and frame.labels.is_file() and frame.labels.stat().st_size == WORD_BYTES * points:
         _collect(problems, read_classes, frame.labels, points)
     return problems
 
 
-def _collect(problems: list[str], read: object, *given: object) -> None:
-    assert callable(read)
+def _collect(problems: list[str], read: Callable[..., R], *given: Any) -> R | None:
+    """What was read; None, and the problems, where it can't be."""
     try:
-        read(*given)
+        return read(*given)
     except InputError as error:
         problems += error.problems
+        return None
 
 
 def check(root: Path) -> Report | None:

@@ -227,7 +227,7 @@ class Frames:
         states = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in sources if file]
         digest = hashlib.blake2b(repr((VERSION, facts, states)).encode(), digest_size=8).hexdigest()
         path = self.cache / f"{frame.sequence:02d}" / f"{frame.name}-{digest}.npy"
-        with contextlib.suppress(ValueError, OSError):  # damaged or absent: made again
+        with contextlib.suppress(ValueError, OSError, EOFError):  # damaged or absent: made again
             found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
             if found.dtype == dtype:
                 return found

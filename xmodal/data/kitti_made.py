@@ -20,7 +20,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.kitti_files import CALIBRATION, CLOUDS, IMAGES, LABELS, parse_sequences
-from xmodal.data.loader import mix
 from xmodal.data.prepare import in_processes
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import write_text, written_whole
@@ -160,7 +159,7 @@ def write_frame(job: tuple[Path, int, int, Scanner]) -> None:
     from PIL import Image
 
     root, sequence, number, scanner = job
-    random = np.random.Generator(np.random.Philox(key=mix(scanner.seed, sequence, number)))
+    random = np.random.default_rng([scanner.seed, sequence, number])
     scene = draw_scene(random)
     cloud, words = scan(scene, scanner, random)
     if sequence < LABELLED:

@@ -175,6 +175,7 @@ def load(
         seed: of the train fraction and of what is drawn in training.
     """
     from xmodal.data.base import DENSE_SELECT, Data, keep_fraction
+    from xmodal.data.kitti_augment import check_window
     from xmodal.data.kitti_frames import Frames
     from xmodal.data.kitti_split import CHANNELS, FrameSplit
     from xmodal.types import DataInfo, InputInfo
@@ -198,6 +199,9 @@ def load(
     )
     if train_fraction != 1.0:
         rows["train"] = keep_fraction(rows["train"], np.zeros(len(frames), np.int64), train_fraction, seed)
+    if _augmentation(settings) is not None:
+        for number in {frames[row].sequence for row in rows["train"].tolist()}:
+            check_window(contents.sizes[number], training.window)
     statistics = statistics_of(settings)
     splits = {
         split: FrameSplit(
@@ -362,7 +366,7 @@ def hold_back(
     Args:
         sequences: of each frame.
         rows: frames of training sequences, in the order in which they were taken.
-        share: of each sequence that is held back, at least one frame where it has two.
+        share: of each sequence that is held back: at least one frame where it has two, never all.
 
     Example:
         >>> hold_back(np.array([0] * 10 + [1] * 2), np.arange(12), 0.2)[1].tolist()
@@ -371,7 +375,7 @@ def hold_back(
     held = np.zeros(len(sequences), np.bool_)
     for number in np.unique(sequences[rows]):
         mine = rows[sequences[rows] == number]
-        count = max(1, round(share * len(mine))) if len(mine) > 1 else 0
+        count = min(max(1, round(share * len(mine))), len(mine) - 1)
         held[mine[len(mine) - count :]] = True
     return rows[~held[rows]], rows[held[rows]]
 
