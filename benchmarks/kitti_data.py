@@ -31,7 +31,8 @@ from xmodal.data.kitti_projection import camera_pixels, range_maps
 from xmodal.data.kitti_split import FrameSplit
 from xmodal.data.loader import Pick, mix
 from xmodal.data.semantic_kitti import MEAN, STD
-from xmodal.metrics.segmentation import SegmentationScores
+from xmodal.metrics.task import Scores
+from xmodal.types import DataInfo
 
 REPEATS, FRAMES = 9, 3
 WIDTH, HEIGHT, BEAMS, TURNS = 1226, 370, 64, 1900
@@ -186,10 +187,13 @@ def confusion() -> None:
     target = torch.randint(1, 20, (4, *TRAINING), generator=generator)
     target = target * (torch.rand(target.shape, generator=generator) < 0.04)
 
-    def ours(turn: int) -> torch.Tensor:
-        scores = SegmentationScores(20, ignore=(0,))
+    info = DataInfo({}, "multiclass", 20, {}, dense=True, ignore=0)
+
+    def ours(turn: int) -> list[list[int]]:
+        scores = Scores(info, full=True)
         scores.update(answers, target)
-        return scores.counts
+        table: list[list[int]] = scores.compute()["confusion"]
+        return table
 
     compare("confusion, batch of 4", ours, lambda turn: counted(answers, target))
 

@@ -481,3 +481,32 @@ def test_recurrent_networks_export_under_warnings_as_errors(tmp_path, format):
         )
 
     assert done["difference"] < 1e-5
+
+
+@pytest.mark.parametrize("format", ["safetensors", "onnx"])
+def test_places_that_hold_nothing_stay_zero_in_a_student_of_raw_samples(tmp_path, format):
+    known = {"lidar": Normalisation([[[5.0]], [[-1.0]]], [[[2.0]], [[0.5]]], empty=True)}
+    info = DataInfo(
+        {"lidar": InputInfo((2, 16, 16), layout="image")}, "multiclass", 3, {}, dense=True, normalisation=known
+    )
+    torch.manual_seed(0)
+    own = format == "onnx"  # a small one, since its export takes the time of its layers
+    student = (
+        student_of(nn.Conv2d(2, 3, 3, padding=1), info, ["lidar"])
+        if own
+        else build_for(info, ["lidar"], encoder="salsanext", numbers={"width": 2})
+    )
+    random = np.random.default_rng(0)
+    raw = random.normal(5, 2, (4, 2, 16, 16)).astype(np.float32)
+    hit = random.random((4, 1, 16, 16)) < 0.4
+    raw[:, 1][raw[:, 1] < 4] = 0  # a channel that is zero by chance holds something
+    raw *= hit
+    normalised = (raw - [[[5]], [[-1]]]) / [[[2]], [[0.5]]] * hit
+
+    done = export_student(student, info, tmp_path, format=format, samples={"lidar": raw})
+
+    with torch.no_grad():
+        logits = student.module.eval()({"lidar": torch.from_numpy(normalised.astype(np.float32))})
+    found = open_student(done["files"][0])
+    np.testing.assert_allclose(found.predict({"lidar": raw}).outputs, logits.softmax(dim=1), atol=1e-5)
+    assert own or load_student(done["files"][0])[0].normalisation == known

@@ -28,6 +28,27 @@ def test_make_prepare_check(call) -> None:
     assert call("data check ready")[0] == 0
 
 
+def test_semantic_kitti_is_made_cut_and_checked(call) -> None:
+    small = "--sequences 0,8 --frames 2 --width 64 --height 32 --beams 8 --turns 64"
+    assert call(f"data make semantic-kitti made {small}")[0] == 0
+
+    cut = call("data prepare kitti-fov made cut")
+    again = call("data prepare kitti-fov made cut")
+    Path("cut/sequences/08/calib.txt").write_text("P2: 1\n")
+    broken = call("data check cut")
+
+    assert "4 made, 0 reused" in cut[1] and "0 made, 4 reused" in again[1]
+    assert call("data check made")[0] == 0
+    assert broken[0] == 2 and "a key, a colon and twelve numbers were expected" in broken[1]
+
+
+def test_what_is_prepared_under_another_name_has_no_second_one(call) -> None:
+    status, _, said = call("data prepare semantic-kitti raw root")
+
+    assert status == 2 and "nothing to prepare for the data set 'semantic-kitti'" in said and "kitti-fov" in said
+    assert call("data make kitti-fov root")[0] == 2
+
+
 def test_options_of_a_data_set_are_flags_of_make(call, read) -> None:
     assert call("data make gaussian pairs --shared 2 --a-only 1 --b-only 0 --train 20 --seed 3")[0] == 0
     refused = call("data make gaussian none --shared 2 --gamma 0.5")

@@ -231,6 +231,20 @@ def drawn_as_text(item):
     return {**doubled(item), "words": Content(".txt", item.name.encode())}
 
 
+def named_alike(item):
+    return {item.name: Content(".txt", item.name.encode(), "same")}
+
+
+def test_files_may_have_names_of_their_own(tmp_path):
+    raw, out = items(tmp_path / "raw"), tmp_path / "out"
+    prepare_items(raw, named_alike, out)
+
+    again = prepare_items(raw[:2], named_alike, out)
+
+    assert again.reused == ["a", "b"] and (out / "a" / "same.txt").read_text() == "a"
+    assert not (out / "c" / "same.txt").exists()
+
+
 def test_work_may_return_files_of_other_kinds(tmp_path):
     raw, out = items(tmp_path / "raw"), tmp_path / "out"
     prepare_items(raw, drawn_as_text, out)

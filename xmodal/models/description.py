@@ -33,7 +33,7 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
         "dense": info.dense,
         "inputs": {name: _input(info, name) for name in student.needs},
         "normalisation": {
-            name: {"mean": statistics.mean, "std": statistics.std, **({"empty": True} if statistics.empty else {})}
+            name: {"mean": statistics.mean, "std": statistics.std, "empty": statistics.empty}
             for name, statistics in student.normalisation.items()
             if name in student.needs
         },
