@@ -3,6 +3,8 @@
 Reads every ``*kitti*.json`` of tests/golden with its arrays, or of the folder that XMODAL_GOLDEN names.
 """
 
+import re
+
 import numpy as np
 from array_golden import golden_cases
 from kitti_bytes import calibration, write_frame
@@ -23,7 +25,14 @@ def arrays(case, *names):
 
 def matrix_of(case):
     p2, tr = arrays(case, "P2", "Tr")
-    return p2 @ tr
+    return p2[:, :3] @ tr[:3] + p2[:, 3:] * [0, 0, 0, 1]
+
+
+def sampled(case, name, maps, *usual):
+    """Every so many rows and columns, as the note of the case says."""
+    told = re.search(rf"{name} sampled \[:, ::(\d+), ::(\d+)\]", case.facts.get("note", ""))
+    rows, cols = map(int, told.groups()) if told else usual
+    return maps[:, ::rows, ::cols]
 
 
 def test_golden_kitti_project():
@@ -58,7 +67,7 @@ def stored(case, folder):
     (sequence / "calib.txt").write_text(calibration(p2, tr[:3]))
     contents = inspect(folder)
     assert contents.report.errors == []
-    np.testing.assert_allclose(camera_matrix(sequence / "calib.txt"), p2 @ tr, rtol=1e-12)
+    np.testing.assert_allclose(camera_matrix(sequence / "calib.txt"), matrix_of(case), rtol=1e-12)
     return Frames(contents.frames[0], contents.matrices, Rules(duplicates="file", behind=True))
 
 
@@ -100,8 +109,8 @@ def test_golden_kitti_perspective_view(tmp_path):
             val_shape=(len(lidar) + len(rgb), *rgb.shape[1:]),
             val_mask=batch.valid["lidar"][0].numpy(),
             val_label=batch.target[0].numpy(),
-            val_pcd_norm=lidar[:, ::2, ::3],
-            val_rgb=rgb[:, ::6, ::8],
+            val_pcd_norm=sampled(case, "val_pcd_norm", lidar, 2, 3),
+            val_rgb=sampled(case, "val_rgb", rgb, 6, 8),
         )
 
 

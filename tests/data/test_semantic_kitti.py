@@ -18,6 +18,7 @@ from xmodal.models.network import build_for
 
 BOTH = ("lidar", "image")
 HEIGHT, WIDTH = 48, 112
+OTHER = {"nearest": "file", "file": "nearest"}
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,25 @@ def root(tmp_path_factory):
         frames=5,
         width=WIDTH,
         height=HEIGHT,
-        beams=32,
-        turns=400,
+        beams=16,
+        turns=200,
         keep=1.0,
+    )
+
+
+@pytest.fixture(scope="module")
+def dense(tmp_path_factory):
+    """Two drives written by hand, with many points in one pixel and in no order."""
+    random, raw = np.random.default_rng(0), [kind.raw for kind in KINDS if kind.train]
+    x, y, z, remission = random.uniform([3, -0.6, -0.3, 0], [20, 0.6, 0.3, 1], (2500, 4)).T
+    points = np.stack([x, x * y, x * z, remission], axis=1).tolist()
+    return write_root(
+        tmp_path_factory.mktemp("dense"),
+        points=[*points, (-5, 0, 0, 1)],
+        labels=[*random.choice(raw, 2500).tolist(), 10],
+        height=HEIGHT,
+        width=WIDTH,
+        p2=[100, 0, 56, 2, 0, 100, 24, 0, 0, 0, 1, 0],
     )
 
 
@@ -112,20 +129,22 @@ def drawn_item(data, row, epoch):
 
 
 @pytest.mark.parametrize("rule", ["nearest", "file"])
-def test_a_training_item_is_that_of_one_step_after_the_other(root, rule):
+def test_a_training_item_is_that_of_one_step_after_the_other(dense, rule):
     sizes, pads = (32, 80), (3, 2)
     data = opened(
-        root, seed=5, duplicates=rule, train_height=sizes[0], train_width=sizes[1], pad_rows=pads[0], pad_cols=pads[1]
+        dense, seed=5, duplicates=rule, train_height=sizes[0], train_width=sizes[1], pad_rows=pads[0], pad_cols=pads[1]
     )
     frames, flips = data.train.frames, set()
 
-    for epoch, row in [(0, 0), (0, 2), (1, 1), (2, 3)]:
+    for epoch, row in [(0, 0), (0, 2), (1, 1), (2, 0)]:
         number, key = int(data.train.numbers["lidar"][row]), mix(5, epoch, row, "frame")
         expected = training_item(frames.frames[number], frames.matrices[0], key=key, sizes=sizes, pads=pads, rule=rule)
         flips.add(np.random.Generator(np.random.Philox(key=key)).random() < 0.5)
 
         np.testing.assert_allclose(drawn_item(data, row, epoch), expected, rtol=1e-5, atol=1e-6)
     assert len(flips) == 2
+    other = training_item(frames.frames[number], frames.matrices[0], key=key, sizes=sizes, pads=pads, rule=OTHER[rule])
+    assert 0.01 < np.mean(expected[0] != other[0]) < 0.2
 
 
 def test_the_nearest_point_of_a_pixel_is_seen_or_the_last_one_of_the_file(tmp_path):

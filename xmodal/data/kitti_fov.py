@@ -1,7 +1,7 @@
 """SemanticKITTI cut to what the camera sees: clouds and labels hold the points that lie in the picture, nothing else.
 
 The copy has the form of the original. Each stored point has a pixel, so predictions of pixels are predictions of all
-points; training reads a fifth of the bytes. Pictures, calibration, poses and times are linked or copied.
+points, and training reads fewer bytes. Pictures, calibration, poses and times are linked or copied.
 """
 
 from __future__ import annotations
