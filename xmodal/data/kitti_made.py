@@ -118,7 +118,7 @@ def make(
         sequences: numbers of the drives; from 08 on all labels are kept.
         frames: of each drive.
         width: of the pictures, in pixels.
-        height: likewise.
+        height: of the pictures, in pixels.
         beams: of the scanner, one above the other.
         turns: directions in which each beam is fired.
         keep: share of the labels that stay in sequences before 08; the others become unlabeled.

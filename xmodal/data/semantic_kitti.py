@@ -56,31 +56,31 @@ class SemanticKittiSettings(BaseModel):
         view: the camera's picture (perspective), or all directions, LiDAR alone (range).
         train: sequences to train on; those that are missing are left out.
         valid: sequences that choose the epoch; empty: the last frames of each training sequence.
-        valid_share: how many of these frames.
+        valid_share: share of each training sequence that chooses the epoch, where valid is empty.
         test: sequences to test on.
         duplicates: which of several points of a pixel is seen: the nearest, or the last one of the file.
         x_min: points lie farther in front of the scanner than this, in metres.
-        behind: points behind the camera are mirrored into the picture, as in the published code.
-        height: of a whole sample; None: 384, or what fits to small pictures.
-        width: likewise; None: 1232.
-        train_height: of a training sample; None: 256.
-        train_width: likewise; None: 1024.
-        pad_rows: empty rows at both ends of a sample; None: 7, or none with small pictures.
-        pad_cols: likewise columns; None: 3.
+        behind: keep points behind the camera, which are mirrored into the picture, as in the published code.
+        height: of a whole sample, a multiple of 16; None: 384, or what fits to small pictures.
+        width: of a whole sample, a multiple of 16; None: 1232, or what fits to small pictures.
+        train_height: of a training sample; None: 256, or two thirds of small pictures.
+        train_width: of a training sample; None: 1024, or four fifths of small pictures.
+        pad_rows: empty rows at the top and at the bottom of a sample; None: 7, or none with small pictures.
+        pad_cols: empty columns on the left and on the right of a sample; None: 3, or none with small pictures.
         augment: mirror, turn, cut and recolour training frames; without it they are shown as they are tested.
         flip: share of the training frames that are mirrored.
         rotate: largest rotation of training frames to either side, in degrees.
-        brightness: largest change of this factor in training.
-        contrast: likewise.
-        saturation: likewise.
-        points: range view: mirror, move and turn training clouds.
-        range_height: of the range view.
-        range_width: likewise.
-        fov_up: of the range view, in degrees.
-        fov_down: likewise.
-        fov_left: likewise.
-        fov_right: likewise.
-        lose_first: range view: the first point of each file is left out, as in the published code.
+        brightness: largest change of the factor of brightness in training.
+        contrast: largest change of the factor of contrast in training.
+        saturation: largest change of the factor of saturation in training.
+        points: mirror, move and turn training clouds; range view.
+        range_height: rows of the range view, a multiple of 16.
+        range_width: columns of the range view, a multiple of 16.
+        fov_up: upper end of the range view, in degrees.
+        fov_down: lower end of the range view, in degrees.
+        fov_left: left end of the range view, in degrees.
+        fov_right: right end of the range view, in degrees.
+        lose_first: leave out the first point of each file, as in the published code; range view.
         image_statistics: none: pictures are divided by 255; imagenet: its mean and deviation per colour as well.
         weights: how much classes count: published, rare ones more; equal.
         cache: folder for projected points, so that they are projected once; 32 bytes for each point of a picture.
