@@ -8,6 +8,7 @@ from scenes import scenes
 
 from xmodal.cards import load
 from xmodal.data.loader import Pick
+from xmodal.engine.fit import fit
 from xmodal.engine.optim import Optimisers
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
@@ -134,6 +135,39 @@ def test_the_camera_stream_is_not_held_twice(make):
 
     assert shared == {id(p) for p in method.network.camera_parameters()}
     assert len(method.state_dict()) == len(method.network.state_dict())
+
+
+class Counting(PMF):
+    """Counts its steps, and breaks down at one of them if asked to."""
+
+    steps, last = 0, 0
+
+    def training_step(self, batch, taught):
+        self.steps += 1
+        if self.steps == self.last:
+            raise RuntimeError("no power")
+        return super().training_step(batch, taught)
+
+
+def test_a_stopped_training_goes_on_with_both_optimisers_and_the_schedule_where_they_stood(data, tmp_path):
+    settings = FitSettings(epochs=3, batch_size=3, schedule="cosine", warmup=1, schedule_point="end", save_every=1)
+
+    def made(last=0):
+        torch.manual_seed(0)
+        method = Counting(build_pmf(data.info, **SMALL), data.info)
+        method.last = last
+        return method
+
+    straight = fit(made(), data, settings, seed=1)
+    with pytest.raises(RuntimeError, match="no power"):
+        fit(made(last=4), data, settings, seed=1, folder=tmp_path / "run")
+    resumed = fit(made(), data, settings, seed=1, folder=tmp_path / "run", resume=True)
+
+    assert (straight.method.steps, resumed.method.steps) == (6, 3)
+    assert [row["lr"] for row in resumed.history] == [row["lr"] for row in straight.history]
+    assert straight.history[-1]["lr"] == [0.0, 0.0]  # the last update of all
+    mine, theirs = resumed.method.state_dict(), straight.method.state_dict()
+    assert all(torch.equal(mine[name], theirs[name]) for name in theirs)
 
 
 class Lent:
