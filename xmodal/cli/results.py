@@ -126,7 +126,7 @@ def _raw(split: Split) -> Split:
     """The same rows without any statistics applied."""
     from xmodal.data.base import Split
 
-    raw = Split(split.columns, {}, split.numbers, paired=split.paired)
+    raw = Split(split.columns, {}, split.numbers, paired=split.paired, scored=split.scored)
     raw.targets = split.targets
     return raw
 

@@ -71,6 +71,7 @@ class Split:
         rows: modality → row numbers of this split.
         normalisation: statistics to apply, by modality.
         augment: applied to picks that carry an epoch.
+        scored: modality → column with the regions that metrics look at, see `Batch`.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Split:
         paired: bool = True,
         normalisation: Mapping[str, Normalisation] | None = None,
         augment: Augment | None = None,
+        scored: Mapping[str, Column] | None = None,
     ) -> None:
         self.columns, self.numbers, self.paired = dict(columns), dict(rows), paired
+        self.scored = dict(scored or {})
         self.rows: Mapping[str, int] = {modality: len(numbers) for modality, numbers in rows.items()}
         self.augment = augment if augment is not None and augment.operations else None
         self._inputs = {name: [each for each in columns if owner(each) == name] for name in rows}
@@ -110,13 +113,21 @@ class Split:
 
     @functools.cached_property
     def _ready(self) -> dict[str, Tensor]:
-        """Small columns, read once."""
-        return {
-            name: torch.from_numpy(self._read(name, self.numbers[modality]))
-            for modality, names in self._inputs.items()
-            for name in names
-            if 4 * self.rows[modality] * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES
-        }
+        """Small columns, read once; inputs that are one column share their tensor."""
+        found: dict[str, Tensor] = {}
+        for modality, names in self._inputs.items():
+            for name in names:
+                if 4 * self.rows[modality] * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES:
+                    twin = next((other for other in found if self._same(name, other)), None)
+                    ready = torch.from_numpy(self._read(name, self.numbers[modality])) if twin is None else found[twin]
+                    found[name] = ready
+        return found
+
+    def _same(self, name: str, other: str) -> bool:
+        """Whether two inputs that go with modalities are one column of the same rows, such as a map that both use."""
+        mine, theirs = owner(name), owner(other)
+        beside = name != mine and other != theirs
+        return beside and self.columns[name] is self.columns[other] and self.numbers[mine] is self.numbers[theirs]
 
     def _read(self, name: str, numbers: NDArray[np.int64], epoch: int | None = None) -> NDArray[Any]:
         if epoch is not None and name in self._redrawn:
@@ -136,14 +147,29 @@ class Split:
         taken: dict[tuple[int, int], Tensor] = {}  # paired targets stay one tensor
         for modality, positions in pick.rows.items():
             for name in self._inputs[modality]:
-                inputs[name] = self._picked(name, modality, positions, pick.epoch)
+                twin = next((other for other in inputs if self._same(name, other)), None)
+                shared = twin is not None and pick.rows[owner(twin)] is positions
+                inputs[name] = inputs[twin] if shared else self._picked(name, modality, positions, pick.epoch)  # type: ignore[index]
             if modality in self.targets:
                 target = self.targets[modality]
                 key = (id(target), id(positions))
                 if key not in taken:
-                    taken[key] = target.index_select(0, positions)
+                    taken[key] = widened(target.index_select(0, positions))
                 targets[modality] = taken[key]
-        return Batch(inputs, targets, {}, dict(pick.rows))
+        return Batch(inputs, targets, {}, dict(pick.rows), self._regions(pick))
+
+    def _regions(self, pick: Pick) -> dict[str, Tensor]:
+        """What metrics look at, one tensor where modalities share it."""
+        found: dict[str, Tensor] = {}
+        taken: dict[tuple[int, int], Tensor] = {}
+        for modality, positions in pick.rows.items():
+            if modality in self.scored:
+                column = self.scored[modality]
+                key = (id(column), id(positions))
+                if key not in taken:
+                    taken[key] = torch.from_numpy(np.asarray(column[self.numbers[modality][positions.numpy()]]))
+                found[modality] = taken[key]
+        return found
 
     def _picked(self, name: str, modality: str, positions: Tensor, epoch: int | None) -> Tensor:
         """One input of a batch; augmentation changes modalities alone, not what goes with them."""
@@ -210,6 +236,7 @@ def assemble(
     ignore: int | None = None,
     label_losses: Mapping[str, float] | None = None,
     class_weights: tuple[float, ...] = (),
+    scored: Mapping[str, Column] | None = None,
     source: dict[str, Any] | None = None,
 ) -> Data:
     """Build `Data` from columns.
@@ -231,6 +258,7 @@ def assemble(
         ignore: target value that counts nowhere.
         label_losses: see `DataInfo`.
         class_weights: see `DataInfo`.
+        scored: modality → column with the regions that metrics look at in validation and test, see `Batch`.
         source: what `open_data` needs to build the same data again.
     """
     some = next(iter(targets.values()))
@@ -277,6 +305,7 @@ def assemble(
             paired=paired,
             normalisation=statistics,
             augment=operations if split == "train" else None,
+            scored=scored if split != "train" else None,
         )
         for split in SPLITS
     }
@@ -295,6 +324,7 @@ def assemble(
         train_targets=made["train"].targets,
         normalisation=statistics,
         metrics=metrics,
+        places=tuple(next(iter(targets.values())).shape[1:]) if dense else (),
     )
     return Data(made["train"], made["valid"], made["test"], info, source or {})
 
@@ -310,11 +340,21 @@ def infer_task(target: NDArray[Any]) -> str:
 
 
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
-    """Targets in the type that losses and metrics expect: int64 classes, float32 (rows, width) for regression."""
+    """Targets in the type that losses and metrics expect: int64 classes, float32 (rows, width) for regression.
+
+    Dense targets of single bytes stay as they are; a batch holds int64, see `widened`.
+    """
     if task == "regression":
         return np.ascontiguousarray(target.reshape(len(target), -1), dtype=np.float32)
+    if task == "multiclass" and target.ndim > 2 and target.dtype == np.uint8:
+        return np.ascontiguousarray(target)
     column = task in ("multiclass", "binary") and target.ndim == 2 and target.shape[1] == 1
     return np.ascontiguousarray(target[:, 0] if column else target, dtype=np.int64)
+
+
+def widened(target: Tensor) -> Tensor:
+    """Targets of a batch: whole numbers as int64, in which losses index."""
+    return target.long() if target.dtype == torch.uint8 else target
 
 
 def count_classes(
