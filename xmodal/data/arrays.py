@@ -166,7 +166,9 @@ def from_batches(
                 f"both were expected for {', '.join(modalities)}, as in the first batch."
             )
         if batch.valid or batch.scored:
-            raise InputError("A batch marks parts as invalid or scored, which joined batches can't keep. Remove those samples.")
+            raise InputError(
+                "A batch marks parts as invalid or scored, which joined batches can't keep. Remove those samples."
+            )
     inputs = {name: torch.cat([batch.inputs[name] for batch in everything]) for name in names}
     targets = {name: torch.cat([batch.targets[name] for batch in everything]) for name in modalities}
     paired = all(batch.paired for batch in everything)

@@ -97,6 +97,11 @@ class FrameFile:
             self._require(archive, names)
             return {name: self._array(archive, name) for name in names}
 
+    def names(self) -> list[str]:
+        """The arrays that it holds."""
+        with self._archive() as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+
     def axes(self) -> str:
         """What the file says of the order of ``tsdf_hr``; empty: nothing."""
         with self._archive() as archive:
@@ -181,7 +186,9 @@ def told_axes(path: Path) -> str:
         return said
     found = file.arrays(["tsdf_hr", "tsdf_lr"])
     sharp = found["tsdf_hr"].reshape(volume_shape(found["tsdf_hr"].shape, f"{path}: tsdf_hr"))
-    agreeing = [axes for axes in ORDERS if _agrees(sharp if axes == "XHY" else sharp.transpose(2, 1, 0), found["tsdf_lr"])]
+    agreeing = [
+        axes for axes in ORDERS if _agrees(sharp if axes == "XHY" else sharp.transpose(2, 1, 0), found["tsdf_lr"])
+    ]
     return agreeing[0] if len(agreeing) == 1 else ""
 
 

@@ -25,7 +25,40 @@ HEADER = 19 * 4  # bytes of corner and pose
 RAW_CLASSES = 37
 # the 12 classes by raw class, from 0: empty
 MERGED = (
-    *(0, 1, 2, 3, 4, 11, 5, 6, 7, 8, 8, 10, 10, 10, 11, 11, 9, 8, 11, 11, 11, 11, 11, 11, 11, 11, 11, 10, 10, 11, 8, 10),
+    *(
+        0,
+        1,
+        2,
+        3,
+        4,
+        11,
+        5,
+        6,
+        7,
+        8,
+        8,
+        10,
+        10,
+        10,
+        11,
+        11,
+        9,
+        8,
+        11,
+        11,
+        11,
+        11,
+        11,
+        11,
+        11,
+        11,
+        11,
+        10,
+        10,
+        11,
+        8,
+        10,
+    ),
     *(11, 9, 11, 11, 11),
 )
 CLASSES = (
@@ -181,7 +214,9 @@ def read_colours(path: Path, *, grid: Grid = PUBLISHED) -> NDArray[np.uint8]:
 
 def _size(path: Path, size: tuple[int, ...], grid: Grid) -> str:
     arrived, wanted = ("x".join(map(str, part)) for part in (size, grid.image))
-    return f"{path} has {arrived} pixels: {wanted} were expected. Say another size in nyu.json, or copy the picture again."
+    return (
+        f"{path} has {arrived} pixels: {wanted} were expected. Say another size in nyu.json, or copy the picture again."
+    )
 
 
 def png_of(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
