@@ -143,13 +143,16 @@ class Split:
         return samples
 
     def __getitem__(self, pick: Pick) -> Batch:
-        inputs, targets = {}, {}
+        inputs: dict[str, Tensor] = {}
+        targets: dict[str, Tensor] = {}
         taken: dict[tuple[int, int], Tensor] = {}  # paired targets stay one tensor
         for modality, positions in pick.rows.items():
             for name in self._inputs[modality]:
-                twin = next((other for other in inputs if self._same(name, other)), None)
-                shared = twin is not None and pick.rows[owner(twin)] is positions
-                inputs[name] = inputs[twin] if shared else self._picked(name, modality, positions, pick.epoch)  # type: ignore[index]
+                twins = (
+                    inputs[each] for each in inputs if self._same(name, each) and pick.rows[owner(each)] is positions
+                )
+                twin = next(twins, None)
+                inputs[name] = self._picked(name, modality, positions, pick.epoch) if twin is None else twin
             if modality in self.targets:
                 target = self.targets[modality]
                 key = (id(target), id(positions))

@@ -318,8 +318,8 @@ def _fitting(headers: dict[str, tuple[int, ...]], path: Path) -> dict[str, tuple
     for name, channels in (("depth", 1), ("rgb", 3)):
         if name in headers and headers[name] != (channels, *image):
             problems.append(
-                f"{path} has a {name} of shape {headers[name]} and positions of {image}: ({channels}, height, width) and "
-                "(height, width) were expected."
+                f"{path} has a {name} of shape {headers[name]} and positions of {image}: ({channels}, height, width) "
+                "and (height, width) were expected."
             )
     if len(blocks) != 3 or headers["tsdf_lr"] != blocks:
         problems.append(
@@ -352,8 +352,8 @@ def _axes(files: Sequence[Path], settings: NyuSettings, report: Report) -> list[
         )
     else:
         report.warnings.append(
-            f"{len(silent)} of {len(files)} files do not say the order of the axes of tsdf_hr, which is ambiguous since "
-            f"two are as long. {told} is taken, which agrees with tsdf_lr in {silent[0].name}."
+            f"{len(silent)} of {len(files)} files do not say the order of the axes of tsdf_hr, which is ambiguous "
+            f"since two are as long. {told} is taken, which agrees with tsdf_lr in {silent[0].name}."
         )
     return [axes or told for axes in said]
 

@@ -19,7 +19,6 @@ from xmodal.data.nyu_files import (
     KINDS,
     PARTS,
     RAW_FOLDER,
-    SUFFIX,
     compare_positions,
     grid_of,
     packed_files,
@@ -27,7 +26,7 @@ from xmodal.data.nyu_files import (
     raw_frames,
     raw_parts,
 )
-from xmodal.data.nyu_frames import FrameFile, network_order, told_axes
+from xmodal.data.nyu_frames import SUFFIX, FrameFile, network_order, told_axes
 from xmodal.data.nyu_raw import CLASSES, read_colours, read_depth, read_room
 from xmodal.data.voxels import FAINT, UNKNOWN, coarse_labels, coarse_tsdf
 from xmodal.errors import InputError
@@ -114,7 +113,7 @@ def look_inside(path: Path) -> None:
         strange = found[name][(found[name] >= len(CLASSES)) & (found[name] != UNKNOWN)]
         if len(strange):
             problems.append(f"{path} has a voxel of class {strange[0]} in {name}. Prepare it again.")
-    if not np.isin(np.asarray(found["tsdf_lr"], np.float32), np.float32([1, FAINT, -FAINT])).all():
+    if not np.isin(np.asarray(found["tsdf_lr"], np.float32), np.array([1, FAINT, -FAINT], np.float32)).all():
         problems.append(f"{path} has other values in tsdf_lr than 1, {FAINT} and -{FAINT}. Prepare it again.")
     low, high = int(found["position"].min()), int(found["position"].max())
     if low < -1 or high >= found["target_hr"].size:

@@ -73,7 +73,13 @@ def grid_of(folder: Path) -> Grid:
     said = read_json(folder / FACTS).get("grid")
     if said is None:
         return PUBLISHED
-    return Grid(**validated(GridFacts, said, f"{folder / FACTS} (grid)").model_dump())
+    return grid_from(said, f"{folder / FACTS} (grid)")
+
+
+def grid_from(said: Any, where: str) -> Grid:
+    """Sizes from JSON, or a sentence that names the place."""
+    facts = validated(GridFacts, said, where)
+    return Grid(facts.volume, facts.voxel, facts.image, facts.focal, facts.centre, facts.margin)
 
 
 def raw_parts(raw: Path) -> dict[str, Path]:
@@ -193,19 +199,15 @@ def prepare(
 def read_frame(item: Item) -> dict[str, Content]:
     """The .npz of one frame."""
     depth, room, colours = map(Path, item.sources)
-    grid = Grid(**{name: tuple(v) if isinstance(v, list) else v for name, v in item.facts["grid"].items()})
+    grid = grid_from(item.facts["grid"], "The item")
     arrays = frame_of(depth, room, colours, grid=grid, rule=item.facts["position"])
     return {".": Content(".npz", encode_frame(arrays))}
 
 
 def _item(frame: RawFrame, grid: Grid, rule: str) -> Item:
-    facts: Mapping[str, Any] = {"grid": {name: _plain(value) for name, value in asdict(grid).items()}, "position": rule}
+    facts: Mapping[str, Any] = {"grid": GridFacts(**asdict(grid)).model_dump(mode="json"), "position": rule}
     sources = (str(frame.depth), str(frame.room), str(frame.colours))
     return Item(frame.name + SUFFIX.removesuffix(".npz"), sources, facts)
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _refuse_parts(raw: Path, parts: Mapping[str, Path]) -> None:
@@ -218,8 +220,8 @@ def _refuse_parts(raw: Path, parts: Mapping[str, Path]) -> None:
             )
     if not parts:
         problems.append(
-            f"{raw} has neither NYUtrain and NYUtest nor NYUCADtrain and NYUCADtest, and no {RAW_FOLDER} with them. Give "
-            "the folder that holds depthbin."
+            f"{raw} has neither NYUtrain and NYUtest nor NYUCADtrain and NYUCADtest, and no {RAW_FOLDER} with them. "
+            "Give the folder that holds depthbin."
         )
     if problems:
         raise InputError(problems)
@@ -283,7 +285,8 @@ def _repair(
                 jobs.append((path, frame, grid, rule, True))
             else:
                 skipped.append((f"{part}/{frame.name}", f"{path.name} is not there"))
-    done, reused = [], []
+    done: list[str] = []
+    reused: list[str] = []
     for job, (differing, reason) in in_processes(_compare, jobs, workers):
         name = f"{job[0].parent.name}/{job[0].name}"
         if reason:

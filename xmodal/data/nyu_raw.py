@@ -1,4 +1,4 @@
-"""The raw files of SSCNet's NYU Depth V2: a depth picture, a room in runs of labels, and a colour picture for each frame.
+"""Raw files of NYU Depth V2, as SSCNet has them: a depth picture, a room in runs of labels, a colour picture.
 
     NYU0001_0000.png    16 bits a pixel: millimetres, rotated left by 3 bits; 0: none was measured
     NYU0001_0000.bin    3 float32: corner of the volume in the world, metres

@@ -162,12 +162,14 @@ def flat(steps: list[Floats], grid: Grid) -> NDArray[np.int32]:
 
 def block_sums(mask: NDArray[np.bool_], factor: int = FACTOR) -> NDArray[np.uint16]:
     """How many voxels of each block are marked; the long axis first, where whole planes are added."""
-    counts = mask.view(np.uint8).astype(np.uint8 if factor**3 < 256 else np.uint16, copy=False)
+    counts: NDArray[Any] = mask.view(np.uint8)
+    if factor**3 > 255:
+        counts = counts.astype(np.uint16)
     for axis in range(3):
         parts = np.moveaxis(counts, axis, 0)
         total = parts[::factor].copy()
         for step in range(1, factor):
-            total += parts[step::factor]
+            np.add(total, parts[step::factor], out=total)
         counts = np.moveaxis(total, 0, axis)
     return counts.astype(np.uint16)
 
