@@ -170,9 +170,28 @@ class Split:
                 column = self.scored[modality]
                 key = (id(column), id(positions))
                 if key not in taken:
-                    taken[key] = torch.from_numpy(np.asarray(column[self.numbers[modality][positions.numpy()]]))
+                    taken[key] = self._region(modality, positions)
                 found[modality] = taken[key]
         return found
+
+    def _region(self, modality: str, positions: Tensor) -> Tensor:
+        if modality in self._ready_regions:
+            return self._ready_regions[modality].index_select(0, positions)
+        return torch.from_numpy(np.asarray(self.scored[modality][self.numbers[modality][positions.numpy()]]))
+
+    @functools.cached_property
+    def _ready_regions(self) -> dict[str, Tensor]:
+        """Small columns of regions, read once: every epoch looks at them."""
+        found: dict[tuple[int, int], Tensor] = {}
+        ready = {}
+        for modality, column in self.scored.items():
+            numbers = self.numbers[modality]
+            key = (id(column), id(numbers))
+            if column.dtype.itemsize * len(numbers) * int(np.prod(column.shape[1:])) <= READY_BYTES:
+                if key not in found:
+                    found[key] = torch.from_numpy(np.asarray(column[numbers]))
+                ready[modality] = found[key]
+        return ready
 
     def _picked(self, name: str, modality: str, positions: Tensor, epoch: int | None) -> Tensor:
         """One input of a batch; augmentation changes modalities alone, not what goes with them."""

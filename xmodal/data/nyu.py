@@ -36,11 +36,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xmodal.data.layout import Report
-from xmodal.data.nyu_files import PACKED, packed_files, packed_parts
+from xmodal.data.nyu_files import FACTS, PACKED, kept_back, packed_files, packed_parts
 from xmodal.data.nyu_frames import FrameFile, network_order, told_axes, volume_shape
 from xmodal.data.nyu_raw import CLASSES
+from xmodal.data.prepare import MARKERS
 from xmodal.data.voxels import FACTOR, UNKNOWN, regions
 from xmodal.errors import InputError
+from xmodal.files import read_json
 
 if TYPE_CHECKING:
     from xmodal.data.base import Column, Data
@@ -229,22 +231,25 @@ def read_targets(files: Sequence[Path], places: tuple[int, ...]) -> NDArray[np.u
     found, problems = np.empty((len(files), *places), np.uint8), []
     for place, path in enumerate(files):
         stored = FrameFile(path).arrays(["target_lr"])["target_lr"]
-        strange = stored[(stored >= len(CLASSES)) & (stored != UNKNOWN)]
-        if len(strange):
-            problems.append(
-                f"{path} has a voxel of class {strange[0]}: 0 to {len(CLASSES) - 1} and {UNKNOWN} were expected. "
-                "Prepare it again."
-            )
-        found[place] = stored.transpose(2, 1, 0)
+        problem = strange_class(path, "target_lr", stored)
+        problems += [problem] if problem else []
+        found[place] = UNKNOWN if problem else stored.transpose(2, 1, 0)
     if problems:
         raise InputError(few(problems))
     return found
 
 
+def strange_class(path: Path, key: str, labels: NDArray[Any]) -> str:
+    """What is wrong with labels that are not all among the 12 classes and 255; empty: nothing."""
+    strange = labels[~((labels >= 0) & (labels < len(CLASSES)) | (labels == UNKNOWN))]
+    if not len(strange):
+        return ""
+    expected = f"0 to {len(CLASSES) - 1} and {UNKNOWN} were expected"
+    return f"{path} has a voxel of class {strange[0]} in {key}: {expected}. Prepare it again."
+
+
 def split_rows(contents: Contents, settings: NyuSettings) -> dict[str, NDArray[np.int64]]:
     """Rows of the three splits: the last training frames by name choose the epoch."""
-    from xmodal.data.nyu_files import kept_back
-
     train, test = np.arange(contents.train), np.arange(contents.train, len(contents.files))
     if settings.valid_is_test:
         return {"train": train, "valid": test, "test": test}
@@ -266,6 +271,7 @@ def inspect(root: Path, settings: NyuSettings, report: Report) -> Contents | Non
         report: receives what is wrong.
     """
     kind, parts = "NYUCAD" if settings.cad else "NYU", packed_parts(root)
+    _interrupted(root, parts, report)
     files: dict[str, list[Path]] = {}
     for split in ("train", "test"):
         folder = parts.get(f"{kind}{split}")
@@ -287,6 +293,18 @@ def inspect(root: Path, settings: NyuSettings, report: Report) -> Contents | Non
     if axes and axes[0] == "XHY":
         shapes["tsdf_hr"] = shapes["tsdf_hr"][::-1]
     return Contents(every, len(files["train"]), shapes, axes)
+
+
+def _interrupted(root: Path, parts: dict[str, Path], report: Report) -> None:
+    """Say that preparing was not finished, or that files went since."""
+    said = read_json(root / FACTS).get("frames") if (root / FACTS).is_file() else None
+    for part, folder in parts.items():
+        there = len(packed_files(folder))
+        if (folder / MARKERS).is_dir() and not isinstance(said, dict):
+            report.errors.append(f"{root} was not prepared to its end. Run xmodal data prepare nyu RAW {root} again.")
+            return
+        if isinstance(said, dict) and part in said and said[part] != there:
+            report.warnings.append(f"{folder} was prepared with {said[part]} frames, and {there} are there.")
 
 
 def _shapes(files: Sequence[Path], keys: Sequence[str], report: Report) -> dict[str, tuple[int, ...]]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from xmodal.data.layout import Report
-from xmodal.data.nyu import NyuSettings, few, inspect
+from xmodal.data.nyu import NyuSettings, few, inspect, strange_class
 from xmodal.data.nyu_files import (
     KINDS,
     PARTS,
@@ -27,8 +27,8 @@ from xmodal.data.nyu_files import (
     raw_parts,
 )
 from xmodal.data.nyu_frames import SUFFIX, FrameFile, network_order, told_axes
-from xmodal.data.nyu_raw import CLASSES, read_colours, read_depth, read_room
-from xmodal.data.voxels import FAINT, UNKNOWN, coarse_labels, coarse_tsdf
+from xmodal.data.nyu_raw import read_colours, read_depth, read_room
+from xmodal.data.voxels import FAINT, coarse_labels, coarse_tsdf
 from xmodal.errors import InputError
 
 DECODED = 50  # frames of a folder whose numbers are all read
@@ -110,9 +110,8 @@ def look_inside(path: Path) -> None:
         if not np.isfinite(found[name]).all():
             problems.append(f"{path} has numbers in {name} that are not finite. Prepare it again.")
     for name in ("target_hr", "target_lr"):
-        strange = found[name][(found[name] >= len(CLASSES)) & (found[name] != UNKNOWN)]
-        if len(strange):
-            problems.append(f"{path} has a voxel of class {strange[0]} in {name}. Prepare it again.")
+        problem = strange_class(path, name, found[name])
+        problems += [problem] if problem else []
     if not np.isin(np.asarray(found["tsdf_lr"], np.float32), np.array([1, FAINT, -FAINT], np.float32)).all():
         problems.append(f"{path} has other values in tsdf_lr than 1, {FAINT} and -{FAINT}. Prepare it again.")
     low, high = int(found["position"].min()), int(found["position"].max())

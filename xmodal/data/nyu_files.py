@@ -68,6 +68,7 @@ class RawFrame:
 
 def grid_of(folder: Path) -> Grid:
     """The sizes that nyu.json of a folder says; the published ones without it."""
+    folder = folder.parent if folder.name == RAW_FOLDER else folder
     if not (folder / FACTS).is_file():
         return PUBLISHED
     said = read_json(folder / FACTS).get("grid")
@@ -102,10 +103,11 @@ def raw_frames(folder: Path) -> tuple[list[RawFrame], list[tuple[str, str]]]:
     """The frames of a folder that have all files, by name; and (name, what is missing) of the others."""
     names = {path.stem for path in folder.iterdir() if path.suffix in (".png", ".bin") and FRAME.match(path.stem)}
     found, lacking = [], []
+    plain = folder.with_name(folder.name.replace("CAD", ""))  # colours of NYUCAD may lie there alone
     for name in sorted(names):
         start = FRAME.match(name)[1]  # type: ignore[index]
         depth, room = folder / f"{name}.png", folder / f"{name}.bin"
-        named = [folder / f"{start}{word}.png" for word in ("rgb", "colors")]
+        named = [place / f"{start}{word}.png" for place in (folder, plain) for word in ("rgb", "colors")]
         colours = next((path for path in named if path.is_file()), named[0])
         missing = [path.name for path in (depth, room, colours) if not path.is_file()]
         if missing:
@@ -162,8 +164,7 @@ def prepare(
             )
     if repair_positions:
         return _repair(root, {part: frames for part, (frames, _) in found.items()}, grid, position, workers, progress)
-    if raw.resolve() != root.resolve():
-        (root / FACTS).unlink(missing_ok=True)  # so that a folder half prepared is not taken for a whole one
+    kept = _begin(raw, root)
     total, done = sum(len(frames) for frames, _ in found.values()), 0
     prepared: dict[str, Prepared] = {}
     for part, (frames, lacking) in found.items():
@@ -190,10 +191,21 @@ def prepare(
     write_json(
         root / "skipped.json", {"skipped": [{"name": name, "reason": reason} for name, reason in joined.skipped]}
     )
-    kept = read_json(root / FACTS) if (root / FACTS).is_file() else {}
     facts = {"grid": asdict(grid), "position": position, "frames": {p: len(f.names) for p, f in prepared.items()}}
     write_json(root / FACTS, {**kept, **facts})
     return joined
+
+
+def _begin(raw: Path, root: Path) -> dict[str, Any]:
+    """Take back that the folder is prepared; what nyu.json says where raw files lie in the same folder."""
+    if not (root / FACTS).is_file():
+        return {}
+    kept = {key: value for key, value in read_json(root / FACTS).items() if key not in ("frames", "position")}
+    if raw.resolve() != root.resolve():
+        (root / FACTS).unlink()
+        return {}
+    write_json(root / FACTS, kept)
+    return kept
 
 
 def read_frame(item: Item) -> dict[str, Content]:

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ ORDERS = ("DHW", "XHY")
 COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet, for values from 0 to 1
 SUFFIX = "_voxels.npz"
 LEVEL = 4  # of the compression: 6 takes twice as long and saves a hundredth
+# what reading a foreign archive can raise; the last two: encrypted, or compressed by another method
+DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -131,17 +134,15 @@ class FrameFile:
                 version = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(file)
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise InputError(f"{self.path} has a damaged {name} ({error}). Prepare or copy it again.") from None
         return shape, dtype
 
     def _array(self, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
-        import zlib
-
         try:
             with archive.open(f"{name}.npy") as file:
                 return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGED as error:
             raise InputError(f"{self.path} has a damaged {name} ({error}). Prepare or copy it again.") from None
 
 

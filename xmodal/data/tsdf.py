@@ -123,10 +123,9 @@ def tsdf(
         apart = believed[number] - camera[2].ravel()[ahead]
         sign = np.where(apart > -SAME, np.float32(1), np.float32(-1))
         value = magnitude[squared[place].ravel()[ahead]] * sign
-        flat_plane = found[place].reshape(-1)
-        flat_plane[ahead] = np.where(np.isnan(apart), np.float32(1), value)
-        occupied = squared[place] == 0
-        found[place][occupied] = 0
+        plane = found[place].reshape(-1)
+        plane[ahead] = np.where(np.isnan(apart), np.float32(1), value)
+        plane[squared[place].ravel() == 0] = 0
     return found
 
 
@@ -137,10 +136,11 @@ def _seen(camera: list[Floats], grid: Grid) -> tuple[NDArray[np.intp], NDArray[n
     if not len(ahead):
         return ahead, ahead
     depth = z.ravel()[ahead]
-    column, row = (
-        nearest(np.float32(focal) * (part.ravel()[ahead] / depth) + np.float32(centre))
-        for focal, part, centre in zip(grid.focal, (x, y), grid.centre, strict=True)
-    )
+    with np.errstate(all="ignore"):  # beside the camera numbers may be as large as they like
+        column, row = (
+            nearest(np.float32(focal) * (part.ravel()[ahead] / depth) + np.float32(centre))
+            for focal, part, centre in zip(grid.focal, (x, y), grid.centre, strict=True)
+        )
     height, width = grid.image
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     number = row[inside].astype(np.intp) * width + column[inside].astype(np.intp)

@@ -99,7 +99,7 @@ def points(depth: NDArray[Any], pose: Floats, grid: Grid) -> tuple[Floats, Float
     height, width = depth.shape
     across = np.arange(width) - grid.centre[0]
     down = np.arange(height) - grid.centre[1]
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):  # a damaged pose leads nowhere, which is seen later
         camera = (
             (across * depth / grid.focal[0]).astype(np.float32),
             (down[:, None] * depth / grid.focal[1]).astype(np.float32),
