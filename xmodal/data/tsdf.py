@@ -23,7 +23,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.voxels import FAINT, PUBLISHED, Floats, Grid, flat, points, within
+from xmodal.data.voxels import FAINT, PUBLISHED, Floats, Grid, flat, steps_to, within
 
 NEAR, FAR = 0.5, 8.0  # metres between which a depth is believed
 SAME = 1e-4  # metres within which a voxel lies on the surface
@@ -38,11 +38,7 @@ def occupied_voxels(depth: Floats, pose: Floats, origin: Floats, *, grid: Grid =
         origin: of the volume in the world, (3,).
         grid: sizes.
     """
-    x, y, z = points(depth, pose, grid)
-    steps = [
-        np.floor((part - start) / np.float32(grid.voxel))
-        for part, start in ((x, origin[0]), (z, origin[2]), (y, origin[1]))
-    ]
+    steps = [np.floor(step) for step in steps_to(depth, pose, origin, grid)]
     inside = within(steps, grid)
     found = np.zeros(grid.voxels, np.bool_)
     found[flat([step[inside] for step in steps], grid)] = True
@@ -87,6 +83,7 @@ def _spread(plane: NDArray[np.int16], radius: int, axis: int) -> None:
         np.minimum(target[:-step], further[step:], out=target[:-step])
 
 
+@np.errstate(all="ignore")  # beside the camera numbers may be as large as they like
 def tsdf(
     depth: Floats,
     pose: Floats,
@@ -136,11 +133,10 @@ def _seen(camera: list[Floats], grid: Grid) -> tuple[NDArray[np.intp], NDArray[n
     if not len(ahead):
         return ahead, ahead
     depth = z.ravel()[ahead]
-    with np.errstate(all="ignore"):  # beside the camera numbers may be as large as they like
-        column, row = (
-            nearest(np.float32(focal) * (part.ravel()[ahead] / depth) + np.float32(centre))
-            for focal, part, centre in zip(grid.focal, (x, y), grid.centre, strict=True)
-        )
+    column, row = (
+        nearest(np.float32(focal) * (part.ravel()[ahead] / depth) + np.float32(centre))
+        for focal, part, centre in zip(grid.focal, (x, y), grid.centre, strict=True)
+    )
     height, width = grid.image
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
     number = row[inside].astype(np.intp) * width + column[inside].astype(np.intp)
@@ -152,12 +148,11 @@ def nearest(values: Floats) -> Floats:
 
     Example:
         >>> nearest(np.array([0.5, 1.5, 0.49999997, -0.5, -0.4], np.float32)).tolist()
-        [1.0, 2.0, 0.0, -1.0, 0.0]
+        [1.0, 2.0, 0.0, -1.0, -0.0]
     """
-    below = np.floor(values)
-    rest = values - below
-    up = (rest > 0.5) | ((rest == 0.5) & (values > 0))
-    return np.asarray(below + up, np.float32)
+    size = np.abs(values)
+    below = np.floor(size)
+    return np.asarray(np.copysign(below + (size - below >= 0.5), values), np.float32)
 
 
 def flipped(values: Floats) -> Floats:

@@ -88,25 +88,26 @@ PUBLISHED = Grid()
 TINY = Grid((60, 36, 60), 0.08, (120, 160), (518.8579 / 4, 518.8579 / 4), (80.0, 60.0), 0.24)
 
 
-def points(depth: NDArray[Any], pose: Floats, grid: Grid) -> tuple[Floats, Floats, Floats]:
-    """World coordinates of what each pixel shows, in metres: x, y and z (up), each (height, width).
+@np.errstate(all="ignore")  # a damaged pose leads nowhere, which is seen later
+def steps_to(depth: NDArray[Any], pose: Floats, origin: Floats, grid: Grid) -> list[Floats]:
+    """How many voxels along X, H and Y lie before what each pixel shows, (height, width) each, not rounded.
 
     Args:
         depth: metres.
         pose: camera to world, (4, 4).
-        grid: of the camera.
+        origin: of the volume in the world, (3,).
+        grid: sizes.
     """
     height, width = depth.shape
     across = np.arange(width) - grid.centre[0]
     down = np.arange(height) - grid.centre[1]
-    with np.errstate(all="ignore"):  # a damaged pose leads nowhere, which is seen later
-        camera = (
-            (across * depth / grid.focal[0]).astype(np.float32),
-            (down[:, None] * depth / grid.focal[1]).astype(np.float32),
-            np.asarray(depth, np.float32),
-        )
-        x, y, z = (row[0] * camera[0] + row[1] * camera[1] + row[2] * camera[2] + row[3] for row in pose[:3])
-    return x, y, z
+    camera = (
+        (across * depth / grid.focal[0]).astype(np.float32),
+        (down[:, None] * depth / grid.focal[1]).astype(np.float32),
+        np.asarray(depth, np.float32),
+    )
+    x, y, z = (row[0] * camera[0] + row[1] * camera[1] + row[2] * camera[2] + row[3] for row in pose[:3])
+    return [(part - start) / np.float32(grid.voxel) for part, start in ((x, origin[0]), (z, origin[2]), (y, origin[1]))]
 
 
 def positions(
@@ -135,11 +136,7 @@ def positions(
         raise InputError(f"There is no rule of positions called '{rule}'. {did_you_mean(rule, RULES[:2])}")
     if depth.shape != grid.image:
         raise InputError(f"A depth of {depth.shape} pixels was given: {grid.image} were expected. Check the header.")
-    x, y, z = points(depth, pose, grid)
-    steps = [
-        np.rint((part - start) / np.float32(grid.voxel))
-        for part, start in ((x, origin[0]), (z, origin[2]), (y, origin[1]))
-    ]
+    steps = [np.rint(step) for step in steps_to(depth, pose, origin, grid)]
     inside = within(steps, grid)
     if rule == "correct":
         inside &= depth > 0
