@@ -52,9 +52,7 @@ def test_the_distances_are_those_of_a_walk_over_voxels(seed):
     depth, pose, origin = view(seed)
     depth[::4] = 0
 
-    assert np.array_equal(
-        occupied_voxels(depth, pose, origin, grid=SMALL), slow_occupied(depth, pose, origin, SMALL)
-    )
+    assert np.array_equal(occupied_voxels(depth, pose, origin, grid=SMALL), slow_occupied(depth, pose, origin, SMALL))
     ours, slow = tsdf(depth, pose, origin, grid=SMALL), slow_tsdf(depth, pose, origin, SMALL)
     np.testing.assert_allclose(ours, slow, atol=1e-6)
     assert np.array_equal(flipped(ours), slow_flipped(ours)) and len(np.unique(ours)) > 10
