@@ -159,6 +159,8 @@ class DataInfo:
         dense: whether there is a target per pixel, point or voxel.
         places: shape of the dense target of one sample, such as (height, width) or (depth, height, width); empty: it
             varies, or is not known.
+        inner: numbers that networks hold at once for one sample besides inputs and outputs, where those are more, such
+            as a volume into which pictures are put.
         ignore: target value that counts nowhere; where it is a class as well, networks have an output for it.
         label_losses: terms of the loss of labels, of `LABEL_LOSSES`, with their weights; empty: the usual of the task.
         class_weights: how much each class counts in the loss of labels; empty: all alike.
@@ -182,6 +184,7 @@ class DataInfo:
     normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
     metrics: str = ""
     places: tuple[int, ...] = ()
+    inner: int = 0
 
     def __post_init__(self) -> None:
         """Refuse losses of labels that the targets cannot have."""
@@ -207,7 +210,7 @@ class DataInfo:
         shapes = [known.shape for known in self.inputs.values()]
         like_inputs = max((math.prod(shape[1:]) for shape in shapes), default=1)
         answers = (math.prod(self.places) if self.places else like_inputs) if self.dense else 1
-        numbers = sum(map(math.prod, shapes)) + self.outputs * answers
+        numbers = sum(map(math.prod, shapes)) + self.outputs * answers + self.inner
         return max(1, min(most, BLOCK_BYTES // (4 * numbers)))
 
     @property

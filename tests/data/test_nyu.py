@@ -73,6 +73,7 @@ def test_what_is_known_before_the_first_batch(made_nyu):
     assert {split: rows["depth"] for split, rows in info.rows.items()} == {"train": 3, "valid": 1, "test": 2}
     assert data.ids == [f"NYU000{number}_0000" for number in range(1, 7)]
     assert data.train.targets["depth"].dtype == torch.uint8
+    assert info.inner == 2 * 8 * 60 * 36 * 60 and info.block(512) == 30
 
 
 def test_batches_that_are_trained_on_say_nothing_of_what_is_scored(made_nyu):

@@ -184,6 +184,10 @@ def test_a_header_with_other_keys_is_refused(raw):
 
     with pytest.raises(InputError, match="voxels"):
         grid_of(raw)
+    odd = {"volume": [60, 35, 60], "voxel": 0.08, "image": [120, 160], "focal": [130, 130], "centre": [80, 60]}
+    write_json(raw / "nyu.json", {"grid": {**odd, "margin": 0.24}})
+    with pytest.raises(InputError, match=r"\(60, 35, 60\) voxels: multiples of 4"):
+        grid_of(raw)
 
 
 # ---- positions

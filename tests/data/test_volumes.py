@@ -143,4 +143,5 @@ def test_blocks_count_the_places_of_the_target_where_they_are_known():
     many = DataInfo(pictures, "multiclass", 12, {}, dense=True, places=(60, 36, 60))
 
     assert many.block(512) == 2**28 // (4 * (480 * 640 + 12 * 60 * 36 * 60))
+    assert DataInfo(pictures, "multiclass", 12, {}, dense=True, places=(60, 36, 60), inner=2**26).block(512) == 1
     assert DataInfo(pictures, "multiclass", 12, {}, dense=True).block(512) == 2**28 // (4 * 13 * 480 * 640)

@@ -123,11 +123,21 @@ def test_a_depth_of_another_size_is_refused():
         positions(np.zeros((24, 32)), LEVEL, CORNER, grid=SMALL, rule="corect")
 
 
-def test_a_grid_has_multiples_of_four_voxels():
+def test_sizes_of_a_grid_follow_from_one_another():
     assert PUBLISHED.coarse == (60, 36, 60) and PUBLISHED.voxels == 8_294_400 and PUBLISHED.radius == 12
     assert TINY.coarse == (15, 9, 15) and TINY.radius == 3
-    with pytest.raises(InputError, match="multiples of 4"):
-        Grid((60, 35, 60))
+    with pytest.raises(InputError, match="sizes above 0"):
+        Grid((60, 0, 60))
+    with pytest.raises(InputError, match="no blocks of 4"):
+        coarse_labels(np.zeros((8, 6, 8), np.uint8))
+
+
+def test_a_grid_need_not_have_whole_blocks_to_be_seen():
+    depth, pose, origin = view(4)
+    grid = Grid((15, 11, 13), 0.3, SMALL.image, SMALL.focal, SMALL.centre, 0.9)
+
+    assert np.array_equal(positions(depth, pose, origin, grid=grid), slow_positions(depth, pose, origin, grid))
+    assert tsdf(depth.astype(np.float32), pose, origin, grid=grid).shape == (15, 11, 13)
 
 
 def test_block_sums_count_every_block_of_any_edge():

@@ -259,6 +259,7 @@ def assemble(
     label_losses: Mapping[str, float] | None = None,
     class_weights: tuple[float, ...] = (),
     scored: Mapping[str, Column] | None = None,
+    inner: int = 0,
     source: dict[str, Any] | None = None,
 ) -> Data:
     """Build `Data` from columns.
@@ -281,6 +282,7 @@ def assemble(
         label_losses: see `DataInfo`.
         class_weights: see `DataInfo`.
         scored: modality → column with the regions that metrics look at in validation and test, see `Batch`.
+        inner: see `DataInfo`.
         source: what `open_data` needs to build the same data again.
     """
     some = next(iter(targets.values()))
@@ -347,6 +349,7 @@ def assemble(
         normalisation=statistics,
         metrics=metrics,
         places=tuple(next(iter(targets.values())).shape[1:]) if dense else (),
+        inner=inner,
     )
     return Data(made["train"], made["valid"], made["test"], info, source or {})
 

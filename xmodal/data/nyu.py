@@ -26,6 +26,7 @@ Silberman et al.: Indoor Segmentation and Support Inference from RGBD Images, EC
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 
 MODALITIES = ("depth", "rgb", "tsdf")
 CLASS_WEIGHTS = (0.05, *[1.0] * 11)  # of the published training
+CHANNELS = 8  # that the published networks put into the volume of each modality
 KEYS = {"depth": "depth", "rgb": "rgb", "tsdf": "tsdf_hr"}
 NAMED = 3  # problems of one kind that are told one by one
 
@@ -203,6 +205,7 @@ def load(
         ignore=UNKNOWN,
         class_weights=CLASS_WEIGHTS,
         scored=dict.fromkeys(settings.wanted, scored),
+        inner=len(settings.wanted) * CHANNELS * FACTOR**3 * math.prod(places),
     )
     data.ids = [path.stem.removesuffix("_voxels") for path in contents.files]
     data.warnings += report.warnings

@@ -21,6 +21,7 @@ from xmodal.data.nyu_files import (
     RAW_FOLDER,
     compare_positions,
     grid_of,
+    missing_halves,
     packed_files,
     packed_parts,
     raw_frames,
@@ -73,6 +74,7 @@ def _check_raw(root: Path, parts: dict[str, Path], report: Report) -> None:
     except InputError as error:
         report.errors += error.problems
         return
+    report.errors += missing_halves(root, parts)
     for part, folder in parts.items():
         frames, lacking = raw_frames(folder)
         if not frames:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xmodal.data.nyu_frames import SUFFIX, FrameFile, encode_frame, frame_of
 from xmodal.data.options import validated
 from xmodal.data.prepare import Content, Item, Prepared, in_processes, prepare_items
-from xmodal.data.voxels import PUBLISHED, RULES, Grid, positions
+from xmodal.data.voxels import FACTOR, PUBLISHED, RULES, Grid, positions
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, write_json, written_whole
 
@@ -80,6 +80,8 @@ def grid_of(folder: Path) -> Grid:
 def grid_from(said: Any, where: str) -> Grid:
     """Sizes from JSON, or a sentence that names the place."""
     facts = validated(GridFacts, said, where)
+    if any(size % FACTOR for size in facts.volume):
+        raise InputError(f"{where} says a volume of {facts.volume} voxels: multiples of {FACTOR} were expected.")
     return Grid(facts.volume, facts.voxel, facts.image, facts.focal, facts.centre, facts.margin)
 
 
@@ -222,14 +224,19 @@ def _item(frame: RawFrame, grid: Grid, rule: str) -> Item:
     return Item(frame.name + SUFFIX.removesuffix(".npz"), sources, facts)
 
 
-def _refuse_parts(raw: Path, parts: Mapping[str, Path]) -> None:
+def missing_halves(raw: Path, parts: Mapping[str, Path]) -> list[str]:
+    """Sentences about a training folder without one for the test, and the other way round."""
     problems = []
     for kind in KINDS:
         there = [part for part in parts if part.removesuffix("train").removesuffix("test") == kind]
         if len(there) == 1:
-            problems.append(
-                f"{raw} has {there[0]} and no other half: {kind}train and {kind}test were expected. Add it."
-            )
+            both = f"{kind}train and {kind}test"
+            problems.append(f"{raw} has {there[0]} and no other half: {both} were expected. Add it.")
+    return problems
+
+
+def _refuse_parts(raw: Path, parts: Mapping[str, Path]) -> None:
+    problems = missing_halves(raw, parts)
     if not parts:
         problems.append(
             f"{raw} has neither NYUtrain and NYUtest nor NYUCADtrain and NYUCADtest, and no {RAW_FOLDER} with them. "

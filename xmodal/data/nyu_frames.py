@@ -52,17 +52,17 @@ def frame_of(depth: Path, room: Path, colours: Path, *, grid: Grid, rule: str = 
         grid: sizes.
         rule: of positions, ``reference`` or ``correct``.
     """
-    seen, there, pixels = read_depth(depth, grid=grid), read_room(room, grid=grid), read_colours(colours, grid=grid)
-    sharp = flipped(tsdf(seen.astype(np.float32), there.pose, there.origin, grid=grid))
+    seen, told, pixels = read_depth(depth, grid=grid), read_room(room, grid=grid), read_colours(colours, grid=grid)
+    sharp = flipped(tsdf(seen.astype(np.float32), told.pose, told.origin, grid=grid))
     mean, std = (np.array(part, np.float32)[:, None, None] for part in COLOURS)
     return {
         "rgb": (pixels / np.float32(255) - mean) / std,
         "depth": seen.astype(np.float32)[None],
         "tsdf_hr": np.ascontiguousarray(sharp.transpose(2, 1, 0))[None],
         "tsdf_lr": coarse_tsdf(sharp),
-        "target_hr": there.labels,
-        "target_lr": coarse_labels(there.labels),
-        "position": positions(seen, there.pose, there.origin, grid=grid, rule=rule),
+        "target_hr": told.labels,
+        "target_lr": coarse_labels(told.labels),
+        "position": positions(seen, told.pose, told.origin, grid=grid, rule=rule),
         "axes": np.array(ORDERS[0]),
     }
 
@@ -120,7 +120,7 @@ class FrameFile:
             raise InputError(f"{self.path} is no .npz that can be read ({error}). Prepare or copy it again.") from None
 
     def _require(self, archive: zipfile.ZipFile, names: Sequence[str]) -> None:
-        there = {name.removesuffix(".npy") for name in archive.namelist()}
+        there = sorted({name.removesuffix(".npy") for name in archive.namelist()})
         missing = [name for name in names if name not in there]
         if missing:
             raise InputError(

@@ -38,7 +38,7 @@ def occupied_voxels(depth: Floats, pose: Floats, origin: Floats, *, grid: Grid =
         origin: of the volume in the world, (3,).
         grid: sizes.
     """
-    steps = [np.floor(step) for step in steps_to(depth, pose, origin, grid)]
+    steps = [np.floor(step) for step in steps_to(np.asarray(depth, np.float32), pose, origin, grid)]
     inside = within(steps, grid)
     found = np.zeros(grid.voxels, np.bool_)
     found[flat([step[inside] for step in steps], grid)] = True
@@ -101,7 +101,8 @@ def tsdf(
         grid: sizes.
         squared: distances to the occupied voxels, where they are known already.
     """
-    depth, radius = np.asarray(depth, np.float32), grid.radius
+    depth, pose, origin = (np.asarray(part, np.float32) for part in (depth, pose, origin))
+    radius = grid.radius
     if squared is None:
         squared = squared_distances(occupied_voxels(depth, pose, origin, grid=grid), radius)
     magnitude = (np.sqrt(np.arange(radius**2 + 1, dtype=np.float32)) / np.float32(radius)).astype(np.float32)

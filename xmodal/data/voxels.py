@@ -43,7 +43,7 @@ class Grid:
     """Sizes of a volume and of the camera that looks into it; the published ones unless others are given.
 
     Attributes:
-        volume: voxels along X, H and Y, multiples of 4.
+        volume: voxels along X, H and Y.
         voxel: edge of a voxel in metres.
         image: height and width in pixels.
         focal: lengths along the two axes of the image.
@@ -60,11 +60,10 @@ class Grid:
 
     def __post_init__(self) -> None:
         """Refuse sizes that no volume can have."""
-        wrong = [size for size in self.volume if size < FACTOR or size % FACTOR]
-        if wrong or min(*self.image, self.voxel, *self.focal, self.margin) <= 0:
+        if min(*self.volume, *self.image, self.voxel, *self.focal, self.margin) <= 0:
             raise InputError(
                 f"A volume of {self.volume} voxels of {self.voxel} m, seen in {self.image} pixels at a focal length of "
-                f"{self.focal}, was asked for: multiples of {FACTOR} and sizes above 0 were expected."
+                f"{self.focal}, was asked for: sizes above 0 were expected. Repair nyu.json."
             )
 
     @property
@@ -101,6 +100,7 @@ def steps_to(depth: NDArray[Any], pose: Floats, origin: Floats, grid: Grid) -> l
     height, width = depth.shape
     across = np.arange(width) - grid.centre[0]
     down = np.arange(height) - grid.centre[1]
+    pose, origin = np.asarray(pose, np.float32), np.asarray(origin, np.float32)
     camera = (
         (across * depth / grid.focal[0]).astype(np.float32),
         (down[:, None] * depth / grid.focal[1]).astype(np.float32),
@@ -159,6 +159,8 @@ def flat(steps: list[Floats], grid: Grid) -> NDArray[np.int32]:
 
 def block_sums(mask: NDArray[np.bool_], factor: int = FACTOR) -> NDArray[np.uint16]:
     """How many voxels of each block are marked; the long axis first, where whole planes are added."""
+    if any(size % factor for size in mask.shape):
+        raise InputError(f"A volume of {mask.shape} voxels has no blocks of {factor}: multiples of it were expected.")
     counts: NDArray[Any] = mask.view(np.uint8)
     if factor**3 > 255:
         counts = counts.astype(np.uint16)
