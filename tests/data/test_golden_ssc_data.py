@@ -24,6 +24,12 @@ def grid_of(case):
     return Grid(tuple(p["voxel_size"]), p["voxel_unit"], image, (fx, fy), (cx, cy), p.get("margin", 0.24))
 
 
+def agree(case, **found):
+    """Compare all outputs that the case holds; one without outputs proves nothing and breaks nothing."""
+    compared = case.check(**found)
+    assert compared or not any(name.startswith(f"{case.id}/out/") for name in case.arrays), case.id
+
+
 def view_of(case):
     return array(case, "depth"), array(case, "cam_pose"), array(case, "vox_origin")
 
@@ -32,7 +38,7 @@ def test_golden_ssc_runs_of_a_bin_file():
     for case in golden_cases("ssc/rle_bin", system="nyu"):
         room = decode_room(array(case, "file_bytes").tobytes(), grid=Grid(tuple(case.params["voxel_size"])))
 
-        assert case.check(vox_origin=room.origin, cam_pose=room.pose, label_hr=room.labels)
+        agree(case, vox_origin=room.origin, cam_pose=room.pose, label_hr=room.labels)
 
 
 def test_golden_ssc_depth_pictures():
@@ -42,7 +48,7 @@ def test_golden_ssc_depth_pictures():
         found = metres(raw)
 
         short = np.where(raw % 8 == 0, found, raw / 8000)  # v / 8000 is the depth below 8.192 m
-        assert case.check(metres_rotate=found, metres_div8000=short)
+        agree(case, metres_rotate=found, metres_div8000=short)
 
 
 def test_golden_ssc_positions():
@@ -54,7 +60,7 @@ def test_golden_ssc_positions():
 
         binary = np.zeros(grid.voxels, np.uint8)
         binary[found[found > 0]] = 1
-        assert case.check(position=found)
+        agree(case, position=found)
         shown = case.arrays.get(f"{case.id}/out/voxel_binary")
         assert shown is None or np.array_equal(binary[1:], shown.ravel()[1:])
         assert np.array_equal(correct[correct > 0], found[correct > 0])
@@ -86,14 +92,14 @@ def test_golden_ssc_tsdf():
 )
 def test_golden_ssc_blocks(start, compute):
     for case in golden_cases(f"ssc/{start}", system="nyu"):
-        assert case.check(**compute(case, case.params.get("downscale", FACTOR)))
+        agree(case, **compute(case, case.params.get("downscale", FACTOR)))
 
 
 def test_golden_ssc_evaluation_masks():
     for case in golden_cases("ssc/nonempty", system="nyu"):
         both = array(case, "tsdf_lr"), array(case, "target_lr")
 
-        assert case.check(nonempty2=regions(*both) > 0, nonempty=regions(*both, rule="box") > 0)
+        agree(case, nonempty2=regions(*both) > 0, nonempty=regions(*both, rule="box") > 0)
 
 
 def test_golden_ssc_values_that_are_wrong_fail():
