@@ -37,8 +37,8 @@ ORDERS = ("DHW", "XHY")
 COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet, for values from 0 to 1
 SUFFIX = "_voxels.npz"
 LEVEL = 4  # of the compression: 6 takes twice as long and saves a hundredth
-# what reading a foreign archive can raise; the last two: encrypted, or compressed by another method
-DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError)
+# what reading a foreign archive can raise; the last two: encrypted or too new, absurdly large
+DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError, MemoryError)
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -116,7 +116,7 @@ class FrameFile:
     def _archive(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except DAMAGED as error:
             raise InputError(f"{self.path} is no .npz that can be read ({error}). Prepare or copy it again.") from None
 
     def _require(self, archive: zipfile.ZipFile, names: Sequence[str]) -> None:
