@@ -198,6 +198,7 @@ def load(
         {split: dict.fromkeys(settings.wanted, rows) for split, rows in split_rows(contents, settings).items()},
         task="multiclass",
         layouts={"depth": "image", "rgb": "image"},
+        inner=len(settings.wanted) * CHANNELS * FACTOR**3 * math.prod(places),
         class_names=CLASSES,
         train_fraction=train_fraction,
         augment=augment,
@@ -205,7 +206,6 @@ def load(
         ignore=UNKNOWN,
         class_weights=CLASS_WEIGHTS,
         scored=dict.fromkeys(settings.wanted, scored),
-        inner=len(settings.wanted) * CHANNELS * FACTOR**3 * math.prod(places),
     )
     data.ids = [path.stem.removesuffix("_voxels") for path in contents.files]
     data.warnings += report.warnings
