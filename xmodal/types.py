@@ -38,8 +38,8 @@ class Batch:
         valid: modality → boolean, one per sample (rows,) or per place of a dense target (rows, …): what losses and
             metrics may count. Empty: everything counts.
         index: modality → rows of its split (rows,), for methods that remember examples and for caches.
-        scored: modality → whole numbers like a dense target, in splits that are evaluated: 0 where metrics do not look,
-            others tell regions apart. Losses look at all places. Empty: metrics look wherever losses do.
+        scored: modality → whole numbers like a dense target: 0 where metrics do not look, others tell regions apart.
+            Losses of labels look at all places. Empty: metrics look wherever losses do.
     """
 
     inputs: dict[str, Tensor]

@@ -59,14 +59,15 @@ def assembled(scored, **more):
     )
 
 
-def test_regions_follow_the_rows_of_validation_and_test():
+def test_regions_follow_the_rows_of_their_split():
     scored = np.arange(20 * 24).reshape(20, 4, 2, 3).astype(np.uint8) % 3
     data = assembled(scored)
 
     batch = picked(data.test, 2, 0)
 
     assert np.array_equal(batch.scored["scan"], scored[[17, 15]]) and batch.scored["other"] is batch.scored["scan"]
-    assert np.array_equal(picked(data.valid, 1).scored["scan"], scored[[11]]) and not picked(data.train, 0).scored
+    assert np.array_equal(picked(data.valid, 1).scored["scan"], scored[[11]])
+    assert np.array_equal(picked(data.train, 3).scored["other"], scored[[3]])
 
 
 def test_a_map_that_goes_with_two_modalities_is_read_once_a_batch():

@@ -281,7 +281,7 @@ def assemble(
         ignore: target value that counts nowhere.
         label_losses: see `DataInfo`.
         class_weights: see `DataInfo`.
-        scored: modality → column with the regions that metrics look at in validation and test, see `Batch`.
+        scored: modality → column with the regions that metrics look at, see `Batch`.
         inner: see `DataInfo`.
         source: what `open_data` needs to build the same data again.
     """
@@ -329,7 +329,7 @@ def assemble(
             paired=paired,
             normalisation=statistics,
             augment=operations if split == "train" else None,
-            scored=scored if split != "train" else None,
+            scored=scored,
         )
         for split in SPLITS
     }
