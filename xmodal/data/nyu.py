@@ -13,8 +13,8 @@
 
 The target is a map (60, 36, 60) along D, H, W: 0 empty, eleven classes, 255 unknown (``DataInfo.ignore``). Losses of
 labels look at all voxels with one. Metrics look at ``Batch.scored``, a map of bytes for each modality: 0 nowhere
-(visible free space, or hidden and unknown), 1 hidden behind a surface, 2 on a surface. "Nonempty" in the published code is
-``scored > 0``; voxels on a surface that are unknown are 2 as well, and drop out where the target is 255.
+(visible free space, or hidden and unknown), 1 hidden behind a surface, 2 on a surface. "Nonempty" in the published code
+is ``scored > 0``; voxels on a surface that are unknown are 2 as well, and drop out where the target is 255.
 ``DataInfo.places`` is the shape of the target; the volume of positions has four times as many voxels along each axis.
 
 `xmodal.data.nyu_files` makes the .npz files from the raw ones, `xmodal.data.nyu_made` makes rooms.
