@@ -217,7 +217,7 @@ def _add_gains(rows: Sequence[dict[str, Any]], select: tuple[str, str]) -> None:
     control = {row["seed"]: row["scores"].get(metric) for row in rows if row["role"] == "control"}
     for row in rows:
         mine, theirs = row["scores"].get(metric), control.get(row["seed"])
-        if row["role"] in ("method", "shuffled") and isinstance(mine, float) and isinstance(theirs, float):
+        if row["role"] in ("method", "shuffled", "untrained") and isinstance(mine, float) and isinstance(theirs, float):
             row["scores"][f"gain in {metric}"] = mine - theirs if direction == "max" else theirs - mine
 
 
