@@ -65,6 +65,11 @@ class Method(nn.Module, ABC):
         """Why the teacher can't be asked once; empty when it can."""
         return ""
 
+    @property
+    def teach_inputs(self) -> tuple[str, ...] | None:
+        """The modalities that `teach` looks at; None: any that the batch holds."""
+        return None
+
     def param_groups(self) -> list[dict[str, Any]]:
         """What to optimise. A group may carry ``optimizer``, ``lr`` and other options of its own."""
         return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]

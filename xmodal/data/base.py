@@ -106,7 +106,13 @@ class Split:
     @property
     def augmented(self) -> bool:
         """Whether a training pass sees other inputs than an ordered one."""
-        return self.augment is not None or bool(self._redrawn)
+        return bool(self.changing)
+
+    @property
+    def changing(self) -> frozenset[str]:
+        """The modalities of which it does."""
+        drawn = {owner(name) for name in self._redrawn}
+        return frozenset(name for name in self.rows if name in drawn or (self.augment and self.augment.changes(name)))
 
     @functools.cached_property
     def _ready(self) -> dict[str, Tensor]:
