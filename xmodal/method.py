@@ -128,8 +128,11 @@ class Kit(Protocol):
     def teacher(self) -> nn.Module:
         """The finished teacher network, reused where it was trained before."""
 
-    def batches(self, split: str = "train") -> Iterable[Batch]:
-        """Rows of the training or validation split in their order, as they are; for diagnostics."""
+    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
+        """Rows of the training or validation split in their order, as they are; for diagnostics.
+
+        ``size`` is how many there are in a batch; None: as many as the memory takes.
+        """
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of the method; a finished stage is taken as it is.
