@@ -26,12 +26,14 @@ FAST = {
     "student_width": WIDTH,
     "batch_size": 2,
     "learning_rate": 1e-3,
+    "ratio": (0.5,),
     "accelerator": "cpu",
 }
 STORED = ("teacher", "no-KD", "least-0.5", "least-0.5-shuffled-teacher", "most-0.5", "random-0.5", "none")
 
 
 def settings(root, **changes):
+    """Of the fast run; ``data`` are options of the data."""
     own = {"root": str(root), "frames": 2, "size": 16, "window": 128, "hop": 128, **changes.pop("data", {})}
     return vggsound.Settings(**{**FAST, "options": {"vggsound": own}, **changes})
 
@@ -282,8 +284,9 @@ def test_as_published_is_a_set_of_flags():
     assert list(whole.students()) == ["index 0.5"]
     one_by_one = vggsound.Settings(**PUBLISHED)
     assert one_by_one.described() == {**whole.described(), "as_published": False, "options": {}}
-    ours, _ = read_settings("vggsound", ["--as-published", "--fill", "mean", "--ratio", "0.25"], prog="xmodal")
-    assert (ours.fill, ours.ratio, ours.keep, ours.permutations) == ("mean", (0.25,), "last", 100)
+    for words in ("--as-published --fill mean", "--preset small --as-published --fill=mean"):
+        ours, _ = read_settings("vggsound", words.split(), prog="xmodal run vggsound")
+        assert (ours.fill, ours.ratio, ours.keep, ours.permutations) == ("mean", (0.5,), "last", 100)
 
 
 def test_the_defaults_are_the_published_training():

@@ -107,8 +107,8 @@ def make(
     test_clips: int = 8,
     seconds: float = 2.0,
     size: int = 64,
-    shared: float = 1.0,
-    specific: float = 1.0,
+    shared: float = 1.5,
+    specific: float = 1.5,
     noise: float = 0.2,
     workers: int = 0,
 ) -> Path:

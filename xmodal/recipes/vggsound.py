@@ -84,6 +84,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     resume = settings.resume or goes_on(settings.out)
     out = choose_folder(settings.out, "vggsound", fabric, resume=resume)
     there = {seed: earlier(out / f"seed-{seed}") for seed in settings.seeds}
+    fabric.barrier()  # all have looked before anyone writes
     if fabric.global_rank == 0:
         open_folder(out, {"recipe": "vggsound", "settings": settings.described()}, resume=resume, free=FREE)
     fabric.barrier()
@@ -216,7 +217,7 @@ def masked(bench: Bench, found: Saliency, settings: Settings, remove: str, ratio
 
     own = MFHSettings(
         place=PLACE,
-        remove=remove,  # type: ignore[arg-type]
+        remove=remove,
         ratio=ratio,
         fill=settings.fill,
         loss=settings.loss,

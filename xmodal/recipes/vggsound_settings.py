@@ -26,8 +26,9 @@ REMOVE = ("least", "most", "random", "none", "index")
 PLACE = "embedding"  # the pooled channels, behind which only the linear head follows
 SMALL: dict[str, Any] = {
     "student_encoder": "video_resnet18",
-    "teacher_width": 32,
+    "teacher_width": 16,
     "student_width": 32,
+    "ratio": (0.75,),
     "epochs": 20,
     "learning_rate": 5e-3,
     "schedule": "cosine",
@@ -67,6 +68,7 @@ class VggsoundSettings(Presets, PairSettings):
     """A student of videos, taught by some channels of a teacher of sounds, on VGGSound."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"published": {}, "small": SMALL}
+    SOURCES: ClassVar[tuple[str, ...]] = ("preset", "as_published")
 
     preset: Literal["published", "small"] = Field("published", description="values of the other flags")
     until: Literal["teacher", "video", "saliency", "students"] = Field(
