@@ -178,10 +178,13 @@ def rank(bench: Bench, settings: Settings) -> Saliency:
         bench.control(),
         PLACE,
         networks=NETWORKS,
-        distance=settings.distance,
-        permutations=settings.permutations,
-        within=settings.within,
+        **exchanges(settings),
     )
+
+
+def exchanges(settings: Settings) -> dict[str, Any]:
+    """How channels are exchanged, and what that costs is measured."""
+    return {"distance": settings.distance, "permutations": settings.permutations, "within": settings.within}
 
 
 def keep_ranking(bench: Bench, found: Saliency, settings: Settings) -> None:
@@ -193,14 +196,7 @@ def keep_ranking(bench: Bench, found: Saliency, settings: Settings) -> None:
 
     if bench.folder is None or bench.fabric.global_rank:
         return
-    name = name_of_ranking(
-        NETWORKS,
-        PLACE,
-        distance=settings.distance,
-        disturb="permute",
-        permutations=settings.permutations,
-        within=settings.within,
-    )
+    name = name_of_ranking(NETWORKS, PLACE, disturb="permute", **exchanges(settings))
     if name not in bench.earlier.found:
         write_ranking(bench.folder, found, name)
     if settings.published_files:
