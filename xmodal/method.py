@@ -65,6 +65,11 @@ class Method(nn.Module, ABC):
         """Why the teacher can't be asked once; empty when it can."""
         return ""
 
+    @property
+    def teach_inputs(self) -> tuple[str, ...] | None:
+        """The modalities that `teach` looks at; None: any that the batch holds."""
+        return None
+
     def param_groups(self) -> list[dict[str, Any]]:
         """What to optimise. A group may carry ``optimizer``, ``lr`` and other options of its own."""
         return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
@@ -123,8 +128,11 @@ class Kit(Protocol):
     def teacher(self) -> nn.Module:
         """The finished teacher network, reused where it was trained before."""
 
-    def batches(self, split: str = "train") -> Iterable[Batch]:
-        """Rows of the training or validation split in their order, as they are; for diagnostics."""
+    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
+        """Rows of the training or validation split in their order, as they are; for diagnostics.
+
+        ``size`` is how many there are in a batch; None: as many as the memory takes.
+        """
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of the method; a finished stage is taken as it is.

@@ -89,7 +89,7 @@ def test_training_sees_new_noise_each_epoch_and_everything_else_one_draw():
     assert torch.equal(first, again) and not torch.equal(first, later)
     ordered = [torch.cat([batch.inputs["camera"] for batch in in_order(split, batch_size=9)]) for _ in range(2)]
     assert torch.equal(*ordered) and torch.equal(ordered[0], torch.from_numpy(column()[:40]).float())
-    assert split.augmented
+    assert split.augmented and split.changing == {"camera", "other"}
 
 
 @pytest.mark.parametrize("change", [{"workers": 2}, {"size": 40}])

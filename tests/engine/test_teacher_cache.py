@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import torch
-from networks import image_student, pictures, vector_student
+from networks import Vectors, image_student, pictures, vector_student
 
-from xmodal.data.loader import in_order
+from xmodal.data.base import Data
+from xmodal.data.loader import Pick, in_order
 from xmodal.engine.launch import launch
 from xmodal.engine.teacher_cache import Teaching, exchange, refusal, strata
 from xmodal.methods.kd import KD
+from xmodal.models.network import wrap
 from xmodal.types import DataInfo, InputInfo
 
 
@@ -64,3 +66,41 @@ def test_refusals_name_their_reason() -> None:
     method.teacher.net[1].track_running_stats = False  # type: ignore[index]
     assert "statistics of its batch" in refusal(method, data.train)
     assert "augmented" in refusal(method, pictures(augment="noise:1").train)
+
+
+def by_vectors(augment: str) -> tuple[KD, Data]:
+    """Distillation from a network that says what it reads, and the data."""
+    data = pictures(augment=augment)
+    return KD(image_student(), wrap(Vectors().net, ["vector"]), data.info), data
+
+
+def test_what_the_teacher_does_not_read_may_be_augmented() -> None:
+    for augment in ("image.noise:1", "image.shift:1,image.noise:0.1"):
+        method, data = by_vectors(augment)
+        assert data.train.changing == {"image"} and data.train.augmented
+        assert method.teach_inputs == ("vector",) and refusal(method, data.train) == ""
+    for augment in ("vector.noise:1", "image.shift:1,noise:0.1"):
+        method, data = by_vectors(augment)
+        assert "vector" in data.train.changing and "augmented" in refusal(method, data.train)
+
+
+def test_a_teacher_that_does_not_say_what_it_reads_may_read_anything() -> None:
+    data = pictures(augment="image.noise:1")
+    method = KD(image_student(), vector_student().module, data.info)
+
+    assert method.teach_inputs is None and "augmented" in refusal(method, data.train)
+
+
+def test_an_augmented_student_learns_from_the_table_and_from_the_exchanged_one() -> None:
+    method, data = by_vectors("image.noise:1")
+    plain, exchanged = (
+        Teaching(method, data.train, data.info, launch(), cache="on", shuffle=shuffle, seed=0)
+        for shuffle in (False, True)
+    )
+    batch = data.train[Pick(dict.fromkeys(("vector", "image"), torch.arange(9)), epoch=3)]
+
+    assert not torch.equal(batch.inputs["image"], pictures().train[Pick(batch.index, None)].inputs["image"])
+    torch.testing.assert_close(plain(batch)["outputs"], method.teach(batch)["outputs"])
+    assert plain.table is not None
+    rows = exchange(data.train.targets["vector"], 0)[:9]
+    torch.testing.assert_close(exchanged(batch)["outputs"], plain.table["outputs"][rows])

@@ -1,11 +1,12 @@
 """What methods measure on finished networks, and measure once."""
 
+import numpy as np
 import pytest
 import torch
 
 from xmodal.errors import InputError
 from xmodal.methods.joint import fit_joint
-from xmodal.methods.mfh import JOINT, build
+from xmodal.methods.mfh import JOINT, build, build_masked
 from xmodal.methods.ranking import channel_means, rank_channels
 from xmodal.methods.settings import MFHSettings
 from xmodal.recipes.bench import Bench, Earlier, Rehearsal
@@ -66,3 +67,48 @@ def test_weights_of_another_network_are_refused_before_training(make_bench, make
 def test_wrong_classes_as_a_distance_need_some(task, words, make_bench):
     with pytest.raises(InputError, match=words):
         build(make_bench(task), MFHSettings(ratio=0.5, distance="ncjsd"))
+
+
+def test_the_control_is_trained_once_and_every_caller_has_a_copy(make_bench):
+    bench = make_bench(epochs=1)
+
+    first, again = bench.control(), bench.control()
+
+    assert list(bench.runs) == ["no-KD"] and bench.roles == {"no-KD": "control"} and first is not again
+    same = zip(first.state_dict().values(), again.state_dict().values(), strict=True)
+    assert all(torch.equal(one, other) for one, other in same) and not first.training
+    rehearsal = Rehearsal(bench.data, bench.settings, seed=0, fabric=bench.fabric)
+    assert not rehearsal.control().training and not rehearsal.runs
+
+
+def test_channels_are_exchanged_within_batches_of_so_many_rows(make_bench):
+    bench = make_bench(epochs=1)
+    teacher, control = bench.teacher(), bench.control()
+
+    whole, parts, one = (ranked(bench, teacher, control, within=rows) for rows in (None, 7, 240))
+
+    assert [len(batch.target) for batch in bench.batches(size=7)][:3] == [7, 7, 7]
+    assert whole.population == "all" and parts.population == "batch" and parts.rows == whole.rows
+    assert not np.allclose(parts.raw, whole.raw) and np.allclose(one.raw, whole.raw)
+    assert len(bench.found) == 3
+
+
+@pytest.mark.parametrize("ratio", [0.25, 0.5])
+def test_students_of_a_finished_ranking_hear_what_is_left(make_bench, ratio):
+    bench = make_bench(epochs=1)
+    teacher = bench.teacher()
+    found = ranked(bench, teacher, bench.control())
+    removed = round(ratio * len(found.value))
+
+    kept = {
+        remove: build_masked(
+            bench, MFHSettings(ratio=ratio, remove=remove, fill="zero"), teacher, found, networks="these"
+        ).keep
+        for remove in ("least", "most", "random", "index")
+    }
+
+    order = np.argsort(found.value, kind="stable")
+    assert sorted(np.flatnonzero(~kept["least"].numpy())) == sorted(order[:removed])
+    assert sorted(np.flatnonzero(~kept["most"].numpy())) == sorted(order[len(order) - removed :])
+    assert (~kept["random"]).sum() == removed
+    assert kept["index"].tolist() == [True] * (len(order) - removed) + [False] * removed

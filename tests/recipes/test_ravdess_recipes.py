@@ -13,7 +13,8 @@ from xmodal.cli.recipe_flags import read_settings
 from xmodal.errors import InputError
 from xmodal.recipes import ravdess, ravdess_original, ravdess_saliency
 from xmodal.recipes.channel_study import LOSSES
-from xmodal.recipes.overlap_files import earlier_seed, read_ranking, read_weights
+from xmodal.recipes.overlap_files import earlier_seed, read_weights
+from xmodal.recipes.ranking_files import read_ranking
 
 NARROW = {"teacher_width": 8, "student_width": 8, "hidden": 8, "channels": 2}
 FAST = {**NARROW, "preset": "mfh-small", "epochs": 1, "accelerator": "cpu", "batch_size": 8}

@@ -66,7 +66,7 @@ def read_settings(name: str, words: Sequence[str], *, prog: str) -> tuple[Any, b
     model: type[BaseModel] = load(RECIPES[name].settings)
     saved = replayed(model, name, value_of(words, "--settings"))
     if issubclass(model, Presets):
-        asked = {key: value_of(words, f"--{key.replace('_', '-')}") or saved.get(key) for key in model.SOURCES}
+        asked = {key: _source(model, key, words) or saved.get(key) for key in model.SOURCES}
         saved = model.beneath({key: value for key, value in asked.items() if value}) | saved
     defaults = {key: spec.get_default(call_default_factory=True) for key, spec in model.model_fields.items()}
     known = {**defaults, **saved}
@@ -80,6 +80,12 @@ def read_settings(name: str, words: Sequence[str], *, prog: str) -> tuple[Any, b
         base |= validated(settings, options.get(key, {}), f"Options of {key}").model_dump(mode="json")
     flags = parse(with_common(owners.command(model)), words, prog=prog, base=base)
     return _assembled(model, flags, owners), flags.as_json  # type: ignore[attr-defined]
+
+
+def _source(model: type[BaseModel], key: str, words: Sequence[str]) -> str | bool | None:
+    """What a command line says of a field that decides what lies below the others."""
+    flag = f"--{key.replace('_', '-')}"
+    return flag in words or None if model.model_fields[key].annotation is bool else value_of(words, flag)
 
 
 def _assembled(model: type[BaseModel], flags: BaseModel, owners: Owners) -> BaseModel:

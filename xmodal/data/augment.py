@@ -101,6 +101,10 @@ class Augment:
         """Modalities that are named."""
         return tuple(name.rpartition(".")[0] for name, _ in self.operations if "." in name)
 
+    def changes(self, modality: str) -> bool:
+        """Whether any operation is for this modality."""
+        return any(name.rpartition(".")[0] in ("", modality) for name, _ in self.operations)
+
     def __call__(self, modality: str, samples: Array, *, epoch: int, index: NDArray[np.int64]) -> Array:
         """Augment the rows of one modality; row i is number ``index[i]`` of the split."""
         mine = [

@@ -110,7 +110,13 @@ class Split:
     @property
     def augmented(self) -> bool:
         """Whether a training pass sees other inputs than an ordered one."""
-        return self.augment is not None or bool(self._redrawn)
+        return bool(self.changing)
+
+    @property
+    def changing(self) -> frozenset[str]:
+        """The modalities of which it does."""
+        drawn = {owner(name) for name in self._redrawn}
+        return frozenset(name for name in self.rows if name in drawn or (self.augment and self.augment.changes(name)))
 
     def raw(self) -> Split:
         """The same rows without any statistics applied."""

@@ -1,30 +1,31 @@
 """Clips in the form of VGGSound that nobody filmed: tones and noises, balls and stripes, and cues with a known truth.
 
-As in `xmodal.data.ravdess_made`, classes are decided by features of three kinds: what sound and picture both show (z⁰),
-what the sound alone shows (zᵃ) and what the picture alone shows (zᵛ). Of 2 H classes the first kind decides among the
-first H, the other two among the rest:
+A class is a few bits. As in `xmodal.data.ravdess_made`, each is the sign of a sum of decisive features, of three kinds:
+what sound and picture both show (z⁰), what the sound alone shows (zᵃ) and what the picture alone shows (zᵛ):
 
-    class = argmax_h w⁰ z⁰_h,   or   H + argmax_h w (zᵃ_h + zᵛ_h / 2)        h = 0 … H - 1, all z ~ N(0, 1)
+    bit_s = [w⁰ z⁰_s > 0],  s = 1 … S,      last bit = [w (zᵃ + zᵛ / 2) > 0],         z ~ N(0, 1), all independent
 
-    shown in the sound     w⁰ z⁰_h / 2 + σ ε   and   w zᵃ_h + σ ε
-    shown in the picture   w⁰ z⁰_h + σ ε       and   w zᵛ_h / 2 + σ ε        ε ~ N(0, 1), each its own
+    shown in the sound     w⁰ z⁰ / 2 + σ ε,   w zᵃ + σ ε
+    shown in the picture   w⁰ z⁰ + σ ε,       w zᵛ / 2 + σ ε                          ε ~ N(0, 1), each its own
 
 | symbol | argument | meaning |
 |---|---|---|
-| 2 H | ``classes`` | how many |
-| w⁰ | ``shared`` | strength of what both show; 0: neither shows anything of the first classes, or of the other |
+| 2^(S + 1) | ``classes`` | how many: 4 or 8 |
+| w⁰ | ``shared`` | strength of what both show; 0: neither shows anything of the other, nor of the first S bits |
 | w | ``specific`` | strength of what one of them shows |
 | σ | ``noise`` | deviation of what is shown from what decides |
 
-What decides the other half of the classes is 0. So a teacher that hears uses both kinds; a student that sees can learn
-the first classes from it, and the others it can't: whoever knows zᵃ knows nothing of zᵛ. By counts α = β = 1/2 and
-γ = 1/3; without shared cues γ = 0. Clips are drawn with their class given: where another one of its half wins, the two
-exchange their features.
+A teacher that hears uses both kinds: zᵃ decides its last bit (right in 85 % of the clips without noise) and z⁰ the
+others. A student that sees can learn those from it. The last one it can't: whoever knows zᵃ knows nothing of zᵛ. By
+counts α = β = 1 / (S + 1) and γ = S / (S + 2); without shared cues γ = 0. Every clip of every class shows features of
+all kinds, and they are independent of one another: else their being there would be shared information. Clips are drawn
+with their class given: where the sign of a sum is wrong, its features change sign.
 
-In the sound, the loudness of H tones (of different pitch, with their harmonics) shows z⁰, that of H hisses (which lie
-at different frequencies, and come and go at different rates) shows zᵃ. In the picture, the size of H balls of different
-colours shows z⁰, the contrast of stripes in H directions shows zᵛ. How balls move and stripes drift, and all phases,
-are drawn for each clip.
+A feature is shown by a balance, so that nothing else about a clip tells it. In the sound, z⁰ is the loudness of one
+tone against another (of different pitch, with their harmonics), zᵃ that of one hiss against another (which lie at
+different frequencies, and come and go at different rates). In the picture, z⁰ is the size of one ball against that of
+another (of different colours), zᵛ the contrast of stripes in one direction against those in another. How balls move
+and stripes drift, and all phases, are drawn for each clip.
 """
 
 from __future__ import annotations
@@ -54,14 +55,11 @@ CLASSES = (
     "goose honking",
     "hammering nails",
     "ice cracking",
-    "lawn mowing",
-    "ocean burbling",
-    "playing banjo",
-    "skateboarding",
 )
+NUMBERS = (4, 8)  # of classes
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 RATE = 44_100
-FULL = 2.5  # a feature of this size is shown as far as can be
+FULL = 1.5  # a feature of this size is shown as far as can be
 LOUD = 24.0  # decibels between the smallest and the largest feature
 PITCHES = (220.0, 1400.0)  # hertz, of the first and the last tone
 RATES, BANDS = (3.0, 9.0), (3200.0, 5600.0)  # hertz: how often the first and the last hiss come, and where they lie
@@ -76,7 +74,7 @@ class Design:
     """The numbers of the equation above, and of the clips.
 
     Attributes:
-        classes: 2 H.
+        classes: how many.
         shared: w⁰.
         specific: w.
         noise: σ.
@@ -94,9 +92,9 @@ class Design:
     seed: int
 
     @property
-    def half(self) -> int:
-        """H."""
-        return self.classes // 2
+    def bits(self) -> int:
+        """S, those that shared features decide; there is one more."""
+        return self.classes.bit_length() - 2
 
 
 def make(
@@ -110,7 +108,7 @@ def make(
     seconds: float = 2.0,
     size: int = 64,
     shared: float = 1.5,
-    specific: float = 1.0,
+    specific: float = 1.5,
     noise: float = 0.2,
     workers: int = 0,
 ) -> Path:
@@ -120,7 +118,7 @@ def make(
         root: a folder that is empty or does not exist.
         format: raw, the clips; prepared: sound and frames of them as well, 8 of half the size.
         seed: of everything.
-        classes: how many, an even number from 4 to 12.
+        classes: how many, 4 or 8.
         clips: of each class for training.
         test_clips: of each class for testing.
         seconds: length of a clip.
@@ -151,6 +149,11 @@ def make(
         raw / "truth.json",
         {
             "weights": {"shared": shared, "specific": specific, "noise": noise},
+            "decisive": {
+                "shared": design.bits * (shared > 0),
+                "audio": int(specific > 0),
+                "video": int(specific > 0),
+            },
             "classes": list(CLASSES[:classes]),
             "cues": {name: cues[name] for name in sorted(cues)},
         },
@@ -165,7 +168,6 @@ def _refuse(root: Path, format: str, *, size: int, seconds: float, **counts: int
     if format not in ("raw", "prepared"):
         problems.append(f"There is no format '{format}'. {did_you_mean(format, ('raw', 'prepared'))}")
     limits: dict[str, tuple[float, float, float]] = {
-        "classes": (counts["classes"], 4, len(CLASSES)),
         "clips": (counts["clips"], 2, 10_000),
         "test_clips": (counts["test_clips"], 1, 10_000),
         "seconds": (seconds, 1.0, 60),
@@ -174,9 +176,10 @@ def _refuse(root: Path, format: str, *, size: int, seconds: float, **counts: int
     for what, (value, least, most) in limits.items():
         if not least <= value <= most:
             problems.append(f"{what} is {value}: {least} to {most} were expected.")
-    for what, value in (("size", size), ("classes", counts["classes"])):
-        if value % 2:
-            problems.append(f"{what} is {value}: an even number was expected.")
+    if counts["classes"] not in NUMBERS:
+        problems.append(f"classes is {counts['classes']}: {' or '.join(map(str, NUMBERS))} were expected.")
+    if size % 2:
+        problems.append(f"size is {size}: an even number was expected.")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         problems.append(f"{root} is there already: an empty or new folder was expected. Choose another one.")
     if problems:
@@ -213,35 +216,32 @@ def write_made(job: tuple[Clip, int, Path, Design]) -> dict[str, list[float]]:
 
 
 def draw_cues(label: int, design: Design, random: np.random.Generator) -> Cues:
-    """What decides a class, times its weight: (classes / 2,) for each kind."""
-    shared, own = np.zeros(design.half), np.zeros((2, design.half))
-    if label < design.half:
-        shared = random.normal(size=design.half)
-        winner = int(shared.argmax())
-        shared[[winner, label]] = shared[[label, winner]]
-    else:
-        own, place = np.array([[1.0], [FAINT]]) * random.normal(size=(2, design.half)), label - design.half
-        winner = int(own.sum(axis=0).argmax())
-        own[:, [winner, place]] = own[:, [place, winner]]
-    return {"shared": design.shared * shared, "audio": design.specific * own[0], "video": design.specific * own[1]}
+    """What decides a class, times its weight: (S,) shared, (1,) audio, (1,) video."""
+    signs = np.array([1 if label >> place & 1 else -1 for place in range(design.bits, -1, -1)])
+    shared = signs[:-1] * np.abs(random.normal(size=design.bits))
+    own = np.array([1.0, FAINT]) * random.normal(size=2)
+    own *= signs[-1] * (1 if own.sum() > 0 else -1)
+    return {"shared": design.shared * shared, "audio": design.specific * own[:1], "video": design.specific * own[1:]}
 
 
 def _shown(cues: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From -1 to 1."""
-    return np.clip(cues / FULL, -1.0, 1.0)
+    """Two signs of each feature, from -1 to 1: as one grows the other shrinks."""
+    found = np.clip(cues / FULL, -1.0, 1.0)
+    return np.concatenate([found, -found])
 
 
 def sound_of(cues: Cues, seconds: float, random: np.random.Generator) -> NDArray[np.float32]:
     """The sound of a clip, (samples,)."""
-    samples, count = round(seconds * RATE), len(cues["shared"])
+    samples = round(seconds * RATE)
     time = np.arange(samples) / RATE
     total = 0.01 * random.normal(size=samples)
-    for pitch, loud in zip(np.geomspace(*PITCHES, count).tolist(), _shown(cues["shared"]), strict=True):
+    tones, hisses = _shown(cues["shared"]), _shown(cues["audio"])
+    for pitch, loud in zip(np.geomspace(*PITCHES, len(tones)).tolist(), tones, strict=True):
         turns = pitch * random.uniform(0.98, 1.02) * time + random.uniform()
         total += 10 ** (LOUD / 40 * loud) * _tone(turns, pitch)
     frequency = np.maximum(np.fft.rfftfreq(samples, 1 / RATE), 1.0)
-    hisses = zip(np.geomspace(*RATES, count), np.geomspace(*BANDS, count), _shown(cues["audio"]), strict=True)
-    for rate, band, loud in hisses:
+    each = np.geomspace(*RATES, len(hisses)), np.geomspace(*BANDS, len(hisses))
+    for rate, band, loud in zip(*each, hisses, strict=True):
         shape = np.exp(-((np.log2(frequency / band) / 0.2) ** 2))
         hiss = np.fft.irfft(np.fft.rfft(random.normal(size=samples)) * shape, samples)
         beat = np.sin(np.pi * (rate * time + random.uniform())) ** 4
@@ -263,16 +263,17 @@ def frames_of(cues: Cues, design: Design, random: np.random.Generator) -> Iterat
     """The frames of a clip."""
     from xmodal.data.video import FRAME_RATE
 
-    size, count = design.size, design.half
+    sizes, clear = _shown(cues["shared"]), _shown(cues["video"])
+    size, count, ways = design.size, len(sizes), len(clear)
     side = int(np.ceil(np.sqrt(count)))
     cell = size / side
     places = np.stack(np.divmod(random.permutation(side * side)[:count], side), axis=1) * cell + cell / 2
-    radius = cell * (0.28 + 0.22 * _shown(cues["shared"]))
+    radius = cell * (0.28 + 0.22 * sizes)
     phase, speed = random.uniform(0, 2 * np.pi, (2, count)), random.uniform(0.4, 1.2, (2, count))
-    contrast = CONTRAST * (1 + 0.9 * _shown(cues["video"])) / np.sqrt(count / 2)
-    drift, start = random.uniform(-1, 1, count), random.uniform(0, 2 * np.pi, count)
+    contrast = CONTRAST * (1 + 0.9 * clear)
+    drift, start = random.uniform(-1, 1, ways), random.uniform(0, 2 * np.pi, ways)
     y, x = np.mgrid[:size, :size] / size
-    angle = np.pi / 4 + np.pi * np.arange(count)[:, None, None] / count
+    angle = np.pi / 4 + np.pi * np.arange(ways)[:, None, None] / ways
     waves = 2 * np.pi * 8 * (np.cos(angle) * x + np.sin(angle) * y)
     stripes = np.concatenate([np.sin(waves), np.cos(waves)])
     colours = _colours(count)

@@ -15,7 +15,7 @@ from __future__ import annotations
 import platform
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,10 +59,11 @@ def resume_command(out: Path | None) -> str:
     return shlex.join(words)
 
 
-def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
+def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool, free: Sequence[str] = ()) -> None:
     """Start a run in ``out``, or go on with the one that is there.
 
-    A folder with anything in it is never written over; a resumed run must have the same settings.
+    A folder with anything in it is never written over; a resumed run must have the same settings. Those that are
+    ``free`` may be others, of a run that does more or less in the same folder; the folder then tells the latest ones.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: expected a folder, or a name that is free. Give another --out.")
@@ -74,8 +75,10 @@ def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool) -> None
             "Add --resume to go on with the run in it, or name another folder with --out."
         )
     if used:
-        same_settings(read_json(found), settings, found)
+        same_settings(read_json(found), settings, found, free=free)
         sweep(out)
+        if free:
+            write_json(found, settings)
     else:
         write_json(found, settings)
     if not (out / "environment.json").exists():
@@ -90,10 +93,10 @@ def restore_threads(out: Path) -> None:
         torch.set_num_threads(read_json(out / "environment.json")["threads"])
 
 
-def same_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path) -> None:
-    """Refuse to go on with other settings than those the run was started with."""
+def same_settings(saved: Mapping[str, Any], wanted: Mapping[str, Any], path: Path, *, free: Sequence[str] = ()) -> None:
+    """Refuse to go on with other settings than those the run was started with, but for some that are free."""
     before, now = _flat(saved), _flat(plain({"schema": SCHEMA, **wanted}))
-    keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in FREE]
+    keys = [key for key in {**before, **now} if key.rpartition(".")[2] not in (*FREE, *free)]
     changed = [key for key in keys if before.get(key) != now.get(key)]
     if changed:
         listed = "; ".join(f"{key} was {before.get(key)!r} and is now {now.get(key)!r}" for key in changed)

@@ -33,7 +33,7 @@ def refusal(method: Method, split: Split) -> str:
         return "the method freezes no teacher, so its answers change as it trains"
     if method.teach_online:
         return method.teach_online
-    if split.augmented:
+    if split.changing if method.teach_inputs is None else split.changing.intersection(method.teach_inputs):
         return "the teacher sees augmented samples, which differ from epoch to epoch"
     if not split.paired:
         return "the data is unpaired, so there are no rows to look up"

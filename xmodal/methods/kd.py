@@ -23,6 +23,7 @@ from xmodal.method import Kit, Method
 from xmodal.methods.settings import KDSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, Term, build_terms
 from xmodal.models.layers import tapped
+from xmodal.models.network import Network, Reads
 from xmodal.types import Batch, DataInfo, Step, Student
 
 PIXELS = ("labelled", "projected", "all")
@@ -106,6 +107,11 @@ class KD(Method):
         with torch.no_grad(), tapped(self.teacher, self._theirs) as seen:
             outputs = self.teacher(batch.inputs)
         return {OUTPUTS: outputs, **seen}
+
+    @property
+    def teach_inputs(self) -> tuple[str, ...] | None:
+        """What the teacher reads, where its kind of network tells."""
+        return self.teacher.modalities if isinstance(self.teacher, (Network, Reads)) else None
 
     def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
         """Label term plus the teacher's terms."""

@@ -165,6 +165,19 @@ def build(kit: Kit, settings: MFHSettings) -> MFH:
         distance=settings.distance,
         permutations=settings.permutations,
     )
+    return build_masked(kit, settings, teacher, found, networks=networks)
+
+
+def build_masked(kit: Kit, settings: MFHSettings, teacher: nn.Module, found: Saliency, *, networks: str) -> MFH:
+    """The student's method once the channels of a teacher are ranked, and before that the ratio if none is given.
+
+    Args:
+        kit: lends student, rows and training.
+        settings: what is removed and how the student is taught; how channels were ranked does not matter here.
+        teacher: a finished network.
+        found: the ranking of its channels.
+        networks: which they are, in a word: the means of the channels are kept under it.
+    """
     values = channel_means(kit, teacher, settings.place, networks=networks) if settings.fill == "mean" else None
 
     def at(ratio: float, findings: Mapping[str, Any] | None = None) -> MFH:
@@ -200,8 +213,8 @@ def build(kit: Kit, settings: MFHSettings) -> MFH:
 
 
 def stay(found: Saliency, ratio: float, remove: str, seed: int) -> Tensor:
-    """Booleans (channels,): all but a share of the least salient, of the most salient, or of any."""
-    order = {"least": "most", "most": "least", "random": "random"}[remove]
+    """Booleans (channels,): all but a share of the least salient, of the most salient, of any, or of the last ones."""
+    order = {"least": "most", "most": "least", "random": "random", "index": "first"}[remove]
     return torch.from_numpy(keep_mask(found.value, ratio=ratio, order=order, seed=seed))  # type: ignore[arg-type]
 
 

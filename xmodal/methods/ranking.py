@@ -12,14 +12,17 @@ from xmodal.method import Kit
 from xmodal.models.masking import place_means
 
 
-def name_of_ranking(networks: str, place: str, *, distance: str, disturb: str, permutations: int | str) -> str:
+def name_of_ranking(
+    networks: str, place: str, *, distance: str, disturb: str, permutations: int | str, within: int | None = None
+) -> str:
     """The name under which a kit keeps a saliency.
 
     Example:
         >>> name_of_ranking("joint", "head", distance="mse", disturb="permute", permutations=10)
         'saliency of joint at head: mse, permute, 10'
     """
-    return f"saliency of {networks} at {place}: {distance}, {disturb}, {permutations}"
+    population = "" if within is None else f" in batches of {within}"
+    return f"saliency of {networks} at {place}: {distance}, {disturb}, {permutations}{population}"
 
 
 def rank_channels(
@@ -32,6 +35,7 @@ def rank_channels(
     distance: str,
     disturb: str = "permute",
     permutations: int | str = "exact",
+    within: int | None = None,
 ) -> Saliency:
     """Algorithm 1 on the training split, once for the same networks and settings.
 
@@ -44,22 +48,26 @@ def rank_channels(
         distance: of the answers.
         disturb: how a channel is disturbed.
         permutations: how many, or ``exact``.
+        within: permute inside batches of so many rows; None: over all rows.
     """
 
     def measure() -> Saliency:
         return measure_saliency(
             teacher,
             student,
-            kit.batches(),
+            kit.batches(size=within),
             place,
             distance=distance,  # type: ignore[arg-type]
             disturb=disturb,  # type: ignore[arg-type]
             permutations=permutations,
+            population="all" if within is None else "batch",
             seed=kit.seed,
             ignore=kit.info.ignore,
         )
 
-    name = name_of_ranking(networks, place, distance=distance, disturb=disturb, permutations=permutations)
+    name = name_of_ranking(
+        networks, place, distance=distance, disturb=disturb, permutations=permutations, within=within
+    )
     return kit.once(name, measure)
 
 

@@ -52,7 +52,9 @@ class MaskedSettings(DistilSettings):
     """Which channels of a teacher are removed."""
 
     place: str = Field("embedding", description="module of the teacher whose channels are ranked and removed")
-    remove: Literal["least", "most", "random"] = Field("least", description="which channels go: by saliency, or any")
+    remove: Literal["least", "most", "random", "index"] = Field(
+        "least", description="which channels go: by saliency, any, or the last by number (index)"
+    )
     fill: Literal["mean", "batch_mean", "zero"] = Field("mean", description="what stands in for a removed channel")
     permutations: Annotated[int, Field(ge=1)] | Literal["exact"] = Field(
         "exact", description="exchanges per channel; exact: the mean of all where it is known, elsewhere 10"

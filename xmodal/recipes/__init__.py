@@ -106,6 +106,14 @@ RECIPES = Cards(
             paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
         ),
         RecipeCard(
+            name="vggsound",
+            title="MFH on VGGSound, in stages: a video network taught by general, specific or random channels of sound",
+            path="xmodal.recipes.vggsound:run",
+            settings="xmodal.recipes.vggsound_settings:VggsoundSettings",
+            year=2023,
+            paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
+        ),
+        RecipeCard(
             name="discom",
             title="a student of each modality without a teacher, from data that need not be paired, with controls",
             path="xmodal.recipes.discom:run",

@@ -129,13 +129,22 @@ class Bench:
         if TEACHER not in self.runs:
             network = self.network(self.teaching, side="teacher")
             self.train(TEACHER, Supervised(network, self.info), role=TEACHER)
-        (student,) = self.runs[TEACHER].students.values()
+        return self._finished(TEACHER)
+
+    def control(self) -> nn.Module:
+        """The finished no-KD control, trained on first use; every caller gets a copy of its own."""
+        if CONTROL not in self.runs:
+            self.train_control()
+        return self._finished(CONTROL)
+
+    def _finished(self, name: str) -> nn.Module:
+        (student,) = self.runs[name].students.values()
         return copy.deepcopy(student.module)
 
-    def batches(self, split: str = "train") -> Iterable[Batch]:
+    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
         """Rows of the training or validation split in their order, on the device."""
         rows = {"train": self.data.train, "valid": self.data.valid}[split]
-        return map(lambda found: found.to(self.fabric.device), in_order(rows, batch_size=self.info.block(256)))
+        return map(lambda found: found.to(self.fabric.device), in_order(rows, batch_size=size or self.info.block(256)))
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of a method; its students end with their best weights, or with the last ones."""
@@ -323,9 +332,13 @@ class Rehearsal(Bench):
         """A fresh network in the teacher's place."""
         return self.network(self.teaching, side="teacher").module.to(self.fabric.device).eval()
 
-    def batches(self, split: str = "train") -> Iterable[Batch]:
+    def control(self) -> nn.Module:
+        """A fresh network in the control's place."""
+        return self.network(self.student).module.to(self.fabric.device).eval()
+
+    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
         """The first batch alone."""
-        return itertools.islice(super().batches(split), 1)
+        return itertools.islice(super().batches(split, size=size), 1)
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """The method as it is, or with the weights of an earlier run."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 REMOVE = {"random": "random", "general": "least", "specific": "most"}  # mode → which channels go
 MODES = {"none": "-1", "random": "0", "general": "1", "specific": "2"}  # mode → number in the authors' codes
+EXPECTED = "removing the least salient channels, so that the general stay, makes the best student"
 LOSSES = {  # names in the code of NTDH → terms of the zoo, all at temperature 1 and on the outputs
     "kl": ("kl:1",),
     "hint": ("mse:0.1", "kl:1"),
@@ -83,19 +84,20 @@ def measure_heard(bench: Bench, rows: Sequence[dict[str, Any]]) -> None:
         }
 
 
-def heard_table(rows: Sequence[Mapping[str, Any]], *, ratio: float, place: int) -> dict[str, Any]:
+def heard_table(rows: Sequence[Mapping[str, Any]], *, ratios: Sequence[float], place: int | str) -> dict[str, Any]:
     """What `measure_heard` found, over the seeds.
 
     Args:
         rows: of the comparison.
-        ratio: share of the channels that was removed.
-        place: where they are, as the authors count.
+        ratios: share of the channels that was removed, or several.
+        place: where they are, as the authors count, or the name of the layer.
     """
     found: dict[str, list[Mapping[str, float]]] = {}
     for row in rows:
         if row["role"] == "method":
             found.setdefault(row["name"], []).append(row["channels"])
-    share = f"{ratio:.0%} of the channels at place {place} removed".replace("%", " %")
+    shares = " or ".join(f"{ratio:.0%}" for ratio in ratios).replace("%", " %")
+    share = f"{shares} of the channels at place {place} removed"
     return {
         "title": "What the students heard",
         "header": ["name", "teacher's accuracy (%)", "divergence of the wrong classes", "of the true class"],
@@ -106,6 +108,26 @@ def heard_table(rows: Sequence[Mapping[str, Any]], *, ratio: float, place: int) 
         "caption": f"Validation split, mean (and range) over the seeds; {share}. Divergence: student from teacher, in "
         "nats, in the authors' form, which has no upper end.",
     }
+
+
+def expected_best(
+    result: Mapping[str, Any], *, title: str, who: str, what: str, best: str, over: Sequence[str]
+) -> list[dict[str, Any]]:
+    """An expectation and its tests, in a list; nothing where there is nothing to compare.
+
+    Args:
+        result: with rows, metric and direction.
+        title: of the table.
+        who: expects it.
+        what: they expect, in a clause.
+        best: the name of the row that should be best.
+        over: the rows that it is compared with.
+    """
+    from xmodal.reports.contrasts import contrasts
+
+    expected = {"title": title, "who": who, "what": what, "best": best, "over": list(over)}
+    tests = contrasts(result["rows"], expected, metric=result["metric"], direction=result["direction"])
+    return [{**expected, "tests": tests}] if tests else []
 
 
 def _mean(seeds: Sequence[Mapping[str, float]], key: str, scale: float, digits: int) -> str:

@@ -298,9 +298,23 @@ def summarised(
     from xmodal.reports.intervals import summarise
     from xmodal.reports.tables import verdict
 
+    result = unscored(settings, data, notes, title=title)
+    metric, direction = result["metric"], result["direction"]
+    result |= {
+        "seeds": sorted({row["seed"] for row in rows}),
+        "rows": [dict(row) for row in rows],
+        "summary": summarise(rows, metric=metric, direction=direction),
+        "figures": figures(rows),
+        "deploy": chosen(rows, data.info.select),
+    }
+    return {**result, "verdict": verdict(result)}
+
+
+def unscored(settings: PairSettings, data: Data, notes: Sequence[str], *, title: str) -> dict[str, Any]:
+    """What `result.json` holds of a run that has not read the test split, or not yet."""
     metric, direction = compared_by(settings, data.info)
     teaching, student = settings.sides(data.info.modalities)
-    result: dict[str, Any] = {
+    return {
         "recipe": "compare",
         "title": title,
         "data": settings.data,
@@ -311,14 +325,10 @@ def summarised(
         "direction": direction,
         "teacher": list(teaching),
         "student": list(student),
-        "seeds": sorted({row["seed"] for row in rows}),
-        "rows": [dict(row) for row in rows],
-        "summary": summarise(rows, metric=metric, direction=direction),
-        "figures": figures(rows),
-        "deploy": chosen(rows, data.info.select),
+        "rows": [],
+        "verdict": [],
         "notes": [*dict.fromkeys([*data.warnings, *notes])],
     }
-    return {**result, "verdict": verdict(result)}
 
 
 def compared_by(settings: PairSettings, info: DataInfo) -> tuple[str, str]:

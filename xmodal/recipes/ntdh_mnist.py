@@ -174,7 +174,7 @@ def complete(result: dict[str, Any], settings: Settings) -> dict[str, Any]:
     return {
         **result,
         "title": "NTDH on MNIST and MNIST-M" + (", stand-in digits" if not data["root"] else ""),
-        "tables": [heard_table(result["rows"], ratio=settings.ratio, place=settings.place)],
+        "tables": [heard_table(result["rows"], ratios=[settings.ratio], place=settings.place)],
         "heat_maps": {
             "file": HEAT_MAPS,
             "modality": settings.teacher[0],

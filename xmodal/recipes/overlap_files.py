@@ -12,9 +12,7 @@ Modality 0 is the picture, 1 the sound. What ends in .pkl is read with ``weights
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,9 +28,9 @@ from xmodal.methods.mfh import JOINT
 from xmodal.methods.ranking import name_of_ranking
 from xmodal.models.student_file import tensors_of
 from xmodal.recipes.bench import Earlier
+from xmodal.recipes.ranking_files import SALIENCY, read_ranking
 from xmodal.recipes.ravdess_settings import MODALITIES, RavdessSettings
 
-SALIENCY = "saliency.npz"
 AUTHORS = {"head": "fc3"}  # our name of a layer → theirs, where it is another one
 SAME = ("teacher", "student", "teacher_width", "student_width", "hidden", "channels", "train_fraction")
 
@@ -57,29 +55,10 @@ def weights_file(side: str, modality: str) -> str:
     return f"{side}_mod_{MODALITIES.index(modality)}_overlap.pkl"
 
 
-def write_ranking(folder: Path, found: Saliency, name: str, settings: RavdessSettings) -> None:
-    """Write a ranking in both forms; ``name`` is the one under which a kit keeps it."""
-    content = {one.name: getattr(found, one.name) for one in fields(found)}
-    arrays: dict[str, Any] = {key: np.asarray(value) for key, value in content.items() if value is not None}
-    with written_whole(folder / SALIENCY) as beside:
-        np.savez(beside, name=np.asarray(name), **arrays)
+def write_tag(folder: Path, found: Saliency, settings: RavdessSettings) -> None:
+    """Write a ranking as the authors' code does."""
     with written_whole(folder / tag_file(settings.place, settings.permutations)) as beside:
         np.save(beside, found.value.astype(np.float64))
-
-
-def read_ranking(path: Path) -> tuple[str, Saliency]:
-    """Name and ranking that `write_ranking` wrote."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            known = {key: arrays[key] for key in arrays.files}
-        content = {one.name: _plain(known.get(one.name)) for one in fields(Saliency)}
-        return str(known["name"]), Saliency(**content)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path} is missing or damaged ({error}). Run ravdess-saliency again.") from error
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or value.ndim else value.item()
 
 
 def write_weights(folder: Path, side: str, modality: str, module: nn.Module) -> Path:

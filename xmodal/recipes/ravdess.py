@@ -27,7 +27,16 @@ from pydantic import Field, field_validator
 
 from xmodal.engine.progress import Progress
 from xmodal.recipes import compare
-from xmodal.recipes.channel_study import LOSSES, heard_table, known_modes, measure_heard, removal, row_name
+from xmodal.recipes.channel_study import (
+    EXPECTED,
+    LOSSES,
+    expected_best,
+    heard_table,
+    known_modes,
+    measure_heard,
+    removal,
+    row_name,
+)
 from xmodal.recipes.ravdess_saliency import described_ranking
 from xmodal.recipes.ravdess_settings import RavdessSettings
 from xmodal.recipes.settings import Names
@@ -37,7 +46,6 @@ if TYPE_CHECKING:
     from xmodal.recipes.bench import Bench, Earlier
 
 NTDH = {"loss": ("hint",), "fill": "zero"}
-EXPECTED = "removing the least salient channels, so that the general stay, makes the best student"
 
 
 class Settings(RavdessSettings, compare.Settings):
@@ -145,7 +153,7 @@ def complete(result: dict[str, Any], settings: Settings, rankings: list[dict[str
         **result,
         "title": "Channels of a teacher on RAVDESS",
         "expectations": expectations(result, settings),
-        "tables": [heard_table(result["rows"], ratio=settings.ratio, place=settings.place)],
+        "tables": [heard_table(result["rows"], ratios=[settings.ratio], place=settings.place)],
         "ranking": described_ranking(settings, 1 - settings.ratio if settings.ratio >= 0.5 else 0.25, rankings),
         "notes": notes,
     }
@@ -153,18 +161,15 @@ def complete(result: dict[str, Any], settings: Settings, rankings: list[dict[str
 
 def expectations(result: Mapping[str, Any], settings: Settings) -> list[dict[str, Any]]:
     """The authors' expectation for each loss, and its tests."""
-    from xmodal.reports.contrasts import contrasts
-
     found = []
     for loss in settings.loss if "general" in settings.mode else ():
         others = [mode for mode in ("specific", "random", "none") if mode in settings.mode]
-        expected = {
-            "title": f"General against the others, {loss}",
-            "who": f"The authors expect ({loss})",
-            "what": EXPECTED,
-            "best": row_name(loss, "general"),
-            "over": [row_name(loss, mode) for mode in others],
-        }
-        tests = contrasts(result["rows"], expected, metric=result["metric"], direction=result["direction"])
-        found += [{**expected, "tests": tests}] if tests else []
+        found += expected_best(
+            result,
+            title=f"General against the others, {loss}",
+            who=f"The authors expect ({loss})",
+            what=EXPECTED,
+            best=row_name(loss, "general"),
+            over=[row_name(loss, mode) for mode in others],
+        )
     return found

@@ -26,6 +26,7 @@ from pydantic import Field
 from xmodal.engine import interrupt
 from xmodal.engine.progress import Progress
 from xmodal.engine.run_folder import choose_folder, open_folder, restore_threads
+from xmodal.recipes.compare import unscored
 from xmodal.recipes.finish import finish
 from xmodal.recipes.ravdess_settings import RavdessSettings
 from xmodal.recipes.settings import Seeds
@@ -142,12 +143,14 @@ def leave_files(folder: Path, joint: Joint, found: Saliency, settings: Settings)
     from xmodal.methods.mfh import JOINT
     from xmodal.methods.ranking import name_of_ranking
     from xmodal.models.student_file import save_weights
-    from xmodal.recipes.overlap_files import write_ranking, write_weights
+    from xmodal.recipes.overlap_files import write_tag, write_weights
+    from xmodal.recipes.ranking_files import write_ranking
 
     name = name_of_ranking(
         JOINT, settings.layer, distance=settings.distance, disturb="permute", permutations=settings.permutations
     )
-    write_ranking(folder, found, name, settings)
+    write_ranking(folder, found, name)
+    write_tag(folder, found, settings)
     for side, student in joint.students().items():
         save_weights(folder / f"{side}.safetensors", student.module)
         if settings.published_files:
@@ -156,22 +159,12 @@ def leave_files(folder: Path, joint: Joint, found: Saliency, settings: Settings)
 
 def summarised(settings: Settings, data: Data, seeds: list[dict[str, Any]]) -> dict[str, Any]:
     """What `result.json` holds."""
-    notes = [*data.warnings, *dict.fromkeys(one["note"] for one in seeds if one["note"])]
+    notes = [one["note"] for one in seeds if one["note"]]
     return {
+        **unscored(settings, data, notes, title="Saliency of a teacher's channels on RAVDESS"),
         "recipe": "ravdess-saliency",
-        "title": "Saliency of a teacher's channels on RAVDESS",
-        "data": "ravdess",
-        "source": data.source,
-        "task": data.info.task,
-        "teacher": list(settings.teacher),
-        "student": list(settings.student),
-        "metric": "accuracy",
-        "direction": "max",
-        "rows": [],
         "ranking": described_ranking(settings, settings.share, seeds),
         "tables": [accuracy_table(seeds)],
-        "verdict": [],
-        "notes": notes,
     }
 
 

@@ -47,6 +47,22 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return found
 
 
+def parse_shares(text: str) -> tuple[float, ...]:
+    """``0.25,0.5`` → these shares.
+
+    Example:
+        >>> parse_shares("0.5"), parse_shares("0.25, 0.75")
+        ((0.5,), (0.25, 0.75))
+    """
+    try:
+        found = tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        found = ()
+    if not found:
+        raise ValueError(f"shares '{text}': expected numbers such as 0.5, or several (0.25,0.5,0.75)")
+    return found
+
+
 def _spec(parse: Any, metavar: str) -> PrimitiveConstructorSpec[Any]:
     return PrimitiveConstructorSpec(
         nargs=1,
@@ -63,6 +79,7 @@ def _from_text(parse: Any) -> BeforeValidator:
 
 Names = Annotated[tuple[str, ...], _spec(parse_names, "NAME[,NAME]"), _from_text(parse_names)]
 Seeds = Annotated[tuple[int, ...], _spec(parse_seeds, "N|A-B|A,B"), _from_text(parse_seeds)]
+Shares = Annotated[tuple[float, ...], _spec(parse_shares, "SHARE[,SHARE]"), _from_text(parse_shares)]
 Options = Annotated[dict[str, Any], tyro.conf.Suppress]  # filled from flags that carry a method's or data set's name
 
 
