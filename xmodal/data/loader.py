@@ -7,7 +7,9 @@ one of (batch, rank). Nothing else is remembered, so a resumed run goes on at `s
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -92,6 +94,23 @@ class Batches(Sampler[Pick]):
         joins = self.shuffle and tail < max(2, self.world) and full
         return full + bool(tail and not joins)
 
+    def rows_in(self, step: int) -> int:
+        """Rows of batch number ``step``, over all processes."""
+        begin = step * self.batch_size
+        return (self.length if step == len(self) - 1 else begin + self.batch_size) - begin
+
+    def parts(self, step: int, every: int) -> float:
+        """Rows of the ``every`` batches that update together, by those of batch number ``step`` among them.
+
+        Example:
+            >>> batches = Batches({"x": 25}, paired=True, batch_size=10, seed=0)
+            >>> batches.parts(0, 2), batches.parts(2, 2), batches.parts(2, 3), batches.parts(0, 1)
+            (2.0, 1.0, 5.0, 1.0)
+        """
+        first = step // every * every
+        group = range(first, min(first + every, len(self)))
+        return sum(map(self.rows_in, group)) / self.rows_in(step)
+
     def _order(self, modality: str) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.rows[modality])
@@ -127,6 +146,13 @@ class _Indexed(Dataset[Batch]):
         return self.split[pick]
 
 
+def _ends_with_its_owner(worker: int) -> None:
+    """A worker holds the connections of the process it was forked from: the others would not notice its death."""
+    if sys.platform == "linux":
+        die_with_parent, kill = 1, 9  # as <sys/prctl.h> and <signal.h> say
+        ctypes.CDLL(None).prctl(die_with_parent, kill)
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
@@ -145,6 +171,7 @@ class Loader:
                 collate_fn=_as_it_is,
                 num_workers=workers,
                 persistent_workers=True,
+                worker_init_fn=_ends_with_its_owner,
                 generator=torch.Generator().manual_seed(0),  # else it draws from the global one
             )
 

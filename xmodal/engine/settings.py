@@ -36,7 +36,9 @@ class FitSettings(BaseModel):
     )
     warmup: float = Field(0.0, ge=0, description="epochs over which the rate rises from zero")
     accumulate: int = Field(1, ge=1, description="batches per update")
-    accumulate_mode: Literal["mean", "sum"] = Field("mean", description="how accumulated gradients are combined")
+    accumulate_mode: Literal["mean", "sum"] = Field(
+        "mean", description="mean over the rows of an update, or sum of its batches' means"
+    )
     remainder: Literal["flush", "drop"] = Field("flush", description="what happens to an incomplete last update")
     clip: float | None = Field(None, gt=0, description="bound on the gradient; None: no bound")
     clip_mode: Literal["norm", "value"] = Field("norm", description="bound the norm of all gradients or each value")
@@ -45,7 +47,9 @@ class FitSettings(BaseModel):
     keep: Literal["best", "last"] = Field(
         "best", description="weights that a student ends with: best validation epoch, or those after the last"
     )
-    cache: Literal["auto", "on", "off"] = Field("auto", description="ask a frozen teacher once per sample")
+    cache: Literal["auto", "on", "off", "memory", "disk"] = Field(
+        "auto", description="ask a frozen teacher once per sample; what the memory can't hold goes to the run folder"
+    )
     unequal: Literal["recycle", "cut"] = Field("recycle", description="unpaired modalities of different length")
     workers: int = Field(0, ge=0, description="processes that load data")
     precision: Precision = Field("32-true", description="number format of training (bf16 is short for bf16-mixed)")
