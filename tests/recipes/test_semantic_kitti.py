@@ -98,6 +98,8 @@ def test_the_tables_show_each_class_and_the_gap_beside_the_gain(taught):
     assert classes["header"][2:] == ["teacher (%)", "no-KD (%)", "kd kl (%)", "pmf (%)"]
     car = next(row for row in classes["rows"] if row[0] == "car")
     assert car[2] == f"{100 * result['rows'][0]['test']['iou'][1]:.1f}"
+    teacher = [float(row[2]) for row in classes["rows"]]
+    assert teacher[-1] == pytest.approx(np.mean(teacher[:-1]), abs=0.06)
     assert [row[0] for row in gap["rows"]] == [row["name"] for row in result["rows"] if row["needs"] == ["lidar"]]
     assert gap["rows"][0][3] == "–" and len(result["gaps"]) == 4
     assert all(0 <= gap[key] <= np.log(2) for gap in result["gaps"] for key in ("ncjsd", "tcjsd"))

@@ -194,16 +194,16 @@ def class_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict
     runs = list(dict.fromkeys(row["name"] for row in rows if row["role"] in ("teacher", "control", "method")))
     first = next(row["test"] for row in rows)
     pixels = [sum(line) for line in first["confusion"]]
-    lines = []
-    for number, name in enumerate(names):
-        if not pixels[number]:
-            continue
-        means = [statistics.fmean(row["test"]["iou"][number] for row in rows if row["name"] == run) for run in runs]
-        lines.append([name, f"{100 * pixels[number] / sum(pixels):.1f}", *(f"{100 * mean:.1f}" for mean in means)])
-    present = {
-        run: statistics.fmean(row["test"]["mean_iou_present"] for row in rows if row["name"] == run) for run in runs
+    shown = [number for number, count in enumerate(pixels) if count]
+    means = {
+        run: [statistics.fmean(row["test"]["iou"][number] for row in rows if row["name"] == run) for number in shown]
+        for run in runs
     }
-    lines.append(["mean of these", "100.0", *(f"{100 * mean:.1f}" for mean in present.values())])
+    lines = [
+        [names[number], f"{100 * pixels[number] / sum(pixels):.1f}", *(f"{100 * of[at]:.1f}" for of in means.values())]
+        for at, number in enumerate(shown)
+    ]
+    lines.append(["mean of these", "100.0", *(f"{100 * statistics.fmean(of):.1f}" for of in means.values())])
     return {
         "title": "Intersection over union of each class",
         "header": ["class", "share of pixels (%)", *(f"{run} (%)" for run in runs)],
