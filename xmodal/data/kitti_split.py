@@ -170,7 +170,13 @@ class FrameSplit(Split):
     @property
     def augmented(self) -> bool:
         """Whether a training pass sees other inputs than an ordered one."""
-        return self.augmentation is not None or self.changes is not None
+        return bool(self.changing)
+
+    @property
+    def changing(self) -> frozenset[str]:
+        """The modalities of which it does: points and picture of a frame move together."""
+        moves = self.augmentation is not None or self.changes is not None
+        return frozenset(self.rows) if moves else frozenset()
 
     def raw(self) -> FrameSplit:
         """The same frames without any statistics applied."""

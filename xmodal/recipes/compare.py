@@ -2,10 +2,11 @@
 
 For every seed: a teacher, the no-KD control (the student's network, labels alone), every method, and for methods with
 a frozen teacher the shuffled-teacher control (its answers exchanged among samples of one class: if that does as well,
-nothing specific to a sample was transferred), and for methods that deploy a larger network a control of that size,
-which learns from labels alone as well. A seed sets the initial weights and the order of the batches, and for data
-without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test split is
-read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
+nothing specific to a sample was transferred) and, with ``--untrained``, one whose teacher has its initial weights (if
+that does as well, it does not matter what a teacher has learned). Methods that deploy a larger network have a control
+of that size, which learns from labels alone as well. A seed sets the initial weights and the order of the batches, and
+for data without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test
+split is read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
 
     xmodal compare digits --teacher rows --student fourier --methods supervised,kd --seeds 5
 """
@@ -45,6 +46,7 @@ class Settings(PairSettings):
     metric: str = Field("", description="what to compare; default: what chooses the epoch")
     sweep: str = Field("", description="FIELD=A,B,…: compare at each value and set gain beside divergence")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
+    untrained: bool = Field(False, description="run the untrained-teacher control")
 
     def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
         """What is trained besides teacher and control: name in the table, method, options."""
@@ -59,6 +61,10 @@ class Settings(PairSettings):
             elif name != "supervised":  # that is the control
                 found.append((name, name, own))
         return found + [(text, *varied(text, self.options)) for text in self.vary]
+
+    def stages(self) -> tuple[str, ...]:
+        """What is trained, of ``teacher``, ``control`` and ``student``; recipes that stop early leave some out."""
+        return (*(("teacher",) if self.asks_teacher() else ()), "control", "student")
 
     def asks_teacher(self) -> bool:
         """Whether an ordinary teacher is trained: any of the methods needs a frozen one."""
@@ -76,6 +82,8 @@ def run(
     recipe: str = "compare",
     references: str = "",
     look: Look | None = None,
+    beside: Callable[[Bench], None] | None = None,
+    adapt: Callable[[Data], Data] = lambda data: data,
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     earlier: Callable[[int], Earlier | None] = lambda seed: None,
 ) -> dict[str, Any]:
@@ -88,6 +96,8 @@ def run(
         references: their file of published figures.
         look: is shown the bench of each seed when everything is trained and scored, the rows of that seed, to which it
             may add, and the run folder, into which it may write.
+        beside: trains more on the bench of each seed, before everything is scored.
+        adapt: what becomes of the data that was opened.
         complete: makes of the result what is written.
         earlier: tells what another run did already for a seed.
     """
@@ -106,7 +116,7 @@ def run(
 
     # data: one object per seed, the split drawn from it where the data fixes none
     def open_seed(seed: int) -> Data:
-        return open_data(
+        opened = open_data(
             settings.data,
             options=settings.options.get(settings.data, {}),
             task=settings.task,
@@ -114,6 +124,7 @@ def run(
             augment=settings.augment,
             seed=seed,
         )
+        return adapt(opened)
 
     datasets = {seed: open_seed(seed) for seed in settings.seeds[:1]}
     check(settings, datasets[settings.seeds[0]], fabric, earlier=earlier(settings.seeds[0]))
@@ -136,7 +147,14 @@ def run(
         data = datasets.pop(seed, None) or open_seed(seed)
         with interrupt.saved_in(out):
             bench, found, said = contest(
-                settings, data, seed=seed, fabric=fabric, out=out, progress=progress, earlier=earlier(seed)
+                settings,
+                data,
+                seed=seed,
+                fabric=fabric,
+                out=out,
+                progress=progress,
+                earlier=earlier(seed),
+                beside=beside,
             )
             if look is not None:
                 look(bench, found, out)
@@ -144,9 +162,13 @@ def run(
         notes += [note for note in said if note not in notes]
 
     # report
-    result = summarised(settings, data, rows, notes, title=f"{settings.data}: methods compared")
+    title = f"{settings.data}: methods compared"
+    # a run that stops before its students has not read the test split
+    result = (
+        summarised(settings, data, rows, notes, title=title) if rows else unscored(settings, data, notes, title=title)
+    )
     result["recipe"] = recipe
-    if references:
+    if references and rows:
         result["references"] = against_references(result["figures"], read_references(references))
     if complete is not None:
         result = complete(result)
@@ -220,14 +242,20 @@ def check(
 
 
 def has_frozen_teacher(settings: Settings) -> list[str]:
-    """Methods for which the shuffled-teacher control makes sense."""
-    names = [name for name in settings.methods if METHODS[name].teacher == "frozen" and settings.shuffled]
-    return [name for name in names if not (name == "kd" and settings.losses)]
+    """Rows of the table for which controls of the teacher make sense: methods as they are, not their variants."""
+    found = [
+        row
+        for row, method, _ in settings.entries()
+        if METHODS[method].teacher == "frozen" and not (method == "kd" and settings.losses)
+    ]
+    return [row for row in found if row not in settings.vary]
 
 
 def count_fits(settings: Settings) -> int:
     """Trainings per seed, for the time left."""
-    return settings.asks_teacher() + 1 + len(settings.entries()) + len(has_frozen_teacher(settings))
+    controls = (settings.shuffled + settings.untrained) * len(has_frozen_teacher(settings))
+    students = (len(settings.entries()) + controls) * ("student" in settings.stages())
+    return ("teacher" in settings.stages()) + ("control" in settings.stages()) + students
 
 
 def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -262,8 +290,12 @@ def contest(
     progress: Progress,
     modules: Mapping[str, Any] | None = None,
     earlier: Earlier | None = None,
+    beside: Callable[[Bench], None] | None = None,
 ) -> tuple[Bench, list[dict[str, Any]], list[str]]:
-    """Train teacher, control, methods and their controls for one seed; score all on the test split at once."""
+    """Train teacher, control, methods and their controls for one seed; score all on the test split at once.
+
+    ``beside`` may train more before that.
+    """
     from xmodal.recipes.bench import Bench, method_settings
 
     folder = None if out is None else out / f"seed-{seed}"
@@ -271,10 +303,13 @@ def contest(
         data, settings, seed=seed, fabric=fabric, folder=folder, progress=progress, modules=modules, earlier=earlier
     )
     notes: list[str] = []
-    if settings.asks_teacher():
+    controls = [control for control in ("shuffled", "untrained") if getattr(settings, control)]
+    stages = settings.stages()
+    if "teacher" in stages:
         bench.teacher()
-    bench.train_control()
-    for name, method, own in settings.entries():
+    if "control" in stages:
+        bench.train_control()
+    for name, method, own in settings.entries() if "student" in stages else ():
         options = method_settings(METHODS[method], {method: own})
         try:
             bench.train_card(METHODS[method], options, name=name)
@@ -282,13 +317,21 @@ def contest(
             if not settings.losses:
                 raise
             notes.append(f"{name} can't run here: {error}")
-        if name in has_frozen_teacher(settings):
+        for control in controls if name in has_frozen_teacher(settings) else ():
             try:
-                bench.train_card(METHODS[method], options, name=name, shuffle=True)
+                bench.train_card(
+                    METHODS[method],
+                    options,
+                    name=name,
+                    shuffle=control == "shuffled",
+                    untrained=control == "untrained",
+                )
             except InputError as error:
-                notes.append(f"{name}, no shuffled-teacher control: {error}")
+                notes.append(f"{name}, no {control}-teacher control: {error}")
     bench.train_matched()
-    return bench, bench.score(), notes
+    if beside is not None:
+        beside(bench)
+    return bench, bench.score() if "student" in stages else [], notes
 
 
 def summarised(

@@ -89,8 +89,12 @@ class RunSettings(FitSettings, MachineSettings):
     out: Path | None = Field(None, description="run folder; None: the next free one under runs/")
     resume: bool = Field(False, description="go on with the run in --out")
 
-    def fit(self) -> FitSettings:
-        """The part that `engine.fit` takes."""
+    def fit(self, side: str = "student") -> FitSettings:
+        """The part that `engine.fit` takes.
+
+        Args:
+            side: ``teacher``, or ``student`` for all others; recipes that train the two in different ways look at it.
+        """
         return FitSettings(**{name: getattr(self, name) for name in FitSettings.model_fields})
 
     def machine(self) -> MachineSettings:
@@ -169,6 +173,9 @@ class PairSettings(RunSettings):
             "fusion": self.fusion,
             "dropout": self.dropout,
         }
+
+    def begin(self, side: str, network: Any) -> None:
+        """Give a fresh network of a side the weights that it starts from; here they stay random."""
 
     def sides(self, modalities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Teacher's and student's modalities, defaults filled in."""
