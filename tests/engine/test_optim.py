@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import pytest
 import torch
+from array_golden import golden_cases
 from torch import nn
 
 from xmodal.engine.optim import FUSED_FROM, OPTIMIZERS, Optimisers, build_optimizers, factor
@@ -50,6 +52,88 @@ def test_cosine_equals_the_library_schedule() -> None:
         theirs.step()
         schedule.step()
         ours.updates += 1
+
+
+def rates_of(steps: int, per_epoch: int, **settings: Any) -> list[float]:
+    """The rate of every update of a training."""
+    ours = Optimisers([{"params": [nn.Parameter(torch.zeros(1))]}], FitSettings(**settings), per_epoch)
+    found = []
+    for _ in range(steps):
+        ours.parameters[0].grad = torch.ones(1)
+        ours.step()
+        found += ours.rates
+    return found
+
+
+def test_rates_at_the_end_of_each_update_rise_from_the_first_and_end_at_zero() -> None:
+    found = rates_of(8, 2, epochs=4, learning_rate=1.0, schedule="cosine", warmup=2.0, schedule_point="end")
+
+    cosine = [0.5 * (1 + math.cos(math.pi * quarter / 4)) for quarter in (1, 2, 3, 4)]
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1.0, *cosine], abs=1e-12)
+    assert found[-1] == 0.0
+
+
+def test_without_warm_up_the_first_update_has_the_whole_rate() -> None:
+    found = rates_of(4, 2, epochs=2, learning_rate=1.0, schedule="cosine", schedule_point="end")
+
+    assert found == pytest.approx([0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(4)])
+
+
+def test_rates_at_the_end_of_each_epoch() -> None:
+    found = rates_of(
+        4, 1, epochs=4, learning_rate=1.0, schedule="linear", warmup=1, schedule_point="end", schedule_per="epoch"
+    )
+
+    assert found == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
+
+
+def test_golden_kitti_rates_of_every_update() -> None:
+    for case in golden_cases("kitti/lr"):
+        p = case.params
+        found = rates_of(
+            p["iters_per_epoch"] * p["epochs"],
+            p["iters_per_epoch"],
+            epochs=p["epochs"],
+            warmup=p["warmup_epochs"],
+            learning_rate=p["lr"],
+            schedule="cosine",
+            schedule_point="end",
+        )
+
+        assert case.check(lr=found) == ["lr"]
+
+
+def test_groups_of_two_optimisers_follow_one_schedule_and_go_on_from_their_state() -> None:
+    settings = FitSettings(epochs=3, schedule="cosine", warmup=1, schedule_point="end", learning_rate=0.1)
+
+    def made(network: nn.Sequential) -> Optimisers:
+        own = {"optimizer": "sgd", "nesterov": True, "weight_decay": 1e-5}
+        groups = [
+            {"params": list(network[0].parameters()), "optimizer": "adamw"},
+            {"params": list(network[1].parameters()), "lr": 0.2, **own},
+        ]
+        return Optimisers(groups, settings, 2)
+
+    def train(network: nn.Sequential, optimisers: Optimisers, steps: range) -> list[list[float]]:
+        rates = []
+        for step in steps:
+            network(torch.randn(4, 3, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+            optimisers.step()
+            rates.append(optimisers.rates)
+        return rates
+
+    straight, again = (nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1)) for _ in range(2))
+    again.load_state_dict(straight.state_dict())
+    whole = train(straight, made(straight), range(6))
+    first = made(again)
+    half = train(again, first, range(3))
+    tensors, plain = first.state()
+    second = made(again)
+    second.load_state({name: tensor.clone() for name, tensor in tensors.items()}, json.loads(json.dumps(plain)))
+    rest = train(again, second, range(3, 6))
+
+    assert half + rest == whole and [rates[1] for rates in whole] == pytest.approx([2 * rates[0] for rates in whole])
+    assert torch.equal(straight[1].weight, again[1].weight) and torch.equal(straight[0].weight, again[0].weight)
 
 
 def test_plateau_waits_and_falls() -> None:

@@ -2,6 +2,11 @@
 
 A schedule is a factor on the rate as a pure function of the epoch reached (a fraction within an epoch), so there is
 nothing to save but the count of steps. `plateau` alone has a memory, which it saves.
+
+The epoch reached is that before an update, or with ``schedule_point="end"`` that behind it: update t of n per epoch, E
+epochs and W of warm-up has then the rate of the published LiDAR training,
+
+    lr (t + 1) / w  for t < w,   lr (1 + cos(π (t - w + 1) / T)) / 2  from there on,   w = max(W n, 1),  T = n (E - W)
 """
 
 from __future__ import annotations
@@ -66,16 +71,22 @@ def _options(name: str, settings: FitSettings) -> dict[str, Any]:
     return options
 
 
-def factor(settings: FitSettings, epoch: float) -> float:
+def factor(settings: FitSettings, epoch: float, *, least: float = 0.0) -> float:
     """What the schedule multiplies the rate with when ``epoch`` epochs are done.
+
+    Args:
+        settings: which schedule.
+        epoch: a fraction within an epoch.
+        least: epochs of warm-up, where none or fewer are asked for.
 
     Example:
         >>> factor(FitSettings(schedule="cosine", epochs=10), 5.0)
         0.5
     """
-    if epoch < settings.warmup:
-        return max(epoch, 1e-3 * settings.warmup) / settings.warmup
-    progress = (epoch - settings.warmup) / max(settings.epochs - settings.warmup, 1e-12)
+    warm = max(settings.warmup, least)
+    if epoch < warm:
+        return max(epoch, 1e-3 * warm) / warm
+    progress = (epoch - warm) / max(settings.epochs - settings.warmup, 1e-12)
     whole = math.floor(epoch)
     if settings.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
@@ -119,10 +130,13 @@ class Optimisers:
 
     def set_rates(self) -> None:
         """Put the rates where the schedule wants them after the updates so far."""
-        epoch = self.updates / self.steps_per_epoch
+        steps = self.steps_per_epoch
+        end = self.settings.schedule_point == "end"
         if self.settings.schedule_per == "epoch":
-            epoch = float(math.floor(epoch))
-        scale = factor(self.settings, epoch) * self.plateau["factor"]
+            epoch, least = float(self.updates // steps + end), float(end)
+        else:
+            epoch, least = (self.updates + end) / steps, end / steps
+        scale = factor(self.settings, epoch, least=least) * self.plateau["factor"]
         for group, rate in self._groups():
             group["lr"] = rate * scale
 

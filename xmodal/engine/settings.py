@@ -31,6 +31,9 @@ class FitSettings(BaseModel):
         0.1, gt=0, lt=1, description="factor of a fall (step, multistep, plateau, exponential)"
     )
     schedule_per: Literal["step", "epoch"] = Field("step", description="how often warm-up, cosine and linear move")
+    schedule_point: Literal["start", "end"] = Field(
+        "start", description="rate of an update: as the schedule stands before it, or behind it (the last is then 0)"
+    )
     warmup: float = Field(0.0, ge=0, description="epochs over which the rate rises from zero")
     accumulate: int = Field(1, ge=1, description="batches per update")
     accumulate_mode: Literal["mean", "sum"] = Field("mean", description="how accumulated gradients are combined")
