@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
+from scenes import scenes
 
 from xmodal.data.arrays import from_arrays
 from xmodal.engine.launch import launch
@@ -64,6 +65,21 @@ def make_bench(make_toy):
     return make
 
 
+@pytest.fixture(scope="session")
+def make_pictures():
+    """Paired or unpaired small pictures with a class for every pixel."""
+
+    def make(*, paired=True):
+        found = scenes(24, labelled=1.0)
+        inputs = {"clear": found.test.columns["image"], "faint": found.test.columns["lidar"]}
+        target = np.concatenate([part.targets["image"].numpy() for part in (found.train, found.valid, found.test)])
+        rows = {"train": np.arange(18), "valid": np.arange(18, 21), "test": np.arange(21, 24)}
+        other = {"clear": target, "faint": target[::-1].copy()}
+        return from_arrays(inputs, target if paired else other, splits=rows, ignore=0)
+
+    return make
+
+
 SMALL = {  # options that make a published network small enough for the tests of all methods
     "dmd": {
         "width": 8,
@@ -72,7 +88,8 @@ SMALL = {  # options that make a published network small enough for the tests of
         "attention_dropout": (0.0,),
         "embed_dropout": 0.0,
         "output_dropout": 0.0,
-    }
+    },
+    "pmf": {"backbone": "camera_resnet10", "width": 4, "channels": 16},
 }
 
 

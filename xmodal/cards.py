@@ -47,6 +47,7 @@ class MethodCard(Card):
         paired: whether row i of one modality must show the same thing as row i of another.
         modalities: how many it takes, in words.
         tasks: kinds of target it knows.
+        targets: ``sample`` (it has one answer per sample), ``place`` (one for every pixel, dense data) or ``any``.
     """
 
     settings: str
@@ -54,6 +55,7 @@ class MethodCard(Card):
     paired: bool
     modalities: str
     tasks: tuple[str, ...]
+    targets: str = "any"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,6 +64,7 @@ METHODS = Cards(
             paired=False,
             modalities="two or more",
             tasks=TASKS,
+            targets="sample",
         ),
         MethodCard(
             name="dmd",
@@ -76,6 +77,20 @@ METHODS = Cards(
             paired=True,
             modalities="two or more",
             tasks=TASKS,
+            targets="sample",
+        ),
+        MethodCard(
+            name="pmf",
+            title="LiDAR and camera answer for every pixel, and each learns from the surer one",
+            path="xmodal.methods.pmf:build",
+            settings="xmodal.methods.settings:PMFSettings",
+            year=2021,
+            paper="Zhuang et al., Perception-Aware Multi-Sensor Fusion, ICCV 2021, arXiv 2106.15277",
+            teacher="none",
+            paired=True,
+            modalities="two",
+            tasks=("multiclass",),
+            targets="place",
         ),
     ],
 )

@@ -199,3 +199,22 @@ class DMDSettings(DMDTerms):
     )
     text_encoder: Path | None = Field(None, description="folder of a text encoder that reads MODALITY.tokens")
     fine_tune: bool = Field(True, description="train the text encoder too; --no-fine-tune: as it is")
+
+
+class PMFSettings(MethodSettings):
+    """The network of two streams, and what they learn from one another."""
+
+    lidar: str = Field("", description="modality of the stream that takes in the other; default: the student's first")
+    camera: str = Field("", description="modality of the stream that is taken in; default: the first other one")
+    backbone: Literal[
+        "camera_resnet10", "camera_resnet34", "camera_resnet50", "camera_resnet101", "camera_resnet152"
+    ] = Field("camera_resnet34", description="the camera stream's network")
+    width: int = Field(32, ge=2, description="channels of the LiDAR stream at full resolution")
+    channels: int | None = Field(None, ge=1, description="of the camera network's last stage; default: its own")
+    imagenet: Path | None = Field(None, description="torchvision's .pth file with weights for the camera network")
+    perception_weight: float = Field(0.5, ge=0, description="γ, of what the streams learn from one another")
+    threshold: Share = Field(0.7, description="τ, how sure a stream must be of a pixel to guide the other")
+    detach: bool = Field(True, description="the stream that guides is a constant; --no-detach: as published")
+    hybrid: bool = Field(True, description="AdamW for LiDAR, SGD for camera; --no-hybrid: the run's optimiser for both")
+    lidar_weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    camera_weight_decay: float = Field(1e-5, ge=0, description="of SGD")

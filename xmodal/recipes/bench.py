@@ -357,6 +357,17 @@ def unfit(card: MethodCard, info: DataInfo) -> list[str]:
         )
     if info.task not in card.tasks:
         problems.append(f"The method '{card.name}' knows the tasks {', '.join(card.tasks)}, not {info.task}.")
+    kind = "place" if info.dense else "sample"
+    if card.targets not in ("any", kind):
+        has, asked = (
+            ("one target per sample", "every place")
+            if kind == "sample"
+            else ("a target for every place", "each sample")
+        )
+        fitting = ", ".join(other.name for other in METHODS.values() if other.targets in ("any", kind))
+        problems.append(
+            f"The method '{card.name}' answers for {asked}, and this data has {has}. Methods that take it: {fitting}."
+        )
     return problems
 
 
