@@ -6,7 +6,7 @@ A single method's settings are flags of their own (``--temperature 4``), those o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -174,6 +174,33 @@ def read_with_data(model: type[M], words: Sequence[str], *, prog: str, place: in
     flags = parse(command, words, prog=prog)
     options = [getattr(flags, field).model_dump(mode="json") for field in owners.nested]
     return flags, options[0] if options else {}
+
+
+def read_evaluation(
+    model: type[M], words: Sequence[str], *, prog: str, data_of: Callable[[Path], str]
+) -> tuple[M, dict[str, Any], Any]:
+    """Flags of a command that scores a run: its own, the options of the data, and those of the data's way of scoring.
+
+    Args:
+        model: class of the flags; the first two words are a run folder and data, which may be missing.
+        words: the command line.
+        prog: how the command is called.
+        data_of: name of the data set of a run, where the second word is missing.
+    """
+    owners = Owners()
+    for card in DATA.values():
+        if card.evaluation:  # its flags must be known to tell their values from the words
+            probe = Owners(flat=(card.name, load(card.evaluation)))
+            run, name = (_data_word(model, words, probe, place=place) for place in (0, 1))
+            scored = name if name is not None else data_of(Path(run)) if run is not None else ""
+            owners.flat = probe.flat if scored == card.name else owners.flat
+    name = _data_word(model, words, owners, place=1)
+    if name is not None:
+        add_data(owners, name, words)
+    flags: Any = parse(owners.command(model), words, prog=prog)
+    options = [getattr(flags, field).model_dump(mode="json") for field in owners.nested]
+    own = owners.flat and owners.flat[1](**{key: getattr(flags, key) for key in owners.flat[1].model_fields})
+    return flags, options[0] if options else {}, own
 
 
 def add_data(owners: Owners, name: str, words: Sequence[str]) -> None:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from pydantic import Field
 
+from xmodal.cards import DataCard, load
 from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer
 from xmodal.cli.reading import parse
-from xmodal.cli.recipe_flags import read_with_data
+from xmodal.cli.recipe_flags import read_evaluation
 from xmodal.cli.students import Found, find_students, source_of
+from xmodal.data import DATA
 from xmodal.errors import InputError
 from xmodal.files import write_json
 
@@ -31,7 +33,7 @@ class EvaluateFlags(Flags):
     """Score all students of a run, on the data it was trained on or on other data; writes evaluation.json.
 
     Students see raw samples and bring the statistics of their own training data. Options of a data set are flags with
-    its name.
+    its name. Data sets that are scored in a way of their own (semantic-kitti) have further flags, which say how.
     """
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = Field(
@@ -45,34 +47,69 @@ class EvaluateFlags(Flags):
     out: Path | None = Field(None, description="file to write; default: evaluation.json in the run folder")
 
 
+@dataclass
+class Way:
+    """How a data set is scored.
+
+    Attributes:
+        card: of a data set that has a way of its own; None: by the metrics of the task.
+        options: of this way.
+        folder: where predictions may be written.
+        notes: what is worth knowing.
+    """
+
+    card: DataCard | None
+    options: Any
+    folder: Path
+    notes: list[str] = field(default_factory=list)
+
+
 def evaluate(words: Sequence[str]) -> Answer:
     """The command ``xmodal evaluate RUN [DATA]``."""
-    flags, options = read_with_data(EvaluateFlags, words, prog="xmodal evaluate", place=1)
+    flags, options, own = read_evaluation(EvaluateFlags, words, prog="xmodal evaluate", data_of=_data_of)
     from xmodal.data import open_data, reopen
     from xmodal.engine.launch import launch
     from xmodal.models.student_file import load_student
     from xmodal.reports.tables import metrics_table, plain_table
 
     opened: list[Opened] = [(found, *load_student(found.path)) for found in find_students(flags.run)]
+    out = flags.out or _folder(flags.run) / "evaluation.json"
     rows: list[dict[str, Any]] = []
-    notes: list[str] = []
+    tables: list[str] = []
+    way = Way(None, own, out.parent / "preds")
     for part in _by_data(opened, given=bool(flags.data)):
         if flags.data:
             data = open_data(flags.data, options=options, task=part[0][2]["task"], seed=flags.seed)
         else:
             data = reopen(_source(part[0][0]))
-        rows += _scored(part, data, flags.split, launch(), notes)
+        card = DATA.get(data.source["data"])
+        way.card = card if card is not None and card.evaluate else None
+        more, said = (_own_way if way.card else _scored)(part, data, flags.split, launch(), way)
+        rows += more
+        tables += said
     if not rows:
-        raise InputError([*dict.fromkeys(notes), "So no student of this run can be scored on this data."])
+        raise InputError([*dict.fromkeys(way.notes), "So no student of this run can be scored on this data."])
+    _add_gains(rows, data.info.select)
+    notes = list(dict.fromkeys(way.notes))
     result = {"run": str(flags.run), "data": data.source, "split": flags.split, "rows": rows, "notes": notes}
-    out = flags.out or _folder(flags.run) / "evaluation.json"
+    result |= {"options": own.model_dump(mode="json")} if own is not None else {}
     write_json(out, result)
-    table = plain_table(*metrics_table((row["name"], row["scores"]) for row in rows))
-    return Answer({**result, "file": str(out)}, flags.as_json, [table, *notes, "", f"Written: {out}"])
+    scored = [(row["name"], row["scores"]) for row in rows if row["scores"]]
+    lines = [*tables, plain_table(*metrics_table(scored)) if scored else "", *notes]
+    lines += ["", *(f"Predictions: {row['written']}" for row in rows if row.get("written")), f"Written: {out}"]
+    return Answer({**result, "file": str(out)}, flags.as_json, lines)
 
 
 def _folder(run: Path) -> Path:
     return run if run.is_dir() else run.parent
+
+
+def _data_of(run: Path) -> str:
+    """The data set that a run was trained on, if it says so: its flags must be known before anything is read."""
+    try:
+        return str(source_of(find_students(run)[0]).get("data", ""))
+    except InputError:  # said later, of the command itself
+        return ""
 
 
 def _by_data(opened: Sequence[Opened], *, given: bool) -> list[list[Opened]]:
@@ -93,33 +130,95 @@ def _source(student: Found) -> dict[str, Any]:
     return source
 
 
-def _scored(part: Sequence[Opened], data: Data, split: str, fabric: Fabric, notes: list[str]) -> list[dict[str, Any]]:
+def _scored(
+    part: Sequence[Opened], data: Data, split: str, fabric: Fabric, way: Way
+) -> tuple[list[dict[str, Any]], list[str]]:
     """One row per student that this data can feed."""
     from xmodal.engine.evaluate import evaluate as score
 
     raw = data.split(split).raw()
+    students = _fed(part, data, split, fabric, way)
+    if not students:
+        return [], []
+    scores = score(students, raw, _known_classes(part, data), fabric=fabric, full=True)
+    return [_row(part[int(number)][0], found) for number, found in scores.items()], []
+
+
+def _own_way(
+    part: Sequence[Opened], data: Data, split: str, fabric: Fabric, way: Way
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """The same by the data set's own rules, with what it writes and its tables."""
+    assert way.card is not None
+    students = _fed(part, data, split, fabric, way)
+    if not students:
+        return [], []
+    found_of = {key: part[int(key)][0] for key in students}
+    teacher_of = {found.seed: key for key, found in found_of.items() if found.role == "teacher"}
+    scored, notes = load(way.card.evaluate)(
+        students,
+        replace(data, info=_known_classes(part, data)),
+        split,
+        way.options,
+        fabric=fabric,
+        folders={key: way.folder / _place(found) for key, found in found_of.items()},
+        teachers={
+            key: teacher_of[found.seed]
+            for key, found in found_of.items()
+            if found.seed in teacher_of and found.role != "teacher"
+        },
+    )
+    way.notes += notes
+    rows, tables = [], []
+    for key, each in scored.items():
+        row = _row(found_of[key], each.scores)
+        rows.append({**row, "tables": each.tables, "written": str(each.written) if each.written else None})
+        if each.lines:
+            tables += [f"{found_of[key].name}, seed {found_of[key].seed}", *each.lines, ""]
+    return rows, tables
+
+
+def _place(found: Found) -> Path:
+    """Folder of what is written of a student, below the folder of all of them."""
+    name = "".join(letter if letter.isalnum() or letter in "+_.-" else "-" for letter in found.name)
+    seed = [] if found.seed is None else [f"seed-{found.seed}"]
+    return Path(*seed, name, found.student)
+
+
+def _fed(part: Sequence[Opened], data: Data, split: str, fabric: Fabric, way: Way) -> dict[str, Student]:
+    """Number within the part → student that takes raw samples; those whose modalities are missing are noted."""
     students: dict[str, Student] = {}
     problems: list[str] = []
     for number, (found, student, description) in enumerate(part):
         missing = [name for name in student.needs if name not in data.info.inputs]
         if missing:
-            notes.append(f"{found.name} reads {', '.join(missing)}, which this data does not have: left out.")
+            way.notes.append(f"{found.name} reads {', '.join(missing)}, which this data does not have: left out.")
             continue
-        problems += _unfit(found, description, data.info)
-        students[str(number)] = _ready(student, raw, fabric)
+        problems += _unfit(found, description, data.info, any_size=way.card is not None)
+        students[str(number)] = _ready(student, data.split(split), fabric)
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
-    if not students:
-        return []
+    return students
+
+
+def _known_classes(part: Sequence[Opened], data: Data) -> DataInfo:
+    """What is known of the data, with the classes that the students know."""
     facts = part[0][2]
-    info = replace(data.info, classes=facts["classes"], class_names=tuple(facts["class_names"]))
-    scores = score(students, raw, info, fabric=fabric, full=True)
-    return [_row(part[int(number)][0], found) for number, found in scores.items()]
+    return replace(data.info, classes=facts["classes"], class_names=tuple(facts["class_names"]))
 
 
 def _row(found: Found, scores: Mapping[str, Any]) -> dict[str, Any]:
     facts = {"name": found.name, "role": found.role, "seed": found.seed, "student": found.student}
     return {**facts, "path": str(found.path), "scores": dict(scores)}
+
+
+def _add_gains(rows: Sequence[dict[str, Any]], select: tuple[str, str]) -> None:
+    """Beside the score of what learned from a teacher: how much better it is than the control of its seed."""
+    metric, direction = select
+    control = {row["seed"]: row["scores"].get(metric) for row in rows if row["role"] == "control"}
+    for row in rows:
+        mine, theirs = row["scores"].get(metric), control.get(row["seed"])
+        if row["role"] in ("method", "shuffled") and isinstance(mine, float) and isinstance(theirs, float):
+            row["scores"][f"gain in {metric}"] = mine - theirs if direction == "max" else theirs - mine
 
 
 def _ready(student: Student, split: Split, fabric: Fabric) -> Student:
@@ -131,8 +230,8 @@ def _ready(student: Student, split: Split, fabric: Fabric) -> Student:
     return Student(deployed(student).to(fabric.device).eval(), student.needs, target)
 
 
-def _unfit(found: Found, description: Mapping[str, Any], info: DataInfo) -> list[str]:
-    """Why a student can't be scored on this data."""
+def _unfit(found: Found, description: Mapping[str, Any], info: DataInfo, *, any_size: bool = False) -> list[str]:
+    """Why a student can't be scored on this data; ``any_size``: maps may be larger or smaller than those it knows."""
     problems, names = [], tuple(description["class_names"])
     if info.task != description["task"]:
         problems.append(f"{found.name} was trained for {description['task']}, and this data is {info.task}.")
@@ -146,7 +245,7 @@ def _unfit(found: Found, description: Mapping[str, Any], info: DataInfo) -> list
     for name in description["needs"]:
         facts, shape = description["inputs"][name], info.inputs[name].shape
         if len(shape) != len(facts["shape"]) or any(
-            side != wanted and axis not in facts["dynamic"]
+            side != wanted and axis not in facts["dynamic"] and not (any_size and axis)
             for axis, (side, wanted) in enumerate(zip(shape, facts["shape"], strict=False))
         ):
             problems.append(f"{found.name} reads '{name}' of shape {tuple(facts['shape'])}, and this data has {shape}.")

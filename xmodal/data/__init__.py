@@ -102,6 +102,8 @@ DATA = Cards(
             prepare="xmodal.data.kitti_fov:prepare",
             prepared_as="kitti-fov",
             check="xmodal.data.kitti_files:check",
+            evaluate="xmodal.recipes.kitti_evaluation:evaluate",
+            evaluation="xmodal.recipes.evaluation:KittiEvaluation",
             files="sequences/00 … 21, each with velodyne/<frame>.bin, labels/<frame>.label, image_2/<frame>.png and "
             "calib.txt",
             modalities=("lidar", "image"),
