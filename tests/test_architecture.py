@@ -233,7 +233,7 @@ CARDS = {f"{cards.kind}: {name}": card for cards in (METHODS, LOSSES, DATA, RECI
 @pytest.mark.parametrize("card", CARDS.values(), ids=CARDS)
 def test_every_path_of_a_card_can_be_imported(card):
     assert callable(card.load())
-    for field in ("settings", "make", "prepare"):
+    for field in ("settings", "make", "prepare", "check", "evaluate", "evaluation"):
         if path := getattr(card, field, ""):
             assert callable(load(path)), field
     if references := getattr(card, "references", ""):
@@ -259,7 +259,7 @@ def test_listing_and_help_need_no_torch():
 def test_the_flags_of_recipes_and_data_need_no_torch():
     code = (
         "import sys\nfrom xmodal.cards import load\nfrom xmodal.data import DATA\nfrom xmodal.recipes import RECIPES\n"
-        "for card in DATA.values():\n    load(card.settings)\n"
+        "for card in DATA.values():\n    load(card.settings)\n    card.evaluation and load(card.evaluation)\n"
         "for card in RECIPES.values():\n    card.load()\n"
         "assert 'torch' not in sys.modules\nprint('light')"
     )

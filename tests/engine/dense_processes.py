@@ -13,13 +13,44 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from scenes import scenes
 
 from xmodal import files
+from xmodal.data import open_data
+from xmodal.data.kitti_made import make
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.ntdh import NTDH
 from xmodal.models.network import build_for, build_network
 from xmodal.models.student_file import save_weights
+from xmodal.recipes.evaluation import KittiEvaluation
+from xmodal.recipes.kitti_evaluation import evaluate as evaluate_points
 from xmodal.types import Student
+
+
+def score_points(fabric: Fabric, out: Path) -> None:
+    """Three whole frames, of which each process sees some: tables of counts, and every file."""
+    if fabric.global_rank == 0:
+        make(out / "kitti", sequences="0,8", frames=3, width=40, height=30, beams=12, turns=64)
+    fabric.barrier()
+    data = open_data("semantic-kitti", options={"root": out / "kitti", "train": "0"})
+    torch.manual_seed(0)
+    asked = {name: build_for(data.info, [modality], width=2, encoder=encoder) for name, modality, encoder in NETWORKS}
+    for student in asked.values():
+        student.module.to(fabric.device).eval()
+    found, _ = evaluate_points(
+        asked,
+        data,
+        "test",
+        KittiEvaluation(knn=True),
+        fabric=fabric,
+        folders={name: out / "preds" / name for name in asked},
+        teachers={"student": "teacher"},
+    )
+    if fabric.global_rank == 0:
+        files.write_json(out / "points.json", {name: [each.scores, each.tables] for name, each in found.items()})
+    fabric.barrier()
+
+
+NETWORKS = (("teacher", "image", "camera_resnet10"), ("student", "lidar", "salsanext"))
 
 
 def train_scenes(fabric: Fabric, out: Path) -> None:

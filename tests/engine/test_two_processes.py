@@ -100,6 +100,20 @@ def test_two_processes_learn_and_count_pixels_as_one_does(one: Path, two: Path) 
     assert counted == again and np.sum(counted["confusion"]) > 0
 
 
+def test_two_processes_score_and_write_points_as_one_does(one: Path, two: Path) -> None:
+    first, second = (read(folder / "dense", "points.json") for folder in (one, two))
+    for name in ("teacher", "student"):
+        scores, tables = first[name]
+        assert scores == pytest.approx(second[name][0], rel=1e-6)
+        assert tables == second[name][1] and np.sum(tables["points"]["confusion"]) > 0
+    assert "ncjsd" in first["student"][0]
+    mine, theirs = (
+        {path.relative_to(folder / "dense"): path.read_bytes() for path in (folder / "dense").rglob("*.label")}
+        for folder in (one, two)
+    )
+    assert mine == theirs and len(mine) == 2 * 3 + 6  # of two students, and those of the data
+
+
 def test_outputs_of_all_processes_come_back_in_order(one: Path, two: Path) -> None:
     mine, theirs = (np.array(read(folder, "outputs.json")["outputs"]) for folder in (one, two))
 

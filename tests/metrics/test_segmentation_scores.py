@@ -3,7 +3,7 @@ import torch
 from sklearn import metrics as sk
 
 from xmodal.errors import InputError
-from xmodal.metrics.segmentation import SegmentationScores, class_scores, scores_of
+from xmodal.metrics.segmentation import RULES, SegmentationScores, class_scores, scores_of
 from xmodal.metrics.task import Scores, scalar_metrics
 from xmodal.types import DataInfo
 
@@ -41,6 +41,16 @@ def test_the_rules_differ_by_unlabelled_answers_on_labelled_pixels():
     assert torch.equal(strict["precision"], forgiving["precision"])
     found = scores_of(table, ignore=[0])
     assert (found["mean_iou"], found["mean_iou_reference"]) == pytest.approx((0.7, 0.775))
+
+
+def test_scores_that_do_not_say_whose_they_are_follow_the_rule_that_is_asked_for():
+    answers, target = torch.tensor([1, 1, 2, 0, 2]), torch.tensor([1, 2, 2, 2, 0])
+
+    ours, theirs = (counted(answers, target, 3, ignore=(0,), full=True, rule=rule) for rule in RULES)
+
+    assert ours["recall"] == [0.0, 1.0, 1 / 3] and theirs["recall"] == [0.0, 1.0, 1 / 2]
+    assert ours["mean_iou_reference"] == theirs["mean_iou_reference"] == theirs["mean_iou"] > ours["mean_iou"]
+    assert theirs["weighted_iou"] == pytest.approx((1 / 2 + 3 * (1 / 2)) / 4)
 
 
 @pytest.mark.parametrize("ignore", [(), (255,)])

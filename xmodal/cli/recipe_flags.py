@@ -199,7 +199,11 @@ def read_evaluation(
         add_data(owners, name, words)
     flags: Any = parse(owners.command(model), words, prog=prog)
     options = [getattr(flags, field).model_dump(mode="json") for field in owners.nested]
-    own = owners.flat and owners.flat[1](**{key: getattr(flags, key) for key in owners.flat[1].model_fields})
+    own = None
+    if owners.flat:
+        scored, settings = owners.flat
+        values = {key: getattr(flags, key) for key in settings.model_fields}
+        own = validated(settings, values, f"Scoring {scored}")
     return flags, options[0] if options else {}, own
 
 

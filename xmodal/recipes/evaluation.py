@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -87,3 +87,10 @@ class KittiEvaluation(BaseModel):
     knn_sigma: float = Field(default=1.0, gt=0)
     knn_cutoff: float = Field(default=1.0, ge=0)
     predictions: bool = True
+
+    @field_validator("knn_search")
+    @classmethod
+    def _has_a_middle(cls, side: int) -> int:
+        if side % 2 == 0:
+            raise ValueError(f"the window has a point in its middle, so its side is odd, and {side} was given")
+        return side
