@@ -221,7 +221,8 @@ def _data(
         shape = tuple(columns[owner(name)].shape)
         if len(shape) > 1:
             check_beside(name, f"inputs['{name}']", column, report, samples=shape[0], steps=shape[-1])
-    targets = _targets(columns, target, report, task=task if task in TASKS else "", class_names=class_names)
+    known_task = task if task in TASKS else ""
+    targets = _targets(columns, target, report, task=known_task, class_names=class_names, ignore=ignore)
     report.stop_on_errors()
     task = task or infer_task(next(iter(targets.values())))
     typed = {id(values): typed_target(values, task) for values in targets.values()}
@@ -267,7 +268,13 @@ def _check_words(
 
 
 def _targets(
-    columns: Mapping[str, Column], target: Any, report: Report, *, task: str, class_names: Sequence[str]
+    columns: Mapping[str, Column],
+    target: Any,
+    report: Report,
+    *,
+    task: str,
+    class_names: Sequence[str],
+    ignore: int | None = None,
 ) -> dict[str, NDArray[Any]]:
     if isinstance(target, Mapping):
         found = {name: as_array(f"target['{name}']", value) for name, value in target.items()}
@@ -286,7 +293,7 @@ def _targets(
         if values.dtype.kind not in "biuf":
             report.errors.append(f"{where} has the type {values.dtype}: integers or floats were expected.")
             return {}
-        check_target(where, values, report, task=task, class_names=class_names)
+        check_target(where, values, report, task=task, class_names=class_names, ignore=ignore)
         counts[where] = len(values) if values.ndim else 0
     groups = (
         [[f"inputs['{name}']", places[name]] for name in columns] if isinstance(target, Mapping) else [list(counts)]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.check_arrays import check_beside, check_column, check_rows, check_splits, check_target
+from xmodal.data.check_arrays import check_beside, check_column, check_maps, check_rows, check_splits, check_target
 from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
 from xmodal.data.layout import Layout, Report, find_layout
 from xmodal.data.repair import Rules, class_values, once, renumbered
@@ -179,12 +179,19 @@ def _used(layout: Layout, name: str) -> NDArray[np.int64] | None:
 
 def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -> None:
     report, opened = contents.report, _open_arrays(layout.labels.values(), contents.report)
-    if rules.renumber and task in ("", "multiclass") and not layout.settings.class_names:
+    said = layout.settings
+    if rules.renumber and said.ignore is not None:
+        report.errors.append("renumber counts classes anew, and data.json says which to ignore. Leave one of them out.")
+    elif rules.renumber and task in ("", "multiclass") and not said.class_names:
         opened = _without_gaps(contents, opened)
     usable = {
-        path: check_target(path.name, target, report, task=task, class_names=layout.settings.class_names)
+        path: check_target(path.name, target, report, task=task, class_names=said.class_names, ignore=said.ignore)
         for path, target in opened.items()
     }
+    for path in filter(usable.get, opened):
+        owners = [name for name in contents.columns if layout.labels.get(name) == path]
+        shapes = {layout.sources[name].name: tuple(contents.columns[name].shape) for name in owners}
+        check_maps(path.name, opened[path], shapes, report, task=task)
     contents.targets = {name: opened[path] for name, path in layout.labels.items() if usable.get(path)}
     counts = {layout.sources[name].name: len(column) for name, column in contents.columns.items()}
     counts |= {path.name: len(target) for path, target in opened.items() if target.ndim}

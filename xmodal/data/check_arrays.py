@@ -162,7 +162,13 @@ def _check_values(
 
 
 def check_target(
-    where: str, target: NDArray[Any], report: Report, *, task: str = "", class_names: Sequence[str] = ()
+    where: str,
+    target: NDArray[Any],
+    report: Report,
+    *,
+    task: str = "",
+    class_names: Sequence[str] = (),
+    ignore: int | None = None,
 ) -> bool:
     """Whether these are targets of this task; says why not.
 
@@ -172,6 +178,7 @@ def check_target(
         report: receives what is wrong.
         task: kind of target; empty: `infer_task`.
         class_names: what the user calls the classes, if anything.
+        ignore: value that is no class.
     """
     known = len(report.errors)
     if target.ndim == 0 or target.size == 0:
@@ -200,7 +207,16 @@ def check_target(
     elif task == "multilabel":
         _check_multilabel(where, target, class_names, report)
     else:
-        _check_classes(where, target, task, class_names, report)
+        counted = target if ignore is None else target[target != ignore]
+        if not counted.size:
+            report.errors.append(f"{where} holds nothing but {ignore}, which is to be ignored. Label something.")
+        elif target.ndim == 2 or (target.ndim > 1 and task == "binary"):
+            report.errors.append(
+                f"{where} has the shape {target.shape}: one class number per sample was expected for the task {task}. "
+                "Take the argmax of one-hot rows, or set task to multilabel."
+            )
+        else:
+            _check_classes(where, counted, task, class_names, report)
     return len(report.errors) == known
 
 
@@ -215,12 +231,6 @@ def _check_multilabel(where: str, target: NDArray[Any], class_names: Sequence[st
 
 
 def _check_classes(where: str, target: NDArray[Any], task: str, class_names: Sequence[str], report: Report) -> None:
-    if target.ndim == 2 or (target.ndim > 1 and task == "binary"):
-        report.errors.append(
-            f"{where} has the shape {target.shape}: one class number per sample was expected for the task {task}. "
-            "Take the argmax of one-hot rows, or set task to multilabel."
-        )
-        return
     values = np.unique(target).astype(np.int64).tolist()
     if values[0] < 0:
         report.errors.append(f"{where} holds the class {values[0]}: classes are counted from 0.")
@@ -252,6 +262,35 @@ def _check_classes(where: str, target: NDArray[Any], task: str, class_names: Seq
 def _few(values: Sequence[object], most: int = 6) -> str:
     shown = ", ".join(str(value) for value in values[:most])
     return shown if len(values) <= most else f"{shown}, … ({len(values)} in all)"
+
+
+def check_maps(
+    where: str, target: NDArray[Any], shapes: Mapping[str, tuple[int, ...]], report: Report, *, task: str = ""
+) -> None:
+    """Whether maps of classes lie on the pixels of the pictures that come with them; says why not.
+
+    Args:
+        where: how the sentences name the target.
+        target: of all samples.
+        shapes: name of a file → its shape.
+        report: receives what is wrong.
+        task: kind of target; empty: `infer_task`.
+    """
+    if target.ndim < 3 or (task or infer_task(target)) != "multiclass":
+        return
+    wrong = {name: shape[2:] for name, shape in shapes.items() if shape[2:] != target.shape[1:]}
+    if not wrong:
+        return
+    listed = ", ".join(f"{name} has samples of {_size(sides)}" for name, sides in wrong.items())
+    message = f"{where} has maps of {_size(target.shape[1:])} classes, and {listed}: a class for each of its pixels"
+    if len(wrong) == len(shapes):
+        report.errors.append(f"{message} was expected. Resample one of them; classes by the nearest pixel.")
+    else:
+        report.warnings.append(f"{message} is what the networks of xmodal answer with. Teach with modules of your own.")
+
+
+def _size(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides)) or "one number"
 
 
 def check_rows(where: str, rows: NDArray[Any], samples: int, report: Report, *, repeated: str = "count") -> bool:

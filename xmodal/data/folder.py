@@ -108,6 +108,9 @@ def load_folder(
         train_fraction=train_fraction,
         augment=augment,
         seed=seed,
+        ignore=said.ignore,
+        label_losses=said.label_losses,
+        class_weights=said.class_weights,
     )
     data.warnings.extend(report.warnings)
     return data

@@ -5,7 +5,7 @@ my_data/
 ├── image_data_normalized.npy    … or one that is used as it is,
 ├── depth/                       … or a folder with one .npy per sample, in the order of their names
 ├── audio.lengths.npy    (n,)    optional: what goes with a modality, here how many of its steps are real
-├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data
+├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data; (n, H, W): a class for every pixel
 ├── train_idx.npy  valid_idx.npy  test_idx.npy      or <modality>_train_idx.npy for unpaired data
 └── data.json            optional, see `DataFile`
 
@@ -52,6 +52,9 @@ class DataFile(BaseModel):
             given per modality.
         normalise: modality → ``standard`` (the default for <modality>.npy and folders) or ``none``.
         layout: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape doesn't tell.
+        ignore: label that counts nowhere, such as 255 for pixels that nobody labelled.
+        label_losses: terms of the loss of labels and their weights, see `DataInfo`; empty: the usual one of the task.
+        class_weights: how much each class counts in it; empty: all alike.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
@@ -64,6 +67,9 @@ class DataFile(BaseModel):
     paired: bool | None = None
     normalise: dict[str, Literal["standard", "none"]] = {}
     layout: dict[str, Literal["vector", "sequence", "image", "other"]] = {}
+    ignore: int | None = None
+    label_losses: dict[str, float] = {}
+    class_weights: tuple[float, ...] = ()
 
 
 @dataclass
