@@ -109,6 +109,7 @@ def _samples(flags: ExportFlags, found: Found, needs: Sequence[str]) -> Samples:
 class PredictFlags(Flags):
     """What a student says of new samples, from its own file alone; writes one line per sample.
 
+    A student that answers for every pixel writes an .npz file with all classes (rows, height, width) instead.
     STUDENT may be a run folder: then the best student on the validation split is taken, among those that read just the
     modalities of --modalities where these are named. Options of a data set are flags with its name. Rows are numbered
     as in the data, whatever the split.
@@ -123,7 +124,9 @@ class PredictFlags(Flags):
     modalities: Names = Field((), description="of a run folder: what the student reads, no more and no less")
     name: str = Field("", description="of a run folder: method or control; default: a method, if there is one")
     run_seed: int | None = Field(None, ge=0, description="of a run folder: seed to take the student from")
-    out: Path = Field(Path("predictions.csv"), description="file to write, replaced in one step")
+    out: Path | None = Field(
+        None, description="file to write, replaced in one step; default: predictions.csv (.npz, of every pixel)"
+    )
     split: Literal["all", "train", "valid", "test"] = Field("all", description="rows to predict")
     seed: int = Field(0, ge=0, description="of drawn splits")
 
@@ -132,11 +135,9 @@ def predict(words: Sequence[str]) -> Answer:
     """The command ``xmodal predict STUDENT DATA``."""
     flags, options = read_with_data(PredictFlags, words, prog="xmodal predict", place=1)
     from xmodal.cli.inputs import open_samples
-    from xmodal.cli.predictions import summary, table, write_csv
+    from xmodal.cli.predictions import maps_summary, summary, table, write_csv, write_maps
     from xmodal.deploy import open_student
 
-    if flags.out.is_dir():
-        raise InputError(f"--out {flags.out} is a folder: the name of a .csv file was expected.")
     path, lines = flags.student, []
     if (path / "result.json").is_file():
         found = best_of(path, modalities=flags.modalities, name=flags.name, seed=flags.run_seed)
@@ -148,13 +149,33 @@ def predict(words: Sequence[str]) -> Answer:
         )
     predictor = open_student(path)
     samples = open_samples(flags.data, predictor.needs, split=flags.split, seed=flags.seed, options=options)
-    starts = range(0, len(samples.rows), CHUNK)
-    parts = [predictor.predict(samples.take(first, first + CHUNK)) for first in starts]
-    predictions = table(parts, samples.rows, predictor.description)
-    if samples.ids:
-        predictions = [{"row": line["row"], "id": samples.ids[line["row"]], **line} for line in predictions]
-    write_csv(flags.out, predictions)
-    result: dict[str, Any] = {"file": str(flags.out), "task": predictor.description["task"], "predictions": predictions}
-    result["student"] = str(path)
-    lines += [*summary(predictions, result["task"]), f"Written: {flags.out}"]
-    return Answer(result, flags.as_json, lines)
+    dense = predictor.description["dense"] and predictor.description["task"] == "multiclass"
+    out = _writable(flags.out, dense=dense)
+    known = info_of(predictor.description)
+    starts = range(0, len(samples.rows), step := known.block(CHUNK))
+    parts = (predictor.predict(samples.take(first, first + step), batch_size=known.block(256)) for first in starts)
+    result: dict[str, Any] = {"file": str(out), "task": known.task, "student": str(path)}
+    if dense:
+        counts, shape = write_maps(out, parts, samples, known)
+        result |= {"rows": shape[0], "shape": shape, "pixels": counts}
+        lines.append(maps_summary(counts, shape))
+    else:
+        predictions = table(list(parts), samples.rows, predictor.description)
+        if samples.ids:
+            predictions = [{"row": line["row"], "id": samples.ids[line["row"]], **line} for line in predictions]
+        write_csv(out, predictions)
+        result["predictions"] = predictions
+        lines += summary(predictions, known.task)
+    return Answer(result, flags.as_json, [*lines, f"Written: {out}"])
+
+
+def _writable(out: Path | None, *, dense: bool) -> Path:
+    """The file to write, of a kind that holds these predictions."""
+    ending = ".npz" if dense else ".csv"
+    if out is None:
+        return Path(f"predictions{ending}")
+    if out.is_dir():
+        raise InputError(f"--out {out} is a folder: the name of a {ending} file was expected.")
+    if dense and out.suffix != ending:
+        raise InputError(f"--out {out}: this student tells a class of every pixel, which goes into an .npz file.")
+    return out

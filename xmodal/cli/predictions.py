@@ -1,10 +1,10 @@
-"""Predictions as rows: for the file, for JSON, and in two sentences for people."""
+"""Predictions as rows, or as maps where every pixel has a class: for the file, for JSON, and in words for people."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,11 @@ from numpy.typing import NDArray
 from xmodal.files import written_whole
 
 if TYPE_CHECKING:
+    from xmodal.cli.inputs import Samples
     from xmodal.deploy import Predictions
+    from xmodal.types import DataInfo
+
+SHOWN = 12  # classes in a summary
 
 
 def table(
@@ -66,6 +70,48 @@ def summary(predictions: Sequence[Mapping[str, Any]], task: str) -> list[str]:
         told = f"the first value runs from {values.min():.4g} to {values.max():.4g}, its mean is {values.mean():.4g}"
     else:
         counts = Counter(row["name"] or "none" for row in predictions)
-        told = ", ".join(f"{name}: {count}" for name, count in counts.most_common(12))
-        told += f" and {len(counts) - 12} more" if len(counts) > 12 else ""
+        told = ", ".join(f"{name}: {count}" for name, count in counts.most_common(SHOWN))
+        told += f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
     return [f"{len(predictions)} samples: {told}"]
+
+
+def write_maps(
+    path: Path, parts: Iterable[Predictions], samples: Samples, info: DataInfo
+) -> tuple[dict[str, int], list[int]]:
+    """Write the class of every pixel as ``classes`` (rows, height, width), in the smallest type that holds them.
+
+    Beside them ``rows``, their numbers in the data, and where there are any ``ids`` and ``class_names``.
+
+    Args:
+        path: of an ``.npz`` file, whole or not at all.
+        parts: predictions of some rows each; only their classes are kept.
+        samples: which rows they are.
+        info: of the student's data.
+
+    Returns:
+        Class → pixels that were taken for it, most first, and the shape of all classes.
+    """
+    kind = np.min_scalar_type(info.classes - 1)
+    classes = np.concatenate([part.classes.astype(kind) for part in parts if part.classes is not None])
+    more: dict[str, NDArray[Any]] = {"class_names": np.array(info.class_names)} if info.class_names else {}
+    if samples.ids:
+        more["ids"] = np.array([samples.ids[row] for row in samples.rows])
+    with written_whole(path) as beside, open(beside, "wb") as file:
+        np.savez_compressed(file, rows=samples.rows, classes=classes, **more)
+    counts = np.bincount(classes.reshape(-1), minlength=info.classes)
+    names = info.class_names or tuple(map(str, range(info.classes)))
+    ordered = sorted(range(info.classes), key=lambda number: (-counts[number], number))
+    return {names[number]: int(counts[number]) for number in ordered if counts[number]}, list(classes.shape)
+
+
+def maps_summary(counts: Mapping[str, int], shape: Sequence[int]) -> str:
+    """How many samples of which size, and what shares of their pixels were taken for what.
+
+    Example:
+        >>> maps_summary({"road": 24, "car": 8}, [2, 4, 4])
+        '2 samples of 4 x 4: road 75.0 %, car 25.0 % of the pixels'
+    """
+    total = max(1, sum(counts.values()))
+    told = ", ".join(f"{name} {count / total:.1%}".replace("%", " %") for name, count in list(counts.items())[:SHOWN])
+    more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
+    return f"{shape[0]} samples of {' x '.join(map(str, shape[1:]))}: {told} of the pixels{more}"

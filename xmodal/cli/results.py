@@ -82,8 +82,8 @@ def evaluate(words: Sequence[str]) -> Answer:
             data = open_data(flags.data, options=options, task=part[0][2]["task"], seed=flags.seed)
         else:
             data = reopen(_source(part[0][0]))
-        card = DATA.get(data.source["data"])
-        way.card = card if card is not None and card.evaluate else None
+        name = data.source["data"]
+        way.card = DATA[name] if name in DATA and DATA[name].evaluate else None
         more, said = (_own_way if way.card else _scored)(part, data, flags.split, launch(), way)
         rows += more
         tables += said
