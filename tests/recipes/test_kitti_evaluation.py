@@ -6,17 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from xmodal.data import open_data
 from xmodal.data.kitti_classes import RAW
-from xmodal.data.kitti_files import camera_matrix, read_image
+from xmodal.data.kitti_files import camera_matrix
 from xmodal.data.kitti_made import make
 from xmodal.diagnostics.divergence import from_logits
 from xmodal.engine.launch import launch
 from xmodal.errors import InputError
 from xmodal.recipes.evaluation import KittiEvaluation
-from xmodal.recipes.kitti_evaluation import evaluate, whole_frame
+from xmodal.recipes.kitti_evaluation import answers_of, evaluate, label_map, range_map
 from xmodal.types import Student
 
 
@@ -76,7 +77,8 @@ def slow(root, number=8):
     folder = root / "sequences" / f"{number:02d}"
     matrix, train = camera_matrix(folder / "calib.txt"), {raw: place for place, raw in enumerate(RAW)}
     for cloud in sorted((folder / "velodyne").glob("*.bin")):
-        height, width, _ = read_image(folder / "image_2" / f"{cloud.stem}.png").shape
+        with Image.open(folder / "image_2" / f"{cloud.stem}.png") as picture:
+            width, height = picture.size
         points = np.fromfile(cloud, "<f4").reshape(-1, 4)
         words = np.fromfile(folder / "labels" / f"{cloud.stem}.label", "<u4") & 0xFFFF
         pixel, nearest = [], {}
@@ -184,15 +186,13 @@ def test_the_divergence_from_the_teacher_is_that_of_all_labelled_pixels(data, fa
     found, _ = scored(data, fabric, students=students, teachers={"it": "teacher", "other": "teacher"})
 
     mine, theirs, target = [], [], []
-    frames = data.test.frames
-    for number in data.test.numbers["lidar"].tolist():
-        inputs, window = whole_frame(frames, number, ("lidar",))
-        points = frames.points(number)
-        at = torch.as_tensor(points["row"].astype(int)), torch.as_tensor(points["col"].astype(int))
-        known = torch.as_tensor(points["label"].astype(int)) > 0
-        for rows, name in ((mine, "it"), (theirs, "teacher")):
-            rows.append(students[name].module(inputs)[0][:, window[0], window[1]][:, at[0], at[1]].T[known])
-        target.append(torch.as_tensor(points["label"].astype(int))[known])
+    for row in range(len(data.test)):
+        whole = data.test.raw().whole(row)
+        said = answers_of(students, whole, torch.device("cpu"))
+        labels = label_map(data.test.frames.points(int(data.test.numbers["lidar"][row])), whole.points.size)
+        mine.append(said["it"][:, labels > 0].T)
+        theirs.append(said["teacher"][:, labels > 0].T)
+        target.append(labels[labels > 0])
     expected = from_logits(*map(torch.cat, (mine, theirs, target)), samples=1)
     assert found["it"].scores["ncjsd"] == pytest.approx(expected.non_target_mean, abs=1e-6)
     assert found["it"].scores["tcjsd"] == pytest.approx(expected.target_mean, abs=1e-6)
@@ -219,14 +219,31 @@ def label_of(frame):
     return Path(str(frame.cloud).replace("velodyne", "labels")).with_suffix(".label")
 
 
-def test_whole_pictures_are_padded_to_what_networks_read(data):
-    inputs, window = whole_frame(data.test.frames, 0, ("lidar", "image"))
-    image = inputs["image"][0]
+def test_answers_to_a_whole_picture_come_without_its_padding(data):
+    whole = data.test.raw().whole(0)
 
-    assert inputs["lidar"].shape == (1, 5, 48, 80) and inputs["image"].shape == (1, 3, 48, 80)
-    assert window == (slice(5, 43), slice(5, 75))
-    assert image[:, window[0], window[1]].sum() == image.sum() > 0  # nothing around it
-    assert np.array_equal(image[:, window[0], window[1]].movedim(0, -1), data.test.frames.image(0))
+    said = answers_of({"it": student()}, whole, torch.device("cpu"))["it"]
+
+    seen = whole.points.seen
+    pixel = whole.points.row[seen], whole.points.col[seen]
+    assert whole.inputs["lidar"].shape == (1, 5, 48, 80) and said.shape == (20, 38, 70)
+    told = said.argmax(dim=0).numpy()[pixel]
+    nearest = whole.inputs["lidar"][0, 0].numpy()[pixel[0] + whole.top, pixel[1] + whole.left]
+    assert np.array_equal(told, 1 + nearest.astype(int) % 19) and (nearest > 0).all()
+
+
+def test_ranges_and_classes_of_pixels_are_those_of_the_nearest_point(data):
+    frames, number = data.test.frames, int(data.test.numbers["lidar"][0])
+    stored = frames.stored(number)
+    nearest = {}
+    for place in np.flatnonzero(stored.seen):
+        pixel = int(stored.row[place]), int(stored.col[place])
+        nearest[pixel] = min(nearest.get(pixel, (np.inf, 0)), (stored.range[place], stored.labels[place]))
+
+    ranges, labels = (draw(frames.points(number), stored.size) for draw in (range_map, label_map))
+
+    assert (ranges == -1).sum() == 38 * 70 - len(nearest) and not labels[ranges == -1].any()
+    assert all((ranges[pixel], labels[pixel]) == found for pixel, found in nearest.items())
 
 
 def test_other_data_is_refused(fabric):

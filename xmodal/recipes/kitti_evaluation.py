@@ -23,13 +23,12 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from xmodal.data.base import Data
-from xmodal.data.kitti_augment import centred
 from xmodal.data.kitti_classes import raw_classes
 from xmodal.data.kitti_files import Frame
-from xmodal.data.kitti_frames import Frames, StoredPoints
+from xmodal.data.kitti_frames import Drawn, StoredPoints
 from xmodal.data.kitti_projection import draw
-from xmodal.data.kitti_split import Canvas, FrameSplit, Slots, draw_centred
-from xmodal.data.knn import NOTHING, knn_classes
+from xmodal.data.kitti_split import FrameSplit, WholeFrame
+from xmodal.data.knn import knn_classes, measured
 from xmodal.errors import InputError
 from xmodal.files import written_whole
 from xmodal.losses.divergence import divergence
@@ -41,7 +40,6 @@ from xmodal.types import DataInfo, Student
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-MULTIPLE = 16  # sides of what a network reads
 PLACES = {"points": "3-D", "pixels": "2-D"}
 GAPS = {"ncjsd": "non_target", "tcjsd": "target"}
 Answers = NDArray[np.int64]
@@ -97,20 +95,18 @@ def evaluate(
     part = data.split(split)
     if not isinstance(part, FrameSplit):
         raise InputError("This data holds no frames of SemanticKITTI, so its points can't be scored.")
-    frames, names = part.frames, tuple({name for student in students.values() for name in student.needs})
+    raw, numbers = part.raw(), next(iter(part.numbers.values()))
     counts = {
         key: Counts(data.info, options, fabric.device, taught=key in teachers and teachers[key] in students)
         for key in students
     }
-    numbers = next(iter(part.numbers.values())).tolist()
     outside = torch.zeros(2, dtype=torch.long, device=fabric.device)  # points that are not in the picture; all points
-    for number in numbers[fabric.global_rank :: fabric.world_size]:
-        inputs, window = whole_frame(frames, number, names)
-        stored, seen = frames.stored(number), frames.points(number)
-        said = answers_of(students, {name: tensor.to(fabric.device) for name, tensor in inputs.items()}, window)
-        pixels = draw(seen["row"], seen["col"], seen["label"], height=stored.size[0], width=stored.size[1])
-        target = torch.from_numpy(pixels.astype(np.int64)).to(fabric.device)
-        ranges = range_map(frames, number) if options.knn else None
+    for row in range(fabric.global_rank, len(numbers), fabric.world_size):
+        whole = raw.whole(row)
+        stored, seen = whole.points, part.frames.points(int(numbers[row]))
+        said = answers_of(students, whole, fabric.device)
+        target = label_map(seen, stored.size).to(fabric.device)
+        ranges = range_map(seen, stored.size) if options.knn else None
         for key, answer in said.items():
             classes = answer.argmax(dim=0)
             told = classes_of_points(classes, stored, ranges, options)
@@ -121,7 +117,7 @@ def evaluate(
                 both = (said[each].movedim(0, -1)[known] for each in (key, teachers[key]))
                 counts[key].compare(*both, target[known])
             if options.predictions and key in folders:
-                write_labels(label_path(folders[key], frames.frames[number]), told)
+                write_labels(label_path(folders[key], whole.frame), told)
         outside += torch.tensor([int((~stored.seen).sum()), len(stored.seen)], device=fabric.device)
     out, everything = (int(count) for count in _sum(fabric, outside))
     found = {key: each.scored(data.info.class_names, _title(options)) for key, each in counts.items()}
@@ -155,35 +151,32 @@ def _notes(found: Mapping[str, Scored], outside: int, everything: int) -> list[s
     return notes
 
 
-def whole_frame(frames: Frames, number: int, names: tuple[str, ...]) -> tuple[dict[str, Tensor], tuple[slice, slice]]:
-    """Raw inputs (1, channels, H, W) of a whole picture, sides multiples of 16, and where the picture lies in them."""
-    height, width = frames.size(number)
-    canvas = Canvas(*(-(-side // MULTIPLE) * MULTIPLE for side in (height, width)))
-    slots = Slots(1, canvas, names)
-    draw_centred(slots, 0, frames, number, {}, frames.points(number))
-    move = centred((height, width), canvas.window)
-    window = slice(-move.top, -move.top + height), slice(-move.left, -move.left + width)
-    return {name: torch.from_numpy(array) for name, array in slots.inputs.items()}, window
-
-
 @torch.no_grad()
-def answers_of(
-    students: Mapping[str, Student], inputs: Mapping[str, Tensor], window: tuple[slice, slice]
-) -> dict[str, Tensor]:
+def answers_of(students: Mapping[str, Student], whole: WholeFrame, device: torch.device) -> dict[str, Tensor]:
     """Answers (classes, height, width) of every student to one picture, without its padding."""
-    found = {}
-    for key, student in students.items():
-        answers = student.module({name: inputs[name] for name in student.needs})
-        found[key] = answers[0][:, window[0], window[1]].float()
-    return found
+    inputs = {name: tensor.to(device) for name, tensor in whole.inputs.items()}
+    height, width = whole.points.size
+    rows, columns = slice(whole.top, whole.top + height), slice(whole.left, whole.left + width)
+    return {
+        key: student.module({name: inputs[name] for name in student.needs})[0][:, rows, columns].float()
+        for key, student in students.items()
+    }
 
 
-def range_map(frames: Frames, number: int) -> Tensor:
+def label_map(points: Drawn, size: tuple[int, int]) -> Tensor:
+    """Class at each pixel (height, width), 0 where no point is or nobody labelled it."""
+    labels = draw(points["row"], points["col"], points["label"], height=size[0], width=size[1])
+    return torch.from_numpy(labels.astype(np.int64))
+
+
+def range_map(points: Drawn, size: tuple[int, int]) -> Tensor:
     """Range at each pixel (height, width), -1 where no point is."""
-    points, (height, width) = frames.points(number), frames.size(number)
-    found = np.full((height, width), NOTHING, np.float32)
-    found[points["row"], points["col"]] = points["features"][:, 0]
-    return torch.from_numpy(found)
+    there = np.ones(len(points), np.bool_)
+    ranges, mask = (
+        torch.from_numpy(draw(points["row"], points["col"], values, height=size[0], width=size[1]))
+        for values in (points["features"][:, 0], there)
+    )
+    return measured(ranges, mask)
 
 
 def classes_of_points(
