@@ -93,7 +93,7 @@ def write_maps(
     """
     kind = np.min_scalar_type(info.classes - 1)
     classes = np.concatenate([part.classes.astype(kind) for part in parts if part.classes is not None])
-    more: dict[str, NDArray[Any]] = {"class_names": np.array(info.class_names)} if info.class_names else {}
+    more: dict[str, Any] = {"class_names": np.array(info.class_names)} if info.class_names else {}
     if samples.ids:
         more["ids"] = np.array([samples.ids[row] for row in samples.rows])
     with written_whole(path) as beside, open(beside, "wb") as file:

@@ -20,6 +20,7 @@ Multi-Sensor Fusion, which the experiments on non-target divergence take over.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from xmodal.errors import InputError
@@ -62,14 +63,14 @@ def knn_classes(
     """
     _check(ranges, classes, depth, rows, columns, neighbours, search)
     edge, width = search // 2, ranges.shape[1] + 2 * (search // 2)
-    padded = [torch.nn.functional.pad(picture[None], (edge,) * 4)[0].flatten() for picture in (ranges.float(), classes)]
-    padded[0][padded[0] < 0] = torch.inf
+    around, told = (F.pad(picture, (edge,) * 4).flatten() for picture in (ranges.float(), classes))
+    around[around < 0] = torch.inf
     steps = torch.arange(-edge, edge + 1, device=ranges.device)
     window = (steps[:, None] * width + steps).flatten()
     far = 1 - gaussian(search, sigma).to(ranges.device).flatten()
     first = (rows.long() + edge) * width + columns.long() + edge
     found = [
-        _vote(*padded, depth[part].float(), first[part], window, far, min(neighbours, search**2), cutoff)
+        _vote(around, told, depth[part].float(), first[part], window, far, min(neighbours, search**2), cutoff)
         for part in (slice(at, at + TOGETHER) for at in range(0, len(depth), TOGETHER))
     ]
     return torch.cat(found) if found else classes.new_zeros(0)

@@ -39,7 +39,7 @@ from xmodal.models.pmf_net import PMFNet, build_pmf
 from xmodal.types import Batch, DataInfo, Step, Student
 
 PUBLISHED = {"focal": 1.0, "lovasz": 1.0}  # losses of labels of data that names none
-HYBRID = {  # the optimiser of each stream, as published; the rate is that of the run
+HYBRID: dict[str, dict[str, Any]] = {  # the optimiser of each stream, as published; the rate is that of the run
     "lidar": {"optimizer": "adamw"},
     "camera": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
 }

@@ -114,8 +114,8 @@ def evaluate(
             counts[key].tables["points"].update(*_seen(told, stored, fabric.device))
             if counts[key].gaps:
                 known = target != data.info.ignore
-                both = (said[each].movedim(0, -1)[known] for each in (key, teachers[key]))
-                counts[key].compare(*both, target[known])
+                mine, theirs = (said[each].movedim(0, -1)[known] for each in (key, teachers[key]))
+                counts[key].compare(mine, theirs, target[known])
             if options.predictions and key in folders:
                 write_labels(label_path(folders[key], whole.frame), told)
         outside += torch.tensor([int((~stored.seen).sum()), len(stored.seen)], device=fabric.device)
