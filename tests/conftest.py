@@ -1,6 +1,7 @@
 """What all tests share."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,7 +76,9 @@ def make_pictures():
         target = np.concatenate([part.targets["image"].numpy() for part in (found.train, found.valid, found.test)])
         rows = {"train": np.arange(18), "valid": np.arange(18, 21), "test": np.arange(21, 24)}
         other = {"clear": target, "faint": target[::-1].copy()}
-        return from_arrays(inputs, target if paired else other, splits=rows, ignore=0)
+        data = from_arrays(inputs, target if paired else other, splits=rows, ignore=0)
+        data.info = replace(data.info, label_losses={"cross_entropy": 1.0})  # learned quickly
+        return data
 
     return make
 
