@@ -19,7 +19,9 @@ from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.ntdh import NTDH
+from xmodal.methods.pmf import PMF
 from xmodal.models.network import build_for, build_network
+from xmodal.models.pmf_net import build_pmf
 from xmodal.models.student_file import save_weights
 from xmodal.recipes.evaluation import KittiEvaluation
 from xmodal.recipes.kitti_evaluation import evaluate as evaluate_points
@@ -48,6 +50,21 @@ def score_points(fabric: Fabric, out: Path) -> None:
     if fabric.global_rank == 0:
         files.write_json(out / "points.json", {name: [each.scores, each.tables] for name, each in found.items()})
     fabric.barrier()
+
+
+def train_streams(fabric: Fabric, out: Path) -> None:
+    """One update of a network of two streams, whose batch statistics and Lovász losses are those of all processes."""
+    data = scenes(23, seed=1)
+    torch.manual_seed(0)
+    method = PMF(build_pmf(data.info, backbone="camera_resnet10", width=2, channels=16), data.info, hybrid=False)
+    for module in method.modules():
+        if isinstance(module, torch.nn.Dropout | torch.nn.Dropout2d):
+            module.p = 0.0
+    settings = FitSettings(epochs=1, batch_size=17, optimizer="sgd", learning_rate=0.05, clip=1.0)
+    run = fit(method, data, settings, seed=3, fabric=fabric)
+    if fabric.global_rank == 0:
+        save_weights(out / "streams.safetensors", run.method)
+        files.write_json(out / "streams.json", {"losses": run.history[0]["losses"]})
 
 
 NETWORKS = (("teacher", "image", "camera_resnet10"), ("student", "lidar", "salsanext"))

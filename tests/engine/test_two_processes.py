@@ -100,6 +100,14 @@ def test_two_processes_learn_and_count_pixels_as_one_does(one: Path, two: Path) 
     assert counted == again and np.sum(counted["confusion"]) > 0
 
 
+def test_two_processes_train_two_streams_as_one_does(one: Path, two: Path) -> None:
+    first, second = (read(folder / "dense", "streams.json")["losses"] for folder in (one, two))
+    assert first == pytest.approx(second, abs=1e-5) and len(first) == 5
+    mine, theirs = (load_file(folder / "dense" / "streams.safetensors") for folder in (one, two))
+    for key in mine:
+        np.testing.assert_allclose(mine[key], theirs[key], rtol=0, atol=5e-6, err_msg=key)
+
+
 def test_two_processes_score_and_write_points_as_one_does(one: Path, two: Path) -> None:
     first, second = (read(folder / "dense", "points.json") for folder in (one, two))
     for name in ("teacher", "student"):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from dense_processes import score_points, train_scenes
+from dense_processes import score_points, train_scenes, train_streams
 from lightning_fabric import Fabric
 from networks import image_student, pictures, vector_student
 from torch import Tensor
@@ -84,6 +84,7 @@ def main(out: Path, devices: int) -> None:
     two_steps_of_every_mixing_loss(fabric, out)
     train_scenes(fabric, out / "dense")
     score_points(fabric, out / "dense")
+    train_streams(fabric, out / "dense")
     data: Data = pictures()
     data.train = Masked(data.train)  # type: ignore[assignment]
     # a term of every kind: by row, of gathered rows, with a trained adaptor

@@ -219,6 +219,19 @@ def label_of(frame):
     return Path(str(frame.cloud).replace("velodyne", "labels")).with_suffix(".label")
 
 
+def test_in_the_view_of_directions_every_point_is_in_the_picture(root, fabric, tmp_path):
+    options = {"root": root, "view": "range", "range_height": 16, "range_width": 64}
+
+    found, notes = scored(open_data("semantic-kitti", options=options), fabric, tmp_path, knn=True)
+
+    labels = sorted((root / "sequences/08/labels").iterdir())
+    written = sorted((tmp_path / "it" / "sequences/08/predictions").iterdir())
+    assert [path.stat().st_size for path in written] == [path.stat().st_size for path in labels]
+    assert not notes and 0 not in np.frombuffer(written[0].read_bytes(), "<i4")
+    told, labelled = found["it"].tables["points"]["confusion"], [np.fromfile(path, "<u4") & 0xFFFF for path in labels]
+    assert np.sum(told) == sum((each > 0).sum() for each in labelled)
+
+
 def test_answers_to_a_whole_picture_come_without_its_padding(data):
     whole = data.test.raw().whole(0)
 
