@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 PLACES = {"points": "3-D", "pixels": "2-D"}
+SHOWN = (  # of all points, in the table of all students
+    *("mean_iou", "mean_iou_present", "mean_iou_reference", "weighted_iou", "mean_precision", "mean_recall"),
+    "accuracy",
+)
 GAPS = {"ncjsd": "non_target", "tcjsd": "target"}
 Answers = NDArray[np.int64]
 
@@ -75,7 +79,7 @@ class Counts:
         points = int(np.sum(tables["points"]["confusion"]))
         if not points and not np.sum(tables["pixels"]["confusion"]):
             return Scored()
-        scores = {key: value for key, value in tables["points"].items() if isinstance(value, float)}
+        scores = {name: tables["points"][name] for name in SHOWN}
         scores["pixel_mean_iou"] = tables["pixels"]["mean_iou"]
         scores |= {name: metric.compute().item() for name, metric in self.gaps.items()}
         return Scored(scores, tables, [title, class_table(tables, names)])
