@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from xmodal.data import open_data
 from xmodal.engine.launch import launch
@@ -12,10 +13,11 @@ from xmodal.errors import InputError
 from xmodal.files import write_json
 from xmodal.losses import LOSSES
 from xmodal.recipes import compare
-from xmodal.recipes.bench import Bench, folder_name
+from xmodal.recipes.bench import Bench, Earlier, folder_name
 from xmodal.recipes.finish import against_references, read_references
 from xmodal.recipes.settings import parse_seeds
 
+UNTRAINED = "kd-untrained-teacher"
 FAST = {"teacher": "rows", "student": "fourier", "epochs": 2, "threads": 1, "accelerator": "cpu"}
 
 
@@ -252,3 +254,69 @@ def test_an_equally_large_student_gets_none(tmp_path):
 
     assert "matched" not in {row["role"] for row in result["rows"]}
     assert len({row["parameters"] for row in result["rows"] if row["needs"] == ["fourier"]}) == 1
+
+
+def test_an_untrained_teacher_has_its_initial_weights(tmp_path):
+    settings = compare.Settings(**FAST, seeds="1", untrained=True, shuffled=False, out=tmp_path / "run")
+
+    result = compare.run(settings)
+
+    assert [(row["name"], row["role"]) for row in result["rows"]] == [
+        ("teacher", "teacher"),
+        ("no-KD", "control"),
+        ("kd", "method"),
+        ("kd (untrained teacher)", "untrained"),
+    ]
+    first, second = (load_file(tmp_path / "run" / "seed-0" / name / "last.safetensors") for name in ("kd", UNTRAINED))
+    assert first.keys() == second.keys() and not torch.equal(
+        *(found["network.head.weight"] for found in (first, second))
+    )
+
+
+def test_of_an_untrained_teacher_the_bench_gives_fresh_weights_and_then_trained_ones_again():
+    settings = compare.Settings(**FAST)
+    bench = Bench(open_data("digits", seed=0), settings, seed=0, fabric=launch())
+    fresh = bench.network(("rows",), side="teacher").module.state_dict()
+
+    with bench._teaching_nothing():
+        untrained = bench.teacher()
+
+    assert not untrained.training and all(
+        torch.equal(fresh[name], tensor) for name, tensor in untrained.state_dict().items()
+    )
+    trained = bench.teacher().state_dict()
+    assert any(not torch.equal(fresh[name], tensor) for name, tensor in trained.items())
+
+
+def test_a_method_with_a_teacher_of_its_own_has_no_untrained_control(tmp_path):
+    settings = compare.Settings(**FAST, seeds="1", methods="mfh", untrained=True, shuffled=False, out=tmp_path / "run")
+
+    result = compare.run(settings)
+
+    assert [row["role"] for row in result["rows"]] == ["teacher", "control", "method"]
+    assert any("stage of its own" in note for note in result["notes"])
+
+
+def test_a_recipe_may_train_its_teacher_in_another_way(make_toy):
+    class Two(compare.Settings):
+        def fit(self, side="student"):
+            return super().fit().model_copy(update={"epochs": 3} if side == "teacher" else {})
+
+    settings = Two(teacher="clear", student="faint", epochs=1, threads=1)
+    bench = Bench(make_toy(), settings, seed=0, fabric=launch())
+    bench.teacher()
+    bench.train_control()
+
+    assert [len(bench.runs[name].history) for name in ("teacher", "no-KD")] == [3, 1]
+
+
+def test_a_teacher_of_another_run_is_taken_as_it_is(make_toy):
+    settings = compare.Settings(teacher="clear", student="faint", epochs=1, threads=1)
+    fresh = Bench(make_toy(), settings, seed=5, fabric=launch()).network(("clear",), side="teacher")
+    weights = {name: tensor + 1 for name, tensor in fresh.module.state_dict().items()}
+    bench = Bench(make_toy(), settings, seed=0, fabric=launch(), earlier=Earlier({"teacher": {"clear": weights}}))
+
+    teacher = bench.teacher()
+
+    assert all(torch.equal(weights[name], tensor) for name, tensor in teacher.state_dict().items())
+    assert not bench.runs["teacher"].history

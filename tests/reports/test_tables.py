@@ -16,7 +16,7 @@ def result_of(scores: dict[str, list[float]], *, metric: str = "accuracy", direc
         {
             "seed": seed,
             "name": name,
-            "role": "shuffled" if "shuffled" in name else roles.get(name, "method"),
+            "role": next((role for role in ("shuffled", "untrained") if role in name), roles.get(name, "method")),
             "test": {metric: value},
         }
         for name, values in scores.items()
@@ -136,6 +136,16 @@ def test_a_shuffled_teacher_that_does_worse_is_named() -> None:
     said = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (shuffled teacher)": CONTROL}))
 
     assert "does worse" in said[1]
+
+
+def test_an_untrained_teacher_has_a_sentence_of_its_own() -> None:
+    as_well = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (untrained teacher)": BETTER}))
+    both = {"kd (shuffled teacher)": CONTROL, "kd (untrained teacher)": CONTROL}
+    worse = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, **both}))
+
+    assert "Its untrained teacher does as well" in as_well[1] and "no sign that it matters" in as_well[1]
+    assert "Its shuffled teacher does worse" in worse[1] and "Its untrained teacher does worse" in worse[2]
+    assert worse[2].endswith("what the teacher has learned matters.")
 
 
 def test_significance_is_judged_after_correction() -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from xmodal.data.base import Data
 from xmodal.engine import interrupt, run_folder, snapshot
 from xmodal.engine.evaluate import MetricsFor, evaluate
+from xmodal.engine.journal import Journal
 from xmodal.engine.launch import launch
 from xmodal.engine.loop import Loop
 from xmodal.engine.progress import Progress
@@ -80,6 +81,9 @@ def fit(
     loop.prepare()
     if folder is not None and resume:
         snapshot.restore(loop)
+    if settings.tracking and loop.writes and folder is not None:
+        loop.journal = Journal(folder, title=title, epochs=settings.epochs)
+        loop.journal.begin(loop.history)
     with interrupt.deferred():
         progress.start(title, settings.epochs, loop.epoch)
         try:

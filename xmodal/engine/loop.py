@@ -20,6 +20,7 @@ from xmodal.data.loader import Batches, Loader, mix
 from xmodal.engine import interrupt
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.finite import non_finite
+from xmodal.engine.journal import Journal
 from xmodal.engine.optim import Optimisers
 from xmodal.engine.progress import Progress
 from xmodal.engine.seeding import seed_all
@@ -62,6 +63,7 @@ class Loop:
         self.selection = Selection(*data.info.select, lead=method.lead)
         self.began = self.saved_at = time.monotonic()
         self.writes = folder is not None and fabric.global_rank == 0
+        self.journal: Journal | None = None
 
     def prepare(self) -> None:
         """Wrap for devices, build optimisers and loaders, ask the teacher; the order matters to a resume."""
@@ -198,6 +200,8 @@ class Loop:
         self.history.append(row)
         if self.writes and self.folder is not None:
             files.append_row(self.folder / "history.jsonl", row)
+        if self.journal is not None:
+            self.journal.epoch(row)
         self.progress.epoch(row)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums()
         if self.settings.patience and self.selection.waited >= self.settings.patience:

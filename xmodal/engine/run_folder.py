@@ -3,6 +3,7 @@
 settings.json      resolved settings, enough to replay
 environment.json   versions, devices, threads
 history.jsonl      one row per epoch
+log.txt, events.*  the same for people and for TensorBoard, with ``tracking``
 result.json        final metrics; its presence says that training is finished
 checkpoints/       where to go on
 best/              weights that each student keeps: of its best epoch, or the last
@@ -24,7 +25,7 @@ from xmodal.errors import InputError
 from xmodal.files import SCHEMA, plain, read_json, sweep, write_json
 from xmodal.version import __version__
 
-FREE = ("workers", "save_every", "save_seconds")  # settings on which no bit of the result depends
+FREE = ("workers", "save_every", "save_seconds", "tracking")  # settings on which no bit of the result depends
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric

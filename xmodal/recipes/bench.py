@@ -5,9 +5,10 @@ It is the `Kit` that methods are built with. Everything is trained first; then t
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -99,6 +100,8 @@ class Bench:
         self.roles: dict[str, str] = {}
         self.matched: dict[str, str] = {}
         self.outputs: dict[str, dict[str, Any]] = {}
+        self._untrained = False  # whether `teacher` gives one that learned nothing, and whether it was asked for
+        self._asked = False
         self.earlier = earlier or Earlier()
         self.found: dict[str, Any] = dict(self.earlier.found)
 
@@ -126,9 +129,15 @@ class Bench:
 
     def teacher(self) -> nn.Module:
         """The finished teacher, trained on first use; every caller gets a copy of its own."""
+        self._asked = True
+        if self._untrained:
+            return self.network(self.teaching, side=TEACHER).module.to(self.fabric.device).eval()
         if TEACHER not in self.runs:
-            network = self.network(self.teaching, side="teacher")
-            self.train(TEACHER, Supervised(network, self.info), role=TEACHER)
+            network = self.network(self.teaching, side=TEACHER)
+            if TEACHER in self.earlier.weights:
+                self.take(TEACHER, self._load_earlier(TEACHER, Supervised(network, self.info)), role=TEACHER)
+            else:
+                self.train(TEACHER, Supervised(network, self.info), role=TEACHER)
         (student,) = self.runs[TEACHER].students.values()
         return copy.deepcopy(student.module)
 
@@ -175,7 +184,7 @@ class Bench:
         return fit(
             method,
             self.data,
-            self.settings.fit().model_copy(update=changes),
+            self.settings.fit(TEACHER if name == TEACHER else "student").model_copy(update=changes),
             seed=self.seed,
             folder=folder,
             fabric=self.fabric,
@@ -196,14 +205,37 @@ class Bench:
         self.runs[name] = as_it_is(method, self.data, seed=self.seed, folder=folder, fabric=self.fabric)
         self.roles[name] = role
 
-    def train_card(self, card: MethodCard, settings: BaseModel, *, name: str = "", shuffle: bool = False) -> None:
-        """Train a method of the list; with ``shuffle`` as its own control."""
+    def train_card(
+        self,
+        card: MethodCard,
+        settings: BaseModel,
+        *,
+        name: str = "",
+        shuffle: bool = False,
+        untrained: bool = False,
+    ) -> None:
+        """Train a method of the list; with ``shuffle`` or ``untrained`` as its own control."""
         if problems := unfit(card, self.info):
             raise InputError(problems)
+        role = "shuffled" if shuffle else "untrained" if untrained else "method"
         name = name or card.name
-        name = f"{name} (shuffled teacher)" if shuffle else name
-        role = "shuffled" if shuffle else "method"
-        self.train(name, self.build(card, settings), role=role, shuffle=shuffle)
+        name = name if role == "method" else f"{name} ({role} teacher)"
+        with self._teaching_nothing() if untrained else contextlib.nullcontext():
+            method = self.build(card, settings)
+        self.train(name, method, role=role, shuffle=shuffle)
+
+    @contextlib.contextmanager
+    def _teaching_nothing(self) -> Iterator[None]:
+        """Within it the teacher has its initial weights; methods that train one of their own are refused."""
+        self._untrained, self._asked = True, False
+        try:
+            yield
+        finally:
+            self._untrained = False
+        if not self._asked:
+            raise InputError(
+                "The method trains its teacher in a stage of its own, so there is none to leave untrained."
+            )
 
     def build(self, card: MethodCard, settings: BaseModel) -> Method:
         """A method of the list, ready to be trained."""

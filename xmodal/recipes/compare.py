@@ -2,7 +2,8 @@
 
 For every seed: a teacher, the no-KD control (the student's network, labels alone), every method, and for methods with
 a frozen teacher the shuffled-teacher control (its answers exchanged among samples of one class: if that does as well,
-nothing specific to a sample was transferred), and for methods that deploy a larger network a control of that size,
+nothing specific to a sample was transferred), with ``--untrained`` another whose teacher has its initial weights (if
+that does as well, a second loss helps and not what a teacher has learned), and for methods that deploy a larger network a control of that size,
 which learns from labels alone as well. A seed sets the initial weights and the order of the batches, and for data
 without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test split is
 read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
@@ -45,6 +46,7 @@ class Settings(PairSettings):
     metric: str = Field("", description="what to compare; default: what chooses the epoch")
     sweep: str = Field("", description="FIELD=A,B,…: compare at each value and set gain beside divergence")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
+    untrained: bool = Field(False, description="run the untrained-teacher control")
 
     def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
         """What is trained besides teacher and control: name in the table, method, options."""
@@ -220,14 +222,19 @@ def check(
 
 
 def has_frozen_teacher(settings: Settings) -> list[str]:
-    """Methods for which the shuffled-teacher control makes sense."""
-    names = [name for name in settings.methods if METHODS[name].teacher == "frozen" and settings.shuffled]
-    return [name for name in names if not (name == "kd" and settings.losses)]
+    """Rows of the table for which controls of the teacher make sense: methods as they are, not what they are varied to."""
+    found = [
+        row
+        for row, method, _ in settings.entries()
+        if METHODS[method].teacher == "frozen" and not (method == "kd" and settings.losses)
+    ]
+    return [row for row in found if row not in settings.vary]
 
 
 def count_fits(settings: Settings) -> int:
     """Trainings per seed, for the time left."""
-    return settings.asks_teacher() + 1 + len(settings.entries()) + len(has_frozen_teacher(settings))
+    controls = (settings.shuffled + settings.untrained) * len(has_frozen_teacher(settings))
+    return settings.asks_teacher() + 1 + len(settings.entries()) + controls
 
 
 def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -271,6 +278,7 @@ def contest(
         data, settings, seed=seed, fabric=fabric, folder=folder, progress=progress, modules=modules, earlier=earlier
     )
     notes: list[str] = []
+    controls = [control for control in ("shuffled", "untrained") if getattr(settings, control)]
     if settings.asks_teacher():
         bench.teacher()
     bench.train_control()
@@ -282,11 +290,17 @@ def contest(
             if not settings.losses:
                 raise
             notes.append(f"{name} can't run here: {error}")
-        if name in has_frozen_teacher(settings):
+        for control in controls if name in has_frozen_teacher(settings) else ():
             try:
-                bench.train_card(METHODS[method], options, name=name, shuffle=True)
+                bench.train_card(
+                    METHODS[method],
+                    options,
+                    name=name,
+                    shuffle=control == "shuffled",
+                    untrained=control == "untrained",
+                )
             except InputError as error:
-                notes.append(f"{name}, no shuffled-teacher control: {error}")
+                notes.append(f"{name}, no {control}-teacher control: {error}")
     bench.train_matched()
     return bench, bench.score(), notes
 

@@ -72,8 +72,12 @@ class RunSettings(FitSettings, MachineSettings):
     out: Path | None = Field(None, description="run folder; None: the next free one under runs/")
     resume: bool = Field(False, description="go on with the run in --out")
 
-    def fit(self) -> FitSettings:
-        """The part that `engine.fit` takes."""
+    def fit(self, side: str = "student") -> FitSettings:
+        """The part that `engine.fit` takes.
+
+        Args:
+            side: ``teacher``, or ``student`` for all others; recipes that train the two in different ways look at it.
+        """
         return FitSettings(**{name: getattr(self, name) for name in FitSettings.model_fields})
 
     def machine(self) -> MachineSettings:

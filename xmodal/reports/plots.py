@@ -72,7 +72,8 @@ class Series:
 
     Attributes:
         name: as in the table.
-        role: ``teacher``, ``control``, ``matched``, ``shuffled`` or ``method``; it decides how the series is drawn.
+        role: ``teacher``, ``control``, ``matched``, ``shuffled``, ``untrained`` or ``method``; it decides how the
+            series is drawn.
         runs: one list of values per seed.
         rank: which of the colours a method has; -1 for a muted one.
     """
@@ -269,7 +270,7 @@ def sweep(entry: Mapping[str, Any], *, prefix: str = "sweep") -> str:
         prefix: of the identifiers inside the drawing; unique on a page.
     """
     scale = 100 if in_percent(entry["metric"]) else 1
-    known = ("teacher", "control", "shuffled")  # the others are told apart by colours
+    known = ("teacher", "control", "shuffled", "untrained")  # the others are told apart by colours
     ranks = {one["name"]: at for at, one in enumerate(one for one in entry["series"] if one["role"] not in known)}
     series = {one["name"]: Series(one["name"], one["role"], [], ranks.get(one["name"], 0)) for one in entry["series"]}
     with _canvas(WIDTH, 320) as (figure, axes):
@@ -372,7 +373,8 @@ def _dots(axes: Axes, place: int, entry: Mapping[str, Any], series: Series, scal
 
 def _mark(series: Series, size: float) -> dict[str, Any]:
     colour, marker, _ = _look(series)
-    filled = CARD if series.role in ("control", "shuffled", "matched") else colour  # hollow: nothing was taught here
+    hollow = ("control", "shuffled", "untrained", "matched")  # nothing was taught here
+    filled = CARD if series.role in hollow else colour
     look = {"linestyle": "", "marker": marker, "markersize": size, "markeredgewidth": 1.8}
     return look | {"color": colour, "markerfacecolor": filled}
 
@@ -383,6 +385,7 @@ def _look(series: Series) -> tuple[str, str, Any]:
         "teacher": (TEACHER, "D", (0, (5, 2))),
         "control": (INK, "o", "-"),
         "shuffled": (SHUFFLED, "s", (0, (1, 1.6))),
+        "untrained": (SHUFFLED, "^", (0, (3, 1.2, 1, 1.2))),
         "matched": (INK, "s", (0, (3, 1.5))),
     }
     colour = MUTED if series.rank < 0 else SERIES[series.rank % len(SERIES)]

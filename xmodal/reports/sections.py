@@ -121,13 +121,17 @@ def _facts(result: Row, rows: Sequence[Row]) -> list[str]:
 
 
 def _focus(summary: Sequence[Row], result: Row) -> list[Row]:
-    """What the plots with many marks show: teacher, control, the best method's shuffled teacher, the best methods."""
+    """What the plots with many marks show: teacher, control, the teacher's controls of the best method, the best."""
     sign = -1 if result.get("direction") == "max" else 1
     methods = [entry for entry in summary if entry["role"] == "method" and entry["mean"] is not None]
     kept = [entry["name"] for entry in sorted(methods, key=lambda entry: sign * entry["mean"])[:FOCUS]]
     others = [entry for entry in summary if entry["role"] in ("teacher", "control", "matched")]
-    shuffled = [entry for entry in summary if entry["role"] == "shuffled"]
-    named = [entry for entry in shuffled if kept and entry["name"].startswith(f"{kept[0]} (")] or shuffled[:1]
+    taught = [[entry for entry in summary if entry["role"] == role] for role in ("shuffled", "untrained")]
+    named = [
+        entry
+        for of in taught
+        for entry in ([one for one in of if kept and one["name"].startswith(f"{kept[0]} (")] or of[:1])
+    ]
     best = [next(entry for entry in methods if entry["name"] == name) for name in kept]
     return [*others, *named, *best]
 

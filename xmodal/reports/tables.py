@@ -1,7 +1,7 @@
 """A result → tables of text and the sentences that say what it means.
 
 The numbers are those of the result; nothing is averaged again that was averaged before. `verdict` claims a difference
-only where the corrected test shows one, and asks the shuffled teacher what was transferred.
+only where the corrected test shows one, and asks the shuffled and the untrained teacher what was transferred.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ __all__ = [
 
 SHARES = ("acc", "f1", "iou", "recall", "precision", "auc")  # metrics between 0 and 1, shown in per cent
 NUMBER = r"[-+<≤≥]? ?\d"  # how a cell with a number begins
+TEACHERS = {  # control of the teacher → what it means if it does worse, and if it does as well
+    "shuffled": ("what the teacher says of each single sample matters", "no sign of anything specific to the samples"),
+    "untrained": ("what the teacher has learned matters", "no sign that it matters what a teacher has learned"),
+}
 
 
 def in_percent(metric: str) -> bool:
@@ -191,7 +195,7 @@ def verdict(result: Row) -> list[str]:
     for entry in sorted(judged, key=lambda entry: -sign * (entry["difference"]["difference"] or 0.0)):
         said.append(_against_control(entry, result, tests))
         said.extend(_against_matched(entry, result))
-        said.extend(_against_shuffled(entry, summary, result))
+        said += [word for role in TEACHERS for word in _against_teacher(role, entry, summary, result)]
     if tests > 1:
         said.append(
             f"Differences are judged by p after Holm's correction for {tests} tests; intervals are uncorrected."
@@ -241,13 +245,14 @@ def _against_matched(entry: Row, result: Row) -> list[str]:
     return [f"Its network is larger than the control's; one of its own size {how} ({gap}, {_p_phrase(test['p'])})."]
 
 
-def _against_shuffled(entry: Row, summary: Sequence[Row], result: Row) -> list[str]:
-    shuffled = _shuffled_of(entry["name"], summary)
-    scores = scores_by_seed(result.get("rows", []), result["metric"]) if shuffled and result.get("rows") else {}
-    seeds = [seed for seed in scores.get(entry["name"], {}) if seed in scores[shuffled]] if shuffled else []
-    if not shuffled or len(seeds) < 2:
+def _against_teacher(role: str, entry: Row, summary: Sequence[Row], result: Row) -> list[str]:
+    """Beside the same method with a teacher that can't have taught what is claimed."""
+    other = _taught_by(role, entry["name"], summary)
+    scores = scores_by_seed(result.get("rows", []), result["metric"]) if other and result.get("rows") else {}
+    seeds = [seed for seed in scores.get(entry["name"], {}) if seed in scores[other]] if other else []
+    if not other or len(seeds) < 2:
         return []
-    test = paired([scores[entry["name"]][seed] for seed in seeds], [scores[shuffled][seed] for seed in seeds])
+    test = paired([scores[entry["name"]][seed] for seed in seeds], [scores[other][seed] for seed in seeds])
     if test["difference"] is None:
         return []
     metric, sign = str(result["metric"]), 1 if result["direction"] == "max" else -1
@@ -255,14 +260,14 @@ def _against_shuffled(entry: Row, summary: Sequence[Row], result: Row) -> list[s
     gap = f"{number(test['difference'], metric, signed=True)} for {entry['name']}, {numbers}"
     certain = test["p"] is None or test["p"] < SHOWN
     if test["difference"] * sign > 0 and certain:
-        return [f"Its shuffled teacher does worse ({gap}): what the teacher says of each single sample matters."]
-    return [f"Its shuffled teacher does as well ({gap}): no sign of anything specific to the samples."]
+        return [f"Its {role} teacher does worse ({gap}): {TEACHERS[role][0]}."]
+    return [f"Its {role} teacher does as well ({gap}): {TEACHERS[role][1]}."]
 
 
-def _shuffled_of(name: str, summary: Sequence[Row]) -> str | None:
-    shuffled = [entry["name"] for entry in summary if entry["role"] == "shuffled"]
-    only = len(shuffled) == 1 and sum(entry["role"] == "method" for entry in summary) == 1
-    return next((other for other in shuffled if only or other.startswith(f"{name} (")), None)
+def _taught_by(role: str, name: str, summary: Sequence[Row]) -> str | None:
+    found = [entry["name"] for entry in summary if entry["role"] == role]
+    only = len(found) == 1 and sum(entry["role"] == "method" for entry in summary) == 1
+    return next((other for other in found if only or other.startswith(f"{name} (")), None)
 
 
 def _references_verdict(result: Row) -> list[str]:
