@@ -2,11 +2,11 @@
 
 For every seed: a teacher, the no-KD control (the student's network, labels alone), every method, and for methods with
 a frozen teacher the shuffled-teacher control (its answers exchanged among samples of one class: if that does as well,
-nothing specific to a sample was transferred), with ``--untrained`` another whose teacher has its initial weights (if
-that does as well, a second loss helps and not what a teacher has learned), and for methods that deploy a larger network a control of that size,
-which learns from labels alone as well. A seed sets the initial weights and the order of the batches, and for data
-without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test split is
-read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
+nothing specific to a sample was transferred) and, with ``--untrained``, one whose teacher has its initial weights (if
+that does as well, it does not matter what a teacher has learned). Methods that deploy a larger network have a control
+of that size, which learns from labels alone as well. A seed sets the initial weights and the order of the batches, and
+for data without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test
+split is read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
 
     xmodal compare digits --teacher rows --student fourier --methods supervised,kd --seeds 5
 """
@@ -222,7 +222,7 @@ def check(
 
 
 def has_frozen_teacher(settings: Settings) -> list[str]:
-    """Rows of the table for which controls of the teacher make sense: methods as they are, not what they are varied to."""
+    """Rows of the table for which controls of the teacher make sense: methods as they are, not their variants."""
     found = [
         row
         for row, method, _ in settings.entries()
