@@ -33,6 +33,7 @@ PURPOSES = {
     "matplotlib": "figures",
     "jinja2": "the report page",
     "pillow": "images",
+    "pyyaml": "settings files of published code",
     "soundfile": "sound files",
     "av": "video files",
     "tensorboard": "tracking",
