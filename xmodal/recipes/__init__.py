@@ -106,6 +106,14 @@ RECIPES = Cards(
             paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
         ),
         RecipeCard(
+            name="semantic-kitti",
+            title="NTDH on SemanticKITTI: a class for every LiDAR point, alone and taught by a camera",
+            path="xmodal.recipes.semantic_kitti:run",
+            settings="xmodal.recipes.semantic_kitti_settings:Settings",
+            year=2024,
+            paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
+        ),
+        RecipeCard(
             name="discom",
             title="a student of each modality without a teacher, from data that need not be paired, with controls",
             path="xmodal.recipes.discom:run",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 F = TypeVar("F")
 TEACHER, CONTROL, MATCHED = "teacher", "no-KD", "matched"
+OUTPUT_BYTES = 2 * 2**30  # of answers for the test split of dense data that are kept; `evaluate` writes more, in files
 LARGER = 1.05  # a student with more than this many times the parameters of the control gets one of its own size
 
 
@@ -110,7 +112,10 @@ class Bench:
         if side in self.modules:
             return student_of(copy.deepcopy(self.modules[side]), self.info, modalities)
         with seeded(self.seed, side, *modalities):
-            return build_for(self.info, modalities, **self.settings.network(side))
+            student = build_for(self.info, modalities, **self.settings.network(side))
+        if not self._untrained:
+            self.settings.begin(side, student.module)
+        return student
 
     def dry_run(self) -> None:
         """Build the networks of both sides once and throw them away: what can't be built is told before training."""
@@ -286,8 +291,8 @@ class Bench:
     def score(self, *, every: bool = False, beside: Mapping[str, Student] | None = None) -> list[dict[str, Any]]:
         """Read the test split once and score what was trained; one row per student.
 
-        Of a method with several students the one of the deployed modalities counts, or with ``every`` each of them,
-        its name behind the method's. ``outputs`` then holds what was said: run → student → index, outputs, target.
+        Of a method with several students the one of the deployed modalities counts; where there is none, the one that
+        leads; or with ``every`` each of them, its name behind the method's. ``outputs`` then holds what was said: run → student → index, outputs, target.
 
         Args:
             every: all students of a method.
@@ -297,12 +302,12 @@ class Bench:
             f"{name}\n{student_name}": student
             for name, run in self.runs.items()
             for student_name, student in run.students.items()
-            if every or student.modalities == self.student or not self._deploys(run)
+            if every or student.modalities == self.student or (not self._deploys(run) and _leads(run, student_name))
         }
-        outputs: dict[str, Any] = {}
+        outputs: dict[str, Any] | None = {} if self._room_for_outputs(len(students)) else None
         asked = {**students, **{f"\n{name}": student for name, student in (beside or {}).items()}}
         scores = evaluate(asked, self.data.test, self.info, fabric=self.fabric, full=True, outputs=outputs)
-        for key, said in outputs.items():
+        for key, said in (outputs or {}).items():
             name, student_name = key.split("\n")
             self.outputs.setdefault(name, {})[student_name] = said
         rows = []
@@ -325,20 +330,30 @@ class Bench:
                 "test": found,
             }
             rows.append(row)
-            self._write(row, outputs[key], students[key].target)
+            self._write(row, outputs and outputs[key], students[key].target)
         return rows
+
+    def _room_for_outputs(self, students: int) -> bool:
+        """Whether what is said of the test split can be kept: a class for every pixel of thousands of frames can't."""
+        if not self.info.dense:
+            return True
+        places = max(math.prod(known.shape[1:]) for known in self.info.inputs.values())
+        size = (2 if self.info.task == "multiclass" else 4 * self.info.outputs) + 8  # an answer, and its target
+        return students * max(self.info.rows["test"].values()) * places * size <= OUTPUT_BYTES
 
     def _deploys(self, run: Run) -> bool:
         """Whether one of its students is for the deployed modalities."""
         return any(student.modalities == self.student for student in run.students.values())
 
-    def _write(self, row: Mapping[str, Any], outputs: Mapping[str, Any], target: str) -> None:
+    def _write(self, row: Mapping[str, Any], outputs: Mapping[str, Any] | None, target: str) -> None:
         if self.folder is None or self.fabric.global_rank:
             return
         folder = self.folder / Path(row["folder"]).name
         result = read_json(folder / "result.json")
         result["students"][row["student"]]["test"] = row["test"]
         write_json(folder / "result.json", result)
+        if outputs is None:
+            return
         numbers = self.data.test.numbers[target]
         arrays = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
         with written_whole(folder / "predictions" / f"{row['student']}.npz") as beside:
@@ -372,6 +387,11 @@ class Rehearsal(Bench):
     def rehearse(self, card: MethodCard, settings: BaseModel) -> Method:
         """Build a method that nobody trains."""
         return self.build(card, settings)
+
+
+def _leads(run: Run, student: str) -> bool:
+    """Whether a student is the one of its method that counts, or there is none that does."""
+    return run.method.lead in ("", student)
 
 
 def encoders_of(student: Student) -> dict[str, str]:

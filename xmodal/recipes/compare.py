@@ -62,6 +62,10 @@ class Settings(PairSettings):
                 found.append((name, name, own))
         return found + [(text, *varied(text, self.options)) for text in self.vary]
 
+    def stages(self) -> tuple[str, ...]:
+        """What is trained, of ``teacher``, ``control`` and ``student``; recipes that stop early leave some out."""
+        return (*(("teacher",) if self.asks_teacher() else ()), "control", "student")
+
     def asks_teacher(self) -> bool:
         """Whether an ordinary teacher is trained: any of the methods needs a frozen one."""
         names = (*self.methods, *(text.partition(".")[0] for text in self.vary))
@@ -78,6 +82,8 @@ def run(
     recipe: str = "compare",
     references: str = "",
     look: Look | None = None,
+    beside: Callable[[Bench], None] | None = None,
+    adapt: Callable[[Data], Data] = lambda data: data,
     complete: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
     earlier: Callable[[int], Earlier | None] = lambda seed: None,
 ) -> dict[str, Any]:
@@ -90,6 +96,8 @@ def run(
         references: their file of published figures.
         look: is shown the bench of each seed when everything is trained and scored, the rows of that seed, to which it
             may add, and the run folder, into which it may write.
+        beside: trains more on the bench of each seed, before everything is scored.
+        adapt: what becomes of the data that was opened.
         complete: makes of the result what is written.
         earlier: tells what another run did already for a seed.
     """
@@ -108,7 +116,7 @@ def run(
 
     # data: one object per seed, the split drawn from it where the data fixes none
     def open_seed(seed: int) -> Data:
-        return open_data(
+        opened = open_data(
             settings.data,
             options=settings.options.get(settings.data, {}),
             task=settings.task,
@@ -116,6 +124,7 @@ def run(
             augment=settings.augment,
             seed=seed,
         )
+        return adapt(opened)
 
     datasets = {seed: open_seed(seed) for seed in settings.seeds[:1]}
     check(settings, datasets[settings.seeds[0]], fabric, earlier=earlier(settings.seeds[0]))
@@ -138,7 +147,14 @@ def run(
         data = datasets.pop(seed, None) or open_seed(seed)
         with interrupt.saved_in(out):
             bench, found, said = contest(
-                settings, data, seed=seed, fabric=fabric, out=out, progress=progress, earlier=earlier(seed)
+                settings,
+                data,
+                seed=seed,
+                fabric=fabric,
+                out=out,
+                progress=progress,
+                earlier=earlier(seed),
+                beside=beside,
             )
             if look is not None:
                 look(bench, found, out)
@@ -234,7 +250,8 @@ def has_frozen_teacher(settings: Settings) -> list[str]:
 def count_fits(settings: Settings) -> int:
     """Trainings per seed, for the time left."""
     controls = (settings.shuffled + settings.untrained) * len(has_frozen_teacher(settings))
-    return settings.asks_teacher() + 1 + len(settings.entries()) + controls
+    students = (len(settings.entries()) + controls) * ("student" in settings.stages())
+    return ("teacher" in settings.stages()) + ("control" in settings.stages()) + students
 
 
 def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -269,8 +286,12 @@ def contest(
     progress: Progress,
     modules: Mapping[str, Any] | None = None,
     earlier: Earlier | None = None,
+    beside: Callable[[Bench], None] | None = None,
 ) -> tuple[Bench, list[dict[str, Any]], list[str]]:
-    """Train teacher, control, methods and their controls for one seed; score all on the test split at once."""
+    """Train teacher, control, methods and their controls for one seed; score all on the test split at once.
+
+    ``beside`` may train more before that.
+    """
     from xmodal.recipes.bench import Bench, method_settings
 
     folder = None if out is None else out / f"seed-{seed}"
@@ -279,10 +300,12 @@ def contest(
     )
     notes: list[str] = []
     controls = [control for control in ("shuffled", "untrained") if getattr(settings, control)]
-    if settings.asks_teacher():
+    stages = settings.stages()
+    if "teacher" in stages:
         bench.teacher()
-    bench.train_control()
-    for name, method, own in settings.entries():
+    if "control" in stages:
+        bench.train_control()
+    for name, method, own in settings.entries() if "student" in stages else ():
         options = method_settings(METHODS[method], {method: own})
         try:
             bench.train_card(METHODS[method], options, name=name)
@@ -302,6 +325,8 @@ def contest(
             except InputError as error:
                 notes.append(f"{name}, no {control}-teacher control: {error}")
     bench.train_matched()
+    if beside is not None:
+        beside(bench)
     return bench, bench.score(), notes
 
 
@@ -362,6 +387,8 @@ def chosen(rows: Sequence[Mapping[str, Any]], select: tuple[str, str]) -> str:
     """The student to deploy: of the methods (or else the control) the best one on the *validation* split."""
     metric, direction = select
     sign = 1.0 if direction == "max" else -1.0
-    candidates = [row for row in rows if row["role"] == "method"] or [row for row in rows if row["role"] == "control"]
+    candidates = next(
+        found for role in ("method", "control", "") if (found := [row for row in rows if role in ("", row["role"])])
+    )
     best = max(candidates, key=lambda row: sign * row["valid"][metric])
     return f"{best['folder']}/students/{best['student']}/student.safetensors"

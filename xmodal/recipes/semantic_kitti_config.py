@@ -219,7 +219,9 @@ def _sensor(content: Mapping[str, Any], found: Config, options: dict[str, Any], 
     options |= {ours: block[key] for key, ours in SENSOR.items() if key in block}
     for key, wanted in (("img_mean", MEANS), ("img_stds", DEVIATIONS)):
         if key in block and [*map(float, block[key])] != [*wanted]:
-            problems.append(f"{at}: '{key}' is {block[key]}, and the data is normalised by {list(wanted)}. Leave it out.")
+            problems.append(
+                f"{at}: '{key}' is {block[key]}, and the data is normalised by {list(wanted)}. Leave it out."
+            )
     _unknown(block, (*SENSOR, "name", "type", "img_mean", "img_stds"), f"{at}: 'sensor'", problems)
     if block.get("type", "perception-aware") not in ("perception-aware", "perspective"):
         problems.append(f"{at}: 'type' of the sensor is {block['type']!r}, expected 'perception-aware'.")
@@ -281,4 +283,3 @@ def _unknown(block: Mapping[str, Any], known: tuple[str, ...], where: str, probl
         problems.append(f"{where} is {block!r}, expected keys of its own below it.")
         return
     problems += [f"{where} has no key '{key}'. {did_you_mean(str(key), known)}" for key in block if key not in known]
-

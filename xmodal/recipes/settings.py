@@ -157,6 +157,9 @@ class PairSettings(RunSettings):
             "dropout": self.dropout,
         }
 
+    def begin(self, side: str, network: Any) -> None:
+        """Give a fresh network of a side the weights that it starts from; here they stay random."""
+
     def sides(self, modalities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Teacher's and student's modalities, defaults filled in."""
         if not modalities:

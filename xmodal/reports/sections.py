@@ -16,7 +16,7 @@ from xmodal.reports.branches import branches
 from xmodal.reports.channels import channels
 from xmodal.reports.edges import drawn, edges, edges_of
 from xmodal.reports.intervals import Row
-from xmodal.reports.pictures import heat_map_strips
+from xmodal.reports.pictures import class_map_strips, heat_map_strips
 from xmodal.reports.plots import Series
 from xmodal.reports.ranking import ranking_of, ranking_plots, ranking_table
 from xmodal.reports.read import RunFiles, read_rows
@@ -105,7 +105,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
         "plots": ranking_plots(ranking, f"{anchor}-ranking") if ranking else [],
         "channels": None if ranking else _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
-        "pictures": heat_map_strips(run),
+        "pictures": heat_map_strips(run) or class_map_strips(run),
         "branches": _draw_branches(branches(result, f"{anchor}-branches")),
         "edges": _draw_edges(edges(rows, folders, shown, f"{anchor}-edges")),
         "left_out": len(summary) - len(focus),
