@@ -367,8 +367,11 @@ class Rehearsal(Bench):
     """
 
     def teacher(self) -> nn.Module:
-        """A fresh network in the teacher's place."""
-        return self.network(self.teaching, side="teacher").module.to(self.fabric.device).eval()
+        """A fresh network in the teacher's place, or that of an earlier run."""
+        network = self.network(self.teaching, side=TEACHER).module
+        for weights in self.earlier.weights.get(TEACHER, {}).values():
+            load_checked(network, weights, self.earlier.where)
+        return network.to(self.fabric.device).eval()
 
     def batches(self, split: str = "train") -> Iterable[Batch]:
         """The first batch alone."""

@@ -27,6 +27,8 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_text
 
 DATA = "semantic-kitti"
+PLAIN = "str int float bool null seq map timestamp merge value".split()
+TAGS = [f"tag:yaml.org,2002:{name}" for name in PLAIN]  # of plain values
 MEANS = (12.12, 10.88, 0.23, -1.04, 0.21)
 DEVIATIONS = (12.32, 11.47, 6.91, 0.86, 0.16)
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")  # YAML 1.1 takes 1e-5, without a dot, for a word
@@ -138,7 +140,7 @@ def parse_yaml(text: str, where: str) -> dict[str, Any]:
     import yaml
 
     try:
-        content = _values(yaml.compose(text, Loader=yaml.SafeLoader), yaml.SafeLoader(text), where)
+        content = _values(yaml.compose(text, Loader=yaml.SafeLoader), yaml.SafeLoader(""), where)
     except yaml.YAMLError as error:
         raise InputError(f"{where} is no YAML file: {' '.join(str(error).split())}. Correct it.") from error
     if not isinstance(content, dict):
@@ -150,6 +152,9 @@ def _values(node: Any, loader: Any, where: str) -> Any:
     """A node as plain values; mappings with a key twice are refused."""
     import yaml
 
+    if node is not None and node.tag not in TAGS:
+        line = node.start_mark.line + 1
+        raise InputError(f"{where}, line {line}: '{node.tag}' makes an object, expected plain values. Take it out.")
     if isinstance(node, yaml.MappingNode):
         found: dict[str, Any] = {}
         for key_node, value_node in node.value:
@@ -218,10 +223,8 @@ def _sensor(content: Mapping[str, Any], found: Config, options: dict[str, Any], 
     block = content.get("sensor") or {}
     options |= {ours: block[key] for key, ours in SENSOR.items() if key in block}
     for key, wanted in (("img_mean", MEANS), ("img_stds", DEVIATIONS)):
-        if key in block and [*map(float, block[key])] != [*wanted]:
-            problems.append(
-                f"{at}: '{key}' is {block[key]}, and the data is normalised by {list(wanted)}. Leave it out."
-            )
+        if key in block and block[key] != [*wanted]:
+            problems.append(f"{at}: '{key}' is {block[key]}: the data is normalised by {list(wanted)}. Leave it out.")
     _unknown(block, (*SENSOR, "name", "type", "img_mean", "img_stds"), f"{at}: 'sensor'", problems)
     if block.get("type", "perception-aware") not in ("perception-aware", "perspective"):
         problems.append(f"{at}: 'type' of the sensor is {block['type']!r}, expected 'perception-aware'.")
