@@ -167,7 +167,9 @@ def test_weights_of_imagenet_must_be_named_where_they_are_asked_for(config):
     with pytest.raises(ValueError, match=r"nothing is downloaded. Name torchvision's weights"):
         Settings(config=config(imagenet_pretrained="true"))
 
-    assert Settings(config=config("imagenet: resnet34.pth\n", imagenet_pretrained="true")).imagenet.name == "resnet34.pth"
+    assert (
+        Settings(config=config("imagenet: resnet34.pth\n", imagenet_pretrained="true")).imagenet.name == "resnet34.pth"
+    )
 
 
 def test_our_own_keys_say_role_distillation_and_machine(config):

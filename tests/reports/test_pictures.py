@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from xmodal.errors import InputError
-from xmodal.reports.pictures import heat_map_strips, heated
+from xmodal.reports.pictures import NOTHING, RIGHT_OR_WRONG, class_map_strips, heat_map_strips, heated
 from xmodal.reports.read import RunFiles
 
 FACTS = {"file": "maps.npz", "modality": "eye", "names": ["one", "two"], "title": "Where", "caption": "How."}
@@ -74,3 +74,70 @@ def test_a_missing_file_is_a_sentence(tmp_path):
 
     with pytest.raises(InputError, match=r"maps.npz is missing, which result.json names"):
         heat_map_strips(run)
+
+
+CLASSES = {"file": "frames.npz", "picture": "eye", "ignore": 0, "class_names": ["none", "road", "car"]}
+CLASSES |= {"title": "Frames", "caption": "How."}
+PALETTE = np.array([[0, 0, 0], [128, 64, 128], [0, 0, 255]], np.uint8)
+
+
+def a_run_with_classes(folder: Path, **changes) -> RunFiles:
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 2, (2, 4, 6)).astype(np.uint8)
+    content = {
+        "pictures": random.integers(0, 256, (2, 3, 4, 6)).astype(np.uint8),
+        "labels": labels,
+        "names": np.array(["one", "two"]),
+        "maps": np.stack([labels, 2 - labels]).astype(np.uint8),
+        "palette": PALETTE,
+        "frames": np.array(["08/000000", "08/000007"]),
+    }
+    np.savez(folder / "frames.npz", **content | changes)
+    return RunFiles(folder, "comparison", {}, {}, {"class_maps": CLASSES})
+
+
+def test_classes_of_pixels_become_strips_with_their_errors(tmp_path):
+    run = a_run_with_classes(tmp_path)
+    with np.load(tmp_path / "frames.npz") as arrays:
+        labels = arrays["labels"]
+
+    found = class_map_strips(run)
+
+    names = ["eye", "labels", "one", "one, errors", "two", "two, errors"]
+    assert [strip["name"] for strip in found["strips"]] == names and "08/000007" in found["strips"][1]["text"]
+    shown, one, one_errors, two, two_errors = (pixels(strip)[:, :6, :3] for strip in found["strips"][1:])
+    known = labels[0] == 1
+    assert (shown[known] == PALETTE[1]).all() and (shown[~known] == NOTHING).all()
+    assert np.array_equal(one, PALETTE[labels[0]]) and np.array_equal(two, PALETTE[2 - labels[0]])
+    for errors, wrong in ((one_errors, 0), (two_errors, 0)):  # what is known is a road, and both say so
+        assert (errors[known] == RIGHT_OR_WRONG[wrong]).all() and (errors[~known] == NOTHING).all()
+
+
+def test_wrong_pixels_have_another_colour_than_right_ones(tmp_path):
+    labels = np.ones((1, 1, 2), np.uint8)
+    said = np.array([[[[1, 2]]]], np.uint8)
+    run = a_run_with_classes(
+        tmp_path,
+        pictures=np.zeros((1, 3, 1, 2), np.uint8),
+        labels=labels,
+        names=np.array(["a"]),
+        maps=said,
+        frames=np.array(["x"]),
+    )
+
+    errors = pixels(class_map_strips(run)["strips"][-1])
+
+    assert errors[0, :, :3].tolist() == RIGHT_OR_WRONG.tolist()
+
+
+def test_the_legend_names_the_classes_that_are_seen(tmp_path):
+    found = class_map_strips(a_run_with_classes(tmp_path))
+
+    assert [one["name"] for one in found["legend"]] == ["none", "road", "car"]
+    assert [one["colour"] for one in found["legend"]] == ["#000000", "#804080", "#0000ff"]
+
+
+def test_a_run_without_classes_of_pixels_has_no_strips_and_a_missing_file_is_said(tmp_path):
+    assert class_map_strips(RunFiles(tmp_path, "comparison", {}, {}, {})) is None
+    with pytest.raises(InputError, match="frames.npz is missing"):
+        class_map_strips(RunFiles(tmp_path, "comparison", {}, {}, {"class_maps": CLASSES}))

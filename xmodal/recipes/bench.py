@@ -292,7 +292,8 @@ class Bench:
         """Read the test split once and score what was trained; one row per student.
 
         Of a method with several students the one of the deployed modalities counts; where there is none, the one that
-        leads; or with ``every`` each of them, its name behind the method's. ``outputs`` then holds what was said: run → student → index, outputs, target.
+        leads; or with ``every`` each of them, its name behind the method's. ``outputs`` then holds what was said, as
+        far as there is room for it: run → student → index, outputs, target.
 
         Args:
             every: all students of a method.

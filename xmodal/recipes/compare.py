@@ -162,9 +162,13 @@ def run(
         notes += [note for note in said if note not in notes]
 
     # report
-    result = summarised(settings, data, rows, notes, title=f"{settings.data}: methods compared")
+    title = f"{settings.data}: methods compared"
+    # a run that stops before its students has not read the test split
+    result = (
+        summarised(settings, data, rows, notes, title=title) if rows else unscored(settings, data, notes, title=title)
+    )
     result["recipe"] = recipe
-    if references:
+    if references and rows:
         result["references"] = against_references(result["figures"], read_references(references))
     if complete is not None:
         result = complete(result)
@@ -327,7 +331,7 @@ def contest(
     bench.train_matched()
     if beside is not None:
         beside(bench)
-    return bench, bench.score(), notes
+    return bench, bench.score() if "student" in stages else [], notes
 
 
 def summarised(
@@ -337,9 +341,23 @@ def summarised(
     from xmodal.reports.intervals import summarise
     from xmodal.reports.tables import verdict
 
+    result = unscored(settings, data, notes, title=title)
+    metric, direction = result["metric"], result["direction"]
+    result |= {
+        "seeds": sorted({row["seed"] for row in rows}),
+        "rows": [dict(row) for row in rows],
+        "summary": summarise(rows, metric=metric, direction=direction),
+        "figures": figures(rows),
+        "deploy": chosen(rows, data.info.select),
+    }
+    return {**result, "verdict": verdict(result)}
+
+
+def unscored(settings: PairSettings, data: Data, notes: Sequence[str], *, title: str) -> dict[str, Any]:
+    """What `result.json` holds of a run that has not read the test split, or not yet."""
     metric, direction = compared_by(settings, data.info)
     teaching, student = settings.sides(data.info.modalities)
-    result: dict[str, Any] = {
+    return {
         "recipe": "compare",
         "title": title,
         "data": settings.data,
@@ -350,14 +368,10 @@ def summarised(
         "direction": direction,
         "teacher": list(teaching),
         "student": list(student),
-        "seeds": sorted({row["seed"] for row in rows}),
-        "rows": [dict(row) for row in rows],
-        "summary": summarise(rows, metric=metric, direction=direction),
-        "figures": figures(rows),
-        "deploy": chosen(rows, data.info.select),
+        "rows": [],
+        "verdict": [],
         "notes": [*dict.fromkeys([*data.warnings, *notes])],
     }
-    return {**result, "verdict": verdict(result)}
 
 
 def compared_by(settings: PairSettings, info: DataInfo) -> tuple[str, str]:
@@ -387,8 +401,6 @@ def chosen(rows: Sequence[Mapping[str, Any]], select: tuple[str, str]) -> str:
     """The student to deploy: of the methods (or else the control) the best one on the *validation* split."""
     metric, direction = select
     sign = 1.0 if direction == "max" else -1.0
-    candidates = next(
-        found for role in ("method", "control", "") if (found := [row for row in rows if role in ("", row["role"])])
-    )
+    candidates = [row for row in rows if row["role"] == "method"] or [row for row in rows if row["role"] == "control"]
     best = max(candidates, key=lambda row: sign * row["valid"][metric])
     return f"{best['folder']}/students/{best['student']}/student.safetensors"

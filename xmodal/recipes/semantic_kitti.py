@@ -47,7 +47,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
     def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
         gaps.extend(measure_gap(bench, rows, settings.gap_frames))
-        if settings.pictures and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
+        if settings.pictures and rows and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
             draw(bench, rows, out / PICTURES, settings.pictures)
 
     def earlier(seed: int) -> Earlier | None:
@@ -167,7 +167,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
 
 def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The result with tables of classes and of the gap, pictures, and what is worth knowing."""
-    tables = [class_table(result["rows"], result["class_names"])]
+    tables = [class_table(result["rows"], result["class_names"])] if result["rows"] else []
     tables += [gap_table(result["rows"], gaps, result["metric"])] if gaps else []
     found = {
         **result,
@@ -176,7 +176,7 @@ def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[
         "gaps": [dict(gap) for gap in gaps],
         "notes": [*result["notes"], *notes(settings)],
     }
-    if settings.pictures:
+    if settings.pictures and result["rows"]:
         found["class_maps"] = {
             "file": PICTURES,
             "title": "Test frames",
@@ -244,7 +244,10 @@ def notes(settings: Settings) -> list[str]:
     if settings.teacher_checkpoint is not None:
         found.append(f"The teacher was taken from {settings.teacher_checkpoint}.")
     if settings.until != "student":
-        found.append(f"Stopped behind the {settings.until}, as asked; --resume without --until goes on.")
+        found.append(
+            f"This run ends behind the {settings.until}; --resume without --until goes on. The test frames are not "
+            "read."
+        )
     if settings.as_published:
         found.append("As published but for the weight of the teacher's term, which is 0 in the authors' code.")
     return found
