@@ -265,7 +265,7 @@ def _kd(content: Mapping[str, Any], found: Config, options: dict[str, Any], prob
         found.values["kd_mask"] = "none"
 
 
-ROLES = {"teacher": {"until": "teacher"}, "student": {}, "pmf": {"pmf": True}}
+ROLES: dict[str, dict[str, Any]] = {"teacher": {"until": "teacher"}, "student": {}, "pmf": {"pmf": True}}
 
 
 def _ours(content: Mapping[str, Any], found: Config, options: dict[str, Any], problems: list[str], at: str) -> None:
