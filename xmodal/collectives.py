@@ -66,6 +66,8 @@ def gather_rows(rows: Tensor) -> Tensor:
     """Rows of all processes joined in the order of their ranks; their numbers may differ."""
     if processes() == 1:
         return rows
+    if rows.dtype == torch.int16:  # neither gloo nor NCCL sends numbers of 16 bits
+        return gather_rows(rows.int()).to(rows.dtype)
     joined: Tensor = _Joined.apply(rows)  # type: ignore[no-untyped-call]
     return joined
 

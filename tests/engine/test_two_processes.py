@@ -98,6 +98,7 @@ def test_two_processes_learn_and_count_pixels_as_one_does(one: Path, two: Path) 
     counted, again = (found["untrained"]["lidar"] for found in (first, second))
     assert counted.pop("cross_entropy") == pytest.approx(again.pop("cross_entropy"), rel=1e-5)
     assert counted == again and np.sum(counted["confusion"]) > 0
+    assert first["said"] == second["said"] and np.shape(first["said"]["lidar"])[1:] == (16, 16)
 
 
 def test_two_processes_train_two_streams_as_one_does(one: Path, two: Path) -> None:

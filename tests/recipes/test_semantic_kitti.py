@@ -15,6 +15,7 @@ from xmodal.data.kitti_made import make
 from xmodal.engine.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
+from xmodal.models.camera_net import CameraEncoder
 from xmodal.recipes import semantic_kitti
 from xmodal.recipes.bench import Bench
 from xmodal.recipes.semantic_kitti import earlier_teacher
@@ -273,6 +274,24 @@ def make_kitti_bench(tiny):
         return settings, Bench(data, settings, seed=0, fabric=launch(settings.machine()))
 
     return make
+
+
+def test_weights_of_imagenet_start_the_teacher_alone_and_no_untrained_one(make_kitti_bench, tmp_path):
+    _, plain = make_kitti_bench()
+    fresh = plain.network(("image",), side="teacher").module
+    (encoder,) = (module for module in fresh.modules() if isinstance(module, CameraEncoder))
+    weights = {name: tensor + 1 for name, tensor in encoder.state_dict().items()}
+    torch.save({**weights, "fc.weight": torch.zeros(1000, 64), "fc.bias": torch.zeros(1000)}, tmp_path / "net.pth")
+
+    _, bench = make_kitti_bench(imagenet=tmp_path / "net.pth")
+    started = bench.network(("image",), side="teacher").module.state_dict()
+    with bench._teaching_nothing():
+        untrained = bench.teacher().state_dict()
+
+    first = "encoders.from_image.encoder.conv1.weight"
+    assert torch.equal(started[first], weights["conv1.weight"])
+    assert torch.equal(untrained[first], fresh.state_dict()[first])
+    assert torch.equal(started["head.weight"], fresh.state_dict()["head.weight"])
 
 
 def test_answers_for_thousands_of_frames_are_not_kept(make_kitti_bench):
