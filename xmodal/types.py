@@ -38,12 +38,15 @@ class Batch:
         valid: modality → boolean, one per sample (rows,) or per place of a dense target (rows, …): what losses and
             metrics may count. Empty: everything counts.
         index: modality → rows of its split (rows,), for methods that remember examples and for caches.
+        scored: modality → whole numbers like a dense target: 0 where metrics do not look, others tell regions apart.
+            Losses of labels look at all places. Empty: metrics look wherever losses do.
     """
 
     inputs: dict[str, Tensor]
     targets: dict[str, Tensor]
     valid: dict[str, Tensor] = field(default_factory=dict)
     index: dict[str, Tensor] = field(default_factory=dict)
+    scored: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def paired(self) -> bool:
@@ -96,7 +99,7 @@ def _shared(part: Mapping[str, Tensor]) -> bool:
 
 
 def _parts(batch: Batch) -> tuple[dict[str, Tensor], ...]:
-    return batch.inputs, batch.targets, batch.valid, batch.index
+    return batch.inputs, batch.targets, batch.valid, batch.index, batch.scored
 
 
 pytree.register_pytree_node(
@@ -156,6 +159,10 @@ class DataInfo:
         select: metric and direction (``max`` or ``min``) that choose an epoch on the validation split.
         class_names: one name per class or label.
         dense: whether there is a target per pixel, point or voxel.
+        places: shape of the dense target of one sample, such as (height, width) or (depth, height, width); empty: it
+            varies, or is not known.
+        inner: numbers that networks hold at once for one sample besides inputs and outputs, where those are more, such
+            as a volume into which pictures are put.
         ignore: target value that counts nowhere; where it is a class as well, networks have an output for it.
         label_losses: terms of the loss of labels, of `LABEL_LOSSES`, with their weights; empty: the usual of the task.
         class_weights: how much each class counts in the loss of labels; empty: all alike.
@@ -178,6 +185,8 @@ class DataInfo:
     train_targets: Mapping[str, Tensor] = field(default_factory=dict)
     normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
     metrics: str = ""
+    places: tuple[int, ...] = ()
+    inner: int = 0
 
     def __post_init__(self) -> None:
         """Refuse losses of labels that the targets cannot have."""
@@ -201,8 +210,9 @@ class DataInfo:
             9
         """
         shapes = [known.shape for known in self.inputs.values()]
-        answers = max((math.prod(shape[1:]) for shape in shapes), default=1) if self.dense else 1
-        numbers = sum(map(math.prod, shapes)) + self.outputs * answers
+        like_inputs = max((math.prod(shape[1:]) for shape in shapes), default=1)
+        answers = (math.prod(self.places) if self.places else like_inputs) if self.dense else 1
+        numbers = sum(map(math.prod, shapes)) + self.outputs * answers + self.inner
         return max(1, min(most, BLOCK_BYTES // (4 * numbers)))
 
     @property

@@ -46,3 +46,12 @@ def made_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from xmodal.data.vggsound_made import make
 
     return make(tmp_path_factory.mktemp("made") / "vgg", format="prepared", clips=3, test_clips=2, seconds=1, size=32)
+
+
+@pytest.fixture(scope="session")
+def made_nyu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four training rooms and two test rooms, raw and prepared, NYUCAD too: not to be written to."""
+    from xmodal.data.nyu_made import make
+
+    root = tmp_path_factory.mktemp("made") / "nyu"
+    return make(root, format="prepared", train=4, test=2, holes=0.1, cad=True)

@@ -191,6 +191,19 @@ def test_each_model_has_a_best_epoch_of_its_own() -> None:
     assert any(furthest(weights(run), run.method.network.state_dict()) > 1e-3 for run in many)  # type: ignore[union-attr]
 
 
+def test_what_is_scored_counts_in_stacks_as_it_does_alone() -> None:
+    data = [make_data(seed) for seed in range(MODELS)]
+    for number, own in enumerate(data):
+        regions = (np.arange(len(own.valid.columns["faint"])) % 3 == number).astype(np.uint8)
+        own.valid.scored = dict.fromkeys(own.valid.rows, regions)
+    everywhere = fit(supervised(data[0], 0), make_data(0), FitSettings(**SGD), seed=0)
+
+    many, alone = both_ways(supervised, FitSettings(**SGD), data=data)
+
+    assert_alike(many, alone)
+    assert many[0].history[-1]["valid"] != everywhere.history[-1]["valid"], "else this test sees nothing"
+
+
 def test_the_norm_is_bounded_for_each_model_by_itself() -> None:
     data = [make_data(0), make_data(0)]
     for split in (data[1].train, data[1].valid):

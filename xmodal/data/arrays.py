@@ -39,8 +39,8 @@ def from_arrays(
 
     Args:
         inputs: modality → array (samples, …); ``<modality>.<what>`` → what goes with one, such as ``audio.lengths``.
-        target: array (samples,) or (samples, values), or maps of class numbers (samples, height, width), which make
-            the data dense; modality → array makes the data unpaired.
+        target: array (samples,) or (samples, values), or maps of class numbers (samples, height, width) or (samples,
+            depth, height, width), which make the data dense; modality → array makes the data unpaired.
         splits: ``train``, ``valid`` and ``test`` → row numbers (unpaired: → modality → row numbers); None draws 70, 10
             and 20 %, class by class.
         task: kind of target; empty: ``regression`` for floats, ``multilabel`` for a table of integers, else
@@ -165,8 +165,10 @@ def from_batches(
                 f"A batch has the inputs {given} and targets of {labelled}: "
                 f"both were expected for {', '.join(modalities)}, as in the first batch."
             )
-        if batch.valid:
-            raise InputError("A batch marks parts as invalid, which joined batches can't keep. Remove those samples.")
+        if batch.valid or batch.scored:
+            raise InputError(
+                "A batch marks parts as invalid or scored, which joined batches can't keep. Remove those samples."
+            )
     inputs = {name: torch.cat([batch.inputs[name] for batch in everything]) for name in names}
     targets = {name: torch.cat([batch.targets[name] for batch in everything]) for name in modalities}
     paired = all(batch.paired for batch in everything)

@@ -71,6 +71,7 @@ class Split:
         rows: modality → row numbers of this split.
         normalisation: statistics to apply, by modality.
         augment: applied to picks that carry an epoch.
+        scored: modality → column with the regions that metrics look at, see `Batch`.
     """
 
     def __init__(
@@ -82,8 +83,10 @@ class Split:
         paired: bool = True,
         normalisation: Mapping[str, Normalisation] | None = None,
         augment: Augment | None = None,
+        scored: Mapping[str, Column] | None = None,
     ) -> None:
         self.columns, self.numbers, self.paired = dict(columns), dict(rows), paired
+        self.scored = dict(scored or {})
         self.rows: Mapping[str, int] = {modality: len(numbers) for modality, numbers in rows.items()}
         self.augment = augment if augment is not None and augment.operations else None
         self._inputs = {name: [each for each in columns if owner(each) == name] for name in rows}
@@ -111,19 +114,27 @@ class Split:
 
     def raw(self) -> Split:
         """The same rows without any statistics applied."""
-        raw = Split(self.columns, {}, self.numbers, paired=self.paired)
+        raw = Split(self.columns, {}, self.numbers, paired=self.paired, scored=self.scored)
         raw.targets = self.targets
         return raw
 
     @functools.cached_property
     def _ready(self) -> dict[str, Tensor]:
-        """Small columns, read once."""
-        return {
-            name: torch.from_numpy(self._read(name, self.numbers[modality]))
-            for modality, names in self._inputs.items()
-            for name in names
-            if 4 * self.rows[modality] * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES
-        }
+        """Small columns, read once; inputs that are one column share their tensor."""
+        found: dict[str, Tensor] = {}
+        for modality, names in self._inputs.items():
+            for name in names:
+                if 4 * self.rows[modality] * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES:
+                    twin = next((other for other in found if self._same(name, other)), None)
+                    ready = torch.from_numpy(self._read(name, self.numbers[modality])) if twin is None else found[twin]
+                    found[name] = ready
+        return found
+
+    def _same(self, name: str, other: str) -> bool:
+        """Whether two inputs that go with modalities are one column of the same rows, such as a map that both use."""
+        mine, theirs = owner(name), owner(other)
+        beside = name != mine and other != theirs
+        return beside and self.columns[name] is self.columns[other] and self.numbers[mine] is self.numbers[theirs]
 
     def _read(self, name: str, numbers: NDArray[np.int64], epoch: int | None = None) -> NDArray[Any]:
         if epoch is not None and name in self._redrawn:
@@ -141,18 +152,55 @@ class Split:
         return samples
 
     def __getitem__(self, pick: Pick) -> Batch:
-        inputs, targets = {}, {}
+        inputs: dict[str, Tensor] = {}
+        targets: dict[str, Tensor] = {}
         taken: dict[tuple[int, int], Tensor] = {}  # paired targets stay one tensor
         for modality, positions in pick.rows.items():
             for name in self._inputs[modality]:
-                inputs[name] = self._picked(name, modality, positions, pick.epoch)
+                twins = (
+                    inputs[each] for each in inputs if self._same(name, each) and pick.rows[owner(each)] is positions
+                )
+                twin = next(twins, None)
+                inputs[name] = self._picked(name, modality, positions, pick.epoch) if twin is None else twin
             if modality in self.targets:
                 target = self.targets[modality]
                 key = (id(target), id(positions))
                 if key not in taken:
-                    taken[key] = target.index_select(0, positions)
+                    taken[key] = widened(target.index_select(0, positions))
                 targets[modality] = taken[key]
-        return Batch(inputs, targets, {}, dict(pick.rows))
+        return Batch(inputs, targets, {}, dict(pick.rows), self._regions(pick))
+
+    def _regions(self, pick: Pick) -> dict[str, Tensor]:
+        """What metrics look at, one tensor where modalities share it."""
+        found: dict[str, Tensor] = {}
+        taken: dict[tuple[int, int], Tensor] = {}
+        for modality, positions in pick.rows.items():
+            if modality in self.scored:
+                column = self.scored[modality]
+                key = (id(column), id(positions))
+                if key not in taken:
+                    taken[key] = self._region(modality, positions)
+                found[modality] = taken[key]
+        return found
+
+    def _region(self, modality: str, positions: Tensor) -> Tensor:
+        if modality in self._ready_regions:
+            return self._ready_regions[modality].index_select(0, positions)
+        return torch.from_numpy(np.asarray(self.scored[modality][self.numbers[modality][positions.numpy()]]))
+
+    @functools.cached_property
+    def _ready_regions(self) -> dict[str, Tensor]:
+        """Small columns of regions, read once: every epoch looks at them."""
+        found: dict[tuple[int, int], Tensor] = {}
+        ready = {}
+        for modality, column in self.scored.items():
+            numbers = self.numbers[modality]
+            key = (id(column), id(numbers))
+            if column.dtype.itemsize * len(numbers) * int(np.prod(column.shape[1:])) <= READY_BYTES:
+                if key not in found:
+                    found[key] = torch.from_numpy(np.asarray(column[numbers]))
+                ready[modality] = found[key]
+        return ready
 
     def _picked(self, name: str, modality: str, positions: Tensor, epoch: int | None) -> Tensor:
         """One input of a batch; augmentation changes modalities alone, not what goes with them."""
@@ -219,6 +267,8 @@ def assemble(
     ignore: int | None = None,
     label_losses: Mapping[str, float] | None = None,
     class_weights: tuple[float, ...] = (),
+    scored: Mapping[str, Column] | None = None,
+    inner: int = 0,
     source: dict[str, Any] | None = None,
 ) -> Data:
     """Build `Data` from columns.
@@ -240,6 +290,8 @@ def assemble(
         ignore: target value that counts nowhere.
         label_losses: see `DataInfo`.
         class_weights: see `DataInfo`.
+        scored: modality → column with the regions that metrics look at, see `Batch`.
+        inner: see `DataInfo`.
         source: what `open_data` needs to build the same data again.
     """
     some = next(iter(targets.values()))
@@ -286,6 +338,7 @@ def assemble(
             paired=paired,
             normalisation=statistics,
             augment=operations if split == "train" else None,
+            scored=scored,
         )
         for split in SPLITS
     }
@@ -304,6 +357,8 @@ def assemble(
         train_targets=made["train"].targets,
         normalisation=statistics,
         metrics=metrics,
+        places=tuple(next(iter(targets.values())).shape[1:]) if dense else (),
+        inner=inner,
     )
     return Data(made["train"], made["valid"], made["test"], info, source or {})
 
@@ -319,11 +374,21 @@ def infer_task(target: NDArray[Any]) -> str:
 
 
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
-    """Targets in the type that losses and metrics expect: int64 classes, float32 (rows, width) for regression."""
+    """Targets in the type that losses and metrics expect: int64 classes, float32 (rows, width) for regression.
+
+    Dense targets of single bytes stay as they are; a batch holds int64, see `widened`.
+    """
     if task == "regression":
         return np.ascontiguousarray(target.reshape(len(target), -1), dtype=np.float32)
+    if task == "multiclass" and target.ndim > 2 and target.dtype == np.uint8:
+        return np.ascontiguousarray(target)
     column = task in ("multiclass", "binary") and target.ndim == 2 and target.shape[1] == 1
     return np.ascontiguousarray(target[:, 0] if column else target, dtype=np.int64)
+
+
+def widened(target: Tensor) -> Tensor:
+    """Targets of a batch: whole numbers as int64, in which losses index."""
+    return target.long() if target.dtype == torch.uint8 else target
 
 
 def count_classes(

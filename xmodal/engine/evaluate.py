@@ -77,7 +77,7 @@ def evaluate(
             answers = {name: answer[:0] for name, answer in answers.items()}
         for name, answer in answers.items():
             modality = students[name].target
-            scores[name].update(answer, batch.targets[modality], batch.valid.get(modality))
+            scores[name].update(answer, batch.targets[modality], *counting(batch, modality))
             if outputs is not None:
                 whole = info.dense and info.task == "multiclass"  # a score per class and place would be too much
                 told = answer.argmax(dim=1).to(torch.int16) if whole else answer.float()
@@ -86,6 +86,12 @@ def evaluate(
         for name, parts in kept.items():
             outputs[name] = _joined(parts)
     return {name: score.compute() for name, score in scores.items()}
+
+
+def counting(batch: Batch, modality: str) -> tuple[Tensor | None, ...]:
+    """What metrics are told besides answers and targets: what is valid, and the regions that are scored if any are."""
+    valid = batch.valid.get(modality)
+    return (valid, batch.scored[modality]) if modality in batch.scored else (valid,)
 
 
 def _joined(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:

@@ -104,7 +104,7 @@ class Kind:
         self.leaves = [number for number, is_used in enumerate(used_leaves) if is_used]
         self.owners = [member.train.owners[number] for number in self.leaves]
         # of the validation split: what students read, their targets, and what counts
-        asked = {0: self.needs, 1: self.targets, 2: self.targets}
+        asked = {0: self.needs, 1: self.targets, 2: self.targets, 4: self.targets}
         self.valid_leaves = sorted({n for part, name, n in self.valid_layout if name in asked.get(part, ())})
         self.valid_owners = [member.valid.owners[number] for number in self.valid_leaves] if member.valid else []
         self.shapes = [torch.empty_like(tensor[:0]) for tensor in self.shapes]  # not a slice, which holds the whole

@@ -18,7 +18,7 @@ from xmodal.data.loader import in_order
 from xmodal.types import Batch, DataInfo, _parts
 
 Layout = tuple[tuple[int, str, int], ...]  # part of a batch (the last: what the teacher says), name, number of the leaf
-TAUGHT = 4
+TAUGHT = 5
 ALL = ""  # whose rows they are, where the rows of all modalities belong together
 
 

@@ -192,7 +192,7 @@ class StackLoop:
         assert self.valid is not None and self.members[0].valid is not None
         infos = [member.info for member in self.members]
         students = self.members[0].method.students()
-        masked = any(part == 2 for part, _, _ in self.kind.valid_layout)
+        masked = any(part in (2, 4) for part, _, _ in self.kind.valid_layout)
         together = self.metrics is Scores and ManyScores.applies(infos[0]) and not masked
         counting: dict[str, Any] = {
             name: ManyScores(infos[0], models=len(infos), device=self.device)
@@ -208,8 +208,9 @@ class StackLoop:
                     continue
                 targets = _each(batch.targets[own], axes.targets[own], len(infos))
                 masks = _each(batch.valid.get(own), axes.valid.get(own), len(infos))
-                for score, *of_one in zip(counting[name], answer, targets, masks, strict=True):
-                    score.update(*of_one)
+                regions = _each(batch.scored.get(own), axes.scored.get(own), len(infos))
+                for score, *of_one in zip(counting[name], answer, targets, masks, regions, strict=True):
+                    score.update(*(of_one if of_one[-1] is not None else of_one[:-1]))
         if together:
             return {name: scores.compute() for name, scores in counting.items()}
         found = {name: [score.compute() for score in scores] for name, scores in counting.items()}

@@ -37,9 +37,13 @@ class Scores:
         # the default of torchmetrics drops nan from the mean
         self.loss = None if info.task == "regression" else MeanMetric(nan_strategy="disable").to(device)
 
-    def update(self, outputs: Tensor, target: Tensor, valid: Tensor | None = None) -> None:
-        """Count one batch."""
+    def update(
+        self, outputs: Tensor, target: Tensor, valid: Tensor | None = None, scored: Tensor | None = None
+    ) -> None:
+        """Count one batch; places outside of all scored regions do not count."""
         outputs = outputs.float()
+        if scored is not None:
+            valid = scored > 0 if valid is None else valid & (scored > 0)
         if self.info.task == "binary":
             outputs = outputs.flatten()
         if self.info.dense and self.info.task == "multiclass":
