@@ -41,4 +41,8 @@ BUILDERS = {
     "dmd": "xmodal.models.dmd_net:build_dmd",
     "dmd_head": "xmodal.models.dmd_head:build_dmd_head",
     "pmf": "xmodal.models.pmf_net:build_pmf_net",
+    "ddrnet": "xmodal.models.ddrnet:DDRNet",
+    "aicnet": "xmodal.models.aicnet:AICNet",
+    "grfnet": "xmodal.models.grfnet:GRFNet",
+    "palnet": "xmodal.models.palnet:PALNet",
 }
