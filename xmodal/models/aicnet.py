@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from xmodal.models.ddr import head, initialise
+from xmodal.models.ddr import Point, again, head, initialise
 from xmodal.models.scene_streams import WIDTH, Streams, added
 
 LENGTHS = (3, 5, 7)
@@ -26,7 +26,7 @@ class Anisotropic(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.choice = nn.Conv3d(channels, 3 * len(LENGTHS), 1, bias=False)
+        self.choice = Point(channels, 3 * len(LENGTHS), bias=False)
         self.axes = nn.ModuleList(
             nn.ModuleList(_line(channels, axis, length) for length in LENGTHS) for axis in (2, 1, 0)
         )
@@ -57,9 +57,9 @@ class AnisotropicBottleneck(nn.Module):
 
     def __init__(self, channels: int, inner: int) -> None:
         super().__init__()
-        self.enter = nn.Conv3d(channels, inner, 1, bias=False)
+        self.enter = Point(channels, inner, bias=False)
         self.anisotropic = Anisotropic(inner)
-        self.leave = nn.Conv3d(inner, channels, 1, bias=False)
+        self.leave = Point(inner, channels, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, D, H, W) → the same."""
@@ -76,6 +76,7 @@ class AICNet(nn.Module):
         outputs: classes.
         volume: X, H and Y of the volume.
         sparse: see `Streams`.
+        recompute: see `Streams`.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class AICNet(nn.Module):
         *,
         volume: Sequence[int],
         sparse: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         self.streams = Streams(
@@ -95,14 +97,17 @@ class AICNet(nn.Module):
             inner=8,
             block=lambda number: AnisotropicBottleneck(WIDTH, WIDTH // 2),
             sparse=sparse,
+            recompute=recompute,
         )
         self.joined = nn.Sequential(*(AnisotropicBottleneck(4 * WIDTH, WIDTH) for _ in range(2)))
         self.embedding = nn.Identity()  # a name under which features can be tapped
         self.head = head(4 * WIDTH, 128, 128, outputs)
+        self.recompute = recompute
         initialise(self)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality → (batch, channels, height, width) in, answers (batch, classes, D/4, H/4, W/4) out."""
         levels = torch.cat(added(self.streams(inputs)), dim=1)
-        answers: Tensor = self.head(self.embedding(self.joined(levels)))
+        seen = self.embedding(again(self.joined, levels, recompute=self.recompute))
+        answers: Tensor = again(self.head, seen, recompute=self.recompute)
         return answers

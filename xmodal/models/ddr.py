@@ -10,13 +10,29 @@ arXiv 1903.00620; sizes as in the code of those authors.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from xmodal.models.projection import Occupied, largest_of
 
 RINGS = (6, 12, 18)  # how far the pyramid looks
+
+
+class Point(nn.Conv3d):
+    """A 1 × 1 × 1 convolution as a product of matrices, which rearranges nothing and so needs no memory for copies."""
+
+    def __init__(self, read: int, write: int, *, bias: bool = True) -> None:
+        super().__init__(read, write, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, read, D, H, W) → (batch, write, D, H, W)."""
+        weight, places = self.weight.flatten(1), x.flatten(2)
+        if self.bias is None:
+            return torch.matmul(weight, places).unflatten(2, x.shape[2:])
+        return torch.baddbmm(self.bias[:, None], weight.expand(len(x), -1, -1), places).unflatten(2, x.shape[2:])
 
 
 class Bottleneck2d(nn.Module):
@@ -55,11 +71,11 @@ class Bottleneck3d(nn.Module):
     def __init__(self, read: int, inner: int, write: int, *, dilation: int = 1, residual: bool = True) -> None:
         super().__init__()
         self.residual, d = residual, dilation
-        self.enter = nn.Conv3d(read, inner, 1, bias=False)
+        self.enter = Point(read, inner, bias=False)
         self.along = nn.Conv3d(inner, inner, (1, 1, 3), padding=(0, 0, d), dilation=(1, 1, d))
         self.upper = nn.Conv3d(inner, inner, (1, 3, 1), padding=(0, d, 0), dilation=(1, d, 1))
         self.across = nn.Conv3d(inner, inner, (3, 1, 1), padding=(d, 0, 0), dilation=(d, 1, 1))
-        self.leave = nn.Conv3d(inner, write, 1, bias=False)
+        self.leave = Point(inner, write, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, read, D, H, W) → (batch, write, D, H, W)."""
@@ -128,28 +144,38 @@ class Pyramid3d(nn.Module):
         read: channels in.
         inner: of the `Bottleneck3d` of each distance.
         write: channels of each of the five views.
+        recompute: see `again`.
     """
 
-    def __init__(self, read: int, inner: int, write: int) -> None:
+    def __init__(self, read: int, inner: int, write: int, *, recompute: bool = False) -> None:
         super().__init__()
-        self.place = nn.Conv3d(read, write, 1, bias=False)
+        self.recompute = recompute
+        self.place = Point(read, write, bias=False)
         self.rings = nn.ModuleList(
             Bottleneck3d(read, inner, write, dilation=distance, residual=False) for distance in RINGS
         )
-        self.everywhere = nn.Conv3d(read, write, 1, bias=False)
+        self.everywhere = Point(read, write, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, read, D, H, W) → (batch, 5 · write, D, H, W)."""
         # one value per channel: any interpolation repeats it
         everywhere = self.everywhere(x.mean(dim=(2, 3, 4), keepdim=True)).expand(-1, -1, *x.shape[2:])
-        return torch.cat([self.place(x), *(ring(x) for ring in self.rings), everywhere], dim=1)
+        rings = (again(ring, x, recompute=self.recompute) for ring in self.rings)
+        return torch.cat([self.place(x), *rings, everywhere], dim=1)
+
+
+def again(part: nn.Module, x: Any, *, recompute: bool) -> Any:
+    """What a part makes of x; with ``recompute`` nothing within it is kept for the gradient, but computed once more."""
+    if not recompute or not torch.is_grad_enabled() or torch.compiler.is_exporting():
+        return part(x)
+    return checkpoint(part, x, use_reentrant=False)
 
 
 def head(*channels: int) -> nn.Sequential:
     """1 × 1 × 1 convolutions from each number of channels to the next, a ReLU between them."""
     layers: list[nn.Module] = []
     for read, write in itertools.pairwise(channels):
-        layers += [nn.Conv3d(read, write, 1), nn.ReLU()]
+        layers += [Point(read, write), nn.ReLU()]
     return nn.Sequential(*layers[:-1])
 
 

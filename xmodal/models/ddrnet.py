@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from xmodal.models.ddr import Pyramid3d, head, initialise
+from xmodal.models.ddr import Pyramid3d, again, head, initialise
 from xmodal.models.scene_streams import WIDTH, Streams, added, further_away
 
 
@@ -33,6 +33,7 @@ class DDRNet(nn.Module):
         outputs: classes.
         volume: X, H and Y of the volume.
         sparse: see `Streams`.
+        recompute: see `Streams`.
         unused: also make the three blocks of a second modality that is not there, so that published files of the
             variants for one modality fit.
     """
@@ -45,18 +46,23 @@ class DDRNet(nn.Module):
         *,
         volume: Sequence[int],
         sparse: bool = True,
+        recompute: bool = False,
         unused: bool = False,
     ) -> None:
         super().__init__()
-        self.streams = Streams(channels, positions, volume=volume, inner=4, block=further_away, sparse=sparse)
+        self.streams = Streams(
+            channels, positions, volume=volume, inner=4, block=further_away, sparse=sparse, recompute=recompute
+        )
         self.unused = nn.ModuleList(further_away(number) for number in range(3 if unused else 0))
-        self.pyramid = Pyramid3d(4 * WIDTH, 16, WIDTH)
+        self.pyramid = Pyramid3d(4 * WIDTH, 16, WIDTH, recompute=recompute)
         self.embedding = nn.Identity()  # a name under which features can be tapped
         self.head = head(5 * WIDTH, 128, 128, outputs)
+        self.recompute = recompute
         initialise(self)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality → (batch, channels, height, width) in, answers (batch, classes, D/4, H/4, W/4) out."""
         levels = torch.cat(added(self.streams(inputs)), dim=1)
-        answers: Tensor = self.head(self.embedding(self.pyramid(levels)))
+        seen = self.embedding(self.pyramid(levels))
+        answers: Tensor = again(self.head, seen, recompute=self.recompute)
         return answers

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from xmodal.models.ddr import Pyramid3d, head, initialise
+from xmodal.models.ddr import Pyramid3d, again, head, initialise
 from xmodal.models.scene_streams import WIDTH, Streams, further_away
 
 
@@ -50,6 +50,7 @@ class GRFNet(nn.Module):
         outputs: classes.
         volume: X, H and Y of the volume.
         sparse: see `Streams`.
+        recompute: see `Streams`.
     """
 
     def __init__(
@@ -60,13 +61,17 @@ class GRFNet(nn.Module):
         *,
         volume: Sequence[int],
         sparse: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
-        self.streams = Streams(channels, positions, volume=volume, inner=8, block=further_away, sparse=sparse)
+        self.streams = Streams(
+            channels, positions, volume=volume, inner=8, block=further_away, sparse=sparse, recompute=recompute
+        )
         self.cell = Cell(WIDTH)
-        self.pyramid = Pyramid3d(WIDTH, 16, WIDTH)
+        self.pyramid = Pyramid3d(WIDTH, 16, WIDTH, recompute=recompute)
         self.embedding = nn.Identity()  # a name under which features can be tapped
         self.head = head(5 * WIDTH, 160, outputs)
+        self.recompute = recompute
         initialise(self)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -76,5 +81,6 @@ class GRFNet(nn.Module):
         for same_level in zip(*levels, strict=True):
             for level in same_level:
                 memory = self.cell(level, memory)
-        answers: Tensor = self.head(self.embedding(self.pyramid(memory)))
+        seen = self.embedding(self.pyramid(memory))
+        answers: Tensor = again(self.head, seen, recompute=self.recompute)
         return answers

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.errors import InputError
-from xmodal.models.ddr import Bottleneck2d, Bottleneck3d, Downsample
+from xmodal.models.ddr import Bottleneck2d, Bottleneck3d, Downsample, again
 from xmodal.models.network import is_count, pick_input
 from xmodal.models.projection import project, project_occupied
 
@@ -44,14 +44,16 @@ class Stream(nn.Module):
         )
         self.further = nn.ModuleList(further)
 
-    def forward(self, picture: Tensor, position: Tensor, volume: Sequence[int], sparse: bool) -> list[Tensor]:
+    def forward(
+        self, picture: Tensor, position: Tensor, volume: Sequence[int], *, sparse: bool, recompute: bool
+    ) -> list[Tensor]:
         """(batch, channels, height, width) and (batch, height, width) → four levels (batch, 64, D/4, H/4, W/4)."""
         features = self.flat(picture)
         sparse = sparse and not torch.compiler.is_exporting()
         filled = project_occupied(features, position, volume) if sparse else project(features, position, volume)
-        levels = [self.solid(filled)]
+        levels = [again(self.solid, filled, recompute=recompute)]
         for block in self.further:
-            levels.append(block(levels[-1]))
+            levels.append(again(block, levels[-1], recompute=recompute))
         return levels
 
 
@@ -65,6 +67,7 @@ class Streams(nn.Module):
         inner: see `Stream`.
         block: makes one of the three blocks from its number, 0 to 2.
         sparse: whether no whole volume is made before the first `Downsample`: the same numbers in less memory.
+        recompute: whether most of what the gradient needs is computed once more: the same numbers, less memory, slower.
     """
 
     def __init__(
@@ -76,11 +79,12 @@ class Streams(nn.Module):
         inner: int,
         block: Callable[[int], nn.Module],
         sparse: bool = True,
+        recompute: bool = False,
     ) -> None:
         super().__init__()
         check_volume(volume)
         self.modalities, self.positions = tuple(channels), dict(positions)
-        self.volume, self.sparse = tuple(volume), sparse
+        self.volume, self.sparse, self.recompute = tuple(volume), sparse, recompute
         self.streams = nn.ModuleDict(
             {
                 f"from_{name}": Stream(count, inner=inner, further=[block(number) for number in range(3)])
@@ -92,7 +96,11 @@ class Streams(nn.Module):
         """Modality → its four levels."""
         return {
             name: self.streams[f"from_{name}"](
-                pick_input(inputs, name), pick_input(inputs, self.positions[name]), self.volume, self.sparse
+                pick_input(inputs, name),
+                pick_input(inputs, self.positions[name]),
+                self.volume,
+                sparse=self.sparse,
+                recompute=self.recompute,
             )
             for name in self.modalities
         }

@@ -27,6 +27,7 @@ def build_scene(
     *,
     network: str = "ddrnet",
     sparse: bool = True,
+    recompute: bool = False,
     unused: bool = False,
 ) -> Student:
     """One of the published networks for this data.
@@ -36,6 +37,7 @@ def build_scene(
         modalities: what it reads; `GRFNet` reads them in this order, PALNet reads one, depth.
         network: one of `SCENES`.
         sparse: see `Streams`; no matter to PALNet.
+        recompute: see `Streams`; no matter to PALNet.
         unused: see `DDRNet`.
 
     Example:
@@ -58,7 +60,7 @@ def build_scene(
     arguments: dict[str, Any] = {"outputs": info.outputs, "volume": volume}
     if network in STREAMED:
         channels = {name: info.inputs[name].shape[0] for name in names}
-        arguments |= {"channels": channels, "positions": positions, "sparse": sparse}
+        arguments |= {"channels": channels, "positions": positions, "sparse": sparse, "recompute": recompute}
         arguments |= {"unused": unused} if network == "ddrnet" else {}
         needs = (*names, *dict.fromkeys(positions.values()))
     else:
