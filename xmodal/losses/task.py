@@ -76,7 +76,8 @@ def label_terms(
 
     Without `DataInfo.label_losses` and class weights it is the one of `task_loss`, under the name ``task``. Otherwise
     the places that count become rows first. Class weights multiply the focal loss; of the cross-entropy they make a
-    weighted mean, which is divided by the sum of the weights, as `torch.nn.CrossEntropyLoss` does. ``lovasz`` compares them with one another, on the rows of all processes.
+    weighted mean, divided by the sum of the weights, as `torch.nn.CrossEntropyLoss` does. ``lovasz`` compares places
+    with one another, on the rows of all processes.
 
     Args:
         outputs: of the network.

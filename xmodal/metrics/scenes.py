@@ -104,7 +104,7 @@ class SceneScores(Metric):
             "mean_iou": _mean(of_classes[1:], occurs[1:]),
         }
         images = torch.cat(self.images) if isinstance(self.images, list) and self.images else self.images
-        batches = images.split(GROUP) if isinstance(images, Tensor) and len(images) else ()
+        batches = torch.split(images, GROUP) if isinstance(images, Tensor) and len(images) else ()
         means = [batch.mean(dim=0) for batch in batches]
         published = torch.stack(means).mean(dim=0).tolist() if means else [0.0] * 5
         names = ("completion_precision", "completion_recall", "completion_iou", "accuracy")

@@ -1,8 +1,8 @@
 """Networks for scenes as students: which inputs of a data set they read, and the volume that they fill.
 
-A modality ``depth`` goes with an input ``depth.position``, the voxel of each pixel; where it has none of its own, the
-only input of that ending serves all. PALNet reads distances besides, ``depth.tsdf``. The volume has four times the
-sides of the target.
+A picture ``depth`` goes with an input ``depth.position``, the voxel of each of its pixels; where it has none of its
+own, the only input of that ending serves all. PALNet reads distances besides: a modality, or an input that goes with
+one. The volume has four times the sides of the target.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def build_scene(
 
     Args:
         info: of the data.
-        modalities: what it reads; `GRFNet` reads them in this order, PALNet reads one, depth.
+        modalities: what it reads; `GRFNet` reads them in this order, PALNet depth and, named or not, distances.
         network: one of `SCENES`.
         sparse: see `Streams`; no matter to PALNet.
         recompute: see `Streams`; no matter to PALNet.
@@ -55,24 +55,43 @@ def build_scene(
             f"The network '{network}' answers for every voxel of a volume, and the targets of this data have the axes "
             f"{tuple(info.places) or 'unknown'}. Choose another network."
         )
-    volume = [FINEST * side for side in reversed(info.places)]
-    positions = {name: beside(info, name, "position", network) for name in names}
-    arguments: dict[str, Any] = {"outputs": info.outputs, "volume": volume}
+    arguments: dict[str, Any] = {"outputs": info.outputs, "volume": [FINEST * side for side in reversed(info.places)]}
     if network in STREAMED:
+        _pictures(info, names, network)
+        positions = {name: beside(info, name, "position", network) for name in names}
         channels = {name: info.inputs[name].shape[0] for name in names}
         arguments |= {"channels": channels, "positions": positions, "sparse": sparse, "recompute": recompute}
         arguments |= {"unused": unused} if network == "ddrnet" else {}
         needs = (*names, *dict.fromkeys(positions.values()))
     else:
-        if len(names) != 1 or info.inputs[names[0]].shape[0] != 1:
-            raise InputError(
-                f"PALNet reads one modality with one channel, depth, and is to read {', '.join(names)}. Name that one."
-            )
-        needs = (*names, positions[names[0]], beside(info, names[0], "tsdf", network))
+        needs = _with_distances(info, names)
         arguments["names"] = list(needs)
-    return Student(
-        load(BUILDERS[network])(**arguments), needs, names[0], network, arguments, statistics_for(info, needs)
-    )
+    module = load(BUILDERS[network])(**arguments)
+    return Student(module, needs, names[0], network, arguments, statistics_for(info, needs))
+
+
+def _pictures(info: DataInfo, names: Sequence[str], network: str) -> None:
+    wrong = [name for name in names if len(info.inputs[name].shape) != 3]
+    if wrong:
+        shapes = ", ".join(f"'{name}' {info.inputs[name].shape}" for name in wrong)
+        raise InputError(
+            f"The network '{network}' reads pictures (channels, height, width), and is to read {shapes}. Leave that "
+            "out, or choose palnet."
+        )
+
+
+def _with_distances(info: DataInfo, names: Sequence[str]) -> tuple[str, ...]:
+    """Depth, the voxel of each of its pixels, and distances."""
+    pictures = [name for name in names if len(info.inputs[name].shape) == 3]
+    volumes = [name for name in names if len(info.inputs[name].shape) == 4]
+    if len(pictures) != 1 or info.inputs[pictures[0]].shape[0] != 1 or len(names) > 2 or len(volumes) > 1:
+        raise InputError(
+            f"The network 'palnet' reads depth, a picture of one channel, and distances, and is to read "
+            f"{', '.join(names)}. Name depth, or depth and distances."
+        )
+    depth = pictures[0]
+    distances = volumes[0] if volumes else beside(info, depth, "tsdf", "palnet")
+    return depth, beside(info, depth, "position", "palnet"), distances
 
 
 def beside(info: DataInfo, name: str, what: str, network: str) -> str:
