@@ -288,8 +288,8 @@ def gap_table(rows: Sequence[Mapping[str, Any]], gaps: Sequence[Mapping[str, Any
             "student",
             "wrong classes (NCJSD)",
             "right class (TCJSD)",
-            f"gain in {metric}, {unit(metric)}",
-            "gain in completion, points",
+            f"gain, {unit(metric)}",
+            f"gain, {unit('completion_iou')}",
         ],
         "rows": lines,
         "caption": "Divergence (Jensen and Shannon's, in nats) of what the student and the teacher say of scored "
