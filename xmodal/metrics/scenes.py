@@ -32,6 +32,12 @@ from torchmetrics import Metric
 
 GROUP = 4  # images in a batch of the published evaluation
 HIDDEN, SURFACE = 1, 2  # regions that are scored
+COMPLETION = ("completion_precision", "completion_recall", "completion_iou", "accuracy")
+NUMBERS = (  # names of the scores that are single numbers
+    *COMPLETION,
+    *(f"{name}_reference" for name in COMPLETION),
+    *("completion_iou_occluded", "accuracy_untouched", "mean_iou", "mean_iou_reference", "mean_iou_untouched"),
+)
 
 
 class SceneScores(Metric):
@@ -107,8 +113,7 @@ class SceneScores(Metric):
         batches = torch.split(images, GROUP) if isinstance(images, Tensor) and len(images) else ()
         means = [batch.mean(dim=0) for batch in batches]
         published = torch.stack(means).mean(dim=0).tolist() if means else [0.0] * 5
-        names = ("completion_precision", "completion_recall", "completion_iou", "accuracy")
-        found |= {f"{name}_reference": value for name, value in zip(names, published, strict=False)}
+        found |= {f"{name}_reference": value for name, value in zip(COMPLETION, published, strict=False)}
         found["accuracy_untouched"] = published[-1]
         each = self.sums / self.occurs.clamp(min=1)
         for order, name in enumerate(("mean_iou_reference", "mean_iou_untouched")):
