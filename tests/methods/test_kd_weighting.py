@@ -5,12 +5,14 @@ import torch
 from torch import nn
 
 from xmodal.errors import InputError
+from xmodal.losses import LOSSES
 from xmodal.losses.task import label_terms
 from xmodal.methods.kd import KD
 from xmodal.methods.mfh import MFH
 from xmodal.methods.ntdh import NTDH
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import Reads
+from xmodal.models.scenes import build_scene
 from xmodal.types import Batch, DataInfo, InputInfo, Student
 
 CLASSES, ROOM = 3, (3, 2, 4)  # D, H, W
@@ -164,3 +166,43 @@ def test_weightings_and_places_that_make_no_sense_are_refused():
     without.scored.clear()
     with pytest.raises(InputError, match="does not say where that is"):
         taught(batch=without, pixels="scored")
+
+
+FEW = ("kl", "dkd", "hint", "at", "fsp", "rkd")  # of each kind one
+
+
+@pytest.mark.parametrize("loss", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in LOSSES])
+def test_every_loss_of_the_zoo_takes_voxels_of_networks_for_rooms(loss):
+    if LOSSES[loss].name == "bernoulli_kl":  # compares yes-or-no answers
+        return
+    position = InputInfo((6, 8), dtype="int64")
+    inputs = {"depth": InputInfo((1, 6, 8)), "rgb": InputInfo((3, 6, 8))}
+    places = (4, 2, 4)
+    info = DataInfo(
+        {**inputs, "depth.position": position, "rgb.position": position},
+        "multiclass",
+        CLASSES,
+        {"train": {"depth": 3, "rgb": 3}},
+        dense=True,
+        places=places,
+        ignore=255,
+        class_weights=WEIGHTS,
+    )
+    student, teacher = build_scene(info, ["depth"]), build_scene(info, ["rgb"])
+    pictures = {name: torch.randn(3, *known.shape) for name, known in inputs.items()}
+    at = torch.randint(16 * 8 * 16, (3, 6, 8))
+    target = torch.randint(CLASSES, (3, *places))
+    batch = Batch(
+        {**pictures, "depth.position": at, "rgb.position": at},
+        dict.fromkeys(inputs, target),
+        {},
+        dict.fromkeys(inputs, torch.arange(3)),
+    )
+    method = KD(student, teacher.module, info, losses=[loss], weighting="classes")
+    method.on_epoch_start(1, 2)
+
+    step = method(batch, method.teach(batch))
+    sum(step.losses.values()).backward()
+
+    assert all(torch.isfinite(value) for value in step.losses.values())
+    assert student.module.head[0].weight.grad is not None
