@@ -171,7 +171,9 @@ def test_weightings_and_places_that_make_no_sense_are_refused():
 FEW = ("kl", "dkd", "hint", "at", "fsp", "rkd")  # of each kind one
 
 
-@pytest.mark.parametrize("loss", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in LOSSES])
+@pytest.mark.parametrize(
+    "loss", [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in LOSSES]
+)
 def test_every_loss_of_the_zoo_takes_voxels_of_networks_for_rooms(loss):
     if LOSSES[loss].name == "bernoulli_kl":  # compares yes-or-no answers
         return

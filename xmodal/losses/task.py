@@ -97,6 +97,7 @@ def label_terms(
     rows, labels = picked(outputs, target, what_counts(target, valid=valid, ignore=info.ignore))
     weights = torch.tensor(info.class_weights, device=rows.device) if info.class_weights else None
     terms = {}
+    count: int | Tensor
     for name, weight in (info.label_losses or {"cross_entropy": 1.0}).items():
         if name == "lovasz":
             all_rows, all_labels = (rows, labels) if gather is None else (gather(rows), gather(labels))
@@ -104,9 +105,8 @@ def label_terms(
         elif name == "focal":
             value, count = focal(rows, labels, alpha=weights), len(labels)
         else:
-            value, count = weighted_mean(
-                task_values(rows, labels, task="multiclass"), None if weights is None else weights[labels]
-            )
+            each = None if weights is None else weights[labels]
+            value, count = weighted_mean(task_values(rows, labels, task="multiclass"), each)
         key = "task" if len(info.label_losses) < 2 else f"task {name}"
         terms[key] = (weight * value, torch.as_tensor(count, device=rows.device))
     return terms

@@ -102,7 +102,8 @@ class Side:
     def _no_maps(self, why: str) -> InputError:
         return InputError(
             f"The loss compares maps (channels, height, width), or (channels, depth, height, width), of the "
-            f"{self.role}, and {why}. Choose an encoder with convolutions, or another loss. Layers: {', '.join(f'{n} {s}' for n, s in self.shapes.items())}."
+            f"{self.role}, and {why}. Choose an encoder with convolutions, or another loss. Layers: "
+            f"{', '.join(f'{n} {s}' for n, s in self.shapes.items())}."
         )
 
     def _embedding(self) -> str:

@@ -31,8 +31,10 @@ class Point(nn.Conv3d):
         """(batch, read, D, H, W) → (batch, write, D, H, W)."""
         weight, places = self.weight.flatten(1), x.flatten(2)
         if self.bias is None:
-            return torch.matmul(weight, places).unflatten(2, x.shape[2:])
-        return torch.baddbmm(self.bias[:, None], weight.expand(len(x), -1, -1), places).unflatten(2, x.shape[2:])
+            found = torch.matmul(weight, places)
+        else:
+            found = torch.baddbmm(self.bias[:, None], weight.expand(len(x), -1, -1), places)
+        return found.view(len(x), -1, *x.shape[2:])
 
 
 class Bottleneck2d(nn.Module):

@@ -85,8 +85,9 @@ class PALNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.xavier_uniform_(module.weight)
-        for number, spread in zip((0, 2, 4), (0.1, 0.01, 0.01), strict=True):
-            nn.init.normal_(self.head[number].weight, std=spread)
+        last = [layer for layer in self.head if isinstance(layer, nn.Conv3d)]
+        for layer, spread in zip(last, (0.1, 0.01, 0.01), strict=True):
+            nn.init.normal_(layer.weight, std=spread)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The three inputs in, answers (batch, classes, D/4, H/4, W/4) out."""

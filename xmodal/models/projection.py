@@ -66,7 +66,7 @@ class LargestOf(torch.autograd.Function):
         return largest
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         """Back to the winners; what nobody won goes to a column that is dropped."""
         (winner,) = ctx.saved_tensors
         return grad.new_zeros(len(grad), ctx.things + 1).scatter_(1, winner, grad)[:, :-1], None, None
@@ -79,7 +79,7 @@ def largest_of(things: Tensor, slot: Tensor, slots: int) -> Tensor:
         >>> largest_of(torch.tensor([[1.0, 3.0, -1.0]]), torch.tensor([0, 0, 1]), 2)
         tensor([[3., 0.]])
     """
-    found: Tensor = LargestOf.apply(things, slot, slots)
+    found: Tensor = LargestOf.apply(things, slot, slots)  # type: ignore[no-untyped-call]
     return found
 
 
