@@ -22,7 +22,7 @@ from xmodal.data.options import validated
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json
 from xmodal.methods import METHODS
-from xmodal.models import ENCODERS
+from xmodal.models import ENCODERS, NETWORKS
 from xmodal.recipes import RECIPES
 from xmodal.recipes.settings import Presets
 
@@ -105,12 +105,12 @@ def _assembled(model: type[BaseModel], flags: BaseModel, owners: Owners) -> Base
 def _check_encoders(values: Mapping[str, Any]) -> None:
     """Networks are built when the run folder is there already, so a misspelt name is noticed here."""
     asked = {name: values[name] for name in ("teacher_encoder", "student_encoder", "encoder") if name in values}
-    wrong = {name: value for name, value in asked.items() if value != "auto" and value not in ENCODERS}
+    wrong = {name: value for name, value in asked.items() if value != "auto" and value not in {**ENCODERS, **NETWORKS}}
     if wrong:
         raise InputError(
             [
                 f"--{name.replace('_', '-')}: there is no encoder called '{value}'. "
-                f"{did_you_mean(value, ['auto', *ENCODERS])}"
+                f"{did_you_mean(value, ['auto', *ENCODERS, *NETWORKS])}"
                 for name, value in wrong.items()
             ]
         )

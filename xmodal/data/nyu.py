@@ -205,6 +205,7 @@ def load(
         ignore=UNKNOWN,
         class_weights=CLASS_WEIGHTS,
         scored=dict.fromkeys(settings.wanted, scored),
+        metrics="scenes",
     )
     data.ids = [path.stem.removesuffix("_voxels") for path in contents.files]
     data.warnings += report.warnings

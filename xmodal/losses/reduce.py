@@ -31,6 +31,21 @@ def masked_mean(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Te
     return torch.where(valid, values, values.new_zeros(())).sum() / count.clamp(min=1), count
 
 
+def weighted_mean(values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Mean over values of unlike weight, and the sum of the weights; 0 with a zero gradient where that is 0.
+
+    Example:
+        >>> mean, total = weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([0.5, 1.5]))
+        >>> mean.item(), total.item()
+        (2.5, 2.0)
+    """
+    if weights is None:
+        return masked_mean(values)
+    weights = weights.to(values.dtype)
+    total = weights.sum()
+    return (weights * values).sum() / torch.where(total > 0, total, torch.ones_like(total)), total
+
+
 def at_least_float32(tensor: Tensor) -> Tensor:
     """Half precision as float32, anything else as it is: sums of exponentials need the digits."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmodal.losses.reduce import at_least_float32, masked_mean
+from xmodal.losses.reduce import at_least_float32, masked_mean, weighted_mean
 from xmodal.losses.rows import picked
 from xmodal.losses.segmentation import focal, lovasz
 from xmodal.types import DataInfo
@@ -75,7 +75,9 @@ def label_terms(
     """The terms of the loss of labels that this data asks for: name → weighted value and what its mean counted.
 
     Without `DataInfo.label_losses` and class weights it is the one of `task_loss`, under the name ``task``. Otherwise
-    the places that count become rows first. ``lovasz`` compares them with one another, on the rows of all processes.
+    the places that count become rows first. Class weights multiply the focal loss; of the cross-entropy they make a
+    weighted mean, divided by the sum of the weights, as `torch.nn.CrossEntropyLoss` does. ``lovasz`` compares places
+    with one another, on the rows of all processes.
 
     Args:
         outputs: of the network.
@@ -95,6 +97,7 @@ def label_terms(
     rows, labels = picked(outputs, target, what_counts(target, valid=valid, ignore=info.ignore))
     weights = torch.tensor(info.class_weights, device=rows.device) if info.class_weights else None
     terms = {}
+    count: int | Tensor
     for name, weight in (info.label_losses or {"cross_entropy": 1.0}).items():
         if name == "lovasz":
             all_rows, all_labels = (rows, labels) if gather is None else (gather(rows), gather(labels))
@@ -102,8 +105,8 @@ def label_terms(
         elif name == "focal":
             value, count = focal(rows, labels, alpha=weights), len(labels)
         else:
-            values = task_values(rows, labels, task="multiclass")
-            value, count = masked_mean(values if weights is None else values * weights[labels])[0], len(labels)
+            each = None if weights is None else weights[labels]
+            value, count = weighted_mean(task_values(rows, labels, task="multiclass"), each)
         key = "task" if len(info.label_losses) < 2 else f"task {name}"
-        terms[key] = (weight * value, torch.tensor(count, device=rows.device))
+        terms[key] = (weight * value, torch.as_tensor(count, device=rows.device))
     return terms

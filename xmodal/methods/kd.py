@@ -26,11 +26,12 @@ from xmodal.models.layers import tapped
 from xmodal.models.network import Network, Reads
 from xmodal.types import Batch, DataInfo, Step, Student
 
-PIXELS = ("labelled", "projected", "all")
+PIXELS = ("labelled", "projected", "scored", "all")
+WEIGHTINGS = ("alike", "classes")
 
 
 class KD(Method):
-    """Distillation by any losses of the zoo; by default the temperature-scaled one of outputs.
+    r"""Distillation by any losses of the zoo; by default the temperature-scaled one of outputs.
 
     Args:
         student: the network to deploy.
@@ -45,9 +46,12 @@ class KD(Method):
         standardise: let the losses see outputs with mean 0 and spread 1 in each row.
         kd_warmup: epochs over which kd_weight grows from nothing, in equal steps.
         pixels: where the teacher is heard: at ``labelled`` places, at ``projected`` ones (all that the batch calls
-            valid, labelled or not), or at ``all``.
+            valid, labelled or not), at ``scored`` ones (where metrics look, in data that says so), or at ``all``.
         reduction: ``pixel``, the mean over these places; ``reference``, as the authors of the non-target divergence
             hypothesis do for pictures: the sum over them, divided by all places of the batch and by the classes.
+        weighting: how much a place counts in losses with a value for each: all ``alike``; or by the weights of the
+            ``classes`` that the teacher sees there, $c_i = \sum_k p_{t,ik} w_k$ with `DataInfo.class_weights`, as a
+            weighted mean $\sum_i c_i D_i / \sum_i c_i$: what there is most of does not drown the rest.
 
     Example:
         >>> from xmodal.models.network import build_for
@@ -75,6 +79,7 @@ class KD(Method):
         kd_warmup: int = 0,
         pixels: str = "labelled",
         reduction: str = "pixel",
+        weighting: str = "alike",
     ) -> None:
         super().__init__()
         if not info.paired:
@@ -88,7 +93,14 @@ class KD(Method):
         self.kd_weight, self.task_weight = kd_weight, task_weight
         if pixels not in PIXELS:
             raise InputError(f"There is no choice of pixels called '{pixels}'. {did_you_mean(pixels, PIXELS)}")
-        self.pixels, self.reduction = pixels, reduction
+        if weighting not in WEIGHTINGS:
+            raise InputError(f"There is no weighting called '{weighting}'. {did_you_mean(weighting, WEIGHTINGS)}")
+        if weighting == "classes" and not (info.class_weights and reduction == "pixel"):
+            raise InputError(
+                "To weigh places by the classes that the teacher sees, the data must give weights of classes, and the "
+                "reduction must be pixel. Choose the weighting alike."
+            )
+        self.pixels, self.reduction, self.weighting = pixels, reduction, weighting
         self.standardise, self.kd_warmup, self.grown = standardise, kd_warmup, 1.0
         mine = Side(student.module, info, student.needs, student_layer, "student")
         theirs = Side(teacher, info, tuple(info.inputs), teacher_layer, "teacher")
@@ -119,15 +131,24 @@ class KD(Method):
         heard = None if self.pixels == "all" else valid
         if self.pixels == "labelled" and info.task == "multiclass" and info.ignore is not None:
             heard = what_counts(batch.target, valid=valid, ignore=info.ignore)
+        if self.pixels == "scored":
+            heard = self._scored(batch)
         with tapped(self.network, self._mine) as seen:
             outputs = self.network({name: batch.input(name) for name in self._student.needs})
         mine = {OUTPUTS: outputs, **seen}
         if self.standardise:
             mine, taught = ({**side, OUTPUTS: standardised(side[OUTPUTS])} for side in (mine, taught))
         step = Step({})
+        classes = self._class_weight(taught) if self.weighting == "classes" else None
         for number, term in enumerate(self.terms):
             omega = self.weigh(term, mine, taught, batch)
+            by_class = classes is not None and term.by_row and (term.by_place or not info.dense)
+            if classes is not None and by_class:
+                omega = classes if omega is None else classes * omega
             value, count = term(mine, taught, batch, valid=heard, gather=self.gather, omega=omega)
+            if classes is not None and by_class:
+                total = (classes if heard is None else classes[heard]).sum()
+                value, count = value * count / torch.where(total > 0, total, torch.ones_like(total)), total
             name = "kd" if len(self.terms) == 1 else f"kd {number + 1} {term.card.name}"
             step.losses[name] = self.grown * self.kd_weight * term.weight * value
             step.counts[name] = count
@@ -137,6 +158,21 @@ class KD(Method):
             ).items():
                 step.losses[name], step.counts[name] = self.task_weight * loss, count
         return step
+
+    def _scored(self, batch: Batch) -> Tensor:
+        """The places that metrics look at."""
+        if self._student.target not in batch.scored:
+            raise InputError(
+                "The teacher is to be heard where metrics look, and this data does not say where that is in training. "
+                "Choose other pixels: labelled, projected or all."
+            )
+        return batch.scored[self._student.target] > 0
+
+    def _class_weight(self, taught: Mapping[str, Tensor]) -> Tensor:
+        """How much the class that the teacher sees counts, (rows, …)."""
+        seen = taught[OUTPUTS].float().softmax(dim=1)
+        weights = torch.tensor(self._info.class_weights, device=seen.device)
+        return torch.einsum("rk...,k->r...", seen, weights)
 
     def weigh(
         self, term: Term, mine: Mapping[str, Tensor], taught: Mapping[str, Tensor], batch: Batch
@@ -171,4 +207,5 @@ def build(kit: Kit, settings: KDSettings) -> KD:
         kd_warmup=settings.kd_warmup,
         pixels=settings.pixels,
         reduction=settings.reduction,
+        weighting=settings.weighting,
     )

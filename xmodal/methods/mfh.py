@@ -68,7 +68,8 @@ class MFH(KD):
         teacher: a finished network; frozen here.
         info: of the data.
         channels: which channels stay, at which place, and what stands in for the others; None: all of them stay.
-        losses, temperature, kd_weight, task_weight, student_layer, teacher_layer, pixels, reduction: as in `KD`.
+        losses, temperature, kd_weight, task_weight, student_layer, teacher_layer, pixels, reduction, weighting: as in
+            `KD`.
         findings: what was found out about the channels, in JSON; kept with the run for the report.
 
     Example:
@@ -101,6 +102,7 @@ class MFH(KD):
         teacher_layer: Sequence[str] = (),
         pixels: str = "labelled",
         reduction: str = "pixel",
+        weighting: str = "alike",
         findings: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__(
@@ -115,6 +117,7 @@ class MFH(KD):
             teacher_layer=teacher_layer,
             pixels=pixels,
             reduction=reduction,
+            weighting=weighting,
         )
         self.channels, self.findings = channels, dict(findings or {})
         self.register_buffer("keep", None if channels is None else channels.keep)
@@ -195,6 +198,7 @@ def build_masked(kit: Kit, settings: MFHSettings, teacher: nn.Module, found: Sal
             teacher_layer=settings.teacher_layer,
             pixels=settings.pixels,
             reduction=settings.reduction,
+            weighting=settings.weighting,
             findings=findings,
         )
 

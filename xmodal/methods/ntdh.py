@@ -55,7 +55,8 @@ class NTDH(MFH):
         detach: True: ω is a constant. In the authors' code a gradient flows through the cosine of the kept samples.
         scale_logits: True: ω multiplies the logits inside ``kl``, as in the authors' code, not its values.
         cosine: of the ``logits``, or of the ``probabilities``, as in the authors' code for pictures.
-        losses, temperature, kd_weight, task_weight, student_layer, teacher_layer, pixels, reduction: as in `KD`.
+        losses, temperature, kd_weight, task_weight, student_layer, teacher_layer, pixels, reduction, weighting: as in
+            `KD`.
         findings: what was found out about the channels, in JSON; kept with the run for the report.
 
     Example:
@@ -88,6 +89,7 @@ class NTDH(MFH):
         teacher_layer: Sequence[str] = (),
         pixels: str = "labelled",
         reduction: str = "pixel",
+        weighting: str = "alike",
         findings: Mapping[str, Any] | None = None,
     ) -> None:
         if info.task != "multiclass":
@@ -106,6 +108,7 @@ class NTDH(MFH):
             teacher_layer=teacher_layer,
             pixels=pixels,
             reduction=reduction,
+            weighting=weighting,
             findings=findings,
         )
         self.samples, self.threshold, self.detach, self.cosine = samples, threshold, detach, cosine
@@ -187,6 +190,7 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
         teacher_layer=settings.teacher_layer,
         pixels=settings.pixels,
         reduction=settings.reduction,
+        weighting=settings.weighting,
         cosine=settings.cosine,
         findings=findings,
     )

@@ -32,11 +32,16 @@ class DistilSettings(MethodSettings):
     task_weight: float = Field(0.5, ge=0, description="weight of the label's term")
     student_layer: tuple[str, ...] = Field((), description="module of the student whose features are compared")
     teacher_layer: tuple[str, ...] = Field((), description="module of the teacher whose features are compared")
-    pixels: Literal["labelled", "projected", "all"] = Field(
-        "labelled", description="where a teacher of dense targets is heard; projected: wherever something was measured"
+    pixels: Literal["labelled", "projected", "scored", "all"] = Field(
+        "labelled",
+        description="where a teacher of dense targets is heard; projected: wherever something was measured; scored: "
+        "where metrics look",
     )
     reduction: Literal["pixel", "reference"] = Field(
         "pixel", description="mean over these places; reference: over all places and classes, as in NTDH's code"
+    )
+    weighting: Literal["alike", "classes"] = Field(
+        "alike", description="of places: all alike, or by the weight of the class that the teacher sees there"
     )
     labels: bool = Field(True, description="learn from labels too; --no-labels: from the teacher alone")
 

@@ -78,12 +78,14 @@ class Side:
 
     def _fitting(self, card: LossCard) -> str:
         for name in self.layers:
-            if card.inputs != "maps" or len(self.shape_of(name)) == 3:
+            if card.inputs != "maps" or len(self.shape_of(name)) in (3, 4):
                 return name
         raise self._no_maps(f"the layers {', '.join(self.layers)} give none")
 
     def _maps(self) -> list[str]:
-        return [name for name, shape in self.shapes.items() if len(shape) == 3]
+        """Layers with maps of pixels (channels, height, width); of voxels, where a network comes to have those."""
+        axes = max((len(shape) for shape in self.shapes.values() if len(shape) in (3, 4)), default=3)
+        return [name for name, shape in self.shapes.items() if len(shape) == axes]
 
     def _last_map(self) -> str:
         names = [name for name in self._maps() if min(self.shapes[name][1:]) > 1] or self._maps()
@@ -99,8 +101,9 @@ class Side:
 
     def _no_maps(self, why: str) -> InputError:
         return InputError(
-            f"The loss compares maps (channels, height, width) of the {self.role}, and {why}. Choose an encoder with "
-            f"convolutions, or another loss. Layers: {', '.join(f'{n} {s}' for n, s in self.shapes.items())}."
+            f"The loss compares maps (channels, height, width), or (channels, depth, height, width), of the "
+            f"{self.role}, and {why}. Choose an encoder with convolutions, or another loss. Layers: "
+            f"{', '.join(f'{n} {s}' for n, s in self.shapes.items())}."
         )
 
     def _embedding(self) -> str:

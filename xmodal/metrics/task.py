@@ -42,6 +42,9 @@ class Scores:
     ) -> None:
         """Count one batch; places outside of all scored regions do not count."""
         outputs = outputs.float()
+        if self.info.metrics in IMAGES:  # these count image by image, and tell regions apart
+            for metric in self.metrics.values():
+                metric.update(outputs, _without(target, valid, self.info.ignore), scored)
         if scored is not None:
             valid = scored > 0 if valid is None else valid & (scored > 0)
         if self.info.task == "binary":
@@ -59,7 +62,7 @@ class Scores:
             return
         # torchmetrics takes a batch whose logits all lie in [0, 1] for probabilities, so it is given probabilities
         answers = outputs.sigmoid() if self.info.task in ("binary", "multilabel") else outputs
-        for metric in self.metrics.values():
+        for metric in () if self.info.metrics in IMAGES else self.metrics.values():
             metric.update(answers, target)
         if self.loss is not None:
             self.loss.update(_cross_entropy(outputs, target, self.info))
@@ -104,8 +107,17 @@ def _counting(target: Tensor, valid: Tensor | None, ignore: int | None) -> Tenso
     return known if valid is None else valid & known
 
 
+def _without(target: Tensor, valid: Tensor | None, ignore: int | None) -> Tensor:
+    """The target with what is not valid ignored."""
+    return target if valid is None or ignore is None else target.masked_fill(~valid, ignore)
+
+
 def scalar_metrics(info: DataInfo) -> list[str]:
     """Names of the metrics of a final evaluation that are single numbers."""
+    if info.metrics in IMAGES:
+        from xmodal.metrics.scenes import NUMBERS
+
+        return [*NUMBERS, "cross_entropy"]
     if info.dense and info.task == "multiclass":
         from xmodal.metrics.segmentation import scores_of
 
@@ -118,7 +130,7 @@ def _build(info: DataInfo, *, full: bool) -> dict[str, Metric]:
     if info.metrics:
         if info.metrics not in SETS:
             raise InputError(f"There is no set of metrics called '{info.metrics}'. {did_you_mean(info.metrics, SETS)}")
-        return SETS[info.metrics]()
+        return SETS[info.metrics](info, full)
     builders = {
         "multiclass": _multiclass,
         "binary": _binary,
@@ -182,7 +194,7 @@ def _regression(info: DataInfo, full: bool) -> dict[str, Metric]:
     return found
 
 
-def _sentiment() -> dict[str, Metric]:
+def _sentiment(info: DataInfo, full: bool) -> dict[str, Metric]:
     from torchmetrics.regression import MeanSquaredError
 
     from xmodal.metrics.sentiment import sentiment_metrics
@@ -193,4 +205,11 @@ def _sentiment() -> dict[str, Metric]:
     return {**found, "mse": MeanSquaredError()}
 
 
-SETS: dict[str, Callable[[], dict[str, Metric]]] = {"sentiment": _sentiment}
+def _scenes(info: DataInfo, full: bool) -> dict[str, Metric]:
+    from xmodal.metrics.scenes import SceneScores
+
+    return {"voxels": SceneScores(info.classes, unknown=info.ignore, full=full)}
+
+
+SETS: dict[str, Callable[[DataInfo, bool], dict[str, Metric]]] = {"sentiment": _sentiment, "scenes": _scenes}
+IMAGES = ("scenes",)  # sets that see whole images and their scored regions, not rows of voxels

@@ -1,9 +1,9 @@
 """Plain networks: parts are passed in, `build_*` functions hold the numbers.
 
-`ENCODERS` names the networks that read one modality, `BUILDERS` those that a saved student can be rebuilt from. Both
-are import paths, so that this file imports no torch. A builder takes JSON values alone and works under
-`torch.device("meta")`, where tensors have shapes but no memory: that is how the reader of a student compares a file
-with the network that it describes before it builds one.
+`ENCODERS` names the networks that read one modality, `NETWORKS` those that read all that they need at once, `BUILDERS`
+those that a saved student can be rebuilt from. All are import paths, so that this file imports no torch. A builder
+takes JSON values alone and works under `torch.device("meta")`, where tensors have shapes but no memory: that is how the
+reader of a student compares a file with the network that it describes before it builds one.
 """
 
 ENCODERS = {
@@ -35,10 +35,21 @@ ENCODERS = {
     "camera_resnet152": "xmodal.models.camera_net:build_camera_resnet152",
 }
 
+NETWORKS = {
+    "ddrnet": "xmodal.models.scenes:build_scene",
+    "aicnet": "xmodal.models.scenes:build_scene",
+    "grfnet": "xmodal.models.scenes:build_scene",
+    "palnet": "xmodal.models.scenes:build_scene",
+}
+
 BUILDERS = {
     "network": "xmodal.models.network:build_network",
     "discom": "xmodal.models.discom_net:build_branches",
     "dmd": "xmodal.models.dmd_net:build_dmd",
     "dmd_head": "xmodal.models.dmd_head:build_dmd_head",
     "pmf": "xmodal.models.pmf_net:build_pmf_net",
+    "ddrnet": "xmodal.models.ddrnet:DDRNet",
+    "aicnet": "xmodal.models.aicnet:AICNet",
+    "grfnet": "xmodal.models.grfnet:GRFNet",
+    "palnet": "xmodal.models.palnet:PALNet",
 }

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from xmodal.cards import load
 from xmodal.errors import InputError, did_you_mean
-from xmodal.models import BUILDERS, ENCODERS
+from xmodal.models import BUILDERS, ENCODERS, NETWORKS
 from xmodal.types import DataInfo, InputInfo, Student
 
 FUSIONS = ("sum", "concat")
@@ -182,7 +182,7 @@ def build_for(
     Args:
         info: of the data.
         modalities: what it reads; it predicts the targets of the first.
-        encoder: ``auto`` chooses by layout and size; a name of `ENCODERS`, or one per modality.
+        encoder: ``auto`` chooses by layout and size; or a name of `ENCODERS`, one per modality, or one of `NETWORKS`.
         width: of the embeddings; None leaves each encoder its own.
         fusion: ``sum`` or ``concat``.
         dropout: of the encoders.
@@ -190,6 +190,13 @@ def build_for(
         numbers: further numbers of the encoders, such as ``{"channels": 8}``; every encoder must know them.
     """
     needs = info.require(tuple(modalities), "network")
+    if encoder == "auto" and info.dense and len(info.places) == 3:
+        encoder = "ddrnet"
+    if isinstance(encoder, str) and encoder in NETWORKS:
+        if width is not None or dropout:
+            raise InputError(f"The network '{encoder}' has one size and no dropout. Leave width and dropout out.")
+        whole: Student = load(NETWORKS[encoder])(info, needs, network=encoder, **(numbers or {}))
+        return whole
     given = dict(numbers or {})
     given |= {**({} if width is None else {"width": width}), **({"dropout": dropout} if dropout else {})}
     inputs = {}
@@ -324,7 +331,8 @@ def is_count(number: Any) -> bool:
 def _builder(name: str, encoder: Any) -> Callable[..., nn.Module]:
     if encoder not in ENCODERS:
         raise InputError(
-            f"There is no encoder called '{encoder}' (asked for '{name}'). {did_you_mean(str(encoder), ENCODERS)}"
+            f"There is no encoder called '{encoder}' (asked for '{name}'). "
+            f"{did_you_mean(str(encoder), [*ENCODERS, *NETWORKS])}"
         )
     builder: Callable[..., nn.Module] = load(ENCODERS[encoder])
     return builder

@@ -221,7 +221,7 @@ def load_weights(module: nn.Module, path: Path | str, *, adapt_first: bool = Fal
             the response of its picture (Carreira and Zisserman, CVPR 2017, section 2.4).
     """
     wanted = module.state_dict()
-    found = {name.removeprefix("module."): tensor for name, tensor in _read_weights(Path(path)).items()}
+    found = {name.removeprefix("module."): tensor for name, tensor in read_weights(Path(path)).items()}
     if not any(name.startswith("fc.") for name in wanted):
         found = {name: tensor for name, tensor in found.items() if not name.startswith("fc.")}
     if adapt_first and "conv1.weight" in found and "conv1.weight" in wanted:
@@ -247,7 +247,8 @@ def _inflated(weight: Tensor, wanted: Tensor | None) -> Tensor:
     return weight[:, :, None].expand(-1, -1, frames, -1, -1) / frames
 
 
-def _read_weights(path: Path) -> Mapping[str, Tensor]:
+def read_weights(path: Path) -> Mapping[str, Tensor]:
+    """The tensors of a ``.pth`` file by name, also where they lie one dictionary deeper."""
     if not path.is_file():
         raise InputError(f"There is no file {path}. Give the path of a .pth file with weights.")
     try:

@@ -122,6 +122,14 @@ RECIPES = Cards(
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
         ),
         RecipeCard(
+            name="nyu-ssc",
+            title="NTDH on NYU Depth V2: a class for every voxel of a room, from depth, alone and taught by colours",
+            path="xmodal.recipes.nyu_ssc:run",
+            settings="xmodal.recipes.nyu_ssc_settings:Settings",
+            year=2024,
+            paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
+        ),
+        RecipeCard(
             name="discom",
             title="a student of each modality without a teacher, from data that need not be paired, with controls",
             path="xmodal.recipes.discom:run",

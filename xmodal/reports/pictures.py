@@ -31,13 +31,12 @@ def heat_map_strips(run: RunFiles) -> dict[str, Any] | None:
     found = run.result.get("heat_maps")
     if not found:
         return None
-    with np.load(_there(run, found["file"]), allow_pickle=False) as arrays:
+    with np.load(there(run, found["file"]), allow_pickle=False) as arrays:
         pictures, labels, maps = arrays["pictures"], arrays["labels"], arrays["maps"]
     digits = ", ".join(map(str, labels.tolist()))
-    strips = [_strip(f"what the teacher sees ({found['modality']})", _coloured(pictures), f"samples of {digits}")]
+    strips = [strip(f"what the teacher sees ({found['modality']})", _coloured(pictures), f"samples of {digits}")]
     strips += [
-        _strip(name, heated(values), f"heat maps of {digits}")
-        for name, values in zip(found["names"], maps, strict=True)
+        strip(name, heated(values), f"heat maps of {digits}") for name, values in zip(found["names"], maps, strict=True)
     ]
     return {"title": found["title"], "caption": found["caption"], "strips": strips, "legend": []}
 
@@ -53,16 +52,16 @@ def class_map_strips(run: RunFiles) -> dict[str, Any] | None:
     found = run.result.get("class_maps")
     if not found:
         return None
-    with np.load(_there(run, found["file"]), allow_pickle=False) as arrays:
+    with np.load(there(run, found["file"]), allow_pickle=False) as arrays:
         parts = {name: arrays[name] for name in arrays.files}
     labels, palette, names = parts["labels"], parts["palette"], parts["names"].tolist()
     known = labels != found["ignore"]
     text = f"frames {', '.join(map(str, parts['frames'].tolist()))}"
-    strips = [_strip(found["picture"], _coloured(parts["pictures"]), text)]
-    strips.append(_strip("labels", _where(palette[labels], known), text))
+    strips = [strip(found["picture"], _coloured(parts["pictures"]), text)]
+    strips.append(strip("labels", _where(palette[labels], known), text))
     for name, said in zip(names, parts["maps"], strict=True):
-        strips.append(_strip(name, palette[said], text))
-        strips.append(_strip(f"{name}, errors", _where(RIGHT_OR_WRONG[(said != labels).astype(int)], known), text))
+        strips.append(strip(name, palette[said], text))
+        strips.append(strip(f"{name}, errors", _where(RIGHT_OR_WRONG[(said != labels).astype(int)], known), text))
     shown = np.unique(np.concatenate([labels[known], parts["maps"].ravel()]))
     legend = [
         {"name": found["class_names"][number], "colour": "#" + bytes(palette[number].tolist()).hex()}
@@ -76,7 +75,8 @@ def _where(pictures: Pixels, mask: NDArray[Any]) -> Pixels:
     return np.where(mask[..., None], pictures, np.array(NOTHING, np.uint8)).astype(np.uint8)
 
 
-def _there(run: RunFiles, name: str) -> Path:
+def there(run: RunFiles, name: str) -> Path:
+    """A file of the run folder that must be there."""
     path = run.path / name
     if not path.is_file():
         raise InputError(f"{path} is missing, which result.json names. Run it again or --resume.")
@@ -97,7 +97,7 @@ def _coloured(pictures: NDArray[Any]) -> Pixels:
     return np.repeat(colours, 3, axis=3) if colours.shape[3] == 1 else colours
 
 
-def _strip(name: str, pictures: Pixels, text: str) -> dict[str, Any]:
+def strip(name: str, pictures: Pixels, text: str) -> dict[str, Any]:
     """Pictures side by side, one pixel apart."""
     from PIL import Image
 

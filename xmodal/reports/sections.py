@@ -22,6 +22,7 @@ from xmodal.reports.ranking import ranking_of, ranking_plots, ranking_table
 from xmodal.reports.read import RunFiles, read_rows
 from xmodal.reports.relation import relation_sentence
 from xmodal.reports.sweep import sweep_caption, sweep_table
+from xmodal.reports.voxels import scene_strips
 
 FOCUS = 4  # methods in a plot with lines: as many as there are colours
 DENSE = 2  # methods among the marks of one class
@@ -105,7 +106,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
         "plots": ranking_plots(ranking, f"{anchor}-ranking") if ranking else [],
         "channels": None if ranking else _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
-        "pictures": heat_map_strips(run) or class_map_strips(run),
+        "pictures": heat_map_strips(run) or class_map_strips(run) or scene_strips(run),
         "branches": _draw_branches(branches(result, f"{anchor}-branches")),
         "edges": _draw_edges(edges(rows, folders, shown, f"{anchor}-edges")),
         "left_out": len(summary) - len(focus),

@@ -1,0 +1,313 @@
+"""A room's voxels from depth, taught by a network that sees colours too: the second large experiment of NTDH.
+
+From one picture a network tells what each voxel of a room is, also of those that no pixel shows (semantic scene
+completion). For every seed a network that reads depth and colours learns the labels (*teacher*), one that reads depth
+learns them alone (*control*), and the same network learns them and what the teacher says of the voxels of the room
+(*student*), each voxel by the weight of the class that the teacher sees there. Any of six networks may teach any other.
+The page shows each class, the divergence from the teacher beside the gain, and rooms. A run that was stopped, or ended
+by ``--until teacher``, goes on with --resume.
+
+The published code trains single networks and holds no distillation; its table was not accessible to us, so there is no
+figure to compare with. What made rooms show stands in docs/recipes/nyu-ssc.md.
+
+    xmodal data make nyu RAW --seed 0
+    xmodal data prepare nyu RAW ROOT
+    xmodal run nyu-ssc --nyu.root ROOT --preset small
+    xmodal run nyu-ssc --nyu.root ROOT --teacher-network ddrnet_rgb --student-network palnet
+
+Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; networks and training: Li et al.,
+DDRNet, CVPR 2019; numbers from the authors' code.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmodal.engine.progress import Progress
+from xmodal.errors import InputError
+from xmodal.recipes import compare
+from xmodal.recipes.nyu_ssc_settings import NETWORKS, Settings
+
+if TYPE_CHECKING:
+    from xmodal.recipes.bench import Bench, Earlier
+    from xmodal.types import Batch, Student
+
+SCENES = "scenes.npz"
+SHOWN = ("teacher", "control", "method")  # roles whose networks stand in the table of classes and draw rooms
+__all__ = ["Settings", "run"]
+
+
+def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Train the stages that are asked for, write the run folder and its page, return what `result.json` holds."""
+    gaps: list[dict[str, Any]] = []
+
+    def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
+        gaps.extend(measure_gap(bench, rows, settings.gap_frames))
+        if settings.pictures and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
+            draw(bench, rows, out / SCENES, settings.pictures)
+
+    def earlier(seed: int) -> Earlier | None:
+        path = settings.teacher_checkpoint
+        return None if path is None or not settings.hears else earlier_teacher(path, settings.teacher_network, seed)
+
+    return compare.run(
+        settings,
+        progress=progress,
+        recipe="nyu-ssc",
+        look=look,
+        complete=lambda found: complete(found, settings, gaps),
+        earlier=earlier,
+    )
+
+
+def earlier_teacher(path: Path, network: str, seed: int) -> Earlier:
+    """The teacher of another run, or of the authors' code.
+
+    Args:
+        path: a run folder (of the same seed, if it has that, else of the first one there), a training in it, a
+            ``student.safetensors``, or a file of the authors.
+        network: which one it is, a name of `NETWORKS`.
+        seed: whose teacher is wanted.
+    """
+    from xmodal.models.scene_checkpoint import load_published
+    from xmodal.models.student_file import load_student
+    from xmodal.recipes.bench import Earlier
+
+    plain = without_data(network)
+    name = "+".join(plain.needs)
+    file = path
+    if path.is_dir():
+        tried = [path / f"seed-{seed}" / "teacher", *sorted(path.glob("seed-*/teacher")), path]
+        files = [folder / "students" / name / "student.safetensors" for folder in tried]
+        file = next((one for one in files if one.is_file()), path)
+        if file is path:
+            raise InputError(
+                f"{path} holds no finished teacher {network}: expected seed-{seed}/teacher/students/{name}. Train one "
+                "with --until teacher, or leave --teacher-checkpoint out."
+            )
+    if file.suffix != ".safetensors":
+        load_published(plain.module, file)
+        return Earlier({"teacher": {name: plain.module.state_dict()}}, where=str(file))
+    student, _ = load_student(file)
+    if (student.builder, set(student.needs)) != (plain.builder, set(plain.needs)):
+        raise InputError(
+            f"{file} holds a network {student.builder} that reads {', '.join(student.needs)}; wanted is {network}. "
+            "Name another file, or another --teacher-network."
+        )
+    return Earlier({"teacher": {name: student.module.state_dict()}}, where=str(file))
+
+
+def without_data(network: str) -> Student:
+    """A network of `NETWORKS` for a room of the smallest size: its weights fit any."""
+    from xmodal.models.scenes import build_scene
+    from xmodal.types import DataInfo, InputInfo
+
+    position = InputInfo((4, 4), dtype="int64")
+    inputs = {"depth": InputInfo((1, 4, 4)), "rgb": InputInfo((3, 4, 4)), "tsdf": InputInfo((1, 4, 4, 4))}
+    inputs |= {"depth.position": position, "rgb.position": position}
+    kind, modalities = NETWORKS[network]
+    return build_scene(DataInfo(inputs, "multiclass", 12, {}, dense=True, places=(1, 1, 1)), modalities, network=kind)
+
+
+def measure_gap(bench: Bench, rows: Sequence[Mapping[str, Any]], frames: int) -> list[dict[str, Any]]:
+    """How far the control and the students are from the teacher at scored and occupied voxels of test frames."""
+    from xmodal.data.loader import in_order
+    from xmodal.diagnostics.divergence import measure_divergence
+    from xmodal.recipes.bench import TEACHER
+
+    if TEACHER not in bench.runs or not frames:
+        return []
+    (teacher,) = bench.runs[TEACHER].students.values()
+    found = []
+    for row in rows:
+        if row["role"] == "teacher":
+            continue
+        student = bench.runs[row["name"]].students[row["student"]].module
+        seen = occupied(itertools.islice(in_order(bench.data.test, batch_size=1), frames))
+        on_device = (batch.to(bench.fabric.device) for batch in seen)
+        gap = measure_divergence(student, teacher.module, on_device, samples=1, ignore=bench.info.ignore)
+        found.append({"seed": bench.seed, "name": row["name"], "ncjsd": gap.non_target_mean, "tcjsd": gap.target_mean})
+    return found
+
+
+def occupied(batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Batches of which only those voxels count that are scored and not empty."""
+    for batch in batches:
+        counts = {name: (region > 0) & (batch.targets[name] > 0) for name, region in batch.scored.items()}
+        yield replace(batch, valid=counts)
+
+
+def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
+    """Some test frames: what was seen, the labels, and what each network makes of it."""
+    import numpy as np
+    import torch
+
+    from xmodal.data.loader import Pick
+    from xmodal.data.nyu_frames import COLOURS as STATISTICS
+    from xmodal.data.nyu_raw import COLOURS
+    from xmodal.files import written_whole
+
+    test = bench.data.test
+    chosen = torch.linspace(0, len(test) - 1, min(frames, len(test))).round().long()
+    batch = test.raw()[Pick(dict.fromkeys(bench.info.modalities, chosen), None)]
+    arrays: dict[str, Any] = {}
+    if "rgb" in batch.inputs:
+        mean, std = (torch.tensor(part).view(3, 1, 1) for part in STATISTICS)
+        arrays["pictures"] = (255 * (std * batch.inputs["rgb"] + mean)).clamp(0, 255).round().to(torch.uint8).numpy()
+    if "depth" in batch.inputs:
+        arrays["depths"] = batch.inputs["depth"][:, 0].numpy()
+    shown = [row for row in rows if row["role"] in SHOWN]
+    said = [bench.outputs[row["name"]][row["student"]] for row in shown]
+    places = [{number: place for place, number in enumerate(one["index"].tolist())} for one in said]
+    maps = [
+        one["outputs"][[where[number] for number in chosen.tolist()]] for one, where in zip(said, places, strict=True)
+    ]
+    with written_whole(path) as beside:
+        np.savez_compressed(
+            beside,
+            **arrays,
+            labels=batch.target.to(torch.uint8).numpy(),
+            names=np.array([row["name"] for row in shown]),
+            maps=torch.stack(maps).to(torch.uint8).cpu().numpy(),
+            palette=np.array(COLOURS, np.uint8),
+            frames=np.array([bench.data.ids[test.numbers[batch_name(batch)][number]] for number in chosen.tolist()]),
+        )
+
+
+def batch_name(batch: Batch) -> str:
+    """Any modality: rows of all of them are the same frames."""
+    return next(iter(batch.targets))
+
+
+def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The result with tables of classes and of the gap, rooms, and what is worth knowing."""
+    tables = [score_table(result["rows"]), class_table(result["rows"], result["class_names"], settings)]
+    tables += [gap_table(result["rows"], gaps, result["metric"])] if gaps else []
+    found = {
+        **result,
+        "title": f"NYU Depth V2: {settings.student_network} taught by {settings.teacher_network}",
+        "tables": tables,
+        "gaps": [dict(gap) for gap in gaps],
+        "notes": [*result["notes"], *notes(settings)],
+    }
+    if settings.pictures:
+        found["scenes"] = {
+            "file": SCENES,
+            "title": "Rooms of the test split",
+            "class_names": result["class_names"],
+            "caption": f"Seed {settings.seeds[0]}. Labelled voxels, seen from the front and above; ceilings are left "
+            "out. Networks are shown where there is a label, also in visible free space, which no score looks at.",
+        }
+    return found
+
+
+SCORES = {
+    "completion_precision": "precision",
+    "completion_recall": "recall",
+    "completion_iou": "IoU",
+    "completion_iou_occluded": "IoU, hidden voxels",
+    "accuracy": "accuracy of classes",
+    "mean_iou": "mIoU",
+    "completion_iou_reference": "IoU, published rule",
+    "mean_iou_reference": "mIoU, published rule",
+}
+
+
+def score_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A line per network: completion, classes, and both by the published rule; mean over the seeds, in per cent."""
+    runs = list(dict.fromkeys(row["name"] for row in rows))
+    lines = [
+        [
+            run,
+            *(
+                f"{100 * statistics.fmean(row['test'][key] for row in rows if row['name'] == run):.1f}"
+                for key in SCORES
+            ),
+        ]
+        for run in runs
+    ]
+    return {
+        "title": "Completion and classes",
+        "header": ["network", *SCORES.values()],
+        "rows": lines,
+        "caption": "Test frames, per cent, mean over the seeds. Precision, recall and IoU: occupied or not. By the "
+        "published rule means run over frames, and unknown voxels on surfaces count as empty ones.",
+    }
+
+
+def class_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], settings: Settings) -> dict[str, Any]:
+    """A line per class but empty that test frames show: intersection over union of every network."""
+    from xmodal.recipes.nyu_ssc_settings import METRICS
+
+    published = settings.metric == METRICS["reference"]
+    key, mean = ("iou_reference", "mean_iou_reference") if published else ("iou", "mean_iou")
+    runs = list(dict.fromkeys(row["name"] for row in rows if row["role"] in SHOWN))
+    voxels = [sum(line) for line in rows[0]["test"]["confusion"]]
+    full = max(sum(voxels[1:]), 1)
+    lines = []
+    for number, name in list(enumerate(names))[1:]:
+        if voxels[number]:
+            means = [statistics.fmean(row["test"][key][number] for row in rows if row["name"] == run) for run in runs]
+            lines.append([name, f"{100 * voxels[number] / full:.1f}", *(f"{100 * value:.1f}" for value in means)])
+    whole = [statistics.fmean(row["test"][mean] for row in rows if row["name"] == run) for run in runs]
+    lines.append(["mean of these", "100.0", *(f"{100 * value:.1f}" for value in whole)])
+    return {
+        "title": f"Intersection over union of each class{' (published rule)' if published else ''}",
+        "header": ["class", "share of voxels (%)", *(f"{run} (%)" for run in runs)],
+        "rows": lines,
+        "caption": "Test frames, voxels that are hidden or on a surface and have a label, mean over the seeds.",
+    }
+
+
+def gap_table(rows: Sequence[Mapping[str, Any]], gaps: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
+    """Divergence from the teacher beside the gain over the control, mean over the seeds."""
+    from xmodal.recipes.bench import CONTROL
+    from xmodal.reports.tables import number, unit
+
+    scores = {(row["seed"], row["name"]): row["test"] for row in rows}
+    lines = []
+    for name in dict.fromkeys(gap["name"] for gap in gaps):
+        mine = [gap for gap in gaps if gap["name"] == name]
+        cells = [f"{statistics.fmean(gap[key] for gap in mine):.3f}" for key in ("ncjsd", "tcjsd")]
+        for key in (metric, "completion_iou"):
+            gains = [
+                scores[gap["seed"], name][key] - scores[gap["seed"], CONTROL][key]
+                for gap in mine
+                if (gap["seed"], CONTROL) in scores
+            ]
+            cells.append("–" if name == CONTROL or not gains else number(statistics.fmean(gains), key, signed=True))
+        lines.append([name, *cells])
+    return {
+        "title": "Gap between the modalities",
+        "header": [
+            "student",
+            "wrong classes (NCJSD)",
+            "right class (TCJSD)",
+            f"gain, {unit(metric)}",
+            f"gain, {unit('completion_iou')}",
+        ],
+        "rows": lines,
+        "caption": "Divergence (Jensen and Shannon's, in nats) of what the student and the teacher say of scored "
+        "occupied voxels of the first test frames. The hypothesis: the smaller that of the wrong classes, the more a "
+        "student gains; here it is measured behind training, so a student that listened is nearer to its teacher.",
+    }
+
+
+def notes(settings: Settings) -> list[str]:
+    """What is worth knowing of these settings, in sentences."""
+    found = []
+    if settings.teacher_checkpoint is not None:
+        found.append(f"The teacher was taken from {settings.teacher_checkpoint}.")
+    if settings.until != "student":
+        found.append(f"Stopped behind the {settings.until}, as asked; --resume without --until goes on.")
+    if settings.schedule == "step" and settings.schedule_every >= settings.epochs:
+        found.append(
+            f"The rate falls every {settings.schedule_every} epochs and there are {settings.epochs}: it was constant, "
+            "as in the authors' code."
+        )
+    return found
