@@ -1,7 +1,8 @@
 """What can go wrong, said in sentences.
 
-Three kinds of trouble leave the library on purpose: the user's input (`InputError`), the numbers (`NonFinite`) and a
-signal (`Interrupted`). The command line turns them into exit status 2, 3 and 130/143; anything else is a bug of ours.
+Four kinds of trouble leave the library on purpose: the user's input (`InputError`), the numbers (`NonFinite`), a signal
+(`Interrupted`) and the death of one of several processes (`ProcessDied`). The command line turns them into exit status 2,
+3, 130/143 and 128 plus the signal that killed; anything else is a bug of ours.
 """
 
 from __future__ import annotations
@@ -30,6 +31,20 @@ class MissingExtra(InputError):
 
 class NonFinite(ArithmeticError):
     """A loss term became infinite or not a number."""
+
+
+class ProcessDied(RuntimeError):
+    """One of several processes that train together is gone; the others can't go on, what was saved is there.
+
+    Args:
+        sentence: which one, and how.
+        exit_status: its own, or 128 plus the number of the signal that killed it, as shells count it.
+        saved: folder of the run, None if none was opened.
+    """
+
+    def __init__(self, sentence: str, *, exit_status: int, saved: str | None = None) -> None:
+        self.exit_status, self.saved = exit_status, saved
+        super().__init__(sentence)
 
 
 class Interrupted(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,6 +14,7 @@ from xmodal.cli.flags import Flags, Help
 from xmodal.cli.output import Answer
 from xmodal.cli.reading import parse
 from xmodal.cli.recipe_flags import read_settings
+from xmodal.engine import parent
 from xmodal.errors import InputError
 from xmodal.recipes import RECIPES
 
@@ -44,8 +46,16 @@ def experiment(name: str, words: Sequence[str], *, prog: str) -> Answer:
 
     card = RECIPES[name]
     settings, as_json = read_settings(name, words, prog=prog)
+    devices = getattr(settings, "devices", 1)
+    if parent.leads(devices):
+        return Answer({}, status=parent.lead(_again([*prog.split()[1:], *words]), devices))
     result = card.load()(settings, progress=Progress())
     return Answer(result, as_json, lines=_told(result))
+
+
+def _again(words: Sequence[str]) -> list[str]:
+    """The command that starts this one again."""
+    return parent.same_command() if sys.argv[1:] == words else [sys.executable, "-m", "xmodal.cli.main", *words]
 
 
 def _told(result: Mapping[str, Any]) -> list[str]:

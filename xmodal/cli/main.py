@@ -1,7 +1,7 @@
 """`xmodal`: finds the command, calls it, turns what went wrong into a sentence and an exit status.
 
 0 done · 1 a check or comparison failed · 2 the input is wrong · 3 the numbers failed · 4 an error of ours ·
-130/143 interrupted, state saved
+130/143 interrupted, state saved · 137 one of several processes was killed (128 + the signal)
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pathlib import Path
 
 from xmodal.cards import load
 from xmodal.cli.output import Answer, CheckFailed, print_json
-from xmodal.engine import interrupt
-from xmodal.errors import InputError, Interrupted, NonFinite, did_you_mean
+from xmodal.engine import interrupt, parent
+from xmodal.errors import InputError, Interrupted, NonFinite, ProcessDied, did_you_mean
 from xmodal.version import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -37,7 +37,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 STATUSES = (
     "exit status: 0 done, 1 a check or comparison failed, 2 the input is wrong, 3 the numbers failed,\n"
-    "4 an error of xmodal (a report is written), 130/143 interrupted (the state is saved)"
+    "4 an error of xmodal (a report is written), 130/143 interrupted (the state is saved),\n"
+    "137 one of several processes was killed (what was saved by then is there)"
 )
 Command = Callable[[Sequence[str]], Answer]
 
@@ -64,6 +65,7 @@ def _answer(words: Sequence[str]) -> int:
     from xmodal.cli.flags import Help
 
     try:
+        parent.follow()
         with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no part of the result
             found = _find(words)(words[1:])
         if _is_first():
@@ -80,11 +82,17 @@ def _answer(words: Sequence[str]) -> int:
         return _complain(words, [str(error)], 3)
     except Interrupted as error:
         return _complain(words, [_interrupted(error)], error.exit_status)
+    except ProcessDied as error:
+        return _complain(words, [_died(error)], error.exit_status)
     except BrokenPipeError:
         raise
-    except OSError as error:
-        return _complain(words, *_system(words, error))
-    except Exception:
+    except Exception as error:
+        if parent.has_peers():
+            interrupt.ignore()  # we end anyway, and a launcher may send one
+        if died := parent.gone():  # that is why we failed
+            return _complain(words, [_died(died)], died.exit_status, aloud=parent.speaks())
+        if isinstance(error, OSError):
+            return _complain(words, *_system(words, error))
         return _complain(words, [_ours(words)], 4)
 
 
@@ -120,12 +128,11 @@ def _is_first() -> bool:
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
 
 
-def _complain(words: Sequence[str], problems: Sequence[str], status: int) -> int:
-    if not _is_first() and status != 4:
-        return status
-    for problem in problems:
+def _complain(words: Sequence[str], problems: Sequence[str], status: int, *, aloud: bool | None = None) -> int:
+    aloud = _is_first() if aloud is None else aloud
+    for problem in problems if aloud or status == 4 or (parent.hears() and not _is_first()) else ():
         print(f"xmodal: {problem}", file=sys.stderr)
-    if "--json" in words and _is_first():
+    if "--json" in words and aloud:
         print_json({"status": status, "errors": list(problems)})
     return status
 
@@ -136,6 +143,16 @@ def _interrupted(error: Interrupted) -> str:
     from xmodal.engine.run_folder import resume_command
 
     return f"Interrupted; the state is saved in {error.saved}. Go on with: {resume_command(Path(error.saved))}"
+
+
+def _died(error: ProcessDied) -> str:
+    from xmodal.engine.run_folder import resume_command, what_is_saved
+
+    if error.saved is None:
+        return f"{error} {what_is_saved(None)}"
+    launcher = "" if parent.leads(2) else "under the same launcher "
+    command = resume_command(Path(error.saved))
+    return f"{error} {what_is_saved(error.saved)} Go on {launcher}with: {command}"
 
 
 def _system(words: Sequence[str], error: OSError) -> tuple[list[str], int]:

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from xmodal.engine import parent
 from xmodal.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,11 +55,18 @@ def deferred() -> Iterator[None]:
 @contextmanager
 def saved_in(folder: Path) -> Iterator[None]:
     """Within this block whatever is interrupted can be resumed from ``folder``, that of the whole command."""
+    parent.tell(folder)
     try:
         yield
     except Interrupted as error:
         error.saved = str(folder)
         raise
+
+
+def ignore() -> None:
+    """Signals change nothing any more: the command is about to end for another reason."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def pending() -> int:

@@ -1,7 +1,8 @@
 """Devices and processes, through Lightning Fabric.
 
 Call `launch` before data, run folder and output are touched: with several devices it starts the whole command again,
-once per device, and from then on only rank 0 may print and write.
+once per device, and waits as their small parent (`xmodal.engine.parent`). In the processes that go on only rank 0 may
+print and write.
 """
 
 from __future__ import annotations
@@ -10,29 +11,39 @@ import atexit
 import inspect
 import logging
 import os
+import socket
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed
 
+from xmodal.collectives import gather_json
+from xmodal.engine import parent
+from xmodal.engine.run_folder import what_is_saved
 from xmodal.engine.settings import MachineSettings, Precision
-from xmodal.errors import InputError
+from xmodal.errors import InputError, ProcessDied
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
 def launch(machine: MachineSettings | None = None, *, precision: Precision = "32-true") -> Fabric:
-    """A started Fabric; under `torchrun` and SLURM it joins the processes that are there."""
+    """A started Fabric; under `torchrun` and SLURM it joins the processes that are there.
+
+    With several devices and no such launcher it does not return in the process that calls it, but in those started.
+    """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     machine = machine or MachineSettings()
+    parent.follow()
     if machine.threads:
         torch.set_num_threads(machine.threads)
     _check_devices(machine)
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", machine.devices))
-    nodes = max(int(os.environ.get("WORLD_SIZE", local)) // local, 1) if "LOCAL_WORLD_SIZE" in os.environ else 1
+    if parent.leads(machine.devices):
+        sys.exit(_led(machine.devices))
+    local, nodes = _processes(machine)
     on_cpu = machine.accelerator == "cpu" or not torch.cuda.is_available()
     several = local * nodes > 1
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process
@@ -52,7 +63,29 @@ def launch(machine: MachineSettings | None = None, *, precision: Precision = "32
     fabric.launch()
     if several:
         atexit.register(_part)
+        here = [socket.gethostname(), os.getpid()]
+        parent.remember(gather_json(here, fabric.device))
     return fabric
+
+
+def _led(processes: int) -> int:
+    """Exit status of a script whose processes have ended."""
+    try:
+        return parent.lead(parent.same_command(), processes)
+    except ProcessDied as error:
+        print(f"{error} {what_is_saved(error.saved)}", file=sys.stderr)
+        return error.exit_status
+
+
+def _processes(machine: MachineSettings) -> tuple[int, int]:
+    """How many processes run on each machine, and on how many machines, as the launcher says."""
+    if "LOCAL_WORLD_SIZE" in os.environ:
+        local = int(os.environ["LOCAL_WORLD_SIZE"])
+        return local, max(int(os.environ.get("WORLD_SIZE", local)) // local, 1)
+    if parent.under_slurm():
+        nodes = int(os.environ.get("SLURM_NNODES", 1))
+        return int(os.environ.get("SLURM_NTASKS_PER_NODE", int(os.environ["SLURM_NTASKS"]) // nodes)), nodes
+    return machine.devices, 1
 
 
 def _part() -> None:
@@ -66,7 +99,7 @@ def _check_devices(machine: MachineSettings) -> None:
     there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     kind = "cuda" if machine.accelerator == "auto" and there["cuda"] else machine.accelerator
     found = there.get(kind, machine.devices)
-    if found < machine.devices and "LOCAL_WORLD_SIZE" not in os.environ:
+    if found < machine.devices and "LOCAL_WORLD_SIZE" not in os.environ and not parent.under_slurm():
         raise InputError(
             f"--accelerator {machine.accelerator} --devices {machine.devices} asks for {machine.devices} {kind} "
             f"device(s), and {found} are here. Lower --devices, or say --accelerator cpu."

@@ -20,6 +20,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from xmodal.engine import parent
 from xmodal.errors import InputError
 from xmodal.files import SCHEMA, plain, read_json, sweep, write_json
 from xmodal.version import __version__
@@ -59,6 +60,20 @@ def resume_command(out: Path | None) -> str:
     return shlex.join(words)
 
 
+def what_is_saved(out: str | Path | None) -> str:
+    """A sentence on what a run that ended all of a sudden left behind."""
+    folder = Path(out) if out is not None else None
+    if folder is None or not (folder / "settings.json").exists():
+        return "Nothing had been saved yet: start it again."
+    done = sorted(path.parent for path in folder.rglob("result.json"))
+    finished = f"{len(done)} finished training{'s' * (len(done) != 1)}"
+    going = [path for path in folder.rglob("checkpoints/step-*") if not (path.parents[1] / "result.json").exists()]
+    if not going:
+        return f"{folder} holds {finished} and no checkpoint."
+    newest = max(going, key=lambda path: (path.stat().st_mtime, path.name))
+    return f"{folder} holds {finished} and the checkpoint {newest.relative_to(folder)}."
+
+
 def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool, free: Sequence[str] = ()) -> None:
     """Start a run in ``out``, or go on with the one that is there.
 
@@ -67,6 +82,7 @@ def open_folder(out: Path, settings: Mapping[str, Any], *, resume: bool, free: S
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: expected a folder, or a name that is free. Give another --out.")
+    parent.tell(out)
     found = out / "settings.json"
     used = out.exists() and any(not path.name.startswith(".") for path in out.iterdir())
     if used and not resume:
