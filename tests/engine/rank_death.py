@@ -65,13 +65,14 @@ def left_of(ranks: dict[int, int]) -> list[str]:
 
 def kill_rank(process: subprocess.Popen[str], rank: int, history: Path, *, rows: int) -> tuple[str, str, dict[int, int]]:
     """SIGKILL a rank as soon as ``history`` has so many rows; what the command printed, and who its ranks were."""
-    limit = time.monotonic() + 200
+    limit, ranks = time.monotonic() + 200, {}
+    while sorted(ranks) != [0, 1]:
+        assert process.poll() is None, process.communicate()[1]
+        ranks = ranks_of(process)
     while not history.exists() or history.read_text().count("\n") < rows:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < limit
         time.sleep(0.005)
-    ranks = ranks_of(process)
-    assert sorted(ranks) == [0, 1]
     os.kill(ranks[rank], signal.SIGKILL)
     said, complained = process.communicate(timeout=60)
     return said, complained, ranks

@@ -7,7 +7,9 @@ one of (batch, rank). Nothing else is remembered, so a resumed run goes on at `s
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -127,6 +129,13 @@ class _Indexed(Dataset[Batch]):
         return self.split[pick]
 
 
+def _ends_with_its_owner(worker: int) -> None:
+    """A worker holds the connections of the process it was forked from: the others would not notice its death."""
+    if sys.platform == "linux":
+        die_with_parent, kill = 1, 9  # as <sys/prctl.h> and <signal.h> say
+        ctypes.CDLL(None).prctl(die_with_parent, kill)
+
+
 def _as_it_is(batch: Any) -> Any:
     return batch
 
@@ -145,6 +154,7 @@ class Loader:
                 collate_fn=_as_it_is,
                 num_workers=workers,
                 persistent_workers=True,
+                worker_init_fn=_ends_with_its_owner,
                 generator=torch.Generator().manual_seed(0),  # else it draws from the global one
             )
 
