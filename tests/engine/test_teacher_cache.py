@@ -1,15 +1,23 @@
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
+import pytest
 import torch
 from networks import Vectors, image_student, pictures, vector_student
 
 from xmodal.data.base import Data
 from xmodal.data.loader import Pick, in_order
+from xmodal.engine import answers, teacher_cache
+from xmodal.engine.fit import fit
 from xmodal.engine.launch import launch
+from xmodal.engine.settings import FitSettings
 from xmodal.engine.teacher_cache import Teaching, exchange, refusal, strata
+from xmodal.errors import InputError
 from xmodal.methods.kd import KD
 from xmodal.models.network import wrap
-from xmodal.types import DataInfo, InputInfo
+from xmodal.types import Batch, DataInfo, InputInfo
 
 
 def test_exchange_keeps_classes_and_moves_every_row_that_has_a_partner() -> None:
@@ -104,3 +112,156 @@ def test_an_augmented_student_learns_from_the_table_and_from_the_exchanged_one()
     assert plain.table is not None
     rows = exchange(data.train.targets["vector"], 0)[:9]
     torch.testing.assert_close(exchanged(batch)["outputs"], plain.table["outputs"][rows])
+
+
+# ---- on disk
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many rows the teacher was asked for, question by question."""
+    found: list[int] = []
+    teach = KD.teach
+
+    def counting(self: KD, batch: Batch) -> dict[str, torch.Tensor]:
+        found.append(batch.rows)
+        return teach(self, batch)
+
+    monkeypatch.setattr(KD, "teach", counting)
+    return found
+
+
+def teaching(place: Path | None, cache: str = "disk", *, method: KD | None = None, **more: Any) -> Teaching:
+    data = pictures(**more)
+    method = method or KD(image_student(), vector_student().module, data.info)
+    return Teaching(method, data.train, data.info, launch(), cache=cache, shuffle=False, seed=0, place=place)
+
+
+def all_answers(found: Teaching) -> dict[str, torch.Tensor]:
+    (batch,) = in_order(pictures().train, batch_size=1000)
+    return found(batch)
+
+
+def test_answers_on_disk_are_those_in_memory_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for block in (256, 50):  # 131 rows: one block, three uneven ones
+        monkeypatch.setattr(teacher_cache, "BLOCK", block)
+        disk, memory = teaching(tmp_path / str(block)), teaching(None, "memory")
+
+        assert disk.table is None and memory.answers is None
+        assert torch.equal(all_answers(disk)["outputs"], all_answers(memory)["outputs"])
+        picked = Batch({}, {}, {}, {"image": torch.tensor([130, 0, 7, 7])})
+        assert torch.equal(disk(picked)["outputs"], all_answers(memory)["outputs"][[130, 0, 7, 7]])
+    online = teaching(None, "off")
+    torch.testing.assert_close(all_answers(disk)["outputs"], all_answers(online)["outputs"], atol=1e-5, rtol=0)
+
+
+def test_a_table_that_is_there_is_asked_for_a_few_rows_and_no_more(
+    tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(teacher_cache, "BLOCK", 30)
+    first = all_answers(teaching(tmp_path))
+    assert asked == [30, 30, 30, 30, 30, 11]  # the probe, then every row once
+    (tmp_path / ".0.part").mkdir()
+    asked.clear()
+
+    again = all_answers(teaching(tmp_path))
+
+    assert asked == [30] and torch.equal(first["outputs"], again["outputs"])
+    assert len([path for path in tmp_path.iterdir() if not path.name.startswith(".")]) == 1
+
+
+def test_whatever_changes_what_the_teacher_says_leads_to_another_table(tmp_path: Path) -> None:
+    info = pictures().info
+    silent = KD(image_student(), vector_student().module, info)
+    silent.register_buffer("keep", torch.tensor([True, False]))
+
+    class Louder(KD):
+        def teach(self, batch: Batch) -> dict[str, torch.Tensor]:
+            return {name: 2 * answer for name, answer in super().teach(batch).items()}
+
+    def louder() -> KD:
+        method = Louder(image_student(), vector_student().module, info)
+        method.__class__.__qualname__ = "KD"  # told by its answers alone
+        return method
+
+    variants: list[tuple[KD | None, dict[str, Any]]] = [
+        (None, {}),
+        (KD(image_student(), vector_student(seed=2).module, info), {}),
+        (silent, {}),
+        (louder(), {}),
+        (None, {"seed": 1}),  # other samples
+        (None, {"rows": 130}),
+    ]
+    for count, (method, more) in enumerate(variants, start=1):
+        teaching(tmp_path, method=method, **more)
+        assert len(list(tmp_path.iterdir())) == count
+    teaching(tmp_path)
+    assert len(list(tmp_path.iterdir())) == len(variants)
+
+
+def test_a_table_too_large_for_memory_goes_to_disk_or_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = 131 * 3 * 4
+    monkeypatch.setattr(teacher_cache, "LIMIT", size)
+    assert teaching(tmp_path, "auto").table is not None
+    monkeypatch.setattr(teacher_cache, "LIMIT", size - 1)
+    for cache in ("auto", "on"):
+        assert teaching(tmp_path, cache).answers is not None
+    online = teaching(None, "auto")
+    assert online.table is None and online.answers is None
+    for cache, place, sentence in (
+        ("memory", tmp_path, "more than the .* for memory. Use --cache off"),
+        ("on", None, "more than the .* for memory"),
+        ("disk", None, "kept in the run folder, and this training has none"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            teaching(place, cache)
+
+
+def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "room", lambda place: 131 * 3 * 4 - 1)
+    with pytest.raises(InputError, match="has no room for the teacher's answers"):
+        teaching(tmp_path / "answers")
+    assert not (tmp_path / "answers").exists()
+
+
+def test_the_exchanged_table_is_read_from_the_same_file(tmp_path: Path) -> None:
+    data = pictures()
+    method = KD(image_student(), vector_student().module, data.info)
+    common: dict[str, Any] = {"shuffle": True, "seed": 0, "place": tmp_path}
+    disk, memory = (
+        Teaching(method, data.train, data.info, launch(), cache=cache, **common) for cache in ("disk", "memory")
+    )
+
+    assert torch.equal(all_answers(disk)["outputs"], all_answers(memory)["outputs"])
+    teaching(tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_half_precision_answers_keep_their_bits(tmp_path: Path) -> None:
+    data = pictures()
+    method = KD(image_student(), vector_student().module, data.info)
+    fabric = launch(precision="bf16-mixed")
+    disk, memory = (
+        Teaching(method, data.train, data.info, fabric, cache=cache, shuffle=False, seed=0, place=tmp_path)
+        for cache in ("disk", "memory")
+    )
+
+    found = all_answers(disk)["outputs"]
+    assert found.dtype == torch.bfloat16 and torch.equal(found, all_answers(memory)["outputs"])
+
+
+def test_trainings_with_either_cache_end_with_the_same_bits(tmp_path: Path) -> None:
+    runs = {}
+    for cache in ("disk", "memory", "off"):
+        data = pictures()
+        method = KD(image_student(), vector_student().module, data.info)
+        settings = FitSettings(epochs=2, batch_size=25, optimizer="sgd", cache=cache)  # type: ignore[arg-type]
+        runs[cache] = fit(method, data, settings, folder=tmp_path / cache)
+
+    weights = {cache: run.method.state_dict() for cache, run in runs.items()}
+    for name, tensor in weights["disk"].items():
+        assert torch.equal(tensor, weights["memory"][name])
+        torch.testing.assert_close(tensor, weights["off"][name], atol=1e-5, rtol=0)
+    assert (tmp_path / "disk" / "answers").is_dir() and not (tmp_path / "memory" / "answers").exists()

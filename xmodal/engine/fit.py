@@ -46,6 +46,7 @@ def fit(
     shuffle_teacher: bool = False,
     progress: Progress | None = None,
     title: str = "training",
+    answers: Path | None = None,
 ) -> Run:
     """Train a method.
 
@@ -61,6 +62,8 @@ def fit(
         shuffle_teacher: exchange the teacher's answers among samples of one class.
         progress: where to tell how it goes.
         title: what the progress line calls it.
+        answers: where a teacher's answers lie that the memory can't hold, for several trainings to share; None: in
+            ``folder``.
 
     Raises:
         NonFinite: a loss term was infinite or not a number; the best weights so far are kept if there is a folder.
@@ -68,7 +71,8 @@ def fit(
     """
     fabric = fabric or launch(precision=settings.precision)
     progress = progress or Progress(quiet=True)
-    loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics)
+    answers = answers or (folder and folder / "answers")
+    loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics, answers)
     if folder is not None:
         if fabric.global_rank == 0:
             run_folder.open_folder(folder, described(settings, seed, shuffle_teacher), resume=resume)

@@ -51,10 +51,11 @@ class Loop:
         shuffle_teacher: bool,
         progress: Progress,
         metrics: MetricsFor,
+        answers: Path | None = None,
     ) -> None:
         self.method, self.data, self.settings, self.seed = method, data, settings, seed
         self.folder, self.fabric, self.shuffle_teacher = folder, fabric, shuffle_teacher
-        self.progress, self.metrics = progress, metrics
+        self.progress, self.metrics, self.answers = progress, metrics, answers
         self.epoch, self.step, self.stopped = 0, 0, ""
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
@@ -97,6 +98,7 @@ class Loop:
             cache=settings.cache,
             shuffle=self.shuffle_teacher,
             seed=self.seed,
+            place=self.answers,
         )
 
     @property

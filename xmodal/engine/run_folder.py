@@ -8,6 +8,7 @@ checkpoints/       where to go on
 best/              weights that each student keeps: of its best epoch, or the last
 students/          what to deploy
 predictions/       outputs on the test split
+answers/           what a frozen teacher said, where that is too large for the memory; may be deleted
 """
 
 from __future__ import annotations

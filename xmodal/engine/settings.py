@@ -42,7 +42,9 @@ class FitSettings(BaseModel):
     keep: Literal["best", "last"] = Field(
         "best", description="weights that a student ends with: best validation epoch, or those after the last"
     )
-    cache: Literal["auto", "on", "off"] = Field("auto", description="ask a frozen teacher once per sample")
+    cache: Literal["auto", "on", "off", "memory", "disk"] = Field(
+        "auto", description="ask a frozen teacher once per sample; what the memory can't hold goes to the run folder"
+    )
     unequal: Literal["recycle", "cut"] = Field("recycle", description="unpaired modalities of different length")
     workers: int = Field(0, ge=0, description="processes that load data")
     precision: Precision = Field("32-true", description="number format of training (bf16 is short for bf16-mixed)")

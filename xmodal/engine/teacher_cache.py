@@ -3,11 +3,12 @@
 A frozen teacher that sees each training sample as it is gives the same answer in every epoch: it is asked once, in
 fixed blocks in the order of the rows, and training reads the table. The shuffled-teacher control reads the same table
 with rows exchanged among samples of one class: what the teacher knows of the class survives, what it knows of the
-sample does not.
+sample does not. A table that is too large for the memory is a file of the run folder (`xmodal.engine.answers`).
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from xmodal.data.base import Split
 from xmodal.data.loader import in_order, mix
+from xmodal.engine.answers import Answers, bytes_of, stored
 from xmodal.errors import InputError
 from xmodal.method import Method
 from xmodal.types import Batch, DataInfo
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 BLOCK = 256
-LIMIT = 4 * 2**30  # bytes of a table that is still kept
+LIMIT = 4 * 2**30  # bytes of a table that is still kept in memory
 
 
 def refusal(method: Method, split: Split) -> str:
@@ -46,61 +48,95 @@ def refusal(method: Method, split: Split) -> str:
 
 
 class Teaching:
-    """Answers ``method.teach`` for training batches: by asking, from the table, or from the exchanged table."""
+    """Answers ``method.teach`` for training batches: by asking, from the table, or from the exchanged table.
+
+    Args:
+        method: asks and is asked.
+        split: the training split.
+        info: of the data.
+        fabric: started devices.
+        cache: ``memory`` or ``disk``; ``on``: either; ``auto``: either if it can be; ``off``: ask in every epoch.
+        shuffle: exchange the answers among samples of one class.
+        seed: of the exchange.
+        place: folder for tables on disk; None: there is none.
+    """
 
     def __init__(
-        self, method: Method, split: Split, info: DataInfo, fabric: Fabric, *, cache: str, shuffle: bool, seed: int
+        self,
+        method: Method,
+        split: Split,
+        info: DataInfo,
+        fabric: Fabric,
+        *,
+        cache: str,
+        shuffle: bool,
+        seed: int,
+        place: Path | None = None,
     ) -> None:
         self.method, self.fabric = method, fabric
         self.table: dict[str, Tensor] | None = None
+        self.answers: Answers | None = None
+        self.exchanged: Tensor | None = None
         self.active = type(method).teach is not Method.teach
-        reason = refusal(method, split) if self.active else ""
+        must = shuffle or cache not in ("auto", "off")
         if shuffle and not self.active:
             raise InputError("The shuffled-teacher control needs a method with a teacher, and this one has none.")
-        if reason and (shuffle or cache == "on"):
+        if not self.active or not (shuffle or cache != "off"):
+            return
+        reason = refusal(method, split) or self._keep(split, info.block(BLOCK), cache, place)
+        if reason and must:
             what = "The shuffled-teacher control" if shuffle else "The teacher cache"
             way = "Leave it out (--no-shuffled)" if shuffle else "Use --cache off, or leave that out"
             raise InputError(f"{what} is not possible here: {reason}. {way}.")
-        if self.active and not reason and (shuffle or cache != "off"):
-            self.table = self._ask_all(split, info.block(BLOCK))
-            if self.table is None and (shuffle or cache == "on"):
-                what = "The shuffled-teacher control" if shuffle else "The teacher cache"
-                raise InputError(
-                    f"{what} is not possible here: the teacher's answers take more than {LIMIT / 2**30:g} GiB. "
-                    "Use --cache off, or leave that out."
-                )
-        if shuffle and self.table is not None:
-            rows = exchange(strata(info), seed)
-            alone = (rows == torch.arange(len(rows))).double().mean().item()
-            if alone > 0.5:
-                raise InputError(
-                    f"The shuffled-teacher control is not possible here: {alone:.0%} of the training rows share their "
-                    "class or combination of labels with no other, so hardly anything would be exchanged. Leave it out."
-                )
-            rows = rows.to(fabric.device)
-            self.table = {name: answers.index_select(0, rows) for name, answers in self.table.items()}
+        if shuffle:
+            self._exchange(info, seed)
+
+    def _keep(self, split: Split, block: int, cache: str, place: Path | None) -> str:
+        """Ask for every row and keep the answers; why it can't be done, empty when it is."""
+        if cache != "disk":
+            blocks = in_order(split, batch_size=block)
+            first = self._ask(next(blocks).to(self.fabric.device))
+            size = bytes_of(first, len(split))
+            if size <= LIMIT:
+                asked = [first, *(self._ask(batch.to(self.fabric.device)) for batch in blocks)]
+                self.table = {name: torch.cat([answers[name] for answers in asked]) for name in first}
+                return ""
+            if cache == "memory" or place is None:
+                return f"the teacher's answers take {size / 2**30:.3g} GiB, more than the {LIMIT / 2**30:g} for memory"
+        if place is None:
+            return "answers on disk are kept in the run folder, and this training has none"
+        found = stored(place, self.method, split, ask=self._ask, block=block, fabric=self.fabric)
+        if found is None:
+            return f"the disk of {place} has no room for the teacher's answers"
+        self.answers = Answers(found, self.fabric.device)
+        return ""
+
+    def _exchange(self, info: DataInfo, seed: int) -> None:
+        rows = exchange(strata(info), seed)
+        alone = (rows == torch.arange(len(rows))).double().mean().item()
+        if alone > 0.5:
+            raise InputError(
+                f"The shuffled-teacher control is not possible here: {alone:.0%} of the training rows share their "
+                "class or combination of labels with no other, so hardly anything would be exchanged. Leave it out."
+            )
+        self.exchanged = rows.to(self.fabric.device)
+        if self.table is not None:
+            self.table = {name: answers.index_select(0, self.exchanged) for name, answers in self.table.items()}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """What the teacher says about the rows of a batch."""
         if not self.active:
             return {}
-        if self.table is None:
-            return self._ask(batch)
         rows = next(iter(batch.index.values()))
-        return {name: answers.index_select(0, rows) for name, answers in self.table.items()}
+        if self.table is not None:
+            return {name: answers.index_select(0, rows) for name, answers in self.table.items()}
+        if self.answers is not None:
+            return self.answers(rows if self.exchanged is None else self.exchanged.index_select(0, rows))
+        return self._ask(batch)
 
     def _ask(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad(), self.fabric.autocast():
             return self.method.teach(batch)
-
-    def _ask_all(self, split: Split, rows: int) -> dict[str, Tensor] | None:
-        blocks: list[dict[str, Tensor]] = []
-        for batch in in_order(split, batch_size=rows):
-            blocks.append(self._ask(batch.to(self.fabric.device)))
-            size = sum(answer.nelement() * answer.element_size() for answer in blocks[0].values())
-            if size * max(split.rows.values()) > LIMIT * len(next(iter(blocks[0].values()))):
-                return None  # too large to keep: ask online
-        return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
 
 
 def strata(info: DataInfo) -> Tensor:
