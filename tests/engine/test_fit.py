@@ -98,6 +98,20 @@ def test_accumulated_batches_equal_one_large_batch(mode: str, rate: float) -> No
     assert_equal_weights(weights(runs[0]), weights(runs[1]), atol=1e-6)
 
 
+@pytest.mark.parametrize(("rows", "batch", "every"), [(131, 30, 3), (131, 26, 5), (100, 40, 3)])
+def test_batches_of_unlike_sizes_count_by_their_rows(rows: int, batch: int, every: int) -> None:
+    """30+30+30 and 30+11; 4 times 26 and 27, the odd row joining the last batch; 40+40+20."""
+    data = pictures(rows=rows)
+    shared: dict[str, Any] = {"epochs": 2, "optimizer": "sgd", "learning_rate": 0.2}
+    whole = FitSettings(batch_size=batch * every, **shared)
+    parts = FitSettings(batch_size=batch, accumulate=every, **shared)
+
+    runs = [fit(Supervised(plain_student(), data.info), data, settings) for settings in (whole, parts)]
+
+    assert runs[0].history[-1]["steps"] < runs[1].history[-1]["steps"]
+    assert_equal_weights(weights(runs[0]), weights(runs[1]), atol=1e-6)
+
+
 def test_a_dropped_remainder_changes_nothing_after_the_last_whole_update() -> None:
     data = pictures(rows=130)
     shared: dict[str, Any] = {"epochs": 1, "optimizer": "sgd", "batch_size": 50, "learning_rate": 0.1}

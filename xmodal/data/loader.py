@@ -94,6 +94,23 @@ class Batches(Sampler[Pick]):
         joins = self.shuffle and tail < max(2, self.world) and full
         return full + bool(tail and not joins)
 
+    def rows_in(self, step: int) -> int:
+        """Rows of batch number ``step``, over all processes."""
+        begin = step * self.batch_size
+        return (self.length if step == len(self) - 1 else begin + self.batch_size) - begin
+
+    def parts(self, step: int, every: int) -> float:
+        """Rows of the ``every`` batches that update together, by those of batch number ``step`` among them.
+
+        Example:
+            >>> batches = Batches({"x": 25}, paired=True, batch_size=10, seed=0)
+            >>> batches.parts(0, 2), batches.parts(2, 2), batches.parts(2, 3), batches.parts(0, 1)
+            (2.0, 1.0, 5.0, 1.0)
+        """
+        first = step // every * every
+        group = range(first, min(first + every, len(self)))
+        return sum(map(self.rows_in, group)) / self.rows_in(step)
+
     def _order(self, modality: str) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.rows[modality])

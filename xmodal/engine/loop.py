@@ -116,7 +116,7 @@ class Loop:
         for batch in self.loader.epoch(self.epoch, self.step):
             group = min(every, total - self.step // every * every)  # batches in this update
             closes = (self.step + 1) % every == 0 or self.step + 1 == total
-            agreement = self._backward(batch.to(self.fabric.device), group, closes)
+            agreement = self._backward(batch.to(self.fabric.device), closes)
             self.step += 1
             save_due |= agreement.save
             if not closes:
@@ -131,7 +131,7 @@ class Loop:
                 save(self)
                 save_due = False
 
-    def _backward(self, batch: Batch, group: int, closes: bool) -> Agreement:
+    def _backward(self, batch: Batch, closes: bool) -> Agreement:
         """Gradients of one batch, and what all processes agree on about it."""
         taught = self.teaching(batch)
         # what is clipped must be everybody's gradient, also before the update
@@ -150,8 +150,9 @@ class Loop:
         if not agreement.finite:
             raise non_finite(step, batch, self.fabric, epoch=self.epoch, step=self.step, broken=agreement.broken)
         loss = agreement.loss
-        if group > 1 and self.settings.accumulate_mode == "mean":
-            loss = loss / group
+        parts = self.loader.sampler.parts(self.step, self.settings.accumulate)
+        if parts != 1.0 and self.settings.accumulate_mode == "mean":
+            loss = loss / parts  # by rows: the last batch may be shorter or longer
         with self._unsynchronised(alone):
             if self.wrapped:
                 self.fabric.backward(loss)

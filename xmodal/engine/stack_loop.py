@@ -154,8 +154,9 @@ class StackLoop:
             size = whole if rows is None else next(iter(rows.values())).shape[1]
             self.tables.add(step, rest, size)
             seen.append(rows)
-            if group > 1 and settings.accumulate_mode == "mean":
-                slopes = [slope / group for slope in slopes]
+            parts = self.samplers[0].parts(number, every)
+            if parts != 1.0 and settings.accumulate_mode == "mean":
+                slopes = [slope / parts for slope in slopes]
             waiting = [a + b for a, b in zip(waiting, slopes, strict=True)] if waiting else list(slopes)
             if settings.clip_at == "backward":
                 waiting = self._clipped(waiting)
