@@ -1,8 +1,8 @@
 """What can go wrong, said in sentences.
 
 Four kinds of trouble leave the library on purpose: the user's input (`InputError`), the numbers (`NonFinite`), a signal
-(`Interrupted`) and the death of one of several processes (`ProcessDied`). The command line turns them into exit status 2,
-3, 130/143 and 128 plus the signal that killed; anything else is a bug of ours.
+(`Interrupted`) and the death of one of several processes (`ProcessDied`). The command line turns them into exit status
+2, 3, 130/143 and 128 plus the signal that killed; anything else is a bug of ours.
 """
 
 from __future__ import annotations

@@ -18,14 +18,14 @@ TORCHRUN = [
 ]
 
 
-def start(words: list[str], here: Path, *, command: list[str] = XMODAL) -> subprocess.Popen[str]:
+def start(words: list[str], here: Path, *, command: list[str] = XMODAL, **more: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [*command, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=here,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", **more},
     )
 
 
@@ -63,7 +63,9 @@ def left_of(ranks: dict[int, int]) -> list[str]:
     return found
 
 
-def kill_rank(process: subprocess.Popen[str], rank: int, history: Path, *, rows: int) -> tuple[str, str, dict[int, int]]:
+def kill_rank(
+    process: subprocess.Popen[str], rank: int, history: Path, *, rows: int
+) -> tuple[str, str, dict[int, int]]:
     """SIGKILL a rank as soon as ``history`` has so many rows; what the command printed, and who its ranks were."""
     limit, ranks = time.monotonic() + 200, {}
     while sorted(ranks) != [0, 1]:

@@ -125,9 +125,7 @@ time.sleep(100)
     wait_until_gone(sum(numbers, []))
 
 
-def test_a_rank_that_fails_alone_is_heard(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_rank_that_fails_alone_is_heard(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parent, "GRACE", 0.2)
     code = """
 if rank: sys.exit("xmodal: the disk of rank 1 is full")
@@ -248,4 +246,6 @@ def test_what_is_saved_names_trainings_and_the_newest_checkpoint(tmp_path: Path)
             checkpoint.mkdir(parents=True)
             os.utime(checkpoint, (age, age))
     (tmp_path / "teacher" / "result.json").touch()
-    assert what_is_saved(tmp_path).endswith("holds 1 finished training and the checkpoint kd/checkpoints/step-000000010.")
+    assert what_is_saved(tmp_path).endswith(
+        "holds 1 finished training and the checkpoint kd/checkpoints/step-000000010."
+    )

@@ -10,23 +10,25 @@ from typing import Any
 import pytest
 from rank_death import TORCHRUN, finished, kill_rank, left_of, start, trained
 
-# 179 rows in batches of 15: 8 and 7 for the two processes, and 7 and 7 in the last one; the networks normalise by the
-# statistics of their batches
+# 179 rows in batches of 15: 8 and 7 for the two processes, and 7 and 7 in the last one; the network normalises by the
+# statistics of its batches. One training alone: starting takes longer than that.
 WORDS = [
-    *("run", "digits-kd", "--seeds", "1", "--no-shuffled", "--epochs", "14", "--batch-size", "15"),
-    *("--schedule", "cosine", "--warmup", "2", "--save-every", "10", "--accelerator", "cpu", "--devices", "2"),
+    *("run", "digits-kd", "--seeds", "1", "--methods", "supervised", "--no-shuffled"),
+    *("--epochs", "20", "--batch-size", "15", "--schedule", "cosine", "--warmup", "2", "--save-every", "10"),
+    *("--accelerator", "cpu"),
 ]
-HISTORY = Path("run", "seed-0", "kd", "history.jsonl")
+TWO = [*WORDS, "--devices", "2"]
+HISTORY = Path("run", "seed-0", "no-KD", "history.jsonl")
 
 
 @pytest.fixture(scope="module")
 def unbroken(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    return trained(finished([*WORDS, "--out", "run"], tmp_path_factory.mktemp("unbroken")))
+    return trained(finished([*TWO, "--out", "run"], tmp_path_factory.mktemp("unbroken")))
 
 
 def killed_and_resumed(order: tuple[int, ...], here: Path, *more: str) -> list[dict[str, Any]]:
     """What a run has trained whose ranks were killed one after the other."""
-    words, resume = [*WORDS, *more, "--out", "run", "--json"], ["--resume"]
+    words, resume = [*TWO, *more, "--out", "run", "--json"], ["--resume"]
     for number, rank in enumerate(order):
         process = start([*words, *resume[: number > 0]], here)
 
@@ -35,7 +37,7 @@ def killed_and_resumed(order: tuple[int, ...], here: Path, *more: str) -> list[d
         assert process.returncode == 137
         sentence = complained.strip().splitlines()[-1]
         assert f"rank {rank} (pid {ranks[rank]}) was killed by signal 9 (SIGKILL)" in sentence
-        assert "run holds 2 finished trainings and the checkpoint seed-0/kd/checkpoints/step-" in sentence
+        assert "run holds 0 finished trainings and the checkpoint seed-0/no-KD/checkpoints/step-" in sentence
         assert json.loads(said) == {"schema": 1, "status": 137, "errors": [sentence.removeprefix("xmodal: ")]}
         assert not list(here.glob("xmodal-error-*")) and left_of(ranks) == []
         assert shlex.split(sentence.partition("Go on with: ")[2]) == ["xmodal", *words, *resume]
@@ -58,7 +60,7 @@ def test_so_does_one_whose_ranks_are_killed_one_after_the_other(unbroken: list[d
 def test_under_torchrun_the_survivor_tells_how_to_go_on(
     rank: int, unbroken: list[dict[str, Any]], tmp_path: Path
 ) -> None:
-    process = start([*WORDS, "--out", "run", "--workers", "1"], tmp_path, command=TORCHRUN)
+    process = start([*TWO, "--out", "run", "--workers", "1"], tmp_path, command=TORCHRUN)
 
     _, complained, ranks = kill_rank(process, rank, tmp_path / HISTORY, rows=2)
 
@@ -66,4 +68,19 @@ def test_under_torchrun_the_survivor_tells_how_to_go_on(
     (sentence,) = [line for line in complained.splitlines() if line.startswith("xmodal: ")]
     assert f"rank {rank} (pid {ranks[rank]}) died" in sentence and "under the same launcher" in sentence
     assert process.returncode == 1 and not list(tmp_path.glob("xmodal-error-*"))
-    assert trained(finished([*WORDS, "--out", "run", "--resume"], tmp_path)) == unbroken
+    assert trained(finished([*TWO, "--out", "run", "--resume"], tmp_path)) == unbroken
+
+
+@pytest.mark.slow
+def test_tasks_of_slurm_find_one_another(unbroken: list[dict[str, Any]], tmp_path: Path) -> None:
+    job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_NODEID": "0"}
+    job |= {"SLURM_JOB_ID": "14321", "SLURM_JOB_NAME": "train", "SLURM_NODELIST": "127.0.0.1"}
+    tasks = [
+        start([*WORDS, "--out", "run", "--json"], tmp_path, **job, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank))
+        for rank in (0, 1)
+    ]
+
+    told = [task.communicate(timeout=280) for task in tasks]
+
+    assert [task.returncode for task in tasks] == [0, 0], told
+    assert trained(json.loads(told[0][0])) == unbroken and told[1][0] == ""

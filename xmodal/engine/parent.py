@@ -3,7 +3,8 @@
 The process that the user started does no work of its own: it starts the same command once per device, as ranks 0, 1, …
 of one run, and waits. Rank 0 prints as if it had been started alone; the others are silent, and what they say is shown
 if they fail. Whichever rank is killed, the rest is ended (it would wait in a collective for ever), and `ProcessDied`
-tells who it was and which folder holds what was saved. A rank whose parent is killed saves and leaves, as after SIGTERM.
+tells who it was and which folder holds what was saved. A rank whose parent is killed saves and leaves, as after
+SIGTERM.
 
 Under `torchrun`, SLURM and their like the launcher is the parent, and nothing here starts anything; a rank that fails
 because another one is gone finds out who (`gone`). No torch here: the parent stays small, and help texts come at once.

@@ -33,7 +33,9 @@ class FitSettings(BaseModel):
     schedule_per: Literal["step", "epoch"] = Field("step", description="how often warm-up, cosine and linear move")
     warmup: float = Field(0.0, ge=0, description="epochs over which the rate rises from zero")
     accumulate: int = Field(1, ge=1, description="batches per update")
-    accumulate_mode: Literal["mean", "sum"] = Field("mean", description="mean over the rows of an update, or sum of its batches' means")
+    accumulate_mode: Literal["mean", "sum"] = Field(
+        "mean", description="mean over the rows of an update, or sum of its batches' means"
+    )
     remainder: Literal["flush", "drop"] = Field("flush", description="what happens to an incomplete last update")
     clip: float | None = Field(None, gt=0, description="bound on the gradient; None: no bound")
     clip_mode: Literal["norm", "value"] = Field("norm", description="bound the norm of all gradients or each value")
