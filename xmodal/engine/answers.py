@@ -79,7 +79,7 @@ def stored(
     probe = ask(_spread(split, block).to(fabric.device))
     told = {"code": __version__, "weights": weights_of(method), "rows": rows_of(split), "probe": _hash(probe)}
     told["precision"] = str(next(iter(probe.values())).dtype)
-    key = gather_json(hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24], fabric.device)[0]
+    key: str = gather_json(hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24], fabric.device)[0]
     found = place / key
     if gather_json((found / INDEX).exists(), fabric.device)[0]:
         return found

@@ -129,10 +129,10 @@ class _Ranks:
         deadline = float("inf")
         while None in (codes := [process.poll() for process in self.processes]):
             self._listen()
-            failed = [rank for rank, code in enumerate(codes) if code]
-            killed = [rank for rank in failed if codes[rank] < 0 and -codes[rank] not in self.received]
+            failed = {rank: code for rank, code in enumerate(codes) if code}
+            killed = [rank for rank, code in failed.items() if code < 0 and -code not in self.received]
             if self.first is None and failed:
-                self.first = (killed or failed)[0]
+                self.first = next(iter(killed or failed))
             if killed:
                 break
             if failed or codes[0] == 0 or len(self.received) > 1:
