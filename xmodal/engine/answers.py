@@ -83,11 +83,11 @@ def stored(
     found = place / key
     if gather_json((found / INDEX).exists(), fabric.device)[0]:
         return found
-    if gather_json(room(place) < bytes_of(probe, len(split)), fabric.device)[0]:
+    if gather_json(room(place) < bytes_of(probe, _length(split)), fabric.device)[0]:
         return None
     beside = place / f".{key}.part"
     if fabric.global_rank == 0:
-        _open(beside, probe, len(split))
+        _open(beside, probe, _length(split))
     fabric.barrier()
     _fill(beside, probe, _blocks(split, block, fabric), lambda batch: ask(batch.to(fabric.device)))
     fabric.barrier()
@@ -134,10 +134,14 @@ def rows_of(split: Split) -> str:
     return found.hexdigest()
 
 
+def _length(split: Split) -> int:
+    return max(split.rows.values())
+
+
 def _spread(split: Split, block: int) -> Batch:
     """Rows from the first to the last, at equal distances, as they are."""
-    count = min(len(split), block)
-    rows = torch.arange(count) * (len(split) - 1) // max(count - 1, 1)
+    count = min(_length(split), block)
+    rows = torch.arange(count) * (_length(split) - 1) // max(count - 1, 1)
     return split[Pick(dict.fromkeys(split.rows, rows), epoch=None)]
 
 
@@ -186,7 +190,7 @@ def _fill(folder: Path, answers: Mapping[str, Tensor], blocks: Iterator[tuple[sl
 
 def _blocks(split: Split, block: int, fabric: Fabric) -> Iterator[tuple[slice, Batch]]:
     """Blocks of rows in their order, every ``world``-th one: the same blocks whatever the number of processes."""
-    for number in range(fabric.global_rank, math.ceil(len(split) / block), fabric.world_size):
-        rows = slice(number * block, min((number + 1) * block, len(split)))
+    for number in range(fabric.global_rank, math.ceil(_length(split) / block), fabric.world_size):
+        rows = slice(number * block, min((number + 1) * block, _length(split)))
         picked = torch.arange(rows.start, rows.stop)
         yield rows, split[Pick(dict.fromkeys(split.rows, picked), epoch=None)]

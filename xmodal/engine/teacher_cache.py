@@ -96,7 +96,7 @@ class Teaching:
         if cache != "disk":
             blocks = in_order(split, batch_size=block)
             first = self._ask(next(blocks).to(self.fabric.device))
-            size = bytes_of(first, len(split))
+            size = bytes_of(first, max(split.rows.values()))
             if size <= LIMIT:
                 asked = [first, *(self._ask(batch.to(self.fabric.device)) for batch in blocks)]
                 self.table = {name: torch.cat([answers[name] for answers in asked]) for name in first}
