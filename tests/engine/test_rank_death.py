@@ -56,6 +56,25 @@ def test_so_does_one_whose_ranks_are_killed_one_after_the_other(unbroken: list[d
 
 
 @pytest.mark.slow
+def test_accumulation_half_precision_and_answers_on_disk_survive_it_too(tmp_path: Path) -> None:
+    words = [word for word in TWO if word not in ("--methods", "supervised")]
+    words += ["--accumulate", "3", "--precision", "bf16", "--cache", "disk", "--out", "run"]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir()
+    broken.mkdir()
+    process = start(words, broken)
+    _, complained, ranks = kill_rank(process, 0, broken / "run" / "seed-0" / "kd" / "history.jsonl", rows=2)
+    assert process.returncode == 137 and left_of(ranks) == [], complained
+    (written,) = (broken / "run" / "seed-0" / "answers").glob("*/0.npy")
+    before = written.stat().st_mtime_ns
+
+    again = finished([*words, "--resume"], broken)
+
+    assert written.stat().st_mtime_ns == before, "the answers were there"
+    assert trained(again) == trained(finished(words, whole))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_under_torchrun_the_survivor_tells_how_to_go_on(
     rank: int, unbroken: list[dict[str, Any]], tmp_path: Path
