@@ -71,6 +71,8 @@ def _told(result: Mapping[str, Any]) -> list[str]:
         lines += [*result.get("verdict", []), *verdict({**result, "rows": []}), *result.get("notes", [])]
     elif result.get("rows"):
         lines += [plain_table(*comparison_table(result)), "", *verdict(result), *result.get("notes", [])]
+    else:  # it stopped before anything was scored
+        lines += result.get("notes", [])
     for each in result.get("expectations", ()):
         lines += ["", f"{each['title']}:", plain_table(*contrasts_table(each, result["metric"]))]
     if ranking := ranking_of(result):
