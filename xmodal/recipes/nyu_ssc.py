@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,18 +128,17 @@ def measure_gap(bench: Bench, rows: Sequence[Mapping[str, Any]], frames: int) ->
         if row["role"] == "teacher":
             continue
         student = bench.runs[row["name"]].students[row["student"]].module
-        seen = occupied(itertools.islice(in_order(bench.data.test, batch_size=1), frames))
-        on_device = (batch.to(bench.fabric.device) for batch in seen)
-        gap = measure_divergence(student, teacher.module, on_device, samples=1, ignore=bench.info.ignore)
+        seen = map(occupied, itertools.islice(in_order(bench.data.test, batch_size=1), frames))
+        there = map(lambda found: found.to(bench.fabric.device), seen)
+        gap = measure_divergence(student, teacher.module, there, samples=1, ignore=bench.info.ignore)
         found.append({"seed": bench.seed, "name": row["name"], "ncjsd": gap.non_target_mean, "tcjsd": gap.target_mean})
     return found
 
 
-def occupied(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Batches of which only those voxels count that are scored and not empty."""
-    for batch in batches:
-        counts = {name: (region > 0) & (batch.targets[name] > 0) for name, region in batch.scored.items()}
-        yield replace(batch, valid=counts)
+def occupied(batch: Batch) -> Batch:
+    """The batch, of which only those voxels count that are scored and not empty."""
+    counts = {name: (region > 0) & (batch.targets[name] > 0) for name, region in batch.scored.items()}
+    return replace(batch, valid=counts)
 
 
 def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
