@@ -142,7 +142,7 @@ def test_a_run_that_ended_behind_its_teacher_goes_on(rooms, ran, tmp_path):
     first = run(small(rooms, out=out, until="teacher"))
     whole = run(small(rooms, out=out, resume=True))
 
-    assert [row["name"] for row in first["rows"]] == ["teacher"]
+    assert not first.get("rows") and (out / "seed-0" / "teacher" / "result.json").is_file()
     mine, theirs = ({row["name"]: row["test"] for row in found["rows"]} for found in (whole, ran[0]))
     assert mine == theirs
 

@@ -48,7 +48,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
     def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
         gaps.extend(measure_gap(bench, rows, settings.gap_frames))
-        if settings.pictures and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
+        if settings.pictures and rows and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
             draw(bench, rows, out / SCENES, settings.pictures)
 
     def earlier(seed: int) -> Earlier | None:
@@ -185,8 +185,9 @@ def batch_name(batch: Batch) -> str:
 
 def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The result with tables of classes and of the gap, rooms, and what is worth knowing."""
-    tables = [score_table(result["rows"]), class_table(result["rows"], result["class_names"], settings)]
-    tables += [gap_table(result["rows"], gaps, result["metric"])] if gaps else []
+    rows = result.get("rows") or []  # none of a run that has not read the test split yet
+    tables = [score_table(rows), class_table(rows, result["class_names"], settings)] if rows else []
+    tables += [gap_table(rows, gaps, result["metric"])] if gaps else []
     found = {
         **result,
         "title": f"NYU Depth V2: {settings.student_network} taught by {settings.teacher_network}",
@@ -194,7 +195,7 @@ def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[
         "gaps": [dict(gap) for gap in gaps],
         "notes": [*result["notes"], *notes(settings)],
     }
-    if settings.pictures:
+    if settings.pictures and rows:
         found["scenes"] = {
             "file": SCENES,
             "title": "Rooms of the test split",
