@@ -142,7 +142,7 @@ def test_a_run_that_ended_behind_its_teacher_goes_on(rooms, ran, tmp_path):
     first = run(small(rooms, out=out, until="teacher"))
     whole = run(small(rooms, out=out, resume=True))
 
-    assert [row["name"] for row in first["rows"]] == ["teacher"]
+    assert not first.get("rows") and (out / "seed-0" / "teacher" / "result.json").is_file()
     mine, theirs = ({row["name"]: row["test"] for row in found["rows"]} for found in (whole, ran[0]))
     assert mine == theirs
 
@@ -154,7 +154,6 @@ def test_the_teacher_of_another_run_is_not_trained_again(ran, rooms, tmp_path):
 
     assert found["rows"][0]["test"] == result["rows"][0]["test"]
     assert any("taken from" in note for note in found["notes"])
-    assert not (tmp_path / "taken" / "seed-0" / "teacher" / "history.jsonl").is_file()
 
 
 def test_a_teacher_may_come_from_a_file_of_the_authors(tmp_path):
@@ -180,7 +179,7 @@ def test_teachers_that_are_none_are_refused(ran, tmp_path):
 def test_only_scored_voxels_that_are_not_empty_count_for_the_gap():
     target, region = torch.tensor([[0, 1, 2, 255]]), torch.tensor([[1, 0, 2, 2]])
 
-    (batch,) = occupied([Batch({}, {"depth": target}, {}, {}, {"depth": region})])
+    batch = occupied(Batch({}, {"depth": target}, {}, {}, {"depth": region}))
 
     assert batch.valid["depth"].tolist() == [[False, False, True, True]]  # the unknown one is left out by its target
 

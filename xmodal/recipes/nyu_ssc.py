@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
     def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
         gaps.extend(measure_gap(bench, rows, settings.gap_frames))
-        if settings.pictures and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
+        if settings.pictures and rows and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
             draw(bench, rows, out / SCENES, settings.pictures)
 
     def earlier(seed: int) -> Earlier | None:
@@ -128,18 +128,17 @@ def measure_gap(bench: Bench, rows: Sequence[Mapping[str, Any]], frames: int) ->
         if row["role"] == "teacher":
             continue
         student = bench.runs[row["name"]].students[row["student"]].module
-        seen = occupied(itertools.islice(in_order(bench.data.test, batch_size=1), frames))
-        on_device = (batch.to(bench.fabric.device) for batch in seen)
-        gap = measure_divergence(student, teacher.module, on_device, samples=1, ignore=bench.info.ignore)
+        seen = map(occupied, itertools.islice(in_order(bench.data.test, batch_size=1), frames))
+        there = map(lambda found: found.to(bench.fabric.device), seen)
+        gap = measure_divergence(student, teacher.module, there, samples=1, ignore=bench.info.ignore)
         found.append({"seed": bench.seed, "name": row["name"], "ncjsd": gap.non_target_mean, "tcjsd": gap.target_mean})
     return found
 
 
-def occupied(batches: Iterable[Batch]) -> Iterator[Batch]:
-    """Batches of which only those voxels count that are scored and not empty."""
-    for batch in batches:
-        counts = {name: (region > 0) & (batch.targets[name] > 0) for name, region in batch.scored.items()}
-        yield replace(batch, valid=counts)
+def occupied(batch: Batch) -> Batch:
+    """The batch, of which only those voxels count that are scored and not empty."""
+    counts = {name: (region > 0) & (batch.targets[name] > 0) for name, region in batch.scored.items()}
+    return replace(batch, valid=counts)
 
 
 def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
@@ -186,8 +185,9 @@ def batch_name(batch: Batch) -> str:
 
 def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The result with tables of classes and of the gap, rooms, and what is worth knowing."""
-    tables = [score_table(result["rows"]), class_table(result["rows"], result["class_names"], settings)]
-    tables += [gap_table(result["rows"], gaps, result["metric"])] if gaps else []
+    rows = result.get("rows") or []  # none of a run that has not read the test split yet
+    tables = [score_table(rows), class_table(rows, result["class_names"], settings)] if rows else []
+    tables += [gap_table(rows, gaps, result["metric"])] if gaps else []
     found = {
         **result,
         "title": f"NYU Depth V2: {settings.student_network} taught by {settings.teacher_network}",
@@ -195,7 +195,7 @@ def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[
         "gaps": [dict(gap) for gap in gaps],
         "notes": [*result["notes"], *notes(settings)],
     }
-    if settings.pictures:
+    if settings.pictures and rows:
         found["scenes"] = {
             "file": SCENES,
             "title": "Rooms of the test split",

@@ -61,7 +61,6 @@ class Settings(Presets, compare.Settings):
             "shuffled": True,
             "untrained": True,
             "kd_voxels": "nonempty",
-            "kd_weight": 3.0,
         },
     }
 
