@@ -170,3 +170,25 @@ def test_voxels_that_are_not_valid_are_unknown():
 
     expected = scored(answers, target.masked_fill(~valid, 255), regions)
     assert {name: scores.compute()[name] for name in expected} == pytest.approx(expected)
+
+
+def test_the_counts_of_two_processes_are_those_of_one():
+    given = rooms(8)
+    halves = []
+    for at in (slice(0, 4), slice(4, 8)):
+        scores = SceneScores(CLASSES, full=True)
+        scores.update(*(part[at] for part in given))
+        halves.append(scores)
+
+    halves[0].merge_state(halves[1])
+
+    assert flat(halves[0].compute()) == pytest.approx(flat(scored(*given, sizes=(8,), full=True)))
+
+
+def test_a_process_without_images_counts_nothing():
+    given = rooms(4)
+    scores = SceneScores(CLASSES)
+    scores.update(*given)
+    scores.update(*(part[:0] for part in given))
+
+    assert scores.compute() == pytest.approx(scored(*given, sizes=(4,)))
