@@ -135,18 +135,6 @@ def test_processes_write_one_table_of_answers_together_and_learn_from_it(one: Pa
         np.testing.assert_allclose(first[key], second[key], rtol=0, atol=1e-6, err_msg=key)
 
 
-def test_processes_write_one_table_of_answers_together_and_learn_from_it(one: Path, two: Path) -> None:
-    mine, theirs = (
-        {str(path.relative_to(folder)): path.read_bytes() for path in (folder / "answers").rglob("*.npy")}
-        for folder in (one, two)
-    )
-
-    assert mine == theirs and len(mine) == 1
-    first, second = (load_file(folder / "disk.safetensors") for folder in (one, two))
-    for key in first:
-        np.testing.assert_allclose(first[key], second[key], rtol=0, atol=1e-6, err_msg=key)
-
-
 def test_outputs_of_all_processes_come_back_in_order(one: Path, two: Path) -> None:
     mine, theirs = (np.array(read(folder, "outputs.json")["outputs"]) for folder in (one, two))
 
