@@ -25,7 +25,15 @@ def rooms(tmp_path_factory):
 
 def small(rooms, **changes):
     options = {"nyu": {"root": str(rooms)}}
-    given = {"seeds": (0,), "epochs": 1, "shuffled": False, "untrained": False, "pictures": 1, "batch_size": 2}
+    given = {
+        "seeds": (0,),
+        "epochs": 1,
+        "teacher_epochs": 1,
+        "shuffled": False,
+        "untrained": False,
+        "pictures": 1,
+        "batch_size": 2,
+    }
     return Settings(preset="small", options=options, **{**given, **changes})
 
 

@@ -29,4 +29,7 @@ def test_from_raw_rooms_to_a_table_colours_tell_classes_that_depth_does_not(tmp_
                 print(f"\n{key} {name}: {100 * statistics.fmean(values):.1f} ({each})", end="")
     classes = scores["mean_iou"]
     assert all(high > low + 0.02 for high, low in zip(classes["teacher"], classes["no-KD"], strict=True))
+    for of_names in scores.values():  # in the mean over the seeds
+        student, control = (statistics.fmean(of_names[name]) for name in ("kd kl", "no-KD"))
+        assert student > control
     assert set(names) == {"teacher", "no-KD", "kd kl", "kd kl (shuffled teacher)", "kd kl (untrained teacher)"}
