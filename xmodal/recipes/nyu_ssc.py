@@ -21,7 +21,6 @@ DDRNet, CVPR 2019; numbers from the authors' code.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,14 +30,14 @@ from typing import TYPE_CHECKING, Any
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.recipes import compare
-from xmodal.recipes.nyu_ssc_settings import NETWORKS, Settings
+from xmodal.recipes.nyu_ssc_settings import METRICS, NETWORKS, Settings
+from xmodal.recipes.taught import SHOWN, class_table, gap_table, measure_gap, teacher_file
 
 if TYPE_CHECKING:
     from xmodal.recipes.bench import Bench, Earlier
     from xmodal.types import Batch, Student
 
 SCENES = "scenes.npz"
-SHOWN = ("teacher", "control", "method")  # roles whose networks stand in the table of classes and draw rooms
 __all__ = ["Settings", "run"]
 
 
@@ -47,13 +46,17 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     gaps: list[dict[str, Any]] = []
 
     def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
-        gaps.extend(measure_gap(bench, rows, settings.gap_frames))
+        gaps.extend(measure_gap(bench, rows, settings.gap_frames, occupied))
         if settings.pictures and rows and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
             draw(bench, rows, out / SCENES, settings.pictures)
 
     def earlier(seed: int) -> Earlier | None:
         path = settings.teacher_checkpoint
-        return None if path is None or not settings.hears else earlier_teacher(path, settings.teacher_network, seed)
+        return (
+            None
+            if path is None or not settings.asks_teacher()
+            else earlier_teacher(path, settings.teacher_network, seed)
+        )
 
     return compare.run(
         settings,
@@ -82,14 +85,13 @@ def earlier_teacher(path: Path, network: str, seed: int) -> Earlier:
     name = "+".join(plain.needs)
     file = path
     if path.is_dir():
-        tried = [path / f"seed-{seed}" / "teacher", *sorted(path.glob("seed-*/teacher")), path]
-        files = [folder / "students" / name / "student.safetensors" for folder in tried]
-        file = next((one for one in files if one.is_file()), path)
-        if file is path:
+        there = teacher_file(path, name, seed)
+        if there is None:
             raise InputError(
                 f"{path} holds no finished teacher {network}: expected seed-{seed}/teacher/students/{name}. Train one "
                 "with --until teacher, or leave --teacher-checkpoint out."
             )
+        file = there
     if file.suffix != ".safetensors":
         load_published(plain.module, file)
         return Earlier({"teacher": {name: plain.module.state_dict()}}, where=str(file))
@@ -112,27 +114,6 @@ def without_data(network: str) -> Student:
     inputs |= {"depth.position": position, "rgb.position": position}
     kind, modalities = NETWORKS[network]
     return build_scene(DataInfo(inputs, "multiclass", 12, {}, dense=True, places=(1, 1, 1)), modalities, network=kind)
-
-
-def measure_gap(bench: Bench, rows: Sequence[Mapping[str, Any]], frames: int) -> list[dict[str, Any]]:
-    """How far the control and the students are from the teacher at scored and occupied voxels of test frames."""
-    from xmodal.data.loader import in_order
-    from xmodal.diagnostics.divergence import measure_divergence
-    from xmodal.recipes.bench import TEACHER
-
-    if TEACHER not in bench.runs or not frames:
-        return []
-    (teacher,) = bench.runs[TEACHER].students.values()
-    found = []
-    for row in rows:
-        if row["role"] == "teacher":
-            continue
-        student = bench.runs[row["name"]].students[row["student"]].module
-        seen = map(occupied, itertools.islice(in_order(bench.data.test, batch_size=1), frames))
-        there = map(lambda found: found.to(bench.fabric.device), seen)
-        gap = measure_divergence(student, teacher.module, there, samples=1, ignore=bench.info.ignore)
-        found.append({"seed": bench.seed, "name": row["name"], "ncjsd": gap.non_target_mean, "tcjsd": gap.target_mean})
-    return found
 
 
 def occupied(batch: Batch) -> Batch:
@@ -186,8 +167,9 @@ def batch_name(batch: Batch) -> str:
 def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The result with tables of classes and of the gap, rooms, and what is worth knowing."""
     rows = result.get("rows") or []  # none of a run that has not read the test split yet
-    tables = [score_table(rows), class_table(rows, result["class_names"], settings)] if rows else []
-    tables += [gap_table(rows, gaps, result["metric"])] if gaps else []
+    tables = [score_table(rows), classes_of_voxels(rows, result["class_names"], settings)] if rows else []
+    where = "scored occupied voxels"
+    tables += [gap_table(rows, gaps, (result["metric"], "completion_iou"), where=where)] if gaps else []
     found = {
         **result,
         "title": f"NYU Depth V2: {settings.student_network} taught by {settings.teacher_network}",
@@ -240,61 +222,15 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def class_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """A line per class but empty that test frames show: intersection over union of every network."""
-    from xmodal.recipes.nyu_ssc_settings import METRICS
-
+def classes_of_voxels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], settings: Settings) -> dict[str, Any]:
+    """A line per class but empty, by the rule that networks are compared by."""
     published = settings.metric == METRICS["reference"]
-    key, mean = ("iou_reference", "mean_iou_reference") if published else ("iou", "mean_iou")
-    runs = list(dict.fromkeys(row["name"] for row in rows if row["role"] in SHOWN))
-    voxels = [sum(line) for line in rows[0]["test"]["confusion"]]
-    full = max(sum(voxels[1:]), 1)
-    lines = []
-    for number, name in list(enumerate(names))[1:]:
-        if voxels[number]:
-            means = [statistics.fmean(row["test"][key][number] for row in rows if row["name"] == run) for run in runs]
-            lines.append([name, f"{100 * voxels[number] / full:.1f}", *(f"{100 * value:.1f}" for value in means)])
-    whole = [statistics.fmean(row["test"][mean] for row in rows if row["name"] == run) for run in runs]
-    lines.append(["mean of these", "100.0", *(f"{100 * value:.1f}" for value in whole)])
+    score, mean = ("iou_reference", "mean_iou_reference") if published else ("iou", "mean_iou")
+    table = class_table(rows, names, score=score, mean=mean, skip=1, places="voxels")
     return {
-        "title": f"Intersection over union of each class{' (published rule)' if published else ''}",
-        "header": ["class", "share of voxels (%)", *(f"{run} (%)" for run in runs)],
-        "rows": lines,
+        **table,
+        "title": f"{table['title']}{' (published rule)' if published else ''}",
         "caption": "Test frames, voxels that are hidden or on a surface and have a label, mean over the seeds.",
-    }
-
-
-def gap_table(rows: Sequence[Mapping[str, Any]], gaps: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Divergence from the teacher beside the gain over the control, mean over the seeds."""
-    from xmodal.recipes.bench import CONTROL
-    from xmodal.reports.tables import number, unit
-
-    scores = {(row["seed"], row["name"]): row["test"] for row in rows}
-    lines = []
-    for name in dict.fromkeys(gap["name"] for gap in gaps):
-        mine = [gap for gap in gaps if gap["name"] == name]
-        cells = [f"{statistics.fmean(gap[key] for gap in mine):.3f}" for key in ("ncjsd", "tcjsd")]
-        for key in (metric, "completion_iou"):
-            gains = [
-                scores[gap["seed"], name][key] - scores[gap["seed"], CONTROL][key]
-                for gap in mine
-                if (gap["seed"], CONTROL) in scores
-            ]
-            cells.append("–" if name == CONTROL or not gains else number(statistics.fmean(gains), key, signed=True))
-        lines.append([name, *cells])
-    return {
-        "title": "Gap between the modalities",
-        "header": [
-            "student",
-            "wrong classes (NCJSD)",
-            "right class (TCJSD)",
-            f"gain, {unit(metric)}",
-            f"gain, {unit('completion_iou')}",
-        ],
-        "rows": lines,
-        "caption": "Divergence (Jensen and Shannon's, in nats) of what the student and the teacher say of scored "
-        "occupied voxels of the first test frames. The hypothesis: the smaller that of the wrong classes, the more a "
-        "student gains; here it is measured behind training, so a student that listened is nearer to its teacher.",
     }
 
 

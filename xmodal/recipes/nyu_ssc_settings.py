@@ -16,14 +16,13 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from xmodal.engine.settings import FitSettings, OptimizerName, ScheduleName
-from xmodal.recipes import compare
-from xmodal.recipes.settings import Names, Presets, Seeds
+from xmodal.recipes.settings import Seeds
+from xmodal.recipes.taught import Taught
 
 DATA = "nyu"
-STAGES = ("teacher", "control", "student")
 NetworkName = Literal["ddrnet_rgbd", "ddrnet_rgb", "ddrnet_depth", "palnet", "aicnet", "grfnet"]
 NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {  # name → network, what it reads
     "ddrnet_rgbd": ("ddrnet", ("depth", "rgb")),
@@ -34,16 +33,10 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {  # name → network, what i
     "grfnet": ("grfnet", ("depth", "rgb")),
 }
 VOXELS = {"labelled": "labelled", "nonempty": "scored", "all": "all"}  # where the teacher is heard → the method's word
-MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method, and what its settings are
-    "none": ("kd", {}),
-    "pssm": ("ntdh", {"mask": "samples"}),
-    "random": ("ntdh", {"mask": "channels", "remove": "random"}),
-    "topk": ("ntdh", {"mask": "channels", "remove": "least"}),
-}
 METRICS = {"benchmark": "mean_iou", "reference": "mean_iou_reference"}
 
 
-class Settings(Presets, compare.Settings):
+class Settings(Taught):
     """The voxels of a room from depth, alone and taught by a network that sees colours, too."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -66,9 +59,6 @@ class Settings(Presets, compare.Settings):
     }
 
     preset: Literal["published", "small"] = Field("published", description="values of the other flags")
-    until: Literal["teacher", "control", "student"] = Field(
-        "student", description="stop behind this stage; --resume goes on from there"
-    )
     teacher_network: NetworkName = Field("ddrnet_rgbd", description="network of the teacher")
     student_network: NetworkName = Field("ddrnet_depth", description="network of the student and of its control")
     teacher_checkpoint: Path | None = Field(
@@ -77,25 +67,17 @@ class Settings(Presets, compare.Settings):
         "None: it is trained",
     )
     cad: bool = Field(False, description="NYUCAD: depth of the rooms' models")
-    kd_loss: Names = Field(("kl",), min_length=1, description="losses of `xmodal list losses`, added; none: no teacher")
-    kd_mask: Literal["none", "pssm", "random", "topk"] = Field(
-        "none", description="where a teacher is not heard: pssm: at voxels it gets wrong; random, topk: some channels"
-    )
-    kd_weight: float = Field(1.0, ge=0, description="weight of the teacher's term")
-    kd_temperature: float = Field(1.0, gt=0, description="softening of both sides' answers")
     kd_voxels: Literal["labelled", "nonempty", "all"] = Field(
         "labelled", description="where the teacher is heard: within the room, where metrics look, or everywhere"
     )
     kd_weighting: Literal["classes", "alike"] = Field(
         "classes", description="voxels weigh what the class weighs that the teacher sees there, or all alike"
     )
-    kd_ratio: float = Field(0.75, ge=0, lt=1, description="share of the channels that the masks random and topk remove")
     as_published: bool = Field(
         False, description="as the authors' code: --metric reference, and epochs chosen on the test frames"
     )
     recompute: bool = Field(False, description="less memory in training: compute parts of a network once more")
     pictures: int = Field(3, ge=0, description="test frames shown on the page")
-    gap_frames: int = Field(50, ge=0, description="test frames on which the gap between modalities is measured")
     metric: str = Field("benchmark", description="what to compare: benchmark, reference (mean IoU), or any metric")
     # training, with the published numbers as defaults
     epochs: int = Field(50, ge=1, description="passes over the training split")
@@ -110,7 +92,6 @@ class Settings(Presets, compare.Settings):
     teacher_epochs: int | None = Field(None, ge=1, description="passes of the teacher; None: as many")
     workers: int = Field(4, ge=0, description="processes that load data")
     save_seconds: float = Field(300.0, gt=0, description="seconds between checkpoints, where save_every is 0")
-    tracking: bool = Field(True, description="leave a log and TensorBoard events beside the history")
     seeds: Seeds = Field((2019,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     shuffled: bool = Field(False, description="train a student of a teacher that sees other frames")
     # what a comparison has and this recipe fixes
@@ -122,25 +103,14 @@ class Settings(Presets, compare.Settings):
     teacher_width: Annotated[int | None, tyro.conf.Suppress] = None
     student_width: Annotated[int | None, tyro.conf.Suppress] = None
     dropout: Annotated[float, tyro.conf.Suppress] = 0.0
-    methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("kd",)
-    losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    vary: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    sweep: Annotated[str, tyro.conf.Suppress] = ""
-    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
-    augment: Annotated[str, tyro.conf.Suppress] = ""
-    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
-
-    @field_validator("kd_loss")
-    @classmethod
-    def _none_is_alone(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if "none" in names and len(names) > 1:
-            raise ValueError(f"kd_loss {', '.join(names)}: none stands alone. Leave it out, or the others.")
-        return names
 
     @model_validator(mode="after")
     def _consequences(self) -> Settings:
         own = dict(self.options.get(DATA, {}))
-        reads = {*NETWORKS[self.student_network][1], *(NETWORKS[self.teacher_network][1] if self.hears else ())}
+        reads = {
+            *NETWORKS[self.student_network][1],
+            *(NETWORKS[self.teacher_network][1] if self.asks_teacher() else ()),
+        }
         own["modalities"] = tuple(name for name in ("depth", "rgb", "tsdf") if name in reads)
         own |= {"cad": True} if self.cad else {}
         own |= {"as_published": True} if self.as_published else {}
@@ -157,46 +127,9 @@ class Settings(Presets, compare.Settings):
             object.__setattr__(self, name, value)
         return self
 
-    @property
-    def hears(self) -> bool:
-        """Whether there is a teacher: one that somebody hears, or that is asked for alone."""
-        return self.kd_loss != ("none",) or self.until == "teacher"
-
-    @property
-    def described_kd(self) -> str:
-        """The student's name in the table."""
-        return "kd " + "+".join(self.kd_loss) + (f", {self.kd_mask}" if self.kd_mask != "none" else "")
-
-    def described(self) -> dict[str, Any]:
-        """What a run is replayed from: how far it goes may change."""
-        return {key: value for key, value in super().described().items() if key != "until"}
-
-    def stages(self) -> tuple[str, ...]:
-        """What is trained."""
-        wanted = STAGES[: STAGES.index(self.until) + 1]
-        return wanted if self.hears else tuple(name for name in wanted if name != "teacher")
-
-    def asks_teacher(self) -> bool:
-        """Whether an ordinary teacher is trained."""
-        return self.hears
-
-    def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """The student."""
-        if self.kd_loss == ("none",):
-            return []
-        method, own = MASKS[self.kd_mask]
-        options: dict[str, Any] = {
-            **own,
-            "loss": self.kd_loss,
-            "temperature": self.kd_temperature,
-            "kd_weight": self.kd_weight,
-            "task_weight": 1.0,
-            "pixels": VOXELS[self.kd_voxels],
-            "weighting": self.kd_weighting,
-        }
-        if own.get("mask") == "channels":
-            options["ratio"] = self.kd_ratio
-        return [(self.described_kd, method, options)]
+    def where_heard(self) -> dict[str, Any]:
+        """Voxels, and what they weigh."""
+        return {"pixels": VOXELS[self.kd_voxels], "weighting": self.kd_weighting}
 
     def network(self, side: str) -> dict[str, Any]:
         """Networks that read all that they need at once."""

@@ -19,8 +19,6 @@ Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438
 
 from __future__ import annotations
 
-import itertools
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +28,8 @@ from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.recipes import compare
 from xmodal.recipes.semantic_kitti_config import DATA, read_config
-from xmodal.recipes.semantic_kitti_settings import STUDENT, TEACHER, Settings
+from xmodal.recipes.semantic_kitti_settings import TEACHER, Settings
+from xmodal.recipes.taught import SHOWN, class_table, gap_table, measure_gap, teacher_file
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
@@ -90,11 +89,7 @@ def earlier_teacher(path: Path, seed: int) -> Earlier:
     from xmodal.models.student_file import load_student
     from xmodal.recipes.bench import Earlier
 
-    tried = (
-        [path] if path.is_file() else [path / f"seed-{seed}" / "teacher", *sorted(path.glob("seed-*/teacher")), path]
-    )
-    files = [path] if path.is_file() else [folder / "students" / TEACHER / "student.safetensors" for folder in tried]
-    found = next((file for file in files if file.is_file()), None)
+    found = path if path.is_file() else teacher_file(path, TEACHER, seed)
     if found is None:
         raise InputError(
             f"{path} holds no finished teacher: expected a run folder with seed-{seed}/teacher/students/{TEACHER}, or "
@@ -104,26 +99,6 @@ def earlier_teacher(path: Path, seed: int) -> Earlier:
     if student.needs != (TEACHER,):
         raise InputError(f"{found} reads {', '.join(student.needs)}; the teacher reads {TEACHER}. Name another file.")
     return Earlier({"teacher": {TEACHER: student.module.state_dict()}}, where=str(found))
-
-
-def measure_gap(bench: Bench, rows: Sequence[Mapping[str, Any]], frames: int) -> list[dict[str, Any]]:
-    """How far the control and the students are from the teacher at labelled pixels of the first test frames."""
-    from xmodal.data.loader import in_order
-    from xmodal.diagnostics.divergence import measure_divergence
-    from xmodal.recipes.bench import TEACHER as TAUGHT
-
-    if TAUGHT not in bench.runs or not frames:
-        return []
-    teacher = bench.runs[TAUGHT].students[TEACHER].module
-    found = []
-    for row in rows:
-        if row["needs"] != [STUDENT]:
-            continue
-        student = bench.runs[row["name"]].students[row["student"]].module
-        seen = itertools.islice(in_order(bench.data.test, batch_size=1), frames)
-        gap = measure_divergence(student, teacher, seen, samples=1, ignore=bench.info.ignore)
-        found.append({"seed": bench.seed, "name": row["name"], "ncjsd": gap.non_target_mean, "tcjsd": gap.target_mean})
-    return found
 
 
 def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
@@ -142,7 +117,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     batch, raw = test[pick].to(bench.fabric.device), test.raw()[pick]
     names, maps = [], []
     for row in rows:
-        if row["role"] not in ("teacher", "control", "method"):
+        if row["role"] not in SHOWN:
             continue
         module = bench.runs[row["name"]].students[row["student"]].module
         with evaluating(module), torch.no_grad():
@@ -167,8 +142,13 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
 
 def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The result with tables of classes and of the gap, pictures, and what is worth knowing."""
-    tables = [class_table(result["rows"], result["class_names"])] if result["rows"] else []
-    tables += [gap_table(result["rows"], gaps, result["metric"])] if gaps else []
+    caption = (
+        "Test frames, pixels with a labelled point, mean over the seeds; classes that no test frame shows are left "
+        "out, and count 0 in mean_iou."
+    )
+    rows = result["rows"]
+    tables = [{**class_table(rows, result["class_names"]), "caption": caption}] if rows else []
+    tables += [gap_table(rows, gaps, (result["metric"],), where="labelled pixels")] if gaps else []
     found = {
         **result,
         "title": f"SemanticKITTI: LiDAR taught by a camera{', as published' if settings.as_published else ''}",
@@ -187,53 +167,6 @@ def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[
             "the errors a pixel that was told rightly is blue, a wrong one orange.",
         }
     return found
-
-
-def class_table(rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> dict[str, Any]:
-    """A line per class that the test frames show: intersection over union of every network, mean over the seeds."""
-    runs = list(dict.fromkeys(row["name"] for row in rows if row["role"] in ("teacher", "control", "method")))
-    first = next(row["test"] for row in rows)
-    pixels = [sum(line) for line in first["confusion"]]
-    shown = [number for number, count in enumerate(pixels) if count]
-    means = {
-        run: [statistics.fmean(row["test"]["iou"][number] for row in rows if row["name"] == run) for number in shown]
-        for run in runs
-    }
-    lines = [
-        [names[number], f"{100 * pixels[number] / sum(pixels):.1f}", *(f"{100 * of[at]:.1f}" for of in means.values())]
-        for at, number in enumerate(shown)
-    ]
-    lines.append(["mean of these", "100.0", *(f"{100 * statistics.fmean(of):.1f}" for of in means.values())])
-    return {
-        "title": "Intersection over union of each class",
-        "header": ["class", "share of pixels (%)", *(f"{run} (%)" for run in runs)],
-        "rows": lines,
-        "caption": "Test frames, pixels with a labelled point, mean over the seeds; classes that no test frame shows "
-        "are left out, and count 0 in mean_iou.",
-    }
-
-
-def gap_table(rows: Sequence[Mapping[str, Any]], gaps: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any]:
-    """Divergence from the teacher beside the gain over the control, mean over the seeds."""
-    from xmodal.recipes.bench import CONTROL
-    from xmodal.reports.tables import number, unit
-
-    scores = {(row["seed"], row["name"]): row["test"][metric] for row in rows}
-    lines = []
-    for name in dict.fromkeys(gap["name"] for gap in gaps):
-        mine = [gap for gap in gaps if gap["name"] == name]
-        gains = [scores[gap["seed"], name] - scores[gap["seed"], CONTROL] for gap in mine]
-        cells = [f"{statistics.fmean(gap[key] for gap in mine):.3f}" for key in ("ncjsd", "tcjsd")]
-        gain = "–" if name == CONTROL else number(statistics.fmean(gains), metric, signed=True)
-        lines.append([name, *cells, gain])
-    return {
-        "title": "Gap between the modalities",
-        "header": ["student", "wrong classes (NCJSD)", "right class (TCJSD)", f"gain, {unit(metric)}"],
-        "rows": lines,
-        "caption": "Divergence (Jensen and Shannon's, in nats) of what the student and the teacher say of labelled "
-        "pixels of the first test frames. The hypothesis: the smaller that of the wrong classes, the more a student "
-        "gains; here it is measured behind training, so a student that listened is nearer to its teacher.",
-    }
 
 
 def notes(settings: Settings) -> list[str]:

@@ -18,21 +18,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import tyro
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from xmodal.engine.settings import FitSettings, OptimizerName, ScheduleName
-from xmodal.recipes import compare
 from xmodal.recipes.semantic_kitti_config import DATA, read_config
-from xmodal.recipes.settings import Names, Presets, Seeds
+from xmodal.recipes.settings import Seeds
+from xmodal.recipes.taught import Taught
 
 TEACHER, STUDENT = "image", "lidar"
-STAGES = ("teacher", "control", "student")
-MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method, and what its settings are
-    "none": ("kd", {}),
-    "pssm": ("ntdh", {"mask": "samples"}),
-    "random": ("ntdh", {"mask": "channels", "remove": "random"}),
-    "topk": ("ntdh", {"mask": "channels", "remove": "least"}),
-}
 AS_PUBLISHED = {
     "kd_loss": ("kl",),
     "kd_mask": "pssm",
@@ -43,7 +36,7 @@ AS_PUBLISHED = {
 }
 
 
-class Settings(Presets, compare.Settings):
+class Settings(Taught):
     """A LiDAR network for every pixel, alone and taught by a camera network, on SemanticKITTI."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -73,9 +66,6 @@ class Settings(Presets, compare.Settings):
     config: Path | None = Field(
         None, description="config_server_kitti.yaml of the authors' code; flags go on top of it"
     )
-    until: Literal["teacher", "control", "student"] = Field(
-        "student", description="stop behind this stage; --resume goes on from there"
-    )
     teacher_checkpoint: Path | None = Field(
         None, description="run folder with a finished teacher, or its student.safetensors; None: it is trained"
     )
@@ -85,26 +75,16 @@ class Settings(Presets, compare.Settings):
     perception_weight: float = Field(0.5, ge=0, description="γ of PMFNet: what its streams learn from one another")
     perception_threshold: float = Field(0.7, ge=0, lt=1, description="τ of PMFNet: how sure a stream must be to guide")
     lovasz_weight: float = Field(1.0, ge=0, description="λ, weight of the Lovász loss beside the focal loss")
-    kd_loss: Names = Field(("kl",), min_length=1, description="losses of `xmodal list losses`, added; none: no teacher")
-    kd_mask: Literal["none", "pssm", "random", "topk"] = Field(
-        "none", description="where a teacher is not heard: pssm: at pixels it gets wrong; random, topk: some channels"
-    )
-    kd_weight: float = Field(1.0, ge=0, description="weight of the teacher's term")
-    kd_temperature: float = Field(1.0, gt=0, description="softening of both sides' answers")
     kd_pixels: Literal["all", "projected", "labelled"] = Field("projected", description="where the teacher is heard")
     kd_reduction: Literal["pixel", "reference"] = Field(
         "pixel", description="mean over these pixels; reference: over all pixels and classes, as in the authors' code"
     )
-    kd_ratio: float = Field(0.75, ge=0, lt=1, description="share of the channels that the masks random and topk remove")
     as_published: bool = Field(
         False,
         description="as the authors' code: --kd-mask pssm --kd-pixels all --kd-reduction reference, its rules for "
         "pixels, its score, and epochs chosen on the test frames",
     )
     pictures: int = Field(4, ge=0, description="test frames shown on the page")
-    gap_frames: int = Field(
-        50, ge=0, description="test frames on which the gap between modalities is measured; 0: none"
-    )
     # training, with the published numbers as defaults
     epochs: int = Field(50, ge=1, description="passes over the training split")
     batch_size: int = Field(8, ge=2, description="frames per step, over all processes together")
@@ -122,7 +102,6 @@ class Settings(Presets, compare.Settings):
     warmup: float = Field(1.0, ge=0, description="epochs over which the rate rises from zero")
     workers: int = Field(4, ge=0, description="processes that load data")
     save_seconds: float = Field(300.0, gt=0, description="seconds between checkpoints, where save_every is 0")
-    tracking: bool = Field(True, description="leave a log and TensorBoard events beside the history")
     seeds: Seeds = Field((1,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     teacher_encoder: str = Field("camera_resnet34", description="network of the teacher")
     student_encoder: str = Field("salsanext", description="network of the students")
@@ -132,13 +111,6 @@ class Settings(Presets, compare.Settings):
     data: Annotated[Literal["semantic-kitti"], tyro.conf.Suppress] = "semantic-kitti"
     teacher: Annotated[tuple[str, ...], tyro.conf.Suppress] = (TEACHER,)
     student: Annotated[tuple[str, ...], tyro.conf.Suppress] = (STUDENT,)
-    methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("kd",)
-    losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    vary: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    sweep: Annotated[str, tyro.conf.Suppress] = ""
-    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
-    augment: Annotated[str, tyro.conf.Suppress] = ""
-    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,13 +121,6 @@ class Settings(Presets, compare.Settings):
             own = {**values.get("options", {}).get(DATA, {}), **read["options"][DATA]}
             values |= {**read, "options": {DATA: own}}
         return values
-
-    @field_validator("kd_loss")
-    @classmethod
-    def _none_is_alone(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if "none" in names and len(names) > 1:
-            raise ValueError(f"kd_loss {', '.join(names)}: none stands alone. Leave it out, or the others.")
-        return names
 
     @model_validator(mode="after")
     def _published(self) -> Settings:
@@ -181,43 +146,15 @@ class Settings(Presets, compare.Settings):
             )
         return self
 
-    @property
-    def described_kd(self) -> str:
-        """The student's name in the table."""
-        return "kd " + "+".join(self.kd_loss) + (f", {self.kd_mask}" if self.kd_mask != "none" else "")
-
     def described(self) -> dict[str, Any]:
-        """What a run is replayed from: how far it goes may change, and a settings file stands in its own fields."""
-        return {key: value for key, value in super().described().items() if key not in ("config", "until")}
+        """What a run is replayed from: a settings file stands in its own fields."""
+        return {key: value for key, value in super().described().items() if key != "config"}
 
-    def stages(self) -> tuple[str, ...]:
-        """What is trained."""
-        wanted = STAGES[: STAGES.index(self.until) + 1]
-        return wanted if self.asks_teacher() else tuple(name for name in wanted if name != "teacher")
-
-    def asks_teacher(self) -> bool:
-        """Whether there is a teacher: one that somebody hears, or that is asked for alone."""
-        return self.kd_loss != ("none",) or self.until == "teacher"
-
-    def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """The student."""
-        if self.kd_loss == ("none",):
-            return []
-        method, own = MASKS[self.kd_mask]
-        options: dict[str, Any] = {
-            **own,
-            "loss": self.kd_loss,
-            "temperature": self.kd_temperature,
-            "kd_weight": self.kd_weight,
-            "task_weight": 1.0,
-            "pixels": self.kd_pixels,
-            "reduction": self.kd_reduction,
-        }
-        if own.get("mask") == "channels":
-            options["ratio"] = self.kd_ratio
-        if self.kd_mask == "pssm":
-            options |= {"cosine": "probabilities", "detach": not self.as_published}
-        return [(self.described_kd, method, options)]
+    def where_heard(self) -> dict[str, Any]:
+        """Pixels, the mean over them, and how the mask compares."""
+        compared = {"cosine": "probabilities", "detach": not self.as_published}
+        options = {"pixels": self.kd_pixels, "reduction": self.kd_reduction}
+        return {**options, **(compared if self.kd_mask == "pssm" else {})}
 
     def fit(self, side: str = "student") -> FitSettings:
         """The teacher has an optimiser of its own."""
