@@ -31,7 +31,7 @@ def test_flags_end_up_in_the_settings(run_folder: Path, read) -> None:
     assert settings["teacher"] == ["rows"] and settings["epochs"] == 2
     assert settings["options"]["digits"]["views"] == ["rows", "fourier", "coarse"]
     expected = {"temperature": 2.0, "kd_weight": 0.5, "task_weight": 0.5, "labels": False}
-    expected |= {"standardise": False, "kd_warmup": 0, "pixels": "labelled", "reduction": "pixel"}
+    expected |= {"standardise": False, "kd_warmup": 0, "pixels": "labelled", "reduction": "pixel", "weighting": "alike"}
     assert settings["options"]["kd"] == {**expected, "loss": [], "student_layer": [], "teacher_layer": []}
 
 

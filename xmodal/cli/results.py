@@ -94,7 +94,7 @@ def evaluate(words: Sequence[str]) -> Answer:
     result = {"run": str(flags.run), "data": data.source, "split": flags.split, "rows": rows, "notes": notes}
     result |= {"options": own.model_dump(mode="json")} if own is not None else {}
     write_json(out, result)
-    scored = [(row["name"], row["scores"]) for row in rows if row["scores"]]
+    scored = [(row["name"], _with_gains(row)) for row in rows if row["scores"]]
     lines = [*tables, plain_table(*metrics_table(scored)) if scored else "", *notes]
     lines += ["", *(f"Predictions: {row['written']}" for row in rows if row.get("written")), f"Written: {out}"]
     return Answer({**result, "file": str(out)}, flags.as_json, lines)
@@ -218,7 +218,11 @@ def _add_gains(rows: Sequence[dict[str, Any]], select: tuple[str, str]) -> None:
     for row in rows:
         mine, theirs = row["scores"].get(metric), control.get(row["seed"])
         if row["role"] in ("method", "shuffled", "untrained") and isinstance(mine, float) and isinstance(theirs, float):
-            row["scores"][f"gain in {metric}"] = mine - theirs if direction == "max" else theirs - mine
+            row["gains"] = {metric: mine - theirs if direction == "max" else theirs - mine}
+
+
+def _with_gains(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {**row["scores"], **{f"gain in {name}": value for name, value in row.get("gains", {}).items()}}
 
 
 def _ready(student: Student, split: Split, fabric: Fabric) -> Student:
