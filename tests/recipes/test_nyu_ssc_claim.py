@@ -12,10 +12,10 @@ from xmodal.recipes.nyu_ssc_settings import Settings
 @pytest.mark.slow
 def test_from_raw_rooms_to_a_table_colours_tell_classes_that_depth_does_not(tmp_path, capsys):
     raw, root = str(tmp_path / "raw"), str(tmp_path / "root")
-    assert answer(["data", "make", "nyu", raw, "--seed", "1"]) == 0
+    assert answer(["data", "make", "nyu", raw, "--seed", "3"]) == 0
     assert answer(["data", "prepare", "nyu", raw, root]) == 0
 
-    found = run(Settings(preset="small", options={"nyu": {"root": root}}, out=tmp_path / "run"))
+    found = run(Settings(preset="small", seeds=(10, 11, 12), options={"nyu": {"root": root}}, out=tmp_path / "run"))
 
     names = list(dict.fromkeys(row["name"] for row in found["rows"]))
     scores = {
@@ -27,9 +27,9 @@ def test_from_raw_rooms_to_a_table_colours_tell_classes_that_depth_does_not(tmp_
             for name, values in of_names.items():
                 each = ", ".join(f"{100 * value:.1f}" for value in values)
                 print(f"\n{key} {name}: {100 * statistics.fmean(values):.1f} ({each})", end="")
-    classes = scores["mean_iou"]
-    assert all(high > low + 0.02 for high, low in zip(classes["teacher"], classes["no-KD"], strict=True))
-    for of_names in scores.values():  # in the mean over the seeds
-        student, control = (statistics.fmean(of_names[name]) for name in ("kd kl", "no-KD"))
-        assert student > control
+    means = {name: statistics.fmean(values) for name, values in scores["mean_iou"].items()}
+    assert means["teacher"] > means["kd kl"] + 0.02 and means["kd kl"] > means["no-KD"]
+    for taught in ("kd kl (shuffled teacher)", "kd kl (untrained teacher)"):
+        for of_names in scores.values():
+            assert statistics.fmean(of_names[taught]) < statistics.fmean(of_names["no-KD"])
     assert set(names) == {"teacher", "no-KD", "kd kl", "kd kl (shuffled teacher)", "kd kl (untrained teacher)"}
