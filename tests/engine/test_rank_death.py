@@ -14,7 +14,7 @@ from rank_death import TORCHRUN, finished, kill_rank, left_of, start, trained
 # statistics of its batches. One training alone: starting takes longer than that.
 WORDS = [
     *("run", "digits-kd", "--seeds", "1", "--methods", "supervised", "--no-shuffled"),
-    *("--epochs", "20", "--batch-size", "15", "--schedule", "cosine", "--warmup", "2", "--save-every", "10"),
+    *("--epochs", "12", "--batch-size", "15", "--schedule", "cosine", "--warmup", "2", "--save-every", "10"),
     *("--accelerator", "cpu"),
 ]
 TWO = [*WORDS, "--devices", "2"]
