@@ -24,9 +24,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from xmodal.data import base, open_data
-from xmodal.data.base import Data, Split
+from xmodal.data import open_data
+from xmodal.data import split as splitting
+from xmodal.data.base import Data
 from xmodal.data.loader import Batches, Loader
+from xmodal.data.split import Split
 from xmodal.data.vggsound_files import ClipSettings, prepare
 from xmodal.data.vggsound_lists import Clip
 from xmodal.data.vggsound_made import Design, make, write_made
@@ -141,7 +143,7 @@ def seek(path: Path) -> None:
 def main() -> None:
     """All forms, one and two processes."""
     torch.set_num_threads(1)
-    base.READY_BYTES = -1  # keep nothing in memory: this is about files
+    splitting.READY_BYTES = -1  # keep nothing in memory: this is about files
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make(root / "raw", clips=2, test_clips=1, seconds=10, size=256, workers=2)

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from xmodal.data import base, open_data
+from xmodal.data import open_data, split
 from xmodal.data.base import Data
 from xmodal.data.loader import Batches, Loader
 from xmodal.data.vggsound_made import make
@@ -177,7 +177,7 @@ def main() -> None:
     if "--step" in sys.argv:
         modality, encoder, rows = sys.argv[2:]
         return step(modality, encoder, int(rows))
-    base.READY_BYTES = -1  # keep nothing in memory: this is about files
+    split.READY_BYTES = -1  # keep nothing in memory: this is about files
     with tempfile.TemporaryDirectory() as folder:
         root, place = Path(folder) / "clips", Path(folder) / "answers"
         make(root, format="prepared", classes=4, clips=CLIPS, test_clips=1, seconds=1, size=64, workers=2)

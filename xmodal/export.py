@@ -73,6 +73,7 @@ def export_student(
     """
     if format not in FORMATS:
         raise InputError(f"There is no export format called '{format}'. {did_you_mean(format, FORMATS)}")
+    student, info = _on_cpu(student), info.typed("float32")
     description = describe(student, info)
     arrays = check_inputs(samples, description)
     folder = Path(out)
@@ -80,7 +81,7 @@ def export_student(
     with tempfile.TemporaryDirectory(dir=folder, prefix=".export-") as temporary:
         file, run = FORMATS[format](student, info, Path(temporary))
         (Path(temporary) / "student.json").write_text(readable(description), encoding="utf-8")
-        original = run_torch(deployed(_on_cpu(student)))
+        original = run_torch(deployed(student))
         difference, sizes = _compare(original, run, arrays, description)
         files = [folder / file.name, folder / "student.json"]
         for final in files:
@@ -128,7 +129,10 @@ def _difference(expected: NDArray[Any], arrived: NDArray[Any]) -> float:
 
 
 def _on_cpu(student: Student) -> Student:
+    """A copy in eval mode; what was trained in 64 bits is deployed in 32."""
     module = copy.deepcopy(student.module).cpu().eval()
+    if any(parameter.dtype == torch.float64 for parameter in module.parameters()):
+        module.float()
     return Student(module, student.needs, student.target, student.builder, student.arguments, student.normalisation)
 
 
@@ -194,7 +198,7 @@ def _trace(student: Student, info: DataInfo) -> ExportedProgram:
 
     A program stores its example inputs, hence zeros; two rows, since one would be taken for a constant.
     """
-    module = deployed(_on_cpu(student)).eval()
+    module = deployed(student).eval()
     examples = zeros({name: info.inputs[name] for name in student.needs}, 2)
     try:
         with _quiet(), torch.no_grad():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -91,6 +91,19 @@ class Batch:
             return moved[id(tensor)]
 
         return Batch(*({name: move(tensor) for name, tensor in part.items()} for part in _parts(self)))
+
+    def doubled(self) -> Batch:
+        """The same batch with inputs and targets of 64 bits where they are broken numbers."""
+        moved: dict[int, Tensor] = {}
+
+        def widen(tensor: Tensor) -> Tensor:
+            if id(tensor) not in moved:
+                moved[id(tensor)] = tensor.double() if tensor.is_floating_point() else tensor
+            return moved[id(tensor)]
+
+        inputs, targets, *others = _parts(self)
+        wide = ({name: widen(tensor) for name, tensor in part.items()} for part in (inputs, targets))
+        return Batch(*wide, *others)
 
 
 def _shared(part: Mapping[str, Tensor]) -> bool:
@@ -214,6 +227,19 @@ class DataInfo:
         answers = (math.prod(self.places) if self.places else like_inputs) if self.dense else 1
         numbers = sum(map(math.prod, shapes)) + self.outputs * answers + self.inner
         return max(1, min(most, BLOCK_BYTES // (4 * numbers)))
+
+    def typed(self, dtype: str) -> DataInfo:
+        """The same data, whose broken numbers are of another type, a name of NumPy's."""
+        inputs = {
+            name: replace(known, dtype=dtype) if known.dtype.startswith("float") else known
+            for name, known in self.inputs.items()
+        }
+        return replace(self, inputs=inputs)
+
+    @property
+    def doubled(self) -> bool:
+        """Whether samples are numbers of 64 bits, and networks must be."""
+        return any(known.dtype == "float64" for known in self.inputs.values())
 
     @property
     def outputs(self) -> int:

@@ -101,6 +101,29 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(card, make_b
 
 
 @every_method
+def test_in_64_bits_everything_is_and_what_is_deployed_has_32(card, make_bench, build_method, tmp_path):
+    usual = train(card, make_bench(epochs=1), build_method)
+    bench = make_bench(epochs=1, precision="64")
+
+    run = train(card, bench, build_method)
+
+    tensors = [*run.method.state_dict().values(), *run.method.parameters()]
+    assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} == {torch.float64}
+    # the same seed begins with the same weights, rounded: the terms of the first epoch are near, and not the same
+    for name, value in usual.history[0]["losses"].items():
+        assert run.history[0]["losses"][name] == pytest.approx(value, rel=0.02, abs=0.02)
+    assert run.history[0]["losses"] != usual.history[0]["losses"]
+    batch = unseen(bench.data)
+    for name, student in run.students.items():
+        loaded, description = load_student(save_student(tmp_path / name / "student.safetensors", student, bench.info))
+        assert {tensor.dtype for tensor in loaded.module.parameters()} == {torch.float32}
+        assert {known["dtype"] for known in description["inputs"].values()} <= {"float32", "int64"}
+        single = {need: batch.inputs[need].float() for need in student.needs}
+        expected = student.module(batch.inputs).detach()
+        torch.testing.assert_close(loaded.module(single).double(), expected, rtol=1e-3, atol=1e-4)
+
+
+@every_method
 def test_many_at_once_end_like_each_alone(card, make_bench, build_method):
     settings = make_bench(epochs=2, dropout=0.0, optimizer="sgd").settings.fit()
     benches = [make_bench(seed=seed, dropout=0.0) for seed in range(2)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xmodal.data import base
+from xmodal.data import split
 from xmodal.data.base import assemble
 from xmodal.engine.launch import launch
 from xmodal.engine.progress import Progress
@@ -29,7 +29,7 @@ class Counted:
 @pytest.fixture
 def counted(monkeypatch):
     """Data and the list of all reads; no split is kept in memory, so that looking twice is reading twice."""
-    monkeypatch.setattr(base, "READY_BYTES", -1)
+    monkeypatch.setattr(split, "READY_BYTES", -1)
     random = np.random.default_rng(0)
     target = np.arange(150) % 3
     reads = []

@@ -69,7 +69,7 @@ def test_they_follow_the_rows_of_their_modality_in_shuffled_batches(apart):
 
 def test_columns_too_large_to_keep_give_the_same_rows(monkeypatch):
     small = next(iter(in_order(opened().test, batch_size=ROWS)))
-    monkeypatch.setattr("xmodal.data.base.READY_BYTES", 0)
+    monkeypatch.setattr("xmodal.data.split.READY_BYTES", 0)
 
     large = next(iter(in_order(opened().test, batch_size=ROWS)))
 

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from xmodal.data.base import Redrawn, assemble
+from xmodal.data.base import assemble
 from xmodal.data.loader import Batches, Loader, Pick, in_order
 from xmodal.data.noisy import NoisyColumn, noisy
+from xmodal.data.split import Redrawn
 
 CLEAN = np.random.default_rng(0).integers(0, 256, (60, 2, 5, 4)).astype(np.uint8)
 LABEL = np.arange(60) % 3

@@ -135,7 +135,7 @@ def test_workers_and_resuming_give_the_same_bits(made_nyu):
 
 def test_frames_too_large_to_keep_are_read_for_each_batch(made_nyu, monkeypatch):
     kept = list(in_order(opened(made_nyu, *ALL).test, batch_size=2))
-    monkeypatch.setattr("xmodal.data.base.READY_BYTES", -1)
+    monkeypatch.setattr("xmodal.data.split.READY_BYTES", -1)
 
     read = list(in_order(opened(made_nyu, *ALL).test, batch_size=2))
 

@@ -105,7 +105,7 @@ def test_actors_are_known_where_the_names_tell(root, prepared):
 
 
 def test_files_are_read_when_they_are_asked_for(root, monkeypatch):
-    monkeypatch.setattr("xmodal.data.base.READY_BYTES", 0)
+    monkeypatch.setattr("xmodal.data.split.READY_BYTES", 0)
     data = opened(root)
     (root / "vid_features" / "train_0.jpg").unlink()
     np.save(root / "aud_features" / "train_1.npy", np.zeros((20, 9), np.float32))

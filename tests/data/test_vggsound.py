@@ -8,9 +8,9 @@ from PIL import Image
 from recordings import tone, write_mp4
 
 from xmodal.data import open_data, reopen
-from xmodal.data.base import Redrawn
 from xmodal.data.loader import Batches, Loader, Pick
 from xmodal.data.spectrogram import magnitudes, scaled_by_peak
+from xmodal.data.split import Redrawn
 from xmodal.data.vggsound import COLOURS, VggsoundSettings
 from xmodal.data.vggsound_check import check
 from xmodal.data.vggsound_clips import Frames, Spectrograms, read_frames, read_waveform

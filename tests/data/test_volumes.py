@@ -5,8 +5,9 @@ import pytest
 import torch
 
 from xmodal.data.arrays import from_arrays, from_batches
-from xmodal.data.base import Split, assemble
+from xmodal.data.base import assemble
 from xmodal.data.loader import Pick
+from xmodal.data.split import Split
 from xmodal.engine.evaluate import counting
 from xmodal.errors import InputError
 from xmodal.metrics.task import Scores

@@ -515,7 +515,8 @@ def test_a_step_that_asks_a_frozen_part_itself_is_not_stacked() -> None:
     [
         ({"patience": 3}, "patience"),
         ({"schedule": "plateau"}, "plateau"),
-        ({"precision": "bf16-mixed"}, "full precision"),
+        ({"precision": "bf16-mixed"}, "in 32-true, not in bf16-mixed"),
+        ({"precision": "64-true"}, "in 32-true, not in 64-true"),
         ({"cache": "off"}, "asked in every step"),
     ],
 )

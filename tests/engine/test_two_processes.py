@@ -58,6 +58,20 @@ def test_two_processes_end_with_the_weights_of_one(one: Path, two: Path) -> None
     assert_same_weights(one, two)
 
 
+def test_in_64_bits_large_steps_too_end_where_one_process_does(one: Path, two: Path) -> None:
+    apart = {}
+    for precision in ("32-true", "64-true"):
+        mine, theirs = (load_file(folder / f"{precision}.safetensors") for folder in (one, two))
+        apart[precision] = max(np.abs(mine[key] - theirs[key]).max() for key in mine if mine[key].dtype.kind == "f")
+        assert {part.dtype for part in theirs.values()} <= {np.dtype(f"f{int(precision[:2]) // 8}"), np.dtype("i8")}
+    assert apart["64-true"] < 1e-8 and apart["64-true"] < 1e-5 * apart["32-true"]
+    first, second = (read(folder, "64-true.json") for folder in (one, two))
+    for mine, theirs in zip(first["history"], second["history"], strict=True):
+        assert mine["losses"] == pytest.approx(theirs["losses"], rel=1e-8)
+        assert mine["valid"]["image"] == pytest.approx(theirs["valid"]["image"], rel=1e-6)  # summed in 32 bits
+    assert first["scores"]["image"]["accuracy"] == second["scores"]["image"]["accuracy"]
+
+
 MIXING = [name for name, card in LOSSES.items() if card.samples == "mixing" or "memory" in card.needs]
 ORDERED = [name for name, card in LOSSES.items() if card.samples == "ordered"]
 

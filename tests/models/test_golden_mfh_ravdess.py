@@ -10,7 +10,8 @@ import pytest
 import torch
 from hash_fill import formula_permutations, golden_files, hash_tensor, hash_weights
 
-from xmodal.data.base import Data, Split
+from xmodal.data.base import Data
+from xmodal.data.split import Split
 from xmodal.diagnostics.saliency import keep_mask, measure_saliency
 from xmodal.engine.fit import fit
 from xmodal.engine.settings import FitSettings

@@ -66,6 +66,7 @@ def test_resume_needs_the_folder_to_go_on_with(capsys):
 def test_short_names_of_precision():
     assert FitSettings(precision="bf16").precision == "bf16-mixed"
     assert FitSettings(precision="32").precision == "32-true"
+    assert FitSettings(precision="64").precision == "64-true"
 
 
 def test_values_that_float32_cannot_hold_are_refused():

@@ -16,7 +16,8 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.types import owner
 
 if TYPE_CHECKING:
-    from xmodal.data.base import Column, Data
+    from xmodal.data.base import Data
+    from xmodal.data.split import Column
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from xmodal.files import write_json
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from xmodal.data.base import Data, Split
+    from xmodal.data.base import Data
+    from xmodal.data.split import Split
     from xmodal.types import DataInfo, Student
 
 Opened = tuple[Found, "Student", Mapping[str, Any]]

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from xmodal.data.base import READY_BYTES, Column, Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
 from xmodal.data.check_arrays import check_beside, check_column, check_rows, check_splits, check_target
 from xmodal.data.layout import Report, is_name, name_sentence
 from xmodal.data.samples import DatasetColumn, as_array, read_once
+from xmodal.data.split import READY_BYTES, Column
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import SPLITS, TASKS, Batch, owner
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.base import Column, infer_task, layout_of
+from xmodal.data.base import infer_task, layout_of
 from xmodal.data.columns import refuse_type
 from xmodal.data.layout import Report
 from xmodal.data.repair import bad_rows
+from xmodal.data.split import Column
 from xmodal.errors import InputError
 from xmodal.names import SPLITS, owner
 

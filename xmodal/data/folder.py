@@ -14,12 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from xmodal.data.base import Column, Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
 from xmodal.data.check import inspect
 from xmodal.data.check_arrays import check_beside, check_column, check_splits
 from xmodal.data.columns import open_column
 from xmodal.data.layout import TREE, Report, find_beside, find_sources
 from xmodal.data.repair import Rules, Zeroed, bad_rows, without
+from xmodal.data.split import Column
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import TASKS, owner
 

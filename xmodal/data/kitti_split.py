@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xmodal.data.base import Split
 from xmodal.data.kitti_augment import (
     Augmentation,
     Move,
@@ -33,6 +32,7 @@ from xmodal.data.kitti_augment import (
 from xmodal.data.kitti_files import Frame
 from xmodal.data.kitti_frames import Drawn, Frames, StoredPoints
 from xmodal.data.loader import Pick, mix
+from xmodal.data.split import Split
 from xmodal.types import Batch, Normalisation
 
 if TYPE_CHECKING:
@@ -196,7 +196,8 @@ class FrameSplit(Split):
         inputs = {name: torch.from_numpy(found) for name, found in slots.inputs.items()}
         return WholeFrame(inputs, self.frames.stored(number), -move.top, -move.left, self.frames.frames[number])
 
-    def __getitem__(self, pick: Pick) -> Batch:
+    def drawn(self, pick: Pick) -> Batch:
+        """The frames, drawn."""
         batch = Batch({}, {}, {}, dict(pick.rows))
         # rows that modalities share are drawn once, and so is their target
         shared = {id(rows): [name for name in pick.rows if pick.rows[name] is rows] for rows in pick.rows.values()}

@@ -41,7 +41,8 @@ from xmodal.data.mnist_files import (
 from xmodal.errors import InputError
 
 if TYPE_CHECKING:
-    from xmodal.data.base import Column, Data
+    from xmodal.data.base import Data
+    from xmodal.data.split import Column
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
 MNIST_FACTOR = 4.0  # the published noise on mnist is so many times that on mnist_m

@@ -24,9 +24,10 @@ from xmodal.errors import InputError
 from xmodal.names import owner
 
 if TYPE_CHECKING:
-    from xmodal.data.base import Column, Data
+    from xmodal.data.base import Data
     from xmodal.data.layout import Report
     from xmodal.data.mosi_source import Source
+    from xmodal.data.split import Column
 
 STAND_IN = "Stand-in data: a made trimodal set in place of MOSI and MOSEI."
 SELECT = ("mae", "min")

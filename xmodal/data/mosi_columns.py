@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.base import Column
 from xmodal.data.columns import gather
 from xmodal.data.repair import finite
+from xmodal.data.split import Column
 
 TREATMENTS = ("zero", "refuse", "published")
 BLOCK = 256  # samples that are looked at in one go

@@ -24,7 +24,6 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from xmodal.data.base import Column
 from xmodal.data.columns import ArrayFile
 from xmodal.data.layout import Report
 from xmodal.data.mosi_columns import BLOCK, TREATMENTS
@@ -33,6 +32,7 @@ from xmodal.data.mosi_pickle_write import write_pickle
 from xmodal.data.mosi_source import Source, clipped_lengths, find_pickle, open_pickle
 from xmodal.data.options import validated
 from xmodal.data.prepare import MARKERS, Prepared
+from xmodal.data.split import Column
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, sweep, write_json, written_whole
 from xmodal.names import SPLITS

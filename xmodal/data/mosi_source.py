@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.base import Column
 from xmodal.data.layout import Report
 from xmodal.data.mosi_columns import Sequences, counted, not_finite
 from xmodal.data.mosi_made import MODALITIES
 from xmodal.data.mosi_pickle import Array, opened, read_pickle
+from xmodal.data.split import Column
 from xmodal.errors import InputError
 from xmodal.names import SPLITS
 

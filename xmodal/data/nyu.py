@@ -45,7 +45,8 @@ from xmodal.errors import InputError
 from xmodal.files import read_json
 
 if TYPE_CHECKING:
-    from xmodal.data.base import Column, Data
+    from xmodal.data.base import Data
+    from xmodal.data.split import Column
 
 MODALITIES = ("depth", "rgb", "tsdf")
 CLASS_WEIGHTS = (0.05, *[1.0] * 11)  # of the published training

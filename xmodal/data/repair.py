@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.base import Column
+from xmodal.data.split import Column
 
 CHUNK_BYTES = 8 * 2**20
 Targets = NDArray[Any]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from xmodal.data.base import Column
+from xmodal.data.split import Column
 from xmodal.errors import InputError
 
 

@@ -30,7 +30,7 @@ def hindrance(method: Method, data: Data, settings: FitSettings) -> str:
     if settings.schedule == "plateau":
         return "the schedule plateau follows each model's own score"
     if settings.precision != "32-true":
-        return f"many models are trained in full precision, not in {settings.precision}"
+        return f"many models are trained in 32-true, not in {settings.precision}"
     if not data.train.paired and any(len(student.needs) > 1 for student in method.students().values()):
         return "the data is unpaired, and a student reads several modalities"
     if data.train.augmented:

@@ -26,8 +26,8 @@ from torch import Tensor
 
 from xmodal import files
 from xmodal.collectives import gather_json
-from xmodal.data.base import Split
 from xmodal.data.loader import Pick
+from xmodal.data.split import Split
 from xmodal.method import Method
 from xmodal.types import Batch
 from xmodal.version import __version__

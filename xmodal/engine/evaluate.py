@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from xmodal.collectives import gather_rows
-from xmodal.data.base import Split
 from xmodal.data.loader import Pick, in_order
+from xmodal.data.split import Split
+from xmodal.losses.reduce import at_least_float32
 from xmodal.metrics.task import Scores
 from xmodal.types import Batch, DataInfo, Student, _parts
 
@@ -80,7 +81,7 @@ def evaluate(
             scores[name].update(answer, batch.targets[modality], *counting(batch, modality))
             if outputs is not None:
                 whole = info.dense and info.task == "multiclass"  # a score per class and place would be too much
-                told = answer.argmax(dim=1).to(torch.int16) if whole else answer.float()
+                told = answer.argmax(dim=1).to(torch.int16) if whole else at_least_float32(answer)
                 kept[name].append((batch.index[modality], told, batch.targets[modality]))
     if outputs is not None:
         for name, parts in kept.items():

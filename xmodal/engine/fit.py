@@ -26,6 +26,7 @@ from xmodal.errors import Interrupted, NonFinite
 from xmodal.files import write_text
 from xmodal.method import Method
 from xmodal.metrics.task import Scores
+from xmodal.models.network import as_precise
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -71,6 +72,9 @@ def fit(
         Interrupted: a signal asked to stop; the state was saved if there is a folder.
     """
     fabric = fabric or launch(precision=settings.precision)
+    if settings.precision == "64-true":
+        data = data.doubled()
+    as_precise(method, data.info)
     progress = progress or Progress(quiet=True)
     answers = answers or (folder and folder / "answers")
     loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics, answers)
@@ -126,6 +130,7 @@ def as_it_is(
     """
     fabric = fabric or launch()
     settings = FitSettings(epochs=1)
+    as_precise(method, data.info)
     loop = Loop(method, data, settings, seed, folder, fabric, False, Progress(quiet=True), metrics)
     if folder is not None:
         if fabric.global_rank == 0:

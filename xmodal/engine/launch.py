@@ -40,7 +40,7 @@ def launch(machine: MachineSettings | None = None, *, precision: Precision = "32
     parent.follow()
     if machine.threads:
         torch.set_num_threads(machine.threads)
-    _check_devices(machine)
+    _check_devices(machine, precision)
     if parent.leads(machine.devices):
         sys.exit(_led(machine.devices))
     local, nodes = _processes(machine)
@@ -55,7 +55,7 @@ def launch(machine: MachineSettings | None = None, *, precision: Precision = "32
         accelerator="cpu" if on_cpu and machine.accelerator != "mps" else machine.accelerator,
         devices=local,
         num_nodes=nodes,
-        precision=precision,
+        precision="32-true" if precision == "64-true" else precision,  # of 64 bits are data and networks, not a context
         strategy=DDPStrategy(find_unused_parameters=True, process_group_backend=backend, **buffers)
         if several
         else "auto",
@@ -94,9 +94,11 @@ def _part() -> None:
         torch.distributed.destroy_process_group()
 
 
-def _check_devices(machine: MachineSettings) -> None:
-    """Devices that are asked for by name must be there."""
+def _check_devices(machine: MachineSettings, precision: Precision) -> None:
+    """Devices that are asked for by name must be there, and know the number format."""
     there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if machine.accelerator == "mps" and precision == "64-true":
+        raise InputError("--precision 64 needs numbers of 64 bits, and mps has none. Say --accelerator cpu.")
     kind = "cuda" if machine.accelerator == "auto" and there["cuda"] else machine.accelerator
     found = there.get(kind, machine.devices)
     if found < machine.devices and "LOCAL_WORLD_SIZE" not in os.environ and not parent.under_slurm():

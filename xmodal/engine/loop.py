@@ -73,8 +73,8 @@ class Loop:
         self.method.train()
         if fabric.world_size > 1:
             synchronise_batchnorm(self.method)
-        # one process in full precision needs no wrapper, and a wrapper costs a third of a small step
-        self.wrapped = fabric.world_size > 1 or settings.precision != "32-true"
+        # one process without mixed precision needs no wrapper, and a wrapper costs a third of a small step
+        self.wrapped = fabric.world_size > 1 or settings.precision == "bf16-mixed"
         if self.wrapped:
             self.forward: nn.Module = fabric.setup_module(self.method)
         else:

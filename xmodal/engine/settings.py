@@ -8,8 +8,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_valida
 
 OptimizerName = Literal["sgd", "adam", "adamw", "radam", "nadam", "rmsprop", "adagrad"]
 ScheduleName = Literal["constant", "cosine", "linear", "step", "multistep", "exponential", "plateau"]
-SHORT = {"32": "32-true", "bf16": "bf16-mixed"}
-Precision = Annotated[Literal["32-true", "bf16-mixed"], BeforeValidator(lambda name: SHORT.get(name, name))]
+SHORT = {"32": "32-true", "64": "64-true", "bf16": "bf16-mixed"}
+Precision = Annotated[Literal["32-true", "64-true", "bf16-mixed"], BeforeValidator(lambda name: SHORT.get(name, name))]
 
 
 class FitSettings(BaseModel):
@@ -52,7 +52,7 @@ class FitSettings(BaseModel):
     )
     unequal: Literal["recycle", "cut"] = Field("recycle", description="unpaired modalities of different length")
     workers: int = Field(0, ge=0, description="processes that load data")
-    precision: Precision = Field("32-true", description="number format of training (bf16 is short for bf16-mixed)")
+    precision: Precision = Field("32-true", description="number format of training, by short names: 32, 64, bf16")
     save_every: int = Field(0, ge=0, description="batches between checkpoints; 0: by time")
     save_seconds: float = Field(30.0, gt=0, description="seconds between checkpoints, where save_every is 0")
     tracking: bool = Field(False, description="leave a log and TensorBoard events beside the history")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xmodal.data.base import Split
 from xmodal.data.loader import in_order
+from xmodal.data.split import Split
 from xmodal.types import Batch, DataInfo, _parts
 
 Layout = tuple[tuple[int, str, int], ...]  # part of a batch (the last: what the teacher says), name, number of the leaf

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xmodal.data.base import Split
 from xmodal.data.loader import in_order, mix
+from xmodal.data.split import Split
 from xmodal.engine.answers import Answers, bytes_of, stored
 from xmodal.errors import InputError
 from xmodal.method import Method

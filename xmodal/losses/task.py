@@ -95,7 +95,7 @@ def label_terms(
     if not info.label_losses and not info.class_weights:
         return {"task": task_loss(outputs, target, task=info.task, valid=valid, ignore=info.ignore)}
     rows, labels = picked(outputs, target, what_counts(target, valid=valid, ignore=info.ignore))
-    weights = torch.tensor(info.class_weights, device=rows.device) if info.class_weights else None
+    weights = torch.tensor(info.class_weights, device=rows.device, dtype=rows.dtype) if info.class_weights else None
     terms = {}
     count: int | Tensor
     for name, weight in (info.label_losses or {"cross_entropy": 1.0}).items():

@@ -47,7 +47,7 @@ from xmodal.method import Kit, Method, trainable
 from xmodal.methods.settings import DMDSettings, DMDTerms
 from xmodal.models.dmd_net import DMDNet, DMDNumbers, DMDOutputs, SequenceInput
 from xmodal.models.graph_unit import GRAPHS, GraphUnit
-from xmodal.models.network import checked, evaluating, statistics_for
+from xmodal.models.network import as_precise, checked, evaluating, statistics_for
 from xmodal.models.text_encoder import TextEncoder, load_text_encoder
 from xmodal.types import Batch, DataInfo, Step, Student
 
@@ -371,7 +371,8 @@ def _as_values(target: Tensor, info: DataInfo) -> Tensor:
     """Targets as vectors whose summed absolute difference is their distance; unlike classes are 1 apart."""
     if info.task == "multiclass":
         return (target[:, None] == torch.arange(info.classes, device=target.device)).float() / 2
-    return target.reshape(len(target), -1).float()
+    values = target if target.is_floating_point() else target.float()
+    return values.reshape(len(target), -1)
 
 
 def build_network(info: DataInfo, modalities: Sequence[str], settings: DMDSettings) -> DMDNet:
@@ -431,7 +432,7 @@ def build(kit: Kit, settings: DMDSettings) -> DMD:
         torch.manual_seed(mix(kit.seed, "dmd"))
         network = build_network(kit.info, asked, settings)
         terms = {name: getattr(settings, name) for name in DMDTerms.model_fields if name != "as_published"}
-        method = DMD(network, kit.info, **terms)
+        method = as_precise(DMD(network, kit.info, **terms), kit.info)
     for student in method.students().values():
         checked(student, kit.info)
     method.measure_start(kit.batches("valid"))

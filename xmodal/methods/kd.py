@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from xmodal.errors import InputError, did_you_mean
 from xmodal.losses.logits import standardise as standardised
+from xmodal.losses.reduce import at_least_float32
 from xmodal.losses.task import label_terms, what_counts
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import KDSettings
@@ -170,8 +171,8 @@ class KD(Method):
 
     def _class_weight(self, taught: Mapping[str, Tensor]) -> Tensor:
         """How much the class that the teacher sees counts, (rows, …)."""
-        seen = taught[OUTPUTS].float().softmax(dim=1)
-        weights = torch.tensor(self._info.class_weights, device=seen.device)
+        seen = at_least_float32(taught[OUTPUTS]).softmax(dim=1)
+        weights = torch.tensor(self._info.class_weights, device=seen.device, dtype=seen.dtype)
         return torch.einsum("rk...,k->r...", seen, weights)
 
     def weigh(

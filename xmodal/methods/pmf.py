@@ -29,6 +29,7 @@ from torch import Tensor
 
 from xmodal.data.loader import mix
 from xmodal.errors import InputError
+from xmodal.losses.reduce import at_least_float32
 from xmodal.losses.segmentation import normalised_entropy, perception_aware
 from xmodal.losses.task import label_terms
 from xmodal.method import Kit, Method, trainable
@@ -102,7 +103,7 @@ class PMF(Method):
             terms = label_terms(answers, target, self._info, valid=valid, gather=self.gather)
             for name, (loss, count) in terms.items():
                 step.losses[stream + name], step.counts[stream + name] = loss, count
-        p, q = (answers.float().softmax(dim=1) for answers in said)
+        p, q = (at_least_float32(answers).softmax(dim=1) for answers in said)
         if self.perception_weight:
             both = perception_aware(p, q, threshold=self.threshold, detach=self.detach, softmax=False)
             step.losses["perception"] = self.perception_weight * both

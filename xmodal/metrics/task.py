@@ -41,7 +41,7 @@ class Scores:
         self, outputs: Tensor, target: Tensor, valid: Tensor | None = None, scored: Tensor | None = None
     ) -> None:
         """Count one batch; places outside of all scored regions do not count."""
-        outputs = outputs.float()
+        outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
         if self.info.metrics in IMAGES:  # these count image by image, and tell regions apart
             for metric in self.metrics.values():
                 metric.update(outputs, _without(target, valid, self.info.ignore), scored)

@@ -42,7 +42,7 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
 
 
 def _input(info: DataInfo, name: str) -> dict[str, Any]:
-    known = info.inputs[name]
+    known = info.typed("float32").inputs[name]  # whatever it was trained in
     return {
         "shape": list(known.shape),
         "dtype": known.dtype,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from operator import add
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,7 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.models import BUILDERS, ENCODERS, NETWORKS
 from xmodal.types import DataInfo, InputInfo, Student
 
+M = TypeVar("M", bound=nn.Module)
 FUSIONS = ("sum", "concat")
 PREFIX = "from_"  # nn.ModuleDict refuses names of its own methods, and a modality may be called 'values'
 
@@ -282,7 +283,8 @@ def zeros(inputs: Mapping[str, InputInfo], rows: int) -> dict[str, Tensor]:
 
 
 def checked(student: Student, info: DataInfo) -> Student:
-    """Two samples of zeros must come out as (2, outputs)."""
+    """Two samples of zeros must come out as (2, outputs); the network has numbers of 64 bits where the data has."""
+    as_precise(student.module, info)
     device = next((parameter.device for parameter in student.module.parameters()), torch.device("cpu"))
     samples = {name: tensor.to(device) for name, tensor in zeros({n: info.inputs[n] for n in student.needs}, 2).items()}
     shapes = ", ".join(f"'{name}' {tuple(tensor.shape)}" for name, tensor in samples.items())
@@ -300,6 +302,11 @@ def checked(student: Student, info: DataInfo) -> Student:
             f"{info.outputs} output(s) per sample for this {info.task} data. Change the width of its last layer."
         )
     return student
+
+
+def as_precise(module: M, info: DataInfo) -> M:
+    """The module, with numbers of 64 bits where the data has them; where it has not, as it is."""
+    return module.double() if info.doubled else module
 
 
 def statistics_for(info: DataInfo, needs: Sequence[str]) -> dict[str, Any]:

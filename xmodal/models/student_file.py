@@ -47,6 +47,8 @@ def load_weights_into(module: nn.Module, path: Path) -> None:
 def save_student(path: Path | str, student: Student, info: DataInfo) -> Path:
     """Write a student's weights and description as one safetensors file and, for people, a copy of the description.
 
+    What was trained in 64 bits is deployed in 32, as everything else.
+
     Args:
         path: of the file, usually ``student.safetensors``; ``student.json`` is written beside it.
         student: its weights are saved; so are those of a user's own module, which is then needed again for loading.
@@ -58,7 +60,10 @@ def save_student(path: Path | str, student: Student, info: DataInfo) -> Path:
     file = Path(path)
     description = describe(student, info)
     with written_whole(file) as beside:
-        save_file(tensors_of(student.module), beside, metadata={HEADER: json.dumps(description, allow_nan=False)})
+        tensors = tensors_of(student.module)
+        if info.doubled:
+            tensors = {name: part.float() if part.dtype == torch.float64 else part for name, part in tensors.items()}
+        save_file(tensors, beside, metadata={HEADER: json.dumps(description, allow_nan=False)})
     with written_whole(file.with_suffix(".json")) as beside:
         beside.write_text(readable(description), encoding="utf-8")
     return file

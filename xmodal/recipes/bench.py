@@ -89,6 +89,7 @@ class Bench:
         modules: Mapping[str, nn.Module] | None = None,
         earlier: Earlier | None = None,
     ) -> None:
+        data = data.doubled() if settings.precision == "64-true" else data
         self.data, self.settings, self.seed = data, settings, seed
         self.fabric, self.folder = fabric, folder
         self.progress = progress or Progress(quiet=True)
