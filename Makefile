@@ -15,8 +15,8 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## compare no-KD and KD on the built-in digits, and leave a report page
 	$(BIN)/xmodal run digits-kd --out runs/demo --resume
 
-test: $(STAMP)
-	$(BIN)/python -m pytest
+test: $(STAMP)  ## the whole suite but what is slow, in two processes; a file's tests stay in one of them
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

@@ -128,7 +128,7 @@ time.sleep(100)
 def test_a_rank_that_fails_alone_is_heard(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parent, "GRACE", 0.2)
     code = """
-if rank: sys.exit("xmodal: the disk of rank 1 is full")
+if rank == 1: sys.exit("xmodal: the disk of rank 1 is full")
 time.sleep(100)
 """
     with pytest.raises(ProcessDied, match="rank 1 .* ended with exit status 1; the others were ended") as died:

@@ -10,6 +10,7 @@ arXiv 1903.00620; sizes as in the code of those authors.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -81,11 +82,15 @@ class Bottleneck3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, read, D, H, W) → (batch, write, D, H, W)."""
-        one = self.along(self.enter(x).relu()).relu()
+        return self.behind(self.enter(x), x if self.residual else None)
+
+    def behind(self, entered: Tensor, x: Tensor | None = None) -> Tensor:
+        """All but the first 1 × 1 × 1, from what that found (batch, inner, D, H, W) and what is added, if anything."""
+        one = self.along(entered.relu()).relu()
         two = self.upper(one).add(one).relu()
         three = self.across(two).add(two).add(one).relu()
         out: Tensor = self.leave(three)
-        return (out + x if self.residual else out).relu()
+        return (out if x is None else out + x).relu()
 
 
 class Downsample(nn.Module):
@@ -160,13 +165,23 @@ class Pyramid3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, read, D, H, W) → (batch, 5 · write, D, H, W)."""
+        # all that reads x does so in one product: its gradient, the largest tensor here, is made once, not five times
+        rings = [ring for ring in self.rings if isinstance(ring, Bottleneck3d)]
+        readers = [self.place, *(ring.enter for ring in rings), self.everywhere]
+        weight = torch.cat([reader.weight.flatten(1) for reader in readers])
+        found = torch.matmul(weight, x.flatten(2)).view(len(x), -1, *x.shape[2:])
+        place, *entered, everywhere = found.split([reader.out_channels for reader in readers], dim=1)  # type: ignore[no-untyped-call]
+        # copies, so that what is kept for the rings is not all that was found
+        views = [
+            again(ring.behind, each.clone(), recompute=self.recompute)
+            for ring, each in zip(rings, entered, strict=True)
+        ]
         # one value per channel: any interpolation repeats it
-        everywhere = self.everywhere(x.mean(dim=(2, 3, 4), keepdim=True)).expand(-1, -1, *x.shape[2:])
-        rings = (again(ring, x, recompute=self.recompute) for ring in self.rings)
-        return torch.cat([self.place(x), *rings, everywhere], dim=1)
+        everywhere = everywhere.mean(dim=(2, 3, 4), keepdim=True).expand(-1, -1, *x.shape[2:])
+        return torch.cat([place, *views, everywhere], dim=1)
 
 
-def again(part: nn.Module, x: Any, *, recompute: bool) -> Any:
+def again(part: Callable[[Any], Any], x: Any, *, recompute: bool) -> Any:
     """What a part makes of x; with ``recompute`` nothing within it is kept for the gradient, but computed once more."""
     if not recompute or not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return part(x)
