@@ -14,7 +14,7 @@ are trained. The authors expect the student to be best whose teacher lost its le
 that. The paper's figures for VGGSound are known from a secondary source alone: a video student of depth 18 gains 1.3
 points over ordinary distillation.
 
-On made clips (`--preset small`) a minute for each seed on a CPU; the published networks need a GPU or several.
+On made clips (`--preset small`) two minutes for each seed on a CPU; the published networks need a GPU or several.
 
     xmodal data make vggsound RAW --classes 8 --clips 60 --test-clips 25 --seconds 1
     xmodal data prepare vggsound RAW DIR --seconds 1 --frames 8 --size 32
