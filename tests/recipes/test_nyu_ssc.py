@@ -144,6 +144,22 @@ def test_a_run_is_evaluated_again_with_the_same_scores(ran, rooms, capsys):
         assert scores[row["name"]]["completion_iou"] == pytest.approx(row["test"]["completion_iou"])
 
 
+def test_a_run_is_scored_on_the_depths_of_the_rooms_models(ran, tmp_path, capsys):
+    from xmodal.data.nyu_made import make
+
+    root = make(tmp_path / "cad", format="prepared", train=2, test=2, holes=0.5, cad=True)
+
+    scores = []
+    for more in ([], ["--nyu.cad"]):
+        words = ["evaluate", str(ran[1]), "nyu", "--nyu.root", str(root), *more, "--out", str(tmp_path / "said.json")]
+        assert answer([*words, "--json"]) == 0
+        scores.append(json.loads(capsys.readouterr().out)["rows"])
+
+    assert [row["name"] for row in scores[0]] == [row["name"] for row in scores[1]] == ["teacher", "no-KD", "kd kl"]
+    for pierced, whole in zip(*scores, strict=True):  # of the same rooms, with half of the depths and with all
+        assert pierced["scores"]["cross_entropy"] != whole["scores"]["cross_entropy"]
+
+
 def test_a_run_that_ended_behind_its_teacher_goes_on(rooms, ran, tmp_path):
     out = tmp_path / "staged"
 
