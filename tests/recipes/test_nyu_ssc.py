@@ -100,6 +100,14 @@ def test_without_a_loss_there_is_no_teacher_and_none_stands_alone():
         Settings(kd_loss="none,kl")
 
 
+def test_a_network_alone_is_trained_and_scored_without_a_teachers_data(rooms, tmp_path):
+    result = run(small(rooms, kd_loss="none", out=tmp_path / "alone"))
+
+    (row,) = result["rows"]
+    assert (row["role"], row["needs"]) == ("control", ["depth", "depth.position"])
+    assert not (tmp_path / "alone" / "seed-0" / "teacher").exists() and (tmp_path / "alone" / "report.html").is_file()
+
+
 def test_a_run_trains_scores_and_draws(ran):
     result, out = ran
 

@@ -107,10 +107,10 @@ class Settings(Taught):
     @model_validator(mode="after")
     def _consequences(self) -> Settings:
         own = dict(self.options.get(DATA, {}))
-        reads = {
-            *NETWORKS[self.student_network][1],
-            *(NETWORKS[self.teacher_network][1] if self.asks_teacher() else ()),
-        }
+        # without a teacher the data need not hold what one would read
+        teacher = NETWORKS[self.teacher_network if self.asks_teacher() else self.student_network]
+        student = NETWORKS[self.student_network]
+        reads = {*student[1], *teacher[1]}
         own["modalities"] = tuple(name for name in ("depth", "rgb", "tsdf") if name in reads)
         own |= {"cad": True} if self.cad else {}
         own |= {"as_published": True} if self.as_published else {}
@@ -118,10 +118,10 @@ class Settings(Taught):
         values = {
             "options": {**self.options, DATA: own},
             "metric": METRICS.get(metric, metric),
-            "teacher": NETWORKS[self.teacher_network][1],
-            "student": NETWORKS[self.student_network][1],
-            "teacher_encoder": NETWORKS[self.teacher_network][0],
-            "student_encoder": NETWORKS[self.student_network][0],
+            "teacher": teacher[1],
+            "student": student[1],
+            "teacher_encoder": teacher[0],
+            "student_encoder": student[0],
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)
