@@ -116,6 +116,7 @@ def test_the_test_frames_choose_the_epoch_as_published_and_that_is_said(made_nyu
 
     assert {split: rows["depth"] for split, rows in data.info.rows.items()} == {"train": 4, "valid": 2, "test": 2}
     assert any("test frames choose the epoch" in warning for warning in data.warnings)
+    assert (data.info.select, opened(made_nyu).info.select) == (("mean_iou_reference", "max"), ("mean_iou", "max"))
     assert not any("test frames choose" in warning for warning in opened(made_nyu).warnings)
 
 

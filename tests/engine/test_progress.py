@@ -25,6 +25,15 @@ def test_plain_lines_come_for_the_last_epoch_and_name_the_fit() -> None:
     assert lines[-1] == "kd (2/2): epoch 3/3  loss 0.5000  image: accuracy 0.7500"
 
 
+def test_the_metric_that_chooses_the_epoch_is_told() -> None:
+    stream = io.StringIO()
+    progress = Progress(stream=stream)
+    progress.start("kd", 1, metric="mean_iou")
+    progress.epoch({"epoch": 0, "loss": 0.5, "valid": {"depth": {"completion_iou": 0.75, "mean_iou": 0.25}}})
+
+    assert stream.getvalue().endswith("depth: mean_iou 0.2500\n")
+
+
 def test_more_fits_than_announced_are_counted() -> None:
     stream = io.StringIO()
     progress = Progress(stream=stream, fits=2)

@@ -65,7 +65,7 @@ class NyuSettings(BaseModel):
         tsdf_axes: order of tsdf_hr in the files: auto, what they say or else what agrees with tsdf_lr; DHW or XHY.
         valid_share: share of the training frames, the last ones by name, that choose the epoch.
         valid_is_test: the test frames choose the epoch, as in the authors' code.
-        as_published: as in the authors' code: --valid-is-test.
+        as_published: as in the authors' code: --valid-is-test, and the score that chooses the epoch is theirs.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -207,6 +207,7 @@ def load(
         class_weights=CLASS_WEIGHTS,
         scored=dict.fromkeys(settings.wanted, scored),
         metrics="scenes",
+        select=("mean_iou_reference", "max") if settings.as_published else None,
     )
     data.ids = [path.stem.removesuffix("_voxels") for path in contents.files]
     data.warnings += report.warnings

@@ -93,7 +93,7 @@ def fit(
         loop.journal = Journal(folder, title=title, epochs=settings.epochs)
         loop.journal.begin(loop.history)
     with interrupt.deferred():
-        progress.start(title, settings.epochs, loop.epoch)
+        progress.start(title, settings.epochs, loop.epoch, metric=loop.selection.metric)
         try:
             while not loop.finished:
                 loop.train_epoch()

@@ -31,9 +31,9 @@ class Progress:
         if self._bar is not None:
             self._bar.update(self._task, total=self.epochs * self.fits)
 
-    def start(self, title: str, epochs: int, at: int = 0) -> None:
-        """A fit begins, at epoch ``at`` when it is resumed."""
-        self.title, self.epochs = title, epochs
+    def start(self, title: str, epochs: int, at: int = 0, *, metric: str = "") -> None:
+        """A fit begins, at epoch ``at`` when it is resumed; told is the metric that chooses epochs, or the first."""
+        self.title, self.epochs, self.metric = title, epochs, metric
         self.fits = max(self.fits, self.done + 1)  # more came than were announced
         if self.live:
             from rich.console import Console
@@ -57,7 +57,7 @@ class Progress:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is over; plain lines come at most once a second, and always for the last one."""
-        text = _summary(row)
+        text = _summary(row, self.metric)
         if self.live:
             self._bar.update(self._task, advance=1, last=text)
         elif not self.quiet and (time.monotonic() - self._said >= 1.0 or row["epoch"] + 1 == self.epochs):
@@ -85,9 +85,10 @@ class Progress:
             self._bar = None
 
 
-def _summary(row: Mapping[str, Any]) -> str:
+def _summary(row: Mapping[str, Any], metric: str) -> str:
     parts = [f"loss {row['loss']:.4f}"]
     for student, scores in row["valid"].items():
-        numbers = [f"{name} {value:.4f}" for name, value in scores.items() if isinstance(value, float)]
-        parts.append(f"{student}: {', '.join(numbers[:1])}")
+        numbers = {name: value for name, value in scores.items() if isinstance(value, float)}
+        name = metric if metric in numbers else next(iter(numbers), "")
+        parts.append(f"{student}: {name} {numbers[name]:.4f}" if name else f"{student}:")
     return "  ".join(parts)
