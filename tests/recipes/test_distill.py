@@ -151,3 +151,32 @@ def test_a_used_folder_is_refused(tmp_path: Path):
         distill(inputs, label, epochs=1, out=tmp_path)
 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_further_flags_of_the_training_are_given_by_name():
+    inputs, label = arrays()
+    single, double = (
+        distill(inputs, label, teacher="clear", student="faint", epochs=2, training={"precision": precision})
+        for precision in ("32", "64")
+    )
+
+    assert double.scores == pytest.approx(single.scores, abs=0.05)
+    assert {tensor.dtype for tensor in double.student.module.parameters()} == {torch.float32}
+    with pytest.raises(InputError, match="training names epochs, which distill takes as an argument"):
+        distill(inputs, label, training={"epochs": 3})
+    with pytest.raises(InputError, match="optimiser"):
+        distill(inputs, label, training={"optimiser": "sgd"})
+
+
+def test_a_network_of_ones_own_that_insists_on_32_bits_is_told_so():
+    class Narrow(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.layer(x.float())
+
+    inputs, label = arrays()
+    with pytest.raises(InputError, match="With --precision 64 it must compute in the numbers of its inputs"):
+        distill(inputs, label, teacher="clear", student="faint", student_network=Narrow(), training={"precision": "64"})

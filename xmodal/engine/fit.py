@@ -53,7 +53,7 @@ def fit(
     """Train a method.
 
     Args:
-        method: networks and objective.
+        method: networks and objective; with the precision ``64-true`` its numbers have 64 bits from then on.
         data: splits and what is known of them; the test split is not touched.
         settings: epochs, optimiser and so on.
         metrics: makes an object with ``update`` and ``compute`` for each pass over the validation split.

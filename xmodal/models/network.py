@@ -292,7 +292,8 @@ def checked(student: Student, info: DataInfo) -> Student:
         with evaluating(student.module), torch.random.fork_rng(devices=[]):
             outputs = student.module(samples)
     except Exception as error:  # whatever a user's module raises, it is about these inputs
-        raise InputError(f"The network cannot read two samples of zeros ({shapes}): {error}") from error
+        wide = " With --precision 64 it must compute in the numbers of its inputs." if info.doubled else ""
+        raise InputError(f"The network cannot read two samples of zeros ({shapes}): {error}{wide}") from error
     arrived = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
     wanted = (2, info.outputs)
     if not isinstance(outputs, Tensor) or (arrived[:2] if info.dense else arrived) != wanted:

@@ -19,6 +19,7 @@ from xmodal.data.options import validated
 from xmodal.engine import interrupt
 from xmodal.engine.progress import Progress
 from xmodal.engine.run_folder import choose_folder, open_folder, restore_threads
+from xmodal.errors import InputError
 from xmodal.recipes import compare
 from xmodal.recipes.finish import finish
 from xmodal.recipes.settings import PairSettings
@@ -127,6 +128,7 @@ def distill(
     splits: Mapping[str, Any] | None = None,
     student_network: nn.Module | None = None,
     teacher_network: nn.Module | None = None,
+    training: Mapping[str, Any] | None = None,
     out: str | Path | None = None,
     verbose: bool = False,
 ) -> Distilled:
@@ -149,6 +151,7 @@ def distill(
         splits: train, valid, test → row numbers; default: drawn 70/10/20, class by class.
         student_network: your own module in place of a built one; it takes one tensor, or a dictionary of several.
         teacher_network: the same for the teacher, trained here.
+        training: further flags of ``xmodal distill`` by name, such as ``{"optimizer": "sgd", "precision": "64"}``.
         out: run folder; None: nothing is written.
         verbose: tell how it goes, on standard error.
 
@@ -175,14 +178,17 @@ def distill(
         "learning_rate": learning_rate,
         "seed": seed,
     }
-    settings = validated(Settings, values, "distill")
+    twice = sorted(values.keys() & (training or {}).keys())
+    if twice:
+        raise InputError(f"training names {', '.join(twice)}, which distill takes as an argument. Give it there alone.")
+    settings = validated(Settings, {**(training or {}), **values}, "distill")
 
     # data
     data = data or _open(inputs, target, dataset, splits=splits, task=task, seed=seed)
     plan = as_comparison(settings)
     modules = {"student": student_network, "teacher": teacher_network}
     modules = {side: module for side, module in modules.items() if module is not None}
-    fabric = launch(settings.machine())
+    fabric = launch(settings.machine(), precision=settings.precision)
     compare.check(plan, data, fabric, modules)
 
     # run folder, if one is wanted
@@ -206,12 +212,13 @@ def distill(
     if folder is not None:
         finish(folder, result, fabric)
     (distilled,) = bench.runs[method if method != "supervised" else "no-KD"].students.values()
+    if bench.info.doubled:
+        distilled.module.float()  # deployed as every other
     return Distilled(distilled, result, data.info, folder)
 
 
 def _open(inputs: Any, target: Any, dataset: Any, *, splits: Any, task: str, seed: int) -> Data:
     from xmodal.data.arrays import from_arrays, from_dataset
-    from xmodal.errors import InputError
 
     if dataset is not None:
         return from_dataset(dataset, splits=splits, task=task, seed=seed)

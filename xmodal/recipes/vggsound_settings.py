@@ -3,7 +3,7 @@
 | preset | what it sets |
 |---|---|
 | published | the authors: AdamW 0.001, decay 1e-5, 50 epochs, a tenth after 25, batches of 32, full networks |
-| small | made clips, a CPU: networks of 0.1 million parameters, small frames, short windows, a fitting training, 64 bits |
+| small | made clips, a CPU: networks of 0.1 million parameters, small frames, short windows, own training, 64 bits |
 
 The published training is what stands in the defaults. ``as_published`` sets, besides, what the authors' code does and
 ours does not (numbers of the list of differences on the docs page); each of these is a flag of its own as well.
