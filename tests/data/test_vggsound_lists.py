@@ -66,12 +66,13 @@ def test_a_line_of_two_cells_takes_the_split_from_the_name_of_its_list(tmp_path)
     [
         "# YouTube ID, start seconds, label, train/test split.\n" + FOUR,
         "youtube_id,start_seconds,label,split\n" + FOUR,
+        '"Video ID","Start (second)",Class,Train/test split\n' + FOUR,
         "\ufeff" + FOUR.replace("\n", "\r\n"),
         FOUR.replace(",", ", ").replace("s,  h", "s, h"),
         FOUR.replace(",49,", ",49.0,") + "\n\n",
         FOUR.rstrip("\n"),
     ],
-    ids=["comment", "header", "windows", "blanks", "decimals", "no last line break"],
+    ids=["comment", "header", "quoted header", "windows", "blanks", "decimals", "no last line break"],
 )
 def test_lists_may_be_written_otherwise(tmp_path, text):
     expected = read_lists(find_lists(written(tmp_path / "one", vggsound=FOUR))).clips
@@ -110,6 +111,34 @@ def test_lines_that_are_wrong_or_double_are_listed_and_the_others_read(tmp_path)
         ("vggsound.csv line 5", "LDoXsip0BEQ_000177 is listed before"),
         ("vggsound.csv line 6", "it has no label"),
     ]
+
+
+def test_a_stray_quote_costs_its_own_line_and_no_other(tmp_path):
+    lines = [f'{video}_000001.mp4,"dog, barking"' for video in ("AAAAAAAAAAA", "BBBBBBBBBBB", "CCCCCCCCCCC")]
+    lines[1:1] = ['DDDDDDDDDDD_000001.mp4,"dog', 'EEEEEEEEEEE_000001.mp4,"dog" barking']
+    (tmp_path / "train.csv").write_text("\n".join(lines))
+
+    found = read_lists([tmp_path / "train.csv"])
+
+    assert [(clip.video[0], clip.label) for clip in found.clips] == [(name, "dog, barking") for name in "ABC"]
+    assert [where for where, _ in found.refused] == ["train.csv line 2", "train.csv line 3"]
+    assert all("labels with a comma are quoted" in reason for _, reason in found.refused)
+
+
+def test_a_label_of_many_lines_or_of_a_whole_book_is_refused(tmp_path):
+    text = 'AAAAAAAAAAA,1,"dog\nbarking",train\n' + FOUR + f"BBBBBBBBBBB,1,{'x' * 200_000},train\n"
+
+    found = read_lists(find_lists(written(tmp_path, vggsound=text)))
+
+    assert len(found.clips) == 3
+    assert [where for where, _ in found.refused] == [f"vggsound.csv line {number}" for number in (1, 2, 6)]
+
+
+@pytest.mark.parametrize("line", ["badid,foo,dog barking,train", "LDo_000177.mp4,parrot talking", "dog,cat"])
+def test_a_first_line_that_is_wrong_is_no_header(tmp_path, line):
+    found = read_lists(find_lists(written(tmp_path, vggsound=f"{line}\n{FOUR}")))
+
+    assert len(found.clips) == 3 and [where for where, _ in found.refused] == ["vggsound.csv line 1"]
 
 
 def test_another_kind_of_list_is_a_sentence_with_what_was_expected(tmp_path):
@@ -161,6 +190,14 @@ def test_classes_that_can_not_be_chosen_are_sentences(tmp_path, classes, said):
 
     with pytest.raises(InputError, match=said):
         choose_classes(["a", "b cd", "e"], str(tmp_path / "x.csv") if classes == "FILE" else classes)
+
+
+@pytest.mark.parametrize(("content", "said"), [(b"\xff\xfea\x00", "no list of comma"), (b'a\n"b cd\n', "line 2")])
+def test_a_file_of_classes_that_is_no_text_is_a_sentence(tmp_path, content, said):
+    (tmp_path / "x.csv").write_bytes(content)
+
+    with pytest.raises(InputError, match=f"x.csv.*{said}"):
+        choose_classes(["a", "b cd"], str(tmp_path / "x.csv"))
 
 
 def test_the_first_clips_of_each_class_and_split_are_taken():

@@ -25,6 +25,11 @@ SPLITS = ("train", "test")
 LISTS = ("vggsound.csv", *(f"{split}.csv" for split in SPLITS))
 SUFFIXES = (".mp4", ".mkv", ".webm", ".m4v", ".mov")
 ID = r"[0-9A-Za-z_-]{11}"
+COLUMNS = {  # of header lines, in small letters
+    *("id", "video", "video id", "youtube id", "ytid", "youtube", "file", "filename", "file name", "name", "path"),
+    *("start", "start second", "start seconds", "start time", "second", "seconds", "time", "label", "labels", "class"),
+    *("class name", "category", "split", "set", "subset", "train test split", "train test"),
+}
 FORMS = "video id, start second, label and split, or file name and label, were expected; labels with a comma are quoted"
 
 
@@ -106,10 +111,11 @@ def read_lists(paths: Sequence[Path]) -> Listing:
     found, seen = Listing(), dict[str, Clip]()
     for path in paths:
         named = [split for split in SPLITS if split in path.stem.lower()]
-        for number, cells in _lines(path):
+        lines = _lines(path)
+        for number, line in lines[bool(lines) and _is_header(lines[0][1]) :]:
             where = f"{path.name} line {number}"
             try:
-                clip = parse(cells, named[0] if len(named) == 1 else "")
+                clip = parse(_cells(line), named[0] if len(named) == 1 else "")
             except ValueError as error:
                 found.refused.append((where, f"{error}"))
                 continue
@@ -134,22 +140,30 @@ def _facts(one: Clip, two: Clip) -> tuple[tuple[str, str, str], ...]:
     return (("label", one.label, two.label), ("split", one.split, two.split))
 
 
-def _lines(path: Path) -> list[tuple[int, list[str]]]:
-    """Number and cells of the lines that are neither empty, nor comments, nor a header."""
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """Number and text of the lines that are neither empty, nor comments."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
         raise InputError(f"{path.name} is no list of comma-separated text ({error}).") from None
     except OSError as error:
         raise InputError(f"{path} can't be read: {error.strerror}.") from None
-    lines = [(number, cells) for number, cells in lines if any(cells) and not cells[0].startswith("#")]
-    return lines[bool(lines) and _is_header(lines[0][1]) :]
+    lines = enumerate((line.strip() for line in text.split("\n")), start=1)
+    return [(number, line) for number, line in lines if line.strip(", ") and not line.lstrip('"').startswith("#")]
 
 
-def _is_header(cells: Sequence[str]) -> bool:
-    return len(cells) > 1 and not re.match(f"{ID}(_|$)", cells[0]) and not any(cell.isdecimal() for cell in cells)
+def _cells(line: str) -> list[str]:
+    """The cells of a line; a ``ValueError`` where it ends inside of one, which would take the next lines with it."""
+    try:
+        return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True, strict=True))]
+    except csv.Error as error:
+        raise ValueError(f"its quotes or commas can't be told apart ({error}): {FORMS}") from None
+
+
+def _is_header(line: str) -> bool:
+    """Whether every cell is the name of a column."""
+    words = [re.sub(r"[^a-z]+", " ", cell.lower()).strip() for cell in line.split(",")]
+    return len(words) > 1 and COLUMNS.issuperset(words)
 
 
 def parse(cells: Sequence[str], split: str = "") -> Clip:
@@ -203,7 +217,7 @@ def choose_classes(labels: Iterable[str], classes: str = "") -> list[str]:
         return known[: int(classes)]
     if not Path(classes).is_file():
         raise InputError(f"classes is '{classes}': a number, or a file with a class on each line, was expected.")
-    wanted = dict.fromkeys(cells[0] for _, cells in _lines_of_names(Path(classes)))
+    wanted = _names(Path(classes))
     unknown = [name for name in wanted if name not in set(known)]
     if unknown:
         more = f" {len(unknown) - 1} more names are in no list either." if len(unknown) > 1 else ""
@@ -213,10 +227,17 @@ def choose_classes(labels: Iterable[str], classes: str = "") -> list[str]:
     return sorted(wanted)
 
 
-def _lines_of_names(path: Path) -> list[tuple[int, list[str]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = [[cell.strip() for cell in cells] for cells in csv.reader(file, skipinitialspace=True)]
-    return [(number, cells) for number, cells in enumerate(lines, start=1) if cells and cells[0]]
+def _names(path: Path) -> dict[str, None]:
+    """What stands at the beginning of each line, once and in their order."""
+    found, problems = dict[str, None](), []
+    for number, line in _lines(path):
+        try:
+            found.setdefault(_cells(line)[0])
+        except ValueError as error:
+            problems.append(f"{path.name} line {number}: {error}.")
+    if problems:
+        raise InputError(problems)
+    return {name: None for name in found if name}
 
 
 def of_classes(clips: Sequence[Clip], classes: Sequence[str], most: int = 0) -> list[Clip]:
