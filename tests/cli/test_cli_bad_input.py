@@ -108,6 +108,15 @@ def test_all_problems_are_said_at_once(call) -> None:
     assert len(complained.splitlines()) == 5
 
 
+def test_a_word_too_many_makes_no_other_complaint(call) -> None:
+    status, _, complained = call("run vggsound --vggsound.root root extra")
+
+    assert status == 2
+    assert complained == (
+        "xmodal: xmodal run vggsound does not know what to do with 'extra': expected words are none.\n"
+    )
+
+
 def test_every_command_has_a_wrong_line_and_help(call) -> None:
     assert {line.split()[0] for line in BAD} >= set(COMMANDS) - {"distil"}
     for name in COMMANDS:

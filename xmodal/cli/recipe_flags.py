@@ -166,7 +166,10 @@ def _data_word(model: type[BaseModel], words: Sequence[str], owners: Owners, *, 
         prefix = word[2:].partition(".")[0]
         if word.startswith("--") and prefix in DATA:
             probe.add(prefix, DATA[prefix].settings)
-    found = alone_words(words, options_of(with_common(probe.command(model))))
+    options = options_of(with_common(probe.command(model)))
+    if not any(option.positional for option in options):  # a word that is too many names no data
+        return None
+    found = alone_words(words, options)
     return found[place] if len(found) > place else None
 
 
