@@ -1,10 +1,12 @@
+from fractions import Fraction
+
 import av
 import numpy as np
 import pytest
 from recordings import tone, write_mp4
 
 from xmodal.data.sound import Sound, read_sound
-from xmodal.data.video import frames_at, write_clip
+from xmodal.data.video import frames_at, read_track, write_clip
 from xmodal.errors import InputError
 
 GREYS = [20 * number for number in range(12)]
@@ -128,3 +130,69 @@ def test_a_video_whose_end_is_missing_is_not_read_as_a_shorter_one(tmp_path):
     with pytest.raises(InputError, match=r"x.mp4 is (cut off: it ends after|no video)"):
         frames_at(path, [0.5], height=8, width=8)
     assert frames_at(path, [0.1], height=8, width=8).shape == (1, 8, 8, 3)
+
+
+def write_noise(path, *, pictures=50, seconds=2.0, codec="libx264"):
+    """Pictures and sound that can hardly be compressed, 25 frames a second."""
+    random = np.random.default_rng(0)
+    heard = random.uniform(-0.3, 0.3, (1, round(seconds * 48000))).astype(np.float32)
+    with av.open(str(path), "w") as container:
+        video = container.add_stream(codec, rate=25, options={"threads": "1", "g": "10", "bf": "0"})
+        video.height, video.width, video.pix_fmt = 48, 64, "yuv420p"
+        track = container.add_stream("libopus" if codec == "libvpx" else "aac", rate=48000, layout="mono")
+        for number in range(max(pictures, round(25 * seconds))):
+            if number < pictures:
+                pixels = random.integers(0, 256, (48, 64, 3)).astype(np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+                frame.pts = number
+                container.mux(video.encode(frame))
+            part = np.ascontiguousarray(heard[:, 1920 * number : 1920 * (number + 1)])
+            if part.size:
+                sound = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+                sound.sample_rate, sound.pts = 48000, 1920 * number
+                container.mux(track.encode(sound))
+        container.mux(video.encode())
+        container.mux(track.encode())
+    return path
+
+
+@pytest.mark.parametrize(("name", "codec"), [("x.mkv", "libx264"), ("x.webm", "libvpx")])
+def test_matroska_files_that_are_cut_off_are_not_read_as_shorter_ones(tmp_path, name, codec):
+    path = write_noise(tmp_path / name, codec=codec)
+    whole = path.read_bytes()
+    assert frames_at(path, [0.0, 0.99], height=8, width=8).shape[0] == 2 and len(read_track(path)[0]) > 1.9 * 48000
+    path.write_bytes(whole[: int(0.6 * len(whole))])
+
+    with pytest.raises(InputError, match=f"{name} is cut off: it ends after 1.* its header promises 2.0"):
+        frames_at(path, [0.1, 0.9], height=8, width=8)
+    with pytest.raises(InputError, match=f"{name} is cut off: its sound ends after 1.* its header promises 2.0"):
+        read_track(path)
+    assert len(read_track(path, seconds=0.5)[0]) == 24000  # what is asked for is there
+
+
+@pytest.mark.parametrize(("pictures", "seconds"), [(50, 1.0), (25, 2.0)])
+def test_one_stream_of_a_whole_matroska_file_may_be_shorter(tmp_path, pictures, seconds):
+    path = write_noise(tmp_path / "x.mkv", pictures=pictures, seconds=seconds)
+
+    assert frames_at(path, [0.0, 0.99], height=8, width=8).shape[0] == 2
+    assert abs(len(read_track(path)[0]) / 48000 - seconds) < 0.1
+
+
+def test_the_last_moment_of_an_mp4_is_reached_whatever_the_order_of_coding(tmp_path):
+    times = [0, 4, 8, 12, 100, 104, 108, 200, 300, 400, 404, 408, 500]  # hundredths of a second
+    with av.open(str(tmp_path / "x.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "6", "bf": "2", "b_strategy": "0", "g": "5"})
+        stream.height, stream.width, stream.pix_fmt = 32, 32, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 100)
+        for number, time in enumerate(times):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 32, 3), 15 * number + 20, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = time, Fraction(1, 100)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    with av.open(str(tmp_path / "x.mp4")) as container:
+        video = container.streams.video[0]
+        assert float(video.duration * video.time_base) < 4.9  # it says less than there is
+
+    shown = greys(tmp_path / "x.mp4", [time / 504 for time in (2, 50, 250, 450, 501)])
+
+    assert near(shown, [20 + 15 * number for number in (0, 3, 7, 11, 12)])

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FRAME_RATE = Fraction(30_000, 1001)
 SLACK = 0.5  # of a frame, by which the last one may end before the promised length
-LACK = 0.25  # seconds by which a sound track may end before
+LACK = 0.25  # seconds by which a sound track, or all that a file without lengths of its streams holds, may end before
 JUMP = 0.25  # seconds by which a key frame may be shown after it is decoded; nearer ones are not jumped to
 Pixels = NDArray[np.uint8]
 
@@ -127,12 +127,44 @@ def _jump(keys: Sequence[int], moment: float) -> float:
 def _length(path: Path, stream: Any) -> int:
     """How long a video lasts, in units of its time base; files that don't say it are read to their end."""
     if stream.duration:
-        return int(stream.duration)
-    with _opened(path) as container:
-        ends = [packet.pts + (packet.duration or 0) for packet in container.demux(video=0) if packet.pts is not None]
-    if not ends:
+        return max(int(stream.duration), _last_shown(path, stream))
+    ends, promised = _ends(path)
+    if stream.index not in ends:
         raise InputError(f"{path.name} holds no frames with a time.")
-    return int(max(ends)) - (stream.start_time or 0)
+    start = (stream.start_time or 0) * float(stream.time_base)
+    return round((promised or ends[stream.index] - start) / float(stream.time_base))
+
+
+def _last_shown(path: Path, stream: Any) -> int:
+    """When the last frame of an mp4 ends; 0 where that is the length it says.
+
+    With frames that are decoded before others that are shown earlier, an mp4 counts from the first to the last decoding,
+    which is less than from the first to the last showing where the rate changes.
+    """
+    keys = key_times(stream)
+    if not keys or not stream.codec_context.has_b_frames or "mp4" not in stream.container.format.name:
+        return 0
+    with _opened(path) as container:
+        video = _video(container, path)
+        container.seek(keys[-1], stream=video)
+        packets = [packet for packet in container.demux(video) if packet.pts is not None and not packet.is_discard]
+    last = max(packets, key=lambda packet: int(packet.pts), default=None)
+    return 0 if last is None else int(last.pts) + int(last.duration or 0) - (stream.start_time or 0)
+
+
+def _ends(path: Path) -> tuple[dict[int, float], float]:
+    """When each stream of a file ends, by its packets, and the seconds that its header promises if all end before.
+
+    Matroska, for one, says how long all of a file is and not how long its streams are: one of them may be shorter.
+    """
+    ends: dict[int, float] = {}
+    with _opened(path) as container:
+        promised = (container.duration or 0) / 1e6
+        for packet in container.demux():
+            if packet.pts is not None:
+                end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                ends[packet.stream.index] = max(end, ends.get(packet.stream.index, end))
+    return ends, promised if ends and max(ends.values()) < promised - LACK else 0.0
 
 
 def look_at(path: Path) -> None:
@@ -163,6 +195,8 @@ def read_track(path: Path, *, seconds: float | None = None) -> tuple[NDArray[np.
             if samples >= wanted:
                 break
         promised = float(stream.duration * stream.time_base) if stream.duration else 0.0
+    if not promised and samples < wanted:
+        _, promised = _ends(path)
     if not parts:
         raise InputError(f"{path.name} holds no sound: its sound track is empty.")
     if samples < min(wanted, (promised - LACK) * rate):
