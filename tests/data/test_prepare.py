@@ -198,6 +198,61 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path, stop, workers):
     assert not list(out.rglob(".*.part-*")), "half-written files were left behind"
 
 
+BUSY = """
+import os, sys, time
+from pathlib import Path
+from xmodal.data.prepare import in_processes
+
+def sleep_long(job):
+    Path(sys.argv[1], str(job)).write_text(str(os.getpid()))
+    time.sleep(600)
+
+if __name__ == "__main__":
+    list(in_processes(sleep_long, [0, 1], 2))
+"""
+
+
+def lives(number):
+    """Whether a process runs; one that has ended and that nobody asked about counts as gone."""
+    try:
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_workers_leave_with_a_process_that_is_killed(tmp_path):
+    (tmp_path / "busy.py").write_text(BUSY)
+    (told := tmp_path / "told").mkdir()
+    with subprocess.Popen([sys.executable, str(tmp_path / "busy.py"), str(told)]) as process:
+        while len(numbers := [text for path in told.iterdir() if (text := path.read_text())]) < 2:
+            assert process.poll() is None
+            time.sleep(0.02)
+        assert all(map(lives, numbers))
+        process.kill()  # this one alone, not its group
+
+    until = time.monotonic() + 30
+    while any(map(lives, numbers)) and time.monotonic() < until:
+        time.sleep(0.02)
+
+    left = [number for number in numbers if lives(number)]
+    for number in left:
+        os.kill(int(number), signal.SIGKILL)
+    assert left == []
+
+
+@pytest.mark.parametrize("text", [b"{", b"\xff", b"[]", b'{"schema": 1, "stamp": "x", "files": 3}', b""])
+def test_an_item_whose_marker_is_damaged_is_made_again(tmp_path, text):
+    raw, out = items(tmp_path / "raw"), tmp_path / "out"
+    prepare_items(raw, doubled, out)
+    (out / ".prepared" / "b.json").write_bytes(text)
+    (out / ".prepared" / "gone.json").write_bytes(text)
+
+    prepared = prepare_items(raw, doubled, out)
+
+    assert (prepared.done, prepared.reused) == (["b"], ["a", "c", "d"])
+    assert prepare_items(raw, doubled, out).reused == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize("name", ["", "a/b", ".hidden", ".."])
 def test_names_that_are_no_file_names_are_refused(tmp_path, name):
     with pytest.raises(InputError, match="serve as a file name"):

@@ -7,9 +7,7 @@ one of (batch, rank). Nothing else is remembered, so a resumed run goes on at `s
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from xmodal.data.owner import end_with_owner
 from xmodal.errors import InputError
 from xmodal.types import Batch
 
@@ -148,9 +147,7 @@ class _Indexed(Dataset[Batch]):
 
 def _ends_with_its_owner(worker: int) -> None:
     """A worker holds the connections of the process it was forked from: the others would not notice its death."""
-    if sys.platform == "linux":
-        die_with_parent, kill = 1, 9  # as <sys/prctl.h> and <signal.h> say
-        ctypes.CDLL(None).prctl(die_with_parent, kill)
+    end_with_owner()
 
 
 def _as_it_is(batch: Any) -> Any:

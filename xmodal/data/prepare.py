@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from xmodal.data.owner import end_with_owner
 from xmodal.errors import InputError
-from xmodal.files import sweep, write_json, written_whole
+from xmodal.files import parse_json, sweep, write_json, written_whole
 
 A = TypeVar("A")
 R = TypeVar("R")
@@ -148,7 +149,7 @@ def in_processes(function: Callable[[A], R], jobs: Sequence[A], workers: int) ->
         return
     # spawn: a forked worker would inherit the locks of whatever threads this process has
     pool = ProcessPoolExecutor(
-        min(workers, len(jobs) or 1), mp_context=get_context("spawn"), initializer=_ignore_ctrl_c
+        min(workers, len(jobs) or 1), mp_context=get_context("spawn"), initializer=_leave_decisions_to_the_owner
     )
     try:
         futures = {pool.submit(function, job): job for job in jobs}
@@ -163,7 +164,8 @@ def in_processes(function: Callable[[A], R], jobs: Sequence[A], workers: int) ->
         pool.shutdown(wait=True, cancel_futures=True)  # what runs is finished, what waits is left for the next time
 
 
-def _ignore_ctrl_c() -> None:
+def _leave_decisions_to_the_owner() -> None:
+    end_with_owner()  # killed, it would leave workers behind that write beside those of the next time
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides, and lets running items finish
 
 
@@ -205,8 +207,13 @@ def _marker(out: Path, name: str) -> dict[str, Any]:
     path = out / MARKERS / f"{name}.json"
     if not path.exists():
         return {}
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found if found.get("schema") == SCHEMA and "files" in found else {}
+    try:
+        found = parse_json(path.read_text(encoding="utf-8"), str(path))
+    except (InputError, UnicodeDecodeError):  # damaged: the item is made again
+        return {}
+    files = found.get("files")
+    named = isinstance(files, list) and all(isinstance(file, str) for file in files)
+    return found if found.get("schema") == SCHEMA and named else {}
 
 
 def _is_done(out: Path, name: str, stamp: str) -> bool:
