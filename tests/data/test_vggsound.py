@@ -308,6 +308,13 @@ def test_folders_that_can_not_be_read_are_sentences(copied, name, content, said)
             ask()
 
 
+def test_labels_that_are_no_text_are_a_sentence(copied, tmp_path):
+    (tmp_path / "numbers.bin").write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(InputError, match="numbers.bin is no text .*: JSON with the number of each class was expected"):
+        opened(copied, labels=tmp_path / "numbers.bin")
+
+
 def test_a_check_reads_every_file_to_its_end(copied):
     train, test = sorted(copied.glob("train/video_jpg/*")), sorted(copied.glob("test/video_jpg/*"))
     train[2].write_bytes(train[2].read_bytes()[:300])

@@ -70,6 +70,62 @@ def test_the_published_layout_is_written(made_vggsound):
     assert waveform.shape == (1, 16_000) and waveform.dtype == np.float32
     facts = soundfile.info(sounds[0])
     assert (facts.samplerate, facts.channels, facts.frames, facts.format) == (16_000, 1, 16_000, "WAV")
+    assert facts.subtype == "FLOAT"
+
+
+def test_a_test_clip_holds_the_numbers_that_it_would_have_for_training_however_loud(tmp_path):
+    raw = listed(
+        tmp_path / "raw",
+        *[[f"video00000{n}", "1", "dog" if n else "cat", split] for n, split in enumerate(("train", "test"))],
+    )
+    for number in (0, 1):
+        write_mp4(raw / f"video00000{number}_000001.mp4", [30] * 25, sound=tone(440, 1.0, level=1.4))
+
+    prepare(raw, tmp_path / "out", settings=SMALL)
+
+    (train,), (test,) = (sorted((tmp_path / "out").glob(where)) for where in ("train/audio_npy/*", "test/audio/*"))
+    trained, tested = (read_waveform(path, seconds=1) for path in (train, test))
+    assert np.array_equal(trained, tested) and np.abs(tested).max() > 1.2
+
+
+def test_wav_files_of_whole_numbers_are_read_as_well(tmp_path):
+    soundfile.write(tmp_path / "x.wav", tone(440, 1.0, rate=16_000), 16_000, subtype="PCM_16")
+
+    assert np.abs(read_waveform(tmp_path / "x.wav", seconds=1) - tone(440, 1.0, rate=16_000)).max() < 1e-4
+
+
+def test_a_folder_with_files_of_somebody_else_is_left_as_it_is(made_vggsound, tmp_path):
+    (out := tmp_path / "out").mkdir()
+    (out / "label.json").write_text("mine")
+
+    with pytest.raises(InputError, match=r"out holds files .* did not write \(label.json, for one\)"):
+        prepare(made_vggsound / "raw", out, settings=SMALL)
+    with pytest.raises(InputError, match="label.json is a file: a folder"):
+        prepare(made_vggsound / "raw", out / "label.json", settings=SMALL)
+    raw = raw_of(made_vggsound, tmp_path / "raw", names=1)
+    with pytest.raises(InputError, match="did not write"):  # the clips themselves
+        prepare(raw, raw, settings=SMALL)
+
+    assert [path.name for path in out.rglob("*")] == ["label.json"] and (out / "label.json").read_text() == "mine"
+
+
+def test_a_new_an_empty_and_our_own_folder_are_written_to(made_vggsound, tmp_path):
+    (out := tmp_path / "out").mkdir()
+    raw = raw_of(made_vggsound, out / "deep" / "raw", names=1)
+
+    first, second = (prepare(raw, out, settings=SMALL) for _ in range(2))
+
+    assert (len(first.done), len(second.reused)) == (1, 1)
+
+
+@pytest.mark.parametrize(("split", "other"), [("test", "train"), ("train", "test")])
+def test_a_split_without_clips_is_a_warning(tmp_path, split, other):
+    raw = listed(tmp_path / "raw", ["video000000", "1", "cat", split], ["video000001", "1", "dog", split])
+    write_mp4(raw / "video000000_000001.mp4", [30] * 25, sound=tone(440, 1.0))
+
+    (warning,) = prepare(raw, tmp_path / "out", settings=SMALL).warnings
+
+    assert warning.startswith(f"There is no clip of the split {other}: the lists name none.")
 
 
 def test_frames_are_those_in_the_middle_of_equal_parts_one_below_the_other(made_vggsound, tmp_path):

@@ -71,11 +71,13 @@ def prepare(words: Sequence[str]) -> Answer:
         "done": len(prepared.done),
         "reused": len(prepared.reused),
         "skipped": [{"name": item, "reason": reason} for item, reason in prepared.skipped],
+        "warnings": prepared.warnings,
     }
     lines = [f"{result['done']} made, {result['reused']} reused, {len(prepared.skipped)} skipped"]
     lines += [f"  skipped {item}: {reason}" for item, reason in prepared.skipped[:NAMED]]
     if prepared.skipped[NAMED:]:
         lines.append(f"  … and {len(prepared.skipped) - NAMED} more; all of them: {flags.root / 'skipped.json'}")
+    lines += [f"warning: {problem}" for problem in prepared.warnings]
     return Answer(result, flags.as_json, [*lines, f"Folder: {flags.root}"])
 
 

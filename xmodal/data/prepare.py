@@ -69,11 +69,13 @@ class Prepared:
         done: names of the items that were made now.
         reused: names of the items that were there already.
         skipped: (name, reason) of the items that can't be read.
+        warnings: sentences on what was made, for whoever asked for it.
     """
 
     done: list[str]
     reused: list[str]
     skipped: list[tuple[str, str]]
+    warnings: list[str] = field(default_factory=list)
 
     @property
     def names(self) -> list[str]:

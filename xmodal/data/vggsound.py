@@ -4,7 +4,7 @@
     ├── train/video_jpg/<clip>.jpg    32 frames of 256x256, one below the other: 256 wide and 8192 high
     │         audio_npy/<clip>.npy    (1, samples) at 16 kHz
     ├── test/ video_jpg/<clip>.jpg
-    │         audio/<clip>.wav        16 kHz, one channel
+    │         audio/<clip>.wav        16 kHz, one channel, floats
     └── label.json                    {class: number}; the class stands in the clip's name, …_<class>_<anything>
 
     raw_root/

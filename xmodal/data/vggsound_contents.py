@@ -158,8 +158,13 @@ def _read_labels(path: Path, report: Report) -> dict[str, int]:
         return {}
     try:
         found = parse_json(path.read_text(encoding="utf-8"), str(path))
-    except (InputError, UnicodeDecodeError) as error:
-        report.errors.append(f"{error}")
+    except UnicodeDecodeError as error:
+        report.errors.append(
+            f"{path} is no text ({error.reason}): JSON with the number of each class was expected, as in {LABELS}."
+        )
+        return {}
+    except InputError as error:
+        report.errors += error.problems
         return {}
     wrong = [token for token, number in found.items() if not isinstance(number, int) or isinstance(number, bool)]
     if wrong or sorted(found.values()) != list(range(len(found))) or len(found) < 2:

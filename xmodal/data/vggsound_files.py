@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from xmodal.data.prepare import Content, Item, Prepared, prepare_items
+from xmodal.data.prepare import MARKERS, Content, Item, Prepared, prepare_items
 from xmodal.data.spectrogram import RATE
 from xmodal.data.vggsound_clips import read_frames, read_waveform
 from xmodal.data.vggsound_lists import (
+    SPLITS,
     Clip,
     choose_classes,
     find_lists,
@@ -34,7 +36,7 @@ from xmodal.files import write_json, write_text
 
 LABELS, FACTS = "label.json", "vggsound.json"
 TALL, TENSOR, WAVEFORM, SOUND = "video_jpg", "video_npy", "audio_npy", "audio"  # folders of a split
-VERSION = 1  # of what the work makes of the same files and settings
+VERSION = 2  # of what the work makes of the same files and settings
 
 
 class ClipSettings(BaseModel):
@@ -75,7 +77,7 @@ def prepare(
 
     Args:
         raw: folder with the clips, <video id>_<start, six digits>.mp4; they may lie in folders of it.
-        root: folder to write; run again with the same one to go on.
+        root: folder to write, new or empty; run again with the same one to go on.
         workers: processes; 0: this one.
         listing: the list; None: vggsound.csv, or train.csv and test.csv, in the folder of the clips.
         classes: a file with one class on each line, or how many, in the order of their names; empty: all.
@@ -103,6 +105,8 @@ def prepare(
     files, missing, _ = match_files(raw, clips)
     if not files:
         raise InputError(f"{raw} holds none of the {len(clips)} clips that are listed: {missing[0][1]}, for one.")
+    _refuse_foreign(root, raw)
+    (root / MARKERS).mkdir(parents=True, exist_ok=True)  # first: it tells that what follows is ours
     for name in (LABELS, FACTS):  # so that a folder half prepared is not taken for a whole one
         (root / name).unlink(missing_ok=True)
     facts = settings.model_dump()
@@ -123,8 +127,33 @@ def prepare(
     if not prepared.names:
         raise InputError(f"None of the {len(items)} clips in {raw} can be used; {root / 'skipped.json'} says why.")
     there = set(prepared.names)
-    write_facts(root, names, [clip for clip in clips if clip.name in there], settings, len(prepared.skipped))
-    return prepared
+    used = [clip for clip in clips if clip.name in there]
+    write_facts(root, names, used, settings, len(prepared.skipped))
+    return replace(prepared, warnings=[_lacking(split, clips) for split in SPLITS if split not in _splits(used)])
+
+
+def _splits(clips: Sequence[Clip]) -> set[str]:
+    return {clip.split for clip in clips}
+
+
+def _lacking(split: str, listed: Sequence[Clip]) -> str:
+    why = "none of those that are listed can be used" if split in _splits(listed) else "the lists name none"
+    return f"There is no clip of the split {split}: {why}. An experiment needs both train and test."
+
+
+def _refuse_foreign(root: Path, raw: Path) -> None:
+    """Raise an `InputError` unless a folder is new, empty or ours; the folder of the clips may lie in it."""
+    if root.exists() and not root.is_dir():
+        raise InputError(f"{root} is a file: a folder to write was expected.")
+    if not root.exists() or (root / MARKERS).is_dir():
+        return
+    within = [path.resolve() for path in root.iterdir() if not path.name.startswith(".")]
+    foreign = [path.name for path in sorted(within) if path not in (raw.resolve(), *raw.resolve().parents)]
+    if foreign:
+        raise InputError(
+            f"{root} holds files that this command did not write ({foreign[0]}, for one) and might write over. Give a "
+            "folder that is new, empty, or prepared before."
+        )
 
 
 def write_facts(root: Path, names: Sequence[str], clips: Sequence[Clip], settings: ClipSettings, skipped: int) -> None:
@@ -155,10 +184,11 @@ def read_clip(item: Item) -> dict[str, NDArray[Any] | Content]:
 
 
 def _wav(waveform: NDArray[np.float32]) -> bytes:
-    from xmodal.data.sound import soundfile_module
+    """A wav file of the very numbers, as they are kept for training; soundfile would add the time of day."""
+    from scipy.io import wavfile
 
     written = io.BytesIO()
-    soundfile_module().write(written, waveform, RATE, subtype="PCM_16", format="WAV")
+    wavfile.write(written, RATE, waveform)
     return written.getvalue()
 
 
