@@ -179,3 +179,45 @@ def test_other_contents_and_a_missing_file_are_sentences(tmp_path):
         load_weights(nn.Linear(1, 1), tmp_path / "list.pth")
     with pytest.raises(InputError, match="There is no file"):
         load_weights(nn.Linear(1, 1), tmp_path / "absent.pth")
+
+
+def test_tensors_without_names_are_a_sentence(tmp_path):
+    torch.save({1: torch.ones(1), "bias": torch.ones(1)}, tmp_path / "weights.pth")
+
+    with pytest.raises(InputError, match=r"weights.pth holds tensors without a name \(1\)"):
+        load_weights(nn.Linear(1, 1), tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("shape", [(), (64,)])
+def test_a_first_convolution_of_too_few_axes_is_told_with_the_other_shapes(tmp_path, shape):
+    trunk = build_resnet18((1, 32, 32), width=16)
+    torch.save(trunk.state_dict() | {"conv1.weight": torch.ones(shape)}, tmp_path / "weights.pth")
+
+    with pytest.raises(InputError, match=r"1 of another shape: conv1.weight \(expected"):
+        load_weights(trunk, tmp_path / "weights.pth", adapt_first=True)
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        (torch.tensor([[float("nan")]]), "are not finite: weight"),
+        (torch.tensor([[float("inf")]]), "are not finite: weight"),
+        (torch.tensor([[1]]), "are no floating-point numbers: weight"),
+        (torch.tensor([[1j]]), "are no floating-point numbers: weight"),
+    ],
+)
+def test_what_can_be_no_weight_is_a_sentence_and_nothing_is_loaded(tmp_path, weight, said):
+    torch.save({"weight": weight, "bias": torch.full((1,), 7.0)}, tmp_path / "weights.pth")
+    network = nn.Linear(1, 1)
+
+    with pytest.raises(InputError, match=f"1 weights in .*weights.pth {said}"):
+        load_weights(network, tmp_path / "weights.pth")
+
+    assert network.bias.item() != 7.0
+
+
+def test_weights_of_half_precision_load(tmp_path):
+    torch.save({"weight": torch.tensor([[0.5]]).half(), "bias": torch.zeros(1).half()}, tmp_path / "weights.pth")
+    load_weights(network := nn.Linear(1, 1), tmp_path / "weights.pth")
+
+    assert network.weight.item() == 0.5 and network.weight.dtype == torch.float32

@@ -224,6 +224,7 @@ def load_weights(module: nn.Module, path: Path | str, *, adapt_first: bool = Fal
     found = {name.removeprefix("module."): tensor for name, tensor in read_weights(Path(path)).items()}
     if not any(name.startswith("fc.") for name in wanted):
         found = {name: tensor for name, tensor in found.items() if not name.startswith("fc.")}
+    _refuse_no_weights(found, wanted, str(path))
     if adapt_first and "conv1.weight" in found and "conv1.weight" in wanted:
         found["conv1.weight"] = _adapted(found["conv1.weight"], wanted["conv1.weight"].shape[1])
     if inflate:
@@ -234,8 +235,20 @@ def load_weights(module: nn.Module, path: Path | str, *, adapt_first: bool = Fal
     load_checked(module, found, str(path))
 
 
+def _refuse_no_weights(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+    """Raise an `InputError` for whole numbers where fractions belong, and for weights that are not finite."""
+    shared = [name for name in found if name in wanted and wanted[name].is_floating_point()]
+    kinds = {
+        "no floating-point numbers": [name for name in shared if not found[name].is_floating_point()],
+        "not finite": [name for name in shared if not found[name].isfinite().all()],
+    }
+    problems = [f"{len(names)} weights in {where} are {kind}: {_some(names)}." for kind, names in kinds.items() if names]
+    if problems:
+        raise InputError(problems)
+
+
 def _adapted(weight: Tensor, channels: int) -> Tensor:
-    if weight.shape[1] == channels:
+    if weight.ndim < 2 or weight.shape[1] == channels:  # of too few axes: told with the other shapes
         return weight
     return weight.sum(dim=1, keepdim=True).expand(-1, channels, *weight.shape[2:]) / channels
 
@@ -265,6 +278,9 @@ def read_weights(path: Path) -> Mapping[str, Tensor]:
             stored = stored[key]
     if not isinstance(stored, Mapping) or not all(isinstance(tensor, Tensor) for tensor in stored.values()):
         raise InputError(f"{path} does not hold a dictionary of tensors. Save network.state_dict() alone.")
+    odd = [repr(name) for name in stored if not isinstance(name, str)]
+    if odd:
+        raise InputError(f"{path} holds tensors without a name ({_some(odd)}). Save network.state_dict() alone.")
     return stored
 
 
