@@ -1,7 +1,9 @@
 """The recipe on VGGSound, on made clips and with networks of a few channels."""
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from xmodal.recipes import vggsound
 from xmodal.recipes.ranking_files import read_ranking
 from xmodal.recipes.vggsound_settings import PUBLISHED
 
+PAGE = Path(__file__).parents[2] / "docs/recipes/vggsound.md"
 WIDTH, EPOCHS = 8, 2
 FAST = {
     "preset": "small",
@@ -165,6 +168,23 @@ def test_saliency_is_the_exact_mean_over_all_exchanges_of_paired_clips(taught, v
     assert found.exact and found.distance == "l1" and "embedding" in name and rows == 8
     np.testing.assert_allclose(found.raw, expected, rtol=1e-5)
     assert found.value.min() == 0 and found.value.max() == 1
+
+
+def test_the_lines_of_the_page_find_what_the_run_found(taught, vggsound_root):
+    _, out = taught
+    (code,) = re.findall(r"^```python\n([^`]*measure_saliency.*?)^```", PAGE.read_text(), flags=re.M | re.S)
+    for said, here in (
+        ('"runs/full/seed-0"', repr(str(out / "seed-0"))),
+        ('{"root": "my_vggsound"}', repr(settings(vggsound_root).read())),
+    ):
+        assert said in code
+        code = code.replace(said, here)
+
+    exec(compile(code, "vggsound.md", "exec"), names := {})
+
+    _, stored = read_ranking(out / "seed-0" / "saliency.npz")
+    np.testing.assert_allclose(names["found"].raw, stored.raw, rtol=1e-5)
+    assert names["keep"].sum() == WIDTH // 2
 
 
 def test_students_hear_the_teacher_without_the_channels_that_go(taught):
