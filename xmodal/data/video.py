@@ -138,8 +138,8 @@ def _length(path: Path, stream: Any) -> int:
 def _last_shown(path: Path, stream: Any) -> int:
     """When the last frame of an mp4 ends; 0 where that is the length it says.
 
-    With frames that are decoded before others that are shown earlier, an mp4 counts from the first to the last decoding,
-    which is less than from the first to the last showing where the rate changes.
+    With frames that are decoded before others that are shown earlier, an mp4 counts from the first decoding to the
+    last, which is less than from the first showing to the last where the rate changes.
     """
     keys = key_times(stream)
     if not keys or not stream.codec_context.has_b_frames or "mp4" not in stream.container.format.name:

@@ -242,7 +242,9 @@ def _refuse_no_weights(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
         "no floating-point numbers": [name for name in shared if not found[name].is_floating_point()],
         "not finite": [name for name in shared if not found[name].isfinite().all()],
     }
-    problems = [f"{len(names)} weights in {where} are {kind}: {_some(names)}." for kind, names in kinds.items() if names]
+    problems = [
+        f"{len(names)} weights in {where} are {kind}: {_some(names)}." for kind, names in kinds.items() if names
+    ]
     if problems:
         raise InputError(problems)
 
