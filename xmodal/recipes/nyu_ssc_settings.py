@@ -3,7 +3,7 @@
 | preset | training | data |
 |---|---|---|
 | published | SGD with momentum 0.9, rate 0.01, weight decay 0.0005; 50 epochs of batches of 4 | full size |
-| small | 6 epochs of Adam (teacher: 14), rate 0.005, warm-up, cosine, clipped at 1; batches of 2 | made rooms of tiny size |
+| small | 6 epochs of Adam (teacher: 14), 0.005, warm-up, cosine, clipped at 1; batches of 2 | made rooms of tiny size |
 
 The published rate falls by ``--schedule-factor`` every ``--schedule-every`` epochs (``--lr_adj_rate``, ``--lr_adj_n``
 there), which here really happens.
