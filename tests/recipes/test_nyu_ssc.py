@@ -83,6 +83,41 @@ def test_flags_become_options_of_the_data_and_of_the_method():
     assert options["pixels"] == "scored" and options["weighting"] == "classes" and options["mask"] == "samples"
 
 
+@pytest.mark.parametrize("mask", ["random", "topk"])
+def test_a_teacher_that_would_teach_nobody_is_refused(mask):
+    with pytest.raises(ValidationError, match="trained jointly with the student.*Leave one of the two out"):
+        Settings(kd_mask=mask, teacher_checkpoint="runs/other")
+
+
+def test_what_is_read_is_for_the_networks_to_decide():
+    with pytest.raises(ValidationError, match="modalities depth was given, and the networks read depth, rgb.*Leave"):
+        Settings(options={"nyu": {"modalities": ("depth",)}})
+
+    assert Settings(options={"nyu": {"modalities": ("rgb", "depth")}}).options["nyu"]["modalities"] == ("depth", "rgb")
+
+
+def of_masks(rooms, out, mask):
+    result = run(small(rooms, kd_mask=mask, pictures=0, gap_frames=0, out=out))
+    channels = json.loads((out / "seed-0" / f"kd-kl-{mask}" / "result.json").read_text())["method"]["channels"]
+    return result, channels
+
+
+@pytest.mark.slow
+def test_a_teacher_is_heard_without_random_channels(rooms, tmp_path):
+    result, channels = of_masks(rooms, tmp_path / "run", "random")
+
+    assert [row["name"] for row in result["rows"]] == ["teacher", "no-KD", "kd kl, random"]
+    assert (sum(channels["keep"]), len(channels["keep"]), channels["saliency"]) == (80, 320, [])
+
+
+@pytest.mark.slow
+def test_a_teacher_is_heard_without_the_least_salient_channels(rooms, tmp_path):
+    _, channels = of_masks(rooms, tmp_path / "run", "topk")
+
+    kept, value = np.array(channels["keep"]), np.array(channels["saliency"])
+    assert kept.sum() == 80 and value[kept].min() >= value[~kept].max()
+
+
 def test_settings_are_read_back_from_what_a_run_wrote(rooms):
     settings = small(rooms, metric="reference", cad=True)
 
