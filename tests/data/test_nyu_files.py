@@ -225,7 +225,7 @@ def test_repairing_names_frames_without_an_npz_and_those_of_another_size(raw, pa
 
     said = dict(repaired.skipped)
     assert "is not there" in said[f"NYUtrain/{FRAME}"] and len(repaired.reused) == 4
-    assert "positions of (6, 8) pixels" in said["NYUtest_npz/NYU0005_0000_voxels.npz"]
+    assert "positions of (6, 8) pixels" in said["NYUtest/NYU0005_0000"]
 
 
 # ---- checking
@@ -259,6 +259,32 @@ def test_what_is_wrong_with_a_prepared_frame_is_said(packed, changes, sentence):
 
     assert any(__import__("re").search(sentence, error) for error in errors), errors
     assert len(errors) == 1
+
+
+def test_frames_that_were_left_out_are_counted_and_named_alike(raw, tmp_path):
+    folder, root = raw / "depthbin" / "NYUtrain", tmp_path / "root"
+    (folder / f"{FRAME}.bin").unlink()
+    cut(folder / "NYU0002_0000.bin", 5)
+
+    prepare(raw, root)
+
+    skipped = read_json(root / "skipped.json")["skipped"]
+    assert [entry["name"] for entry in skipped] == [f"NYUtrain/{FRAME}", "NYUtrain/NYU0002_0000"]
+    (warning,) = check(root).warnings
+    assert warning == f"2 frames were left out when this was prepared. The reasons stand in {root / 'skipped.json'}."
+
+
+def test_frames_of_both_halves_are_told_of(raw, packed, tmp_path):
+    folder = raw / "depthbin"
+    shutil.copy(folder / "NYUtrain" / f"{FRAME}.bin", folder / "NYUtest" / "NYU0005_0000.bin")
+    shutil.copy(npz(packed), npz(packed, "NYUtest"))
+
+    for root, name in ((raw, f"NYU0005_0000 (there {FRAME})"), (packed, FRAME)):
+        (warning,) = (text for text in check(root).warnings if "too good" in text)
+        assert warning.startswith(f"1 frame of NYUtest, {name} the first, in NYUtrain as well")
+
+    prepare(raw, tmp_path / "fresh")
+    assert f"NYU0005_0000 (there {FRAME})" in check(tmp_path / "fresh").warnings[0]
 
 
 def test_positions_are_compared_where_the_raw_files_are_found(made_nyu, packed):

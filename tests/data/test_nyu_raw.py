@@ -171,7 +171,9 @@ def test_colours_come_with_their_channels_first(tmp_path):
         read_colours(tmp_path / "text.png", grid=SMALL)
 
 
-@pytest.mark.parametrize(("side", "reason"), [(10_000, "10000x10000 pixels: 2x3 were"), (60_000, "no picture that can")])
+@pytest.mark.parametrize(
+    ("side", "reason"), [(10_000, "10000x10000 pixels: 2x3 were"), (60_000, "no picture that can")]
+)
 @pytest.mark.parametrize("read", [read_depth, read_colours])
 def test_a_picture_that_claims_to_be_huge_is_one_sentence(tmp_path, read, side, reason):
     pixels = np.zeros((2, 3), np.uint16) if read is read_depth else np.zeros((2, 3, 3), np.uint8)

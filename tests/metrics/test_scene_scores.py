@@ -179,9 +179,7 @@ def test_the_counts_of_two_processes_are_those_of_one(world, size):
     given, shares = rooms(7), []
     for rank in range(world):
         scores = SceneScores(CLASSES, full=True)
-        for pick in Batches(
-            {"depth": 7}, paired=True, batch_size=size, seed=0, shuffle=False, rank=rank, world=world
-        ):
+        for pick in Batches({"depth": 7}, paired=True, batch_size=size, seed=0, shuffle=False, rank=rank, world=world):
             scores.update(*(part[pick.rows["depth"]] for part in given))
         shares.append(scores)
 

@@ -143,10 +143,11 @@ class Positions(Stored):
     def read(self, number: int) -> NDArray[Any]:
         """The positions of one frame; those of no voxel are refused here, since a GPU would only stop on them."""
         found = super().read(number)
-        outside = found[(found < -1) | (found >= math.prod(self.volume))]
+        size = math.prod(self.volume)
+        outside = found[(found < -1) | (found >= size)]
         if len(outside):
             raise InputError(
-                f"{self.files[number]} has a pixel that shows voxel {outside[0]}: -1 to {math.prod(self.volume) - 1} were "
+                f"{self.files[number]} has a pixel that shows voxel {outside[0]}: -1 to {size - 1} were "
                 f"expected, the volume has {'x'.join(map(str, self.volume))} voxels. Prepare it again, or give xmodal "
                 "data prepare --repair-positions."
             )

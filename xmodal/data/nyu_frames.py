@@ -105,6 +105,13 @@ class FrameFile:
         with self._archive() as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
 
+    def checksum(self, name: str) -> tuple[int, int]:
+        """What an array that differs has another one of: its checksum in the archive, and how many bytes it has."""
+        with self._archive() as archive:
+            self._require(archive, [name])
+            stored = archive.getinfo(f"{name}.npy")
+            return stored.CRC, stored.file_size
+
     def axes(self) -> str:
         """What the file says of the order of ``tsdf_hr``; empty: nothing."""
         with self._archive() as archive:

@@ -217,7 +217,7 @@ def read_colours(path: Path, *, grid: Grid = PUBLISHED) -> NDArray[np.uint8]:
 
 @contextmanager
 def _honest() -> Iterator[None]:
-    """Pictures of absurd sizes are damaged ones: Pillow warns of large headers and stops at larger ones, in its own way."""
+    """Pictures of absurd sizes are damaged ones; Pillow warns of large headers and stops at larger ones."""
     from PIL import Image
 
     try:

@@ -124,7 +124,8 @@ class Settings(Taught):
         wanted = tuple(name for name in ("depth", "rgb", "tsdf") if name in reads)
         if set(own.get("modalities", wanted)) != set(wanted):
             raise ValueError(
-                f"--nyu.modalities {', '.join(own['modalities'])} was given, and the networks read {', '.join(wanted)}. "
+                f"--nyu.modalities {', '.join(own['modalities'])} was given, and the networks read "
+                f"{', '.join(wanted)}. "
                 "Leave it out: --teacher-network and --student-network decide what is read."
             )
         own["modalities"] = wanted
