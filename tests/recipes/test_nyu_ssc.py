@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from xmodal.cli.main import answer
+from xmodal.cli.recipe_flags import read_settings
 from xmodal.data import open_data
 from xmodal.engine.optim import factor
 from xmodal.errors import InputError
@@ -93,6 +94,11 @@ def test_what_is_read_is_for_the_networks_to_decide():
     with pytest.raises(ValidationError, match="modalities depth was given, and the networks read depth, rgb.*Leave"):
         Settings(options={"nyu": {"modalities": ("depth",)}})
 
+    words = ["--nyu.root", "nowhere", "--student-network", "palnet", "--nyu.modalities"]
+    with pytest.raises(InputError, match="modalities rgb, tsdf was given, and the networks read depth, rgb, tsdf"):
+        read_settings("nyu-ssc", [*words, "rgb,tsdf"], prog="xmodal run nyu-ssc")
+    found, _ = read_settings("nyu-ssc", words[:-1], prog="xmodal run nyu-ssc")
+    assert found.options["nyu"]["modalities"] == ("depth", "rgb", "tsdf")
     assert Settings(options={"nyu": {"modalities": ("rgb", "depth")}}).options["nyu"]["modalities"] == ("depth", "rgb")
 
 

@@ -33,6 +33,7 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {  # name → network, what i
     "grfnet": ("grfnet", ("depth", "rgb")),
 }
 VOXELS = {"labelled": "labelled", "nonempty": "scored", "all": "all"}  # where the teacher is heard → the method's word
+PICTURES = ("depth", "rgb")  # modalities that the data opens where none are named
 METRICS = {"benchmark": "mean_iou", "reference": "mean_iou_reference"}
 
 
@@ -122,11 +123,11 @@ class Settings(Taught):
         student = NETWORKS[self.student_network]
         reads = {*student[1], *teacher[1]}
         wanted = tuple(name for name in ("depth", "rgb", "tsdf") if name in reads)
-        if set(own.get("modalities", wanted)) != set(wanted):
+        given = own.get("modalities", PICTURES)
+        if set(given) != set(PICTURES) and not set(given) >= set(wanted):  # those two stand there unasked
             raise ValueError(
-                f"--nyu.modalities {', '.join(own['modalities'])} was given, and the networks read "
-                f"{', '.join(wanted)}. "
-                "Leave it out: --teacher-network and --student-network decide what is read."
+                f"--nyu.modalities {', '.join(given)} was given, and the networks read {', '.join(wanted)}. Leave it "
+                "out: --teacher-network and --student-network decide what is read."
             )
         own["modalities"] = wanted
         own |= {"cad": True} if self.cad else {}
