@@ -88,8 +88,8 @@ def _check_raw(root: Path, parts: dict[str, Path], report: Report) -> None:
         _each(chosen, lambda frame: read_room(frame.room, grid=grid), report)
         _each(chosen, lambda frame: read_colours(frame.colours, grid=grid), report)
     if not report.errors:
-        frames = {part: raw_frames(folder)[0] for part, folder in parts.items()}
-        _twice({part: {frame.name: _content(frame.room) for frame in some} for part, some in frames.items()}, report)
+        there = {part: raw_frames(folder)[0] for part, folder in parts.items()}
+        _twice({part: {frame.name: _content(frame.room) for frame in some} for part, some in there.items()}, report)
         report.warnings.append(f"Raw files: xmodal data prepare nyu {root} ROOT makes what the loader reads.")
 
 
