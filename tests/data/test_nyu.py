@@ -216,6 +216,7 @@ def test_published_types_are_taken_as_well(copied):
         ({"target_lr": np.zeros((15, 9, 14), np.uint8)}, "target_lr of shape"),
         ({"depth": np.zeros((1, 60, 80), np.float32)}, r"depth of shape \(1, 60, 80\)"),
         ({"rgb": np.zeros((120, 160, 3), np.float32)}, "rgb of shape"),
+        ({"rgb": np.full((3, 120, 160), "x")}, "rgb of the type <U1: numbers were expected"),
     ],
 )
 @pytest.mark.parametrize("number", [1, 2])
@@ -226,6 +227,17 @@ def test_a_frame_that_does_not_fit_is_one_sentence(copied, changes, sentence, nu
         opened(copied)
     # the first frame says what is expected, so that others are told of, too
     assert len(caught.value.problems) == 1 or number == 1
+
+
+@pytest.mark.parametrize("strange", [60 * 36 * 60, -2])
+def test_a_position_outside_of_the_room_is_one_sentence_when_it_is_read(copied, strange):
+    position = arrays(copied, 1)["position"]
+    position[5, 7] = strange
+    change(npz(copied, 1), position=position)
+    data = opened(copied)
+
+    with pytest.raises(InputError, match=rf"NYU0001_0000_voxels.npz .*voxel {strange}.*60x36x60.*--repair-positions"):
+        list(in_order(data.train, batch_size=2))
 
 
 def test_many_problems_are_counted(copied):

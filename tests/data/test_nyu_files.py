@@ -1,6 +1,8 @@
 import shutil
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +126,8 @@ def test_raw_files_may_lie_where_the_arrays_go(made_nyu, tmp_path):
         (lambda folder: cut(folder / f"{FRAME}.bin", 5), "it is cut off"),
         (lambda folder: cut(folder / f"{FRAME}.bin", 8), "voxels: 129600"),
         (lambda folder: cut(folder / f"{FRAME}.png", 900), "no picture that can be read"),
+        (lambda folder: claim(folder / f"{FRAME}.png", 60_000), "no picture that can be read"),
+        (lambda folder: claim(folder / "NYU0001_rgb.png", 60_000), "no picture that can be read"),
         (lambda folder: shutil.copy(folder / "NYU0001_rgb.png", folder / f"{FRAME}.png"), "16 bits of depth"),
     ],
 )
@@ -137,6 +141,13 @@ def test_a_frame_that_can_t_be_used_is_left_out_with_its_reason(raw, tmp_path, d
     assert name.startswith(f"NYUtrain/{FRAME}") and reason in said
     assert read_json(tmp_path / "root" / "skipped.json")["skipped"][0]["reason"] == said
     assert len(check(raw).errors) == 1 and reason in check(raw).errors[0]
+
+
+def claim(path, side):
+    """A header that says other sizes than the picture has."""
+    png = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", side, side) + png[24:29]
+    path.write_bytes(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:])
 
 
 def cut(path, count):
@@ -214,7 +225,7 @@ def test_repairing_names_frames_without_an_npz_and_those_of_another_size(raw, pa
 
     said = dict(repaired.skipped)
     assert "is not there" in said[f"NYUtrain/{FRAME}"] and len(repaired.reused) == 4
-    assert "positions of (6, 8) pixels" in said["NYUtest_npz/NYU0005_0000_voxels.npz"]
+    assert "positions of (6, 8) pixels" in said["NYUtest/NYU0005_0000"]
 
 
 # ---- checking
@@ -236,6 +247,7 @@ def test_a_folder_without_fault_passes_whatever_it_holds(made_nyu, raw, packed, 
         ({"rgb": np.full((3, 120, 160), np.nan, np.float32)}, "numbers in rgb that are not finite"),
         ({"position": np.full((120, 160), 129600, np.int32)}, "positions from 129600 to 129600"),
         ({"position": None}, "has no position"),
+        ({"depth": np.full((1, 120, 160), "x")}, "a depth of the type <U1: numbers were expected"),
         ({"depth": np.zeros((120, 160), np.float32)}, r"a depth of shape \(120, 160\)"),
         ({"tsdf_hr": np.zeros((60, 60), np.float32)}, "three axes"),
     ],
@@ -247,6 +259,32 @@ def test_what_is_wrong_with_a_prepared_frame_is_said(packed, changes, sentence):
 
     assert any(__import__("re").search(sentence, error) for error in errors), errors
     assert len(errors) == 1
+
+
+def test_frames_that_were_left_out_are_counted_and_named_alike(raw, tmp_path):
+    folder, root = raw / "depthbin" / "NYUtrain", tmp_path / "root"
+    (folder / f"{FRAME}.bin").unlink()
+    cut(folder / "NYU0002_0000.bin", 5)
+
+    prepare(raw, root)
+
+    skipped = read_json(root / "skipped.json")["skipped"]
+    assert [entry["name"] for entry in skipped] == [f"NYUtrain/{FRAME}", "NYUtrain/NYU0002_0000"]
+    (warning,) = check(root).warnings
+    assert warning == f"2 frames were left out when this was prepared. The reasons stand in {root / 'skipped.json'}."
+
+
+def test_frames_of_both_halves_are_told_of(raw, packed, tmp_path):
+    folder = raw / "depthbin"
+    shutil.copy(folder / "NYUtrain" / f"{FRAME}.bin", folder / "NYUtest" / "NYU0005_0000.bin")
+    shutil.copy(npz(packed), npz(packed, "NYUtest"))
+
+    for root, name in ((raw, f"NYU0005_0000 (there {FRAME})"), (packed, FRAME)):
+        (warning,) = (text for text in check(root).warnings if "too good" in text)
+        assert warning.startswith(f"1 frame of NYUtest, {name} the first, in NYUtrain as well")
+
+    prepare(raw, tmp_path / "fresh")
+    assert f"NYU0005_0000 (there {FRAME})" in check(tmp_path / "fresh").warnings[0]
 
 
 def test_positions_are_compared_where_the_raw_files_are_found(made_nyu, packed):

@@ -1,3 +1,4 @@
+import re
 import zipfile
 
 import numpy as np
@@ -136,6 +137,16 @@ def test_pickled_objects_are_refused(tmp_path):
 
     with pytest.raises(InputError, match="damaged depth"):
         FrameFile(tmp_path / "a.npz").arrays(["depth"])
+
+
+@pytest.mark.parametrize("strange", [np.full((3, 4), "x"), np.zeros((3, 4), complex), np.zeros((3, 4), bool)])
+def test_what_is_no_number_is_one_sentence(tmp_path, arrays, strange):
+    path = tmp_path / "frame.npz"
+    path.write_bytes(encode_frame({**arrays, "target_lr": strange}))
+
+    for read in (FrameFile(path).headers, FrameFile(path).arrays):
+        with pytest.raises(InputError, match=rf"frame.npz has a target_lr of the type {re.escape(str(strange.dtype))}"):
+            read(["target_lr"])
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 8), (1, 6, 4, 8), (6, 4, 8, 1)])

@@ -1,5 +1,6 @@
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -168,6 +169,20 @@ def test_colours_come_with_their_channels_first(tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     with pytest.raises(InputError, match="no picture that can be read"):
         read_colours(tmp_path / "text.png", grid=SMALL)
+
+
+@pytest.mark.parametrize(
+    ("side", "reason"), [(10_000, "10000x10000 pixels: 2x3 were"), (60_000, "no picture that can")]
+)
+@pytest.mark.parametrize("read", [read_depth, read_colours])
+def test_a_picture_that_claims_to_be_huge_is_one_sentence(tmp_path, read, side, reason):
+    pixels = np.zeros((2, 3), np.uint16) if read is read_depth else np.zeros((2, 3, 3), np.uint8)
+    png = png_of(pixels)
+    header = b"IHDR" + struct.pack(">II", side, side) + png[24:29]
+    (tmp_path / "huge.png").write_bytes(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:])
+
+    with pytest.raises(InputError, match=rf"huge.png .*{reason}"):
+        read(tmp_path / "huge.png", grid=SMALL)
 
 
 def test_pictures_are_written_without_loss():

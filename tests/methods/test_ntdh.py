@@ -17,7 +17,7 @@ from xmodal.losses.logits import kl
 from xmodal.losses.mask import kl_pssm, pssm
 from xmodal.losses.relational import rkd
 from xmodal.methods.kd import KD
-from xmodal.methods.mfh import Channels
+from xmodal.methods.mfh import Channels, stay_of
 from xmodal.methods.ntdh import NTDH, build
 from xmodal.methods.settings import NTDHSettings
 from xmodal.models.network import build_for
@@ -185,6 +185,17 @@ def test_the_lowest_are_removed_and_the_highest_on_request(make_bench):
     saliency = torch.tensor(least.findings["saliency"])
     assert saliency[least.keep].min() >= saliency[~least.keep].max()
     assert saliency[most.keep].max() <= saliency[~most.keep].min()
+
+
+@pytest.mark.parametrize("which", ["random", "index"])
+def test_channels_that_are_chosen_without_a_saliency_have_none(which, make_bench):
+    bench = make_bench(epochs=1)
+
+    method = build(bench, NTDHSettings(remove=which, ratio=0.5))
+
+    assert method.findings["saliency"] == [] and not [name for name in bench.found if "saliency" in name]
+    count = len(method.keep)
+    assert method.keep.tolist() == stay_of(range(count), 0.5, which, bench.seed).tolist()
 
 
 def test_two_classes_have_nothing_to_disagree_about(make_bench):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from xmodal.data.loader import Batches
 from xmodal.metrics.scenes import GROUP, HIDDEN, SURFACE, SceneScores, class_iou, completion, count_images
 from xmodal.metrics.task import Scores, scalar_metrics
 from xmodal.types import DataInfo, InputInfo
@@ -172,17 +173,24 @@ def test_voxels_that_are_not_valid_are_unknown():
     assert {name: scores.compute()[name] for name in expected} == pytest.approx(expected)
 
 
-def test_the_counts_of_two_processes_are_those_of_one():
-    given = rooms(8)
-    halves = []
-    for at in (slice(0, 4), slice(4, 8)):
+@pytest.mark.parametrize("size", [2, 3, 5, 7])
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_counts_of_two_processes_are_those_of_one(world, size):
+    given, shares = rooms(7), []
+    for rank in range(world):
         scores = SceneScores(CLASSES, full=True)
-        scores.update(*(part[at] for part in given))
-        halves.append(scores)
+        for pick in Batches({"depth": 7}, paired=True, batch_size=size, seed=0, shuffle=False, rank=rank, world=world):
+            scores.update(*(part[pick.rows["depth"]] for part in given))
+        shares.append(scores)
 
-    halves[0].merge_state(halves[1])
+    # as processes exchange their lists: one behind the other, by rank
+    for name in ("images", "numbers"):
+        together = torch.cat([row for scores in shares for row in getattr(scores, name)])
+        setattr(shares[0], name, together)
+    for name in ("counts", "sums", "occurs"):
+        setattr(shares[0], name, sum(getattr(scores, name) for scores in shares))
 
-    assert flat(halves[0].compute()) == pytest.approx(flat(scored(*given, sizes=(8,), full=True)))
+    assert flat(shares[0].compute()) == pytest.approx(flat(scored(*given, sizes=(7,), full=True)), abs=1e-12)
 
 
 def test_a_process_without_images_counts_nothing():

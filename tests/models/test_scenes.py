@@ -11,6 +11,7 @@ from xmodal.models.network import build_for
 from xmodal.models.palnet import PALNet
 from xmodal.models.scene_streams import check_volume
 from xmodal.models.scenes import SCENES, build_scene
+from xmodal.models.split import split
 from xmodal.models.student_file import load_student, save_student
 from xmodal.types import DataInfo, InputInfo
 
@@ -74,6 +75,20 @@ def test_less_memory_gives_the_same_numbers(name):
     for other in found.values():
         for mine, theirs in zip(usual, other, strict=True):
             torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-5 * float(mine.abs().max()))
+
+
+@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("place", ["embedding", "head"])
+def test_only_the_layers_behind_a_place_run_again(name, place):
+    student = build_scene(facts(), SIDES[name], network=name)
+    given = {need: rooms(3)[need] for need in student.needs}
+
+    with torch.no_grad():
+        cut, (features, context) = split(student.module.eval(), place, given)
+        answers = cut.tail(features, context)
+
+        assert {step.target for step in cut.tail_steps if step.op == "call_module"} <= {"network.head"}
+        torch.testing.assert_close(answers, student.module(given), rtol=1e-4, atol=1e-5)
 
 
 def test_blocks_that_nothing_reads_are_there_only_on_request():
@@ -144,6 +159,38 @@ def test_palnet_begins_with_the_published_spreads():
     spreads = [layer.weight.std().item() for layer in network.head if isinstance(layer, nn.Conv3d)]
 
     assert spreads == pytest.approx([0.1, 0.01, 0.01], rel=0.1)
+
+
+def exported(student):
+    """A program for any number of rows, and the module that it was made from."""
+    module = student.module.eval()
+    two = {name: rooms(2)[name] for name in student.needs}
+    axes = {name: {0: torch.export.Dim("batch", min=1)} for name in two}
+    with torch.no_grad():
+        return torch.export.export(module, (two,), dynamic_shapes=(axes,)).module(), module
+
+
+def test_a_traced_network_answers_for_any_number_of_rows():
+    student = build_scene(facts(), ["depth"])
+
+    program, module = exported(student)
+
+    with torch.no_grad():
+        for count in (1, 2, 3):
+            given = {name: rooms(count, seed=count)[name] for name in student.needs}
+            torch.testing.assert_close(program(given), module(given), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SCENES)
+def test_every_network_is_traced_for_any_number_of_rows(name):
+    student = build_scene(facts(), SIDES[name], network=name)
+
+    program, module = exported(student)
+
+    with torch.no_grad():
+        given = {need: rooms(3)[need] for need in student.needs}
+        torch.testing.assert_close(program(given), module(given), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

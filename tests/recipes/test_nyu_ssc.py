@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from xmodal.cli.main import answer
+from xmodal.cli.recipe_flags import read_settings
 from xmodal.data import open_data
 from xmodal.engine.optim import factor
 from xmodal.errors import InputError
@@ -81,6 +82,46 @@ def test_flags_become_options_of_the_data_and_of_the_method():
     ((name, method, options),) = settings.entries()
     assert (name, method) == ("kd kl+dkd, pssm", "ntdh")
     assert options["pixels"] == "scored" and options["weighting"] == "classes" and options["mask"] == "samples"
+
+
+@pytest.mark.parametrize("mask", ["random", "topk"])
+def test_a_teacher_that_would_teach_nobody_is_refused(mask):
+    with pytest.raises(ValidationError, match="trained jointly with the student.*Leave one of the two out"):
+        Settings(kd_mask=mask, teacher_checkpoint="runs/other")
+
+
+def test_what_is_read_is_for_the_networks_to_decide():
+    with pytest.raises(ValidationError, match="modalities depth was given, and the networks read depth, rgb.*Leave"):
+        Settings(options={"nyu": {"modalities": ("depth",)}})
+
+    words = ["--nyu.root", "nowhere", "--student-network", "palnet", "--nyu.modalities"]
+    with pytest.raises(InputError, match="modalities rgb, tsdf was given, and the networks read depth, rgb, tsdf"):
+        read_settings("nyu-ssc", [*words, "rgb,tsdf"], prog="xmodal run nyu-ssc")
+    found, _ = read_settings("nyu-ssc", words[:-1], prog="xmodal run nyu-ssc")
+    assert found.options["nyu"]["modalities"] == ("depth", "rgb", "tsdf")
+    assert Settings(options={"nyu": {"modalities": ("rgb", "depth")}}).options["nyu"]["modalities"] == ("depth", "rgb")
+
+
+def of_masks(rooms, out, mask):
+    result = run(small(rooms, kd_mask=mask, pictures=0, gap_frames=0, out=out))
+    channels = json.loads((out / "seed-0" / f"kd-kl-{mask}" / "result.json").read_text())["method"]["channels"]
+    return result, channels
+
+
+@pytest.mark.slow
+def test_a_teacher_is_heard_without_random_channels(rooms, tmp_path):
+    result, channels = of_masks(rooms, tmp_path / "run", "random")
+
+    assert [row["name"] for row in result["rows"]] == ["teacher", "no-KD", "kd kl, random"]
+    assert (sum(channels["keep"]), len(channels["keep"]), channels["saliency"]) == (80, 320, [])
+
+
+@pytest.mark.slow
+def test_a_teacher_is_heard_without_the_least_salient_channels(rooms, tmp_path):
+    _, channels = of_masks(rooms, tmp_path / "run", "topk")
+
+    kept, value = np.array(channels["keep"]), np.array(channels["saliency"])
+    assert kept.sum() == 80 and value[kept].min() >= value[~kept].max()
 
 
 def test_settings_are_read_back_from_what_a_run_wrote(rooms):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import tyro
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from xmodal.cards import load
 from xmodal.cli.flags import extended, options_of, with_common
@@ -99,7 +99,10 @@ def _assembled(model: type[BaseModel], flags: BaseModel, owners: Owners) -> Base
             options[key] = validated(settings, own, f"The method {key}").model_dump(mode="json")
         values["options"] = options
     _check_encoders(values)
-    return model(**values)
+    try:
+        return model(**values)
+    except ValidationError as error:  # what does not go with options of the data, which were not known before
+        raise InputError([str(problem["msg"]).removeprefix("Value error, ") for problem in error.errors()]) from None
 
 
 def _check_encoders(values: Mapping[str, Any]) -> None:

@@ -133,6 +133,27 @@ class Distances(Stored):
         return network_order(super().read(number), self.axes[number])
 
 
+class Positions(Stored):
+    """``position`` (n, height, width), whose numbers are voxels of the volume, or -1."""
+
+    def __init__(self, files: Sequence[Path], shape: tuple[int, ...], volume: tuple[int, ...]) -> None:
+        super().__init__(files, "position", shape, "int32")
+        self.volume = volume
+
+    def read(self, number: int) -> NDArray[Any]:
+        """The positions of one frame; those of no voxel are refused here, since a GPU would only stop on them."""
+        found = super().read(number)
+        size = math.prod(self.volume)
+        outside = found[(found < -1) | (found >= size)]
+        if len(outside):
+            raise InputError(
+                f"{self.files[number]} has a pixel that shows voxel {outside[0]}: -1 to {size - 1} were "
+                f"expected, the volume has {'x'.join(map(str, self.volume))} voxels. Prepare it again, or give xmodal "
+                "data prepare --repair-positions."
+            )
+        return found
+
+
 class Regions(Stored):
     """Where metrics look (n, D, H, W), from ``tsdf_lr`` and ``target_lr``."""
 
@@ -227,7 +248,7 @@ def _columns(contents: Contents, settings: NyuSettings) -> dict[str, Column]:
             columns[name] = Distances(files, (1, *shapes["tsdf_hr"]), contents.axes)
         else:
             columns[name] = Stored(files, name, shapes[name])
-    position = Stored(files, "position", shapes["position"], "int32")
+    position = Positions(files, shapes["position"], tuple(FACTOR * side for side in shapes["target_lr"]))
     return {**columns, **{f"{name}.position": position for name in settings.wanted if name != "tsdf"}}
 
 

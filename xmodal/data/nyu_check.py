@@ -7,7 +7,8 @@ or beside it, positions are computed again and compared: those of the published 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from xmodal.data.nyu_files import (
     KINDS,
     PARTS,
     RAW_FOLDER,
+    SKIPPED,
     compare_positions,
     grid_of,
     missing_halves,
@@ -31,6 +33,7 @@ from xmodal.data.nyu_frames import SUFFIX, FrameFile, network_order, told_axes
 from xmodal.data.nyu_raw import read_colours, read_depth, read_room
 from xmodal.data.voxels import FAINT, coarse_labels, coarse_tsdf
 from xmodal.errors import InputError
+from xmodal.files import read_json
 
 DECODED = 50  # frames of a folder whose numbers are all read
 
@@ -85,6 +88,8 @@ def _check_raw(root: Path, parts: dict[str, Path], report: Report) -> None:
         _each(chosen, lambda frame: read_room(frame.room, grid=grid), report)
         _each(chosen, lambda frame: read_colours(frame.colours, grid=grid), report)
     if not report.errors:
+        there = {part: raw_frames(folder)[0] for part, folder in parts.items()}
+        _twice({part: {frame.name: _content(frame.room) for frame in some} for part, some in there.items()}, report)
         report.warnings.append(f"Raw files: xmodal data prepare nyu {root} ROOT makes what the loader reads.")
 
 
@@ -101,6 +106,46 @@ def _check_packed(root: Path, parts: dict[str, Path], report: Report) -> None:
     for part, folder in parts.items():
         _each(_spread(packed_files(folder)), look_inside, report)
         _compare(root, part, folder, report)
+    _left_out(root, report)
+    if not report.errors:
+        _twice({part: _voxels(packed_files(folder)) for part, folder in parts.items()}, report)
+
+
+def _voxels(files: Sequence[Path]) -> dict[str, object]:
+    return {path.name.removesuffix(SUFFIX): FrameFile(path).checksum("target_hr") for path in files}
+
+
+def _left_out(root: Path, report: Report) -> None:
+    """Say how many frames could not be prepared."""
+    path = root / SKIPPED
+    skipped = read_json(path).get("skipped") if path.is_file() else None
+    if isinstance(skipped, list) and skipped:
+        some = "1 frame was" if len(skipped) == 1 else f"{len(skipped)} frames were"
+        report.warnings.append(f"{some} left out when this was prepared. The reasons stand in {path}.")
+
+
+def _content(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _twice(found: Mapping[str, Mapping[str, object]], report: Report) -> None:
+    """Warn of frames that are in both halves, by name or by their voxels: test figures would be too good.
+
+    Args:
+        found: folder → name of a frame → what its voxels are known by.
+        report: receives the warnings.
+    """
+    for kind in KINDS:
+        train, test = (found.get(f"{kind}{split}", {}) for split in ("train", "test"))
+        known = {content: name for name, content in train.items()}
+        pairs = [(name if name in train else known.get(content), name) for name, content in test.items()]
+        both = [f"{name} (there {other})" if other != name else name for other, name in pairs if other is not None]
+        if both:
+            some = "1 frame" if len(both) == 1 else f"{len(both)} frames"
+            report.warnings.append(
+                f"{some} of {kind}test, {both[0]} the first, in {kind}train as well: test figures would be too "
+                "good. Remove what is there twice from one of the two."
+            )
 
 
 def look_inside(path: Path) -> None:

@@ -27,7 +27,7 @@ from xmodal.data.voxels import FACTOR, PUBLISHED, RULES, Grid, positions
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, write_json, written_whole
 
-RAW_FOLDER, FACTS, PACKED = "depthbin", "nyu.json", "_npz"
+RAW_FOLDER, FACTS, PACKED, SKIPPED = "depthbin", "nyu.json", "_npz", "skipped.json"
 KINDS = ("NYU", "NYUCAD")
 PARTS = tuple(f"{kind}{split}" for kind in KINDS for split in ("train", "test"))
 FRAME = re.compile(r"(.+_)\d{4}$")  # NYU0001_0000; NYU0001_rgb is none
@@ -190,9 +190,7 @@ def prepare(
             reason = prepared[part].skipped[0][1]
             raise InputError(f"None of the {len(frames)} frames in {parts[part]} can be used. The first: {reason}")
     joined = _joined(prepared)
-    write_json(
-        root / "skipped.json", {"skipped": [{"name": name, "reason": reason} for name, reason in joined.skipped]}
-    )
+    write_json(root / SKIPPED, {"skipped": [{"name": name, "reason": reason} for name, reason in joined.skipped]})
     facts = {"grid": asdict(grid), "position": position, "frames": {p: len(f.names) for p, f in prepared.items()}}
     write_json(root / FACTS, {**kept, **facts})
     return joined
@@ -246,12 +244,17 @@ def _refuse_parts(raw: Path, parts: Mapping[str, Path]) -> None:
         raise InputError(problems)
 
 
+def _frame(name: str) -> str:
+    """What raw files and arrays of a frame are both known by: NYU0001_0000."""
+    return name.removesuffix(SUFFIX.removesuffix(".npz"))
+
+
 def _joined(prepared: Mapping[str, Prepared]) -> Prepared:
     """What became of all folders, with their names before those of the frames."""
     return Prepared(
         [f"{part}/{name}" for part, found in prepared.items() for name in found.done],
         [f"{part}/{name}" for part, found in prepared.items() for name in found.reused],
-        [(f"{part}/{name}", reason) for part, found in prepared.items() for name, reason in found.skipped],
+        [(f"{part}/{_frame(name)}", reason) for part, found in prepared.items() for name, reason in found.skipped],
     )
 
 
@@ -309,7 +312,7 @@ def _repair(
     for job, (differing, reason) in in_processes(_compare, jobs, workers):
         name = f"{job[0].parent.name}/{job[0].name}"
         if reason:
-            skipped.append((name, reason))
+            skipped.append((f"{job[0].parent.name.removesuffix(PACKED)}/{job[1].name}", reason))
         else:
             (done if differing else reused).append(name)
         if progress is not None:

@@ -105,6 +105,13 @@ class FrameFile:
         with self._archive() as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
 
+    def checksum(self, name: str) -> tuple[int, int]:
+        """What an array that differs has another one of: its checksum in the archive, and how many bytes it has."""
+        with self._archive() as archive:
+            self._require(archive, [name])
+            stored = archive.getinfo(f"{name}.npy")
+            return stored.CRC, stored.file_size
+
     def axes(self) -> str:
         """What the file says of the order of ``tsdf_hr``; empty: nothing."""
         with self._archive() as archive:
@@ -134,6 +141,7 @@ class FrameFile:
                 version = np.lib.format.read_magic(file)
                 read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
                 shape, _, dtype = read(file)
+                self._refuse_text(name, dtype)
         except DAMAGED as error:
             raise InputError(f"{self.path} has a damaged {name} ({error}). Prepare or copy it again.") from None
         return shape, dtype
@@ -141,9 +149,17 @@ class FrameFile:
     def _array(self, archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
         try:
             with archive.open(f"{name}.npy") as file:
-                return np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+                found = np.asarray(np.lib.format.read_array(file, allow_pickle=False))
+                self._refuse_text(name, found.dtype)
+                return found
         except DAMAGED as error:
             raise InputError(f"{self.path} has a damaged {name} ({error}). Prepare or copy it again.") from None
+
+    def _refuse_text(self, name: str, dtype: np.dtype[Any]) -> None:
+        if name != "axes" and not (np.issubdtype(dtype, np.integer) or np.issubdtype(dtype, np.floating)):
+            raise InputError(
+                f"{self.path} has a {name} of the type {dtype}: numbers were expected. Prepare or copy it again."
+            )
 
 
 def volume_shape(shape: tuple[int, ...], where: str) -> tuple[int, ...]:

@@ -12,6 +12,9 @@ Numbers are little endian. Raw classes are 0 to 36, which become 12, and 255 out
 from __future__ import annotations
 
 import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -184,7 +187,7 @@ def read_depth(path: Path, *, grid: Grid = PUBLISHED) -> NDArray[np.float64]:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
+        with _honest(), Image.open(path) as picture:
             mode, size = picture.mode, (picture.height, picture.width)
             if mode.startswith("I") and size == grid.image:
                 return metres(np.asarray(picture).astype(np.uint16))
@@ -203,13 +206,26 @@ def read_colours(path: Path, *, grid: Grid = PUBLISHED) -> NDArray[np.uint8]:
     from PIL import Image
 
     try:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"), np.uint8).transpose(2, 0, 1)
+        with _honest(), Image.open(path) as picture:
+            size = picture.height, picture.width
+            if size == grid.image:  # a header that claims more is not believed, nothing of that size is made
+                return np.asarray(picture.convert("RGB"), np.uint8).transpose(2, 0, 1)
     except DAMAGED as error:
         raise InputError(f"{path} is no picture that can be read ({error}). Copy it again.") from None
-    if pixels.shape[1:] != grid.image:
-        raise InputError(_size(path, pixels.shape[1:], grid))
-    return pixels
+    raise InputError(_size(path, size, grid))
+
+
+@contextmanager
+def _honest() -> Iterator[None]:
+    """Pictures of absurd sizes are damaged ones; Pillow warns of large headers and stops at larger ones."""
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from None
 
 
 def _size(path: Path, size: tuple[int, ...], grid: Grid) -> str:

@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor, nn
 
 from xmodal.diagnostics.saliency import Saliency, keep_mask
@@ -218,8 +219,18 @@ def build_masked(kit: Kit, settings: MFHSettings, teacher: nn.Module, found: Sal
 
 def stay(found: Saliency, ratio: float, remove: str, seed: int) -> Tensor:
     """Booleans (channels,): all but a share of the least salient, of the most salient, of any, or of the last ones."""
+    return stay_of(found.value, ratio, remove, seed)
+
+
+def stay_of(values: ArrayLike, ratio: float, remove: str, seed: int) -> Tensor:
+    """The same, from a value per channel; for ``random`` and ``index`` it is no matter which.
+
+    Example:
+        >>> stay_of([0.1, 0.9], 0.5, "least", 0).tolist(), stay_of([0.0, 0.0], 0.5, "index", 0).tolist()
+        ([False, True], [True, False])
+    """
     order = {"least": "most", "most": "least", "random": "random", "index": "first"}[remove]
-    return torch.from_numpy(keep_mask(found.value, ratio=ratio, order=order, seed=seed))  # type: ignore[arg-type]
+    return torch.from_numpy(keep_mask(values, ratio=ratio, order=order, seed=seed))  # type: ignore[arg-type]
 
 
 def _keep(found: Saliency, settings: MFHSettings, ratio: float, seed: int) -> Tensor:

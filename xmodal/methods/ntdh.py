@@ -33,13 +33,14 @@ from xmodal.losses.mask import pssm
 from xmodal.method import Kit
 from xmodal.methods.joint import fit_joint
 from xmodal.methods.loss_text import split_loss
-from xmodal.methods.mfh import MFH, Channels, stay
-from xmodal.methods.ranking import channel_means, rank_channels
+from xmodal.methods.mfh import MFH, Channels, stay_of
+from xmodal.methods.ranking import channel_means, count_channels, rank_channels
 from xmodal.methods.settings import NTDHSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Term
 from xmodal.types import Batch, DataInfo, Student
 
 MASKED = {"kl": "kl_pssm", "dkd": "dkd_pssm"}  # losses that have a form with ω inside
+UNRANKED = ("random", "index")  # ways to choose channels that look at no saliency
 
 
 class NTDH(MFH):
@@ -151,25 +152,16 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
         stage = f"ntdh joint training {settings.agreement}"
         joint = fit_joint(kit, agreement=settings.agreement, stage=stage)
         teacher = joint.teacher
-        found = rank_channels(
-            kit,
-            teacher,
-            joint.student,
-            settings.place,
-            networks=stage,
-            distance=settings.agreement,
-            disturb=settings.disturb,
-            permutations=settings.permutations,
-        )
-        keep = stay(found, settings.ratio, settings.remove, kit.seed)
-        values = channel_means(kit, teacher, settings.place, networks=stage) if settings.fill == "mean" else None
-        channels = Channels(settings.place, keep, settings.fill, values)
+        values, note = _rank(kit, teacher, joint.student, settings, stage)
+        keep = stay_of(values, settings.ratio, settings.remove, kit.seed)
+        means = channel_means(kit, teacher, settings.place, networks=stage) if settings.fill == "mean" else None
+        channels = Channels(settings.place, keep, settings.fill, means)
         findings = {
             "place": settings.place,
             "removed": settings.remove,
             "ratio": settings.ratio,
-            "saliency": found.value.tolist(),
-            "note": found.note,
+            "saliency": [] if settings.remove in UNRANKED else values,
+            "note": note,
             "keep": keep.tolist(),
             "curve": [],
         }
@@ -194,6 +186,25 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
         cosine=settings.cosine,
         findings=findings,
     )
+
+
+def _rank(
+    kit: Kit, teacher: nn.Module, student: nn.Module, settings: NTDHSettings, stage: str
+) -> tuple[list[float], str]:
+    """A value per channel of the teacher, and what to know about them; zeros where the choice does not look at them."""
+    if settings.remove in UNRANKED:
+        return [0.0] * count_channels(kit, teacher, settings.place), ""
+    found = rank_channels(
+        kit,
+        teacher,
+        student,
+        settings.place,
+        networks=stage,
+        distance=settings.agreement,
+        disturb=settings.disturb,
+        permutations=settings.permutations,
+    )
+    return found.value.tolist(), found.note
 
 
 def _check(info: DataInfo, settings: NTDHSettings) -> None:

@@ -61,6 +61,7 @@ class SceneScores(Metric):
     sums: Tensor
     occurs: Tensor
     images: list[Tensor]
+    numbers: list[Tensor]
 
     def __init__(self, classes: int, *, unknown: int | None = 255, full: bool = False) -> None:
         super().__init__()
@@ -70,6 +71,8 @@ class SceneScores(Metric):
         self.add_state("sums", torch.zeros(2, classes, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("occurs", torch.zeros(2, classes, dtype=torch.long), dist_reduce_fx="sum")
         self.add_state("images", [], dist_reduce_fx="cat")
+        # which update counted an image, and its place there: whichever process counted it, images keep one order
+        self.add_state("numbers", [], dist_reduce_fx="cat")
 
     def update(self, answers: Tensor, target: Tensor, scored: Tensor | None = None) -> None:
         """Count some images.
@@ -95,6 +98,8 @@ class SceneScores(Metric):
             accuracies.append(_share(table.diagonal(dim1=1, dim2=2).sum(dim=1), table.sum(dim=(1, 2))))
         precision, recall, iou = completion(untouched)
         self.images.append(torch.stack([precision, recall, iou, *accuracies], dim=1))
+        place = torch.arange(len(target), device=target.device)
+        self.numbers.append(torch.stack([torch.full_like(place, len(self.numbers)), place], dim=1))
 
     def compute(self) -> dict[str, Any]:
         """Name → number; lists only where they were asked for."""
@@ -109,8 +114,8 @@ class SceneScores(Metric):
             "accuracy": _share(table.diagonal().sum(), table.sum()).item(),
             "mean_iou": _mean(of_classes[1:], occurs[1:]),
         }
-        images = torch.cat(self.images) if isinstance(self.images, list) and self.images else self.images
-        batches = torch.split(images, GROUP) if isinstance(images, Tensor) and len(images) else ()
+        images, numbers = _joined(self.images), _joined(self.numbers)
+        batches = torch.split(in_frame_order(images, numbers), GROUP) if len(images) else ()
         means = [batch.mean(dim=0) for batch in batches]
         published = torch.stack(means).mean(dim=0).tolist() if means else [0.0] * 5
         found |= {f"{name}_reference": value for name, value in zip(COMPLETION, published, strict=False)}
@@ -126,6 +131,32 @@ class SceneScores(Metric):
             found["per_class"] = found["recall"] = _share(table.diagonal(), table.sum(dim=1)).tolist()
             found["confusion"] = table.tolist()
         return found
+
+
+def in_frame_order(images: Tensor, numbers: Tensor) -> Tensor:
+    """Rows of images as one process counts them, from those of several processes one behind the other.
+
+    Every process counts as often as the others, and of each batch process r of w gets the rows r, r + w and so on
+    (`xmodal.data.loader.in_order`). So a batch starts with the first row of each process.
+
+    Args:
+        images: rows of the first process, of the second and so on.
+        numbers: (rows, 2), which update of its process counted a row, and its place in that update.
+
+    Example:
+        >>> first, second = [[0, 0], [0, 1], [1, 0]], [[0, 0], [0, 1]]  # frames 0, 2, 4 and 1, 3
+        >>> in_frame_order(torch.tensor([0, 2, 4, 1, 3]), torch.tensor([*first, *second])).tolist()
+        [0, 1, 2, 3, 4]
+    """
+    most = int(numbers[:, 1].max()) + 1
+    return images[(numbers[:, 0] * most + numbers[:, 1]).argsort(stable=True)]
+
+
+def _joined(state: list[Tensor] | Tensor) -> Tensor:
+    """A state of rows, before or after processes have met."""
+    if isinstance(state, Tensor):
+        return state
+    return torch.cat(state) if state else torch.empty(0, 2)
 
 
 def count_images(

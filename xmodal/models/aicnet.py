@@ -107,7 +107,7 @@ class AICNet(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality → (batch, channels, height, width) in, answers (batch, classes, D/4, H/4, W/4) out."""
-        levels = torch.cat(added(self.streams(inputs)), dim=1)
+        levels = torch.cat(added(self.streams(inputs), self.streams.modalities), dim=1)
         seen = self.embedding(again(self.joined, levels, recompute=self.recompute))
         answers: Tensor = again(self.head, seen, recompute=self.recompute)
         return answers

@@ -34,8 +34,9 @@ class Point(nn.Conv3d):
         if self.bias is None:
             found = torch.matmul(weight, places)
         else:
-            found = torch.baddbmm(self.bias[:, None], weight.expand(len(x), -1, -1), places)
-        return found.view(len(x), -1, *x.shape[2:])
+            found = torch.baddbmm(self.bias[:, None], weight.expand(x.shape[0], -1, -1), places)
+        out: Tensor = found.unflatten(2, x.shape[2:])  # type: ignore[no-untyped-call]
+        return out
 
 
 class Bottleneck2d(nn.Module):
@@ -169,7 +170,7 @@ class Pyramid3d(nn.Module):
         rings = [ring for ring in self.rings if isinstance(ring, Bottleneck3d)]
         readers = [self.place, *(ring.enter for ring in rings), self.everywhere]
         weight = torch.cat([reader.weight.flatten(1) for reader in readers])
-        found = torch.matmul(weight, x.flatten(2)).view(len(x), -1, *x.shape[2:])
+        found: Tensor = torch.matmul(weight, x.flatten(2)).unflatten(2, x.shape[2:])  # type: ignore[no-untyped-call]
         place, *entered, everywhere = found.split([reader.out_channels for reader in readers], dim=1)  # type: ignore[no-untyped-call]
         # copies, so that what is kept for the rings is not all that was found
         views = [
@@ -177,7 +178,7 @@ class Pyramid3d(nn.Module):
             for ring, each in zip(rings, entered, strict=True)
         ]
         # one value per channel: any interpolation repeats it
-        everywhere = everywhere.mean(dim=(2, 3, 4), keepdim=True).expand(-1, -1, *x.shape[2:])
+        everywhere = everywhere.mean(dim=(2, 3, 4), keepdim=True).expand_as(place)
         return torch.cat([place, *views, everywhere], dim=1)
 
 

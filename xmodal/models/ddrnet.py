@@ -62,7 +62,7 @@ class DDRNet(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality → (batch, channels, height, width) in, answers (batch, classes, D/4, H/4, W/4) out."""
-        levels = torch.cat(added(self.streams(inputs)), dim=1)
+        levels = torch.cat(added(self.streams(inputs), self.streams.modalities), dim=1)
         seen = self.embedding(self.pyramid(levels))
         answers: Tensor = again(self.head, seen, recompute=self.recompute)
         return answers

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.models.ddr import Pyramid3d, again, head, initialise
-from xmodal.models.scene_streams import WIDTH, Streams, further_away
+from xmodal.models.scene_streams import LEVELS, WIDTH, Streams, further_away, level_of
 
 
 class Cell(nn.Module):
@@ -76,10 +76,10 @@ class GRFNet(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality → (batch, channels, height, width) in, answers (batch, classes, D/4, H/4, W/4) out."""
-        levels = list(self.streams(inputs).values())
-        memory = 2 * levels[0][0]
-        for same_level in zip(*levels, strict=True):
-            for level in same_level:
+        levels, names = self.streams(inputs), self.streams.modalities
+        memory = 2 * levels[names[0]][0]
+        for number in range(LEVELS):
+            for level in level_of(levels, names, number):
                 memory = self.cell(level, memory)
         seen = self.embedding(self.pyramid(memory))
         answers: Tensor = again(self.head, seen, recompute=self.recompute)

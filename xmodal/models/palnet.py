@@ -45,6 +45,22 @@ class Residual(nn.Module):
         return out.relu()
 
 
+class Projection(nn.Module):
+    """`project` as a layer, of which torch.fx writes down that it runs, not what it decides on values.
+
+    Args:
+        volume: X, H and Y of the volume.
+    """
+
+    def __init__(self, volume: Sequence[int]) -> None:
+        super().__init__()
+        self.volume = tuple(volume)
+
+    def forward(self, features: Tensor, position: Tensor) -> Tensor:
+        """(batch, channels, height, width) and (batch, height, width) → (batch, channels, Y, H, X)."""
+        return project(features, position, self.volume)
+
+
 def _branch(channels: int) -> nn.Sequential:
     def step(read: int, write: int, stride: int) -> Residual:
         detour = [nn.Conv3d(read, 8, 1, stride=stride), nn.ReLU(), nn.Conv3d(8, 8, 3, padding=1), nn.ReLU()]
@@ -73,6 +89,7 @@ class PALNet(nn.Module):
         super().__init__()
         check_volume(volume)
         self.names, self.volume = tuple(names), tuple(volume)
+        self.projection = Projection(volume)
         around = Residual([nn.Conv2d(6, 3, 1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 6, 1)])
         self.flat = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), around)
         self.branches = nn.ModuleList([_branch(6), _branch(1)])
@@ -92,7 +109,7 @@ class PALNet(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """The three inputs in, answers (batch, classes, D/4, H/4, W/4) out."""
         depth, position, distances = (pick_input(inputs, name) for name in self.names)
-        volumes = project(self.flat(depth), position, self.volume), distances
+        volumes = self.projection(self.flat(depth), position), distances
         levels = [torch.cat([branch(x) for branch, x in zip(self.branches, volumes, strict=True)], dim=1)]
         for block in self.context:
             levels.append(block(levels[-1]))

@@ -23,6 +23,7 @@ from xmodal.models.network import is_count, pick_input
 from xmodal.models.projection import project, project_occupied
 
 FLAT, WIDTH = 8, 64  # channels before and behind the projection
+LEVELS = 4
 FINEST = 4  # sides of a volume are multiples of this
 DILATIONS = (2, 3, 5)
 
@@ -87,7 +88,7 @@ class Streams(nn.Module):
         self.volume, self.sparse, self.recompute = tuple(volume), sparse, recompute
         self.streams = nn.ModuleDict(
             {
-                f"from_{name}": Stream(count, inner=inner, further=[block(number) for number in range(3)])
+                f"from_{name}": Stream(count, inner=inner, further=[block(number) for number in range(LEVELS - 1)])
                 for name, count in channels.items()
             }
         )
@@ -111,9 +112,15 @@ def further_away(number: int) -> Bottleneck3d:
     return Bottleneck3d(WIDTH, 16, WIDTH, dilation=DILATIONS[number])
 
 
-def added(levels: Mapping[str, Sequence[Tensor]]) -> list[Tensor]:
+def level_of(levels: Mapping[str, Sequence[Tensor]], modalities: Sequence[str], number: int) -> list[Tensor]:
+    """One level of each modality; asked for by name and number, so that torch.fx can write down what follows."""
+    return [levels[name][number] for name in modalities]
+
+
+def added(levels: Mapping[str, Sequence[Tensor]], modalities: Sequence[str]) -> list[Tensor]:
     """Level by level the sum over the modalities."""
-    return [sum(parts[1:], parts[0]) for parts in zip(*levels.values(), strict=True)]
+    parts = [level_of(levels, modalities, number) for number in range(LEVELS)]
+    return [sum(part[1:], part[0]) for part in parts]
 
 
 def check_volume(volume: Sequence[int]) -> None:

@@ -33,6 +33,7 @@ NETWORKS: dict[str, tuple[str, tuple[str, ...]]] = {  # name → network, what i
     "grfnet": ("grfnet", ("depth", "rgb")),
 }
 VOXELS = {"labelled": "labelled", "nonempty": "scored", "all": "all"}  # where the teacher is heard → the method's word
+PICTURES = ("depth", "rgb")  # modalities that the data opens where none are named
 METRICS = {"benchmark": "mean_iou", "reference": "mean_iou_reference"}
 
 
@@ -111,12 +112,24 @@ class Settings(Taught):
 
     @model_validator(mode="after")
     def _consequences(self) -> Settings:
+        if self.teacher_checkpoint is not None and self.kd_mask in ("random", "topk"):
+            raise ValueError(
+                f"With --kd-mask {self.kd_mask} the teacher is trained jointly with the student, so that of "
+                "--teacher-checkpoint would teach nobody. Leave one of the two out."
+            )
         own = dict(self.options.get(DATA, {}))
         # without a teacher the data need not hold what one would read
         teacher = NETWORKS[self.teacher_network if self.asks_teacher() else self.student_network]
         student = NETWORKS[self.student_network]
         reads = {*student[1], *teacher[1]}
-        own["modalities"] = tuple(name for name in ("depth", "rgb", "tsdf") if name in reads)
+        wanted = tuple(name for name in ("depth", "rgb", "tsdf") if name in reads)
+        given = own.get("modalities", PICTURES)
+        if set(given) != set(PICTURES) and not set(given) >= set(wanted):  # those two stand there unasked
+            raise ValueError(
+                f"--nyu.modalities {', '.join(given)} was given, and the networks read {', '.join(wanted)}. Leave it "
+                "out: --teacher-network and --student-network decide what is read."
+            )
+        own["modalities"] = wanted
         own |= {"cad": True} if self.cad else {}
         own |= {"as_published": True} if self.as_published else {}
         metric = "reference" if self.as_published and self.metric == "benchmark" else self.metric
@@ -133,8 +146,9 @@ class Settings(Taught):
         return self
 
     def where_heard(self) -> dict[str, Any]:
-        """Voxels, and what they weigh."""
-        return {"pixels": VOXELS[self.kd_voxels], "weighting": self.kd_weighting}
+        """Voxels, and what they weigh; and how often a channel is shuffled, where each voxel is a sample."""
+        drawn = {"permutations": 1} if self.kd_mask == "topk" else {}
+        return {"pixels": VOXELS[self.kd_voxels], "weighting": self.kd_weighting, **drawn}
 
     def network(self, side: str) -> dict[str, Any]:
         """Networks that read all that they need at once."""

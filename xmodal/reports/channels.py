@@ -36,9 +36,11 @@ def channels(
     series = [
         Series(name, "method", [sorted(each["saliency"], reverse=True) for each in seeds], ranks[name])
         for name, seeds in found.items()
+        if all(each["saliency"] for each in seeds)  # random channels need none
     ]
     rows_of_table = [_line(name, seeds) for name, seeds in found.items()]
-    return {"svg": plots.saliency(series, prefix=prefix), "table": (HEADINGS, rows_of_table)}
+    svg = plots.saliency(series, prefix=prefix) if series else ""
+    return {"svg": svg, "table": (HEADINGS, rows_of_table)}
 
 
 def _line(name: str, seeds: Sequence[Mapping[str, Any]]) -> list[str]:
