@@ -10,12 +10,13 @@ from xmodal.recipes.nyu_ssc_settings import Settings
 
 
 @pytest.mark.slow
-def test_from_raw_rooms_to_a_table_colours_tell_classes_that_depth_does_not(tmp_path, capsys):
+@pytest.mark.timeout(1800)
+def test_from_raw_rooms_to_a_table_a_student_of_depth_learns_from_colours(tmp_path, capsys):
     raw, root = str(tmp_path / "raw"), str(tmp_path / "root")
-    assert answer(["data", "make", "nyu", raw, "--seed", "3"]) == 0
+    assert answer(["data", "make", "nyu", raw, "--seed", "6", "--test", "32"]) == 0
     assert answer(["data", "prepare", "nyu", raw, root]) == 0
 
-    found = run(Settings(preset="small", seeds=(10, 11, 12), options={"nyu": {"root": root}}, out=tmp_path / "run"))
+    found = run(Settings(preset="small", seeds=(30, 31, 32), options={"nyu": {"root": root}}, out=tmp_path / "run"))
 
     names = list(dict.fromkeys(row["name"] for row in found["rows"]))
     scores = {
@@ -27,9 +28,8 @@ def test_from_raw_rooms_to_a_table_colours_tell_classes_that_depth_does_not(tmp_
             for name, values in of_names.items():
                 each = ", ".join(f"{100 * value:.1f}" for value in values)
                 print(f"\n{key} {name}: {100 * statistics.fmean(values):.1f} ({each})", end="")
-    means = {name: statistics.fmean(values) for name, values in scores["mean_iou"].items()}
-    assert means["teacher"] > means["kd kl"] + 0.02 and means["kd kl"] > means["no-KD"]
-    for taught in ("kd kl (shuffled teacher)", "kd kl (untrained teacher)"):
-        for of_names in scores.values():
-            assert statistics.fmean(of_names[taught]) < statistics.fmean(of_names["no-KD"])
+    for of_names in scores.values():
+        means = {name: statistics.fmean(values) for name, values in of_names.items()}
+        assert means["kd kl"] > means["no-KD"] + 0.01
+        assert max(means["kd kl (shuffled teacher)"], means["kd kl (untrained teacher)"]) < means["no-KD"]
     assert set(names) == {"teacher", "no-KD", "kd kl", "kd kl (shuffled teacher)", "kd kl (untrained teacher)"}
