@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmodal.data.knn import gaussian, knn_classes
+from xmodal.data.semantic_kitti.knn import gaussian, knn_classes
 from xmodal.losses.segmentation import focal, lovasz
 
 REPEATS = 5

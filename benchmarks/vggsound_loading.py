@@ -28,11 +28,11 @@ from xmodal.data import open_data
 from xmodal.data import split as splitting
 from xmodal.data.base import Data
 from xmodal.data.loader import Batches, Loader
+from xmodal.data.media.video import frames_at
 from xmodal.data.split import Split
-from xmodal.data.vggsound_files import ClipSettings, prepare
-from xmodal.data.vggsound_lists import Clip
-from xmodal.data.vggsound_made import Design, make, write_made
-from xmodal.data.video import frames_at
+from xmodal.data.vggsound.files import ClipSettings, prepare
+from xmodal.data.vggsound.lists import Clip
+from xmodal.data.vggsound.synthetic import Design, make, write_made
 
 REPEATS = 3
 BATCH = 4
@@ -121,7 +121,7 @@ def spread(rates: list[float]) -> str:
 
 def seek(path: Path) -> None:
     """Four frames of a minute, with and without jumps."""
-    from xmodal.data import video
+    from xmodal.data.media import video
 
     shares, found, keys = [0.1, 0.4, 0.6, 0.9], {}, video.key_times
     for name in ("all", "jumps"):

@@ -26,7 +26,7 @@ from torch import nn
 from xmodal.data import open_data, split
 from xmodal.data.base import Data
 from xmodal.data.loader import Batches, Loader
-from xmodal.data.vggsound_made import make
+from xmodal.data.vggsound.synthetic import make
 from xmodal.engine.launch import launch
 from xmodal.engine.loop import Loop
 from xmodal.engine.progress import Progress

@@ -9,7 +9,7 @@ import torch
 
 from xmodal.data.arrays import from_arrays
 from xmodal.data.loader import in_order
-from xmodal.data.mosi_made import MadeSettings, draw
+from xmodal.data.mosi.synthetic import MadeSettings, draw
 from xmodal.engine.launch import launch
 from xmodal.methods.dmd import build
 from xmodal.methods.settings import DMDSettings

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
-from xmodal.data.voxels import Grid
+from xmodal.data.nyu.voxels import Grid
 
 
 def decode(content: bytes, merged: dict[int, int], grid: Grid) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data.check import check_folder
+from xmodal.data.own.check import check_folder
 from xmodal.data.prepare import write_npy
 from xmodal.files import write_json
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from common import stop
 
-from xmodal.data.check import check_folder
+from xmodal.data.own.check import check_folder
 from xmodal.data.prepare import write_npy
 from xmodal.files import write_json
 

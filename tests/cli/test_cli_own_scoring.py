@@ -8,7 +8,7 @@ import torch
 
 from xmodal import files
 from xmodal.data import open_data
-from xmodal.data.kitti_made import make
+from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.engine.fit import as_it_is
 from xmodal.engine.run_folder import open_folder
 from xmodal.methods.supervised import Supervised

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from xmodal.cli.inputs import open_samples
-from xmodal.data.mosi_files import make
-from xmodal.data.mosi_made import MadeSettings
+from xmodal.data.mosi.files import make
+from xmodal.data.mosi.synthetic import MadeSettings
 from xmodal.errors import InputError
 
 NEEDS = ["audio", "audio.lengths"]

@@ -25,7 +25,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made recordings of RAVDESS: 4 actors, one clip of each emotion."""
-    from xmodal.data.ravdess_made import make
+    from xmodal.data.ravdess.synthetic import make
 
     return make(tmp_path_factory.mktemp("ravdess") / "raw", actors=4, clips=1, seconds=0.7)
 
@@ -33,8 +33,8 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def prepared(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small features and pictures of them; not to be changed."""
-    from xmodal.data.ravdess_files import prepare
-    from xmodal.data.ravdess_made import SMALL
+    from xmodal.data.ravdess.files import prepare
+    from xmodal.data.ravdess.synthetic import SMALL
 
     prepare(recordings, root := tmp_path_factory.mktemp("ravdess") / "root", settings=SMALL)
     return root
@@ -43,7 +43,7 @@ def prepared(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def made_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty small clips of four classes, prepared, with the raw ones in a folder: not to be written to."""
-    from xmodal.data.vggsound_made import make
+    from xmodal.data.vggsound.synthetic import make
 
     return make(tmp_path_factory.mktemp("made") / "vgg", format="prepared", clips=3, test_clips=2, seconds=1, size=32)
 
@@ -51,7 +51,7 @@ def made_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def made_nyu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training rooms and two test rooms, raw and prepared, NYUCAD too: not to be written to."""
-    from xmodal.data.nyu_made import make
+    from xmodal.data.nyu.synthetic import make
 
     root = tmp_path_factory.mktemp("made") / "nyu"
     return make(root, format="prepared", train=4, test=2, holes=0.1, cad=True)

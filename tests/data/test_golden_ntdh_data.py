@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from xmodal.data.backgrounds import compose, cut
 from xmodal.data.classification import columns_of, draw
-from xmodal.data.noisy import noisy
+from xmodal.data.mnist.backgrounds import compose, cut
+from xmodal.data.mnist.noisy import noisy
 from xmodal.losses import LOSSES
 
 FOLDER = Path(os.environ.get("XMODAL_GOLDEN", Path(__file__).parents[1] / "golden"))

@@ -58,7 +58,7 @@ def files(out):
 
 
 def test_one_file_per_item_and_modality_in_the_layout_of_own_data(tmp_path):
-    from xmodal.data.check import check_folder  # here, so that worker processes don't import torch with this file
+    from xmodal.data.own.check import check_folder  # here, so that worker processes don't import torch with this file
 
     prepared = prepare_items(items(tmp_path / "raw"), doubled, tmp_path / "out")
 

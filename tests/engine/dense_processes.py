@@ -14,7 +14,7 @@ from scenes import scenes
 
 from xmodal import files
 from xmodal.data import open_data
-from xmodal.data.kitti_made import make
+from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
 from xmodal.engine.settings import FitSettings

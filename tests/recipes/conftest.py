@@ -2,8 +2,8 @@
 
 import pytest
 
-from xmodal.data.ravdess_made import make
-from xmodal.data.vggsound_made import make as make_vggsound
+from xmodal.data.ravdess.synthetic import make
+from xmodal.data.vggsound.synthetic import make as make_vggsound
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from xmodal.cli.main import answer
 from xmodal.cli.recipe_flags import read_settings
 from xmodal.data import open_data
 from xmodal.data.loader import in_order
-from xmodal.data.mosi_files import make
-from xmodal.data.mosi_made import MadeSettings
+from xmodal.data.mosi.files import make
+from xmodal.data.mosi.synthetic import MadeSettings
 from xmodal.engine.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError

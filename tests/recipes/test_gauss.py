@@ -5,7 +5,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from xmodal.data.gaussian_draws import Pairs, draw_removal, draw_sweep, increase_alpha, increase_gamma, modify_gamma
+from xmodal.data.gaussian.draws import Pairs, draw_removal, draw_sweep, increase_alpha, increase_gamma, modify_gamma
 from xmodal.engine.progress import Progress
 from xmodal.recipes import RECIPES, gauss_alpha, gauss_gamma, gauss_removal
 from xmodal.recipes.finish import published_settings, read_references, references_for

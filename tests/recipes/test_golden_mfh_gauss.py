@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from xmodal.data.gaussian_draws import increase_alpha, increase_gamma
+from xmodal.data.gaussian.draws import increase_alpha, increase_gamma
 from xmodal.engine.progress import Progress
 from xmodal.losses import LOSSES
 from xmodal.recipes import gauss_alpha, gauss_gamma

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import nn
 
-from xmodal.data.gaussian_draws import HYPERPLANE, draw_sweep, increase_gamma
+from xmodal.data.gaussian.draws import HYPERPLANE, draw_sweep, increase_gamma
 from xmodal.engine.progress import Progress
 from xmodal.losses.distance import cmd
 from xmodal.methods.ntdh import NTDH

@@ -10,9 +10,9 @@ from PIL import Image
 from torch import nn
 
 from xmodal.data import open_data
-from xmodal.data.kitti_classes import RAW
-from xmodal.data.kitti_files import camera_matrix
-from xmodal.data.kitti_made import make
+from xmodal.data.semantic_kitti.classes import RAW
+from xmodal.data.semantic_kitti.files import camera_matrix
+from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.diagnostics.divergence import from_logits
 from xmodal.engine.launch import launch
 from xmodal.errors import InputError

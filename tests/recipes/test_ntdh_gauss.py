@@ -6,7 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from xmodal.cli.recipe_flags import read_settings
-from xmodal.data.gaussian_draws import draw_sweep, increase_gamma
+from xmodal.data.gaussian.draws import draw_sweep, increase_gamma
 from xmodal.engine.progress import Progress
 from xmodal.recipes import RECIPES
 from xmodal.recipes.divergence_study import error_distribution

@@ -19,7 +19,7 @@ from xmodal.types import Batch
 @pytest.fixture(scope="module")
 def rooms(tmp_path_factory):
     """Four training rooms, of which one chooses the epoch, and two to test on."""
-    from xmodal.data.nyu_made import make
+    from xmodal.data.nyu.synthetic import make
 
     return make(tmp_path_factory.mktemp("nyu") / "rooms", format="prepared", train=4, test=2)
 
@@ -194,7 +194,7 @@ def test_a_run_is_evaluated_again_with_the_same_scores(ran, rooms, capsys):
 
 
 def test_a_run_is_scored_on_the_depths_of_the_rooms_models(ran, tmp_path, capsys):
-    from xmodal.data.nyu_made import make
+    from xmodal.data.nyu.synthetic import make
 
     root = make(tmp_path / "cad", format="prepared", train=2, test=2, holes=0.5, cad=True)
 

@@ -5,7 +5,7 @@ Seeds and recordings are others than those on which the small networks' training
 
 import pytest
 
-from xmodal.data.ravdess_made import make
+from xmodal.data.ravdess.synthetic import make
 from xmodal.recipes import ravdess
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from xmodal.cli.experiments import _told
 from xmodal.cli.main import answer
-from xmodal.data.kitti_made import make
+from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.engine.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError

@@ -5,7 +5,7 @@ Seeds and clips are others than those on which the small networks' training was 
 
 import pytest
 
-from xmodal.data.vggsound_made import make
+from xmodal.data.vggsound.synthetic import make
 from xmodal.recipes import vggsound
 
 pytestmark = pytest.mark.slow

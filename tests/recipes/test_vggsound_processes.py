@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from xmodal.data.vggsound_made import make
+from xmodal.data.vggsound.synthetic import make
 
 # large steps blow up what rounding changes, so 1 and 2 processes are compared in the preset's 64 bits
 WORDS = [

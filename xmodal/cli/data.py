@@ -89,7 +89,7 @@ class CheckFlags(Flags):
 
 def check(words: Sequence[str]) -> Answer:
     """The command ``xmodal data check ROOT``: a folder in the format of a known data set, or one with own data."""
-    from xmodal.data.check import check_folder
+    from xmodal.data.own.check import check_folder
 
     flags = parse(CheckFlags, words, prog="xmodal data check")
     known = (load(card.check)(flags.root) for card in DATA.values() if card.check and _readable(card, flags.root))

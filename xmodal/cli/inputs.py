@@ -101,7 +101,7 @@ def samples_of(data: Data, needs: Sequence[str], split: str) -> Samples:
 
 
 def _whole(folder: Path, needs: Sequence[str]) -> Samples:
-    from xmodal.data.folder import read_inputs
+    from xmodal.data.own.folder import read_inputs
 
     return _all_rows(read_inputs(folder, needs))
 

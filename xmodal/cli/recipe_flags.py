@@ -28,7 +28,7 @@ from xmodal.recipes.settings import Presets
 
 M = TypeVar("M", bound=BaseModel)
 FOLDER = "folder"
-FOLDER_SETTINGS = "xmodal.data.folder:FolderSettings"
+FOLDER_SETTINGS = "xmodal.data.own.folder:FolderSettings"
 
 
 @dataclass

@@ -32,9 +32,9 @@ DATA = Cards(
         DataCard(
             name="gaussian",
             title="Gaussian pairs with a known share of common information; built in, with the truth about it",
-            path="xmodal.data.gaussian:load",
-            settings="xmodal.data.gaussian:GaussianSettings",
-            make="xmodal.data.gaussian:make",
+            path="xmodal.data.gaussian.dataset:load",
+            settings="xmodal.data.gaussian.dataset:GaussianSettings",
+            make="xmodal.data.gaussian.dataset:make",
             modalities=("a", "b"),
             year=2023,
             paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
@@ -54,11 +54,11 @@ DATA = Cards(
         DataCard(
             name="mnist",
             title="MNIST and MNIST-M: the same digits grey and on coloured backgrounds, behind noise",
-            path="xmodal.data.mnist:load",
-            settings="xmodal.data.mnist:MnistSettings",
-            make="xmodal.data.mnist_files:make",
-            prepare="xmodal.data.mnist_files:prepare",
-            check="xmodal.data.mnist_files:check",
+            path="xmodal.data.mnist.dataset:load",
+            settings="xmodal.data.mnist.dataset:MnistSettings",
+            make="xmodal.data.mnist.files:make",
+            prepare="xmodal.data.mnist.files:prepare",
+            check="xmodal.data.mnist.files:check",
             files="train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
             "t10k-labels-idx1-ubyte, each of them with or without .gz",
             modalities=("mnist", "mnist_m"),
@@ -68,11 +68,11 @@ DATA = Cards(
         DataCard(
             name="ravdess",
             title="emotions of 24 actors, heard and seen; from the archive's wav and mp4 files",
-            path="xmodal.data.ravdess:load",
-            settings="xmodal.data.ravdess:RavdessSettings",
-            make="xmodal.data.ravdess_made:make",
-            prepare="xmodal.data.ravdess_files:prepare",
-            check="xmodal.data.ravdess_lists:check",
+            path="xmodal.data.ravdess.dataset:load",
+            settings="xmodal.data.ravdess.dataset:RavdessSettings",
+            make="xmodal.data.ravdess.synthetic:make",
+            prepare="xmodal.data.ravdess.files:prepare",
+            check="xmodal.data.ravdess.check:check",
             files="aud_features/<name>.npy, vid_features/<name>.png or .jpg, and data_file/spa_dl.csv, spa_val.csv and "
             "spa_test.csv",
             modalities=("audio", "image"),
@@ -82,11 +82,11 @@ DATA = Cards(
         DataCard(
             name="vggsound",
             title="ten seconds of 309 kinds of events, heard and seen; from the published list and mp4 clips",
-            path="xmodal.data.vggsound:load",
-            settings="xmodal.data.vggsound:VggsoundSettings",
-            make="xmodal.data.vggsound_made:make",
-            prepare="xmodal.data.vggsound_files:prepare",
-            check="xmodal.data.vggsound_check:check",
+            path="xmodal.data.vggsound.dataset:load",
+            settings="xmodal.data.vggsound.dataset:VggsoundSettings",
+            make="xmodal.data.vggsound.synthetic:make",
+            prepare="xmodal.data.vggsound.files:prepare",
+            check="xmodal.data.vggsound.check:check",
             files="label.json, and train and test with video_jpg/<clip>.jpg and audio_npy/<clip>.npy or "
             "audio/<clip>.wav; or vggsound.csv and the clips that it names",
             modalities=("audio", "video"),
@@ -96,12 +96,12 @@ DATA = Cards(
         DataCard(
             name="semantic-kitti",
             title="what every point of a LiDAR is, and what a camera saw of it; drives from the published files",
-            path="xmodal.data.semantic_kitti:load",
-            settings="xmodal.data.semantic_kitti:SemanticKittiSettings",
-            make="xmodal.data.kitti_made:make",
-            prepare="xmodal.data.kitti_fov:prepare",
+            path="xmodal.data.semantic_kitti.dataset:load",
+            settings="xmodal.data.semantic_kitti.dataset:SemanticKittiSettings",
+            make="xmodal.data.semantic_kitti.synthetic:make",
+            prepare="xmodal.data.semantic_kitti.crop:prepare",
             prepared_as="kitti-fov",
-            check="xmodal.data.kitti_files:check",
+            check="xmodal.data.semantic_kitti.files:check",
             evaluate="xmodal.recipes.kitti_evaluation:evaluate",
             evaluation="xmodal.recipes.evaluation:KittiEvaluation",
             files="sequences/00 … 21, each with velodyne/<frame>.bin, labels/<frame>.label, image_2/<frame>.png and "
@@ -113,11 +113,11 @@ DATA = Cards(
         DataCard(
             name="nyu",
             title="the voxels of 1,449 rooms from colours and depth; from SSCNet's files, which become arrays",
-            path="xmodal.data.nyu:load",
-            settings="xmodal.data.nyu:NyuSettings",
-            make="xmodal.data.nyu_made:make",
-            prepare="xmodal.data.nyu_files:prepare",
-            check="xmodal.data.nyu_check:check",
+            path="xmodal.data.nyu.dataset:load",
+            settings="xmodal.data.nyu.dataset:NyuSettings",
+            make="xmodal.data.nyu.synthetic:make",
+            prepare="xmodal.data.nyu.files:prepare",
+            check="xmodal.data.nyu.check:check",
             files="NYUtrain_npz and NYUtest_npz, or NYUCADtrain_npz and NYUCADtest_npz, with one .npz for each frame",
             modalities=("depth", "rgb", "tsdf"),
             year=2012,
@@ -137,11 +137,11 @@ DATA = Cards(
         DataCard(
             name="mosi",
             title="MOSI and MOSEI: sentiment from words, face and voice; the published pickles, read as data",
-            path="xmodal.data.mosi:load",
-            settings="xmodal.data.mosi:MosiSettings",
-            make="xmodal.data.mosi_files:make",
-            prepare="xmodal.data.mosi_files:prepare",
-            check="xmodal.data.mosi_files:check",
+            path="xmodal.data.mosi.dataset:load",
+            settings="xmodal.data.mosi.dataset:MosiSettings",
+            make="xmodal.data.mosi.files:make",
+            prepare="xmodal.data.mosi.files:prepare",
+            check="xmodal.data.mosi.files:check",
             files="the pickle of MOSI or MOSEI, or what `xmodal data prepare mosi` made of it",
             single=".pkl",
             modalities=("text", "vision", "audio"),
@@ -176,10 +176,10 @@ def open_data(
     card, folder = _find(name)
     where = f"The data set {card.name}" if card else f"The folder {name}"
     settings = validated(
-        load(card.settings if card else "xmodal.data.folder:FolderSettings"), options or {}, f"{where} (options)"
+        load(card.settings if card else "xmodal.data.own.folder:FolderSettings"), options or {}, f"{where} (options)"
     )
     root = files_of(card, settings) if card else folder
-    loader = card.load() if card else load("xmodal.data.folder:load_folder")
+    loader = card.load() if card else load("xmodal.data.own.folder:load_folder")
     data: Data = loader(root, settings, task=task, train_fraction=train_fraction, augment=augment, seed=seed)
     data.source = {
         "data": folder or name,

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
-from xmodal.data.check_arrays import check_beside, check_column, check_rows, check_splits, check_target
-from xmodal.data.layout import Report, is_name, name_sentence
+from xmodal.data.own.check_arrays import check_beside, check_column, check_rows, check_splits, check_target
+from xmodal.data.own.layout import is_name, name_sentence
+from xmodal.data.report import Report
 from xmodal.data.samples import DatasetColumn, as_array, read_once
 from xmodal.data.split import READY_BYTES, Column
 from xmodal.errors import InputError, did_you_mean

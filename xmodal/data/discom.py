@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from xmodal.data.digits import make_views, read_pixels
-from xmodal.data.layout import NORMALISED
+from xmodal.data.own.layout import NORMALISED
 from xmodal.data.prepare import write_npy
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import written_whole

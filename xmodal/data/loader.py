@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xmodal.data.owner import end_with_owner
+from xmodal.data.worker import end_with_owner
 from xmodal.errors import InputError
 from xmodal.types import Batch
 

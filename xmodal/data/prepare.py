@@ -1,7 +1,7 @@
 """From raw files to arrays: parallel, resumable, and never half a file.
 
 Each item (a clip, a scan, a picture) becomes one .npy per modality, ``out/<modality>/<item>.npy``, which is the layout
-of `xmodal.data.layout`, or a file of another kind where the work returns a `Content`. A marker in ``out/.prepared``
+of `xmodal.data.own.layout`, or a file of another kind where the work returns a `Content`. A marker in ``out/.prepared``
 says which files were made from which sources; an item whose marker still fits is not made again. Items that can't be
 read are listed in ``out/skipped.json``.
 """
@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.owner import end_with_owner
+from xmodal.data.worker import end_with_owner
 from xmodal.errors import InputError
 from xmodal.files import parse_json, sweep, write_json, written_whole
 

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from xmodal.data import DATA
-from xmodal.data.layout import PUBLISHED
+from xmodal.data.own.layout import PUBLISHED
 from xmodal.errors import InputError
 from xmodal.files import read_json, read_rows, write_json, written_whole
 from xmodal.models.student_file import load_student, tensors_of

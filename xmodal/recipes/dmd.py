@@ -177,7 +177,7 @@ class Settings(Presets, DMDSettings, RunSettings):
 
     def described(self) -> dict[str, Any]:
         """What a run is replayed from: what came from a config.json stands in its own fields, options are complete."""
-        from xmodal.data.mosi import MosiSettings
+        from xmodal.data.mosi.dataset import MosiSettings
 
         found = {key: value for key, value in super().described().items() if key != "config"}
         options = MosiSettings.model_validate(self.options.get("mosi", {})).model_dump(mode="json")

@@ -15,7 +15,7 @@ from typing import Any
 
 from pydantic import Field
 
-from xmodal.data.gaussian_draws import increase_alpha
+from xmodal.data.gaussian.draws import increase_alpha
 from xmodal.engine.progress import Progress
 from xmodal.recipes import gauss_gamma
 from xmodal.recipes.settings import StudySettings

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from xmodal.data.gaussian_draws import Design, draw_sweep, increase_gamma
+from xmodal.data.gaussian.draws import Design, draw_sweep, increase_gamma
 from xmodal.engine.progress import Progress
 from xmodal.recipes.settings import StudySettings
 
@@ -102,7 +102,7 @@ def fitted(
     settings: StudySettings, designs: Sequence[Design], progress: Progress
 ) -> tuple[dict[Case, Data], dict[str, dict[Case, Run]]]:
     """Data and finished networks of every design and seed."""
-    from xmodal.data.gaussian import as_data
+    from xmodal.data.gaussian.dataset import as_data
     from xmodal.methods.supervised import Supervised
     from xmodal.recipes.linear_study import Stream, distillation, train
 

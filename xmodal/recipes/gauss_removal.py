@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from xmodal.data.gaussian_draws import Design, modify_gamma
+from xmodal.data.gaussian.draws import Design, modify_gamma
 from xmodal.engine.progress import Progress
 from xmodal.errors import did_you_mean
 from xmodal.recipes.settings import Names, Seeds, StudySettings

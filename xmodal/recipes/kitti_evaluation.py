@@ -4,7 +4,7 @@
                                                               │                        │
                                                           2-D table         3-D table, <frame>.label
 
-A point takes the class of its pixel, or with ``--knn`` the one that its neighbours vote for (`xmodal.data.knn`). A
+A point takes the class of its pixel, or with ``--knn`` the one that its neighbours vote for (`xmodal.data.semantic_kitti.knn`). A
 point outside of the picture is written as unlabeled (0) and counts in no table: the camera's view says nothing about
 it, and data that was cut to it (`xmodal data prepare kitti-fov`) has no such points. Where the run has a teacher, the
 divergence of each student's answers from its teacher's at the labelled pixels stands beside the scores.
@@ -23,12 +23,12 @@ from torch import Tensor
 from torchmetrics import MeanMetric
 
 from xmodal.data.base import Data
-from xmodal.data.kitti_classes import raw_classes
-from xmodal.data.kitti_files import Frame
-from xmodal.data.kitti_frames import Drawn, StoredPoints
-from xmodal.data.kitti_projection import draw
-from xmodal.data.kitti_split import FrameSplit, WholeFrame
-from xmodal.data.knn import knn_classes, measured
+from xmodal.data.semantic_kitti.classes import raw_classes
+from xmodal.data.semantic_kitti.files import Frame
+from xmodal.data.semantic_kitti.frames import Drawn, StoredPoints
+from xmodal.data.semantic_kitti.projection import draw
+from xmodal.data.semantic_kitti.split import FrameSplit, WholeFrame
+from xmodal.data.semantic_kitti.knn import knn_classes, measured
 from xmodal.errors import InputError
 from xmodal.files import written_whole
 from xmodal.losses.divergence import divergence

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator
 
-from xmodal.data.gaussian_draws import Design, draw_sweep, increase_gamma
+from xmodal.data.gaussian.draws import Design, draw_sweep, increase_gamma
 from xmodal.engine.progress import Progress
 from xmodal.recipes.settings import DivergenceSettings
 
@@ -140,7 +140,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 def fitted(settings: Settings, progress: Progress) -> Trained[Design]:
     """Data and finished networks of every γ and seed."""
-    from xmodal.data.gaussian import as_data
+    from xmodal.data.gaussian.dataset import as_data
     from xmodal.recipes.divergence_study import train_all
     from xmodal.recipes.linear_study import Stream
 

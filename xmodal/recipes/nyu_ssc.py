@@ -128,8 +128,8 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     import torch
 
     from xmodal.data.loader import Pick
-    from xmodal.data.nyu_frames import COLOURS as STATISTICS
-    from xmodal.data.nyu_raw import COLOURS
+    from xmodal.data.nyu.frames import COLOURS as STATISTICS
+    from xmodal.data.nyu.raw import COLOURS
     from xmodal.files import written_whole
 
     test = bench.data.test

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.base import Data
-from xmodal.data.gaussian import as_data
-from xmodal.data.gaussian_draws import Design, Pairs, draw_removal
+from xmodal.data.gaussian.dataset import as_data
+from xmodal.data.gaussian.draws import Design, Pairs, draw_removal
 from xmodal.data.loader import in_order
 from xmodal.diagnostics.saliency import measure_saliency
 from xmodal.engine.progress import Progress

@@ -106,7 +106,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     import numpy as np
     import torch
 
-    from xmodal.data.kitti_classes import CLASSES, coloured
+    from xmodal.data.semantic_kitti.classes import CLASSES, coloured
     from xmodal.data.loader import Pick
     from xmodal.files import written_whole
     from xmodal.models.network import evaluating

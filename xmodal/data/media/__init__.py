@@ -1,0 +1,1 @@
+"""Sound and video files: decoding, writing, resampling, spectrograms. Several data sets share it."""

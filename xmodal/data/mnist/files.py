@@ -1,0 +1,331 @@
+"""The files of MNIST and MNIST-M: the four IDX files, the blended digits beside them, and a stand-in for both.
+
+What a folder holds is shown in `xmodal.data.mnist.dataset`.
+"""
+
+from __future__ import annotations
+
+import functools
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from xmodal.data.columns import ArrayFile, gather
+from xmodal.data.report import Report
+from xmodal.data.mnist.backgrounds import SIDE, blend, find_pictures, read_pictures, textures
+from xmodal.data.mnist.idx import read_idx, write_idx
+from xmodal.data.options import validated
+from xmodal.data.prepare import Item, Prepared, prepare_items
+from xmodal.errors import InputError, did_you_mean
+from xmodal.files import read_json, write_json, written_whole
+
+PARTS = ("train", "t10k")
+BLOCK = 1000  # digits per prepared file
+MOVE = 1  # pixels by which a copy of a stand-in digit may be moved
+BLENDED, FACTS = "mnist_m", "mnist_m.json"
+BACKGROUND_SEED = 42
+TEXTURES = "textures"
+Pixels = NDArray[np.uint8]
+
+
+class Facts(BaseModel):
+    """What `prepare` says of its files.
+
+    Attributes:
+        seed: of backgrounds and places.
+        backgrounds: folder of the pictures, or ``textures``.
+        pictures: their names.
+        digits: part → how many.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    seed: int
+    backgrounds: str
+    pictures: tuple[str, ...] = ()
+    digits: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Digits:
+    """The digits of one part.
+
+    Attributes:
+        images: (n, 28, 28).
+        labels: (n,) 0 to 9.
+    """
+
+    images: Pixels
+    labels: NDArray[np.int64]
+
+
+def find_files(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """Role (``train images``, …) → file, under any of the names in use, and a sentence for each that is missing."""
+    found, problems = {}, []
+    for part in PARTS:
+        for what, axes in (("images", 3), ("labels", 1)):
+            stems = [f"{part}-{what}{dot}idx{axes}-ubyte" for dot in "-."]
+            names = [stem + suffix for stem in stems for suffix in ("", ".gz")]
+            here = [root / name for name in names if (root / name).is_file()]
+            if here:
+                found[f"{part} {what}"] = here[0]
+            else:
+                problems.append(f"{root} has no {names[0]} (or {names[1]}).")
+    return found, problems
+
+
+def read_digits(root: Path) -> dict[str, Digits]:
+    """Both parts; all that is wrong with the files is said at once."""
+    files, problems = find_files(root)
+    arrays: dict[str, Pixels] = {}
+    for role, path in files.items():
+        try:
+            arrays[role] = read_idx(path, axes=3 if role.endswith("images") else 1)
+        except InputError as error:
+            problems += error.problems
+    for role, array in arrays.items():
+        name = files[role].name
+        if role.endswith("images") and array.shape[1:] != (SIDE, SIDE):
+            problems.append(f"{name} holds pictures of {array.shape[1]}x{array.shape[2]}: {SIDE}x{SIDE} was expected.")
+        if role.endswith("labels") and array.max() > 9:
+            problems.append(f"{name} holds the label {array.max()}: 0 to 9 were expected.")
+    for part in PARTS:
+        images, labels = (arrays.get(f"{part} {what}") for what in ("images", "labels"))
+        if images is not None and labels is not None and len(images) != len(labels):
+            names = [files[f"{part} {what}"].name for what in ("images", "labels")]
+            problems.append(
+                f"{names[0]} has {len(images)} digits and {names[1]} has {len(labels)} labels: one for each was "
+                "expected."
+            )
+    if problems:
+        raise InputError(problems)
+    return {part: Digits(arrays[f"{part} images"], arrays[f"{part} labels"].astype(np.int64)) for part in PARTS}
+
+
+@functools.cache
+def stand_in(samples: int = 1797, copies: int = 3, seed: int = 0) -> dict[str, Digits]:
+    """scikit-learn's 8x8 digits as if they were MNIST: five sixths for training, the others for testing.
+
+    Each is enlarged to 20x20 pixels inside 28x28. Training digits come in several copies, each moved by up to one
+    pixel; test digits come once, in the middle. No digit is in both parts.
+    """
+    from PIL import Image
+
+    from xmodal.data.digits import read_pixels
+
+    pixels, labels = read_pixels()
+    random = np.random.default_rng([seed, samples])
+    chosen = random.permutation(len(pixels))[:samples]
+    large = np.zeros((samples, SIDE, SIDE), np.uint8)
+    for place, number in enumerate(chosen):
+        picture = Image.fromarray(np.minimum(16 * pixels[number].astype(int), 255).astype(np.uint8))
+        grown = np.asarray(picture.resize((20, 20), Image.Resampling.BICUBIC))
+        large[place, 4:24, 4:24] = np.where(grown >= 48, grown, 0)  # all above 0 is ink: no blurred edges
+    middle = samples - samples // 6
+    number = np.repeat(np.arange(middle), copies)
+    moves = random.integers(-MOVE, MOVE + 1, (len(number), 2))
+    train = np.stack([np.roll(large[n], move, axis=(0, 1)) for n, move in zip(number, moves.tolist(), strict=True)])
+    return {
+        "train": Digits(train, labels[chosen[number]]),
+        "t10k": Digits(large[middle:], labels[chosen[middle:]]),
+    }
+
+
+# ---- columns
+
+
+class Grey:
+    """Images (n, 28, 28) of several arrays, perhaps memory maps, as one column (n, 1, 28, 28)."""
+
+    def __init__(self, parts: Sequence[Pixels]) -> None:
+        self.parts = parts
+        self.ends = np.cumsum([len(part) for part in parts])
+        self.shape, self.dtype = (int(self.ends[-1]), 1, SIDE, SIDE), np.dtype(np.uint8)
+
+    def __getitem__(self, rows: Any) -> Pixels:
+        return gather(rows, self.ends, lambda number: self.parts[number])[:, None]
+
+
+class Blocks:
+    """One column in several files of many samples each, mapped to memory."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        self.files = [ArrayFile(file) for file in files]
+        shapes = {file.shape[1:] for file in self.files}
+        if shapes != {(3, SIDE, SIDE)} or any(file.dtype != np.uint8 for file in self.files):
+            raise InputError(f"{files[0].parent} holds arrays of other shapes than (n, 3, 28, 28). Prepare it again.")
+        self.ends = np.cumsum([len(file) for file in self.files])
+        self.shape, self.dtype = (int(self.ends[-1]), 3, SIDE, SIDE), np.dtype(np.uint8)
+
+    def __getitem__(self, rows: Any) -> Pixels:
+        return gather(rows, self.ends, lambda number: self.files[number].array)
+
+
+def open_blended(root: Path, digits: Mapping[str, Digits]) -> tuple[Blocks, Facts]:
+    """The column that `prepare` wrote beside some digits, and what it says about it."""
+    content = read_json(root / FACTS)
+    content.pop("schema")
+    facts = validated(Facts, content, str(root / FACTS))
+    problems = [
+        f"{root / FACTS} is about {facts.digits.get(part, 0)} {part} digits, and there are "
+        f"{len(digits[part].labels)}. Prepare the folder again."
+        for part in PARTS
+        if len(digits[part].labels) != facts.digits.get(part, 0)
+    ]
+    files = [root / BLENDED / f"{name}.npy" for name in block_names(digits)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        problems.append(
+            f"{root / BLENDED} lacks {len(missing)} of {len(files)} files, {missing[0]} among them. Prepare it again."
+        )
+    if problems:
+        raise InputError(problems)
+    return Blocks(files), facts
+
+
+# ---- making and preparing
+
+
+@functools.lru_cache(maxsize=2)
+def known_textures(seed: int) -> list[Pixels]:
+    """The procedural pictures of a seed, made once."""
+    return textures(seed)
+
+
+def make(
+    root: str | Path,
+    *,
+    format: str = "raw",
+    seed: int = 0,
+    samples: int = 1797,
+    copies: int = 3,
+) -> Path:
+    """Write scikit-learn's digits as the four IDX files of MNIST.
+
+    Args:
+        root: a folder that is empty or does not exist.
+        format: ``raw``, the four files; ``prepared``: mnist_m beside them.
+        seed: of the choice of test digits.
+        samples: how many digits, 60 to 1797; one in six is for testing.
+        copies: of each training digit, moved by up to one pixel.
+    """
+    root = Path(root)
+    if format not in ("raw", "prepared"):
+        raise InputError(f"There is no format '{format}'. {did_you_mean(format, ('raw', 'prepared'))}")
+    if not 60 <= samples <= 1797 or copies < 1:
+        raise InputError(f"samples is {samples} and copies is {copies}: expected 60 to 1797, and 1 or more.")
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise InputError(f"{root} is there already: an empty or new folder was expected. Choose another one.")
+    for part, digits in stand_in(samples, copies, seed).items():
+        write_idx(root / f"{part}-images-idx3-ubyte.gz", digits.images)
+        write_idx(root / f"{part}-labels-idx1-ubyte.gz", digits.labels.astype(np.uint8))
+    if format == "prepared":
+        prepare(root, root)
+    return root
+
+
+def prepare(
+    raw: str | Path,
+    root: str | Path,
+    *,
+    workers: int = 0,
+    seed: int = BACKGROUND_SEED,
+    backgrounds: str = "",
+    progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Blend MNIST-M and write it beside the IDX files.
+
+    Args:
+        raw: folder with the four IDX files.
+        root: folder to write, which may be the same; the IDX files are copied there. Run again to go on.
+        workers: processes; 0: this one.
+        seed: of backgrounds and places.
+        backgrounds: folder of pictures; default: procedural textures.
+        progress: is told (files so far, files in all).
+    """
+    raw, root = Path(raw), Path(root)
+    digits = read_digits(raw)
+    pictures = find_pictures(Path(backgrounds)) if backgrounds else []
+    if pictures:
+        read_pictures(pictures)  # that none can be used is told before anything is written
+    files, _ = find_files(raw)
+    root.mkdir(parents=True, exist_ok=True)
+    if root.resolve() != raw.resolve():
+        for path in files.values():
+            with written_whole(root / path.name) as beside:
+                shutil.copyfile(path, beside)
+    items = [
+        Item(
+            f"{part}-{first:05d}",
+            (str(files[f"{part} images"]), *map(str, pictures)),
+            {"part": number, "first": first, "seed": seed},
+        )
+        for number, part in enumerate(PARTS)
+        for first in range(0, len(digits[part].labels), BLOCK)
+    ]
+    (root / FACTS).unlink(missing_ok=True)  # so that a folder half prepared is not taken for a whole one
+    prepared = prepare_items(items, blend_block, root, workers=workers, progress=progress)
+    if prepared.skipped:
+        raise InputError([f"{name} could not be made: {reason}" for name, reason in prepared.skipped])
+    write_json(
+        root / FACTS,
+        {
+            "seed": seed,
+            "backgrounds": str(Path(backgrounds).absolute()) if backgrounds else TEXTURES,
+            "pictures": [path.name for path in pictures],
+            "digits": {part: len(digits[part].labels) for part in PARTS},
+        },
+    )
+    return prepared
+
+
+def block_names(digits: Mapping[str, Digits]) -> list[str]:
+    """Names of the prepared files without suffix, in the order of their rows."""
+    return [f"{part}-{first:05d}" for part in PARTS for first in range(0, len(digits[part].labels), BLOCK)]
+
+
+def blend_block(item: Item) -> dict[str, Pixels]:
+    """The digits of one file on their backgrounds."""
+    images, facts = _images(item.sources[0]), item.facts
+    first = facts["first"]
+    pictures = _pictures(item.sources[1:]) if item.sources[1:] else known_textures(facts["seed"])
+    digits = images[first : first + BLOCK]
+    return {BLENDED: blend(digits, pictures, seed=facts["seed"], part=facts["part"], first=first)}
+
+
+@functools.lru_cache(maxsize=2)
+def _images(path: str) -> Pixels:
+    return read_idx(Path(path), axes=3)
+
+
+@functools.lru_cache(maxsize=1)
+def _pictures(paths: tuple[str, ...]) -> list[Pixels]:
+    return read_pictures([Path(path) for path in paths])[0]
+
+
+# ---- checking
+
+
+def check(root: Path) -> Report | None:
+    """What is wrong with a folder of MNIST; None if it is not one."""
+    if not find_files(root)[0]:
+        return None
+    report = Report()
+    try:
+        digits = read_digits(root)
+        if (root / FACTS).exists():
+            open_blended(root, digits)
+    except InputError as error:
+        report.errors += error.problems
+        return report
+    for part, content in digits.items():
+        absent = sorted(set(range(10)) - set(np.unique(content.labels).tolist()))
+        if absent:
+            report.warnings.append(f"No digit of {part} has the label {', '.join(map(str, absent))}.")
+    return report

@@ -1,0 +1,265 @@
+"""Says what is wrong with data, in sentences, and everything at once.
+
+`check_folder` looks at a folder with own data; `check_arrays` holds the questions it asks of each array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmodal.data.own.check_arrays import check_beside, check_column, check_maps, check_rows, check_splits, check_target
+from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
+from xmodal.data.own.layout import Layout, find_layout
+from xmodal.data.report import Report
+from xmodal.data.own.repair import Rules, class_values, once, renumbered
+from xmodal.errors import InputError
+from xmodal.names import owner
+
+__all__ = ["Contents", "Report", "check_folder", "inspect"]
+
+NAMED = 3  # files of a folder that are named one by one; the others are counted
+
+
+@dataclass
+class Contents:
+    """What was found in a folder while checking it; complete when the report holds no error.
+
+    Attributes:
+        report: errors and warnings.
+        layout: files by role, None when there is no folder or no modality in it.
+        columns: modality → column.
+        beside: ``<modality>.<what>`` → column that goes with a modality.
+        targets: modality → targets; modalities that share a file share the array.
+        rows: split → modality → row numbers; empty when the splits are to be drawn.
+        class_values: class numbers as they are in the files, where they were counted anew.
+    """
+
+    report: Report
+    layout: Layout | None = None
+    columns: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
+    beside: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
+    targets: dict[str, NDArray[Any]] = field(default_factory=dict)
+    rows: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
+    class_values: list[int] = field(default_factory=list)
+
+
+def check_folder(root: str | Path) -> Report:
+    """Everything that is wrong with a data folder."""
+    return inspect(Path(root)).report
+
+
+def inspect(
+    root: Path,
+    *,
+    modalities: Sequence[str] = (),
+    scan_bytes: int | None = None,
+    task: str = "",
+    rules: Rules | None = None,
+) -> Contents:
+    """Check a folder and keep what was opened.
+
+    Args:
+        root: the folder.
+        modalities: which to look at; empty: all.
+        scan_bytes: how much of each modality is searched for NaN; None: all of it.
+        task: kind of target, where it is not the one of data.json.
+        rules: how strictly.
+    """
+    report, rules = Report(), rules or Rules()
+    layout = find_layout(root, report, only=modalities, number=rules.split)
+    contents = Contents(report, layout)
+    if layout is None:
+        return contents
+    for name, path in layout.sources.items():
+        if path.is_dir() and not _check_files(path, report, scan_bytes):
+            continue
+        column = _opened(path, report)
+        if column is not None:
+            contents.columns[name] = column
+            how, told = layout.normalise(name), layout.settings.layout.get(name, "")
+            check_column(
+                name,
+                path.name,
+                column,
+                report,
+                layout=told,
+                as_it_is=how == "none",
+                scan_bytes=scan_bytes,
+                used=_used(layout, name),
+                nan=rules.nan,
+            )
+    _check_beside(contents, layout)
+    if layout.paired:
+        _check_names_agree(layout, report)
+    _check_labels(contents, layout, task or layout.settings.task, rules)
+    _check_indices(contents, layout, rules)
+    for sentences in (report.errors, report.warnings):
+        sentences[:] = dict.fromkeys(sentences)  # a file that serves several modalities is complained about once
+    return contents
+
+
+def _check_beside(contents: Contents, layout: Layout) -> None:
+    """What goes with modalities, row by row."""
+    for name, path in layout.beside.items():
+        modality, column = contents.columns.get(owner(name)), _opened(path, contents.report)
+        if modality is None or column is None or len(modality.shape) < 2:
+            continue
+        samples, steps = modality.shape[0], modality.shape[-1]
+        if check_beside(name, path.name, column, contents.report, samples=samples, steps=steps):
+            contents.beside[name] = column
+
+
+def _opened(path: Path, report: Report) -> ArrayFile | ArrayFolder | None:
+    try:
+        return open_column(path)
+    except InputError as error:
+        report.errors.extend(error.problems)
+        return None
+
+
+def _check_files(folder: Path, report: Report, scan_bytes: int | None) -> bool:
+    """Whether the files of a folder of samples are readable and have one shape."""
+    problems: list[str] = []
+    others = sorted(path.name for path in folder.iterdir() if path.suffix != ".npy" and not path.name.startswith("."))
+    if others:
+        problems.append(f"The folder {folder.name} holds {others[0]}: one .npy file per sample was expected. Move it.")
+    files = sample_files(folder)
+    usual: tuple[int, ...] | None = None
+    limit = len(files) if scan_bytes is None else max(1, scan_bytes // 4096)
+    for path in files[:limit]:
+        try:
+            shape, _ = read_header(path)
+        except InputError as error:
+            problems.extend(error.problems)
+            continue
+        usual = shape if usual is None else usual
+        if shape != usual:
+            problems.append(f"{folder.name}/{path.name} has the shape {shape}, the first sample has {usual}.")
+    if problems[NAMED:]:
+        problems[NAMED:] = [f"… and {len(problems) - NAMED} more problems in the folder {folder.name}."]
+    report.errors.extend(problems)
+    stems = [path.stem for path in files]
+    if all(stem.isdecimal() for stem in stems) and len({len(stem) for stem in stems}) > 1:
+        report.warnings.append(
+            f"The files in {folder.name} are ordered by name, so {stems[0]}.npy is followed by {stems[1]}.npy. Write "
+            "the numbers with leading zeros if the labels follow the numbers."
+        )
+    return not problems
+
+
+def _check_names_agree(layout: Layout, report: Report) -> None:
+    folders = {name: path for name, path in layout.sources.items() if path.is_dir()}
+    if not folders:
+        return
+    first, *others = folders
+    expected = [path.name for path in sample_files(folders[first])]
+    for other in others:
+        names = [path.name for path in sample_files(folders[other])]
+        for row, (one, two) in enumerate(zip(expected, names, strict=False)):
+            if one != two:
+                report.warnings.append(
+                    f"Row {row} is {one} in {first} and {two} in {other}: paired samples usually carry one name."
+                )
+                break
+
+
+def _used(layout: Layout, name: str) -> NDArray[np.int64] | None:
+    """Rows of a modality that are in any split; None: all of them, or index files that can't be read (told later)."""
+    files = [layout.indices[split][name] for split in layout.indices if name in layout.indices[split]]
+    parts = [np.asarray(found.array) for path in files if (found := _opened(path, Report())) is not None]  # type: ignore[union-attr]
+    if not parts or len(parts) < len(files) or any(part.ndim != 1 or part.dtype.kind not in "iu" for part in parts):
+        return None
+    return np.unique(np.concatenate(parts)).astype(np.int64)
+
+
+def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -> None:
+    report, opened = contents.report, _open_arrays(layout.labels.values(), contents.report)
+    said = layout.settings
+    if rules.renumber and said.ignore is not None:
+        report.errors.append("renumber counts classes anew, and data.json says which to ignore. Leave one of them out.")
+    elif rules.renumber and task in ("", "multiclass") and not said.class_names:
+        opened = _without_gaps(contents, opened)
+    usable = {
+        path: check_target(path.name, target, report, task=task, class_names=said.class_names, ignore=said.ignore)
+        for path, target in opened.items()
+    }
+    for path in filter(usable.get, opened):
+        owners = [name for name in contents.columns if layout.labels.get(name) == path]
+        shapes = {layout.sources[name].name: tuple(contents.columns[name].shape) for name in owners}
+        check_maps(path.name, opened[path], shapes, report, task=task)
+    contents.targets = {name: opened[path] for name, path in layout.labels.items() if usable.get(path)}
+    counts = {layout.sources[name].name: len(column) for name, column in contents.columns.items()}
+    counts |= {path.name: len(target) for path, target in opened.items() if target.ndim}
+    if layout.paired and len(set(counts.values())) > 1:
+        report.errors.append(_lengths_sentence(counts))
+    for name, path in layout.labels.items():
+        source = layout.sources[name].name
+        if not layout.paired and {source, path.name} <= counts.keys() and counts[source] != counts[path.name]:
+            report.errors.append(_lengths_sentence({source: counts[source], path.name: counts[path.name]}))
+
+
+def _without_gaps(contents: Contents, opened: dict[Path, NDArray[Any]]) -> dict[Path, NDArray[Any]]:
+    """Labels whose classes are counted from 0 without gaps, over all modalities together."""
+    values = class_values(list(opened.values()))
+    if values == list(range(len(values))):
+        return opened
+    contents.class_values = values
+    files = ", ".join(path.name for path in opened)
+    mapping = ", ".join(f"{value} became {place}" for place, value in enumerate(values[:4]))
+    contents.report.warnings.append(
+        f"{files}: the classes are not 0 to {len(values) - 1}, so they were counted anew in their order ({mapping}"
+        f"{', …' if len(values) > 4 else ''}); the old numbers are kept as names."
+    )
+    return {path: renumbered(target, values) for path, target in opened.items()}
+
+
+def _lengths_sentence(counts: Mapping[str, int]) -> str:
+    listed = ", ".join(f"{where} has {count}" for where, count in counts.items())
+    return (
+        f"The numbers of samples disagree: {listed}. Row i of each must be the same sample; data whose modalities have "
+        "samples of their own (unpaired) needs labels per modality."
+    )
+
+
+def _open_arrays(paths: Iterable[Path], report: Report) -> dict[Path, NDArray[Any]]:
+    opened = {}
+    for path in dict.fromkeys(paths):
+        column = _opened(path, report)
+        if isinstance(column, ArrayFile):
+            opened[path] = np.asarray(column.array)
+    return opened
+
+
+def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
+    report = contents.report
+    opened = _open_arrays((path for files in layout.indices.values() for path in files.values()), report)
+    usable: dict[tuple[Path, int], bool] = {}
+    rows: dict[str, dict[str, NDArray[np.int64]]] = {}
+    taken: dict[Path, NDArray[np.int64]] = {}
+    for split, files in layout.indices.items():
+        for name, path in files.items():
+            if path not in opened or name not in contents.columns:
+                continue
+            samples = len(contents.columns[name])
+            if (path, samples) not in usable:
+                usable[path, samples] = check_rows(path.name, opened[path], samples, report, repeated=rules.repeated)
+            if usable[path, samples] and path not in taken:
+                numbers = opened[path].astype(np.int64)
+                taken[path] = once(numbers) if rules.repeated == "once" else numbers
+            if usable[path, samples]:
+                rows.setdefault(split, {})[name] = taken[path]
+    seen = set()
+    for name in contents.columns:
+        mine = {split: rows[split][name] for split in rows if name in rows[split]}
+        key = (id(contents.targets.get(name)), *(id(part) for part in mine.values()))
+        if key not in seen:
+            where = {split: layout.indices[split][name].name for split in mine}
+            check_splits(where, mine, contents.targets.get(name), report, overlap=rules.overlap)
+        seen.add(key)
+    contents.rows = rows

@@ -1,0 +1,358 @@
+"""The questions asked of data, one array at a time: of columns, targets, row numbers and splits.
+
+They serve files and arrays in memory alike. A sentence holds what was expected, what arrived and what to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from xmodal.data.base import infer_task, layout_of
+from xmodal.data.columns import refuse_type
+from xmodal.data.report import Report
+from xmodal.data.own.repair import bad_rows
+from xmodal.data.split import Column
+from xmodal.errors import InputError
+from xmodal.names import SPLITS, owner
+
+CHUNK_BYTES = 8 * 2**20
+FLOAT32 = float(np.finfo(np.float32).max)
+DIMS = {"vector": 1, "sequence": 2, "image": 3}
+
+
+def check_column(
+    modality: str,
+    where: str,
+    column: Column,
+    report: Report,
+    *,
+    layout: str = "",
+    as_it_is: bool = False,
+    scan_bytes: int | None = None,
+    used: NDArray[np.int64] | None = None,
+    nan: str = "refuse",
+) -> None:
+    """Shape, type and values of one modality.
+
+    Args:
+        modality: its name.
+        where: how the sentences name the array.
+        column: all samples.
+        report: receives what is wrong.
+        layout: what the user says it is, if anything.
+        as_it_is: whether it will not be normalised.
+        scan_bytes: how much is searched for NaN; None: all of it.
+        used: rows in which NaN matters; None: all.
+        nan: ``refuse``; ``drop`` and ``zero`` make a warning of it.
+    """
+    shape = tuple(column.shape)
+    try:
+        refuse_type(where, column.dtype)
+    except InputError as error:
+        report.errors.extend(error.problems)
+        return
+    if not shape:
+        report.errors.append(f"{where} is a single number: an array with one row per sample was expected.")
+    elif 0 in shape:
+        report.errors.append(f"{where} is empty (shape {shape}): at least one number per sample was expected.")
+    elif len(shape) == 1:
+        report.errors.append(f"{where} has one number per sample (shape {shape}): store the shape ({shape[0]}, 1).")
+    else:
+        _check_layout(modality, where, shape, layout, report)
+        _check_values(where, column, report, as_it_is=as_it_is, scan_bytes=scan_bytes, used=used, nan=nan)
+
+
+def check_beside(
+    name: str, where: str, column: Column, report: Report, *, samples: int, steps: int | None = None
+) -> bool:
+    """Whether what goes with a modality (``audio.lengths``) has a row per sample and usable numbers; says why not.
+
+    Args:
+        name: of the input.
+        where: how the sentences name the array.
+        column: all samples.
+        report: receives what is wrong.
+        samples: of the modality.
+        steps: of the modality, where it has any: lengths run from 1 to this.
+    """
+    problems: list[str] = []
+    try:
+        refuse_type(where, column.dtype)
+    except InputError as error:
+        report.errors.extend(error.problems)
+        return False
+    shape = tuple(column.shape)
+    if not shape or shape[0] != samples:
+        problems.append(f"{where} has the shape {shape}, and {owner(name)} has {samples} samples: a row for each.")
+    elif column.dtype.kind == "f" and len(bad := bad_rows(column)):
+        problems.append(f"{where} holds NaN or infinite values; the first is in sample {bad[0]}. Repair it.")
+    elif name.endswith(".lengths") and (len(shape) > 1 or column.dtype.kind not in "iu"):
+        problems.append(f"{where} has the shape {shape} and holds {column.dtype}: ({samples},) integers were expected.")
+    elif name.endswith(".lengths"):
+        lengths = np.asarray(column[np.arange(samples)])
+        wrong = np.flatnonzero((lengths < 1) | (lengths > (steps or lengths.max())))
+        if len(wrong):
+            problems.append(
+                f"{where} says {lengths[wrong[0]]} for sample {wrong[0]}: 1 to {steps} were expected, as many as "
+                f"{owner(name)} has steps."
+            )
+    report.errors += problems
+    return not problems
+
+
+def _check_layout(modality: str, where: str, shape: tuple[int, ...], layout: str, report: Report) -> None:
+    expected = DIMS.get(layout, len(shape) - 1)
+    if expected != len(shape) - 1:
+        report.errors.append(
+            f"{where} has samples of shape {shape[1:]}, but its layout is said to be '{layout}', which has {expected} "
+            "axes: vector (features), sequence (channels, time), image (channels, height, width)."
+        )
+    elif not layout:
+        try:
+            layout_of(modality, shape[1:])
+        except InputError as error:
+            report.errors.extend(error.problems)
+
+
+def _check_values(
+    where: str,
+    column: Column,
+    report: Report,
+    *,
+    as_it_is: bool,
+    scan_bytes: int | None,
+    used: NDArray[np.int64] | None,
+    nan: str,
+) -> None:
+    size = max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
+    rows = column.shape[0] if scan_bytes is None else min(column.shape[0], max(1, scan_bytes // size))
+    step = max(1, CHUNK_BYTES // size)
+    bad: list[int] = []
+    largest = 0.0
+    for start in range(0, rows, step):
+        block = np.asarray(column[start : min(start + step, rows)])
+        with np.errstate(over="ignore"):  # batches carry float32: what it can't hold would arrive as infinite
+            finite = np.isfinite(block.astype(np.float32) if block.dtype.kind == "f" else block)
+            real = np.isfinite(block)
+        bad.extend((start + np.flatnonzero(~finite.reshape(len(block), -1).all(axis=1))).tolist())
+        largest = max(largest, float(np.abs(block, where=real, out=np.zeros(block.shape)).max()))
+    if used is not None:
+        bad = np.intersect1d(bad, used).tolist()
+    if bad and nan != "refuse":
+        done = {"drop": "they are left out", "zero": "these values read as 0"}[nan]
+        report.warnings.append(
+            f"{where} holds NaN or infinite values in {len(bad)} of {rows} samples, the first is sample {bad[0]}: "
+            f"{done}."
+        )
+    elif bad:
+        report.errors.append(
+            f"{where} holds NaN or infinite values in {len(bad)} of {rows} samples; the first is sample {bad[0]}. "
+            "Repair or remove these samples."
+            + " Values beyond 3.4e38 count as infinite: batches carry float32. Scale them."
+            * (largest > FLOAT32)
+        )
+    if as_it_is and largest > 10:
+        report.warnings.append(
+            f"{where} is used as it is, and holds values up to {largest:.4g}: it does not look normalised. Networks "
+            "learn best from values around 1. Scale it, or set normalise to standard."
+        )
+
+
+def check_target(
+    where: str,
+    target: NDArray[Any],
+    report: Report,
+    *,
+    task: str = "",
+    class_names: Sequence[str] = (),
+    ignore: int | None = None,
+) -> bool:
+    """Whether these are targets of this task; says why not.
+
+    Args:
+        where: how the sentences name them.
+        target: of all samples.
+        report: receives what is wrong.
+        task: kind of target; empty: `infer_task`.
+        class_names: what the user calls the classes, if anything.
+        ignore: value that is no class.
+    """
+    known = len(report.errors)
+    if target.ndim == 0 or target.size == 0:
+        report.errors.append(f"{where} is empty (shape {target.shape}): one target per sample was expected.")
+        return False
+    if not np.isfinite(target).all():
+        row = int(np.flatnonzero(~np.isfinite(target).reshape(len(target), -1).all(axis=1))[0])
+        report.errors.append(f"{where} holds NaN or infinite values; the first is in row {row}. Repair or remove them.")
+        return False
+    whole = target.dtype.kind != "f" or bool((target == np.round(target)).all())
+    if not task and target.dtype.kind == "f" and whole:
+        report.warnings.append(
+            f"{where} holds whole numbers stored as floats, so the task is taken as regression. If they are classes, "
+            "store integers or set task to multiclass."
+        )
+    task = task or infer_task(target)
+    if task == "regression":
+        if target.ndim > 2:
+            report.errors.append(f"{where} has the shape {target.shape}: (samples,) or (samples, values) was expected.")
+    elif not whole:
+        first = target[target != np.round(target)].flat[0]
+        report.errors.append(
+            f"{where} holds {first:g}, which is no class: whole numbers from 0 were expected for the task {task}. "
+            "Round them, or set task to regression."
+        )
+    elif task == "multilabel":
+        _check_multilabel(where, target, class_names, report)
+    else:
+        counted = target if ignore is None else target[target != ignore]
+        if not counted.size:
+            report.errors.append(f"{where} holds nothing but {ignore}, which is to be ignored. Label something.")
+        elif target.ndim == 2 or (target.ndim > 1 and task == "binary"):
+            report.errors.append(
+                f"{where} has the shape {target.shape}: one class number per sample was expected for the task {task}. "
+                "Take the argmax of one-hot rows, or set task to multilabel."
+            )
+        else:
+            _check_classes(where, counted, task, class_names, report)
+    return len(report.errors) == known
+
+
+def _check_multilabel(where: str, target: NDArray[Any], class_names: Sequence[str], report: Report) -> None:
+    if target.ndim != 2:
+        report.errors.append(f"{where} has the shape {target.shape}: (samples, labels) was expected for multilabel.")
+        return
+    if not np.isin(target, (0, 1)).all():
+        report.errors.append(f"{where} holds values other than 0 and 1, which is all that multilabel targets may hold.")
+    if class_names and len(class_names) != target.shape[1]:
+        report.errors.append(f"{where} has {target.shape[1]} labels, but class_names lists {len(class_names)}.")
+
+
+def _check_classes(where: str, target: NDArray[Any], task: str, class_names: Sequence[str], report: Report) -> None:
+    values = np.unique(target).astype(np.int64).tolist()
+    if values[0] < 0:
+        report.errors.append(f"{where} holds the class {values[0]}: classes are counted from 0.")
+    elif len(values) < 2:
+        report.errors.append(f"{where} holds a single class ({values[0]}): there is nothing to tell apart.")
+    elif task == "binary" and values != [0, 1]:
+        report.errors.append(
+            f"{where} holds the classes {_few(values)}: a binary task has 0 and 1. Set task to multiclass."
+        )
+    elif class_names and values[-1] >= len(class_names):
+        report.errors.append(
+            f"{where} holds the class {values[-1]}, but class_names lists {len(class_names)} (from 0)."
+        )
+    elif not class_names and values[-1] >= max(10_000, 100 * len(values)):
+        report.errors.append(
+            f"{where} holds {len(values)} classes with numbers up to {values[-1]}, and a network has one output per "
+            "number. Number them from 0 without gaps (numpy.unique with return_inverse=True does it)."
+        )
+    elif not class_names and values[-1] >= 2 * len(values):
+        report.warnings.append(
+            f"{where} holds {len(values)} classes with numbers up to {values[-1]}; the numbers in between count as "
+            "classes without samples. Number them from 0 without gaps."
+        )
+    if class_names and len(class_names) > len(values) and 0 <= values[0] and values[-1] < len(class_names):
+        missing = [class_names[value] for value in range(len(class_names)) if value not in values]
+        report.warnings.append(f"{where} has no sample of {_few(missing)}, which class_names lists.")
+
+
+def _few(values: Sequence[object], most: int = 6) -> str:
+    shown = ", ".join(str(value) for value in values[:most])
+    return shown if len(values) <= most else f"{shown}, … ({len(values)} in all)"
+
+
+def check_maps(
+    where: str, target: NDArray[Any], shapes: Mapping[str, tuple[int, ...]], report: Report, *, task: str = ""
+) -> None:
+    """Whether maps of classes lie on the pixels of the pictures that come with them; says why not.
+
+    Args:
+        where: how the sentences name the target.
+        target: of all samples.
+        shapes: name of a file → its shape.
+        report: receives what is wrong.
+        task: kind of target; empty: `infer_task`.
+    """
+    if target.ndim < 3 or (task or infer_task(target)) != "multiclass":
+        return
+    wrong = {name: shape[2:] for name, shape in shapes.items() if shape[2:] != target.shape[1:]}
+    if not wrong:
+        return
+    listed = ", ".join(f"{name} has samples of {_size(sides)}" for name, sides in wrong.items())
+    message = f"{where} has maps of {_size(target.shape[1:])} classes, and {listed}: a class for each of its pixels"
+    if len(wrong) == len(shapes):
+        report.errors.append(f"{message} was expected. Resample one of them; classes by the nearest pixel.")
+    else:
+        report.warnings.append(f"{message} is what the networks of xmodal answer with. Teach with modules of your own.")
+
+
+def _size(sides: Sequence[int]) -> str:
+    return " x ".join(map(str, sides)) or "one number"
+
+
+def check_rows(where: str, rows: NDArray[Any], samples: int, report: Report, *, repeated: str = "count") -> bool:
+    """Whether these are row numbers of that many samples; says why not, and how ``repeated`` rows are taken."""
+    if rows.ndim != 1:
+        report.errors.append(f"{where} has the shape {rows.shape}: a list of row numbers was expected.")
+    elif not len(rows):
+        report.errors.append(f"{where} is empty: a split needs at least one row.")
+    elif rows.dtype.kind == "b":
+        report.errors.append(f"{where} is a mask of true and false: row numbers were expected. Use numpy.flatnonzero.")
+    elif rows.dtype.kind not in "iu":
+        report.errors.append(f"{where} holds {rows.dtype} numbers: integer row numbers were expected.")
+    elif int(rows.min()) < 0:
+        report.errors.append(f"{where} holds the negative row {int(rows[rows < 0][0])}: rows are counted from 0.")
+    elif int(rows.max()) >= samples:
+        first = int(rows[rows >= samples][0])
+        report.errors.append(f"{where} holds the row {first}, but there are {samples} samples (from 0).")
+    else:
+        more = len(rows) - len(np.unique(rows))
+        if more:
+            how = "each is taken once" if repeated == "once" else "each repetition counts"
+            report.warnings.append(f"{where} repeats {more} of {len(rows)} rows; {how}.")
+        return True
+    return False
+
+
+def check_splits(
+    where: Mapping[str, str],
+    rows: Mapping[str, NDArray[np.int64]],
+    target: NDArray[Any] | None,
+    report: Report,
+    *,
+    overlap: bool = False,
+) -> None:
+    """Overlaps between the splits of one modality, and classes that are absent from one of them.
+
+    Args:
+        where: split → how the sentences name it.
+        rows: split → row numbers.
+        target: of all samples; None when unusable.
+        report: receives what is wrong.
+        overlap: whether a row in two splits is a warning, not an error.
+    """
+    given = [split for split in SPLITS if split in rows]
+    for position, one in enumerate(given):
+        for two in given[position + 1 :]:
+            common = np.intersect1d(rows[one], rows[two])
+            if len(common):
+                (report.warnings if overlap else report.errors).append(
+                    f"{where[one]} and {where[two]} share {len(common)} rows, the first is {common[0]}: a sample may "
+                    "be in one split only. Remove it from the others."
+                )
+    if "train" in rows and len(rows["train"]) < 2:
+        report.errors.append(f"{where['train']} selects {len(rows['train'])} row: training needs at least two.")
+        return
+    if target is None or target.ndim != 1 or target.dtype.kind == "f":
+        return
+    known = set(np.unique(target).tolist())
+    for split in given:
+        missing = sorted(known - set(target[rows[split][rows[split] < len(target)]].tolist()))
+        if split == "train" and len(missing) >= len(known) - 1:
+            report.errors.append(f"{where[split]} selects a single class: training needs at least two.")
+        elif missing:
+            report.warnings.append(f"{where[split]} selects no sample of the classes {_few(missing)}.")

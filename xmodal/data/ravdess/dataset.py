@@ -1,0 +1,181 @@
+"""RAVDESS: emotions of 24 actors, heard and seen; in the layout that the authors' code reads.
+
+    ravdess_root/
+    ├── aud_features/<name>.npy           one array of floats per clip, nominally (40, 256)
+    ├── vid_features/<name>.png or .jpg   one colour picture per clip, nominally 256 high and 512 wide
+    └── data_file/spa_dl.csv              training clips: audio file, image file, label; with or without a header line
+                  spa_val.csv  spa_test.csv
+
+    audio  (1, 40, 256)  (x - mean) / std, both of the training split, or those of the published features
+    image  (3, 256, 512) 0 to 255, in a network (x / 255 - mean) / std with the numbers of ImageNet per colour
+
+`xmodal.data.ravdess.files` makes the layout from the archive's wav and mp4 files, `xmodal.data.ravdess.synthetic` makes
+recordings. Arrays and pictures are read when a batch asks for them; what fits into memory is kept.
+
+Livingstone and Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song, PLoS ONE 2018. The layout: Xue et
+al.: The Modality Focusing Hypothesis, ICLR 2023, authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from xmodal.data.columns import ArrayFolder
+from xmodal.data.ravdess.files import FILES
+from xmodal.data.ravdess.check import DAMAGED, Contents, inspect
+from xmodal.data.ravdess.names import EMOTIONS, actor_of
+from xmodal.errors import InputError
+
+if TYPE_CHECKING:
+    from xmodal.data.base import Data
+
+MODALITIES = ("audio", "image")
+PUBLISHED = (-10.59, 85.66)  # mean and deviation of the authors' features
+COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet, for values from 0 to 1
+
+
+class RavdessSettings(BaseModel):
+    """Options of RAVDESS.
+
+    Attributes:
+        root: folder with aud_features, vid_features and data_file.
+        statistics: of the audio features: training, those of the training split; published, -10.59 and 85.66.
+        header: whether the lists begin with a header line: auto looks; yes drops the first line whatever it is.
+        swap_columns: exchange the frames 0 and 2 of each audio feature, as the authors' code does.
+        as_published: as in the authors' code: published statistics, --header yes and --swap-columns.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: Path | None = None
+    statistics: Literal["training", "published"] = "training"
+    header: Literal["auto", "yes", "no"] = "auto"
+    swap_columns: bool = False
+    as_published: bool = False
+
+    @model_validator(mode="after")
+    def _published(self) -> RavdessSettings:
+        if self.as_published:
+            for name, value in (("statistics", "published"), ("header", "yes"), ("swap_columns", True)):
+                object.__setattr__(self, name, value)
+        return self
+
+
+class Features:
+    """The audio features (n, 1, coefficients, frames), one file each."""
+
+    def __init__(self, files: Sequence[Path], *, swap_columns: bool) -> None:
+        self.column = ArrayFolder(files[0].parent, files)
+        self.swap_columns = swap_columns
+        self.shape = (len(files), 1, *self.column.shape[1:])
+        self.dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.float32]:
+        found = np.asarray(self.column[np.arange(len(self.column))[rows]], dtype=np.float32)
+        if self.swap_columns:
+            order = np.arange(self.shape[-1])
+            order[[0, 2]] = 2, 0
+            found = found[..., order]
+        return found[:, None]
+
+
+class Pictures:
+    """Colour pictures (n, 3, height, width), one file each, decoded when asked for."""
+
+    def __init__(self, files: Sequence[Path], size: tuple[int, ...]) -> None:
+        self.files = list(files)
+        self.shape = (len(self.files), 3, *size)
+        self.dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
+        numbers = np.arange(len(self.files))[rows]
+        found = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        for place, number in enumerate(numbers.tolist()):
+            found[place] = self._read(self.files[number])
+        return found
+
+    def _read(self, path: Path) -> NDArray[np.uint8]:
+        from PIL import Image
+
+        try:
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"), np.uint8).transpose(2, 0, 1)
+        except DAMAGED as error:
+            raise InputError(f"{path} is no picture that can be read ({error}).") from None
+        if pixels.shape != self.shape[1:]:
+            raise InputError(f"{path} has the shape {pixels.shape}, the others have {self.shape[1:]}.")
+        return pixels
+
+
+def load(
+    root: str,
+    settings: RavdessSettings,
+    *,
+    task: str = "",
+    train_fraction: float = 1.0,
+    augment: str = "",
+    seed: int = 0,
+) -> Data:
+    """The three splits that the lists name; ``groups`` holds the actors.
+
+    Args:
+        root: the folder.
+        settings: statistics, header, and what the authors' code does.
+        task: empty or ``multiclass``.
+        train_fraction: share of the training clips to keep.
+        augment: operations for training batches, see `Augment.parse`.
+        seed: of the train fraction and the augmentation.
+    """
+    from xmodal.data.base import assemble
+    from xmodal.types import Normalisation
+
+    if task not in ("", "multiclass"):
+        raise InputError(f"RAVDESS has the task multiclass; {task} was asked for. Leave the task out.")
+    contents = inspect(Path(root), header=settings.header)
+    contents.report.stop_on_errors()
+    if settings.swap_columns and contents.audio[1] < 3:
+        raise InputError(f"The audio features have {contents.audio[1]} frames: 3 are needed to exchange 0 and 2.")
+    every = [row for split in FILES for row in contents.rows[split]]
+    ends = np.cumsum([0, *(len(contents.rows[split]) for split in FILES)])
+    mean, std = (np.array(part)[:, None, None] * 255 for part in COLOURS)
+    audio = Normalisation(*([[[number]]] for number in PUBLISHED))
+    data = assemble(
+        {
+            "audio": Features([row.audio for row in every], swap_columns=settings.swap_columns),
+            "image": Pictures([row.image for row in every], contents.image),
+        },
+        dict.fromkeys(MODALITIES, np.array([row.label for row in every])),
+        {
+            split: dict.fromkeys(MODALITIES, np.arange(ends[place], ends[place + 1]))
+            for place, split in enumerate(FILES)
+        },
+        normalise={
+            "audio": audio if settings.statistics == "published" else "standard",
+            "image": Normalisation(mean.tolist(), std.tolist()),
+        },
+        layouts=dict.fromkeys(MODALITIES, "image"),
+        class_names=EMOTIONS,
+        train_fraction=train_fraction,
+        augment=augment,
+        seed=seed,
+    )
+    data.groups = np.array([actor_of(row.audio.stem) for row in every])
+    data.warnings.extend([_header_sentence(contents, settings.header), *contents.report.warnings])
+    return data
+
+
+def _header_sentence(contents: Contents, how: str) -> str:
+    """What was found at the top of the lists."""
+    having = [FILES[split] for split, header in contents.headers.items() if header]
+    lacking = [FILES[split] for split, header in contents.headers.items() if not header]
+    if how != "auto":
+        return f"The first line of {', '.join(FILES.values())} is {'dropped' if having else 'a sample'}, as asked for."
+    if not having:
+        return f"{', '.join(lacking)} have no header line; the authors' code would drop their first sample."
+    return f"{', '.join(having)} begin with a header line{f', {chr(44).join(lacking)} do not' if lacking else ''}."

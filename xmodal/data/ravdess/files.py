@@ -1,0 +1,220 @@
+"""The files of the RAVDESS experiments: features and pictures from the archive's recordings, and three lists of them.
+
+What a prepared folder holds is shown in `xmodal.data.ravdess.dataset`. How a clip becomes an array and a picture is our choice,
+since the authors' code begins with finished features:
+
+    audio   the wav file, channels averaged, at 22,050 Hz; 40 MFCCs (`xmodal.data.media.sound`) from windows of 2048 samples,
+            one every 512; the first 256 of them, or all with zeros behind
+    image   the frame shown in the middle of the mp4 file, resized to 256x512, as PNG
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from xmodal.data.prepare import Content, Item, Prepared, prepare_items
+from xmodal.data.ravdess.names import Clip, find_pairs
+from xmodal.errors import InputError, did_you_mean
+from xmodal.files import write_json, write_text
+
+AUDIO, IMAGE, LISTS, FACTS = "aud_features", "vid_features", "data_file", "ravdess.json"
+FILES = {"train": "spa_dl.csv", "valid": "spa_val.csv", "test": "spa_test.csv"}
+HEADER = ("audio", "image", "label")
+SHARES = (2 / 3, 1 / 6, 1 / 6)
+SILENT = 1e-4  # peak of what counts as silence: 80 dB below full scale
+VERSION = 1  # of what the work makes of the same files and settings
+
+
+class FeatureSettings(BaseModel):
+    """What a clip becomes.
+
+    Attributes:
+        features: mfcc or log-mel.
+        rate: samples per second, before the features.
+        coefficients: rows of the features.
+        bands: of the mel scale below the MFCCs; log-mel has as many as coefficients.
+        frames: columns of the features.
+        window: samples of a frame.
+        hop: samples from one frame to the next.
+        shortest: seconds of sound; shorter clips are left out.
+        moment: of the picture, as a share of the clip.
+        height: of the picture, in pixels.
+        width: of the picture, in pixels.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    features: Literal["mfcc", "log-mel"] = "mfcc"
+    rate: int = Field(default=22_050, ge=1000, le=192_000)
+    coefficients: int = Field(default=40, ge=1)
+    bands: int = Field(default=128, ge=1)
+    frames: int = Field(default=256, ge=1)
+    window: int = Field(default=2048, ge=16)
+    hop: int = Field(default=512, ge=1)
+    shortest: float = Field(default=0.5, ge=0)
+    moment: float = Field(default=0.5, ge=0, le=1)
+    height: int = Field(default=256, ge=8)
+    width: int = Field(default=512, ge=8)
+
+    @model_validator(mode="after")
+    def _fit(self) -> FeatureSettings:
+        if self.features == "mfcc" and self.coefficients > self.bands:
+            raise ValueError(f"coefficients is {self.coefficients} and bands is {self.bands}: at most as many.")
+        if self.hop > self.window:
+            raise ValueError(f"hop is {self.hop} and window is {self.window}: a hop within the window was expected.")
+        return self
+
+
+def prepare(
+    raw: str | Path,
+    root: str | Path,
+    *,
+    workers: int = 0,
+    split: Literal["actor", "stratified"] = "actor",
+    vocal: Literal["speech", "song", "both"] = "speech",
+    seed: int = 0,
+    settings: FeatureSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Prepared:
+    """Turn the archive's wav and mp4 files into features, pictures, and a list of them for each split.
+
+    Args:
+        raw: folder with the recordings; they may lie in folders of it (Actor_01, …).
+        root: folder to write; run again with the same one to go on.
+        workers: processes; 0: this one.
+        split: by actor, so that nobody is in two splits; or stratified by emotion over all clips.
+        vocal: speech, song or both.
+        seed: of the split.
+        settings: what a clip becomes.
+        progress: is told (clips so far, clips in all).
+    """
+    from xmodal.data.media.sound import soundfile_module
+    from xmodal.data.media.video import av_module
+
+    for package in (soundfile_module, av_module):  # that one is missing is told once, not for each clip
+        package()
+    raw, root, settings = Path(raw), Path(root), settings or FeatureSettings()
+    for what, value, known in (("split", split, ("actor", "stratified")), ("vocal", vocal, ("speech", "song", "both"))):
+        if value not in known:
+            raise InputError(f"{what} is '{value}'. {did_you_mean(value, known)}")
+    if not raw.is_dir():
+        raise InputError(f"{raw} is no folder: one with the recordings of RAVDESS was expected (Actor_01, …).")
+    pairs, refused = find_pairs(raw, vocal)
+    if not pairs:
+        first = f" The first of {len(refused)} files: {refused[0][0]}, {refused[0][1]}." if refused else ""
+        raise InputError(
+            f"{raw} holds no clip with sound and picture (vocal: {vocal}). 03-….wav and 01-….mp4 or 02-….mp4 of seven "
+            f"fields were expected.{first}"
+        )
+    items = [
+        Item(pair.clip.name, (str(pair.sound), str(pair.picture)), {"settings": settings.model_dump()})
+        for pair in pairs
+    ]
+    for name in FILES.values():  # so that a folder half prepared is not taken for a whole one
+        (root / LISTS / name).unlink(missing_ok=True)
+    (root / FACTS).unlink(missing_ok=True)
+    prepared = prepare_items(
+        items, read_clip, root, workers=workers, version=str(VERSION), refused=refused, progress=progress
+    )
+    if not prepared.names:
+        raise InputError(f"None of the {len(items)} clips in {raw} can be used; {root / 'skipped.json'} says why.")
+    clips = [pair.clip for pair in pairs if pair.clip.name in set(prepared.names)]
+    rows = split_clips(clips, split, seed)
+    for part, numbers in rows.items():
+        write_list(root / LISTS / FILES[part], [clips[number] for number in numbers])
+    facts: dict[str, Any] = {"features": settings.model_dump(), "vocal": vocal, "split": split, "seed": seed}
+    facts["clips"] = {part: len(numbers) for part, numbers in rows.items()}
+    facts["actors"] = {part: sorted({clips[number].actor for number in numbers}) for part, numbers in rows.items()}
+    write_json(root / FACTS, {**facts, "skipped": len(prepared.skipped)})
+    return prepared
+
+
+def read_clip(item: Item) -> dict[str, NDArray[Any] | Content]:
+    """Features and picture of one clip."""
+    import torch
+
+    settings = FeatureSettings.model_validate(item.facts["settings"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the bits depend on their number, and each worker is one already
+    try:
+        features = sound_features(Path(item.sources[0]), settings)
+    finally:
+        torch.set_num_threads(threads)
+    return {AUDIO: features, IMAGE: Content(".png", picture_of(Path(item.sources[1]), settings))}
+
+
+def sound_features(path: Path, settings: FeatureSettings) -> NDArray[np.float32]:
+    """The array of a wav file, (coefficients, frames)."""
+    from xmodal.data.media.sound import fit_frames, log_mel, mfcc, read_sound, resample
+
+    sound = read_sound(path)
+    if sound.seconds < settings.shortest:
+        raise InputError(f"{path.name} is too short: {sound.seconds:.2f} s; {settings.shortest:g} s were expected.")
+    if sound.peak < SILENT:
+        raise InputError(f"{path.name} is silent: its largest sample is {sound.peak:.1e} of full scale.")
+    waveform = resample(sound.waveform, sound.rate, settings.rate)
+    if settings.features == "mfcc":
+        found = mfcc(
+            waveform,
+            settings.rate,
+            coefficients=settings.coefficients,
+            bands=settings.bands,
+            window=settings.window,
+            hop=settings.hop,
+        )
+    else:
+        found = log_mel(waveform, settings.rate, bands=settings.coefficients, window=settings.window, hop=settings.hop)
+    return fit_frames(found, settings.frames)
+
+
+def picture_of(path: Path, settings: FeatureSettings) -> bytes:
+    """The picture of an mp4 file, as the bytes of a PNG."""
+    from PIL import Image
+
+    from xmodal.data.media.video import frames_at
+
+    frames = frames_at(path, [settings.moment], height=settings.height, width=settings.width)
+    written = io.BytesIO()
+    Image.fromarray(frames[0]).save(written, "PNG")
+    return written.getvalue()
+
+
+def split_clips(clips: Sequence[Clip], split: str, seed: int) -> dict[str, NDArray[np.int64]]:
+    """Rows of the three splits: four sixths, one and one, of the actors (men and women apart) or of each emotion."""
+    from xmodal.data.base import stratified_split
+
+    if split == "stratified":
+        rows = stratified_split(np.array([clip.label for clip in clips]), SHARES, seed)
+    else:
+        actors = np.unique([clip.actor for clip in clips])
+        drawn = stratified_split(actors % 2, SHARES, seed)
+        if not all(len(part) for part in drawn.values()):  # a handful of actors: men and women together
+            order, held = np.random.default_rng(seed).permutation(len(actors)), max(1, len(actors) // 6)
+            drawn = {"test": order[:held], "valid": order[held : 2 * held], "train": order[2 * held :]}
+        of_clips = np.array([clip.actor for clip in clips])
+        rows = {part: np.flatnonzero(np.isin(of_clips, actors[drawn[part]])) for part in FILES}
+    empty = [part for part, numbers in rows.items() if not len(numbers)]
+    if empty:
+        what = "clips" if split == "stratified" else f"clips of {len(actors)} actors"
+        other = "Add recordings." if split == "stratified" else "Add recordings, or give --split stratified."
+        raise InputError(
+            f"{len(clips)} {what} are too few for three splits: {', '.join(empty)} would be empty. {other}"
+        )
+    return rows
+
+
+def write_list(path: Path, clips: Sequence[Clip]) -> None:
+    """The list of one split."""
+    written = io.StringIO()
+    rows = csv.writer(written, lineterminator="\n")
+    rows.writerow(HEADER)
+    rows.writerows((f"{clip.name}.npy", f"{clip.name}.png", clip.label) for clip in clips)
+    write_text(path, written.getvalue())

@@ -1,0 +1,1 @@
+"""SemanticKITTI: the data set, its sequences, projection, augmentation, a synthetic copy."""

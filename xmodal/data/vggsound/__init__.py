@@ -1,0 +1,1 @@
+"""VGGSound: the data set, its clips and lists, a synthetic copy."""

@@ -1,0 +1,216 @@
+"""VGGSound: ten seconds of an event, heard and seen; in the layout that the authors' code reads, or as clips.
+
+    vggsound_root/
+    ├── train/video_jpg/<clip>.jpg    32 frames of 256x256, one below the other: 256 wide and 8192 high
+    │         audio_npy/<clip>.npy    (1, samples) at 16 kHz
+    ├── test/ video_jpg/<clip>.jpg
+    │         audio/<clip>.wav        16 kHz, one channel, floats
+    └── label.json                    {class: number}; the class stands in the clip's name, …_<class>_<anything>
+
+    raw_root/
+    ├── vggsound.csv                  video id, start second, label, split; or train.csv and test.csv
+    └── <anywhere>/<video id>_<start second, six digits>.mp4
+
+    audio  (1, 513, 313)        magnitudes of a spectrogram, see `xmodal.data.media.spectrogram`
+    video  (32, 3, 256, 256)    0 to 255, in a network (x / 255 - mean) / std with the numbers of ImageNet per colour
+
+``video_npy/<clip>.npy`` (frames, side, side, 3) may stand in for the tall pictures, and either form of sound may be in
+either split. `xmodal.data.vggsound.files` makes the first folder from the second, `xmodal.data.vggsound.synthetic` clips.
+
+Chen et al.: VGGSound: a large-scale audio-visual dataset, ICASSP 2020, arXiv 2004.14368. The layout: Xue et al.: The
+Modality Focusing Hypothesis, ICLR 2023, authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from xmodal.data.media.spectrogram import HOP, WINDOW
+from xmodal.data.vggsound.clips import Frames, Spectrograms
+from xmodal.data.vggsound.contents import Contents, Row, inspect_prepared, inspect_raw, is_prepared
+from xmodal.errors import InputError
+
+if TYPE_CHECKING:
+    from xmodal.data.base import Data
+
+MODALITIES = ("audio", "video")
+COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet, for values from 0 to 1
+
+
+class VggsoundSettings(BaseModel):
+    """Options of VGGSound.
+
+    Attributes:
+        root: prepared folder, or one with clips and their list.
+        classes: a file with one class on each line, or how many, in the order of their names; empty: all.
+        seconds: that a clip lasts; None: as prepared, 10 for raw clips.
+        frames: of a clip; None: as prepared, 32 for raw clips.
+        size: of a frame's sides; None: as prepared, 256 for raw clips.
+        window: samples of a transform.
+        hop: samples from one transform to the next.
+        short: spectrograms of shorter clips are stretched, or the clips followed by silence (pad).
+        random_frames: in training, frames from random moments of their parts of a clip.
+        mirror: in training, half of the clips turned around.
+        valid_share: share of the training clips that choose the epoch, class by class.
+        valid_seed: draws them; the seed of a run does not, so that all runs keep the same clips back.
+        valid_is_test: the test clips choose the epoch, as in the authors' code.
+        labels: of prepared folders, the file that numbers the classes; None: label.json.
+        listing: of raw clips, the list; None: vggsound.csv, or train.csv and test.csv.
+        most: of raw clips, how many of each class and split; 0: all.
+        probe: of raw clips, look at the beginning of each file and leave out what can't be read.
+        as_published: as in the authors' code: --valid-is-test.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    root: Path | None = None
+    classes: str = ""
+    seconds: float | None = Field(default=None, ge=0.1, le=3600)
+    frames: int | None = Field(default=None, ge=1)
+    size: int | None = Field(default=None, ge=8)
+    window: int = Field(default=WINDOW, ge=16)
+    hop: int = Field(default=HOP, ge=1)
+    short: Literal["stretch", "pad"] = "stretch"
+    random_frames: bool = False
+    mirror: bool = False
+    valid_share: float = Field(default=0.1, gt=0, lt=1)
+    valid_seed: int = Field(default=0, ge=0)
+    valid_is_test: bool = False
+    labels: Path | None = None
+    listing: Path | None = None
+    most: int = Field(default=0, ge=0)
+    probe: bool = True
+    as_published: bool = False
+
+    @model_validator(mode="after")
+    def _published(self) -> VggsoundSettings:
+        if self.as_published:
+            object.__setattr__(self, "valid_is_test", True)
+        return self
+
+
+def load(
+    root: str,
+    settings: VggsoundSettings,
+    *,
+    task: str = "",
+    train_fraction: float = 1.0,
+    augment: str = "",
+    seed: int = 0,
+) -> Data:
+    """Three splits; ``groups`` numbers the videos that clips were cut from.
+
+    Args:
+        root: the folder.
+        settings: which clips, what of them is shown, and who chooses the epoch.
+        task: empty or ``multiclass``.
+        train_fraction: share of the training clips to keep.
+        augment: operations for training batches, see `Augment.parse`.
+        seed: of the train fraction and of what is drawn in training.
+    """
+    from xmodal.data.base import assemble
+    from xmodal.types import Normalisation
+
+    if task not in ("", "multiclass"):
+        raise InputError(f"VGGSound has the task multiclass; {task} was asked for. Leave the task out.")
+    contents = _contents(Path(root), settings)
+    contents.report.stop_on_errors()
+    rows, labels = contents.rows, np.array([row.label for row in contents.rows])
+    seconds = settings.seconds or contents.seconds
+    frames = settings.frames or contents.frames
+    random_frames = settings.random_frames and not (contents.prepared and frames == contents.frames)
+    if settings.random_frames and not random_frames:
+        contents.report.warnings.append(
+            f"All {frames} stored frames are shown: random_frames has nothing to choose from."
+        )
+    mean, std = (np.array(part)[:, None, None] * 255 for part in COLOURS)
+    data = assemble(
+        {
+            "audio": Spectrograms(
+                [row.audio for row in rows],
+                seconds=seconds,
+                window=settings.window,
+                hop=settings.hop,
+                short=settings.short,
+            ),
+            "video": Frames(
+                [row.video for row in rows],
+                frames=frames,
+                size=settings.size or contents.size,
+                seconds=seconds,
+                random_frames=random_frames,
+                mirror=settings.mirror,
+                seed=seed,
+            ),
+        },
+        dict.fromkeys(MODALITIES, labels),
+        {split: dict.fromkeys(MODALITIES, numbers) for split, numbers in split_rows(rows, settings).items()},
+        normalise={"video": Normalisation(mean.tolist(), std.tolist())},
+        layouts={"audio": "image"},
+        class_names=tuple(contents.class_names),
+        train_fraction=train_fraction,
+        augment=augment,
+        seed=seed,
+    )
+    data.groups = np.unique([row.source for row in rows], return_inverse=True)[1]
+    data.warnings += contents.report.warnings
+    if settings.valid_is_test:
+        data.warnings.append(
+            "The test clips choose the epoch, as published: test figures are too good by an unknown amount."
+        )
+    return data
+
+
+def _contents(root: Path, settings: VggsoundSettings) -> Contents:
+    """What is in the folder, once the options fit to it."""
+    prepared = is_prepared(root)
+    meant = {"listing": settings.listing, "most": settings.most} if prepared else {"labels": settings.labels}
+    problems = [
+        f"{root} holds {'prepared files' if prepared else 'raw clips'}: {name} is no option of theirs. Leave it out."
+        for name, value in meant.items()
+        if value
+    ]
+    if settings.hop > settings.window:
+        problems.append(f"hop is {settings.hop} and window is {settings.window}: a hop within the window was expected.")
+    if problems:
+        raise InputError(problems)
+    if not prepared:
+        return inspect_raw(
+            root, listing=settings.listing, classes=settings.classes, most=settings.most, probe=settings.probe
+        )
+    contents = inspect_prepared(root, labels=settings.labels, classes=settings.classes)
+    if settings.frames and settings.frames > contents.frames:
+        contents.report.errors.append(
+            f"{settings.frames} frames were asked for, and {contents.frames} of each clip are stored. Ask for fewer, "
+            "or prepare the clips again."
+        )
+    return contents
+
+
+def split_rows(rows: Sequence[Row], settings: VggsoundSettings) -> dict[str, NDArray[np.int64]]:
+    """Rows of the three splits: some training clips of each class are kept back, all clips of a video together."""
+    test = np.array([row.split == "test" for row in rows])
+    if settings.valid_is_test:
+        return {"train": np.flatnonzero(~test), "valid": np.flatnonzero(test), "test": np.flatnonzero(test)}
+    videos: dict[int, dict[str, None]] = {}
+    for row in rows:
+        if row.split == "train":
+            videos.setdefault(row.label, {})[row.source] = None
+    random, held = np.random.default_rng(settings.valid_seed), set[str]()
+    for label in sorted(videos):
+        names = sorted(videos[label])
+        count = min(max(1, round(settings.valid_share * len(names))), len(names) - 1)
+        held |= {names[place] for place in random.permutation(len(names))[:count].tolist()}
+    valid = np.array([row.split == "train" and row.source in held for row in rows])
+    if not valid.any() or not (~valid & ~test).any():
+        raise InputError(
+            f"{int((~test).sum())} training clips are too few to keep some back for choosing the epoch: two of a class "
+            "were expected. Add clips, or give --vggsound.valid-is-test."
+        )
+    return {"train": np.flatnonzero(~valid & ~test), "valid": np.flatnonzero(valid), "test": np.flatnonzero(test)}
