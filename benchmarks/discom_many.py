@@ -22,10 +22,10 @@ from xmodal.data import open_data
 from xmodal.data.base import Data
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
-from xmodal.engine.fit_many import fit_many
-from xmodal.engine.launch import launch
-from xmodal.engine.run import Run
+from xmodal.engine.processes.launch import launch
+from xmodal.engine.run.result import Run
 from xmodal.engine.settings import FitSettings
+from xmodal.engine.stacked.fit_many import fit_many
 from xmodal.method import Method
 from xmodal.methods.discom import DisCoM
 from xmodal.methods.supervised import Supervised

@@ -33,7 +33,7 @@ from xmodal.engine.settings import FitSettings
 from xmodal.losses.margin import ordinal_margin
 from xmodal.methods.dmd import DMD, build_network
 from xmodal.methods.settings import DMDSettings
-from xmodal.models.dmd_checkpoint import load_published, published_places
+from xmodal.models.dmd.authors_weights import load_published, published_places
 from xmodal.types import Batch, DataInfo, InputInfo
 
 NAMES = {"l": "text", "v": "vision", "a": "audio"}

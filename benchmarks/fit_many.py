@@ -30,9 +30,9 @@ from torch import Tensor, nn
 
 from xmodal.data.arrays import from_arrays
 from xmodal.data.base import Data
-from xmodal.engine.fit_many import fit_many
-from xmodal.engine.run import Run
+from xmodal.engine.run.result import Run
 from xmodal.engine.settings import FitSettings
+from xmodal.engine.stacked.fit_many import fit_many
 from xmodal.method import Method
 from xmodal.methods.kd import KD
 from xmodal.methods.supervised import Supervised
@@ -121,8 +121,8 @@ def one_by_one(problem: Problem, *, evaluate: bool) -> dict[str, float]:
             loss = F.cross_entropy(logits, y[:TRAIN])
             if role == "KD":
                 with torch.no_grad():
-                    taught = networks["teacher"](x["a"][:TRAIN])
-                student, teacher = logits / setting.temperature, taught / setting.temperature
+                    teacher_outputs = networks["teacher"](x["a"][:TRAIN])
+                student, teacher = logits / setting.temperature, teacher_outputs / setting.temperature
                 divergence = F.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="batchmean")
                 loss = loss + setting.weight * divergence
             optimizer.zero_grad()

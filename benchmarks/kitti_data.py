@@ -24,14 +24,15 @@ from PIL import Image, ImageEnhance
 
 from xmodal.data import open_data
 from xmodal.data.base import Data
+from xmodal.data.loader import Pick
 from xmodal.data.semantic_kitti.classes import KINDS
+from xmodal.data.semantic_kitti.dataset import MEAN, STD
 from xmodal.data.semantic_kitti.files import Frame, camera_matrix, read_cloud
-from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.data.semantic_kitti.projection import camera_pixels, range_maps
 from xmodal.data.semantic_kitti.split import FrameSplit
-from xmodal.data.loader import Pick, mix
-from xmodal.data.semantic_kitti.dataset import MEAN, STD
+from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.metrics.task import Scores
+from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo
 
 REPEATS, FRAMES = 9, 3

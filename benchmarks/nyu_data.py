@@ -21,8 +21,8 @@ import numpy as np
 from plain import nyu as plain
 
 from xmodal.data.nyu.frames import FrameFile, encode_frame, frame_of
-from xmodal.data.nyu.synthetic import make
 from xmodal.data.nyu.raw import MERGED, read_depth, read_room
+from xmodal.data.nyu.synthetic import make
 from xmodal.data.nyu.tsdf import flipped, occupied_voxels, squared_distances, tsdf
 from xmodal.data.nyu.voxels import PUBLISHED, UNKNOWN, coarse_labels, coarse_tsdf, positions
 

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from xmodal.losses.task import label_terms
-from xmodal.models.scenes import build_scene
+from xmodal.models.scenes.build import build_scene
 from xmodal.types import DataInfo, InputInfo
 
 VOLUME, PICTURE = (240, 144, 240), (480, 640)
@@ -55,7 +55,7 @@ def step(variant: str) -> dict[str, float]:
     places = tuple(side // 4 for side in reversed(VOLUME))
     inputs = {"depth": InputInfo((1, *PICTURE), layout="image"), "depth.position": InputInfo(PICTURE, dtype="int64")}
     weights = (0.05, *[1.0] * 11)
-    info = DataInfo(inputs, "multiclass", 12, {}, dense=True, places=places, ignore=255, class_weights=weights)
+    info = DataInfo(inputs, "multiclass", 12, {}, dense=True, target_shape=places, ignore=255, class_weights=weights)
     network = build_scene(
         info, ["depth"], sparse=variant in ("sparse", "recompute"), recompute=variant == "recompute"
     ).module

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.diagnostics.saliency import measure_saliency
-from xmodal.models.audio_video import build_ravdess, ravdess_place
+from xmodal.models.clips.audio_video import build_ravdess, ravdess_place
+from xmodal.models.feature_layers import replacing
 from xmodal.models.network import build_network
-from xmodal.models.places import replacing
 from xmodal.types import Batch
 
 SOUND, PICTURE = (1, 40, 64), (3, 8, 16)

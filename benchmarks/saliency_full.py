@@ -19,7 +19,7 @@ from saliency import SAME, naive_loop
 from torch import nn
 
 from xmodal.diagnostics.saliency import measure_saliency
-from xmodal.models.audio_video import SHAPES, build_ravdess, ravdess_place
+from xmodal.models.clips.audio_video import SHAPES, build_ravdess, ravdess_place
 from xmodal.models.network import wrap
 from xmodal.types import Batch
 

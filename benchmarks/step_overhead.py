@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.data.base import Data, assemble
-from xmodal.data.loader import Batches, mix
-from xmodal.engine.launch import launch
+from xmodal.data.loader import Batches
 from xmodal.engine.loop import Loop
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.supervised import Supervised
 from xmodal.metrics.task import Scores
+from xmodal.seeding import mix
 from xmodal.types import Student
 
 REPEATS = 9

@@ -27,13 +27,13 @@ from xmodal.data import open_data, split
 from xmodal.data.base import Data
 from xmodal.data.loader import Batches, Loader
 from xmodal.data.vggsound.synthetic import make
-from xmodal.engine.launch import launch
 from xmodal.engine.loop import Loop
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.kd import KD
 from xmodal.metrics.task import Scores
-from xmodal.models.vggsound import SHAPES, build_vggsound
+from xmodal.models.clips.vggsound import SHAPES, build_vggsound
 from xmodal.types import Batch
 
 BATCH, CLIPS, REPEATS = 8, 8, 3

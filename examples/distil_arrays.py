@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 
 import xmodal
 from xmodal.engine.evaluate import evaluate
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.methods.kd import KD
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import build_for

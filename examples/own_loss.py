@@ -33,10 +33,10 @@ class Alike(xmodal.Method):
         with torch.no_grad():
             return {"outputs": self.teacher(batch.inputs)}
 
-    def training_step(self, batch: xmodal.Batch, taught: Mapping[str, Tensor]) -> xmodal.Step:
+    def training_step(self, batch: xmodal.Batch, teacher_outputs: Mapping[str, Tensor]) -> xmodal.Step:
         """Named terms, already weighted: their sum is differentiated."""
         outputs = self.network(batch.inputs)
-        mine, theirs = self.gather(outputs), self.gather(taught["outputs"])  # rows of all processes
+        mine, theirs = self.gather(outputs), self.gather(teacher_outputs["outputs"])  # rows of all processes
         alike = F.mse_loss(F.normalize(mine) @ F.normalize(mine).T, F.normalize(theirs) @ F.normalize(theirs).T)
         task, rows = task_loss(outputs, batch.target, task=self.info.task)
         return xmodal.Step({"task": task, "alike": self.alike_weight * alike}, {"task": rows, "alike": len(mine)})

@@ -9,9 +9,9 @@ import torch
 from scenes import scenes
 
 from xmodal.data.arrays import from_arrays
-from xmodal.engine.launch import launch
-from xmodal.recipes.bench import Bench, method_settings
-from xmodal.recipes.settings import PairSettings
+from xmodal.engine.processes.launch import launch
+from xmodal.study.bench import Bench, method_settings
+from xmodal.study.settings import PairSettings
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from dmd_fill import LETTERS, det, filled_state, lav
 
 from xmodal.methods.dmd import DMD, build_network
 from xmodal.methods.settings import DMDSettings
-from xmodal.models.dmd_checkpoint import load_published, published_places, published_state
+from xmodal.models.dmd.authors_weights import load_published, published_places, published_state
 from xmodal.types import Batch, DataInfo, InputInfo
 
 PARTS = {  # name in the files → our terms and the factor between them

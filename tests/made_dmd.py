@@ -10,11 +10,11 @@ import torch
 from xmodal.data.arrays import from_arrays
 from xmodal.data.loader import in_order
 from xmodal.data.mosi.synthetic import MadeSettings, draw
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.methods.dmd import build
 from xmodal.methods.settings import DMDSettings
-from xmodal.recipes.bench import Bench
-from xmodal.recipes.settings import PairSettings
+from xmodal.study.bench import Bench
+from xmodal.study.settings import PairSettings
 from xmodal.types import SPLITS
 
 NODES = ("text", "vision", "audio")

@@ -20,10 +20,10 @@ PACKAGE = ROOT / "xmodal"
 FILES = sorted(PACKAGE.rglob("*.py"))
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
-BASIS = {"types", "names", "method", "errors", "cards", "files", "version", "collectives"}
+BASIS = {"types", "names", "method", "errors", "cards", "files", "version", "collectives", "seeding"}
 BRICKS = {"losses", "metrics", "data", "models"}
 OUTLETS = {"reports", "export", "deploy"}
-UP_TO_RECIPES = BASIS | BRICKS | {"diagnostics", "methods", "engine"} | OUTLETS
+BELOW_STUDY = BASIS | BRICKS | {"diagnostics", "methods", "engine"} | OUTLETS
 MAY_IMPORT = {  # part → parts that it may import; itself it always may
     **dict.fromkeys(BASIS, BASIS),
     **dict.fromkeys(BRICKS, BASIS),
@@ -33,8 +33,9 @@ MAY_IMPORT = {  # part → parts that it may import; itself it always may
     "reports": BASIS | {"models"},
     "export": BASIS | {"models", "deploy"},
     "deploy": BASIS | {"models"},
-    "recipes": UP_TO_RECIPES,
-    "cli": UP_TO_RECIPES | {"recipes"},
+    "study": BELOW_STUDY,
+    "recipes": BELOW_STUDY | {"study"},
+    "cli": BELOW_STUDY | {"study", "recipes"},
 }
 
 
@@ -146,6 +147,110 @@ def test_the_levels_hold_no_cycle_between_parts():
     assert waiting == set()
 
 
+def module_paths(source):
+    """Modules of the package that a source names in strings, as cards do: ``xmodal.data.digits:load``."""
+    strings = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    return {match[1] for text in strings if isinstance(text, str) and (match := CARD_PATH.fullmatch(text))}
+
+
+CARD_PATH = re.compile(r"(xmodal(?:\.\w+)+):\w+")
+
+
+def file_edges(root):
+    """File → files that it imports or names in a card, all as paths below ``root``; the folder holds the package.
+
+    A card's path counts where it leaves the folder of its list: a list that names files of its own folder is a
+    registry, and they may import it.
+    """
+    files = {module: path for path in (root / "xmodal").rglob("*.py") for module in [module_below(root, path)]}
+    edges = {}
+    for module, path in files.items():
+        source = path.read_text()
+        names = imported_names(source, module, files)
+        home = path.parent if path.name == "__init__.py" else None
+        for name in module_paths(source) & files.keys():
+            if home is None or home not in files[name].parents:
+                names.add(name)
+        edges[module] = names - {module, "xmodal"}
+    return edges
+
+
+def module_below(root, path):
+    """``xmodal/data/base.py`` → ``xmodal.data.base``."""
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_names(source, module, files):
+    """Those of ``files`` that a source imports; ``from package import name`` means the file of that name, if any."""
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = module.split(".")[: -node.level] if node.level else []
+            base = ".".join([*parents, *([node.module] if node.module else [])])
+            inner = {alias.name: f"{base}.{alias.name}" for alias in node.names}
+            names |= {path if path in files else base for path in inner.values()}
+    return names & set(files)
+
+
+def circles(edges):
+    """Modules that can be reached from themselves, each group sorted."""
+    reach = {module: set(names) for module, names in edges.items()}
+    growing = True
+    while growing:
+        growing = False
+        for module, names in reach.items():
+            further = names.union(*(reach.get(name, set()) for name in names))
+            growing |= len(further) > len(names)
+            reach[module] = further
+    loops = {module for module, names in reach.items() if module in names}
+    return sorted(
+        {tuple(sorted(other for other in loops if other in reach[one] and one in reach[other])) for one in loops}
+    )
+
+
+def test_no_circle_between_files_cards_included():
+    assert circles(file_edges(ROOT)) == []
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"a": "from xmodal import b", "b": "import xmodal.a"}, [("xmodal.a", "xmodal.b")]),
+        (
+            {"a": "from xmodal.b import x", "b": "from xmodal.c import x", "c": "def f():\n    from xmodal.a import y"},
+            [("xmodal.a", "xmodal.b", "xmodal.c")],
+        ),
+        (
+            {"data/__init__": "CARD = 'xmodal.recipes.r:evaluate'", "recipes/r": "from xmodal.data import CARD"},
+            [("xmodal.data", "xmodal.recipes.r")],
+        ),
+        ({"data/__init__": "CARD = 'xmodal.data.d:load'", "data/d": "from xmodal.data import CARD"}, []),
+        ({"a": "from xmodal.b import x", "b": "import torch"}, []),
+    ],
+    ids=["two files", "three files, one import inside a function", "a card", "a list of its own folder", "one way"],
+)
+def test_the_check_of_circles_finds_one_that_is_put_in(tmp_path, files, expected):
+    for name, source in files.items():
+        path = tmp_path / "xmodal" / f"{name}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(source)
+
+    assert circles(file_edges(tmp_path)) == expected
+
+
+def test_no_folder_holds_more_than_24_files():
+    crowded = {
+        folder.relative_to(ROOT).as_posix(): count
+        for folder in {path.parent for path in FILES}
+        if (count := len(list(folder.glob("*.py")))) > 24
+    }
+
+    assert crowded == {}
+
+
 @pytest.mark.parametrize(
     ("source", "module", "found"),
     [
@@ -190,7 +295,7 @@ def test_the_check_of_calls_finds_wrong_ones(source, found):
     assert forbidden_calls(source) == found
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "recipes").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "recipes").rglob("*.py")), ids=lambda path: path.name)
 def test_recipes_leave_training_to_the_engine(path):
     assert training_by_hand(path.read_text()) == []
 
@@ -259,8 +364,8 @@ def test_listing_and_help_need_no_torch():
 def test_the_flags_of_recipes_and_data_need_no_torch():
     code = (
         "import sys\nfrom xmodal.cards import load\nfrom xmodal.data import DATA\nfrom xmodal.recipes import RECIPES\n"
-        "for card in DATA.values():\n    load(card.settings)\n    card.evaluation and load(card.evaluation)\n"
-        "for card in RECIPES.values():\n    card.load()\n"
+        "for card in DATA.values():\n    load(card.settings)\n"
+        "for card in RECIPES.values():\n    card.load()\n    card.evaluation and load(card.evaluation)\n"
         "assert 'torch' not in sys.modules\nprint('light')"
     )
 

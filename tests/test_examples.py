@@ -11,11 +11,11 @@ import pytest
 
 from xmodal.cards import MethodCard
 from xmodal.data import open_data
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.methods import METHODS
 from xmodal.methods import settings as methods_settings
-from xmodal.recipes.bench import Bench, method_settings
-from xmodal.recipes.compare import Settings
+from xmodal.study.bench import Bench, method_settings
+from xmodal.study.comparison import Settings
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))

@@ -15,7 +15,7 @@ class TwoStudents(Method):
         self.both = Sum(("audio", "image"))
         self.teacher = self.freeze(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2), nn.Dropout(0.5)))
 
-    def training_step(self, batch, taught):
+    def training_step(self, batch, teacher_outputs):
         return Step({"task": self.audio(batch.inputs).mean()}, logs={"seen": torch.tensor(float(batch.rows))})
 
     def students(self):

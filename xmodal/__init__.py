@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from xmodal.data.arrays import from_arrays, from_dataset
     from xmodal.deploy import open_student
     from xmodal.engine.fit import fit
-    from xmodal.engine.fit_many import fit_many
     from xmodal.engine.settings import FitSettings
+    from xmodal.engine.stacked.fit_many import fit_many
     from xmodal.export import export_student
     from xmodal.losses import LOSSES
     from xmodal.method import Method
@@ -63,7 +63,7 @@ if not TYPE_CHECKING:  # a type checker would take any name for an attribute of 
         "distill": "xmodal.recipes.distill",
         "export_student": "xmodal.export",
         "fit": "xmodal.engine.fit",
-        "fit_many": "xmodal.engine.fit_many",
+        "fit_many": "xmodal.engine.stacked.fit_many",
         "from_arrays": "xmodal.data.arrays",
         "from_dataset": "xmodal.data.arrays",
         "load_student": "xmodal.models.student_file",

@@ -95,9 +95,6 @@ class DataCard(Card):
         prepared_as: name under which it is prepared, where that isn't its own.
         check: import path of ``check(root) -> Report | None``: what is wrong with a folder of its own format, None if
             the folder is none.
-        evaluate: import path of a function that scores students in the data set's own way, with the signature of
-            `xmodal.recipes.evaluation.Evaluate`; empty: on the network's grid, by the metrics of the task.
-        evaluation: import path of the pydantic class with its options, which are flags of `xmodal evaluate`.
         files: what the folder has to hold, for sentences; empty when it needs none.
         single: ending of a file that may stand in place of the folder; empty: none may.
         built_in: True when it needs no files.
@@ -109,8 +106,6 @@ class DataCard(Card):
     prepare: str = ""
     prepared_as: str = ""
     check: str = ""
-    evaluate: str = ""
-    evaluation: str = ""
     files: str = ""
     single: str = ""
     built_in: bool = False
@@ -125,11 +120,17 @@ class RecipeCard(Card):
         references: file of published figures beside the recipes, empty when there are none.
         published: import path of ``published()``, the settings behind those figures: one object, or several by name,
             which then begins the keys of their figures (``table2/teacher.0.25``).
+        scores: name of the data set that this experiment scores in a way of its own; empty: none.
+        evaluate: import path of the function that does, with the signature of `xmodal.study.scoring.Evaluate`.
+        evaluation: import path of the pydantic class with its options, which are flags of `xmodal evaluate`.
     """
 
     settings: str
     references: str = ""
     published: str = ""
+    scores: str = ""
+    evaluate: str = ""
+    evaluation: str = ""
 
 
 C = TypeVar("C", bound=Card)

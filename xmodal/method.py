@@ -26,8 +26,8 @@ F = TypeVar("F")
 class Method(nn.Module, ABC):
     """What a paper does between a batch and its losses; subclasses write `training_step` and `students`."""
 
-    # True promises `fit_many` that `training_step` is a function of parameters, buffers, batch and ``taught`` alone,
-    # without branches on their numbers, and that it never calls a frozen part: then many may be trained as one
+    # True promises `fit_many` that `training_step` is a function of parameters, buffers, batch and ``teacher_outputs``
+    # alone, without branches on their numbers, and that it never calls a frozen part: then many may be trained as one
     stackable = False
     # the student whose score early stopping and the schedule plateau look at; empty: all of them
     lead = ""
@@ -37,8 +37,8 @@ class Method(nn.Module, ABC):
         self._frozen: list[nn.Module] = []
 
     @abstractmethod
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
-        """The paper's objective on one batch; ``taught`` is what ``teach`` said about its rows."""
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
+        """The paper's objective on one batch; ``teacher_outputs`` is what ``teach`` said about its rows."""
 
     @abstractmethod
     def students(self) -> dict[str, Student]:
@@ -84,9 +84,9 @@ class Method(nn.Module, ABC):
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
         """Take back what ``extra_state`` gave."""
 
-    def forward(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+    def forward(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """The training step: distributed wrappers go around the whole method."""
-        return self.training_step(batch, taught)
+        return self.training_step(batch, teacher_outputs)
 
     def train(self, mode: bool = True) -> Method:
         """Switch to training mode, frozen parts excepted."""

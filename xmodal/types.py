@@ -172,8 +172,8 @@ class DataInfo:
         select: metric and direction (``max`` or ``min``) that choose an epoch on the validation split.
         class_names: one name per class or label.
         dense: whether there is a target per pixel, point or voxel.
-        places: shape of the dense target of one sample, such as (height, width) or (depth, height, width); empty: it
-            varies, or is not known.
+        target_shape: shape of the dense target of one sample, such as (height, width) or (depth, height, width);
+            empty: it varies, or is not known.
         inner: numbers that networks hold at once for one sample besides inputs and outputs, where those are more, such
             as a volume into which pictures are put.
         ignore: target value that counts nowhere; where it is a class as well, networks have an output for it.
@@ -198,7 +198,7 @@ class DataInfo:
     train_targets: Mapping[str, Tensor] = field(default_factory=dict)
     normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
     metrics: str = ""
-    places: tuple[int, ...] = ()
+    target_shape: tuple[int, ...] = ()
     inner: int = 0
 
     def __post_init__(self) -> None:
@@ -224,7 +224,7 @@ class DataInfo:
         """
         shapes = [known.shape for known in self.inputs.values()]
         like_inputs = max((math.prod(shape[1:]) for shape in shapes), default=1)
-        answers = (math.prod(self.places) if self.places else like_inputs) if self.dense else 1
+        answers = (math.prod(self.target_shape) if self.target_shape else like_inputs) if self.dense else 1
         numbers = sum(map(math.prod, shapes)) + self.outputs * answers + self.inner
         return max(1, min(most, BLOCK_BYTES // (4 * numbers)))
 

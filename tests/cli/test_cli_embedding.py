@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from xmodal.recipes.discom_model import DisCoMKD
+from xmodal.recipes.discom.estimator import DisCoMKD
 
 
 def test_embed_writes_the_three_parts_of_every_row(call) -> None:

@@ -10,7 +10,7 @@ from xmodal import files
 from xmodal.data import open_data
 from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.engine.fit import as_it_is
-from xmodal.engine.run_folder import open_folder
+from xmodal.engine.run.folder import open_folder
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import build_for
 

@@ -14,15 +14,15 @@ from xmodal.data.loader import Pick, in_order
 from xmodal.deploy import deployed
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
-from xmodal.engine.fit_many import fit_many
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
+from xmodal.engine.stacked.fit_many import fit_many
 from xmodal.errors import InputError
 from xmodal.export import export_student
 from xmodal.method import Method
 from xmodal.methods import METHODS
 from xmodal.models.student_file import load_student, save_student
-from xmodal.recipes.bench import Bench
-from xmodal.recipes.settings import PairSettings
+from xmodal.study.bench import Bench
+from xmodal.study.settings import PairSettings
 from xmodal.types import TASKS, Student
 
 every_method = pytest.mark.parametrize("card", METHODS.values(), ids=METHODS)
@@ -235,10 +235,15 @@ def test_everything_lives_on_the_device_of_the_batch(card, make_bench, build_met
     method = build_method(card, bench).to("meta")
     batch = bench.data.train[Pick(dict.fromkeys(bench.data.train.rows, torch.arange(9)), 0)].to("meta")
 
-    taught = method.teach(batch)
-    step = method(batch, taught)
+    teacher_outputs = method.teach(batch)
+    step = method(batch, teacher_outputs)
 
-    made = [*taught.values(), *step.losses.values(), *step.logs.values(), *method.predict(batch.inputs).values()]
+    made = [
+        *teacher_outputs.values(),
+        *step.losses.values(),
+        *step.logs.values(),
+        *method.predict(batch.inputs).values(),
+    ]
     made += [count for count in step.counts.values() if isinstance(count, torch.Tensor)]
     assert {tensor.device.type for tensor in made} == {"meta"}
 
@@ -263,13 +268,13 @@ def test_the_card_says_what_kind_of_teacher_there_is(card, make_bench, build_met
     method = build_method(card, bench)
 
     batch = unseen(bench.data)
-    taught = method.teach(batch)
+    teacher_outputs = method.teach(batch)
 
     assert card.teacher in ("none", "frozen", "own")
-    assert (type(method).teach is not Method.teach) == bool(taught) == (card.teacher == "frozen")
+    assert (type(method).teach is not Method.teach) == bool(teacher_outputs) == (card.teacher == "frozen")
     assert bool(method.frozen) == (card.teacher == "frozen")
-    assert all(len(answers) == batch.rows for answers in taught.values())
-    assert not any(answers.requires_grad for answers in taught.values())
+    assert all(len(answers) == batch.rows for answers in teacher_outputs.values())
+    assert not any(answers.requires_grad for answers in teacher_outputs.values())
 
 
 @every_method

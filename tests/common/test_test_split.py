@@ -5,10 +5,10 @@ import pytest
 
 from xmodal.data import split
 from xmodal.data.base import assemble
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
-from xmodal.recipes import compare
 from xmodal.recipes.distill import distill
+from xmodal.study import comparison
 
 ROWS = {"train": range(0, 90), "valid": range(90, 120), "test": range(120, 150)}
 SPLIT_OF = {row: split for split, rows in ROWS.items() for row in rows}
@@ -76,9 +76,9 @@ def test_distill_opens_the_test_split_once_and_last(counted):
 
 def test_a_comparison_opens_the_test_split_once_and_last(counted):
     data, reads = counted
-    settings = compare.Settings(teacher=("clear",), student=("faint",), epochs=2, batch_size=30)
+    settings = comparison.Settings(teacher=("clear",), student=("faint",), epochs=2, batch_size=30)
 
-    _, rows, _ = compare.contest(
+    _, rows, _ = comparison.contest(
         settings, data, seed=0, fabric=launch(settings.machine()), out=None, progress=Progress(quiet=True)
     )
 

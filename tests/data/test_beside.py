@@ -6,9 +6,9 @@ import torch
 
 from xmodal.data import open_data
 from xmodal.data.arrays import from_arrays, from_batches
+from xmodal.data.loader import Batches, Loader, in_order
 from xmodal.data.own.check import check_folder
 from xmodal.data.own.folder import read_inputs
-from xmodal.data.loader import Batches, Loader, in_order
 from xmodal.errors import InputError
 from xmodal.types import owner
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from xmodal.data import DATA, open_data, reopen
-from xmodal.data.own.check import check_folder
 from xmodal.data.classification import ClassificationSettings, columns_of, draw, make, truth
+from xmodal.data.own.check import check_folder
 from xmodal.errors import InputError
 
 FEW = {"samples": 400}

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from xmodal.data import DATA, open_data, reopen
-from xmodal.data.own.check import check_folder
 from xmodal.data.digits import VIEWS, DigitsSettings, load, make, make_views, prepare, read_pixels
+from xmodal.data.own.check import check_folder
 from xmodal.errors import InputError
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from xmodal.data import open_data
-from xmodal.data.own.check import check_folder
 from xmodal.data.digits import make_views, read_pixels
 from xmodal.data.discom import VARIANTS, draw_split, make, make_mixture
+from xmodal.data.own.check import check_folder
 from xmodal.errors import InputError
 
 SHAPES = {

@@ -7,7 +7,7 @@ import itertools
 import torch
 from torch import nn
 
-from xmodal.models.places import replacing
+from xmodal.models.feature_layers import replacing
 from xmodal.types import Batch
 
 

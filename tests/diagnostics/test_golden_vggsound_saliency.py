@@ -13,8 +13,8 @@ from slow_saliency import slow_distances
 from torch import nn
 
 from xmodal.diagnostics.saliency import keep_mask, measure_saliency
+from xmodal.models.clips.vggsound import PLACE, build_vggsound
 from xmodal.models.network import build_network, wrap
-from xmodal.models.vggsound import PLACE, build_vggsound
 from xmodal.types import Batch
 
 FILES = {name: file for name, file in golden_files().items() if "permute_l1" in file.get("vggsound", {})}

@@ -5,8 +5,8 @@ import torch
 from slow_saliency import make_batches, randomised
 from torch import nn
 
+from xmodal.diagnostics.activations import run_both
 from xmodal.diagnostics.linear import slopes
-from xmodal.diagnostics.passes import run_both
 from xmodal.diagnostics.saliency import measure_saliency
 from xmodal.models.network import wrap
 

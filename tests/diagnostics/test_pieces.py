@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from xmodal.diagnostics.passes import PIECE, run_both
+from xmodal.diagnostics.activations import PIECE, run_both
 from xmodal.models.network import wrap
 from xmodal.types import Batch
 

@@ -12,8 +12,8 @@ from xmodal.diagnostics.permutation import blocks
 from xmodal.diagnostics.saliency import measure_saliency
 from xmodal.errors import InputError
 from xmodal.losses.divergence import ncjsd
+from xmodal.models.feature_layers import replacing
 from xmodal.models.network import wrap
-from xmodal.models.places import replacing
 from xmodal.types import Batch
 
 FORMS = ("naive", "tail", "batched", "rank_one", "closed")

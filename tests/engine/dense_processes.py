@@ -21,10 +21,10 @@ from xmodal.engine.settings import FitSettings
 from xmodal.methods.ntdh import NTDH
 from xmodal.methods.pmf import PMF
 from xmodal.models.network import build_for, build_network
-from xmodal.models.pmf_net import build_pmf
+from xmodal.models.pixels.pmf_net import build_pmf
 from xmodal.models.student_file import save_weights
-from xmodal.recipes.evaluation import KittiEvaluation
-from xmodal.recipes.kitti_evaluation import evaluate as evaluate_points
+from xmodal.recipes.semantic_kitti.scoring import evaluate as evaluate_points
+from xmodal.recipes.semantic_kitti.settings import KittiEvaluation
 from xmodal.types import Student
 
 

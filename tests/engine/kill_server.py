@@ -19,8 +19,8 @@ import torch
 from networks import image_student, pictures, vector_student
 
 from xmodal import files
-from xmodal.engine import checkpoint
 from xmodal.engine.fit import Run, fit
+from xmodal.engine.run import checkpoint
 from xmodal.engine.settings import FitSettings
 from xmodal.method import Method
 from xmodal.methods.kd import KD

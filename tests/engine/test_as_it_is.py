@@ -9,7 +9,7 @@ from networks import pictures, vector_student
 
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import as_it_is
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.methods.supervised import Supervised
 from xmodal.models.student_file import load_student
 from xmodal.reports.read import read_run

@@ -7,7 +7,7 @@ from scenes import scenes
 
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.teacher_cache import strata
 from xmodal.methods.kd import KD

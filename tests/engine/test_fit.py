@@ -223,8 +223,8 @@ class Broken(Supervised):
         super().__init__(student, info)
         self.steps = 0
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
-        step = super().training_step(batch, taught)
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
+        step = super().training_step(batch, teacher_outputs)
         self.steps += 1
         step.losses["odd"] = step.losses["task"] * (float("nan") if self.steps == 3 else 0.0)
         return step
@@ -247,8 +247,8 @@ class BreaksLater(Supervised):
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
         self.factor = math.inf if epoch else 1.0
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
-        step = super().training_step(batch, taught)
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
+        step = super().training_step(batch, teacher_outputs)
         return Step({"task": step.losses["task"] * self.factor}, step.counts)
 
 
@@ -285,7 +285,7 @@ def test_a_non_finite_sample_is_named() -> None:
 class Nothing(Method):
     """A method that has nothing to train."""
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         return Step({})
 
     def students(self) -> dict[str, Student]:

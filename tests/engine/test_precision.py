@@ -16,7 +16,7 @@ from xmodal.data.arrays import from_arrays
 from xmodal.data.base import assemble
 from xmodal.data.loader import Pick
 from xmodal.engine.fit import Run, as_it_is, fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings, MachineSettings
 from xmodal.errors import InputError
 from xmodal.files import read_json

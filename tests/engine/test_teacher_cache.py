@@ -9,9 +9,9 @@ from networks import Vectors, image_student, pictures, vector_student
 
 from xmodal.data.base import Data
 from xmodal.data.loader import Pick, in_order
-from xmodal.engine import answers, teacher_cache
+from xmodal.engine import teacher_cache, teacher_disk
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.teacher_cache import Teaching, exchange, refusal, strata
 from xmodal.errors import InputError
@@ -220,7 +220,7 @@ def test_a_table_too_large_for_memory_goes_to_disk_or_is_given_up(
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "room", lambda place: 131 * 3 * 4 - 1)
+    monkeypatch.setattr(teacher_disk, "room", lambda place: 131 * 3 * 4 - 1)
     with pytest.raises(InputError, match="has no room for the teacher's answers"):
         teaching(tmp_path / "answers")
     assert not (tmp_path / "answers").exists()

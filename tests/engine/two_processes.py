@@ -20,7 +20,7 @@ from xmodal.data.loader import Pick
 from xmodal.engine import teacher_cache
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings, MachineSettings, Precision
 from xmodal.losses import LOSSES
 from xmodal.method import Method
@@ -49,8 +49,8 @@ class Masked:
 class Mixing(KD):
     """KD plus a term that mixes samples, on rows gathered from all processes."""
 
-    def training_step(self, batch: Batch, taught: dict[str, Tensor]) -> Step:  # type: ignore[override]
-        step = super().training_step(batch, taught)
+    def training_step(self, batch: Batch, teacher_outputs: dict[str, Tensor]) -> Step:  # type: ignore[override]
+        step = super().training_step(batch, teacher_outputs)
         rows = self.gather(self.network({"image": batch.inputs["image"]}))
         step.losses["spread"] = 0.1 * torch.cdist(rows, rows).mean()
         step.counts["spread"] = len(rows)
@@ -60,7 +60,7 @@ class Mixing(KD):
 class Trusting(KD):
     """KD that counts some samples only: a third of them not, and another third by half."""
 
-    def weigh(self, term: Term, mine: object, taught: object, batch: Batch) -> Tensor:
+    def weigh(self, term: Term, mine: object, teacher_outputs: object, batch: Batch) -> Tensor:
         return batch.index["image"] % 3 / 2.0
 
 

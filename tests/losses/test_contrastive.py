@@ -123,7 +123,7 @@ def test_embeddings_are_trained_as_part_of_a_method():
             super().__init__()
             self.crd = build()
 
-        def training_step(self, batch, taught):
+        def training_step(self, batch, teacher_outputs):
             raise NotImplementedError
 
         def students(self):

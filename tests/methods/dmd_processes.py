@@ -15,7 +15,7 @@ from xmodal import files
 from xmodal.data.arrays import from_arrays
 from xmodal.data.base import Data
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings, MachineSettings
 from xmodal.methods.dmd import DMD, build_network
 from xmodal.methods.settings import DMDSettings

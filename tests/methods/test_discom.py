@@ -9,7 +9,7 @@ import torch
 from xmodal.data.arrays import from_arrays
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.methods.discom import RELEASED, TERMS, DisCoM

@@ -162,11 +162,11 @@ def test_without_distillation_the_task_losses_of_the_first_batch_are_the_same_an
         sum(step.losses.values()).backward()
         found[weight] = (step, method)
 
-    (step, taught), (plain, alone) = found[0.05], found[0.0]
+    (step, teacher_outputs), (plain, alone) = found[0.05], found[0.0]
     assert set(step.losses) - set(plain.losses) == set(GRAPH_TERMS) and plain.logs == {}
     assert all(torch.equal(plain.losses[name], step.losses[name]) for name in plain.losses)
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in alone.units.parameters())
-    assert all(parameter.grad is not None for parameter in taught.units.parameters())
+    assert all(parameter.grad is not None for parameter in teacher_outputs.units.parameters())
     asked = {id(parameter) for group in alone.param_groups() for parameter in group["params"]}
     assert not asked & {id(parameter) for parameter in alone.units.parameters()}
 

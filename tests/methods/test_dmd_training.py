@@ -13,12 +13,12 @@ from dmd_processes import main, method_for, waves
 from safetensors.numpy import load_file
 
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.methods.dmd import DMD, build_network
 from xmodal.methods.settings import DMDSettings
-from xmodal.recipes.compare import Settings, contest
+from xmodal.study.comparison import Settings, contest
 from xmodal.types import DataInfo, InputInfo
 
 SMALL = {"width": 8, "heads": 2, "layers": 1, "kernel": (3,)}
@@ -57,11 +57,11 @@ class Mortal(DMD):
 
     steps_left = 10**9
 
-    def training_step(self, batch, taught):
+    def training_step(self, batch, teacher_outputs):
         self.steps_left -= 1
         if self.steps_left < 0:
             raise Killed
-        return super().training_step(batch, taught)
+        return super().training_step(batch, teacher_outputs)
 
 
 def noisy_method(data, steps_left=10**9):

@@ -19,13 +19,14 @@ from dmd_fill import (
 from dmd_golden import ORTHOGONALITY, PARTS, batch_of, golden_method, gradients, inputs_from
 
 from xmodal.data.arrays import from_arrays
-from xmodal.data.loader import Batches, mix
+from xmodal.data.loader import Batches
 from xmodal.engine.fit import fit
 from xmodal.engine.settings import FitSettings
 from xmodal.losses.graph import DISTANCES
 from xmodal.methods.dmd import DMD
 from xmodal.methods.settings import Repr
-from xmodal.models.graph_unit import GRAPHS
+from xmodal.models.dmd.graph_unit import GRAPHS
+from xmodal.seeding import mix
 
 CLOSE = {"rel": 1e-4, "abs": 1e-5}
 GRADIENTS = "grad_abs_sum_of_total_with_ort_batch_axis"
@@ -86,8 +87,8 @@ def test_golden_dmd_gradients_of_the_published_total(case):
 class Recorded(DMD):
     """The method, which remembers the total of every batch."""
 
-    def training_step(self, batch, taught):
-        step = super().training_step(batch, taught)
+    def training_step(self, batch, teacher_outputs):
+        step = super().training_step(batch, teacher_outputs)
         self.totals.append(sum(step.losses.values()).item())
         return step
 

@@ -72,11 +72,11 @@ def test_without_the_teacher_term_it_is_supervised_learning(make, make_batch, ma
     kd, supervised = make(kd_weight=0.0, task_weight=1.0), Supervised(linear_student(EYE), make_info())
     batch = make_batch(CLEAR, FAINT, [0, 1])
 
-    taught, alone = run(kd, batch), supervised(batch, {})
-    sum(taught.losses.values()).backward()
+    teacher_outputs, alone = run(kd, batch), supervised(batch, {})
+    sum(teacher_outputs.losses.values()).backward()
     alone.losses["task"].backward()
 
-    assert values(taught) == {"kd": 0.0, "task": values(alone)["task"]}
+    assert values(teacher_outputs) == {"kd": 0.0, "task": values(alone)["task"]}
     assert torch.equal(kd.network.module.weight.grad, supervised.network.module.weight.grad)
 
 
@@ -220,10 +220,10 @@ def test_outputs_of_unlike_width_name_both_sides(make, make_batch):
 def test_the_teacher_gets_no_gradient_and_answers_without_one(make, make_batch):
     method, batch = make(), make_batch(CLEAR, FAINT, [0, 1])
 
-    taught = method.teach(batch)
-    sum(method(batch, taught).losses.values()).backward()
+    teacher_outputs = method.teach(batch)
+    sum(method(batch, teacher_outputs).losses.values()).backward()
 
-    assert not taught["outputs"].requires_grad
+    assert not teacher_outputs["outputs"].requires_grad
     assert all(parameter.grad is None and not parameter.requires_grad for parameter in method.teacher.parameters())
     assert method.param_groups() == [{"params": [method.network.module.weight]}]
 

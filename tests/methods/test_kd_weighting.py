@@ -12,7 +12,7 @@ from xmodal.methods.mfh import MFH
 from xmodal.methods.ntdh import NTDH
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import Reads
-from xmodal.models.scenes import build_scene
+from xmodal.models.scenes.build import build_scene
 from xmodal.types import Batch, DataInfo, InputInfo, Student
 
 CLASSES, ROOM = 3, (3, 2, 4)  # D, H, W
@@ -21,7 +21,7 @@ WEIGHTS = (0.05, 1.0, 2.0)
 
 def facts(**changes):
     inputs = {name: InputInfo((CLASSES, *ROOM)) for name in ("depth", "rgb")}
-    given = {"dense": True, "places": ROOM, "ignore": 255, "class_weights": WEIGHTS, **changes}
+    given = {"dense": True, "target_shape": ROOM, "ignore": 255, "class_weights": WEIGHTS, **changes}
     return DataInfo(inputs, "multiclass", CLASSES, {}, **given)
 
 
@@ -39,7 +39,7 @@ def room(rows=2, seed=0):
     return Batch(answers, dict.fromkeys(answers, target), {}, {}, dict.fromkeys(answers, regions))
 
 
-def taught(kind=KD, batch=None, info=None, **options):
+def teacher_outputs(kind=KD, batch=None, info=None, **options):
     batch = batch or room()
     given = {"kd_weight": 1.0, "task_weight": 0.0, "temperature": 1.0, **options}
     method = kind(says("depth"), says("rgb").module, info or facts(), **given)
@@ -64,7 +64,7 @@ def test_a_voxel_weighs_what_the_teacher_sees(pixels):
         "all": torch.ones_like(batch.target, dtype=torch.bool),
     }[pixels]
 
-    step = taught(batch=batch, pixels=pixels, weighting="classes")
+    step = teacher_outputs(batch=batch, pixels=pixels, weighting="classes")
 
     value, total = by_hand(batch, chosen)
     torch.testing.assert_close(step.losses["kd"], value)
@@ -79,12 +79,12 @@ def test_two_halves_weighed_by_their_counts_are_the_whole():
         for at in (slice(0, 2), slice(2, 4))
     ]
 
-    steps = [taught(batch=half, weighting="classes") for half in halves]
+    steps = [teacher_outputs(batch=half, weighting="classes") for half in halves]
 
     counts = torch.stack([step.counts["kd"] for step in steps])
     values = torch.stack([step.losses["kd"] for step in steps])
     torch.testing.assert_close(
-        (counts * values).sum() / counts.sum(), taught(batch=whole, weighting="classes").losses["kd"]
+        (counts * values).sum() / counts.sum(), teacher_outputs(batch=whole, weighting="classes").losses["kd"]
     )
 
 
@@ -96,7 +96,7 @@ def test_class_weights_and_the_sample_mask_multiply():
     batch = room()
 
     plain, masked = (
-        taught(NTDH, batch, weighting="classes", samples=samples, threshold=2.0) for samples in (False, True)
+        teacher_outputs(NTDH, batch, weighting="classes", samples=samples, threshold=2.0) for samples in (False, True)
     )
 
     chosen = batch.target != 255
@@ -112,7 +112,7 @@ def test_class_weights_and_the_sample_mask_multiply():
 def test_equal_weights_are_none():
     batch, info = room(), facts(class_weights=(1.0, 1.0, 1.0))
 
-    weighed, alike = (taught(batch=batch, info=info, weighting=kind) for kind in ("classes", "alike"))
+    weighed, alike = (teacher_outputs(batch=batch, info=info, weighting=kind) for kind in ("classes", "alike"))
 
     torch.testing.assert_close(weighed.losses["kd"], alike.losses["kd"])
 
@@ -120,14 +120,14 @@ def test_equal_weights_are_none():
 def test_losses_that_compare_voxels_with_one_another_are_left_alone():
     batch = room()
 
-    weighed, alike = (taught(batch=batch, losses=["dist"], weighting=kind) for kind in ("classes", "alike"))
+    weighed, alike = (teacher_outputs(batch=batch, losses=["dist"], weighting=kind) for kind in ("classes", "alike"))
 
     torch.testing.assert_close(weighed.losses["kd"], alike.losses["kd"])
 
 
 @pytest.mark.parametrize("kind", [KD, MFH, NTDH])
 def test_every_method_with_a_teacher_takes_voxels(kind):
-    step = taught(kind, weighting="classes", task_weight=1.0, losses=["kl", "dkd"])
+    step = teacher_outputs(kind, weighting="classes", task_weight=1.0, losses=["kl", "dkd"])
 
     assert set(step.losses) == {"kd 1 kl", "kd 2 dkd", "task"}
     assert all(torch.isfinite(value) for value in step.losses.values())
@@ -150,22 +150,22 @@ def test_a_batch_of_which_nothing_is_heard_costs_nothing():
     for region in batch.scored.values():
         region.zero_()
 
-    step = taught(batch=batch, pixels="scored", weighting="classes")
+    step = teacher_outputs(batch=batch, pixels="scored", weighting="classes")
 
     assert step.losses["kd"].item() == 0
 
 
 def test_weightings_and_places_that_make_no_sense_are_refused():
     with pytest.raises(InputError, match="must give weights of classes"):
-        taught(info=facts(class_weights=()), weighting="classes")
+        teacher_outputs(info=facts(class_weights=()), weighting="classes")
     with pytest.raises(InputError, match="reduction must be pixel"):
-        taught(weighting="classes", reduction="reference")
+        teacher_outputs(weighting="classes", reduction="reference")
     with pytest.raises(InputError, match="no weighting called 'class'"):
-        taught(weighting="class")
+        teacher_outputs(weighting="class")
     without = room()
     without.scored.clear()
     with pytest.raises(InputError, match="does not say where that is"):
-        taught(batch=without, pixels="scored")
+        teacher_outputs(batch=without, pixels="scored")
 
 
 FEW = ("kl", "dkd", "hint", "at", "fsp", "rkd")  # of each kind one
@@ -186,7 +186,7 @@ def test_every_loss_of_the_zoo_takes_voxels_of_networks_for_rooms(loss):
         CLASSES,
         {"train": {"depth": 3, "rgb": 3}},
         dense=True,
-        places=places,
+        target_shape=places,
         ignore=255,
         class_weights=WEIGHTS,
     )

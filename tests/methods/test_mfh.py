@@ -9,14 +9,14 @@ import torch
 from xmodal.data.arrays import from_arrays
 from xmodal.data.loader import in_order
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.methods.kd import KD
 from xmodal.methods.mfh import MFH, RATIOS, Channels, build
 from xmodal.methods.settings import MFHSettings
-from xmodal.recipes.bench import Bench
-from xmodal.recipes.settings import PairSettings
+from xmodal.study.bench import Bench
+from xmodal.study.settings import PairSettings
 
 EYE = [[1.0, 0.0], [0.0, 1.0]]
 CLEAR, FAINT = [[3.0, 1.0], [1.0, 5.0]], [[0.0, 0.5], [0.2, 0.0]]
@@ -66,9 +66,9 @@ def make_kit(shared_and_own):
 def test_the_teacher_answers_without_the_removed_channels(make, make_batch, fill, values, expected):
     method = make(Channels("input:clear", FIRST, fill, values))
 
-    taught = method.teach(make_batch(CLEAR, FAINT, [0, 1]))
+    teacher_outputs = method.teach(make_batch(CLEAR, FAINT, [0, 1]))
 
-    assert taught["outputs"].tolist() == expected
+    assert teacher_outputs["outputs"].tolist() == expected
 
 
 def test_the_term_is_that_of_a_teacher_that_never_had_the_channel(make, make_batch, linear_student, linear_teacher):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from xmodal.data import open_data
 from xmodal.data.loader import in_order
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.losses import LOSSES

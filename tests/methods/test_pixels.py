@@ -183,11 +183,11 @@ def test_a_teacher_without_some_channels_answers_for_every_pixel():
     samples = {"lidar": torch.randn(1, 2, 16, 16)}
     batch = Batch(samples, {"lidar": torch.zeros(1, 16, 16, dtype=torch.long)})
 
-    taught = method.teach(batch)["outputs"]
+    teacher_outputs = method.teach(batch)["outputs"]
 
     whole = method.teacher.eval()
     kept = whole.features(samples) * torch.tensor([1.0, 0.0]).reshape(1, 2, 1, 1)
-    torch.testing.assert_close(taught, whole.head(kept))
+    torch.testing.assert_close(teacher_outputs, whole.head(kept))
 
 
 def test_data_names_the_losses_of_its_labels_for_every_method():
@@ -195,12 +195,12 @@ def test_data_names_the_losses_of_its_labels_for_every_method():
 
     alone = Supervised(says("lidar"), info)(batch, {})
     kd = KD(says("lidar"), says("image").module, info, task_weight=2.0)
-    taught = kd(batch, kd.teach(batch))
+    teacher_outputs = kd(batch, kd.teach(batch))
     joint = Joint(says("image"), says("lidar"), info)(batch, {})
 
     assert set(alone.losses) == {"task focal", "task lovasz"}
     for name, value in alone.losses.items():
-        torch.testing.assert_close(taught.losses[name], 2 * value)
+        torch.testing.assert_close(teacher_outputs.losses[name], 2 * value)
         torch.testing.assert_close(joint.losses[f"student {name}"], value)
         assert int(alone.counts[name]) == int((batch.valid["lidar"] & (batch.target != 0)).sum())
 

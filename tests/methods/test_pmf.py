@@ -17,9 +17,9 @@ from xmodal.methods import METHODS
 from xmodal.methods.pmf import PMF, build
 from xmodal.methods.settings import PMFSettings
 from xmodal.models.network import student_of
-from xmodal.models.pmf_net import build_pmf
+from xmodal.models.pixels.pmf_net import build_pmf
 from xmodal.models.student_file import load_student, save_student
-from xmodal.recipes.bench import unfit
+from xmodal.study.bench import unfit
 from xmodal.types import DataInfo, InputInfo
 
 SMALL = {"backbone": "camera_resnet10", "width": 2, "channels": 16}
@@ -142,11 +142,11 @@ class Counting(PMF):
 
     steps, last = 0, 0
 
-    def training_step(self, batch, taught):
+    def training_step(self, batch, teacher_outputs):
         self.steps += 1
         if self.steps == self.last:
             raise RuntimeError("no power")
-        return super().training_step(batch, taught)
+        return super().training_step(batch, teacher_outputs)
 
 
 def test_a_stopped_training_goes_on_with_both_optimisers_and_the_schedule_where_they_stood(data, tmp_path):

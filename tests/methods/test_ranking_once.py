@@ -9,8 +9,8 @@ from xmodal.methods.joint import fit_joint
 from xmodal.methods.mfh import JOINT, build, build_masked
 from xmodal.methods.ranking import channel_means, rank_channels
 from xmodal.methods.settings import MFHSettings
-from xmodal.recipes.bench import Bench, Earlier, Rehearsal
-from xmodal.recipes.settings import PairSettings
+from xmodal.study.bench import Bench, Earlier, Rehearsal
+from xmodal.study.settings import PairSettings
 
 
 def ranked(bench, teacher, student, **how):

@@ -5,7 +5,7 @@ import torch
 
 from xmodal.data import open_data
 from xmodal.engine.fit import fit
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.losses import LOSSES

@@ -6,8 +6,8 @@ import torch
 from sklearn.metrics import f1_score
 
 from xmodal.engine.selection import measured
+from xmodal.engine.stacked.scores import ManyScores
 from xmodal.errors import InputError, NonFinite
-from xmodal.metrics.many import ManyScores
 from xmodal.metrics.sentiment import ALIASES, SignScore, sentiment_metrics, sentiment_scores
 from xmodal.metrics.task import Scores, scalar_metrics
 from xmodal.reports.tables import in_percent, metrics_table

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from xmodal.errors import InputError
+from xmodal.models.feature_layers import check_place, replacing
 from xmodal.models.network import wrap
-from xmodal.models.places import check_place, replacing
 
 
 def tripled(found):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from xmodal.models.cut import split
+from xmodal.models.feature_layers import replacing
 from xmodal.models.network import build_network, wrap
-from xmodal.models.places import replacing
-from xmodal.models.split import split
 
 
 class Residual(nn.Module):

@@ -8,14 +8,15 @@ import torch
 from safetensors.torch import load_file
 
 from xmodal.data import open_data
-from xmodal.engine.launch import launch
+from xmodal.engine.processes.launch import launch
 from xmodal.errors import InputError
 from xmodal.files import write_json
 from xmodal.losses import LOSSES
 from xmodal.recipes import compare
-from xmodal.recipes.bench import Bench, Earlier, folder_name
-from xmodal.recipes.finish import against_references, read_references
-from xmodal.recipes.settings import parse_seeds
+from xmodal.study import comparison
+from xmodal.study.bench import Bench, Earlier, folder_name
+from xmodal.study.references import against_references, read_references
+from xmodal.study.settings import parse_seeds
 
 UNTRAINED = "kd-untrained-teacher"
 FAST = {"teacher": "rows", "student": "fourier", "epochs": 2, "threads": 1, "accelerator": "cpu"}
@@ -75,8 +76,8 @@ def test_the_deployed_student_is_chosen_on_validation():
         for n, (v, t) in enumerate([(0.3, 0.1), (0.2, 0.9)])
     ]
 
-    assert compare.chosen(rows, ("mse", "min")) == "seed-1/kd/students/a/student.safetensors"
-    assert compare.chosen(rows, ("mse", "max")) == "seed-0/kd/students/a/student.safetensors"
+    assert comparison.chosen(rows, ("mse", "min")) == "seed-1/kd/students/a/student.safetensors"
+    assert comparison.chosen(rows, ("mse", "max")) == "seed-0/kd/students/a/student.safetensors"
 
 
 def test_an_unknown_method_and_option_are_told_before_anything_is_written(tmp_path):

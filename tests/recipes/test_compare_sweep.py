@@ -7,8 +7,9 @@ import pytest
 
 from xmodal.cli.main import answer
 from xmodal.errors import InputError
-from xmodal.recipes import compare, sweep
+from xmodal.recipes import compare
 from xmodal.reports.page import write_page
+from xmodal.study import sweep
 
 SMALL = {
     "teacher": ("rows",),

@@ -16,7 +16,7 @@ from xmodal.cli.recipe_flags import read_with_data
 from xmodal.cli.students import Found, best_of, find_students, info_of, source_of
 from xmodal.errors import InputError
 from xmodal.files import read_json
-from xmodal.recipes.settings import Names
+from xmodal.study.settings import Names
 
 if TYPE_CHECKING:
     from xmodal.cli.inputs import Samples

@@ -101,7 +101,7 @@ def devices_found() -> list[str]:
 def two_processes(*, seconds: float = SECONDS) -> str | None:
     """Start two processes that add up a tensor; what went wrong, or None."""
     with tempfile.TemporaryDirectory(prefix="xmodal-doctor-") as folder:
-        command = [sys.executable, "-m", "xmodal.cli.meet", str(Path(folder) / "meeting")]
+        command = [sys.executable, "-m", "xmodal.cli.two_processes", str(Path(folder) / "meeting")]
         started = [
             subprocess.Popen([*command, str(rank)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
             for rank in (0, 1)

@@ -14,7 +14,7 @@ from xmodal.cli.flags import Flags, Help
 from xmodal.cli.output import Answer
 from xmodal.cli.reading import parse
 from xmodal.cli.recipe_flags import read_settings
-from xmodal.engine import parent
+from xmodal.engine.processes import spawn
 from xmodal.errors import InputError
 from xmodal.recipes import RECIPES
 
@@ -47,15 +47,15 @@ def experiment(name: str, words: Sequence[str], *, prog: str) -> Answer:
     card = RECIPES[name]
     settings, as_json = read_settings(name, words, prog=prog)
     devices = getattr(settings, "devices", 1)
-    if parent.leads(devices):
-        return Answer({}, status=parent.lead(_again([*prog.split()[1:], *words]), devices))
+    if spawn.leads(devices):
+        return Answer({}, status=spawn.lead(_again([*prog.split()[1:], *words]), devices))
     result = card.load()(settings, progress=Progress())
     return Answer(result, as_json, lines=_told(result))
 
 
 def _again(words: Sequence[str]) -> list[str]:
     """The command that starts this one again."""
-    return parent.same_command() if sys.argv[1:] == words else [sys.executable, "-m", "xmodal.cli.main", *words]
+    return spawn.same_command() if sys.argv[1:] == words else [sys.executable, "-m", "xmodal.cli.main", *words]
 
 
 def _told(result: Mapping[str, Any]) -> list[str]:
@@ -97,7 +97,7 @@ class ReproduceFlags(Flags):
 
 def reproduce(words: Sequence[str]) -> Answer:
     """The command ``xmodal reproduce [RECIPE …]``."""
-    from xmodal.recipes.finish import read_references
+    from xmodal.study.references import read_references
 
     flags = parse(ReproduceFlags, words, prog="xmodal reproduce")
     names = _with_references(flags)
@@ -129,7 +129,7 @@ def _with_references(flags: ReproduceFlags) -> tuple[str, ...]:
 def _reproduced(name: str, expected: Sequence[Any], flags: ReproduceFlags) -> dict[str, Any]:
     """A recipe at its published settings, all of them where there are several, each in a folder of its own."""
     from xmodal.engine.progress import Progress
-    from xmodal.recipes.finish import against_references, published_figures, published_settings
+    from xmodal.study.references import against_references, published_figures, published_settings
 
     figures: dict[str, float] = {}
     folders = []

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from xmodal.cards import load
 from xmodal.cli.output import Answer, CheckFailed, print_json
-from xmodal.engine import interrupt, parent
+from xmodal.engine.processes import interrupt, spawn
 from xmodal.errors import InputError, Interrupted, NonFinite, ProcessDied, did_you_mean
 from xmodal.version import __version__
 
@@ -65,7 +65,7 @@ def _answer(words: Sequence[str]) -> int:
     from xmodal.cli.flags import Help
 
     try:
-        parent.follow()
+        spawn.follow()
         with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no part of the result
             found = _find(words)(words[1:])
         if _is_first():
@@ -87,10 +87,10 @@ def _answer(words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        if parent.has_peers():
+        if spawn.has_peers():
             interrupt.ignore()  # we end anyway, and a launcher may send one
-        if died := parent.gone():  # that is why we failed
-            return _complain(words, [_died(died)], died.exit_status, aloud=parent.speaks())
+        if died := spawn.gone():  # that is why we failed
+            return _complain(words, [_died(died)], died.exit_status, aloud=spawn.speaks())
         if isinstance(error, OSError):
             return _complain(words, *_system(words, error))
         return _complain(words, [_ours(words)], 4)
@@ -130,7 +130,7 @@ def _is_first() -> bool:
 
 def _complain(words: Sequence[str], problems: Sequence[str], status: int, *, aloud: bool | None = None) -> int:
     aloud = _is_first() if aloud is None else aloud
-    for problem in problems if aloud or status == 4 or (parent.hears() and not _is_first()) else ():
+    for problem in problems if aloud or status == 4 or (spawn.hears() and not _is_first()) else ():
         print(f"xmodal: {problem}", file=sys.stderr)
     if "--json" in words and aloud:
         print_json({"status": status, "errors": list(problems)})
@@ -140,17 +140,17 @@ def _complain(words: Sequence[str], problems: Sequence[str], status: int, *, alo
 def _interrupted(error: Interrupted) -> str:
     if error.saved is None:
         return "Interrupted before anything had to be saved."
-    from xmodal.engine.run_folder import resume_command
+    from xmodal.engine.run.folder import resume_command
 
     return f"Interrupted; the state is saved in {error.saved}. Go on with: {resume_command(Path(error.saved))}"
 
 
 def _died(error: ProcessDied) -> str:
-    from xmodal.engine.run_folder import resume_command, what_is_saved
+    from xmodal.engine.run.folder import resume_command, what_is_saved
 
     if error.saved is None:
         return f"{error} {what_is_saved(None)}"
-    launcher = "" if parent.leads(2) else "under the same launcher "
+    launcher = "" if spawn.leads(2) else "under the same launcher "
     command = resume_command(Path(error.saved))
     return f"{error} {what_is_saved(error.saved)} Go on {launcher}with: {command}"
 

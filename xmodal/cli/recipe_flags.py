@@ -24,7 +24,7 @@ from xmodal.files import read_json
 from xmodal.methods import METHODS
 from xmodal.models import ENCODERS, NETWORKS
 from xmodal.recipes import RECIPES
-from xmodal.recipes.settings import Presets
+from xmodal.study.settings import Presets
 
 M = TypeVar("M", bound=BaseModel)
 FOLDER = "folder"
@@ -200,12 +200,12 @@ def read_evaluation(
         data_of: name of the data set of a run, where the second word is missing.
     """
     owners = Owners()
-    for card in DATA.values():
+    for card in RECIPES.values():
         if card.evaluation:  # its flags must be known to tell their values from the words
-            probe = Owners(flat=(card.name, load(card.evaluation)))
+            probe = Owners(flat=(card.scores, load(card.evaluation)))
             run, name = (_data_word(model, words, probe, place=place) for place in (0, 1))
             scored = name if name is not None else data_of(Path(run)) if run is not None else ""
-            owners.flat = probe.flat if scored == card.name else owners.flat
+            owners.flat = probe.flat if scored == card.scores else owners.flat
     name = _data_word(model, words, owners, place=1)
     if name is not None:
         add_data(owners, name, words)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from pydantic import Field
 
-from xmodal.cards import DataCard, load
+from xmodal.cards import RecipeCard, load
 from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer
 from xmodal.cli.reading import parse
 from xmodal.cli.recipe_flags import read_evaluation
 from xmodal.cli.students import Found, find_students, source_of
-from xmodal.data import DATA
 from xmodal.errors import InputError
 from xmodal.files import write_json
+from xmodal.recipes import scoring_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -59,7 +59,7 @@ class Way:
         notes: what is worth knowing.
     """
 
-    card: DataCard | None
+    card: RecipeCard | None
     options: Any
     folder: Path
     notes: list[str] = field(default_factory=list)
@@ -69,7 +69,7 @@ def evaluate(words: Sequence[str]) -> Answer:
     """The command ``xmodal evaluate RUN [DATA]``."""
     flags, options, own = read_evaluation(EvaluateFlags, words, prog="xmodal evaluate", data_of=_data_of)
     from xmodal.data import open_data, reopen
-    from xmodal.engine.launch import launch
+    from xmodal.engine.processes.launch import launch
     from xmodal.models.student_file import load_student
     from xmodal.reports.tables import metrics_table, plain_table
 
@@ -84,7 +84,7 @@ def evaluate(words: Sequence[str]) -> Answer:
         else:
             data = reopen(_source(part[0][0]))
         name = data.source["data"]
-        way.card = DATA[name] if name in DATA and DATA[name].evaluate else None
+        way.card = scoring_of(name)
         more, said = (_own_way if way.card else _scored)(part, data, flags.split, launch(), way)
         rows += more
         tables += said

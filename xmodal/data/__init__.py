@@ -102,8 +102,6 @@ DATA = Cards(
             prepare="xmodal.data.semantic_kitti.crop:prepare",
             prepared_as="kitti-fov",
             check="xmodal.data.semantic_kitti.files:check",
-            evaluate="xmodal.recipes.kitti_evaluation:evaluate",
-            evaluation="xmodal.recipes.evaluation:KittiEvaluation",
             files="sequences/00 … 21, each with velodyne/<frame>.bin, labels/<frame>.label, image_2/<frame>.png and "
             "calib.txt",
             modalities=("lidar", "image"),

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.loader import mix
 from xmodal.errors import InputError, did_you_mean
+from xmodal.seeding import mix
 
 Array = NDArray[np.float32]
 

@@ -180,7 +180,7 @@ def assemble(
         train_targets=made["train"].targets,
         normalisation=statistics,
         metrics=metrics,
-        places=tuple(next(iter(targets.values())).shape[1:]) if dense else (),
+        target_shape=tuple(next(iter(targets.values())).shape[1:]) if dense else (),
         inner=inner,
     )
     return Data(made["train"], made["valid"], made["test"], info, source or {})

@@ -7,7 +7,6 @@ one of (batch, rank). Nothing else is remembered, so a resumed run goes on at `s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -18,6 +17,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from xmodal.data.worker import end_with_owner
 from xmodal.errors import InputError
+from xmodal.seeding import mix
 from xmodal.types import Batch
 
 
@@ -41,17 +41,6 @@ class Rows(Protocol):
     paired: bool
 
     def __getitem__(self, pick: Pick) -> Batch: ...
-
-
-def mix(*parts: object) -> int:
-    """One 63-bit seed from several values: near seeds give unrelated streams, on every machine the same.
-
-    Example:
-        >>> mix(0, "noise") == mix(0, "noise"), mix(0, "noise") == mix(1, "noise")
-        (True, False)
-    """
-    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "little") >> 1
 
 
 class Batches(Sampler[Pick]):

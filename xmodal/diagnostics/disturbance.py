@@ -16,7 +16,7 @@ from xmodal.diagnostics.linear import contributions, drawn_mse, exact_l1, exact_
 from xmodal.diagnostics.permutation import blocks, checked
 from xmodal.diagnostics.tail import Form, Rows, batched, distance_of, naive, one_by_one, rank_one, row_by_row
 from xmodal.errors import InputError
-from xmodal.models.split import Split
+from xmodal.models.cut import Split
 
 DRAWS = 10  # permutations per channel where their exact mean is not known; the authors' default
 

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 
 from xmodal.errors import InputError, did_you_mean
 from xmodal.losses.divergence import divergence
-from xmodal.losses.reduce import same_shape
-from xmodal.losses.rows import picked
+from xmodal.losses.reduce import picked, same_shape
 from xmodal.models.network import evaluating
 from xmodal.types import Batch
 

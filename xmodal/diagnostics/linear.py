@@ -25,7 +25,7 @@ from torch import Tensor
 
 from xmodal.diagnostics.permutation import blocks
 from xmodal.diagnostics.tail import Form, Rows
-from xmodal.models.split import Split, alike
+from xmodal.models.cut import Split, alike
 
 SCALES = (1e-3, 1.0, 1e3, 1e6)  # of the probes, in deviations of the features: kinks and saturation show at one of them
 EXACT = 1e-9  # what float64 must keep, relative to the largest answer

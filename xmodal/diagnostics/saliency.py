@@ -30,8 +30,8 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from xmodal.diagnostics.activations import run_both
 from xmodal.diagnostics.disturbance import DRAWS, Plan, choose, measure
-from xmodal.diagnostics.passes import run_both
 from xmodal.diagnostics.tail import DISTANCES
 from xmodal.errors import InputError, did_you_mean
 from xmodal.models.network import evaluating

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.losses.divergence import ncjsd
-from xmodal.models.places import replacing
-from xmodal.models.split import Split, alike
+from xmodal.models.cut import Split, alike
+from xmodal.models.feature_layers import replacing
 
 NOWHERE = -1  # in place of the target, at places that do not count
 DISTANCES = ("mse", "l1", "ncjsd")

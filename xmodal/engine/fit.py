@@ -12,21 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.base import Data
-from xmodal.engine import interrupt, run_folder, snapshot
 from xmodal.engine.evaluate import MetricsFor, evaluate
-from xmodal.engine.journal import Journal
-from xmodal.engine.launch import launch
 from xmodal.engine.loop import Loop
+from xmodal.engine.processes import interrupt
+from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
-from xmodal.engine.run import Run, finish, read_back, save_best
-from xmodal.engine.seeding import kept
+from xmodal.engine.run.folder import open_folder, restore_threads
+from xmodal.engine.run.result import Run, finish, read_back, save_best
+from xmodal.engine.run.tensorboard import Journal
 from xmodal.engine.settings import FitSettings
-from xmodal.engine.sums import any_signal
+from xmodal.engine.step_sums import any_signal
 from xmodal.errors import Interrupted, NonFinite
 from xmodal.files import write_text
 from xmodal.method import Method
 from xmodal.metrics.task import Scores
 from xmodal.models.network import as_precise
+from xmodal.seeding import kept
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -59,7 +60,7 @@ def fit(
         metrics: makes an object with ``update`` and ``compute`` for each pass over the validation split.
         seed: of everything random, with the thread count part of the bits.
         folder: where to keep the run; None: in memory only.
-        fabric: started devices (`engine.launch`); None: one process.
+        fabric: started devices (`engine.processes.launch`); None: one process.
         resume: go on with what the folder holds; a finished run is read back.
         shuffle_teacher: exchange the teacher's answers among samples of one class.
         progress: where to tell how it goes.
@@ -80,15 +81,15 @@ def fit(
     loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics, answers)
     if folder is not None:
         if fabric.global_rank == 0:
-            run_folder.open_folder(folder, described(settings, seed, shuffle_teacher), resume=resume)
+            open_folder(folder, described(settings, seed, shuffle_teacher), resume=resume)
         fabric.barrier()
         if resume:
-            run_folder.restore_threads(folder)
+            restore_threads(folder)
         if resume and (folder / "result.json").exists():
             return read_back(loop)
     loop.prepare()
     if folder is not None and resume:
-        snapshot.restore(loop)
+        loop.resume()
     if settings.tracking and loop.writes and folder is not None:
         loop.journal = Journal(folder, title=title, epochs=settings.epochs)
         loop.journal.begin(loop.history)
@@ -134,7 +135,7 @@ def as_it_is(
     loop = Loop(method, data, settings, seed, folder, fabric, False, Progress(quiet=True), metrics)
     if folder is not None:
         if fabric.global_rank == 0:
-            run_folder.open_folder(folder, {"fit": "as it is", "seed": seed}, resume=True)
+            open_folder(folder, {"fit": "as it is", "seed": seed}, resume=True)
             write_text(folder / "history.jsonl", "")
         fabric.barrier()
         if (folder / "result.json").exists():

@@ -8,30 +8,35 @@ gradient has to be kept.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from xmodal import files
+from xmodal.collectives import gather_json, gather_rows
 from xmodal.data.base import Data
-from xmodal.data.loader import Batches, Loader, mix
-from xmodal.engine import interrupt
+from xmodal.data.loader import Batches, Loader
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.finite import non_finite
-from xmodal.engine.journal import Journal
 from xmodal.engine.optim import Optimisers
+from xmodal.engine.processes import interrupt
+from xmodal.engine.processes.sync_batchnorm import synchronise_batchnorm
 from xmodal.engine.progress import Progress
-from xmodal.engine.seeding import seed_all
+from xmodal.engine.run import checkpoint
+from xmodal.engine.run.tensorboard import Journal
 from xmodal.engine.selection import Selection
 from xmodal.engine.settings import FitSettings
-from xmodal.engine.snapshot import save
-from xmodal.engine.sums import Agreement, Sums, agree
-from xmodal.engine.sync_batchnorm import synchronise_batchnorm
+from xmodal.engine.step_sums import Agreement, Sums, agree
 from xmodal.engine.teacher_cache import Teaching
 from xmodal.errors import InputError, Interrupted
 from xmodal.method import Method
+from xmodal.seeding import mix, seed_all
+from xmodal.seeding import restore as restore_generators
+from xmodal.seeding import states as generator_states
 from xmodal.types import Batch
 
 if TYPE_CHECKING:
@@ -130,17 +135,17 @@ class Loop:
             if agreement.signal:
                 self._stop(agreement.signal)
             if save_due:
-                save(self)
+                self.save()
                 save_due = False
 
     def _backward(self, batch: Batch, closes: bool) -> Agreement:
         """Gradients of one batch, and what all processes agree on about it."""
-        taught = self.teaching(batch)
+        teacher_outputs = self.teaching(batch)
         # what is clipped must be everybody's gradient, also before the update
         alone = not closes and not (self.settings.clip is not None and self.settings.clip_at == "backward")
         try:
             with self._unsynchronised(alone):
-                step = self.forward(batch, taught)
+                step = self.forward(batch, teacher_outputs)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -212,8 +217,88 @@ class Loop:
 
     def _stop(self, signal_number: int) -> None:
         if self.folder is not None:
-            save(self)
+            self.save()
         raise Interrupted(signal_number, saved=None if self.folder is None else str(self.folder))
+
+    # ---- checkpoints: everything that the next step depends on
+
+    def save(self) -> None:
+        """Write a checkpoint; all processes take part, the first one writes."""
+        assert self.folder is not None
+        self.saved_at = time.monotonic()
+        tensors, plain = self.state()
+        if self.writes:
+            number = self.epoch * len(self.loader) + self.step
+            checkpoint.save(self.folder / "checkpoints", number, tensors, plain)
+        self.fabric.barrier()
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The running fit as tensors and JSON: method, optimisers, best weights, loss sums, generators."""
+        self.sums.fold()
+        plain: dict[str, Any] = {
+            "epoch": self.epoch,
+            "step": self.step,
+            "history": files.plain(self.history),
+            "sums": gather_json(self.sums.state(), self.fabric.device),  # one entry per process
+            "threads": torch.get_num_threads(),
+            "world": self.fabric.world_size,
+            "method": self.method.extra_state(),
+        }
+        tensors = {f"method/{key}": value for key, value in self.method.state_dict().items()}
+        for name, part in (("optimizer", self.optimisers), ("best", self.selection)):
+            values, plain[name] = part.state()
+            tensors.update({f"{name}/{key}": value for key, value in values.items()})
+        tensors.update({f"generators/{key}": value for key, value in self._generators().items()})
+        return tensors, plain
+
+    def _generators(self) -> dict[str, Tensor]:
+        """Generator states of all processes, (processes, …) each."""
+        world, device = self.fabric.world_size, self.fabric.device
+        if world == 1:
+            return {key: value[None] for key, value in generator_states().items()}
+        gathered = {key: gather_rows(value[None].to(device)).cpu() for key, value in generator_states().items()}
+        return {key: value.reshape(world, -1) for key, value in gathered.items()}
+
+    def resume(self) -> None:
+        """Continue from the newest complete checkpoint, if there is one."""
+        assert self.folder is not None
+        if self.fabric.global_rank == 0:
+            checkpoint.sweep(self.folder / "checkpoints")
+        self.fabric.barrier()
+        newest = checkpoint.load_newest(self.folder / "checkpoints")
+        if newest is not None:
+            tensors, plain, notes = newest
+            for note in notes:
+                self.progress.say(note)
+            self.notes += notes
+            if plain:
+                self.restore(tensors, plain)
+        if self.writes:
+            files.write_rows(self.folder / "history.jsonl", self.history)
+
+    def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
+        """Take back what `state` gave."""
+        if plain["world"] != self.fabric.world_size:
+            raise InputError(
+                f"The run in {self.folder} was started with {plain['world']} processes and is resumed with "
+                f"{self.fabric.world_size}. Give --devices {plain['world']}."
+            )
+        torch.set_num_threads(plain["threads"])  # the bits depend on it
+        self.epoch, self.step, self.history = plain["epoch"], plain["step"], plain["history"]
+        self.sums = Sums(plain["sums"][self.fabric.global_rank])
+        parts: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            part, _, name = key.partition("/")
+            parts.setdefault(part, {})[name] = value
+        self.method.load_state_dict(parts.get("method", {}))
+        self.method.load_extra_state(plain["method"])
+        self.optimisers.load_state(parts.get("optimizer", {}), plain["optimizer"])
+        self.selection.load_state(parts.get("best", {}), plain["best"], self.fabric.device)
+        # clones: torch reads a generator's state from the start of the storage, whatever row a view begins at
+        states = {key: value[self.fabric.global_rank].clone() for key, value in parts["generators"].items()}
+        scalars = ("python_gauss", "numpy_gauss")
+        # last, since everything before may draw numbers
+        restore_generators({key: value.reshape(()) if key in scalars else value for key, value in states.items()})
 
 
 def updates_per_epoch(batches: int, settings: FitSettings) -> int:

@@ -3,7 +3,7 @@
 A frozen teacher that sees each training sample as it is gives the same answer in every epoch: it is asked once, in
 fixed blocks in the order of the rows, and training reads the table. The shuffled-teacher control reads the same table
 with rows exchanged among samples of one class: what the teacher knows of the class survives, what it knows of the
-sample does not. A table that is too large for the memory is a file of the run folder (`xmodal.engine.answers`).
+sample does not. A table that is too large for the memory is a file of the run folder (`xmodal.engine.teacher_disk`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from xmodal.data.loader import in_order, mix
+from xmodal.data.loader import in_order
 from xmodal.data.split import Split
-from xmodal.engine.answers import Answers, bytes_of, stored
+from xmodal.engine.teacher_disk import Answers, bytes_of, stored
 from xmodal.errors import InputError
 from xmodal.method import Method
+from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo
 
 if TYPE_CHECKING:

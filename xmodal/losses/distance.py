@@ -6,8 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmodal.losses.reduce import at_least_float32, same_shape
-from xmodal.losses.rows import reduced
+from xmodal.losses.reduce import at_least_float32, reduced, same_shape
 
 
 def cmd(student: Tensor, teacher: Tensor, *, moments: int = 5) -> Tensor:

@@ -20,8 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmodal.losses.decoupled import non_target_split, target_split
-from xmodal.losses.reduce import at_least_float32, same_shape
-from xmodal.losses.rows import reduced
+from xmodal.losses.reduce import at_least_float32, reduced, same_shape
 
 
 def divergence(

@@ -13,8 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmodal.losses.reduce import at_least_float32, same_shape
-from xmodal.losses.rows import check_target, reduced
+from xmodal.losses.reduce import at_least_float32, check_target, reduced, same_shape
 
 P = ParamSpec("P")
 

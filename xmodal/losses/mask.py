@@ -7,8 +7,7 @@ from torch import Tensor
 
 from xmodal.losses.decoupled import dkd
 from xmodal.losses.logits import kl
-from xmodal.losses.reduce import at_least_float32, same_shape
-from xmodal.losses.rows import check_target
+from xmodal.losses.reduce import at_least_float32, check_target, same_shape
 
 
 def prediction_similarity(student: Tensor, teacher: Tensor) -> Tensor:

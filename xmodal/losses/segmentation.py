@@ -13,8 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from xmodal.losses.reduce import at_least_float32, masked_mean, same_shape
-from xmodal.losses.rows import check_target, picked
+from xmodal.losses.reduce import at_least_float32, check_target, masked_mean, picked, same_shape
 
 FLOOR = 1e-8  # probabilities below it have the logarithm of this
 TOGETHER = 2**18  # numbers of a table that is sorted at once

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from xmodal.losses.reduce import at_least_float32, masked_mean, weighted_mean
-from xmodal.losses.rows import picked
+from xmodal.losses.reduce import at_least_float32, masked_mean, picked, weighted_mean
 from xmodal.losses.segmentation import focal, lovasz
 from xmodal.types import DataInfo
 

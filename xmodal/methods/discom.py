@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmodal.data.loader import mix
 from xmodal.errors import InputError
 from xmodal.losses.adversarial import domain_loss, reversal_ramp, reverse_gradient
 from xmodal.losses.disentangle import orthogonality
@@ -37,6 +36,7 @@ from xmodal.losses.task import task_values, what_counts
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import DisCoMSettings
 from xmodal.models.discom_net import Branches, Parts, SharedHeads, branches_for
+from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
 TERMS = ("task", "auxiliary", "adversarial", "modality", "orthogonality")
@@ -120,7 +120,7 @@ class DisCoM(Method):
             for module in modules:
                 module.requires_grad_(self.weights[term] > 0)
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """All terms whose weight is not 0."""
         inputs = {name: batch.input(name) for name in self.modalities}
         targets = {name: batch.targets[name] for name in self.modalities}

@@ -36,7 +36,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from xmodal.data.loader import mix
 from xmodal.errors import InputError
 from xmodal.losses.disentangle import sequence_orthogonality
 from xmodal.losses.graph import edge_regularisation, graph_distance
@@ -45,10 +44,11 @@ from xmodal.losses.reduce import masked_mean
 from xmodal.losses.task import task_values, what_counts
 from xmodal.method import Kit, Method, trainable
 from xmodal.methods.settings import DMDSettings, DMDTerms
-from xmodal.models.dmd_net import DMDNet, DMDNumbers, DMDOutputs, SequenceInput
-from xmodal.models.graph_unit import GRAPHS, GraphUnit
+from xmodal.models.dmd.graph_unit import GRAPHS, GraphUnit
+from xmodal.models.dmd.net import DMDNet, DMDNumbers, DMDOutputs, SequenceInput
+from xmodal.models.dmd.text_encoder import TextEncoder, load_text_encoder
 from xmodal.models.network import as_precise, checked, evaluating, statistics_for
-from xmodal.models.text_encoder import TextEncoder, load_text_encoder
+from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
 HIDDEN = {"homo": 64, "hetero": 32}  # widths of the graph units
@@ -179,7 +179,7 @@ class DMD(Method):
         self.network.alignments.requires_grad_(self.margin_weight > 0)
         self.network.decoders.requires_grad_(self.reconstruction_weight + self.cycle_weight > 0)
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """All terms whose weight is not 0, and the edges."""
         said = self.network({name: batch.input(name) for name in self.network.needs})
         target, valid = batch.target, self._valid(batch)

@@ -76,7 +76,7 @@ class Joint(Method):
         sides = [Side(side.module, info, side.needs, (), role) for role, side in self.networks.items()]
         (self.agreement,) = build_terms([agreement], sides[1], sides[0], info)
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """The task for each, and what separates them."""
         step, outputs = Step({}), {}
         for side, network in self.networks.items():

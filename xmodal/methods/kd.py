@@ -126,7 +126,7 @@ class KD(Method):
         """What the teacher reads, where its kind of network tells."""
         return self.teacher.modalities if isinstance(self.teacher, (Network, Reads)) else None
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """Label term plus the teacher's terms."""
         info, valid = self._info, batch.valid.get(self._student.target)
         heard = None if self.pixels == "all" else valid
@@ -138,15 +138,15 @@ class KD(Method):
             outputs = self.network({name: batch.input(name) for name in self._student.needs})
         mine = {OUTPUTS: outputs, **seen}
         if self.standardise:
-            mine, taught = ({**side, OUTPUTS: standardised(side[OUTPUTS])} for side in (mine, taught))
+            mine, teacher_outputs = ({**side, OUTPUTS: standardised(side[OUTPUTS])} for side in (mine, teacher_outputs))
         step = Step({})
-        classes = self._class_weight(taught) if self.weighting == "classes" else None
+        classes = self._class_weight(teacher_outputs) if self.weighting == "classes" else None
         for number, term in enumerate(self.terms):
-            omega = self.weigh(term, mine, taught, batch)
+            omega = self.weigh(term, mine, teacher_outputs, batch)
             by_class = classes is not None and term.by_row and (term.by_place or not info.dense)
             if classes is not None and by_class:
                 omega = classes if omega is None else classes * omega
-            value, count = term(mine, taught, batch, valid=heard, gather=self.gather, omega=omega)
+            value, count = term(mine, teacher_outputs, batch, valid=heard, gather=self.gather, omega=omega)
             if classes is not None and by_class:
                 total = (classes if heard is None else classes[heard]).sum()
                 value, count = value * count / torch.where(total > 0, total, torch.ones_like(total)), total
@@ -169,14 +169,14 @@ class KD(Method):
             )
         return batch.scored[self._student.target] > 0
 
-    def _class_weight(self, taught: Mapping[str, Tensor]) -> Tensor:
+    def _class_weight(self, teacher_outputs: Mapping[str, Tensor]) -> Tensor:
         """How much the class that the teacher sees counts, (rows, …)."""
-        seen = at_least_float32(taught[OUTPUTS]).softmax(dim=1)
+        seen = at_least_float32(teacher_outputs[OUTPUTS]).softmax(dim=1)
         weights = torch.tensor(self._info.class_weights, device=seen.device, dtype=seen.dtype)
         return torch.einsum("rk...,k->r...", seen, weights)
 
     def weigh(
-        self, term: Term, mine: Mapping[str, Tensor], taught: Mapping[str, Tensor], batch: Batch
+        self, term: Term, mine: Mapping[str, Tensor], teacher_outputs: Mapping[str, Tensor], batch: Batch
     ) -> Tensor | None:
         """How much each sample of a batch counts in a term; None: all of them fully. For methods that trust some."""
         return None

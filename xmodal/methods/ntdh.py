@@ -118,12 +118,12 @@ class NTDH(MFH):
                 term.options |= {"threshold": threshold, "detach": detach}
 
     def weigh(
-        self, term: Term, mine: Mapping[str, Tensor], taught: Mapping[str, Tensor], batch: Batch
+        self, term: Term, mine: Mapping[str, Tensor], teacher_outputs: Mapping[str, Tensor], batch: Batch
     ) -> Tensor | None:
         """ω, except in losses that compute it themselves."""
         if not self.samples or term.card.name in MASKED.values():
             return None
-        sides = mine[OUTPUTS], taught[OUTPUTS].to(mine[OUTPUTS].dtype)
+        sides = mine[OUTPUTS], teacher_outputs[OUTPUTS].to(mine[OUTPUTS].dtype)
         if self.cosine == "probabilities":
             sides = sides[0].softmax(dim=1), sides[1].softmax(dim=1)
         ignore = self._info.ignore

@@ -27,16 +27,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmodal.data.loader import mix
 from xmodal.errors import InputError
 from xmodal.losses.reduce import at_least_float32
 from xmodal.losses.segmentation import normalised_entropy, perception_aware
 from xmodal.losses.task import label_terms
 from xmodal.method import Kit, Method, trainable
 from xmodal.methods.settings import PMFSettings
-from xmodal.models.camera_net import load_imagenet
 from xmodal.models.network import Network, checked
-from xmodal.models.pmf_net import PMFNet, build_pmf
+from xmodal.models.pixels.camera_net import load_imagenet
+from xmodal.models.pixels.pmf_net import PMFNet, build_pmf
+from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
 PUBLISHED = {"focal": 1.0, "lovasz": 1.0}  # losses of labels of data that names none
@@ -93,7 +93,7 @@ class PMF(Method):
         self._students = {"+".join(student.needs): student, student.needs[1]: camera_student(student, info)}
         self.lead = next(iter(self._students))
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """The labels' terms of both streams, and what they learn from one another."""
         lidar, camera = self.network.names
         said = self.network.streams({name: batch.input(name) for name in (lidar, camera)})

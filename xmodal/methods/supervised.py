@@ -42,7 +42,7 @@ class Supervised(Method):
         self.network = student.module
         self._student, self._info = student, info
 
-    def training_step(self, batch: Batch, taught: Mapping[str, Tensor]) -> Step:
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """The loss of the labels."""
         modality = self._student.target
         outputs = self.network({name: batch.input(name) for name in self._student.needs})

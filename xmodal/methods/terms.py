@@ -17,8 +17,7 @@ from torch import Tensor, nn
 from xmodal.cards import LossCard
 from xmodal.errors import InputError, did_you_mean
 from xmodal.losses.adaptors import adaptor_for, pointwise
-from xmodal.losses.reduce import masked_mean
-from xmodal.losses.rows import picked
+from xmodal.losses.reduce import masked_mean, picked
 from xmodal.methods.loss_text import parse_loss
 from xmodal.models.layers import layer_of, output_shapes
 from xmodal.models.network import zeros
@@ -315,9 +314,9 @@ def build_terms(
             _check_task(card, info)
             mine, theirs = student.choose(card), teacher.choose(card)
             shapes = {name: student.shape_of(name, card) for name in mine}
-            taught = {name: teacher.shape_of(name, card) for name in theirs}
+            teacher_outputs = {name: teacher.shape_of(name, card) for name in theirs}
             told: dict[str, Any] = {"temperature": temperature, "options": options, "reduction": reduction}
-            terms.append(Term(card, weight, student=shapes, teacher=taught, info=info, **told))
+            terms.append(Term(card, weight, student=shapes, teacher=teacher_outputs, info=info, **told))
         except InputError as error:
             problems += error.problems
     if problems:

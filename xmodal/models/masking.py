@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.errors import InputError, did_you_mean
+from xmodal.models.feature_layers import replacing
 from xmodal.models.network import evaluating
-from xmodal.models.places import replacing
 from xmodal.types import Batch
 
 FILLS = ("mean", "batch_mean", "zero")
@@ -28,7 +28,7 @@ def masked(
 
     Args:
         module: a network that takes a dictionary of inputs.
-        place: name of a layer, or ``input:<modality>``; see `xmodal.models.places`.
+        place: name of a layer, or ``input:<modality>``; see `xmodal.models.feature_layers`.
         keep: (channels,) boolean; False removes.
         fill: what a removed channel says instead: ``mean``, ``values``; ``batch_mean``, its mean over the rows of the
             batch at hand, place by place of a map (published; the answer then depends on the other rows of the batch);

@@ -191,7 +191,7 @@ def build_for(
         numbers: further numbers of the encoders, such as ``{"channels": 8}``; every encoder must know them.
     """
     needs = info.require(tuple(modalities), "network")
-    if encoder == "auto" and info.dense and len(info.places) == 3:
+    if encoder == "auto" and info.dense and len(info.target_shape) == 3:
         encoder = "ddrnet"
     if isinstance(encoder, str) and encoder in NETWORKS:
         if width is not None or dropout:

@@ -16,11 +16,11 @@ from typing import Any
 from pydantic import Field
 
 from xmodal.engine.progress import Progress
-from xmodal.recipes import compare
-from xmodal.recipes.settings import Names, Options, Seeds
+from xmodal.study import comparison
+from xmodal.study.settings import Names, Options, Seeds
 
 
-class Settings(compare.Settings):
+class Settings(comparison.Settings):
     """No-KD, KD and shuffled-teacher KD on digits with few labels."""
 
     teacher: Names = Field(("rows", "fourier"), description="modalities the teacher sees")
@@ -44,4 +44,4 @@ def published() -> Settings:
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """A comparison with these defaults, its figures beside the references."""
-    return compare.run(settings, progress=progress, recipe="digits-kd", references="digits_kd.json")
+    return comparison.run(settings, progress=progress, recipe="digits-kd", references="digits_kd.json")

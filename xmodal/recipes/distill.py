@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from xmodal.data.options import validated
-from xmodal.engine import interrupt
+from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run_folder import choose_folder, open_folder, restore_threads
+from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.errors import InputError
-from xmodal.recipes import compare
-from xmodal.recipes.finish import finish
-from xmodal.recipes.settings import PairSettings
+from xmodal.study import comparison
+from xmodal.study.references import finish
+from xmodal.study.settings import PairSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -64,7 +64,7 @@ class Distilled:
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train, write the run folder and its page, return what `result.json` holds."""
     from xmodal.data import open_data
-    from xmodal.engine.launch import launch
+    from xmodal.engine.processes.launch import launch
 
     # machine: processes start here, before data and folder
     fabric = launch(settings.machine(), precision=settings.precision)
@@ -81,7 +81,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         seed=settings.seed,
     )
     plan = as_comparison(settings)
-    compare.check(plan, data, fabric)
+    comparison.check(plan, data, fabric)
 
     # run folder
     out = choose_folder(settings.out, f"distill-{Path(settings.data).name}", fabric, resume=settings.resume)
@@ -92,22 +92,22 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         restore_threads(out)
 
     # teacher, control, student, and one look at the test split
-    progress.fits = compare.count_fits(plan)
+    progress.fits = comparison.count_fits(plan)
     with interrupt.saved_in(out):
-        _, rows, notes = compare.contest(plan, data, seed=settings.seed, fabric=fabric, out=out, progress=progress)
+        _, rows, notes = comparison.contest(plan, data, seed=settings.seed, fabric=fabric, out=out, progress=progress)
 
     # report
-    result = compare.summarised(plan, data, rows, notes, title=f"{settings.data}: {settings.method}")
+    result = comparison.summarised(plan, data, rows, notes, title=f"{settings.data}: {settings.method}")
     result["recipe"] = "distill"
     finish(out, result, fabric)
     progress.close()
     return {**result, "folder": str(out)}
 
 
-def as_comparison(settings: Settings) -> compare.Settings:
+def as_comparison(settings: Settings) -> comparison.Settings:
     """One method, one seed: the smallest comparison."""
     shared = {name: getattr(settings, name) for name in PairSettings.model_fields}
-    return compare.Settings(**shared, methods=(settings.method,), seeds=(settings.seed,), shuffled=settings.shuffled)
+    return comparison.Settings(**shared, methods=(settings.method,), seeds=(settings.seed,), shuffled=settings.shuffled)
 
 
 def distill(
@@ -164,7 +164,7 @@ def distill(
         >>> done.student.needs, done.scores["teacher"] > 0.9
         (('faint',), True)
     """
-    from xmodal.engine.launch import launch
+    from xmodal.engine.processes.launch import launch
 
     # settings first: they are quick to refuse
     values = {
@@ -189,7 +189,7 @@ def distill(
     modules = {"student": student_network, "teacher": teacher_network}
     modules = {side: module for side, module in modules.items() if module is not None}
     fabric = launch(settings.machine(), precision=settings.precision)
-    compare.check(plan, data, fabric, modules)
+    comparison.check(plan, data, fabric, modules)
 
     # run folder, if one is wanted
     folder = None if out is None else Path(out)
@@ -197,8 +197,8 @@ def distill(
         open_folder(folder, {"recipe": "distill", "settings": settings.described()}, resume=False)
 
     # teacher, control, student, and one look at the test split
-    progress = Progress(quiet=not verbose, fits=compare.count_fits(plan))
-    bench, rows, notes = compare.contest(
+    progress = Progress(quiet=not verbose, fits=comparison.count_fits(plan))
+    bench, rows, notes = comparison.contest(
         plan,
         data,
         seed=seed,
@@ -207,7 +207,7 @@ def distill(
         progress=progress,
         modules=modules,
     )
-    result = compare.summarised(plan, data, rows, notes, title=method)
+    result = comparison.summarised(plan, data, rows, notes, title=method)
     result["recipe"] = "distill"
     if folder is not None:
         finish(folder, result, fabric)

@@ -301,7 +301,7 @@ def relation(entry: Mapping[str, Any], *, prefix: str = "relation", rank: int = 
     """Gain over the control against a divergence: one dot per run, filled the darker the further along the sweep.
 
     Args:
-        entry: one of ``relations`` of a result, see `recipes.sweep`.
+        entry: one of ``relations`` of a result, see `study.sweep`.
         prefix: of the identifiers inside the drawing; unique on a page.
         rank: which of the colours.
     """

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from xmodal.data import DATA, open_data, reopen
-from xmodal.data.own.check import check_folder
 from xmodal.data.gaussian.dataset import GaussianSettings, as_data, design_of, draw_splits_of, load, make
 from xmodal.data.gaussian.draws import (
     Design,
@@ -23,6 +22,7 @@ from xmodal.data.gaussian.draws import (
     increase_gamma,
     modify_gamma,
 )
+from xmodal.data.own.check import check_folder
 from xmodal.errors import InputError
 
 

@@ -7,11 +7,11 @@ import torch
 
 from xmodal.cli.main import answer
 from xmodal.data import open_data, reopen
-from xmodal.data.report import Report
 from xmodal.data.loader import in_order
 from xmodal.data.mosi.files import FACTS, PUBLIC, check, make, open_prepared, prepare, read_facts, sha256_of
-from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
 from xmodal.data.mosi.source import open_pickle
+from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
+from xmodal.data.report import Report
 from xmodal.errors import InputError
 
 SETTINGS = MadeSettings(samples=(24, 8, 10), steps=6, unaligned=True)

@@ -68,7 +68,13 @@ def test_what_is_known_before_the_first_batch(made_nyu):
     info = data.info
 
     assert info.modalities == ("depth", "rgb") and list(info.inputs)[2:] == ["depth.position", "rgb.position"]
-    assert (info.task, info.classes, info.dense, info.ignore, info.places) == ("multiclass", 12, True, 255, (15, 9, 15))
+    assert (info.task, info.classes, info.dense, info.ignore, info.target_shape) == (
+        "multiclass",
+        12,
+        True,
+        255,
+        (15, 9, 15),
+    )
     assert info.class_names[0] == "empty" and info.class_weights == (0.05, *[1.0] * 11)
     assert {split: rows["depth"] for split, rows in info.rows.items()} == {"train": 3, "valid": 1, "test": 2}
     assert data.ids == [f"NYU000{number}_0000" for number in range(1, 7)]

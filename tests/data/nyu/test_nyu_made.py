@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from xmodal.data.nyu.raw import MERGED, TABLE, read_depth, read_room
 from xmodal.data.nyu.synthetic import (
     COLOURS,
     THINGS,
@@ -18,7 +19,6 @@ from xmodal.data.nyu.synthetic import (
     pose_of,
     rooms,
 )
-from xmodal.data.nyu.raw import MERGED, TABLE, read_depth, read_room
 from xmodal.data.nyu.tsdf import flipped, tsdf
 from xmodal.data.nyu.voxels import TINY, coarse_labels, coarse_tsdf, positions, regions
 from xmodal.errors import InputError

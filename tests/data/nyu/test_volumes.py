@@ -30,9 +30,9 @@ def test_a_target_of_voxels_is_dense_and_says_its_shape():
 
     info = from_arrays(inputs, target, ignore=255).info
 
-    assert (info.dense, info.task, info.classes, info.places) == (True, "multiclass", 3, (4, 2, 3))
+    assert (info.dense, info.task, info.classes, info.target_shape) == (True, "multiclass", 3, (4, 2, 3))
     assert info.select == ("mean_iou", "max")
-    assert from_arrays({"x": np.zeros((20, 2))}, np.arange(20) % 2).info.places == ()
+    assert from_arrays({"x": np.zeros((20, 2))}, np.arange(20) % 2).info.target_shape == ()
 
 
 def test_targets_of_bytes_stay_bytes_until_a_batch_is_made():
@@ -142,8 +142,8 @@ def test_joined_batches_can_t_keep_regions():
 
 def test_blocks_count_the_places_of_the_target_where_they_are_known():
     pictures = {"x": InputInfo((1, 480, 640))}
-    many = DataInfo(pictures, "multiclass", 12, {}, dense=True, places=(60, 36, 60))
+    many = DataInfo(pictures, "multiclass", 12, {}, dense=True, target_shape=(60, 36, 60))
 
     assert many.block(512) == 2**28 // (4 * (480 * 640 + 12 * 60 * 36 * 60))
-    assert DataInfo(pictures, "multiclass", 12, {}, dense=True, places=(60, 36, 60), inner=2**26).block(512) == 1
+    assert DataInfo(pictures, "multiclass", 12, {}, dense=True, target_shape=(60, 36, 60), inner=2**26).block(512) == 1
     assert DataInfo(pictures, "multiclass", 12, {}, dense=True).block(512) == 2**28 // (4 * 13 * 480 * 640)

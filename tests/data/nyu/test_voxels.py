@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from slow_rooms import slow_coarse_labels, slow_coarse_tsdf, slow_positions
 
-from xmodal.data.nyu.synthetic import draw_scene, label, look, origin_of, pose_of
 from xmodal.data.nyu.raw import TABLE
+from xmodal.data.nyu.synthetic import draw_scene, label, look, origin_of, pose_of
 from xmodal.data.nyu.tsdf import flipped, tsdf
 from xmodal.data.nyu.voxels import (
     HIDDEN,

@@ -11,8 +11,8 @@ import torch
 from xmodal.data import open_data, reopen
 from xmodal.data.base import statistics_of
 from xmodal.data.columns import ArrayFile, ArrayFolder
-from xmodal.data.own.folder import FolderSettings, load_folder, read_inputs
 from xmodal.data.loader import in_order
+from xmodal.data.own.folder import FolderSettings, load_folder, read_inputs
 from xmodal.errors import InputError
 
 

@@ -11,7 +11,7 @@ from xmodal.data import DATA, open_data, reopen
 from xmodal.data.loader import Pick
 from xmodal.data.ravdess.names import EMOTIONS
 from xmodal.errors import InputError
-from xmodal.models.audio_video import build_ravdess
+from xmodal.models.clips.audio_video import build_ravdess
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from recordings import coded, tone, wav, write_mp4
 
 from xmodal.data.media.sound import log_mel, mfcc, read_sound, resample
 from xmodal.data.media.video import frames_at
-from xmodal.data.ravdess.files import FeatureSettings, prepare, sound_features, split_clips
 from xmodal.data.ravdess.check import check
-from xmodal.data.ravdess.synthetic import SMALL, list_clips
+from xmodal.data.ravdess.files import FeatureSettings, prepare, sound_features, split_clips
 from xmodal.data.ravdess.names import Clip
+from xmodal.data.ravdess.synthetic import SMALL, list_clips
 from xmodal.errors import InputError
 
 

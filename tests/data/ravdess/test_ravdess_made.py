@@ -9,8 +9,8 @@ from sklearn.linear_model import Ridge
 from xmodal.cli.main import answer
 from xmodal.data.media.sound import log_mel, read_sound
 from xmodal.data.media.video import frames_at
-from xmodal.data.ravdess.synthetic import Design, draw_cues, draw_face, list_clips, make, show, write_recording
 from xmodal.data.ravdess.names import Clip, find_pairs, parse
+from xmodal.data.ravdess.synthetic import Design, draw_cues, draw_face, list_clips, make, show, write_recording
 from xmodal.errors import InputError
 
 

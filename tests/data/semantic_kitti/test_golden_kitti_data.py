@@ -9,13 +9,13 @@ import numpy as np
 from array_golden import golden_cases
 from kitti_bytes import calibration, write_frame
 
+from xmodal.data.loader import in_order
 from xmodal.data.semantic_kitti.augment import flipped, rotated, rotation, translated
+from xmodal.data.semantic_kitti.dataset import SemanticKittiSettings, class_weights, statistics_of
 from xmodal.data.semantic_kitti.files import camera_matrix, inspect
 from xmodal.data.semantic_kitti.frames import Frames, Rules
 from xmodal.data.semantic_kitti.projection import camera_pixels, draw, range_maps, range_pixels, ranges, to_camera
 from xmodal.data.semantic_kitti.split import Canvas, FrameSplit
-from xmodal.data.loader import in_order
-from xmodal.data.semantic_kitti.dataset import SemanticKittiSettings, class_weights, statistics_of
 from xmodal.types import Normalisation
 
 

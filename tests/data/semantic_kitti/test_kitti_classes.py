@@ -1,7 +1,16 @@
 import numpy as np
 import pytest
 
-from xmodal.data.semantic_kitti.classes import CLASSES, COLOURS, KINDS, RAW, coloured, raw_classes, shares, training_classes
+from xmodal.data.semantic_kitti.classes import (
+    CLASSES,
+    COLOURS,
+    KINDS,
+    RAW,
+    coloured,
+    raw_classes,
+    shares,
+    training_classes,
+)
 from xmodal.data.semantic_kitti.dataset import class_weights
 from xmodal.errors import InputError
 from xmodal.losses.segmentation import rarity

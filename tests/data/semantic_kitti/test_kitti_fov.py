@@ -5,10 +5,10 @@ import pytest
 from kitti_bytes import POINTS, WORDS, write_root, write_sequence
 
 from xmodal.data import open_data
-from xmodal.data.semantic_kitti.files import camera_matrix, check, read_cloud, read_words
 from xmodal.data.semantic_kitti.crop import prepare
-from xmodal.data.semantic_kitti.synthetic import make
+from xmodal.data.semantic_kitti.files import camera_matrix, check, read_cloud, read_words
 from xmodal.data.semantic_kitti.projection import camera_pixels
+from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.errors import InputError
 
 

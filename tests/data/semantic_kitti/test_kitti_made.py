@@ -6,6 +6,7 @@ from PIL import Image
 
 from xmodal.data.semantic_kitti.classes import training_classes
 from xmodal.data.semantic_kitti.files import camera_matrix, check, read_cloud, read_words
+from xmodal.data.semantic_kitti.projection import camera_pixels
 from xmodal.data.semantic_kitti.synthetic import (
     CAR,
     GROUND,
@@ -20,7 +21,6 @@ from xmodal.data.semantic_kitti.synthetic import (
     draw_scene,
     make,
 )
-from xmodal.data.semantic_kitti.projection import camera_pixels
 from xmodal.errors import InputError
 
 SMALL = {"sequences": "0,8", "frames": 2, "width": 160, "height": 48, "beams": 32, "turns": 256}

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from xmodal.data.semantic_kitti.dataset import knn
+from xmodal.data.semantic_kitti import knn
 from xmodal.data.semantic_kitti.knn import gaussian, knn_classes, measured
 from xmodal.errors import InputError
 

@@ -7,14 +7,15 @@ from kitti_bytes import pixels, write_root, write_sequence
 from PIL import Image, ImageEnhance
 
 from xmodal.data import DATA, open_data, reopen
+from xmodal.data.loader import Batches, Loader, Pick, in_order
 from xmodal.data.semantic_kitti.classes import CLASSES, KINDS
-from xmodal.data.semantic_kitti.synthetic import make
-from xmodal.data.loader import Batches, Loader, Pick, in_order, mix
 from xmodal.data.semantic_kitti.dataset import MEAN, STD, SemanticKittiSettings, canvases, class_weights, hold_back
+from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.errors import InputError
 from xmodal.losses.task import label_terms
 from xmodal.metrics.task import Scores
 from xmodal.models.network import build_for
+from xmodal.seeding import mix
 
 BOTH = ("lidar", "image")
 HEIGHT, WIDTH = 48, 112

@@ -11,9 +11,9 @@ from xmodal.data import open_data, reopen
 from xmodal.data.loader import Batches, Loader, Pick
 from xmodal.data.media.spectrogram import magnitudes, scaled_by_peak
 from xmodal.data.split import Redrawn
-from xmodal.data.vggsound.dataset import COLOURS, VggsoundSettings
 from xmodal.data.vggsound.check import check
 from xmodal.data.vggsound.clips import Frames, Spectrograms, read_frames, read_waveform
+from xmodal.data.vggsound.dataset import COLOURS, VggsoundSettings
 from xmodal.errors import InputError
 
 BOTH = ("audio", "video")

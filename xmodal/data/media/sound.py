@@ -1,6 +1,6 @@
 """Sound: reading files, one channel at one rate, and what networks look at: mel bands and cepstra.
 
-With S (window/2 + 1, frames) the magnitudes of `xmodal.data.media.spectrogram`, M (bands, window/2 + 1) the triangles of
+With S (window/2 + 1, frames) the magnitudes of `data.media.spectrogram`, M (bands, window/2 + 1) the triangles of
 `mel_filters` and D (coefficients, bands) the first rows of the orthonormal cosine transform,
 
     log_mel = 10 log10 max(M S², 1e-10),  raised to its largest value - 80 dB

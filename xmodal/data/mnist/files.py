@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from xmodal.data.columns import ArrayFile, gather
-from xmodal.data.report import Report
 from xmodal.data.mnist.backgrounds import SIDE, blend, find_pictures, read_pictures, textures
 from xmodal.data.mnist.idx import read_idx, write_idx
 from xmodal.data.options import validated
 from xmodal.data.prepare import Item, Prepared, prepare_items
+from xmodal.data.report import Report
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, write_json, written_whole
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.loader import mix
 from xmodal.data.split import Column
+from xmodal.seeding import mix
 
 ROWS = 1024  # noised in one go
 STILL = "still"  # in place of an epoch: the fixed draw

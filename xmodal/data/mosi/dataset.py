@@ -2,7 +2,7 @@
 
     text    (768, T)    features of the transcript      vision  (20 or 35, T)    audio  (5 or 74, T)
 
-Opened are the published pickles (read as data, see `xmodal.data.mosi.pickle_reader`), or a folder that `prepare` made of one,
+Opened are the published pickles (read as data, see `data.mosi.pickle_reader`), or a folder that `prepare` made of one,
 which is mapped to memory (`xmodal.data.mosi.files`). Widths and lengths are those of the file. Beside each modality are
 its true lengths, ``audio.lengths``; with ``text=tokens`` also ``text.tokens``, what a text encoder reads. Inputs
 are used as they are, without statistics.
@@ -25,8 +25,8 @@ from xmodal.names import owner
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
-    from xmodal.data.report import Report
     from xmodal.data.mosi.source import Source
+    from xmodal.data.report import Report
     from xmodal.data.split import Column
 
 STAND_IN = "Stand-in data: a made trimodal set in place of MOSI and MOSEI."

@@ -25,13 +25,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from xmodal.data.columns import ArrayFile
-from xmodal.data.report import Report
 from xmodal.data.mosi.columns import BLOCK, TREATMENTS
-from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
 from xmodal.data.mosi.pickle_writer import write_pickle
 from xmodal.data.mosi.source import Source, clipped_lengths, find_pickle, open_pickle
+from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
 from xmodal.data.options import validated
 from xmodal.data.prepare import MARKERS, Prepared
+from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, sweep, write_json, written_whole

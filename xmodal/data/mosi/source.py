@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.report import Report
 from xmodal.data.mosi.columns import Sequences, counted, not_finite
-from xmodal.data.mosi.synthetic import MODALITIES
 from xmodal.data.mosi.pickle_reader import Array, opened, read_pickle
+from xmodal.data.mosi.synthetic import MODALITIES
+from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.errors import InputError
 from xmodal.names import SPLITS

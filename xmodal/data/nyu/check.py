@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data.report import Report
 from xmodal.data.nyu.dataset import NyuSettings, few, inspect, strange_class
 from xmodal.data.nyu.files import (
     KINDS,
@@ -32,6 +31,7 @@ from xmodal.data.nyu.files import (
 from xmodal.data.nyu.frames import SUFFIX, FrameFile, network_order, told_axes
 from xmodal.data.nyu.raw import read_colours, read_depth, read_room
 from xmodal.data.nyu.voxels import FAINT, coarse_labels, coarse_tsdf
+from xmodal.data.report import Report
 from xmodal.errors import InputError
 from xmodal.files import read_json
 

@@ -15,7 +15,8 @@ The target is a map (60, 36, 60) along D, H, W: 0 empty, eleven classes, 255 unk
 labels look at all voxels with one. Metrics look at ``Batch.scored``, a map of bytes for each modality: 0 nowhere
 (visible free space, or hidden and unknown), 1 hidden behind a surface, 2 on a surface. "Nonempty" in the published code
 is ``scored > 0``; voxels on a surface that are unknown are 2 as well, and drop out where the target is 255.
-``DataInfo.places`` is the shape of the target; the volume of positions has four times as many voxels along each axis.
+``DataInfo.target_shape`` is the shape of the target; the volume of positions has four times as many voxels along
+each axis.
 
 `xmodal.data.nyu.files` makes the .npz files from the raw ones, `xmodal.data.nyu.synthetic` makes rooms.
 
@@ -35,12 +36,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from xmodal.data.report import Report
 from xmodal.data.nyu.files import FACTS, PACKED, kept_back, packed_files, packed_parts
 from xmodal.data.nyu.frames import FrameFile, network_order, told_axes, volume_shape
 from xmodal.data.nyu.raw import CLASSES
-from xmodal.data.prepare import MARKERS
 from xmodal.data.nyu.voxels import FACTOR, UNKNOWN, regions
+from xmodal.data.prepare import MARKERS
+from xmodal.data.report import Report
 from xmodal.errors import InputError
 from xmodal.files import read_json
 

@@ -21,9 +21,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from xmodal.data.nyu.frames import SUFFIX, FrameFile, encode_frame, frame_of
+from xmodal.data.nyu.voxels import FACTOR, PUBLISHED, RULES, Grid, positions
 from xmodal.data.options import validated
 from xmodal.data.prepare import Content, Item, Prepared, in_processes, prepare_items
-from xmodal.data.nyu.voxels import FACTOR, PUBLISHED, RULES, Grid, positions
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, write_json, written_whole
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 
 from xmodal.data.nyu.files import FACTS, RAW_FOLDER, VALID_SHARE, kept_back, prepare
 from xmodal.data.nyu.raw import COLOURS, MERGED, encode_room, png_of, stored_depth
-from xmodal.data.prepare import in_processes
 from xmodal.data.nyu.voxels import FACTOR, PUBLISHED, TINY, UNKNOWN, Floats, Grid
+from xmodal.data.prepare import in_processes
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import write_json, written_whole
 

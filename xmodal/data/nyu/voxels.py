@@ -115,7 +115,7 @@ def positions(
 ) -> NDArray[np.int32]:
     """The voxel that each pixel shows, counted along X, H and Y as in a flat volume: (height, width).
 
-    Voxels are taken by rounding, half to even, which lays the grid half a voxel beside the one of `xmodal.data.nyu.tsdf`.
+    Voxels are taken by rounding, half to even, which lays the grid half a voxel beside the one of `data.nyu.tsdf`.
 
     Args:
         depth: metres, (height, width).

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.own.check_arrays import check_beside, check_column, check_maps, check_rows, check_splits, check_target
 from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
+from xmodal.data.own.check_arrays import check_beside, check_column, check_maps, check_rows, check_splits, check_target
 from xmodal.data.own.layout import Layout, find_layout
-from xmodal.data.report import Report
 from xmodal.data.own.repair import Rules, class_values, once, renumbered
+from xmodal.data.report import Report
 from xmodal.errors import InputError
 from xmodal.names import owner
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from xmodal.data.base import infer_task, layout_of
 from xmodal.data.columns import refuse_type
-from xmodal.data.report import Report
 from xmodal.data.own.repair import bad_rows
+from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.errors import InputError
 from xmodal.names import SPLITS, owner

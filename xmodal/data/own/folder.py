@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.columns import open_column
 from xmodal.data.own.check import inspect
 from xmodal.data.own.check_arrays import check_beside, check_column, check_splits
-from xmodal.data.columns import open_column
 from xmodal.data.own.layout import TREE, find_beside, find_sources
-from xmodal.data.report import Report
 from xmodal.data.own.repair import Rules, Zeroed, bad_rows, without
+from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import TASKS, owner

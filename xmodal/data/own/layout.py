@@ -26,7 +26,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from xmodal.data.columns import sample_files
 from xmodal.data.options import valid_part
-from xmodal.errors import InputError, did_you_mean
+from xmodal.data.report import Report
+from xmodal.errors import did_you_mean
 from xmodal.names import SPLITS
 
 TREE = (

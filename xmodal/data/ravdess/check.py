@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from xmodal.data.columns import read_header
-from xmodal.data.report import Report
 from xmodal.data.ravdess.files import AUDIO, FACTS, FILES, IMAGE, LISTS
 from xmodal.data.ravdess.names import EMOTIONS, actor_of, find_pairs
+from xmodal.data.report import Report
 from xmodal.errors import InputError
 
 NAMED = 3  # problems of one kind that are told one by one; the others are counted

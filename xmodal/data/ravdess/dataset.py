@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from xmodal.data.columns import ArrayFolder
-from xmodal.data.ravdess.files import FILES
 from xmodal.data.ravdess.check import DAMAGED, Contents, inspect
+from xmodal.data.ravdess.files import FILES
 from xmodal.data.ravdess.names import EMOTIONS, actor_of
 from xmodal.errors import InputError
 

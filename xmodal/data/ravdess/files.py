@@ -1,9 +1,9 @@
 """The files of the RAVDESS experiments: features and pictures from the archive's recordings, and three lists of them.
 
-What a prepared folder holds is shown in `xmodal.data.ravdess.dataset`. How a clip becomes an array and a picture is our choice,
+A prepared folder is shown in `data.ravdess.dataset`. How a clip becomes an array and a picture is our choice,
 since the authors' code begins with finished features:
 
-    audio   the wav file, channels averaged, at 22,050 Hz; 40 MFCCs (`xmodal.data.media.sound`) from windows of 2048 samples,
+    audio   the wav file, channels averaged, at 22,050 Hz; 40 MFCCs (`data.media.sound`) from windows of 2048 samples,
             one every 512; the first 256 of them, or all with zeros behind
     image   the frame shown in the middle of the mp4 file, resized to 256x512, as PNG
 """

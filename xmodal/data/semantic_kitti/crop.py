@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from xmodal.data.prepare import Content, Item, Prepared, prepare_items
 from xmodal.data.semantic_kitti.files import (
     CALIBRATION,
     CLOUDS,
@@ -28,7 +29,6 @@ from xmodal.data.semantic_kitti.files import (
     read_words,
 )
 from xmodal.data.semantic_kitti.projection import to_camera
-from xmodal.data.prepare import Content, Item, Prepared, prepare_items
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import written_whole
 

@@ -11,8 +11,8 @@
     target (H, W)     the class of each point, 0 (unlabeled) where nobody knows; 20 classes
 
 Points are drawn into the camera's picture (*perspective view*), so the pixels of both modalities show the same things;
-or, for LiDAR alone, into a picture of all directions (*range view*). `xmodal.data.semantic_kitti.files` reads the files,
-`xmodal.data.semantic_kitti.crop` cuts them to what the camera sees, `xmodal.data.semantic_kitti.synthetic` makes drives with a ray-caster.
+or, for LiDAR alone, into a picture of all directions (*range view*). `files.py` beside this file reads the files,
+`crop.py` cuts them to what the camera sees, and `synthetic.py` makes synthetic drives with a ray-caster.
 
 Behley et al.: SemanticKITTI, ICCV 2019, arXiv 1904.01416. The perspective view: Zhuang et al., ICCV 2021, arXiv
 2106.15277. Options and sizes: authors' code of arXiv 2409.02438.

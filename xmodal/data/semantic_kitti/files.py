@@ -2,7 +2,7 @@
 
     sequences/00/ … 21/
         velodyne/000000.bin    points: x, y, z and remission, float32, little endian
-        labels/000000.label    one word of 32 bits per point: class and instance, see `xmodal.data.semantic_kitti.classes`
+        labels/000000.label    one word of 32 bits per point: class and instance, see `data.semantic_kitti.classes`
         image_2/000000.png     the left colour camera
         calib.txt              P0 to P3 and Tr, twelve numbers each; poses.txt and times.txt are not read
 
@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.semantic_kitti.classes import training_classes
 from xmodal.data.report import Report
+from xmodal.data.semantic_kitti.classes import training_classes
 from xmodal.errors import InputError
 
 if TYPE_CHECKING:

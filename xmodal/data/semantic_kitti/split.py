@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from xmodal.data.loader import Pick
 from xmodal.data.semantic_kitti.augment import (
     Augmentation,
     Move,
@@ -31,8 +32,8 @@ from xmodal.data.semantic_kitti.augment import (
 )
 from xmodal.data.semantic_kitti.files import Frame
 from xmodal.data.semantic_kitti.frames import Drawn, Frames, StoredPoints
-from xmodal.data.loader import Pick, mix
 from xmodal.data.split import Split
+from xmodal.seeding import mix
 from xmodal.types import Batch, Normalisation
 
 if TYPE_CHECKING:

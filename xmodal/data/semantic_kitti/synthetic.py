@@ -19,8 +19,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.semantic_kitti.files import CALIBRATION, CLOUDS, IMAGES, LABELS, parse_sequences
 from xmodal.data.prepare import in_processes
+from xmodal.data.semantic_kitti.files import CALIBRATION, CLOUDS, IMAGES, LABELS, parse_sequences
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import write_text, written_whole
 

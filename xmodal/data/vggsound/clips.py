@@ -174,7 +174,7 @@ class Frames:
         count = self.shape[1]
         within, turned = np.full(count, 0.5), False
         if epoch is not None:
-            from xmodal.data.loader import mix
+            from xmodal.seeding import mix
 
             random = np.random.Generator(np.random.Philox(key=mix(self.seed, epoch, row, "video")))
             drawn, side = random.random(count), random.random()  # both, so that one does not change the other

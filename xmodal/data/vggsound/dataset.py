@@ -15,7 +15,7 @@
     video  (32, 3, 256, 256)    0 to 255, in a network (x / 255 - mean) / std with the numbers of ImageNet per colour
 
 ``video_npy/<clip>.npy`` (frames, side, side, 3) may stand in for the tall pictures, and either form of sound may be in
-either split. `xmodal.data.vggsound.files` makes the first folder from the second, `xmodal.data.vggsound.synthetic` clips.
+either split. `data.vggsound.files` makes the first folder from the second, `data.vggsound.synthetic` clips.
 
 Chen et al.: VGGSound: a large-scale audio-visual dataset, ICASSP 2020, arXiv 2004.14368. The layout: Xue et al.: The
 Modality Focusing Hypothesis, ICLR 2023, authors' code.

@@ -1,6 +1,6 @@
 """The files of the VGGSound experiment: sound at 16 kHz and 32 frames of each clip, in the layout of the authors' code.
 
-What a prepared folder holds is shown in `xmodal.data.vggsound.dataset`. How frames are chosen is ours, since the authors' code
+What a prepared folder holds is shown in `data.vggsound.dataset`. How frames are chosen is ours, since the authors' code
 begins with finished files: those that are shown in the middle of 32 equal parts of the clip, resized to 256x256.
 """
 

@@ -1,6 +1,6 @@
 """Clips in the form of VGGSound that nobody filmed: tones and noises, balls and stripes, and cues with a known truth.
 
-A class is a few bits. As in `xmodal.data.ravdess.synthetic`, each is the sign of a sum of decisive features, of three kinds:
+A class is a few bits. As in `data.ravdess.synthetic`, each is the sign of a sum of decisive features, of three kinds:
 what sound and picture both show (z⁰), what the sound alone shows (zᵃ) and what the picture alone shows (zᵛ):
 
     bit_s = [w⁰ z⁰_s > 0],  s = 1 … S,      last bit = [w (zᵃ + zᵛ / 2) > 0],         z ~ N(0, 1), all independent

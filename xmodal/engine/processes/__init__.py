@@ -1,0 +1,1 @@
+"""Devices and processes: launching, the parent that watches its ranks, signals, BatchNorm over processes."""

@@ -1,0 +1,1 @@
+"""`fit_many`: many small models trained as one."""

@@ -1,0 +1,1 @@
+"""Networks for clips: sound and picture of RAVDESS, sound and video of VGGSound."""

@@ -1,0 +1,1 @@
+"""DMD's networks: sequence transformers, the decoupled model, its graph unit, the authors' weights."""

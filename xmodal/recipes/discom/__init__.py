@@ -1,0 +1,1 @@
+"""DisCoM-KD: students of single modalities without a teacher."""

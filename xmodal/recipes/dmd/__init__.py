@@ -1,0 +1,1 @@
+"""DMD: three modalities that teach one another."""

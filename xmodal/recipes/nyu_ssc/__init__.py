@@ -1,0 +1,1 @@
+"""NTDH on NYU Depth V2: voxels of a room from depth, taught by colours."""

@@ -1,0 +1,251 @@
+"""A room's voxels from depth, taught by a network that sees colours too: the second large experiment of NTDH.
+
+From one picture a network tells what each voxel of a room is, also of those that no pixel shows (semantic scene
+completion). For every seed a network that reads depth and colours learns the labels (*teacher*), one that reads depth
+learns them alone (*control*), and the same network learns them and what the teacher says of the voxels of the room
+(*student*), each voxel by the weight of the class that the teacher sees there. Any of six networks may teach any other.
+The page shows each class, the divergence from the teacher beside the gain, and rooms. A run that was stopped, or ended
+by ``--until teacher``, goes on with --resume.
+
+The published code trains single networks and holds no distillation; its table was not accessible to us, so there is no
+figure to compare with. What made rooms show stands in docs/recipes/nyu-ssc.md.
+
+    xmodal data make nyu RAW --seed 0
+    xmodal data prepare nyu RAW ROOT
+    xmodal run nyu-ssc --nyu.root ROOT --preset small
+    xmodal run nyu-ssc --nyu.root ROOT --teacher-network ddrnet_rgb --student-network palnet
+
+Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; networks and training: Li et al.,
+DDRNet, CVPR 2019; numbers from the authors' code.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from xmodal.engine.progress import Progress
+from xmodal.errors import InputError
+from xmodal.recipes.nyu_ssc.settings import METRICS, NETWORKS, Settings
+from xmodal.study import comparison
+from xmodal.study.dense import SHOWN, class_table, gap_table, measure_gap, teacher_file
+
+if TYPE_CHECKING:
+    from xmodal.study.bench import Bench, Earlier
+    from xmodal.types import Batch, Student
+
+SCENES = "scenes.npz"
+__all__ = ["Settings", "run"]
+
+
+def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Train the stages that are asked for, write the run folder and its page, return what `result.json` holds."""
+    gaps: list[dict[str, Any]] = []
+
+    def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
+        gaps.extend(measure_gap(bench, rows, settings.gap_frames, occupied))
+        if settings.pictures and rows and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
+            draw(bench, rows, out / SCENES, settings.pictures)
+
+    def earlier(seed: int) -> Earlier | None:
+        path = settings.teacher_checkpoint
+        return (
+            None
+            if path is None or not settings.asks_teacher()
+            else earlier_teacher(path, settings.teacher_network, seed)
+        )
+
+    return comparison.run(
+        settings,
+        progress=progress,
+        recipe="nyu-ssc",
+        look=look,
+        complete=lambda found: complete(found, settings, gaps),
+        earlier=earlier,
+    )
+
+
+def earlier_teacher(path: Path, network: str, seed: int) -> Earlier:
+    """The teacher of another run, or of the authors' code.
+
+    Args:
+        path: a run folder (of the same seed, if it has that, else of the first one there), a training in it, a
+            ``student.safetensors``, or a file of the authors.
+        network: which one it is, a name of `NETWORKS`.
+        seed: whose teacher is wanted.
+    """
+    from xmodal.models.scenes.authors_weights import load_published
+    from xmodal.models.student_file import load_student
+    from xmodal.study.bench import Earlier
+
+    plain = without_data(network)
+    name = "+".join(plain.needs)
+    file = path
+    if path.is_dir():
+        there = teacher_file(path, name, seed)
+        if there is None:
+            raise InputError(
+                f"{path} holds no finished teacher {network}: expected seed-{seed}/teacher/students/{name}. Train one "
+                "with --until teacher, or leave --teacher-checkpoint out."
+            )
+        file = there
+    if file.suffix != ".safetensors":
+        load_published(plain.module, file)
+        return Earlier({"teacher": {name: plain.module.state_dict()}}, where=str(file))
+    student, _ = load_student(file)
+    if (student.builder, set(student.needs)) != (plain.builder, set(plain.needs)):
+        raise InputError(
+            f"{file} holds a network {student.builder} that reads {', '.join(student.needs)}; wanted is {network}. "
+            "Name another file, or another --teacher-network."
+        )
+    return Earlier({"teacher": {name: student.module.state_dict()}}, where=str(file))
+
+
+def without_data(network: str) -> Student:
+    """A network of `NETWORKS` for a room of the smallest size: its weights fit any."""
+    from xmodal.models.scenes.build import build_scene
+    from xmodal.types import DataInfo, InputInfo
+
+    position = InputInfo((4, 4), dtype="int64")
+    inputs = {"depth": InputInfo((1, 4, 4)), "rgb": InputInfo((3, 4, 4)), "tsdf": InputInfo((1, 4, 4, 4))}
+    inputs |= {"depth.position": position, "rgb.position": position}
+    kind, modalities = NETWORKS[network]
+    return build_scene(
+        DataInfo(inputs, "multiclass", 12, {}, dense=True, target_shape=(1, 1, 1)), modalities, network=kind
+    )
+
+
+def occupied(batch: Batch) -> Batch:
+    """The batch, of which only those voxels count that are scored and not empty."""
+    counts = {name: (region > 0) & (batch.targets[name] > 0) for name, region in batch.scored.items()}
+    return replace(batch, valid=counts)
+
+
+def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
+    """Some test frames: what was seen, the labels, and what each network makes of it."""
+    import numpy as np
+    import torch
+
+    from xmodal.data.loader import Pick
+    from xmodal.data.nyu.frames import COLOURS as STATISTICS
+    from xmodal.data.nyu.raw import COLOURS
+    from xmodal.files import written_whole
+
+    test = bench.data.test
+    chosen = torch.linspace(0, len(test) - 1, min(frames, len(test))).round().long()
+    batch = test.raw()[Pick(dict.fromkeys(bench.info.modalities, chosen), None)]
+    arrays: dict[str, Any] = {}
+    if "rgb" in batch.inputs:
+        mean, std = (torch.tensor(part).view(3, 1, 1) for part in STATISTICS)
+        arrays["pictures"] = (255 * (std * batch.inputs["rgb"] + mean)).clamp(0, 255).round().to(torch.uint8).numpy()
+    if "depth" in batch.inputs:
+        arrays["depths"] = batch.inputs["depth"][:, 0].numpy()
+    shown = [row for row in rows if row["role"] in SHOWN]
+    said = [bench.outputs[row["name"]][row["student"]] for row in shown]
+    places = [{number: place for place, number in enumerate(one["index"].tolist())} for one in said]
+    maps = [
+        one["outputs"][[where[number] for number in chosen.tolist()]] for one, where in zip(said, places, strict=True)
+    ]
+    with written_whole(path) as beside:
+        np.savez_compressed(
+            beside,
+            **arrays,
+            labels=batch.target.to(torch.uint8).numpy(),
+            names=np.array([row["name"] for row in shown]),
+            maps=torch.stack(maps).to(torch.uint8).cpu().numpy(),
+            palette=np.array(COLOURS, np.uint8),
+            frames=np.array([bench.data.ids[test.numbers[batch_name(batch)][number]] for number in chosen.tolist()]),
+        )
+
+
+def batch_name(batch: Batch) -> str:
+    """Any modality: rows of all of them are the same frames."""
+    return next(iter(batch.targets))
+
+
+def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The result with tables of classes and of the gap, rooms, and what is worth knowing."""
+    rows = result.get("rows") or []  # none of a run that has not read the test split yet
+    tables = [score_table(rows), classes_of_voxels(rows, result["class_names"], settings)] if rows else []
+    where = "scored occupied voxels"
+    tables += [gap_table(rows, gaps, (result["metric"], "completion_iou"), where=where)] if gaps else []
+    found = {
+        **result,
+        "title": f"NYU Depth V2: {settings.student_network} taught by {settings.teacher_network}",
+        "tables": tables,
+        "gaps": [dict(gap) for gap in gaps],
+        "notes": [*result["notes"], *notes(settings)],
+    }
+    if settings.pictures and rows:
+        found["scenes"] = {
+            "file": SCENES,
+            "title": "Rooms of the test split",
+            "class_names": result["class_names"],
+            "caption": f"Seed {settings.seeds[0]}. Labelled voxels, seen from the front and above; ceilings are left "
+            "out. Networks are shown where there is a label, also in visible free space, which no score looks at.",
+        }
+    return found
+
+
+SCORES = {
+    "completion_precision": "precision",
+    "completion_recall": "recall",
+    "completion_iou": "IoU",
+    "completion_iou_occluded": "IoU, hidden voxels",
+    "accuracy": "accuracy of classes",
+    "mean_iou": "mIoU",
+    "completion_iou_reference": "IoU, published rule",
+    "mean_iou_reference": "mIoU, published rule",
+}
+
+
+def score_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """A line per network: completion, classes, and both by the published rule; mean over the seeds, in per cent."""
+    runs = list(dict.fromkeys(row["name"] for row in rows))
+    lines = [
+        [
+            run,
+            *(
+                f"{100 * statistics.fmean(row['test'][key] for row in rows if row['name'] == run):.1f}"
+                for key in SCORES
+            ),
+        ]
+        for run in runs
+    ]
+    return {
+        "title": "Completion and classes",
+        "header": ["network", *SCORES.values()],
+        "rows": lines,
+        "caption": "Test frames, per cent, mean over the seeds. Precision, recall and IoU: occupied or not. By the "
+        "published rule means run over frames, and unknown voxels on surfaces count as empty ones.",
+    }
+
+
+def classes_of_voxels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], settings: Settings) -> dict[str, Any]:
+    """A line per class but empty, by the rule that networks are compared by."""
+    published = settings.metric == METRICS["reference"]
+    score, mean = ("iou_reference", "mean_iou_reference") if published else ("iou", "mean_iou")
+    table = class_table(rows, names, score=score, mean=mean, skip=1, places="voxels")
+    return {
+        **table,
+        "title": f"{table['title']}{' (published rule)' if published else ''}",
+        "caption": "Test frames, voxels that are hidden or on a surface and have a label, mean over the seeds.",
+    }
+
+
+def notes(settings: Settings) -> list[str]:
+    """What is worth knowing of these settings, in sentences."""
+    found = []
+    if settings.teacher_checkpoint is not None:
+        found.append(f"The teacher was taken from {settings.teacher_checkpoint}.")
+    if settings.until != "student":
+        found.append(f"Stopped behind the {settings.until}, as asked; --resume without --until goes on.")
+    if settings.schedule == "step" and settings.schedule_every >= settings.epochs:
+        found.append(
+            f"The rate falls every {settings.schedule_every} epochs and there are {settings.epochs}: it was constant, "
+            "as in the authors' code."
+        )
+    return found

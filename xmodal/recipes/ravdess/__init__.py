@@ -1,0 +1,1 @@
+"""MFH and NTDH on RAVDESS: a face taught by a voice."""

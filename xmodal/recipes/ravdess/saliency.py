@@ -1,0 +1,193 @@
+"""Which channels of a network that hears an emotion carry what a face shows as well? Algorithm 1 of MFH on RAVDESS.
+
+For every seed two fresh networks, sound and picture, are trained jointly: each to be right, both to agree. Then one
+channel of the teacher at a time is shuffled over the training clips, and its saliency is how much of the agreement that
+costs. The figure on the page is the one that the authors' `utils/helper.py` draws: by channel, and sorted, with the
+lowest and the highest share marked. In the authors' picture (place 5, 10 permutations) a channel is at 1, two are above
+0.5, a dozen above 0.2, and more than half below 0.05. The test split is not read.
+
+On made data with small networks about 5 s for each seed on a CPU; the published networks need a GPU.
+
+    xmodal data make ravdess RAW --format raw && xmodal data prepare ravdess RAW DIR --frames 64 --height 32 --width 64
+    xmodal run ravdess-saliency --ravdess.root DIR --preset mfh-small --place 5 --permutations 10
+
+Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; read from the authors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field
+
+from xmodal.engine.processes import interrupt
+from xmodal.engine.progress import Progress
+from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
+from xmodal.recipes.ravdess.settings import RavdessSettings
+from xmodal.study.comparison import unscored
+from xmodal.study.references import finish
+from xmodal.study.settings import Seeds
+
+if TYPE_CHECKING:
+    from xmodal.data.base import Data
+    from xmodal.diagnostics.saliency import Saliency
+    from xmodal.methods.joint import Joint
+    from xmodal.study.bench import Bench, Earlier
+
+
+class Settings(RavdessSettings):
+    """Joint training of sound and picture, and how salient each channel of the teacher is."""
+
+    seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
+    share: float = Field(0.25, ge=0, le=0.5, description="how much of the channels is marked at either end")
+    networks: Path | None = Field(
+        None, description="rank those of an earlier run, or of the authors' results folder; None: they are trained"
+    )
+    published_files: bool = Field(False, description="write the weights as the authors' .pkl files too")
+
+
+def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+    """Train both networks, rank the channels, write the run folder and its page; return what `result.json` holds."""
+    from xmodal.data import open_data
+    from xmodal.engine.processes.launch import launch
+    from xmodal.study.bench import Bench, Rehearsal
+
+    # machine: processes start here, before data and folder
+    fabric = launch(settings.machine(), precision=settings.precision)
+    progress = progress or Progress(quiet=True)
+    progress.quiet |= fabric.global_rank > 0
+
+    # data, and everything that can be refused before anything is written
+    def open_seed(seed: int) -> Data:
+        return open_data(
+            "ravdess",
+            options=settings.read(),
+            train_fraction=settings.train_fraction,
+            augment=settings.augment,
+            seed=seed,
+        )
+
+    data = open_seed(settings.seeds[0])
+    there = {seed: earlier(settings, seed) for seed in settings.seeds}
+    rank(Rehearsal(data, settings, seed=0, fabric=fabric, earlier=there[settings.seeds[0]]), settings)
+
+    # run folder
+    out = choose_folder(settings.out, "ravdess-saliency", fabric, resume=settings.resume)
+    if fabric.global_rank == 0:
+        open_folder(out, {"recipe": "ravdess-saliency", "settings": settings.described()}, resume=settings.resume)
+    fabric.barrier()
+    if settings.resume:
+        restore_threads(out)
+
+    # joint training and ranking, seed by seed
+    progress.fits = len(settings.seeds)
+    seeds = []
+    for seed in settings.seeds:
+        folder = out / f"seed-{seed}"
+        bench = Bench(
+            open_seed(seed),
+            settings,
+            seed=seed,
+            fabric=fabric,
+            folder=folder,
+            progress=progress,
+            earlier=there[seed],
+        )
+        with interrupt.saved_in(out):
+            joint, found = rank(bench, settings)
+            accuracy = {name: scores["accuracy"] for name, scores in bench.validate(joint).items()}
+            if fabric.global_rank == 0:
+                leave_files(folder, joint, found, settings)
+        seeds.append({"seed": seed, "value": found.value.tolist(), "note": found.note, "accuracy": accuracy})
+
+    # report
+    result = summarised(settings, data, seeds)
+    finish(out, result, fabric)
+    progress.close()
+    return {**result, "folder": str(out)}
+
+
+def earlier(settings: Settings, seed: int) -> Earlier | None:
+    """The networks of another run, if one is named."""
+    if settings.networks is None:
+        return None
+    from xmodal.recipes.ravdess.authors_files import earlier_seed
+
+    return replace(earlier_seed(settings.networks, seed, settings, ranked=False), found={})
+
+
+def rank(bench: Bench, settings: RavdessSettings) -> tuple[Joint, Saliency]:
+    """Algorithm 1: both networks, and the ranking of the teacher's channels."""
+    from xmodal.methods.joint import fit_joint
+    from xmodal.methods.mfh import JOINT
+    from xmodal.methods.ranking import rank_channels
+
+    joint = fit_joint(bench, agreement="mse", stage=JOINT)
+    found = rank_channels(
+        bench,
+        joint.teacher,
+        joint.student,
+        settings.layer,
+        networks=JOINT,
+        distance=settings.distance,
+        permutations=settings.permutations,
+    )
+    return joint, found
+
+
+def leave_files(folder: Path, joint: Joint, found: Saliency, settings: Settings) -> None:
+    """Networks and ranking, for `ravdess --saliency`; the ranking, and on request the weights, in the authors' form."""
+    from xmodal.methods.mfh import JOINT
+    from xmodal.methods.ranking import name_of_ranking
+    from xmodal.models.student_file import save_weights
+    from xmodal.recipes.ravdess.authors_files import write_tag, write_weights
+    from xmodal.recipes.ravdess.ranking_file import write_ranking
+
+    name = name_of_ranking(
+        JOINT, settings.layer, distance=settings.distance, disturb="permute", permutations=settings.permutations
+    )
+    write_ranking(folder, found, name)
+    write_tag(folder, found, settings)
+    for side, student in joint.students().items():
+        save_weights(folder / f"{side}.safetensors", student.module)
+        if settings.published_files:
+            write_weights(folder, side, student.needs[0], student.module)
+
+
+def summarised(settings: Settings, data: Data, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """What `result.json` holds."""
+    notes = [one["note"] for one in seeds if one["note"]]
+    return {
+        **unscored(settings, data, notes, title="Saliency of a teacher's channels on RAVDESS"),
+        "recipe": "ravdess-saliency",
+        "ranking": described_ranking(settings, settings.share, seeds),
+        "tables": [accuracy_table(seeds)],
+    }
+
+
+def described_ranking(settings: RavdessSettings, share: float, seeds: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the page draws, see `reports.ranking`."""
+    return {
+        "place": settings.place,
+        "layer": settings.layer,
+        "distance": settings.distance,
+        "draws": settings.permutations,
+        "share": share,
+        "seeds": seeds,
+    }
+
+
+def accuracy_table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """How good the two networks are."""
+    return {
+        "title": "The two networks of the joint training",
+        "header": ["seed", "teacher, accuracy (%)", "student, accuracy (%)"],
+        "rows": [
+            [str(one["seed"]), *(f"{100 * one['accuracy'][side]:.1f}" for side in ("teacher", "student"))]
+            for one in seeds
+        ],
+        "caption": "Validation split, weights after the last epoch; the test split is not read.",
+    }

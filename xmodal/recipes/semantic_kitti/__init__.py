@@ -1,0 +1,1 @@
+"""NTDH on SemanticKITTI: LiDAR taught by a camera."""

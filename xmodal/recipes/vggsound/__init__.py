@@ -1,0 +1,1 @@
+"""MFH on VGGSound: video taught by sound."""

@@ -1,0 +1,181 @@
+"""What the recipe on VGGSound can be told: stages, networks, training, which channels go, and the quirks as flags.
+
+| preset | what it sets |
+|---|---|
+| published | the authors: AdamW 0.001, decay 1e-5, 50 epochs, a tenth after 25, batches of 32, full networks |
+| small | made clips, a CPU: networks of 0.1 million parameters, small frames, short windows, own training, 64 bits |
+
+The published training is what stands in the defaults. ``as_published`` sets, besides, what the authors' code does and
+ours does not (numbers of the list of differences on the docs page); each of these is a flag of its own as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
+
+import tyro
+from pydantic import Field, field_validator, model_validator
+
+from xmodal.engine.settings import OptimizerName, ScheduleName
+from xmodal.study.settings import Names, Options, PairSettings, Presets, Seeds, Shares, known_names
+
+MODALITIES = ("audio", "video")
+STAGES = ("teacher", "video", "saliency", "students")
+REMOVE = ("least", "most", "random", "none", "index")
+PLACE = "embedding"  # the pooled channels, behind which only the linear head follows
+SMALL: dict[str, Any] = {
+    "student_encoder": "video_resnet18",
+    "teacher_width": 16,
+    "student_width": 32,
+    "ratio": (0.75,),
+    "epochs": 20,
+    "learning_rate": 5e-3,
+    "schedule": "cosine",
+    "precision": "64-true",  # so that several processes end where one does, at these large steps too
+    "threads": 1,
+    "options": {
+        "vggsound": {
+            "frames": 4,
+            "size": 32,
+            "window": 256,
+            "hop": 256,
+            "random_frames": True,
+            "mirror": True,
+            "valid_share": 0.2,
+        }
+    },
+}
+PUBLISHED: dict[str, Any] = {
+    "remove": ("index",),
+    "ratio": (0.5,),
+    "fill": "zero",
+    "keep": "last",
+    "permutations": 100,
+    "within": 64,
+    "loss": ("kl:1",),
+    "temperature": 1.0,
+    "kd_weight": 1.0,
+    "task_weight": 0.0,
+    "batch_accuracy": True,
+    "published_files": True,
+    "shuffled": False,
+}
+# what may change from one command to the next in one run folder: the stages before are the same
+FREE = ("remove", "ratio", "until", "seeds", "shuffled", "batch_accuracy", "published_files")
+
+
+class VggsoundSettings(Presets, PairSettings):
+    """A student of videos, taught by some channels of a teacher of sounds, on VGGSound."""
+
+    PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"published": {}, "small": SMALL}
+    SOURCES: ClassVar[tuple[str, ...]] = ("preset", "as_published")
+
+    preset: Literal["published", "small"] = Field("published", description="values of the other flags")
+    until: Literal["teacher", "video", "saliency", "students"] = Field(
+        "students", description="the last stage; a later command in the same folder goes on behind it"
+    )
+    remove: Names = Field(
+        ("least", "most", "random", "none"),
+        min_length=1,
+        description="which channels go, a student each: least or most salient, random, none; index: the last by number",
+    )
+    ratio: Shares = Field((0.5,), min_length=1, description="share of the channels to remove; several: a student each")
+    fill: Literal["mean", "batch_mean", "zero"] = Field("mean", description="what stands in for a removed channel")
+    distance: Literal["mse", "l1"] = Field("l1", description="how a broken agreement is measured")
+    permutations: Annotated[int, Field(ge=1)] | Literal["exact"] = Field(
+        "exact", description="exchanges per channel; exact: the mean of all"
+    )
+    within: int | None = Field(None, ge=2, description="exchange inside batches of so many clips; None: among all")
+    loss: Names = Field(("kl:1",), min_length=1, description="losses of `xmodal list losses`, added")
+    temperature: float = Field(1.0, gt=0, description="softening of both sides' answers")
+    kd_weight: float = Field(1.0, ge=0, description="weight of the teacher's term")
+    task_weight: float = Field(0.0, ge=0, description="weight of the label's term")
+    shuffled: bool = Field(True, description="train the shuffled-teacher control of the first of the students")
+    batch_accuracy: bool = Field(False, description="a table of accuracies as the authors' test loops print them too")
+    published_files: bool = Field(
+        False, description="write audio_permute.npy, the sum over batches, as their code does"
+    )
+    as_published: bool = Field(
+        False, description="sets every flag, and the data's, that goes back to the authors' code"
+    )
+    teacher: Names = Field(("audio",), description="modality the teacher sees")
+    student: Names = Field(("video",), description="modality at deployment")
+    teacher_encoder: str = Field("auto", description="network of the teacher; auto: the published one of its modality")
+    student_encoder: str = Field("auto", description="network of the student, such as video_resnet50")
+    epochs: int = Field(50, ge=1, description="passes over the training split, for each training")
+    batch_size: int = Field(32, ge=2, description="rows per step, over all processes together")
+    optimizer: OptimizerName = Field("adamw", description="update rule")
+    learning_rate: float = Field(1e-3, gt=0, description="step size at the start")
+    weight_decay: float = Field(1e-5, ge=0, description="pull of the weights towards zero")
+    schedule: ScheduleName = Field("step", description="how the rate falls")
+    schedule_every: int = Field(25, ge=1, description="epochs between falls (step), or epochs to wait (plateau)")
+    seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
+    options: Options = Field({}, description="options of the data")
+    # what this recipe fixes
+    data: Annotated[Literal["vggsound"], tyro.conf.Suppress] = "vggsound"
+    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
+    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
+
+    @classmethod
+    def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The preset, and on it what ``as_published`` sets."""
+        return {
+            **cls.preset_values(given.get("preset", "")),
+            **(PUBLISHED if given.get("as_published") is True else {}),
+        }
+
+    @field_validator("remove")
+    @classmethod
+    def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return known_names("choice of channels", names, REMOVE)
+
+    @field_validator("ratio")
+    @classmethod
+    def _shares(cls, ratios: tuple[float, ...]) -> tuple[float, ...]:
+        for ratio in ratios:
+            if not 0 < ratio < 1:
+                raise ValueError(f"ratio {ratio:g}: expected a share of the channels above 0 and below 1, as in 0.5.")
+        return tuple(dict.fromkeys(ratios))
+
+    @model_validator(mode="after")
+    def _two_sides(self) -> VggsoundSettings:
+        if sorted((*self.teacher, *self.student)) != sorted(MODALITIES):
+            raise ValueError(
+                f"teacher {', '.join(self.teacher)} and student {', '.join(self.student)}: expected audio for one of "
+                "them and video for the other."
+            )
+        return self
+
+    def network(self, side: str) -> dict[str, Any]:
+        """The published network of a modality, unless another one is named."""
+        found = super().network(side)
+        published = {name: f"vggsound_{name}" for name in MODALITIES}
+        return {**found, "encoder": published if found["encoder"] == "auto" else found["encoder"]}
+
+    def reaches(self, stage: str) -> bool:
+        """Whether a stage is among those to run."""
+        return STAGES.index(stage) <= STAGES.index(self.until)
+
+    def read(self) -> dict[str, Any]:
+        """The options of the data, with what ``as_published`` adds."""
+        own = dict(self.options.get("vggsound", {}))
+        return {**own, "as_published": True} if self.as_published else own
+
+    def students(self) -> dict[str, tuple[str, float]]:
+        """Name in the table → which channels go, and what share of them.
+
+        Example:
+            >>> list(VggsoundSettings(remove=("none", "least", "most"), ratio=(0.25, 0.5)).students())
+            ['none', 'least 0.25', 'least 0.5', 'most 0.25', 'most 0.5']
+        """
+        found: dict[str, tuple[str, float]] = {}
+        for remove in self.remove:
+            for ratio in (0.0,) if remove == "none" else self.ratio:
+                found[student_name(remove, ratio)] = ("least" if remove == "none" else remove, ratio)
+        return found
+
+
+def student_name(remove: str, ratio: float) -> str:
+    """What a student is called in the table."""
+    return "none" if remove == "none" else f"{remove} {ratio:g}"

@@ -1,0 +1,136 @@
+"""What the studies of removed channels share: the modes of the authors' codes, their losses, and what students heard.
+
+A teacher was trained jointly with a student of another modality, its channels at a place are ranked, and students learn
+from it without a share of them:
+
+| mode | authors' number | what is removed |
+|---|---|---|
+| none | -1 | nothing |
+| random | 0 | any channels |
+| general | 1 | the least salient: what stays is known to both modalities |
+| specific | 2 | the most salient: what stays is the teacher's own |
+
+References: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487. Chen et al.: Non-target
+Divergence Hypothesis, 2024, arXiv 2409.02438. Read from the authors' codes.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from xmodal.study.settings import known_names
+
+if TYPE_CHECKING:
+    from xmodal.methods.mfh import MFH
+    from xmodal.study.bench import Bench
+
+REMOVE = {"random": "random", "general": "least", "specific": "most"}  # mode → which channels go
+MODES = {"none": "-1", "random": "0", "general": "1", "specific": "2"}  # mode → number in the authors' codes
+EXPECTED = "removing the least salient channels, so that the general stay, makes the best student"
+LOSSES = {  # names in the code of NTDH → terms of the zoo, all at temperature 1 and on the outputs
+    "kl": ("kl:1",),
+    "hint": ("mse:0.1", "kl:1"),
+    "rkd": ("rkd:1",),
+    "pkt": ("pkt:1", "kl:1"),
+    "similarity": ("sp:1", "kl:1"),
+    "dkd": ("dkd(alpha=0.5,beta=0.5,temperature=1):1",),
+    "crd": ("crd:1",),
+}
+
+
+def known_modes(asked: tuple[str, ...]) -> tuple[str, ...]:
+    """Modes by their names; the authors' numbers are names too.
+
+    Example:
+        >>> known_modes(("none", "1", "specific"))
+        ('none', 'general', 'specific')
+    """
+    by_number = {number: mode for mode, number in MODES.items()}
+    return known_names("mode", tuple(by_number.get(mode, mode) for mode in asked), MODES)
+
+
+def removal(mode: str, ratio: float) -> dict[str, Any]:
+    """The options of a method that remove what a mode says.
+
+    Example:
+        >>> removal("general", 0.75), removal("none", 0.75)
+        ({'remove': 'least', 'ratio': 0.75}, {'remove': 'least', 'ratio': 0.0})
+    """
+    return {"remove": REMOVE.get(mode, "least"), "ratio": ratio * (mode != "none")}
+
+
+def row_name(loss: str, mode: str) -> str:
+    """What a student is called in the table: its loss, and what was removed if anything was."""
+    return loss if mode == "none" else f"{loss}, {mode}"
+
+
+def measure_heard(bench: Bench, rows: Sequence[dict[str, Any]]) -> None:
+    """How far each student is from its teacher as it was heard, and how good that teacher is, on validation."""
+    from xmodal.diagnostics.divergence import measure_divergence
+
+    for row in rows:
+        if row["role"] != "method":
+            continue
+        run = bench.runs[row["name"]]
+        student = run.students[row["student"]].module
+        with cast("MFH", run.method).heard() as teacher:
+            found = measure_divergence(student, teacher, bench.batches("valid"), form="reference", samples=100)
+        row["channels"] = {
+            "ncjsd": found.non_target_mean,
+            "tcjsd": found.target_mean,
+            "teacher_accuracy": found.teacher_accuracy,
+        }
+
+
+def heard_table(rows: Sequence[Mapping[str, Any]], *, ratios: Sequence[float], place: int | str) -> dict[str, Any]:
+    """What `measure_heard` found, over the seeds.
+
+    Args:
+        rows: of the comparison.
+        ratios: share of the channels that was removed, or several.
+        place: where they are, as the authors count, or the name of the layer.
+    """
+    found: dict[str, list[Mapping[str, float]]] = {}
+    for row in rows:
+        if row["role"] == "method":
+            found.setdefault(row["name"], []).append(row["channels"])
+    shares = " or ".join(f"{ratio:.0%}" for ratio in ratios).replace("%", " %")
+    share = f"{shares} of the channels at place {place} removed"
+    return {
+        "title": "What the students heard",
+        "header": ["name", "teacher's accuracy (%)", "divergence of the wrong classes", "of the true class"],
+        "rows": [
+            [name, _mean(seeds, "teacher_accuracy", 100, 1), _mean(seeds, "ncjsd", 1, 3), _mean(seeds, "tcjsd", 1, 3)]
+            for name, seeds in found.items()
+        ],
+        "caption": f"Validation split, mean (and range) over the seeds; {share}. Divergence: student from teacher, in "
+        "nats, in the authors' form, which has no upper end.",
+    }
+
+
+def expected_best(
+    result: Mapping[str, Any], *, title: str, who: str, what: str, best: str, over: Sequence[str]
+) -> list[dict[str, Any]]:
+    """An expectation and its tests, in a list; nothing where there is nothing to compare.
+
+    Args:
+        result: with rows, metric and direction.
+        title: of the table.
+        who: expects it.
+        what: they expect, in a clause.
+        best: the name of the row that should be best.
+        over: the rows that it is compared with.
+    """
+    from xmodal.reports.contrasts import contrasts
+
+    expected = {"title": title, "who": who, "what": what, "best": best, "over": list(over)}
+    tests = contrasts(result["rows"], expected, metric=result["metric"], direction=result["direction"])
+    return [{**expected, "tests": tests}] if tests else []
+
+
+def _mean(seeds: Sequence[Mapping[str, float]], key: str, scale: float, digits: int) -> str:
+    values = [scale * entry[key] for entry in seeds]
+    between = f" ({min(values):.{digits}f} to {max(values):.{digits}f})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.{digits}f}{between}"

@@ -1,0 +1,170 @@
+"""What the Gaussian recipes share: linear networks with given initial weights, their training and their scores.
+
+The authors' protocol: one affine layer per network, PyTorch's own initial weights in a fixed order, full-batch gradient
+descent, test accuracy after the last step. Students learn
+
+    L = CE(z, y) + KL_mean,    KL_mean = 1/(n K) Σ_n Σ_k p_nk (log p_nk - log q_nk)
+
+which divides by all elements, so that with K = 2 classes it is half of the divergence (`StudySettings.kl_reduction`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from xmodal.data.base import Data
+from xmodal.data.loader import in_order
+from xmodal.engine.processes import interrupt
+from xmodal.engine.processes.launch import launch
+from xmodal.engine.progress import Progress
+from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
+from xmodal.engine.run.result import Run
+from xmodal.engine.settings import FitSettings, MachineSettings
+from xmodal.engine.stacked.fit_many import fit_many
+from xmodal.files import read_json, write_json
+from xmodal.method import Method
+from xmodal.methods.kd import KD
+from xmodal.models.network import build_network
+from xmodal.reports.tables import in_percent
+from xmodal.study.references import Reference
+from xmodal.study.settings import ManySettings, StudySettings
+from xmodal.types import DataInfo, Student
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+K = TypeVar("K")
+Rows = list[dict[str, Any]]
+
+
+def started(settings: ManySettings, recipe: str) -> tuple[Path, Fabric]:
+    """The run folder, opened, and the device."""
+    fabric = processor(settings.threads)
+    out = choose_folder(settings.out, recipe, fabric, resume=settings.resume)
+    open_folder(out, {"recipe": recipe, "settings": settings.described()}, resume=settings.resume)
+    if settings.resume:
+        restore_threads(out)
+    return out, fabric
+
+
+def processor(threads: int | None = None) -> Fabric:
+    """A CPU, on which such small models are at home, and on which their numbers are those of the authors' code."""
+    return launch(MachineSettings(accelerator="cpu", threads=threads))
+
+
+def kept_rows(out: Path, name: str, make: Callable[[], Rows]) -> Rows:
+    """Rows of one part of a study: made and written, or read back where a run is resumed."""
+    file = out / "rows" / f"{name}.json"
+    if not file.exists():
+        with interrupt.saved_in(out):
+            write_json(file, {"rows": make()})
+    rows: Rows = read_json(file)["rows"]
+    return rows
+
+
+class Stream:
+    """Torch's generator as one run of the authors' code uses it: each call goes on where the last one stopped.
+
+    The global generator stays as it is.
+
+    Example:
+        >>> stream = Stream(3)
+        >>> first, second = stream.linear("a", 4), stream.linear("b", 4)
+        >>> _ = torch.manual_seed(3)
+        >>> torch.equal(first.module.head.weight, torch.nn.Linear(4, 2).weight)
+        True
+        >>> torch.equal(second.module.head.bias, torch.nn.Linear(4, 2).bias)
+        True
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.state = torch.Generator().manual_seed(seed).get_state()
+
+    @contextmanager
+    def going_on(self) -> Iterator[None]:
+        """A block whose random numbers are the next ones of this stream."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.state)
+            yield
+            self.state = torch.get_rng_state()
+
+    def linear(self, modality: str, width: int, *, classes: int = 2) -> Student:
+        """A fresh affine layer on one modality: weights are drawn first, the bias second."""
+        arguments: dict[str, Any] = {"inputs": {modality: {"encoder": "linear", "shape": [width]}}, "outputs": classes}
+        with self.going_on():
+            return Student(build_network(**arguments), (modality,), modality, "network", arguments)
+
+    def permutations(self, draws: int, channels: int, rows: int) -> tuple[Tensor, Tensor]:
+        """Permutations of the rows for Algorithm 1 on both sides, (draws, channels, rows) each, student first."""
+        with self.going_on():
+            drawn = [torch.randperm(rows) for _ in range(draws * 2 * channels)]
+        both = torch.stack(drawn).view(draws, 2, channels, rows)
+        return both[:, 0], both[:, 1]
+
+
+def distillation(student: Student, teacher: Run, info: DataInfo, settings: StudySettings) -> KD:
+    """A student that learns the labels and the answers of a finished teacher."""
+    return KD(
+        student,
+        only(teacher).module,
+        info,
+        losses=("kl",),
+        temperature=1.0,
+        kd_weight=1.0 if settings.kl_reduction == "batchmean" else 1.0 / info.classes,
+        task_weight=float(settings.kd_labels),
+    )
+
+
+def train(
+    title: str,
+    methods: Mapping[K, Method],
+    data: Callable[[K], Data],
+    settings: FitSettings,
+    progress: Progress | None = None,
+) -> dict[K, Run]:
+    """Train many methods as one, each on the data of its key."""
+    own = [data(key) for key in methods]
+    runs = fit_many(
+        list(methods.values()), own, settings, score=False, fabric=processor(), progress=progress, title=title
+    )
+    return dict(zip(methods, runs, strict=True))
+
+
+def only(run: Run) -> Student:
+    """The student of a run that has one."""
+    (student,) = run.students.values()
+    return student
+
+
+@torch.no_grad()
+def accuracy(run: Run, data: Data) -> float:
+    """Share of the test split that the student of a run gets right."""
+    student = only(run)
+    (test,) = in_order(data.test, batch_size=len(data.test))
+    right = student.module({name: test.input(name) for name in student.needs}).argmax(dim=1) == test.target
+    return float(right.double().mean())
+
+
+def row(name: str, role: str, seed: int, accuracy: float, **facts: Any) -> dict[str, Any]:
+    """One network of one seed, as `result.json` holds it."""
+    return {"seed": seed, "name": name, "role": role, **facts, "test": {"accuracy": accuracy}}
+
+
+def beside_paper(sweep: dict[str, Any], references: Sequence[Reference], prefix: str = "") -> dict[str, Any]:
+    """A sweep with the paper's points of its series, as far as the references hold them."""
+    known = {reference.key: reference for reference in references if reference.paper is not None}
+    scale = 100.0 if in_percent(sweep["metric"]) else 1.0
+    for one in sweep["series"]:
+        keys = {point["x"]: f"{prefix}{one['name']}.{point['x']:.2f}" for point in one["points"]}
+        found = {x: known[key] for x, key in keys.items() if key in known}
+        points = [{"x": x, "mean": (reference.paper or 0.0) / scale} for x, reference in found.items()]
+        if points:
+            source = next(iter(found.values())).source
+            sweep["published"].append({"name": one["name"], "source": source, "points": points})
+    return sweep
