@@ -10,7 +10,8 @@ from scenes import scenes
 
 from xmodal.data.arrays import from_arrays
 from xmodal.engine.processes.launch import launch
-from xmodal.study.bench import Bench, method_settings
+from xmodal.study.bench import Bench
+from xmodal.study.plan import method_settings
 from xmodal.study.settings import PairSettings
 
 
@@ -61,7 +62,7 @@ def make_bench(make_toy):
     def make(task="multiclass", *, seed=0, paired=True, **settings):
         known = {"epochs": 8, "batch_size": 32, "learning_rate": 1e-2, "dropout": 0.1, "threads": 1}
         asked = PairSettings(teacher=("clear",), student=("faint",), **(known | settings))
-        return Bench(make_toy(task, paired=paired), asked, seed=seed, fabric=launch(asked.machine()))
+        return Bench(make_toy(task, paired=paired), asked.plan(), seed=seed, fabric=launch(asked.machine()))
 
     return make
 
@@ -99,4 +100,4 @@ SMALL = {  # options that make a published network small enough for the tests of
 @pytest.fixture
 def build_method():
     """A fresh method of a card on a bench, with its own defaults, or small where its network is large."""
-    return lambda card, bench: card.load()(bench, method_settings(card, SMALL))
+    return lambda card, bench: card.load()(bench, method_settings(card, SMALL.get(card.name, {})))

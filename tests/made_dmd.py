@@ -51,7 +51,7 @@ def made(seed, **settings):
 def train(data, *, seed=0, training=LAST, **options):
     """One training, by the bench that a comparison uses, and its processor time in seconds."""
     settings = PairSettings(**training)
-    bench = Bench(data, settings, seed=seed, fabric=launch(settings.machine()))
+    bench = Bench(data, settings.plan(), seed=seed, fabric=launch(settings.machine()))
     began = time.process_time()
     bench.train("dmd", build(bench, DMDSettings(**options)), role="method")
     return bench.runs["dmd"], time.process_time() - began

@@ -45,7 +45,7 @@ def make_bench(make_bench, make_pictures, card):
         size = 9 if "epochs" in settings else 3  # few updates do where nothing is to be learned
         usual = {"epochs": 8, "batch_size": size, "learning_rate": 1e-2, "threads": 1}
         asked = PairSettings(**(usual | settings), teacher=("clear",), student=("faint",))
-        return Bench(make_pictures(paired=paired), asked, seed=seed, fabric=launch(asked.machine()))
+        return Bench(make_pictures(paired=paired), asked.plan(), seed=seed, fabric=launch(asked.machine()))
 
     return make
 

@@ -50,7 +50,7 @@ def make_kit(shared_and_own):
     def made(folder=None, **settings):
         known = {"epochs": 12, "learning_rate": 1e-2, "batch_size": 64}
         asked = PairSettings(teacher=("clear",), student=("faint",), **(known | settings))
-        return Bench(shared_and_own, asked, seed=0, fabric=launch(), folder=folder)
+        return Bench(shared_and_own, asked.plan(), seed=0, fabric=launch(), folder=folder)
 
     return made
 

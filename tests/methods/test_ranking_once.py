@@ -44,7 +44,7 @@ def test_the_networks_of_an_earlier_run_are_taken_without_training(make_bench, m
     weights = {side: network.module.state_dict() for side, network in before.students().items()}
     settings = PairSettings(teacher=("clear",), student=("faint",), threads=1)
 
-    later = Bench(make_toy(), settings, seed=9, fabric=bench.fabric, earlier=Earlier({JOINT: weights}, {"a": 1}))
+    later = Bench(make_toy(), settings.plan(), seed=9, fabric=bench.fabric, earlier=Earlier({JOINT: weights}, {"a": 1}))
     found = fit_joint(later, agreement="mse", stage=JOINT)
 
     assert not later.stages and later.once("a", lambda: 2) == 1 and later.once("b", lambda: 2) == 2
@@ -57,7 +57,7 @@ def test_weights_of_another_network_are_refused_before_training(make_bench, make
     settings = PairSettings(teacher=("clear",), student=("faint",), threads=1)
     earlier = Earlier({JOINT: weights}, where="a folder")
 
-    rehearsal = Rehearsal(make_toy(), settings, seed=0, fabric=make_bench().fabric, earlier=earlier)
+    rehearsal = Rehearsal(make_toy(), settings.plan(), seed=0, fabric=make_bench().fabric, earlier=earlier)
 
     with pytest.raises(InputError, match=r"weights in a folder \(teacher\) do not fit this network"):
         fit_joint(rehearsal, agreement="mse", stage=JOINT)
@@ -77,7 +77,7 @@ def test_the_control_is_trained_once_and_every_caller_has_a_copy(make_bench):
     assert list(bench.runs) == ["no-KD"] and bench.roles == {"no-KD": "control"} and first is not again
     same = zip(first.state_dict().values(), again.state_dict().values(), strict=True)
     assert all(torch.equal(one, other) for one, other in same) and not first.training
-    rehearsal = Rehearsal(bench.data, bench.settings, seed=0, fabric=bench.fabric)
+    rehearsal = Rehearsal(bench.data, bench.plan, seed=0, fabric=bench.fabric)
     assert not rehearsal.control().training and not rehearsal.runs
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from xmodal.losses import LOSSES
 from xmodal.recipes import compare
 from xmodal.study import comparison
 from xmodal.study.bench import Bench, Earlier, folder_name
+from xmodal.study.plan import Entry
 from xmodal.study.references import against_references, read_references
 from xmodal.study.settings import parse_seeds
 
@@ -52,7 +54,7 @@ def test_a_resumed_comparison_ends_with_the_same_rows(tmp_path):
 def test_every_seed_draws_another_split_and_weights():
     data = [open_data("digits", seed=seed) for seed in (0, 1)]
     settings = compare.Settings(**FAST)
-    benches = [Bench(data[seed], settings, seed=seed, fabric=launch()) for seed in (0, 1)]
+    benches = [Bench(data[seed], settings.plan(), seed=seed, fabric=launch()) for seed in (0, 1)]
 
     assert data[0].test.numbers["rows"].tolist() != data[1].test.numbers["rows"].tolist()
     first, second, again = (
@@ -109,7 +111,7 @@ def test_losses_become_rows_and_those_that_cannot_run_are_named(tmp_path):
 
 
 def test_all_losses_are_those_of_the_list():
-    names = [name for name, _, _ in compare.Settings(**FAST, losses="all").entries()]
+    names = [entry.name for entry in compare.Settings(**FAST, losses="all").comparison().entries]
 
     assert names == [f"kd {loss}" for loss in LOSSES]
 
@@ -202,14 +204,16 @@ def test_variants_of_a_method_become_rows_on_top_of_its_options():
     options = {"kd": {"temperature": 2.0}}
     settings = compare.Settings(**FAST, vary="kd.task-weight=0+loss=dkd|kl,discom.perp=signed", options=options)
 
-    found = settings.entries()[1:]
+    comparison = settings.comparison()
 
-    assert found == [
-        ("kd.task-weight=0+loss=dkd|kl", "kd", {"temperature": 2.0, "task_weight": "0", "loss": ("dkd", "kl")}),
-        ("discom.perp=signed", "discom", {"perp": "signed"}),
+    options = {"temperature": 2.0, "task_weight": "0", "loss": ("dkd", "kl")}
+    assert list(comparison.entries[1:]) == [
+        Entry("kd.task-weight=0+loss=dkd|kl", "kd", options, controls=False),
+        Entry("discom.perp=signed", "discom", {"perp": "signed"}, controls=False),
     ]
-    assert settings.asks_teacher()
-    assert not settings.model_copy(update={"methods": (), "vary": ()}).asks_teacher()
+    assert comparison.train_teacher
+    alone = settings.model_copy(update={"methods": ("supervised",), "vary": (), "options": {}})
+    assert not alone.comparison().train_teacher
 
 
 @pytest.mark.parametrize(
@@ -276,7 +280,7 @@ def test_an_untrained_teacher_has_its_initial_weights(tmp_path):
 
 def test_of_an_untrained_teacher_the_bench_gives_fresh_weights_and_then_trained_ones_again():
     settings = compare.Settings(**FAST)
-    bench = Bench(open_data("digits", seed=0), settings, seed=0, fabric=launch())
+    bench = Bench(open_data("digits", seed=0), settings.plan(), seed=0, fabric=launch())
     fresh = bench.network(("rows",), side="teacher").module.state_dict()
 
     with bench._teaching_nothing():
@@ -299,12 +303,9 @@ def test_a_method_with_a_teacher_of_its_own_has_no_untrained_control(tmp_path):
 
 
 def test_a_recipe_may_train_its_teacher_in_another_way(make_toy):
-    class Two(compare.Settings):
-        def fit(self, side="student"):
-            return super().fit().model_copy(update={"epochs": 3} if side == "teacher" else {})
-
-    settings = Two(teacher="clear", student="faint", epochs=1, threads=1)
-    bench = Bench(make_toy(), settings, seed=0, fabric=launch())
+    plan = compare.Settings(teacher="clear", student="faint", epochs=1, threads=1).plan()
+    longer = plan.training.model_copy(update={"epochs": 3})
+    bench = Bench(make_toy(), replace(plan, teacher_training=longer), seed=0, fabric=launch())
     bench.teacher()
     bench.train_control()
 
@@ -313,9 +314,11 @@ def test_a_recipe_may_train_its_teacher_in_another_way(make_toy):
 
 def test_a_teacher_of_another_run_is_taken_as_it_is(make_toy):
     settings = compare.Settings(teacher="clear", student="faint", epochs=1, threads=1)
-    fresh = Bench(make_toy(), settings, seed=5, fabric=launch()).network(("clear",), side="teacher")
+    fresh = Bench(make_toy(), settings.plan(), seed=5, fabric=launch()).network(("clear",), side="teacher")
     weights = {name: tensor + 1 for name, tensor in fresh.module.state_dict().items()}
-    bench = Bench(make_toy(), settings, seed=0, fabric=launch(), earlier=Earlier({"teacher": {"clear": weights}}))
+    bench = Bench(
+        make_toy(), settings.plan(), seed=0, fabric=launch(), earlier=Earlier({"teacher": {"clear": weights}})
+    )
 
     teacher = bench.teacher()
 

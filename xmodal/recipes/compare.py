@@ -13,17 +13,40 @@ split is read when everything of a seed is trained, once. On the built-in digits
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from xmodal.engine.progress import Progress
-from xmodal.study import comparison, sweep
-from xmodal.study.comparison import Settings
+from xmodal.study.comparison_settings import SweepSettings as Settings
+from xmodal.study.opening import open_study
+from xmodal.study.plan import each_seed, open_seed
 
 __all__ = ["Settings", "run"]
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Compare, at every value of a setting if one is swept; return what `result.json` holds."""
+    """Train everything, write the run folder and its page, return what `result.json` holds."""
     if settings.sweep:
+        from xmodal.study import sweep
+
         return sweep.run(settings, progress=progress)
-    return comparison.run(settings, progress=progress)
+    from xmodal.study.comparison import check, summarised, train
+
+    with open_study(settings, "compare", progress=progress) as study:
+        # data: one object per seed, and everything that can be refused before anything is written
+        comparison, plan = settings.comparison(), settings.plan()
+        first = open_seed(plan, settings.seeds[0])
+        check(comparison, first, study.fabric)
+        study.start(fits=len(settings.seeds) * comparison.fits, name=f"compare-{Path(settings.data).name}")
+
+        # everything of a seed is trained, then its test split is read once
+        rows: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for seed, data in each_seed(plan, settings.seeds, first):
+            bench = study.bench(plan, data, seed)
+            notes += train(bench, comparison)
+            rows += bench.score()
+
+        # report
+        result = summarised(comparison, data, rows, notes, title=f"{settings.data}: methods compared")
+        return study.finish(result)

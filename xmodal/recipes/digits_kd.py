@@ -16,11 +16,14 @@ from typing import Any
 from pydantic import Field
 
 from xmodal.engine.progress import Progress
-from xmodal.study import comparison
+from xmodal.study.comparison_settings import ComparisonSettings
+from xmodal.study.opening import open_study
+from xmodal.study.plan import each_seed, open_seed
+from xmodal.study.references import against_references, read_references
 from xmodal.study.settings import Names, Options, Seeds
 
 
-class Settings(comparison.Settings):
+class Settings(ComparisonSettings):
     """No-KD, KD and shuffled-teacher KD on digits with few labels."""
 
     teacher: Names = Field(("rows", "fourier"), description="modalities the teacher sees")
@@ -43,5 +46,25 @@ def published() -> Settings:
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """A comparison with these defaults, its figures beside the references."""
-    return comparison.run(settings, progress=progress, recipe="digits-kd", references="digits_kd.json")
+    """Train everything, set the figures beside the references, write the run folder and its page."""
+    from xmodal.study.comparison import check, summarised, train
+
+    with open_study(settings, "digits-kd", progress=progress) as study:
+        # data: another split for every seed
+        comparison, plan = settings.comparison(), settings.plan()
+        first = open_seed(plan, settings.seeds[0])
+        check(comparison, first, study.fabric)
+        study.start(fits=len(settings.seeds) * comparison.fits)
+
+        # teacher, no-KD, KD and its shuffled-teacher control; then one look at the test split
+        rows: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for seed, data in each_seed(plan, settings.seeds, first):
+            bench = study.bench(plan, data, seed)
+            notes += train(bench, comparison)
+            rows += bench.score()
+
+        # report
+        result = summarised(comparison, data, rows, notes, title=f"{settings.data}: methods compared")
+        result["references"] = against_references(result["figures"], read_references("digits_kd.json"))
+        return study.finish(result)

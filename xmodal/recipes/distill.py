@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from xmodal.data.options import validated
-from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.errors import InputError
-from xmodal.study import comparison
-from xmodal.study.references import finish
+from xmodal.study.comparison_settings import ComparisonSettings
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Comparison, open_seed
 from xmodal.study.settings import PairSettings
 
 if TYPE_CHECKING:
@@ -37,6 +36,11 @@ class Settings(PairSettings):
     method: str = Field("kd", description="a method of `xmodal list methods`; its settings become flags")
     seed: int = Field(0, ge=0, description="of weights, order and, where none is fixed, the split")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
+
+    def comparison(self) -> Comparison:
+        """One method, one seed: the smallest comparison."""
+        flags = {name: getattr(self, name) for name in PairSettings.model_fields}
+        return ComparisonSettings(**flags, methods=(self.method,), shuffled=self.shuffled).comparison()
 
 
 @dataclass
@@ -63,51 +67,23 @@ class Distilled:
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train, write the run folder and its page, return what `result.json` holds."""
-    from xmodal.data import open_data
-    from xmodal.engine.processes.launch import launch
+    from xmodal.study.comparison import check, summarised, train
 
-    # machine: processes start here, before data and folder
-    fabric = launch(settings.machine(), precision=settings.precision)
-    progress = progress or Progress(quiet=True)
-    progress.quiet |= fabric.global_rank > 0
+    with open_study(settings, "distill", progress=progress) as study:
+        # data, and everything that can be refused before anything is written
+        comparison = settings.comparison()
+        data = open_seed(comparison.plan, settings.seed)
+        check(comparison, data, study.fabric)
+        study.start(fits=comparison.fits, name=f"distill-{Path(settings.data).name}")
 
-    # data
-    data = open_data(
-        settings.data,
-        options=settings.options.get(settings.data, {}),
-        task=settings.task,
-        train_fraction=settings.train_fraction,
-        augment=settings.augment,
-        seed=settings.seed,
-    )
-    plan = as_comparison(settings)
-    comparison.check(plan, data, fabric)
+        # teacher, control, student, and one look at the test split
+        bench = study.bench(comparison.plan, data, settings.seed)
+        notes = train(bench, comparison)
+        rows = bench.score()
 
-    # run folder
-    out = choose_folder(settings.out, f"distill-{Path(settings.data).name}", fabric, resume=settings.resume)
-    if fabric.global_rank == 0:
-        open_folder(out, {"recipe": "distill", "settings": settings.described()}, resume=settings.resume)
-    fabric.barrier()
-    if settings.resume:
-        restore_threads(out)
-
-    # teacher, control, student, and one look at the test split
-    progress.fits = comparison.count_fits(plan)
-    with interrupt.saved_in(out):
-        _, rows, notes = comparison.contest(plan, data, seed=settings.seed, fabric=fabric, out=out, progress=progress)
-
-    # report
-    result = comparison.summarised(plan, data, rows, notes, title=f"{settings.data}: {settings.method}")
-    result["recipe"] = "distill"
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
-
-
-def as_comparison(settings: Settings) -> comparison.Settings:
-    """One method, one seed: the smallest comparison."""
-    shared = {name: getattr(settings, name) for name in PairSettings.model_fields}
-    return comparison.Settings(**shared, methods=(settings.method,), seeds=(settings.seed,), shuffled=settings.shuffled)
+        # report
+        result = summarised(comparison, data, rows, notes, title=f"{settings.data}: {settings.method}")
+        return study.finish(result)
 
 
 def distill(
@@ -164,7 +140,7 @@ def distill(
         >>> done.student.needs, done.scores["teacher"] > 0.9
         (('faint',), True)
     """
-    from xmodal.engine.processes.launch import launch
+    from xmodal.study.comparison import check, summarised, train
 
     # settings first: they are quick to refuse
     values = {
@@ -177,44 +153,33 @@ def distill(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seed": seed,
+        "out": out,
     }
     twice = sorted(values.keys() & (training or {}).keys())
     if twice:
         raise InputError(f"training names {', '.join(twice)}, which distill takes as an argument. Give it there alone.")
     settings = validated(Settings, {**(training or {}), **values}, "distill")
 
-    # data
-    data = data or _open(inputs, target, dataset, splits=splits, task=task, seed=seed)
-    plan = as_comparison(settings)
-    modules = {"student": student_network, "teacher": teacher_network}
-    modules = {side: module for side, module in modules.items() if module is not None}
-    fabric = launch(settings.machine(), precision=settings.precision)
-    comparison.check(plan, data, fabric, modules)
+    with open_study(settings, "distill", progress=Progress(quiet=not verbose)) as study:
+        # data, and everything that can be refused before anything is written
+        comparison = settings.comparison()
+        data = data or _open(inputs, target, dataset, splits=splits, task=task, seed=seed)
+        networks = {"student": student_network, "teacher": teacher_network}
+        modules = {side: network for side, network in networks.items() if network is not None}
+        check(comparison, data, study.fabric, modules=modules)
+        study.start(fits=comparison.fits, write=out is not None)
 
-    # run folder, if one is wanted
-    folder = None if out is None else Path(out)
-    if folder is not None and fabric.global_rank == 0:
-        open_folder(folder, {"recipe": "distill", "settings": settings.described()}, resume=False)
+        # teacher, control, student, and one look at the test split
+        bench = study.bench(comparison.plan, data, seed, modules=modules)
+        notes = train(bench, comparison)
+        rows = bench.score()
 
-    # teacher, control, student, and one look at the test split
-    progress = Progress(quiet=not verbose, fits=comparison.count_fits(plan))
-    bench, rows, notes = comparison.contest(
-        plan,
-        data,
-        seed=seed,
-        fabric=fabric,
-        out=folder,
-        progress=progress,
-        modules=modules,
-    )
-    result = comparison.summarised(plan, data, rows, notes, title=method)
-    result["recipe"] = "distill"
-    if folder is not None:
-        finish(folder, result, fabric)
-    (distilled,) = bench.runs[method if method != "supervised" else "no-KD"].students.values()
-    if bench.info.doubled:
-        distilled.module.float()  # deployed as every other
-    return Distilled(distilled, result, data.info, folder)
+        # the result, and the student as it is deployed: in float32, like every other
+        result = study.finish(summarised(comparison, data, rows, notes, title=method))
+        (deployed,) = bench.runs[method if method != "supervised" else "no-KD"].students.values()
+        if bench.info.doubled:
+            deployed.module.float()
+        return Distilled(deployed, result, data.info, study.out)
 
 
 def _open(inputs: Any, target: Any, dataset: Any, *, splits: Any, task: str, seed: int) -> Data:

@@ -19,10 +19,9 @@ import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from xmodal.cards import MethodCard, load
+from xmodal.cards import MethodCard
 from xmodal.data.base import Data
 from xmodal.data.loader import in_order
-from xmodal.data.options import validated
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import Run, as_it_is, fit
 from xmodal.engine.progress import Progress
@@ -36,14 +35,14 @@ from xmodal.models.capacity import count_parameters, width_for
 from xmodal.models.network import build_for, student_of, zeros
 from xmodal.models.resnet import load_checked
 from xmodal.seeding import seeded
-from xmodal.study.settings import PairSettings
+from xmodal.study.plan import TEACHER, Plan
 from xmodal.types import Batch, DataInfo, Student
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 F = TypeVar("F")
-TEACHER, CONTROL, MATCHED = "teacher", "no-KD", "matched"
+CONTROL, MATCHED = "no-KD", "matched"
 OUTPUT_BYTES = 2 * 2**30  # of answers for the test split of dense data that are kept; `evaluate` writes more, in files
 LARGER = 1.05  # a student with more than this many times the parameters of the control gets one of its own size
 
@@ -68,7 +67,7 @@ class Bench:
 
     Args:
         data: what to train on.
-        settings: training, networks, sides.
+        plan: modalities, networks and training of teacher and student.
         seed: of this bench.
         fabric: started devices.
         folder: where its runs go; None: in memory.
@@ -80,7 +79,7 @@ class Bench:
     def __init__(
         self,
         data: Data,
-        settings: PairSettings,
+        plan: Plan,
         *,
         seed: int,
         fabric: Fabric,
@@ -89,13 +88,13 @@ class Bench:
         modules: Mapping[str, nn.Module] | None = None,
         earlier: Earlier | None = None,
     ) -> None:
-        data = data.doubled() if settings.precision == "64-true" else data
-        self.data, self.settings, self.seed = data, settings, seed
+        data = data.doubled() if plan.training.precision == "64-true" else data
+        self.data, self.plan, self.seed = data, plan, seed
         self.fabric, self.folder = fabric, folder
         self.progress = progress or Progress(quiet=True)
         self.modules = dict(modules or {})
         self.info: DataInfo = data.info
-        teaching, student = settings.sides(data.info.modalities)
+        teaching, student = plan.sides(data.info.modalities)
         self.teaching = data.info.require(teaching, "teacher")
         self.student = data.info.require(student, "student")
         self.runs: dict[str, Run] = {}
@@ -113,15 +112,17 @@ class Bench:
         if side in self.modules:
             return student_of(copy.deepcopy(self.modules[side]), self.info, modalities)
         with seeded(self.seed, side, *modalities):
-            student = build_for(self.info, modalities, **self.settings.network(side))
-        if not self._untrained:
-            self.settings.begin(side, student.module)
+            student = build_for(self.info, modalities, **self.plan.network(side))
+        if side in self.plan.imagenet and not self._untrained:
+            from xmodal.models.pixels.camera_net import load_imagenet
+
+            load_imagenet(student.module, self.plan.imagenet[side])
         return student
 
     def dry_run(self) -> None:
         """Build the networks of both sides once and throw them away: what can't be built is told before training."""
         sides = (self.network(self.teaching, side="teacher"), self.network(self.student))
-        if min(self.settings.batch_size, max(self.info.rows["train"].values())) > 1:
+        if min(self.plan.training.batch_size, max(self.info.rows["train"].values())) > 1:
             return
         for student in sides:
             one = zeros({name: self.info.inputs[name] for name in student.needs}, 1)
@@ -166,7 +167,7 @@ class Bench:
         if stage in self.earlier.weights:
             return self._load_earlier(stage, method)
         if stage not in self.stages:
-            epochs = epochs and min(epochs, self.settings.epochs)
+            epochs = epochs and min(epochs, self.plan.training.epochs)
             self.progress.expect()
             self.stages[stage] = self._fit(stage, method, epochs=epochs, keep=keep)
         for name, student in method.students().items():
@@ -199,7 +200,7 @@ class Bench:
         return fit(
             method,
             self.data,
-            self.settings.fit(TEACHER if name == TEACHER else "student").model_copy(update=changes),
+            self.plan.fit(TEACHER if name == TEACHER else "student").model_copy(update=changes),
             seed=self.seed,
             folder=folder,
             fabric=self.fabric,
@@ -295,7 +296,11 @@ class Bench:
         """A control of this width for one student, ready to be trained."""
         with seeded(self.seed, "matched", *student.modalities):
             network = build_for(
-                self.info, student.modalities, encoder=encoders_of(like), width=width, dropout=self.settings.dropout
+                self.info,
+                student.modalities,
+                encoder=encoders_of(like),
+                width=width,
+                dropout=self.plan.network("student").get("dropout", 0.0),
             )
         return Supervised(network, self.info)
 
@@ -451,9 +456,3 @@ def folder_name(name: str) -> str:
     """
     kept = "".join(letter if letter.isalnum() or letter in "+_." else "-" for letter in name)
     return "-".join(filter(None, kept.split("-")))
-
-
-def method_settings(card: MethodCard, options: Mapping[str, Any]) -> BaseModel:
-    """A method's own settings from the options that carry its name."""
-    found: BaseModel = validated(load(card.settings), options.get(card.name, {}), f"The method {card.name}")
-    return found

@@ -66,7 +66,7 @@ def row_name(loss: str, mode: str) -> str:
     return loss if mode == "none" else f"{loss}, {mode}"
 
 
-def measure_heard(bench: Bench, rows: Sequence[dict[str, Any]]) -> None:
+def measure_teachers(bench: Bench, rows: Sequence[dict[str, Any]]) -> None:
     """How far each student is from its teacher as it was heard, and how good that teacher is, on validation."""
     from xmodal.diagnostics.divergence import measure_divergence
 
@@ -84,8 +84,8 @@ def measure_heard(bench: Bench, rows: Sequence[dict[str, Any]]) -> None:
         }
 
 
-def heard_table(rows: Sequence[Mapping[str, Any]], *, ratios: Sequence[float], place: int | str) -> dict[str, Any]:
-    """What `measure_heard` found, over the seeds.
+def teachers_table(rows: Sequence[Mapping[str, Any]], *, ratios: Sequence[float], place: int | str) -> dict[str, Any]:
+    """What `measure_teachers` found, over the seeds.
 
     Args:
         rows: of the comparison.

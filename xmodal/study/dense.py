@@ -1,6 +1,6 @@
-"""What recipes with a class for every pixel or voxel share: a teacher, a control, and a student that hears the teacher.
+"""What recipes with a class for every pixel or voxel share: a teacher, a control, and a student of that teacher.
 
-`Taught` holds the flags of the three stages and of what the student hears; the functions find the teacher of another
+`DenseSettings` holds the flags of the three stages and of the distillation; the functions find the teacher of another
 run and make tables of classes and of the gap between modalities.
 """
 
@@ -8,21 +8,20 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import tyro
 from pydantic import Field, field_validator
 
-from xmodal.study import comparison
-from xmodal.study.settings import Names, Presets
+from xmodal.methods import METHODS
+from xmodal.study.plan import Comparison, Entry, Plan
+from xmodal.study.settings import Names, Options, Presets, RunSettings
 
 if TYPE_CHECKING:
     from xmodal.study.bench import Bench
     from xmodal.types import Batch
 
-STAGES = ("teacher", "control", "student")
 SHOWN = ("teacher", "control", "method")  # roles whose networks stand in the table of classes and in pictures
 MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method, and what its settings are
     "none": ("kd", {}),
@@ -33,31 +32,29 @@ MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method, and what
 Rows = Sequence[Mapping[str, Any]]
 
 
-class Taught(Presets, comparison.Settings):
-    """A student alone and taught, in stages."""
+class DenseSettings(Presets, RunSettings):
+    """A student alone and with a teacher, in stages."""
 
     until: Literal["teacher", "control", "student"] = Field(
-        "student", description="stop behind this stage; --resume goes on from there"
+        "student", description="stop after this stage; --resume continues from there"
     )
     kd_loss: Names = Field(("kl",), min_length=1, description="losses of `xmodal list losses`, added; none: no teacher")
     kd_mask: Literal["none", "pssm", "random", "topk"] = Field(
-        "none", description="where a teacher is not heard: pssm: at places it gets wrong; random, topk: some channels"
+        "none",
+        description="where the teacher's loss is left out: pssm: at places it gets wrong; random, topk: some channels",
     )
-    kd_weight: float = Field(1.0, ge=0, description="weight of the teacher's term")
-    kd_temperature: float = Field(1.0, gt=0, description="softening of both sides' answers")
+    kd_weight: float = Field(1.0, ge=0, description="weight of the teacher's loss")
+    kd_temperature: float = Field(1.0, gt=0, description="softening of the logits of both sides")
     kd_ratio: float = Field(0.75, ge=0, lt=1, description="share of the channels that the masks random and topk remove")
     gap_frames: int = Field(
         50, ge=0, description="test frames on which the gap between modalities is measured; 0: none"
     )
-    tracking: bool = Field(True, description="leave a log and TensorBoard events beside the history")
-    # what a comparison has and these recipes fix
-    methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("kd",)
-    losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    vary: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    sweep: Annotated[str, tyro.conf.Suppress] = ""
-    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
-    augment: Annotated[str, tyro.conf.Suppress] = ""
-    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
+    metric: str = Field("", description="what to compare; default: what chooses the epoch")
+    shuffled: bool = Field(False, description="train a student of a teacher that sees other frames")
+    untrained: bool = Field(False, description="train a student of a teacher with its initial weights")
+    train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use")
+    tracking: bool = Field(True, description="leave a log and TensorBoard events next to the history")
+    options: Options = Field({}, description="options of the data")
 
     @field_validator("kd_loss")
     @classmethod
@@ -66,44 +63,48 @@ class Taught(Presets, comparison.Settings):
             raise ValueError(f"kd_loss {', '.join(names)}: none stands alone. Leave it out, or the others.")
         return names
 
-    @property
-    def described_kd(self) -> str:
-        """The student's name in the table."""
-        return "kd " + "+".join(self.kd_loss) + (f", {self.kd_mask}" if self.kd_mask != "none" else "")
-
     def described(self) -> dict[str, Any]:
         """What a run is replayed from: how far it goes may change."""
         return {key: value for key, value in super().described().items() if key != "until"}
 
-    def stages(self) -> tuple[str, ...]:
-        """What is trained."""
-        wanted = STAGES[: STAGES.index(self.until) + 1]
-        return wanted if self.asks_teacher() else tuple(name for name in wanted if name != "teacher")
-
-    def asks_teacher(self) -> bool:
-        """Whether there is a teacher: one that somebody hears, or that is asked for alone."""
+    @property
+    def has_teacher(self) -> bool:
+        """Whether there is a teacher: one that a student learns from, or that is trained alone."""
         return self.kd_loss != ("none",) or self.until == "teacher"
 
-    def where_heard(self) -> dict[str, Any]:
-        """Where the teacher is heard, and how places are weighed: options of the method."""
+    def plan(self) -> Plan:
+        """Data, networks and training of both sides."""
+        raise NotImplementedError
+
+    def kd_places(self) -> dict[str, Any]:
+        """Options of the method: the places at which the teacher's loss is computed, and their weights."""
         return {}
 
-    def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """The student."""
-        if self.kd_loss == ("none",):
-            return []
-        method, own = MASKS[self.kd_mask]
-        options: dict[str, Any] = {
-            **own,
+    def comparison(self) -> Comparison:
+        """Teacher, control and one student, as far as they are asked for."""
+        method, options = MASKS[self.kd_mask]
+        options = {
+            **options,
             "loss": self.kd_loss,
             "temperature": self.kd_temperature,
             "kd_weight": self.kd_weight,
             "task_weight": 1.0,
-            **self.where_heard(),
+            **self.kd_places(),
         }
-        if own.get("mask") == "channels":
+        if options.get("mask") == "channels":
             options["ratio"] = self.kd_ratio
-        return [(self.described_kd, method, options)]
+        name = "kd " + "+".join(self.kd_loss) + (f", {self.kd_mask}" if self.kd_mask != "none" else "")
+        return Comparison(
+            plan=self.plan(),
+            methods=(METHODS["kd"],),
+            entries=() if self.kd_loss == ("none",) else (Entry(name, method, options),),
+            metric=self.metric,
+            shuffled=self.shuffled,
+            untrained=self.untrained,
+            train_teacher=self.has_teacher,
+            train_control=self.until != "teacher",
+            train_students=self.until == "student",
+        )
 
 
 def teacher_file(path: Path, modalities: str, seed: int) -> Path | None:
@@ -114,39 +115,34 @@ def teacher_file(path: Path, modalities: str, seed: int) -> Path | None:
         modalities: what the teacher reads, as its folder is called.
         seed: whose teacher is wanted.
     """
-    tried = [path / f"seed-{seed}" / "teacher", *sorted(path.glob("seed-*/teacher")), path]
-    files = (folder / "students" / modalities / "student.safetensors" for folder in tried)
+    folders = [path / f"seed-{seed}" / "teacher", *sorted(path.glob("seed-*/teacher")), path]
+    files = (folder / "students" / modalities / "student.safetensors" for folder in folders)
     return next((file for file in files if file.is_file()), None)
 
 
-def measure_gap(
-    bench: Bench, rows: Rows, frames: int, narrowed: Callable[[Batch], Batch] | None = None
-) -> list[dict[str, Any]]:
-    """How far control and students are from the teacher on the first test frames.
+def first_frames(bench: Bench, frames: int) -> Iterator[Batch]:
+    """The first test frames, one by one."""
+    from xmodal.data.loader import in_order
+
+    return itertools.islice(in_order(bench.data.test, batch_size=1), frames)
+
+
+def measure_gap(bench: Bench, row: Mapping[str, Any], batches: Iterable[Batch]) -> dict[str, Any]:
+    """Divergence of a student from the teacher.
 
     Args:
-        bench: where everything is trained.
-        rows: of the table; teachers are passed over.
-        frames: how many.
-        narrowed: the batch, of which fewer places count; None: all labelled ones.
+        bench: on which both are trained.
+        row: of the student.
+        batches: frames; of those, the places that count.
     """
-    from xmodal.data.loader import in_order
     from xmodal.diagnostics.divergence import measure_divergence
-    from xmodal.study.bench import TEACHER
+    from xmodal.study.plan import TEACHER
 
-    if TEACHER not in bench.runs or not frames:
-        return []
     (teacher,) = bench.runs[TEACHER].students.values()
-    found = []
-    for row in rows:
-        if row["role"] == "teacher":
-            continue
-        student = bench.runs[row["name"]].students[row["student"]].module
-        seen = itertools.islice(in_order(bench.data.test, batch_size=1), frames)
-        there = map(lambda found: found.to(bench.fabric.device), map(narrowed, seen) if narrowed else seen)
-        gap = measure_divergence(student, teacher.module, there, samples=1, ignore=bench.info.ignore)
-        found.append({"seed": bench.seed, "name": row["name"], "ncjsd": gap.non_target_mean, "tcjsd": gap.target_mean})
-    return found
+    student = bench.runs[row["name"]].students[row["student"]].module
+    frames = (batch.to(bench.fabric.device) for batch in batches)
+    gap = measure_divergence(student, teacher.module, frames, samples=1, ignore=bench.info.ignore)
+    return {"seed": bench.seed, "name": row["name"], "ncjsd": gap.non_target_mean, "tcjsd": gap.target_mean}
 
 
 def gap_table(rows: Rows, gaps: Rows, metrics: Sequence[str], *, where: str) -> dict[str, Any]:
@@ -154,9 +150,9 @@ def gap_table(rows: Rows, gaps: Rows, metrics: Sequence[str], *, where: str) -> 
 
     Args:
         rows: of the table.
-        gaps: what `measure_gap` found, of all seeds.
-        metrics: whose gains are told.
-        where: the places that were looked at, for the caption.
+        gaps: what `measure_gap` gave, of all seeds.
+        metrics: whose gains are shown.
+        where: the places that count, for the caption.
     """
     from xmodal.reports.tables import number, unit
     from xmodal.study.bench import CONTROL
@@ -164,11 +160,11 @@ def gap_table(rows: Rows, gaps: Rows, metrics: Sequence[str], *, where: str) -> 
     scores = {(row["seed"], row["name"]): row["test"] for row in rows}
     lines = []
     for name in dict.fromkeys(gap["name"] for gap in gaps):
-        mine = [gap for gap in gaps if gap["name"] == name]
-        cells = [f"{statistics.fmean(gap[key] for gap in mine):.3f}" for key in ("ncjsd", "tcjsd")]
-        pairs = [(scores[gap["seed"], name], scores[gap["seed"], CONTROL]) for gap in mine]
+        seeds = [gap for gap in gaps if gap["name"] == name]
+        cells = [f"{statistics.fmean(gap[key] for gap in seeds):.3f}" for key in ("ncjsd", "tcjsd")]
+        pairs = [(scores[gap["seed"], name], scores[gap["seed"], CONTROL]) for gap in seeds]
         for key in metrics:
-            gain = statistics.fmean(own[key] - alone[key] for own, alone in pairs)
+            gain = statistics.fmean(student[key] - control[key] for student, control in pairs)
             cells.append("–" if name == CONTROL else number(gain, key, signed=True))
         lines.append([name, *cells])
     gains = [f"gain, {unit(metric)}" for metric in metrics]
@@ -176,9 +172,9 @@ def gap_table(rows: Rows, gaps: Rows, metrics: Sequence[str], *, where: str) -> 
         "title": "Gap between the modalities",
         "header": ["student", "wrong classes (NCJSD)", "right class (TCJSD)", *gains],
         "rows": lines,
-        "caption": "Divergence (Jensen and Shannon's, in nats) of what the student and the teacher say of "
+        "caption": "Jensen-Shannon divergence (in nats) between the outputs of student and teacher at "
         f"{where} of the first test frames. The hypothesis: the smaller that of the wrong classes, the more a student "
-        "gains; here it is measured behind training, so a student that listened is nearer to its teacher.",
+        "gains. It is measured after training, so a distilled student is nearer to its teacher.",
     }
 
 
@@ -202,8 +198,8 @@ def class_table(
 
     tests = {run: [row["test"] for row in rows if row["name"] == run] for run in runs}
     columns = {
-        run: [statistics.fmean(test[score][number] for test in found) for number in shown]
-        for run, found in tests.items()
+        run: [statistics.fmean(scores[score][number] for scores in seeds) for number in shown]
+        for run, seeds in tests.items()
     }
     lines = [
         [

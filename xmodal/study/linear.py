@@ -10,9 +10,8 @@ which divides by all elements, so that with K = 2 classes it is half of the dive
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -20,56 +19,25 @@ from torch import Tensor
 
 from xmodal.data.base import Data
 from xmodal.data.loader import in_order
-from xmodal.engine.processes import interrupt
-from xmodal.engine.processes.launch import launch
-from xmodal.engine.progress import Progress
-from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.engine.run.result import Run
-from xmodal.engine.settings import FitSettings, MachineSettings
+from xmodal.engine.settings import FitSettings
 from xmodal.engine.stacked.fit_many import fit_many
-from xmodal.files import read_json, write_json
 from xmodal.method import Method
 from xmodal.methods.kd import KD
 from xmodal.models.network import build_network
 from xmodal.reports.tables import in_percent
 from xmodal.study.references import Reference
-from xmodal.study.settings import ManySettings, StudySettings
+from xmodal.study.settings import StudySettings
 from xmodal.types import DataInfo, Student
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.study.opening import Study
 
 K = TypeVar("K")
-Rows = list[dict[str, Any]]
-
-
-def started(settings: ManySettings, recipe: str) -> tuple[Path, Fabric]:
-    """The run folder, opened, and the device."""
-    fabric = processor(settings.threads)
-    out = choose_folder(settings.out, recipe, fabric, resume=settings.resume)
-    open_folder(out, {"recipe": recipe, "settings": settings.described()}, resume=settings.resume)
-    if settings.resume:
-        restore_threads(out)
-    return out, fabric
-
-
-def processor(threads: int | None = None) -> Fabric:
-    """A CPU, on which such small models are at home, and on which their numbers are those of the authors' code."""
-    return launch(MachineSettings(accelerator="cpu", threads=threads))
-
-
-def kept_rows(out: Path, name: str, make: Callable[[], Rows]) -> Rows:
-    """Rows of one part of a study: made and written, or read back where a run is resumed."""
-    file = out / "rows" / f"{name}.json"
-    if not file.exists():
-        with interrupt.saved_in(out):
-            write_json(file, {"rows": make()})
-    rows: Rows = read_json(file)["rows"]
-    return rows
 
 
 class Stream:
-    """Torch's generator as one run of the authors' code uses it: each call goes on where the last one stopped.
+    """Torch's generator as one run of the authors' code uses it: each call continues where the last one stopped.
 
     The global generator stays as it is.
 
@@ -87,7 +55,7 @@ class Stream:
         self.state = torch.Generator().manual_seed(seed).get_state()
 
     @contextmanager
-    def going_on(self) -> Iterator[None]:
+    def continued(self) -> Iterator[None]:
         """A block whose random numbers are the next ones of this stream."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.state)
@@ -97,12 +65,12 @@ class Stream:
     def linear(self, modality: str, width: int, *, classes: int = 2) -> Student:
         """A fresh affine layer on one modality: weights are drawn first, the bias second."""
         arguments: dict[str, Any] = {"inputs": {modality: {"encoder": "linear", "shape": [width]}}, "outputs": classes}
-        with self.going_on():
+        with self.continued():
             return Student(build_network(**arguments), (modality,), modality, "network", arguments)
 
     def permutations(self, draws: int, channels: int, rows: int) -> tuple[Tensor, Tensor]:
         """Permutations of the rows for Algorithm 1 on both sides, (draws, channels, rows) each, student first."""
-        with self.going_on():
+        with self.continued():
             drawn = [torch.randperm(rows) for _ in range(draws * 2 * channels)]
         both = torch.stack(drawn).view(draws, 2, channels, rows)
         return both[:, 0], both[:, 1]
@@ -124,14 +92,19 @@ def distillation(student: Student, teacher: Run, info: DataInfo, settings: Study
 def train(
     title: str,
     methods: Mapping[K, Method],
-    data: Callable[[K], Data],
+    data: Mapping[K, Data],
     settings: FitSettings,
-    progress: Progress | None = None,
+    study: Study,
 ) -> dict[K, Run]:
     """Train many methods as one, each on the data of its key."""
-    own = [data(key) for key in methods]
     runs = fit_many(
-        list(methods.values()), own, settings, score=False, fabric=processor(), progress=progress, title=title
+        list(methods.values()),
+        [data[key] for key in methods],
+        settings,
+        score=False,
+        fabric=study.fabric,
+        progress=study.progress,
+        title=title,
     )
     return dict(zip(methods, runs, strict=True))
 
@@ -156,15 +129,15 @@ def row(name: str, role: str, seed: int, accuracy: float, **facts: Any) -> dict[
     return {"seed": seed, "name": name, "role": role, **facts, "test": {"accuracy": accuracy}}
 
 
-def beside_paper(sweep: dict[str, Any], references: Sequence[Reference], prefix: str = "") -> dict[str, Any]:
+def with_paper(sweep: dict[str, Any], references: Sequence[Reference], prefix: str = "") -> dict[str, Any]:
     """A sweep with the paper's points of its series, as far as the references hold them."""
-    known = {reference.key: reference for reference in references if reference.paper is not None}
+    published = {reference.key: reference for reference in references if reference.paper is not None}
     scale = 100.0 if in_percent(sweep["metric"]) else 1.0
-    for one in sweep["series"]:
-        keys = {point["x"]: f"{prefix}{one['name']}.{point['x']:.2f}" for point in one["points"]}
-        found = {x: known[key] for x, key in keys.items() if key in known}
-        points = [{"x": x, "mean": (reference.paper or 0.0) / scale} for x, reference in found.items()]
+    for series in sweep["series"]:
+        keys = {point["x"]: f"{prefix}{series['name']}.{point['x']:.2f}" for point in series["points"]}
+        at = {x: published[key] for x, key in keys.items() if key in published}
+        points = [{"x": x, "mean": (reference.paper or 0.0) / scale} for x, reference in at.items()]
         if points:
-            source = next(iter(found.values())).source
-            sweep["published"].append({"name": one["name"], "source": source, "points": points})
+            source = next(iter(at.values())).source
+            sweep["published"].append({"name": series["name"], "source": source, "points": points})
     return sweep

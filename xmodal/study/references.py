@@ -1,32 +1,17 @@
-"""The last paragraph of every recipe: result, page, and the figures beside the published ones."""
+"""Published figures, and whether those of a run come near enough."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from xmodal.cards import RecipeCard, load
 from xmodal.data.options import validated
-from xmodal.files import SCHEMA, read_json, write_json
-
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
-PAGE = "report.html"
-
-
-def finish(out: Path, result: Mapping[str, Any], fabric: Fabric) -> None:
-    """Write `result.json` and the page, once over all processes."""
-    if fabric.global_rank == 0:
-        from xmodal.reports.page import write_page
-
-        write_json(out / "result.json", result)
-        write_page([out], out / PAGE)
-    fabric.barrier()
+from xmodal.files import SCHEMA, read_json
 
 
 class RunLike(Protocol):

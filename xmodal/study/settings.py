@@ -11,8 +11,9 @@ import tyro
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 from tyro.constructors import PrimitiveConstructorSpec
 
-from xmodal.engine.settings import FitSettings, MachineSettings
-from xmodal.errors import InputError, did_you_mean
+from xmodal.engine.settings import FitSettings, MachineSettings, Precision
+from xmodal.errors import did_you_mean
+from xmodal.study.plan import Plan
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -87,14 +88,10 @@ class RunSettings(FitSettings, MachineSettings):
     """How to train, on what, and where to put it."""
 
     out: Path | None = Field(None, description="run folder; None: the next free one under runs/")
-    resume: bool = Field(False, description="go on with the run in --out")
+    resume: bool = Field(False, description="continue the run in --out")
 
-    def fit(self, side: str = "student") -> FitSettings:
-        """The part that `engine.fit` takes.
-
-        Args:
-            side: ``teacher``, or ``student`` for all others; recipes that train the two in different ways look at it.
-        """
+    def training(self) -> FitSettings:
+        """The part that `engine.fit` takes."""
         return FitSettings(**{name: getattr(self, name) for name in FitSettings.model_fields})
 
     def machine(self) -> MachineSettings:
@@ -104,6 +101,13 @@ class RunSettings(FitSettings, MachineSettings):
     def described(self) -> dict[str, Any]:
         """What a run is replayed from, and must equal when it is resumed: all but place and machine."""
         return self.model_dump(mode="json", exclude={"out", "resume"})
+
+
+class DataFlags(BaseModel):
+    """How much of the training split is used, and what is done to its batches."""
+
+    train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use, class by class")
+    augment: str = Field("", description="for training, e.g. noise:0.1,shift:1; the teacher sees it too")
 
 
 class Presets(BaseModel):
@@ -143,7 +147,7 @@ class Presets(BaseModel):
         return values
 
 
-class PairSettings(RunSettings):
+class PairSettings(DataFlags, RunSettings):
     """Which data, which modalities teach, which one is deployed, and the networks."""
 
     data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
@@ -152,10 +156,8 @@ class PairSettings(RunSettings):
     teacher: Names = Field((), description="modalities the teacher sees; default: all of them")
     student: Names = Field((), description="modalities at deployment; default: the last one")
     task: Literal["", "multiclass", "binary", "multilabel", "regression"] = Field(
-        "", description="kind of target; default: told by the labels"
+        "", description="kind of target; default: inferred from the labels"
     )
-    train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use, class by class")
-    augment: str = Field("", description="for training, e.g. noise:0.1,shift:1; the teacher sees it too")
     teacher_encoder: str = Field("auto", description="network per modality of the teacher")
     student_encoder: str = Field("auto", description="network per modality of the student")
     teacher_width: int | None = Field(None, ge=1, description="width of the teacher's embedding")
@@ -164,24 +166,23 @@ class PairSettings(RunSettings):
     fusion: Literal["sum", "concat"] = Field("sum", description="how several modalities are joined")
     options: Options = Field({}, description="options of methods and data sets by their names")
 
-    def network(self, side: str) -> dict[str, Any]:
-        """What `models.network.build_for` is told about the networks of a side, ``teacher`` or ``student``."""
-        teacher = side == "teacher"
-        return {
-            "encoder": self.teacher_encoder if teacher else self.student_encoder,
-            "width": self.teacher_width if teacher else self.student_width,
-            "fusion": self.fusion,
-            "dropout": self.dropout,
-        }
-
-    def begin(self, side: str, network: Any) -> None:
-        """Give a fresh network of a side the weights that it starts from; here they stay random."""
-
-    def sides(self, modalities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Teacher's and student's modalities, defaults filled in."""
-        if not modalities:
-            raise InputError("The data has no modalities.")
-        return self.teacher or modalities, self.student or modalities[-1:]
+    def plan(self) -> Plan:
+        """What a bench is told."""
+        shared = {"fusion": self.fusion, "dropout": self.dropout}
+        return Plan(
+            data=self.data,
+            options=self.options.get(self.data, {}),
+            task=self.task,
+            train_fraction=self.train_fraction,
+            augment=self.augment,
+            teacher=self.teacher,
+            student=self.student,
+            training=self.training(),
+            networks={
+                "teacher": {"encoder": self.teacher_encoder, "width": self.teacher_width, **shared},
+                "student": {"encoder": self.student_encoder, "width": self.student_width, **shared},
+            },
+        )
 
 
 class ManySettings(BaseModel):
@@ -194,7 +195,16 @@ class ManySettings(BaseModel):
     learning_rate: float = Field(0.1, gt=0, description="of plain gradient descent")
     threads: int | None = Field(1, ge=1, description="CPU threads; results depend on it in their bits")
     out: Path | None = Field(None, description="run folder; None: the next free one under runs/")
-    resume: bool = Field(False, description="go on with the run in --out")
+    resume: bool = Field(False, description="continue the run in --out")
+
+    @property
+    def precision(self) -> Precision:
+        """Number format of training."""
+        return "32-true"
+
+    def machine(self) -> MachineSettings:
+        """A CPU: models this small are fastest there, and the authors' numbers come from one."""
+        return MachineSettings(accelerator="cpu", threads=self.threads)
 
     def descent(self, rows: int, **changes: Any) -> FitSettings:
         """What `engine.stacked.fit_many` takes: all rows in each step, the weights after the last one."""

@@ -17,7 +17,7 @@ from xmodal.engine.stacked.fit_many import fit_many
 from xmodal.engine.stacked.stackable import hindrance
 from xmodal.method import Method
 from xmodal.study.bench import Bench, folder_name
-from xmodal.study.settings import PairSettings
+from xmodal.study.plan import Plan
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -34,7 +34,7 @@ def train_side_by_side(benches: Sequence[Bench], name: str, methods: Sequence[Me
     runs = fit_many(
         methods,
         [bench.data for bench in benches],
-        first.settings.fit(),
+        first.plan.fit(),
         seeds=[bench.seed for bench in benches],
         folders=[bench.folder / folder_name(name) for bench in benches if bench.folder is not None] or None,
         resume=True,  # as on a bench
@@ -46,19 +46,19 @@ def train_side_by_side(benches: Sequence[Bench], name: str, methods: Sequence[Me
         bench.runs[name], bench.roles[name] = run, role
 
 
-def apart_because(method: Method, data: Data, settings: PairSettings, *, count: int, fabric: Fabric) -> str:
+def apart_because(method: Method, data: Data, plan: Plan, *, count: int, fabric: Fabric) -> str:
     """Why seeds are trained one by one; empty where they can be trained side by side.
 
     Args:
         method: of the first seed, as it begins.
         data: of the first seed.
-        settings: of the training.
+        plan: of the benches.
         count: how many seeds there are.
         fabric: started devices.
     """
     if fabric.world_size > 1:
         return "several processes share each training"
-    if reason := hindrance(method, data, settings.fit()):
+    if reason := hindrance(method, data, plan.fit()):
         return reason
     if count * _bytes(data) > MEMORY:
         return f"the rows of all of them take more than {MEMORY / 2**30:g} GiB"

@@ -10,6 +10,7 @@ over that control, measured on the test split. What comes out is a rank correlat
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -19,14 +20,13 @@ from pydantic import BaseModel
 from xmodal.cards import load
 from xmodal.data import DATA
 from xmodal.data.options import validated
-from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.engine.settings import MachineSettings
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
-from xmodal.study import comparison
-from xmodal.study.references import finish
+from xmodal.study.comparison_settings import SweepSettings
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Comparison, open_seed
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
@@ -35,51 +35,35 @@ if TYPE_CHECKING:
 FIXED = {*MachineSettings.model_fields, "workers", "save_every", "save_seconds"}  # change no result
 
 
-def run(settings: comparison.Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+def run(settings: SweepSettings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Compare at every value; write the run folder and its page, return what `result.json` holds."""
-    from xmodal.engine.processes.launch import launch
+    from xmodal.study.comparison import check, train
 
     # what is swept: one settings object per value, all checked before anything is trained
     field, values = parse_sweep(settings.sweep)
-    variants = {value: changed(settings, field, text) for value, text in values.items()}
-    fabric = launch(settings.machine(), precision=settings.precision)
-    progress = progress or Progress(quiet=True)
-    progress.quiet |= fabric.global_rank > 0
-    for variant in variants.values():
-        data = _open(variant, settings.seeds[0])
-        comparison.check(variant, data, fabric)
-        _check(variant, data)
+    variants = {value: changed(settings, field, text).comparison() for value, text in values.items()}
+    with open_study(settings, "compare", progress=progress) as study:
+        for comparison in variants.values():
+            data = open_seed(comparison.plan, settings.seeds[0])
+            check(comparison, data, study.fabric)
+            check_divergence(comparison, data)
+        fits = sum(comparison.fits for comparison in variants.values())
+        study.start(fits=len(settings.seeds) * fits, name=f"sweep-{Path(settings.data).name}")
 
-    # run folder
-    out = choose_folder(settings.out, f"sweep-{Path(settings.data).name}", fabric, resume=settings.resume)
-    if fabric.global_rank == 0:
-        open_folder(out, {"recipe": "compare", "settings": settings.described()}, resume=settings.resume)
-    fabric.barrier()
-    if settings.resume:
-        restore_threads(out)
+        # every value and seed is a comparison of its own
+        rows: list[dict[str, Any]] = []
+        measured: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for value, seed in itertools.product(variants, settings.seeds):
+            comparison, folder = variants[value], f"{field}={value:g}"
+            data = open_seed(comparison.plan, seed)
+            bench = study.bench(comparison.plan, data, seed, inside=folder)
+            notes += train(bench, comparison)
+            rows += [{**row, field: value, "folder": f"{folder}/{row['folder']}"} for row in bench.score()]
+            measured.append({field: value, "seed": seed, "folder": f"{folder}/seed-{seed}", **divergences(bench)})
 
-    # every value and seed is a comparison of its own
-    progress.fits = len(variants) * len(settings.seeds) * comparison.count_fits(settings)
-    rows: list[dict[str, Any]] = []
-    measured: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for value, variant in variants.items():
-        for seed in settings.seeds:
-            data, folder = _open(variant, seed), out / f"{field}={value:g}"
-            with interrupt.saved_in(out):
-                bench, found, said = comparison.contest(
-                    variant, data, seed=seed, fabric=fabric, out=folder, progress=progress
-                )
-            place = {"folder": f"{folder.name}/seed-{seed}"}
-            rows += [{**row, field: value, "folder": f"{folder.name}/{row['folder']}"} for row in found]
-            measured.append({field: value, "seed": seed, **place, **divergences(bench)})
-            notes += [note for note in said if note not in notes]
-
-    # report
-    result = summarised(settings, data, field, rows, measured, notes)
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
+        # report
+        return study.finish(summarised(comparison, settings.seeds, data, field, rows, measured, notes))
 
 
 def parse_sweep(text: str) -> tuple[str, dict[float, str]]:
@@ -103,7 +87,7 @@ def parse_sweep(text: str) -> tuple[str, dict[float, str]]:
     return field.strip().replace("-", "_"), values
 
 
-def changed(settings: comparison.Settings, field: str, value: str) -> comparison.Settings:
+def changed(settings: SweepSettings, field: str, value: str) -> SweepSettings:
     """The settings with one field changed: of the comparison, of the data set or of a method."""
     owner, _, name = field.rpartition(".")
     own = numbers(type(settings))
@@ -141,7 +125,7 @@ def numbers(model: type[BaseModel]) -> list[str]:
     return found
 
 
-def _owners(settings: comparison.Settings) -> dict[str, type[BaseModel]]:
+def _owners(settings: SweepSettings) -> dict[str, type[BaseModel]]:
     """Whose options there are: data set and methods, with their settings classes."""
     paths = {name: METHODS[name].settings for name in settings.methods}
     if settings.data in DATA:
@@ -149,26 +133,14 @@ def _owners(settings: comparison.Settings) -> dict[str, type[BaseModel]]:
     return {name: load(path) for name, path in paths.items()}
 
 
-def _open(settings: comparison.Settings, seed: int) -> Data:
-    from xmodal.data import open_data
-
-    return open_data(
-        settings.data,
-        options=settings.options.get(settings.data, {}),
-        task=settings.task,
-        train_fraction=settings.train_fraction,
-        augment=settings.augment,
-        seed=seed,
-    )
-
-
-def _check(settings: comparison.Settings, data: Data) -> None:
+def check_divergence(comparison: Comparison, data: Data) -> None:
+    """Refuse data without a divergence of classes, and methods without a teacher to diverge from."""
     problems = []
     if data.info.task != "multiclass" or not data.info.paired:
         what = data.info.task if data.info.paired else "unpaired data"
         problems.append(f"A sweep measures the divergence of classes on paired samples, and this is {what}.")
-    if not any(METHODS[name].teacher == "frozen" for name in settings.methods):
-        problems.append("A sweep sets a gain beside the divergence from a teacher: name a method with one, such as kd.")
+    if not any(card.teacher == "frozen" for card in comparison.methods):
+        problems.append("A sweep compares a gain with a divergence from a teacher: name a method with one, such as kd.")
     if problems:
         raise InputError(problems)
 
@@ -184,7 +156,8 @@ def divergences(bench: Bench) -> dict[str, float]:
 
 
 def summarised(
-    settings: comparison.Settings,
+    comparison: Comparison,
+    seeds: Sequence[int],
     data: Data,
     field: str,
     rows: Sequence[Mapping[str, Any]],
@@ -195,8 +168,9 @@ def summarised(
     from xmodal.reports.relation import rank_correlation, relation_sentence
     from xmodal.reports.sweep import summarise_sweep, sweep_figures
     from xmodal.study.bench import CONTROL
+    from xmodal.study.comparison import compared_by
 
-    metric, direction = comparison.compared_by(settings, data.info)
+    metric, direction = compared_by(comparison, data.info)
     methods = list(dict.fromkeys(row["name"] for row in rows if row["role"] == "method"))
     swept = summarise_sweep(
         rows, x=field, metric=metric, title=f"{metric} by {field}", differences=[(name, CONTROL) for name in methods]
@@ -223,15 +197,14 @@ def summarised(
         found = rank_correlation(points, x="x", y="y")
         relations.append({"name": name, "x": label, "y": metric, **found, "points": points})
     return {
-        "recipe": "compare",
-        "title": f"{settings.data}: {field} swept",
-        "data": settings.data,
+        "title": f"{comparison.plan.data}: {field} swept",
+        "data": comparison.plan.data,
         "task": data.info.task,
-        "teacher": list(settings.sides(data.info.modalities)[0]),
-        "student": list(settings.sides(data.info.modalities)[1]),
+        "teacher": list(comparison.plan.sides(data.info.modalities)[0]),
+        "student": list(comparison.plan.sides(data.info.modalities)[1]),
         "metric": metric,
         "direction": direction,
-        "seeds": list(settings.seeds),
+        "seeds": list(seeds),
         "rows": [dict(row) for row in rows],
         "divergences": [dict(one) for one in measured],
         "sweeps": [swept],

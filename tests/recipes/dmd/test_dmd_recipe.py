@@ -189,8 +189,8 @@ def test_predict_says_which_students_there_are(done, words, said, capsys):
 
 
 def bench_of(settings, seed=99):
-    plan = experiment.as_pair(settings, STUDENTS[:3])
-    return Bench(experiment.open_seed(settings, 3), plan, seed=seed, fabric=launch(settings.machine()))
+    plan = settings.plan(STUDENTS[:3])
+    return Bench(experiment.open_set(settings, 3), plan, seed=seed, fabric=launch(settings.machine()))
 
 
 def weights_of(settings, path, change=None):
@@ -213,7 +213,7 @@ def test_weights_of_the_authors_layout_are_scored_as_they_are_or_trained_on(tmp_
     again = experiment.run(as_they_are.model_copy(update={"resume": True}))
     begun = experiment.run(told.model_copy(update={"out": tmp_path / "begun"}))
 
-    (batch,) = in_order(experiment.open_seed(settings, 3).test, batch_size=100)
+    (batch,) = in_order(experiment.open_set(settings, 3).test, batch_size=100)
     with torch.no_grad():
         expected = (method.network.fused(batch.inputs).flatten() - batch.target.flatten()).abs().mean().item()
     scores = {row["name"]: row["test"]["mae"] for row in scored["rows"]}
@@ -223,7 +223,7 @@ def test_weights_of_the_authors_layout_are_scored_as_they_are_or_trained_on(tmp_
     assert "Who listens to whom" not in (tmp_path / "scored" / "report.html").read_text()
     assert [row["best_epoch"] for row in begun["rows"]] == [0] * 4
     lines = table(tmp_path / "begun" / "edges.csv")
-    before = method.edges_of(in_order(experiment.open_seed(settings, 3).valid, batch_size=100))["homo"].shape
+    before = method.edges_of(in_order(experiment.open_set(settings, 3).valid, batch_size=100))["homo"].shape
     assert before == (16, 6) and len(lines) == 2 * 6 * 2
 
 

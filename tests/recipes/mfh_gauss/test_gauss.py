@@ -4,16 +4,17 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from quiet_study import quiet_study
 
 from xmodal.data.gaussian.draws import Pairs, draw_removal, draw_sweep, increase_alpha, increase_gamma, modify_gamma
-from xmodal.engine.progress import Progress
 from xmodal.recipes import RECIPES
 from xmodal.recipes.mfh_gauss import gauss_alpha, gauss_gamma, gauss_removal
 from xmodal.recipes.mfh_gauss.gauss_removal_training import Case, drawn, found_share, staying, trained
-from xmodal.study.linear import Stream, beside_paper, kept_rows, only
+from xmodal.study.linear import Stream, only, with_paper
 from xmodal.study.references import published_settings, read_references, references_for
+from xmodal.study.settings import StudySettings
 
-QUIET = Progress(quiet=True)
+STUDY = quiet_study(StudySettings())
 QUICK = {"epochs": 30, "train": 60, "test": 200}
 
 
@@ -58,7 +59,7 @@ def test_networks_equal_gradient_descent_written_out(options, labels, kd):
     stream = Stream(4)
     teacher, student, control = (start(stream.linear(name, width)) for name, width in (("a", 25), ("b", 50), ("b", 50)))
 
-    _, runs = gauss_gamma.fitted(settings, [design], QUIET)
+    _, runs = gauss_gamma.fitted(settings, [design], STUDY)
 
     teacher_outputs = descend(*teacher, samples.a, samples.label, epochs=30)
     answers = softmax(samples.a @ teacher_outputs[0].T + teacher_outputs[1])
@@ -114,21 +115,20 @@ def test_a_sweep_has_rows_for_every_network_and_a_page(tmp_path):
 def test_the_control_knows_nothing_of_the_teacher():
     settings = gauss_alpha.Settings(seeds=(0,), **QUICK)
 
-    rows = gauss_gamma.scored(*gauss_gamma.fitted(settings, [increase_alpha(0), increase_alpha(40)], QUIET))
+    rows = gauss_gamma.scored(*gauss_gamma.fitted(settings, [increase_alpha(0), increase_alpha(40)], STUDY))
 
     scores = {(row["name"], row["alpha"]): row["test"]["accuracy"] for row in rows}
     assert scores["no-KD", 0.0] == scores["no-KD", 0.8] and scores["teacher", 0.0] != scores["teacher", 0.8]
 
 
-def test_a_finished_part_is_read_back(tmp_path):
-    made = []
+def test_rows_of_a_finished_part_are_read_back_and_not_made_again(tmp_path):
+    study = quiet_study(StudySettings(out=tmp_path / "run"), "gauss-gamma")
+    study.start(fits=1)
 
-    def make():
-        made.append(1)
-        return [{"seed": 0}]
+    assert study.saved_rows("part") is None
+    saved = study.save_rows("part", [{"seed": 0, "test": {"accuracy": 1 / 3}}])
 
-    assert kept_rows(tmp_path, "part", make) == kept_rows(tmp_path, "part", make) == [{"seed": 0}]
-    assert made == [1]
+    assert saved == study.saved_rows("part") == [{"seed": 0, "test": {"accuracy": 1 / 3}}]
 
 
 def test_a_resumed_sweep_has_the_same_rows_and_other_settings_are_refused(tmp_path):
@@ -156,7 +156,7 @@ def test_trends_count_falls():
 def test_paper_points_stand_beside_the_series_they_belong_to():
     sweep = {"metric": "accuracy", "series": [{"name": "kd", "points": [{"x": 1 / 9}, {"x": 0.3}]}], "published": []}
 
-    beside_paper(sweep, read_references("gauss_gamma.json"))
+    with_paper(sweep, read_references("gauss_gamma.json"))
 
     (published,) = sweep["published"]
     assert published["name"] == "kd" and published["points"] == [{"x": 1 / 9, "mean": pytest.approx(0.6714)}]
@@ -231,7 +231,7 @@ def test_the_mg_teacher_learns_on_the_set_that_is_asked_for(which):
     widths = (("a", 50), ("b", 50), ("b", 50), ("a", 10))  # teacher, no-KD, KD, MG teacher
     *_, fresh = (start(stream.linear(name, width)) for name, width in widths)
 
-    rows = trained(settings, (0,), QUIET)
+    rows = trained(settings, (0,), STUDY)
 
     learnt = pairs["train" if which == 1 else "again"]
     weight, bias = descend(*fresh, learnt.a[:, :10], learnt.label, epochs=30)
@@ -255,8 +255,8 @@ def test_what_stays_is_shared_random_or_found():
 
 def test_a_mode_changes_nothing_about_the_others():
     quick = {**QUICK, "dims": "10:10"}
-    alone = trained(gauss_removal.Settings(mode="alg1", **quick), (0,), QUIET)
-    together = trained(gauss_removal.Settings(**quick), (0,), QUIET)
+    alone = trained(gauss_removal.Settings(mode="alg1", **quick), (0,), STUDY)
+    together = trained(gauss_removal.Settings(**quick), (0,), STUDY)
 
     assert [row for row in together if row["mode"] == "alg1"] == alone
     teachers = {row["test"]["accuracy"] for row in together if row["name"] == "teacher"}
@@ -268,7 +268,7 @@ def test_a_mode_changes_nothing_about_the_others():
 def test_algorithm_1_finds_shared_channels():
     settings = gauss_removal.Settings(mode="alg1", dims="10:10", epochs=300, permutations=5)
 
-    rows = trained(settings, (42, 43), QUIET)
+    rows = trained(settings, (42, 43), STUDY)
 
     found = [row[f"found_{name}"] for row in rows for name in ("a", "b") if row["name"] == "teacher"]
     assert len(found) == 4 and min(found) >= 0.8  # 10 of 50 by chance: 0.2

@@ -11,20 +11,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from quiet_study import quiet_study
 
 from xmodal.data.gaussian.draws import increase_alpha, increase_gamma
-from xmodal.engine.progress import Progress
 from xmodal.losses import LOSSES
 from xmodal.recipes.mfh_gauss import gauss_alpha, gauss_gamma
 from xmodal.recipes.mfh_gauss.gauss_removal import Settings
 from xmodal.recipes.mfh_gauss.gauss_removal_training import trained
 from xmodal.study.linear import Stream, only
+from xmodal.study.settings import StudySettings
 
 HERE = Path(__file__).parents[2] / "golden"
 SWEEPS = {"increase_gamma": (gauss_gamma, increase_gamma), "increase_alpha": (gauss_alpha, increase_alpha)}
 NAMES = {"teacher": "teacher", "no_kd": "no-KD", "kd": "kd"}  # the authors' → ours
 COLUMNS = {"teacher": "teacher", "no_kd": "no-KD", "regular_kd": "KD", "mg_teacher": "MG teacher", "mg_kd": "MG-KD"}
-QUIET = Progress(quiet=True)
+STUDY = quiet_study(StudySettings())
 
 
 def read(folder):
@@ -70,7 +71,7 @@ def test_golden_mfh_kl():
 def test_golden_mfh_torch_permutation():
     for golden in GOLDEN:
         wanted = golden.get("rng", {}).get("torch_randperm8_seed0", [])
-        with Stream(0).going_on():
+        with Stream(0).continued():
             assert torch.randperm(8).tolist()[: len(wanted)] == wanted
 
 
@@ -92,7 +93,7 @@ def fitted(experiment):
     seeds = {seed for table in tables if experiment in table for seed in table["seeds"]}
     seeds |= {case["seed"] for case in single}
     designs = [design_of(setting) for setting in sorted(settings)]
-    return gauss_gamma.fitted(recipe.Settings(seeds=tuple(sorted(seeds))), designs, QUIET)
+    return gauss_gamma.fitted(recipe.Settings(seeds=tuple(sorted(seeds))), designs, STUDY)
 
 
 def test_golden_mfh_gauss_training():
@@ -133,7 +134,7 @@ def removal(case, *, dims, modes, **options):
     """Rows of the recipe by (mode, shared, seed, name) in per cent, and of the shares found."""
     dims = tuple(f"{case['xs1']}:{shared}" for shared in dims)
     settings = Settings(seeds=tuple(case["seeds"]), dims=dims, mode=modes, **options)
-    rows = trained(settings, settings.seeds, QUIET)
+    rows = trained(settings, settings.seeds, STUDY)
     scores = {(row["mode"], row["shared"], row["seed"], row["name"]): 100 * row["test"]["accuracy"] for row in rows}
     shares = {
         (row["shared"], row["seed"], name): row[f"found_{name}"]

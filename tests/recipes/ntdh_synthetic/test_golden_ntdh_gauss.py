@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from quiet_study import quiet_study
 from torch import nn
 
 from xmodal.data.gaussian.draws import HYPERPLANE, draw_sweep, increase_gamma
-from xmodal.engine.progress import Progress
 from xmodal.losses.distance import cmd
 from xmodal.methods.ntdh import NTDH
 from xmodal.models.network import student_of, wrap
@@ -76,7 +76,7 @@ def test_golden_ntdh_gauss_draws_notice_an_altered_number():
 
 def rows_of(seeds, overlaps):
     settings = gauss.Settings(as_published=True, seeds=seeds, shared=overlaps)
-    return gauss.scored(gauss.fitted(settings, Progress(quiet=True)))
+    return gauss.scored(gauss.fitted(settings, quiet_study(settings)))
 
 
 @functools.cache

@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
+from quiet_study import quiet_study
 from torch import nn
 
 from xmodal.cli.recipe_flags import read_settings
@@ -23,9 +24,9 @@ from xmodal.recipes.ntdh_synthetic.classification_training import (
 )
 from xmodal.study.linear import Stream
 from xmodal.study.references import published_settings, read_references
-from xmodal.study.settings import MODES
+from xmodal.study.settings import MODES, StudySettings
 
-QUIET = Progress(quiet=True)
+STUDY = quiet_study(StudySettings())
 QUICK = {"samples": 500, "epochs": 5, "seeds": (0, 1)}
 
 
@@ -52,7 +53,7 @@ def test_the_published_control_equals_a_loop_written_out():
     with torch.random.fork_rng(devices=[]):
         net = written_out(7, x, y, 20, 0.01)
 
-    rows = trained(settings, QUIET)
+    rows = trained(settings, STUDY)
 
     right = net(torch.from_numpy(drawn["test"].b).float()).argmax(dim=1) == torch.from_numpy(drawn["test"].label)
     (found,) = (row["test"]["accuracy"] for row in rows if row["name"] == "no-KD")
@@ -129,7 +130,7 @@ def test_the_found_share_counts_among_the_first():
 def test_shared_columns_rank_first_in_both_modalities():
     settings = Settings(as_published=True, epochs=200, learning_rate=0.05, shared=(10,), permutations=2)
 
-    found = ranks(settings, {10: samples(settings, 10)}, QUIET)
+    found = ranks(settings, {10: samples(settings, 10)}, STUDY)
 
     common = set(columns_of("a", 10)) & set(columns_of("b", 10))
     for name in "ab":
@@ -186,7 +187,7 @@ def test_a_wrong_mask_is_refused():
 def test_every_mode_trains(modes):
     settings = Settings(seeds=(0,), shared=(10,), mode=modes, epochs=2, samples=200, negatives=20)
 
-    rows = trained(settings, QUIET)
+    rows = trained(settings, STUDY)
 
     assert [row["name"] for row in rows] == ["teacher", "no-KD", *modes]
     apart = [row["ncjsd"] for row in rows[2:]]
@@ -304,7 +305,7 @@ def test_every_reference_belongs_to_published_settings():
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_over_ten_runs_divergence_falls_gain_rises_and_their_ranks_go_against_each_other():
-    result = run(Settings(), progress=QUIET)
+    result = run(Settings(), progress=Progress(quiet=True))
 
     found = result["figures"]
     assert len(result["seeds"]) == 10
@@ -322,7 +323,7 @@ def test_masks_at_half_overlap_come_near_the_authors():
     """One run: teachers of ten columns, 39.40 (shared), 24.73 (least salient); students within noise of one another."""
     settings = Settings(as_published=True, seeds=(81,), shared=(10,), mask=tuple(MASKS), mask_dim=10)
 
-    rows = trained(settings, QUIET)
+    rows = trained(settings, STUDY)
 
     score = {row["name"]: 100 * row["test"]["accuracy"] for row in rows}
     assert score["no-KD"] == pytest.approx(43.28, abs=0.3) and score["teacher"] == pytest.approx(42.55, abs=0.3)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from quiet_study import quiet_study
 
 from xmodal.cli.recipe_flags import read_settings
 from xmodal.data.gaussian.draws import draw_sweep, increase_gamma
@@ -13,9 +14,9 @@ from xmodal.recipes.ntdh_synthetic.divergence import error_distribution
 from xmodal.recipes.ntdh_synthetic.gauss import Settings, claims, errors, fitted, published, rises, run, scored
 from xmodal.study.linear import Stream, only
 from xmodal.study.references import published_settings, read_references, references_for
-from xmodal.study.settings import MODES
+from xmodal.study.settings import MODES, StudySettings
 
-QUIET = Progress(quiet=True)
+STUDY = quiet_study(StudySettings())
 QUICK = {"epochs": 30, "train": 60, "test": 200}
 
 
@@ -61,7 +62,7 @@ def close(run, expected, tolerance=2e-5):
 def test_networks_equal_gradient_descent_written_out():
     teacher_outputs, own, control = trained_by_hand(masked=False)
 
-    runs = fitted(Settings(seeds=(3,), shared=(4,), **QUICK), QUIET).runs
+    runs = fitted(Settings(seeds=(3,), shared=(4,), **QUICK), STUDY).runs
 
     case = increase_gamma(4, b_width=25), 3
     close(runs["teacher"][case], teacher_outputs)
@@ -72,7 +73,7 @@ def test_networks_equal_gradient_descent_written_out():
 def test_the_sample_mask_leaves_out_what_the_teacher_gets_wrong():
     _, own, _ = trained_by_hand(masked=True)
 
-    runs = fitted(Settings(seeds=(3,), shared=(4,), mode="kl_pssm", **QUICK), QUIET).runs
+    runs = fitted(Settings(seeds=(3,), shared=(4,), mode="kl_pssm", **QUICK), STUDY).runs
 
     # a few samples count although the teacher is wrong: those where the student answers the same
     close(runs["kl_pssm"][increase_gamma(4, b_width=25), 3], own, tolerance=0.02)
@@ -82,10 +83,10 @@ def test_a_mode_changes_nothing_about_the_others():
     quick = {**QUICK, "seeds": (0,), "shared": (0, 10)}
     modes = ("hint", "kl")
 
-    together = scored(fitted(Settings(mode=modes, **quick), QUIET))
+    together = scored(fitted(Settings(mode=modes, **quick), STUDY))
 
     for mode in modes:
-        alone = scored(fitted(Settings(mode=(mode,), **quick), QUIET))
+        alone = scored(fitted(Settings(mode=(mode,), **quick), STUDY))
         mine = [row for row in together if row["name"] in ("teacher", "no-KD", mode)]
         assert [row["name"] for row in mine] == [row["name"] for row in alone]
         assert len({row["test"]["accuracy"] for row in alone if row["name"] == "no-KD"}) == 1, "one for all γ"
@@ -96,7 +97,7 @@ def test_a_mode_changes_nothing_about_the_others():
 def short():
     """All modes, three steps."""
     torch.set_num_threads(1)
-    return fitted(Settings(seeds=(0,), shared=(10,), mode=tuple(MODES), epochs=3, train=40, test=100), QUIET)
+    return fitted(Settings(seeds=(0,), shared=(10,), mode=tuple(MODES), epochs=3, train=40, test=100), STUDY)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -245,7 +246,7 @@ def test_references_stand_beside_published_settings():
 
 @pytest.mark.slow
 def test_claims_hold_for_the_corrected_settings():
-    figures = run(Settings(mode="kl,kl_pssm,dkd,dkd_pssm", shared=(0, 10)), progress=QUIET)["figures"]
+    figures = run(Settings(mode="kl,kl_pssm,dkd,dkd_pssm", shared=(0, 10)), progress=Progress(quiet=True))["figures"]
 
     assert figures["kl gain.first"] < -2 and figures["kl gain.last"] > 0.5
     assert figures["kl lift.first"] >= 2 and figures["dkd lift.first"] >= 1
@@ -256,7 +257,7 @@ def test_claims_hold_for_the_corrected_settings():
 def test_modes_that_are_trained_alone_come_near_the_authors():
     code = Settings(as_published=True, seeds=(0,), shared=(0,), mode="rkd,crd")
 
-    rows = scored(fitted(code, QUIET))
+    rows = scored(fitted(code, STUDY))
 
     score = {row["name"]: 100 * row["test"]["accuracy"] for row in rows}
     assert score["rkd"] - score["no-KD"] == pytest.approx(-19.4, abs=1.5)  # one run: duplicates are weighed otherwise

@@ -13,7 +13,7 @@ from xmodal.cli.recipe_flags import read_settings
 from xmodal.errors import InputError
 from xmodal.recipes.ravdess import experiment, original, saliency
 from xmodal.recipes.ravdess.authors_files import earlier_seed, read_weights
-from xmodal.recipes.ravdess.ranking_file import read_ranking
+from xmodal.study.ranking_file import read_ranking
 from xmodal.study.channels import LOSSES
 
 NARROW = {"teacher_width": 8, "student_width": 8, "hidden": 8, "channels": 2}
@@ -292,9 +292,7 @@ def test_wrong_flags_are_sentences(words, sentence):
     assert sentence in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("change", "sentence"), [({"loss": ("kll",)}, "kll"), ({"options": {}}, "--experiment.root DIR")]
-)
+@pytest.mark.parametrize(("change", "sentence"), [({"loss": ("kll",)}, "kll"), ({"options": {}}, "--ravdess.root DIR")])
 def test_what_cannot_be_trained_leaves_no_folder(change, sentence, ravdess_root, tmp_path):
     with pytest.raises(InputError, match=sentence):
         experiment.run(experiment.Settings(**{**FAST, **options(ravdess_root), **change}, out=tmp_path / "run"))

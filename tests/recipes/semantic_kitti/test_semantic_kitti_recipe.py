@@ -248,12 +248,12 @@ def test_as_published_sets_the_term_of_the_authors_the_rules_of_the_data_and_the
 
 def test_the_published_term_is_the_mean_over_pixels_and_classes_under_the_mask(make_kitti_bench):
     from xmodal.methods import METHODS
-    from xmodal.study.bench import method_settings
+    from xmodal.study.plan import method_settings
 
     settings, bench = make_kitti_bench(as_published=True)
     ((_, name, own),) = settings.entries()
     own = {**own, "detach": True}
-    method = bench.build(METHODS[name], method_settings(METHODS[name], {name: own})).eval()
+    method = bench.build(METHODS[name], method_settings(METHODS[name], own)).eval()
     batch = next(iter(bench.batches("valid")))
     teacher_outputs = method.teach(batch)
 

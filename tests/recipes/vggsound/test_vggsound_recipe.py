@@ -16,7 +16,7 @@ from xmodal.data.loader import in_order
 from xmodal.errors import InputError
 from xmodal.metrics.batch_accuracy import batch_accuracy
 from xmodal.models.student_file import load_student
-from xmodal.recipes.ravdess.ranking_file import read_ranking
+from xmodal.study.ranking_file import read_ranking
 from xmodal.recipes.vggsound import experiment
 from xmodal.recipes.vggsound.settings import PUBLISHED
 
@@ -378,7 +378,7 @@ def test_wrong_flags_are_sentences(words, sentence):
     [
         ({"loss": ("kll",)}, "kll"),
         ({"student_encoder": "resnet18"}, "resnet18"),
-        ({"options": {}}, "--experiment.root DIR"),
+        ({"options": {}}, "--vggsound.root DIR"),
     ],
 )
 def test_what_can_not_be_trained_leaves_no_folder(changes, sentence, vggsound_root, tmp_path):
@@ -412,10 +412,10 @@ def test_a_folder_that_is_no_run_of_this_recipe_is_not_touched(vggsound_root, tm
 
 
 def test_the_command_runs_and_says_where_the_page_is(vggsound_root, tmp_path, capsys):
-    data = f"--experiment.root {vggsound_root} --experiment.frames 2 --experiment.size 16 --experiment.window 128"
+    data = f"--vggsound.root {vggsound_root} --vggsound.frames 2 --vggsound.size 16 --vggsound.window 128"
     fast = "--preset small --epochs 1 --teacher-width 8 --student-width 8 --batch-size 8 --accelerator cpu"
 
-    status = answer(f"run vggsound {data} --experiment.hop 128 {fast} --until teacher --out {tmp_path / 'run'}".split())
+    status = answer(f"run vggsound {data} --vggsound.hop 128 {fast} --until teacher --out {tmp_path / 'run'}".split())
 
     said = capsys.readouterr().out
     assert status == 0 and "Stages:" in said and "teacher  vggsound_audio" in said

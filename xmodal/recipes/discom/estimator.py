@@ -22,7 +22,7 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.models.description import describe
 from xmodal.models.student_file import STUDENT, load_student, save_student
-from xmodal.recipes.discom.experiment import Settings, as_asked, as_pair
+from xmodal.recipes.discom.experiment import Settings, as_asked
 from xmodal.study.bench import Bench
 from xmodal.types import DataInfo, Student
 
@@ -98,7 +98,7 @@ class DisCoMKD:
         data = as_asked(data, self.settings)
         fabric = launch(self.settings.machine())
         progress = _Told(callback) if callback else Progress(quiet=True)
-        bench = Bench(data, as_pair(self.settings, tuple(inputs)), seed=seed, fabric=fabric, progress=progress)
+        bench = Bench(data, self.settings.plan(tuple(inputs)), seed=seed, fabric=fabric, progress=progress)
         bench.train_card(METHODS["discom"], self.settings.method(tuple(inputs)))
         run = bench.runs["discom"]
         self.students = {name: (student, describe(student, data.info)) for name, student in run.students.items()}

@@ -14,7 +14,7 @@ of the same size.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,16 +23,14 @@ import tyro
 from pydantic import Field, model_validator
 
 from xmodal.data import DATA, open_data
-from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
-from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.methods.settings import DisCoMSettings, DisCoMTerms
-from xmodal.study import comparison
-from xmodal.study.references import against_references, finish, read_references
-from xmodal.study.settings import Options, PairSettings, RunSettings, Seeds
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Comparison, Plan
+from xmodal.study.references import against_references, read_references
+from xmodal.study.settings import Options, RunSettings, Seeds
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -109,6 +107,18 @@ class Settings(DisCoMTerms, RunSettings):
         """One per training of everything: numbered splits, or seeds."""
         return self.splits or self.seeds
 
+    def plan(self, modalities: tuple[str, ...]) -> Plan:
+        """A bench on which all modalities are equal: each has a student of its own."""
+        network = {"encoder": self.encoder, "width": self.width, "dropout": self.dropout}
+        return Plan(
+            data=self.data,
+            task=self.task,
+            teacher=modalities,
+            student=modalities[-1:],
+            training=self.training(),
+            networks={"student": network},
+        )
+
     def method(self, modalities: tuple[str, ...]) -> DisCoMSettings:
         """The part that the method takes."""
         return DisCoMSettings(modalities=modalities, **{name: getattr(self, name) for name in DisCoMTerms.model_fields})
@@ -121,66 +131,55 @@ def published() -> Settings:
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train everything, write the run folder, its page and the published files; return what `result.json` holds."""
-    from xmodal.engine.processes.launch import launch
     from xmodal.recipes.discom.authors_files import files_in, refuse_existing, write_published
+    from xmodal.study.comparison import summarised
 
-    # machine: processes start here, before data and folder
-    fabric = launch(settings.machine(), precision=settings.precision)
-    progress = progress or Progress(quiet=True)
-    progress.quiet |= fabric.global_rank > 0
+    with open_study(settings, "discom", progress=progress) as study:
+        # data, and everything that can be refused before anything is written
+        first = open_turn(settings, settings.numbers[0])
+        modalities = settings.modalities or first.info.modalities
+        plan = settings.plan(modalities)
+        method = check(settings, plan, first, study.fabric)
+        files = files_in(settings.data, settings.out) if settings.published_files else None
+        if files is not None and not (settings.overwrite or settings.resume):
+            refuse_existing(files, modalities)
 
-    # data, and everything that can be refused before anything is written
-    first = open_turn(settings, settings.numbers[0])
-    modalities = tuple(name for name in (settings.modalities or first.info.modalities))
-    plan = as_pair(settings, modalities)
-    rehearsed = check(settings, plan, first, fabric)
-    files = files_in(settings.data, settings.out) if settings.published_files else None
-    if files is not None and not (settings.overwrite or settings.resume):
-        refuse_existing(files, modalities)
+        # seeds or splits are trained side by side where networks are small, one after the other elsewhere
+        turns = {settings.numbers[0]: first}
+        groups, notes = grouped(settings, plan, turns, method, study.fabric)
+        fits = len(groups) * (1 + len(modalities) * settings.control)
+        study.start(fits=fits, name=f"discom-{Path(settings.data).name}")
 
-    # run folder
-    out = choose_folder(settings.out, f"discom-{Path(settings.data).name}", fabric, resume=settings.resume)
-    if fabric.global_rank == 0:
-        open_folder(out, {"recipe": "discom", "settings": settings.described()}, resume=settings.resume)
-    fabric.barrier()
-    if settings.resume:
-        restore_threads(out)
-
-    # the method and its controls for every split or seed, side by side where networks are small; the test split of each
-    # is read when all of it is trained
-    turns = {settings.numbers[0]: first}
-    groups, notes = grouped(settings, plan, turns, rehearsed, fabric)
-    progress.fits = len(groups) * (1 + len(modalities) * settings.control)
-    rows: list[dict[str, Any]] = []
-    contents: list[dict[str, Any]] = []
-    for numbers in groups:
-        data = {number: turns.pop(number) if number in turns else open_turn(settings, number) for number in numbers}
-        with interrupt.saved_in(out):
-            for bench in train_turns(settings, plan, data, modalities, fabric=fabric, out=out, progress=progress):
+        # the method and its controls; the test split of each seed is read when all of it is trained
+        rows: list[dict[str, Any]] = []
+        contents: list[dict[str, Any]] = []
+        for numbers in groups:
+            data = {number: turns.pop(number) if number in turns else open_turn(settings, number) for number in numbers}
+            benches = [study.bench(plan, views, number) for number, views in data.items()]
+            train_turns(settings, benches, modalities)
+            for bench in benches:
                 contents.append(described_branches(bench))
                 rows += bench.score(every=True)
                 notes += [f"{name}: {note}" for name, run in bench.runs.items() for note in run.notes]
 
-    # report
-    title = f"{settings.data}: DisCoM-KD{', released targets' if settings.domain_targets == 'released' else ''}"
-    result = comparison.summarised(plan, data[numbers[-1]], rows, notes, title=title)
-    result |= {"recipe": "discom", "teacher": [], "student": list(modalities), "branches": merged(contents)}
-    if settings.data == DEMO:
-        result["references"] = against_references(result["figures"], read_references("discom.json"))
-    if files is not None and fabric.global_rank == 0:
-        result["published_files"] = write_published(files, out, result, settings.described())
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
+        # report
+        title = f"{settings.data}: DisCoM-KD{', released targets' if settings.domain_targets == 'released' else ''}"
+        result = summarised(Comparison(plan=plan), data[numbers[-1]], rows, notes, title=title)
+        result |= {"teacher": [], "student": list(modalities), "branches": merged(contents)}
+        if settings.data == DEMO:
+            result["references"] = against_references(result["figures"], read_references("discom.json"))
+        if files is not None and study.first:
+            result["published_files"] = write_published(files, study.folder, result, settings.described())
+        return study.finish(result)
 
 
 def open_turn(settings: Settings, number: int) -> Data:
     """The data of one split or seed."""
-    own = dict(settings.options.get(settings.data, {}))
+    options = dict(settings.options.get(settings.data, {}))
     if settings.data not in DATA:
-        own |= {"modalities": settings.modalities} if settings.modalities else {}
-        own |= {"nan": settings.nan, "allow_overlap": settings.allow_overlap, "repeated": "once", "renumber": True}
-        own |= {"split": number} if settings.splits else {}
+        options |= {"modalities": settings.modalities} if settings.modalities else {}
+        options |= {"nan": settings.nan, "allow_overlap": settings.allow_overlap, "repeated": "once", "renumber": True}
+        options |= {"split": number} if settings.splits else {}
     elif settings.splits:
         raise InputError(
             f"--splits names numbered index files of a folder, and '{settings.data}' has none: use --seeds."
@@ -189,7 +188,7 @@ def open_turn(settings: Settings, number: int) -> Data:
     def opened(augment: str) -> Data:
         fraction = settings.train_fraction
         return open_data(
-            settings.data, options=own, task=settings.task, train_fraction=fraction, augment=augment, seed=number
+            settings.data, options=options, task=settings.task, train_fraction=fraction, augment=augment, seed=number
         )
 
     data = opened("" if settings.augment in ("published", "none") else settings.augment)
@@ -218,39 +217,22 @@ def published_augmentation(info: DataInfo) -> str:
     return ",".join(f"{name}.geometric:0.5" for name in names)
 
 
-def as_pair(settings: Settings, modalities: tuple[str, ...]) -> PairSettings:
-    """The settings of a bench on which all modalities are equal."""
-    shared = {
-        name: getattr(settings, name) for name in (*FitSettings.model_fields, "accelerator", "devices", "threads")
-    }
-    return PairSettings(
-        **shared,
-        data=settings.data,
-        teacher=modalities,
-        student=modalities[-1:],
-        student_encoder=settings.encoder,
-        student_width=settings.width,
-        dropout=settings.dropout,
-        task=settings.task,
-    )
-
-
-def check(settings: Settings, plan: PairSettings, data: Data, fabric: Fabric) -> Method:
+def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> Method:
     """Build everything once: what can't be built or measured is told before training."""
     from xmodal.metrics.task import scalar_metrics
     from xmodal.study.bench import Rehearsal
 
-    known = scalar_metrics(data.info)
-    if data.info.select[0] not in known:
+    metrics = scalar_metrics(data.info)
+    if data.info.select[0] not in metrics:
         raise InputError(
             f"There is no metric called '{data.info.select[0]}' for {data.info.task}. "
-            f"{did_you_mean(data.info.select[0], known)}"
+            f"{did_you_mean(data.info.select[0], metrics)}"
         )
     return Rehearsal(data, plan, seed=0, fabric=fabric).rehearse(METHODS["discom"], settings.method(plan.teacher))
 
 
 def grouped(
-    settings: Settings, plan: PairSettings, turns: dict[int, Data], method: Method, fabric: Fabric
+    settings: Settings, plan: Plan, turns: dict[int, Data], method: Method, fabric: Fabric
 ) -> tuple[list[tuple[int, ...]], list[str]]:
     """Splits or seeds that are trained side by side, and a note where several are not.
 
@@ -271,25 +253,12 @@ def grouped(
     return [(number,) for number in numbers], [f"{kind} were trained one by one, not side by side: {reason}."]
 
 
-def train_turns(
-    settings: Settings,
-    plan: PairSettings,
-    data: Mapping[int, Data],
-    modalities: tuple[str, ...],
-    *,
-    fabric: Fabric,
-    out: Path,
-    progress: Progress,
-) -> list[Bench]:
-    """For each number the method, and for each modality a control with the same encoder and one of the same size."""
+def train_turns(settings: Settings, benches: Sequence[Bench], modalities: tuple[str, ...]) -> None:
+    """On each bench the method, and for each modality a control with the same encoder and one of the same size."""
     from xmodal.methods.supervised import Supervised
-    from xmodal.study.bench import CONTROL, MATCHED, Bench
+    from xmodal.study.bench import CONTROL, MATCHED
     from xmodal.study.side_by_side import train_side_by_side
 
-    benches = [
-        Bench(own, plan, seed=number, fabric=fabric, folder=out / f"seed-{number}", progress=progress)
-        for number, own in data.items()
-    ]
     card, options = METHODS["discom"], settings.method(modalities)
     train_side_by_side(benches, card.name, [bench.build(card, options) for bench in benches], role="method")
     for name in modalities if settings.control else ():
@@ -302,11 +271,11 @@ def train_turns(
         if width is None:
             continue
         larger = [bench.as_large(each, like=like, width=width) for bench, each in zip(benches, students, strict=True)]
-        progress.expect()
-        train_side_by_side(benches, matched := f"{label}, width {width}", larger, role=MATCHED)
+        benches[0].progress.expect()
+        matched = f"{label}, width {width}"
+        train_side_by_side(benches, matched, larger, role=MATCHED)
         for bench in benches:
             bench.matched[f"{card.name}: {name}"] = matched
-    return benches
 
 
 def described_branches(bench: Bench) -> dict[str, Any]:
@@ -324,10 +293,10 @@ def described_branches(bench: Bench) -> dict[str, Any]:
 
 
 def merged(contents: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean of what was found for each split or seed, and the picture of the first."""
+    """The mean over splits or seeds, and the picture of the first."""
     first = contents[0]
-    found = {
+    means = {
         group: {key: sum(each["content"][group][key] for each in contents) / len(contents) for key in values}
         for group, values in first["content"].items()
     }
-    return {**first, "content": found, "seeds": len(contents)}
+    return {**first, "content": means, "seeds": len(contents)}

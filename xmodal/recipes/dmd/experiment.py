@@ -23,17 +23,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 from pydantic import Field, model_validator
 
 from xmodal.data import open_data
-from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
-from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.methods.settings import DMDSettings, Prior
 from xmodal.recipes.dmd.authors_config import read_config
-from xmodal.study import comparison
-from xmodal.study.references import finish, references_for
-from xmodal.study.settings import Names, Options, PairSettings, Presets, RunSettings, Seeds, parse_names
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Comparison, Plan
+from xmodal.study.references import references_for
+from xmodal.study.settings import Names, Options, Presets, RunSettings, Seeds, parse_names
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -183,6 +181,10 @@ class Settings(Presets, DMDSettings, RunSettings):
         options = MosiSettings.model_validate(self.options.get("mosi", {})).model_dump(mode="json")
         return {**found, "options": {**found["options"], "mosi": options}}
 
+    def plan(self, modalities: tuple[str, ...]) -> Plan:
+        """A bench on which all modalities are equal."""
+        return Plan(data="mosi", teacher=modalities, student=modalities, training=self.training())
+
     def method(self, **changes: Any) -> DMDSettings:
         """The part that the method takes."""
         own = {name: getattr(self, name) for name in DMDSettings.model_fields}
@@ -214,86 +216,56 @@ def published() -> Settings:
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train everything, write the run folder, its tables and its page; return what `result.json` holds."""
-    from xmodal.engine.processes.launch import launch
-    from xmodal.recipes.dmd.tables import edge_figures, metric_table, write_files
-
-    # machine: processes start here, before data and folder
-    fabric = launch(settings.machine(), precision=settings.precision)
-    progress = progress or Progress(quiet=True)
-    progress.quiet |= fabric.global_rank > 0
-
-    # data and weights, and everything that can be refused before anything is written
-    first = open_seed(settings, settings.seeds[0])
-    modalities = settings.modalities or first.info.modalities
-    plan = as_pair(settings, modalities)
-    weights = read_weights(settings)
-    check(settings, plan, first, weights, fabric)
-
-    # run folder
-    out = choose_folder(settings.out, f"dmd-{settings.dataset}", fabric, resume=settings.resume)
-    if fabric.global_rank == 0:
-        open_folder(out, {"recipe": "dmd", "settings": settings.described()}, resume=settings.resume)
-    fabric.barrier()
-    if settings.resume:
-        restore_threads(out)
-
-    # the method and its control, once per seed; the test split of each is read when both are trained
-    progress.fits = len(settings.seeds) * (1 + settings.control) * settings.train
-    rows: list[dict[str, Any]] = []
-    data = first
-    for seed in settings.seeds:
-        data = first if seed == settings.seeds[0] or settings.root else open_seed(settings, seed)
-        with interrupt.saved_in(out):
-            bench = train_seed(settings, plan, data, weights, seed, fabric=fabric, out=out, progress=progress)
-            rows += bench.score(every=True, beside=other_heads(bench))
-            write_files(bench, out / f"seed-{seed}")
-
-    # report
-    result = comparison.summarised(plan, data, rows, notes(settings), title=titled(settings))
-    result |= {"recipe": "dmd", "teacher": [], "student": list(modalities), "tables": [metric_table(rows)]}
-    result["figures"] |= edge_figures(out, rows)
-    if found := references_for_run(settings, result["figures"]):
-        result["references"] = found
-    write_tables(settings, result, out, fabric)
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
-
-
-def references_for_run(settings: Settings, figures: Mapping[str, float]) -> list[dict[str, Any]]:
-    """Our figures beside the measured ones, where the settings are those."""
     from xmodal.recipes import RECIPES
+    from xmodal.recipes.dmd.tables import edge_figures, metric_table, write_files
+    from xmodal.study.comparison import summarised
 
-    return references_for(RECIPES["dmd"], settings, figures)
+    with open_study(settings, "dmd", progress=progress) as study:
+        # data and weights, and everything that can be refused before anything is written
+        first = open_set(settings, settings.seeds[0])
+        modalities = settings.modalities or first.info.modalities
+        plan = settings.plan(modalities)
+        weights = read_weights(settings)
+        check(settings, plan, first, weights, study.fabric)
+        study.start(fits=len(settings.seeds) * (1 + settings.control) * settings.train, name=f"dmd-{settings.dataset}")
+
+        # the method and its control, once per seed; the test split of each is read when both are trained
+        rows: list[dict[str, Any]] = []
+        for seed in settings.seeds:
+            data = first if seed == settings.seeds[0] or settings.root else open_set(settings, seed)
+            bench = study.bench(plan, data, seed)
+            train_both(bench, settings, weights)
+            rows += bench.score(every=True, beside=other_heads(bench))
+            write_files(bench, study.folder / f"seed-{seed}")
+
+        # report
+        result = summarised(Comparison(plan=plan), data, rows, notes(settings), title=titled(settings))
+        result |= {"teacher": [], "student": list(modalities), "tables": [metric_table(rows)]}
+        result["figures"] |= edge_figures(study.folder, rows)
+        references = references_for(RECIPES["dmd"], settings, result["figures"])
+        result |= {"references": references} if references else {}
+        if study.first:
+            write_tables(settings, result, study.folder)
+        return study.finish(result)
 
 
-def write_tables(settings: Settings, result: Mapping[str, Any], out: Path, fabric: Fabric) -> None:
+def write_tables(settings: Settings, result: Mapping[str, Any], out: Path) -> None:
     """`edges.csv`, `summary.csv` and, if asked for, `result.csv`."""
     from xmodal.recipes.dmd import tables
 
-    if fabric.global_rank:
-        return
     tables.write_edges(out, result["rows"])
     tables.write_summary(out, result["rows"])
     if settings.result_csv:
         tables.write_published_result(out, result["rows"], METHOD)
 
 
-def open_seed(settings: Settings, seed: int) -> Data:
-    """The data of a seed: a made set is drawn from it, a file is the same for all."""
+def open_set(settings: Settings, seed: int) -> Data:
+    """The data of a seed: a synthetic set is drawn from it, a file is the same for all."""
     data = open_data("mosi", options=settings.source(), seed=seed)
     if settings.select:
         lower = settings.select.lower() in ("mse", "mae")
         data.info = replace(data.info, select=(settings.select, "min" if lower else "max"))
     return data
-
-
-def as_pair(settings: Settings, modalities: tuple[str, ...]) -> PairSettings:
-    """The settings of a bench on which all modalities are equal."""
-    shared = {
-        name: getattr(settings, name) for name in (*FitSettings.model_fields, "accelerator", "devices", "threads")
-    }
-    return PairSettings(**shared, data="mosi", teacher=modalities, student=modalities)
 
 
 def read_weights(settings: Settings) -> Mapping[str, Any] | None:
@@ -309,50 +281,36 @@ def build(bench: Bench, settings: Settings, weights: Mapping[str, Any] | None, *
     from xmodal.seeding import seeded
 
     card = METHODS["dmd"]
-    own = settings.method(modalities=bench.teaching, **changes)
+    options = settings.method(modalities=bench.teaching, **changes)
     with seeded(bench.seed, "method", card.name):
-        method = cast("DMD", card.load()(bench, own))
+        method = cast("DMD", card.load()(bench, options))
     if weights is not None:
         load_published(method.network, weights, str(settings.weights), skip_text=settings.skip_text)
         method.measure_start(bench.batches("valid"))
     return method
 
 
-def check(
-    settings: Settings, plan: PairSettings, data: Data, weights: Mapping[str, Any] | None, fabric: Fabric
-) -> None:
+def check(settings: Settings, plan: Plan, data: Data, weights: Mapping[str, Any] | None, fabric: Fabric) -> None:
     """Build everything once and throw it away: what can't be built, read or measured is told before training."""
     from xmodal.metrics.task import scalar_metrics
     from xmodal.study.bench import Rehearsal
 
-    known = scalar_metrics(data.info)
-    if data.info.select[0] not in known:
-        raise InputError(f"There is no metric '{data.info.select[0]}' here. {did_you_mean(data.info.select[0], known)}")
+    metrics = scalar_metrics(data.info)
+    if data.info.select[0] not in metrics:
+        raise InputError(
+            f"There is no metric '{data.info.select[0]}' here. {did_you_mean(data.info.select[0], metrics)}"
+        )
     build(Rehearsal(data, plan, seed=0, fabric=fabric), settings, weights)
 
 
-def train_seed(
-    settings: Settings,
-    plan: PairSettings,
-    data: Data,
-    weights: Mapping[str, Any] | None,
-    seed: int,
-    *,
-    fabric: Fabric,
-    out: Path,
-    progress: Progress,
-) -> Bench:
-    """The method, and from the same initial weights the control without distillation."""
-    from xmodal.study.bench import Bench
-
-    bench = Bench(data, plan, seed=seed, fabric=fabric, folder=out / f"seed-{seed}", progress=progress)
+def train_both(bench: Bench, settings: Settings, weights: Mapping[str, Any] | None) -> None:
+    """The method, and from the same initial weights the control without distillation; or weights that are scored."""
     if not settings.train:
         bench.take(METHOD, build(bench, settings, weights), role="method")
-        return bench
+        return
     bench.train(METHOD, build(bench, settings, weights), role="method")
     if settings.control:
         bench.train(CONTROL, build(bench, settings, weights, distil_weight=0.0), role="control")
-    return bench
 
 
 def other_heads(bench: Bench) -> dict[str, Any]:
@@ -372,13 +330,13 @@ def titled(settings: Settings) -> str:
 
 def notes(settings: Settings) -> list[str]:
     """What is worth knowing of these settings, in sentences."""
-    found = []
+    notes = []
     if settings.config is not None and settings.config.is_file():
-        found += read_config(settings.config, settings.dataset).notes
+        notes += read_config(settings.config, settings.dataset).notes
     if settings.root is not None and settings.dataset == "made":
-        found.append(
+        notes.append(
             "The network is the small one of the made set; --dataset mosi or mosei takes the published numbers."
         )
     if settings.homo_prior == settings.hetero_prior == "reference" and settings.distil_weight:
-        found.append("Edges go where the prior points, whatever modality is the better one: it is set by hand.")
-    return found
+        notes.append("Edges go where the prior points, whatever modality is the better one: it is set by the settings.")
+    return notes

@@ -20,11 +20,13 @@ from pydantic import Field
 
 from xmodal.data.gaussian.draws import Design, draw_sweep, increase_gamma
 from xmodal.engine.progress import Progress
+from xmodal.study.opening import open_study
 from xmodal.study.settings import StudySettings
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
     from xmodal.engine.run.result import Run
+    from xmodal.study.opening import Study
 
 Case = tuple[Design, int]  # who sees what, seed
 
@@ -62,44 +64,46 @@ def sweep(
     """
     from xmodal.recipes import RECIPES
     from xmodal.reports.sweep import summarise_sweep, sweep_figures
-    from xmodal.study.linear import beside_paper, kept_rows, started
-    from xmodal.study.references import finish, read_references, references_for
+    from xmodal.study.linear import with_paper
+    from xmodal.study.references import read_references, references_for
 
-    # run folder, and everything that is trained
     card = RECIPES[recipe]
-    out, fabric = started(settings, recipe)
-    progress = progress or Progress(quiet=True)
-    rows = kept_rows(out, "all", lambda: scored(*fitted(settings, designs, progress)))
+    with open_study(settings, recipe, progress=progress) as study:
+        study.start(fits=3)
 
-    # means along the sweep, beside the paper's
-    found = summarise_sweep(
-        rows, x=x, metric="accuracy", title=f"Accuracy by {x}", label=label, differences=[("kd", "no-KD")]
-    )
-    beside_paper(found, read_references(card.references))
-    figures = {**sweep_figures(found), **trends(found)}
+        # everything that is trained, and one look at the test splits
+        rows = study.saved_rows("all")
+        if rows is None:
+            data, runs = fitted(settings, designs, study)
+            rows = study.save_rows("all", scored(data, runs))
 
-    # report
-    result = {
-        "recipe": recipe,
-        "title": card.title,
-        "data": "gaussian",
-        "task": "multiclass",
-        "teacher": ["a"],
-        "student": ["b"],
-        "seeds": list(settings.seeds),
-        "rows": rows,
-        "sweeps": [found],
-        "figures": figures,
-        "references": references_for(card, settings, figures),
-        "verdict": [said(figures, found)],
-    }
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
+        # means along the sweep, next to the paper's
+        means = summarise_sweep(
+            rows, x=x, metric="accuracy", title=f"Accuracy by {x}", label=label, differences=[("kd", "no-KD")]
+        )
+        with_paper(means, read_references(card.references))
+        figures = {**sweep_figures(means), **trends(means)}
+
+        # report
+        return study.finish(
+            {
+                "title": card.title,
+                "data": "gaussian",
+                "task": "multiclass",
+                "teacher": ["a"],
+                "student": ["b"],
+                "seeds": list(settings.seeds),
+                "rows": rows,
+                "sweeps": [means],
+                "figures": figures,
+                "references": references_for(card, settings, figures),
+                "verdict": [outcome(figures, means)],
+            }
+        )
 
 
 def fitted(
-    settings: StudySettings, designs: Sequence[Design], progress: Progress
+    settings: StudySettings, designs: Sequence[Design], study: Study
 ) -> tuple[dict[Case, Data], dict[str, dict[Case, Run]]]:
     """Data and finished networks of every design and seed."""
     from xmodal.data.gaussian.dataset import as_data
@@ -114,17 +118,17 @@ def fitted(
         fresh[case] = [stream.linear(name, design.view(name).width) for name in ("a", "b", "b")]
 
     # teachers and the no-KD control, then the students
-    progress.fits, fit, info = 3, settings.fit(), {case: one.info for case, one in data.items()}
+    fit, info = settings.fit(), {case: pairs.info for case, pairs in data.items()}
     labels = {
         name: {case: Supervised(networks[place], info[case]) for case, networks in fresh.items()}
         for name, place in (("teacher", 0), ("no-KD", 2))
     }
-    runs = {name: train(name, methods, data.__getitem__, fit, progress) for name, methods in labels.items()}
-    taught = {
+    runs = {name: train(name, methods, data, fit, study) for name, methods in labels.items()}
+    distilled = {
         case: distillation(student, runs["teacher"][case], info[case], settings)
         for case, (_, student, _) in fresh.items()
     }
-    return data, {**runs, "kd": train("kd", taught, data.__getitem__, fit, progress)}
+    return data, {**runs, "kd": train("kd", distilled, data, fit, study)}
 
 
 def scored(data: Mapping[Case, Data], runs: Mapping[str, Mapping[Case, Run]]) -> list[dict[str, Any]]:
@@ -133,9 +137,9 @@ def scored(data: Mapping[Case, Data], runs: Mapping[str, Mapping[Case, Run]]) ->
 
     roles = {"teacher": "teacher", "no-KD": "control", "kd": "method"}
     return [
-        row(name, roles[name], case[1], accuracy(done[case], one), gamma=case[0].gamma, alpha=case[0].alpha)
-        for case, one in data.items()
-        for name, done in runs.items()
+        row(name, roles[name], case[1], accuracy(trained[case], pairs), gamma=case[0].gamma, alpha=case[0].alpha)
+        for case, pairs in data.items()
+        for name, trained in runs.items()
     ]
 
 
@@ -154,7 +158,7 @@ def trends(sweep: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def said(figures: Mapping[str, float], sweep: Mapping[str, Any]) -> str:
+def outcome(figures: Mapping[str, float], sweep: Mapping[str, Any]) -> str:
     """The outcome in a sentence."""
     points = sweep["differences"][0]["points"]
     symbol = str(sweep["x"]).partition(",")[0]

@@ -13,12 +13,12 @@ Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.0
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xmodal.engine.progress import Progress
 from xmodal.recipes.mfh_gauss.settings import TITLES, Settings
+from xmodal.study.opening import open_study
 
 AT_ONCE = 20  # seeds whose samples are in memory together
 
@@ -37,56 +37,55 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     from xmodal.recipes import RECIPES
     from xmodal.recipes.mfh_gauss.gauss_removal_training import trained
     from xmodal.reports.sweep import summarise_sweep, sweep_figures
-    from xmodal.study.linear import beside_paper, kept_rows, started
-    from xmodal.study.references import finish, read_references, references_for
+    from xmodal.study.linear import with_paper
+    from xmodal.study.references import read_references, references_for
 
-    # run folder, and everything that is trained, some seeds at a time
     card, seeds = RECIPES["gauss-removal"], settings.seeds
-    out, fabric = started(settings, card.name)
-    progress = progress or Progress(quiet=True)
     parts = [seeds[first : first + AT_ONCE] for first in range(0, len(seeds), AT_ONCE)]
     widths = {settings.kept(design) for design in settings.designs}
-    progress.fits = len(parts) * (4 + len(widths) + ("alg1" in settings.mode))
-    rows = []
-    for part in parts:
-        make = functools.partial(trained, settings, part, progress)
-        rows += kept_rows(out, f"seeds-{part[0]}-{part[-1]}", make)
+    with open_study(settings, card.name, progress=progress) as study:
+        study.start(fits=len(parts) * (4 + len(widths) + ("alg1" in settings.mode)))
 
-    # means along γ for each way to choose channels, beside the paper's
-    sweeps = {
-        mode: summarise_sweep(
-            [row for row in rows if row["mode"] == mode],
-            x="gamma",
-            metric="accuracy",
-            title=TITLES[mode],
-            label="γ of the regular teacher",
-            differences=[("MG-KD", "KD"), ("MG teacher", "teacher")],
-        )
-        for mode in settings.mode
-    }
-    found = {key: value for mode, sweep in sweeps.items() for key, value in sweep_figures(sweep, f"{mode} ").items()}
-    if settings.preset == "table2" and "gt" in sweeps:
-        beside_paper(sweeps["gt"], read_references(card.references), "table2/gt ")
-    figures = {**found, **claims(sweeps, rows)}
+        # everything that is trained, some seeds at a time
+        rows = []
+        for part in parts:
+            name = f"seeds-{part[0]}-{part[-1]}"
+            rows += study.saved_rows(name) or study.save_rows(name, trained(settings, part, study))
 
-    # report
-    result = {
-        "recipe": card.name,
-        "title": card.title,
-        "data": "gaussian",
-        "task": "multiclass",
-        "teacher": ["a"],
-        "student": ["b"],
-        "seeds": list(seeds),
-        "rows": rows,
-        "sweeps": list(sweeps.values()),
-        "figures": figures,
-        "references": references_for(card, settings, figures),
-        "verdict": said(figures),
-    }
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
+        # means along γ for each way to choose channels, beside the paper's
+        sweeps = {
+            mode: summarise_sweep(
+                [row for row in rows if row["mode"] == mode],
+                x="gamma",
+                metric="accuracy",
+                title=TITLES[mode],
+                label="γ of the regular teacher",
+                differences=[("MG-KD", "KD"), ("MG teacher", "teacher")],
+            )
+            for mode in settings.mode
+        }
+        means: dict[str, float] = {}
+        for mode, sweep in sweeps.items():
+            means |= sweep_figures(sweep, f"{mode} ")
+        if settings.preset == "table2" and "gt" in sweeps:
+            with_paper(sweeps["gt"], read_references(card.references), "table2/gt ")
+        figures = {**means, **claims(sweeps, rows)}
+
+        # report
+        result = {
+            "title": card.title,
+            "data": "gaussian",
+            "task": "multiclass",
+            "teacher": ["a"],
+            "student": ["b"],
+            "seeds": list(seeds),
+            "rows": rows,
+            "sweeps": list(sweeps.values()),
+            "figures": figures,
+            "references": references_for(card, settings, figures),
+            "verdict": outcome(figures),
+        }
+        return study.finish(result)
 
 
 def claims(sweeps: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -109,7 +108,7 @@ def claims(sweeps: Mapping[str, Mapping[str, Any]], rows: Sequence[Mapping[str, 
     return found
 
 
-def said(figures: Mapping[str, float]) -> list[str]:
+def outcome(figures: Mapping[str, float]) -> list[str]:
     """The outcome in sentences."""
     sentences = []
     for mode, words in TITLES.items():

@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,13 @@ from xmodal.data.gaussian.dataset import as_data
 from xmodal.data.gaussian.draws import Design, Pairs, draw_removal
 from xmodal.data.loader import in_order
 from xmodal.diagnostics.saliency import measure_saliency
-from xmodal.engine.progress import Progress
 from xmodal.methods.joint import Joint
 from xmodal.methods.supervised import Supervised
 from xmodal.recipes.mfh_gauss.settings import WIDTH, Settings
 from xmodal.study.linear import Stream, accuracy, distillation, row, train
+
+if TYPE_CHECKING:
+    from xmodal.study.opening import Study
 
 Channels = NDArray[np.int64]
 
@@ -62,7 +64,7 @@ def drawn(settings: Settings, design: Design, seed: int) -> Case:
     return Case(design, seed, pairs, guess.astype(np.int64))
 
 
-def trained(settings: Settings, seeds: Sequence[int], progress: Progress) -> list[dict[str, Any]]:
+def trained(settings: Settings, seeds: Sequence[int], study: Study) -> list[dict[str, Any]]:
     """Everything of some seeds; one row per network with its test accuracy."""
     # samples and streams
     cases = [drawn(settings, design, seed) for design in settings.designs for seed in seeds]
@@ -75,19 +77,19 @@ def trained(settings: Settings, seeds: Sequence[int], progress: Progress) -> lis
     # the regular teacher, on training set 1; every stream begins with it
     fresh = {case: stream.linear("a", WIDTH) for (case, _), stream in streams.items()}
     labels = {case: Supervised(network, info) for case, network in fresh.items()}
-    teachers = train("teachers", labels, first.__getitem__, fit, progress)
+    teachers = train("teachers", labels, first, fit, study)
 
     # Algorithm 1, on training set 1
-    own = {case: stream for (case, name), stream in streams.items() if name == "alg1"}
-    ranked = algorithm_1(settings, own, first, progress) if own else {}
+    of_algorithm = {case: stream for (case, name), stream in streams.items() if name == "alg1"}
+    ranked = algorithm_1(settings, of_algorithm, first, study) if of_algorithm else {}
 
     # no-KD and regular KD, on training set 2
     blank = {key: [stream.linear("b", WIDTH), stream.linear("b", WIDTH)] for key, stream in streams.items()}
     alone = {key: Supervised(control, info) for key, (control, _) in blank.items()}
-    controls = train("no-KD", alone, lambda key: again[key[0]], fit, progress)
+    controls = train("no-KD", alone, {key: again[key[0]] for key in alone}, fit, study)
     regular = {case: case.data("again", swapped=True) for case in cases} if settings.swapped else again
-    taught = {key: distillation(student, teachers[key[0]], info, settings) for key, (_, student) in blank.items()}
-    students = train("KD", taught, lambda key: regular[key[0]], fit, progress)
+    distilled = {key: distillation(student, teachers[key[0]], info, settings) for key, (_, student) in blank.items()}
+    students = train("KD", distilled, {key: regular[key[0]] for key in distilled}, fit, study)
 
     # the MG teacher, which sees the channels that stay and nothing else, and its student
     blank = {
@@ -95,16 +97,16 @@ def trained(settings: Settings, seeds: Sequence[int], progress: Progress) -> lis
         for key, stream in streams.items()
     }
     stay = {(case, mode): staying(case, mode, ranked) for case in cases for mode in settings.mode}
-    heard = {key: key[0].data("again", channels=channels) for key, channels in stay.items()}
+    visible = {key: key[0].data("again", channels=channels) for key, channels in stay.items()}
     earlier = settings.mg_teacher_set == 1
-    learns = {key: key[0].data("train", channels=kept) for key, kept in stay.items()} if earlier else heard
+    learns = {key: key[0].data("train", channels=kept) for key, kept in stay.items()} if earlier else visible
     pairs = {(case, mode): copy.deepcopy(blank[case, kind[mode]]) for case, mode in stay}
-    general = {key: Supervised(network, heard[key].info) for key, (network, _) in pairs.items()}
-    mg_teachers = train("MG teachers", general, learns.__getitem__, fit, progress)
+    general = {key: Supervised(network, visible[key].info) for key, (network, _) in pairs.items()}
+    mg_teachers = train("MG teachers", general, learns, fit, study)
     advised = {
-        key: distillation(student, mg_teachers[key], heard[key].info, settings) for key, (_, student) in pairs.items()
+        key: distillation(student, mg_teachers[key], visible[key].info, settings) for key, (_, student) in pairs.items()
     }
-    mg_students = train("MG-KD", advised, heard.__getitem__, fit, progress)
+    mg_students = train("MG-KD", advised, visible, fit, study)
 
     # one look at the test splits
     rows = []
@@ -117,14 +119,14 @@ def trained(settings: Settings, seeds: Sequence[int], progress: Progress) -> lis
             row("teacher", "teacher", case.seed, accuracy(teachers[case], first[case]), **facts),
             row("no-KD", "control", case.seed, accuracy(controls[key], again[case]), **facts),
             row("KD", "method", case.seed, accuracy(students[key], again[case]), **facts),
-            row("MG teacher", "general", case.seed, accuracy(mg_teachers[case, mode], heard[case, mode]), **facts),
-            row("MG-KD", "method", case.seed, accuracy(mg_students[case, mode], heard[case, mode]), **facts),
+            row("MG teacher", "general", case.seed, accuracy(mg_teachers[case, mode], visible[case, mode]), **facts),
+            row("MG-KD", "method", case.seed, accuracy(mg_students[case, mode], visible[case, mode]), **facts),
         ]
     return rows
 
 
 def algorithm_1(
-    settings: Settings, streams: Mapping[Case, Stream], data: Mapping[Case, Data], progress: Progress
+    settings: Settings, streams: Mapping[Case, Stream], data: Mapping[Case, Data], study: Study
 ) -> dict[Case, dict[str, Channels]]:
     """Channels of each modality, the most salient first: what two networks lean on that were trained to agree."""
     fit = settings.fit(learning_rate=settings.joint_learning_rate, momentum=0.9)
@@ -132,7 +134,7 @@ def algorithm_1(
         case: Joint(stream.linear("a", WIDTH), stream.linear("b", WIDTH), data[case].info)
         for case, stream in streams.items()
     }
-    runs = train("Algorithm 1", joint, data.__getitem__, fit, progress)
+    runs = train("Algorithm 1", joint, data, fit, study)
     ranked = {}
     for case, run in runs.items():
         rows = list(in_order(data[case].train, batch_size=settings.train))
@@ -141,11 +143,11 @@ def algorithm_1(
             drawn = streams[case].permutations(settings.permutations, WIDTH, settings.train)
             shuffles = dict(zip("ba", drawn, strict=True))
         networks = run.students["teacher"].module, run.students["student"].module
-        saliency = {
+        saliencies = {
             "a": measure_saliency(*networks, rows, "input:a", side="teacher", permutations=shuffles["a"]),
             "b": measure_saliency(*networks, rows, "input:b", side="student", permutations=shuffles["b"]),
         }
-        ranked[case] = {name: np.argsort(-found.raw, kind="stable") for name, found in saliency.items()}
+        ranked[case] = {name: np.argsort(-saliency.raw, kind="stable") for name, saliency in saliencies.items()}
     return ranked
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from xmodal.engine.progress import Progress
 from xmodal.recipes.ntdh_synthetic.settings import LABEL, MASKS, RUNS, Settings
+from xmodal.study.opening import open_study
 
 
 def published() -> dict[str, Settings]:
@@ -39,52 +40,53 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     from xmodal.recipes.ntdh_synthetic.classification_training import trained
     from xmodal.reports.relation import relation_sentence
     from xmodal.reports.sweep import summarise_sweep, sweep_figures
-    from xmodal.study.linear import kept_rows, started
-    from xmodal.study.references import finish, references_for
+    from xmodal.study.references import references_for
 
-    # run folder, and everything that is trained
     card = RECIPES["ntdh-classification"]
-    out, fabric = started(settings, card.name)
-    progress = progress or Progress(quiet=True)
-    rows = kept_rows(out, "all", lambda: trained(settings, progress))
+    with open_study(settings, card.name, progress=progress) as study:
+        study.start(fits=1)
 
-    # along γ: accuracies, also of teachers that see some columns; divergence of the wrong classes; distance of inputs
-    whole = [row for row in rows if "mask" not in row]
-    sweeps = {"": accuracies(whole, "Accuracy by γ")}
-    for mask in settings.mask:
-        few = [row for row in rows if row.get("mask") == mask]
-        others = [row for row in whole if row["name"] in ("teacher", "no-KD")]
-        sweeps[f"{mask} "] = accuracies([*others, *few], f"Teachers of {settings.mask_dim} columns, {MASKS[mask]}")
-    found = {key: value for sweep in sweeps.values() for key, value in sweep_figures(sweep).items()}
-    further = {"divergence ": ("ncjsd", "Non-target divergence from the teacher"), "cmd ": ("cmd", "CMD of the inputs")}
-    for name, (metric, title) in further.items():
-        fixed: dict[str, Any] = {"x": "gamma", "label": LABEL, "split": "training"}
-        sweeps[name] = summarise_sweep(scores(rows, metric), metric=metric, title=title, **fixed)
-        found |= sweep_figures(sweeps[name], name)
-    kinds = (False, True) if len(settings.shared) > 1 else (False,)  # within a seed there is one run for each γ
-    related = [relation(rows, mode, within=kind) for kind in kinds for mode in settings.mode]
-    figures = {**found, **claims(rows, sweeps, related)}
+        # everything that is trained
+        rows = study.saved_rows("all") or study.save_rows("all", trained(settings, study))
 
-    # report
-    result = {
-        "recipe": card.name,
-        "title": card.title,
-        "data": "classification",
-        "task": "multiclass",
-        "teacher": ["a"],
-        "student": ["b"],
-        "seeds": list(settings.seeds),
-        "rows": rows,
-        "sweeps": list(sweeps.values()),
-        "relations": [one for one in related if not one["within"]],
-        "figures": figures,
-        "references": references_for(card, settings, figures),
-        "verdict": [*map(relation_sentence, related), *said(figures)],
-        "notes": notes(settings),
-    }
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
+        # along γ: accuracies (of teachers that see some columns, too), divergence of wrong classes, distance of inputs
+        whole = [row for row in rows if "mask" not in row]
+        sweeps = {"": accuracies(whole, "Accuracy by γ")}
+        for mask in settings.mask:
+            few = [row for row in rows if row.get("mask") == mask]
+            others = [row for row in whole if row["name"] in ("teacher", "no-KD")]
+            title = f"Teachers of {settings.mask_dim} columns, {MASKS[mask]}"
+            sweeps[f"{mask} "] = accuracies([*others, *few], title)
+        values = {key: value for sweep in sweeps.values() for key, value in sweep_figures(sweep).items()}
+        further = {
+            "divergence ": ("ncjsd", "Non-target divergence from the teacher"),
+            "cmd ": ("cmd", "CMD of the inputs"),
+        }
+        for name, (metric, title) in further.items():
+            fixed: dict[str, Any] = {"x": "gamma", "label": LABEL, "split": "training"}
+            sweeps[name] = summarise_sweep(scores(rows, metric), metric=metric, title=title, **fixed)
+            values |= sweep_figures(sweeps[name], name)
+        kinds = (False, True) if len(settings.shared) > 1 else (False,)  # within a seed there is one run for each γ
+        related = [relation(rows, mode, within=kind) for kind in kinds for mode in settings.mode]
+        figures = {**values, **claims(rows, sweeps, related)}
+
+        # report
+        result = {
+            "title": card.title,
+            "data": "classification",
+            "task": "multiclass",
+            "teacher": ["a"],
+            "student": ["b"],
+            "seeds": list(settings.seeds),
+            "rows": rows,
+            "sweeps": list(sweeps.values()),
+            "relations": [entry for entry in related if not entry["within"]],
+            "figures": figures,
+            "references": references_for(card, settings, figures),
+            "verdict": [*map(relation_sentence, related), *outcome(figures)],
+            "notes": notes(settings),
+        }
+        return study.finish(result)
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]], title: str) -> dict[str, Any]:
@@ -120,33 +122,33 @@ def relation(rows: Sequence[Mapping[str, Any]], mode: str, *, within: bool = Fal
         for row in rows
         if row["name"] == mode
     ]
-    found = rank_correlation(points, x="x", y="y", within=within)
+    correlation = rank_correlation(points, x="x", y="y", within=within)
     label = {"name": mode, "x": "non-target divergence", "y": "accuracy", "within": within}
-    return {**label, **found, "points": points}
+    return {**label, **correlation, "points": points}
 
 
 def claims(
     rows: Sequence[Mapping[str, Any]], sweeps: Mapping[str, Mapping[str, Any]], related: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
     """What the hypothesis is about: gain and divergence from the smallest γ to the largest, and their relation."""
-    gains = {one["name"].removesuffix(" - no-KD"): one["points"] for one in sweeps[""]["differences"]}
-    apart = {one["name"]: one["points"] for one in sweeps["divergence "]["series"]}
-    found = {}
-    for one in related:
-        mode = one["name"]
+    gains = {gain["name"].removesuffix(" - no-KD"): gain["points"] for gain in sweeps[""]["differences"]}
+    apart = {series["name"]: series["points"] for series in sweeps["divergence "]["series"]}
+    values = {}
+    for entry in related:
+        mode = entry["name"]
         if len(gains[mode]) > 1:
-            found[f"{mode} gain.change"] = 100 * (gains[mode][-1]["mean"] - gains[mode][0]["mean"])
-            found[f"{mode} divergence.change"] = apart[mode][-1]["mean"] - apart[mode][0]["mean"]
-        place = f"{mode} within" if one["within"] else mode
-        found |= {f"{place} {key}": one[key] for key in ("rho", "low", "high") if one[key] is not None}
+            values[f"{mode} gain.change"] = 100 * (gains[mode][-1]["mean"] - gains[mode][0]["mean"])
+            values[f"{mode} divergence.change"] = apart[mode][-1]["mean"] - apart[mode][0]["mean"]
+        label = f"{mode} within" if entry["within"] else mode
+        values |= {f"{label} {key}": entry[key] for key in ("rho", "low", "high") if entry[key] is not None}
     for name in ("a", "b"):
         shares = [row[f"found_{name}"] for row in rows if row.get(f"found_{name}") is not None]
         if shares:
-            found[f"smallest share found in {name}"] = min(shares)
-    return found
+            values[f"smallest share found in {name}"] = min(shares)
+    return values
 
 
-def said(figures: Mapping[str, float]) -> list[str]:
+def outcome(figures: Mapping[str, float]) -> list[str]:
     """The outcome in sentences, beside those about relations."""
     sentences = []
     for key, change in figures.items():
@@ -167,12 +169,12 @@ def said(figures: Mapping[str, float]) -> list[str]:
 
 def notes(settings: Settings) -> list[str]:
     """What to know before believing a difference."""
-    found = []
+    sentences = []
     if settings.preset == "published":
-        found.append("The published training stops at 40 % accuracy; --preset longer trains to 74 % (25).")
+        sentences.append("The published training stops at 40 % accuracy; --preset longer trains to 74 % (25).")
     if len(settings.seeds) < 10:
-        found.append(
+        sentences.append(
             f"{len(settings.seeds)} runs: differences of a point are within noise, and the interval of the rank "
             "correlation says little. Ten or more are the default."
         )
-    return found
+    return sentences

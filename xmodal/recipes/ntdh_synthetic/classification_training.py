@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -20,7 +20,6 @@ from torch import nn
 from xmodal.data.base import Data, assemble
 from xmodal.data.classification import CLASSES, SEEN, WIDTH, columns_of, draw
 from xmodal.diagnostics.saliency import measure_saliency
-from xmodal.engine.progress import Progress
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.joint import Joint
 from xmodal.methods.supervised import Supervised
@@ -30,7 +29,7 @@ from xmodal.recipes.ntdh_synthetic.divergence import (
     cmd_of_inputs,
     distillation,
     non_target_divergence,
-    rows_of,
+    scored_row,
     train_all,
     whole,
 )
@@ -38,36 +37,40 @@ from xmodal.recipes.ntdh_synthetic.settings import Settings
 from xmodal.study.linear import Stream, accuracy, only, row, train
 from xmodal.types import Student
 
+if TYPE_CHECKING:
+    from xmodal.study.opening import Study
+
 HIDDEN = 16
 JOINT_SEED = 42  # of the two networks that rank the columns, as published
 Case = tuple[int, int]  # shared columns, seed
 Columns = NDArray[np.int64]
-Rows = list[dict[str, Any]]
 
 
-def trained(settings: Settings, progress: Progress) -> Rows:
+def trained(settings: Settings, study: Study) -> list[dict[str, Any]]:
     """Everything; one row per network with its test accuracy and what was measured on the training rows."""
     # samples, the same for all seeds, and initial networks
     shared = {count: samples(settings, count) for count in settings.shared}
-    data = {(count, seed): one for count, one in shared.items() for seed in settings.seeds}
+    data = {(count, seed): views for count, views in shared.items() for seed in settings.seeds}
     fresh = {case: initial(settings, case[1]) for case in data}
     begin = {case: {name: copy.deepcopy(networks[name]) for name in ("b", "few")} for case, networks in fresh.items()}
     fit = settings.descent(whole(next(iter(shared.values()))).rows, momentum=settings.momentum)
-    progress.expect(bool(settings.mask) * (2 + len(settings.mode)))
+    study.progress.expect(bool(settings.mask) * (2 + len(settings.mode)))
 
     # networks that see all columns
-    done = train_all(settings, data, fresh, fit, progress)
-    distance = {count: cmd_of_inputs(one) for count, one in shared.items()}
+    trained = train_all(settings, data, fresh, fit, study)
+    distance = {count: cmd_of_inputs(views) for count, views in shared.items()}
+    rows = []
+    for case in data:
+        for name, runs in trained.runs.items():
+            facts: dict[str, Any] = {"gamma": case[0] / SEEN}
+            if name == TEACHER:
+                facts["cmd"] = distance[case[0]]
+            else:
+                facts["ncjsd"] = non_target_divergence(runs[case], trained.runs[TEACHER][case], data[case])
+            rows.append(scored_row(trained, name, case, **facts))
 
-    def measured(name: str, case: Case) -> dict[str, Any]:
-        facts: dict[str, Any] = {"gamma": case[0] / SEEN}
-        if name == TEACHER:
-            return facts | {"cmd": distance[case[0]]}
-        return facts | {"ncjsd": non_target_divergence(done.runs[name][case], done.runs[TEACHER][case], data[case])}
-
-    # teachers that see some, and their students
-    rows = rows_of(done, measured)
-    return rows + (masked(settings, shared, begin, fit, progress) if settings.mask else [])
+    # teachers that see some columns, and their students
+    return rows + (masked(settings, shared, begin, fit, study) if settings.mask else [])
 
 
 def samples(settings: Settings, shared: int, *, kept: Columns | None = None) -> Data:
@@ -111,7 +114,7 @@ def network(modality: str, width: int, stream: Stream, *, spare: bool) -> Studen
     with torch.random.fork_rng(devices=[]):
         built, unused = build_network(**arguments), nn.Linear(HIDDEN, HIDDEN)
     layers = [layer for layer in built.modules() if isinstance(layer, nn.Linear)]
-    with stream.going_on():
+    with stream.continued():
         for layer in [*layers[:-1], *[unused] * spare, layers[-1]]:
             layer.reset_parameters()
     return Student(built, (modality,), modality, "network", arguments)
@@ -125,10 +128,10 @@ def masked(
     shared: Mapping[int, Data],
     begin: Mapping[Case, Mapping[str, Student]],
     fit: FitSettings,
-    progress: Progress,
-) -> Rows:
+    study: Study,
+) -> list[dict[str, Any]]:
     """Rows of the teachers that see some columns of a, and of their students."""
-    ranked = ranks(settings, shared, progress) if {"alg1", "reverse"} & set(settings.mask) else {}
+    ranked = ranks(settings, shared, study) if {"alg1", "reverse"} & set(settings.mask) else {}
     cases = list(itertools.product(settings.mask, begin))
     kept = {(mask, case): chosen(settings, mask, case, ranked) for mask, case in cases}
     views: dict[tuple[int, tuple[int, ...]], Data] = {}  # those of several seeds may be the same
@@ -140,7 +143,7 @@ def masked(
         data[key] = views[view]
 
     labels = {key: Supervised(copy.deepcopy(begin[key[1]]["few"]), data[key].info) for key in data}
-    teachers = train("teacher of few columns", labels, data.__getitem__, fit, progress)
+    teachers = train("teacher of few columns", labels, data, fit, study)
     rows = []
     for key, run in teachers.items():
         facts = {"mask": key[0], "gamma": key[1][0] / SEEN, "kept": kept[key].tolist()}
@@ -149,10 +152,10 @@ def masked(
         rows.append(row(f"teacher of {key[0]}", "general", key[1][1], accuracy(run, data[key]), **facts))
     for mode in settings.mode:
         methods = {
-            key: distillation(begin[key[1]]["b"], only(teachers[key]), one.info, mode, settings, key[1][1])
-            for key, one in data.items()
+            key: distillation(begin[key[1]]["b"], only(teachers[key]), views.info, mode, settings, key[1][1])
+            for key, views in data.items()
         }
-        runs = train(f"{mode} from few columns", methods, data.__getitem__, fit, progress)
+        runs = train(f"{mode} from few columns", methods, data, fit, study)
         for key, run in runs.items():
             apart = non_target_divergence(run, teachers[key], data[key])
             facts = {"mask": key[0], "gamma": key[1][0] / SEEN, "ncjsd": apart}
@@ -160,7 +163,7 @@ def masked(
     return rows
 
 
-def ranks(settings: Settings, shared: Mapping[int, Data], progress: Progress) -> dict[int, dict[str, Columns]]:
+def ranks(settings: Settings, shared: Mapping[int, Data], study: Study) -> dict[int, dict[str, Columns]]:
     """Columns of both modalities, first those without which two networks disagree most about wrong classes."""
     fit = settings.descent(whole(next(iter(shared.values()))).rows, momentum=0.9)
     joint = {}
@@ -170,7 +173,7 @@ def ranks(settings: Settings, shared: Mapping[int, Data], progress: Progress) ->
         stream = Stream(JOINT_SEED) if settings.same_start else stream
         second = network("b", WIDTH, stream, spare=settings.same_start)
         joint[count] = Joint(first, second, data.info, agreement="ncjsd")
-    runs = train("two that agree on wrong classes", joint, shared.__getitem__, fit, progress)
+    runs = train("two that agree on wrong classes", joint, shared, fit, study)
     return {count: ranked(settings, run.students, shared[count]) for count, run in runs.items()}
 
 

@@ -6,9 +6,9 @@ A control never hears of the teacher, so there is one per seed where its data is
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,6 @@ from torch import Tensor
 from xmodal.data.base import Data
 from xmodal.data.loader import in_order
 from xmodal.diagnostics.divergence import measure_divergence
-from xmodal.engine.progress import Progress
 from xmodal.engine.run.result import Run
 from xmodal.engine.settings import FitSettings
 from xmodal.losses.distance import cmd
@@ -26,6 +25,9 @@ from xmodal.methods.supervised import Supervised
 from xmodal.study.linear import Stream, accuracy, only, row, train
 from xmodal.study.settings import DivergenceSettings
 from xmodal.types import Batch, DataInfo, Student
+
+if TYPE_CHECKING:
+    from xmodal.study.opening import Study
 
 D = TypeVar("D", bound=Hashable)  # a point of the sweep
 OUTPUTS = ("outputs",)
@@ -51,7 +53,7 @@ def train_all(
     data: Mapping[tuple[D, int], Data],
     fresh: Mapping[tuple[D, int], Mapping[str, Student]],
     fit: FitSettings,
-    progress: Progress,
+    study: Study,
 ) -> Trained[D]:
     """Teachers and controls, then the students of every mode.
 
@@ -60,21 +62,21 @@ def train_all(
         data: of each point and seed; what b sees and the labels are the same at all points.
         fresh: initial networks: the teacher ``a``, the student ``b``, and ``b control``.
         fit: how to train.
-        progress: where to tell how it goes.
+        study: that is running.
     """
-    progress.expect(1 + len(settings.mode))
+    study.progress.expect(1 + len(settings.mode))
     labels = {case: Supervised(networks["a"], data[case].info) for case, networks in fresh.items()}
-    teachers = train("teacher", labels, data.__getitem__, fit, progress)
+    teachers = train("teacher", labels, data, fit, study)
     first = {seed: case for case in reversed(list(data)) for seed in [case[1]]}
     alone = {seed: Supervised(fresh[case]["b control"], data[case].info) for seed, case in first.items()}
-    control = train(CONTROL, alone, lambda seed: data[first[seed]], fit, progress)
+    control = train(CONTROL, alone, {seed: data[first[seed]] for seed in alone}, fit, study)
     runs = {TEACHER: teachers, CONTROL: {case: control[case[1]] for case in data}}
     for mode in settings.mode:
         methods = {
             case: distillation(networks["b"], only(teachers[case]), data[case].info, mode, settings, case[1])
             for case, networks in fresh.items()
         }
-        runs[mode] = train(mode, methods, data.__getitem__, fit, progress)
+        runs[mode] = train(mode, methods, data, fit, study)
     return Trained(data, runs)
 
 
@@ -85,7 +87,7 @@ def distillation(
 
     What a loss draws for itself comes from a stream of its own, so that no mode changes another.
     """
-    with Stream(seed).going_on():
+    with Stream(seed).continued():
         return NTDH(
             copy.deepcopy(student),
             teacher.module,
@@ -101,13 +103,10 @@ def distillation(
         )
 
 
-def rows_of(trained: Trained[D], measured: Callable[[str, tuple[D, int]], Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row per network: its accuracy on the test split and what was measured beside."""
-    return [
-        row(name, ROLES.get(name, "method"), case[1], accuracy(runs[case], one), **measured(name, case))
-        for case, one in trained.data.items()
-        for name, runs in trained.runs.items()
-    ]
+def scored_row(trained: Trained[D], name: str, case: tuple[D, int], **facts: Any) -> dict[str, Any]:
+    """The row of one network: its accuracy on the test split and further facts."""
+    score = accuracy(trained.runs[name][case], trained.data[case])
+    return row(name, ROLES.get(name, "method"), case[1], score, **facts)
 
 
 # ---- measured on the training split

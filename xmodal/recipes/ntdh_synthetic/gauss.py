@@ -22,10 +22,12 @@ from pydantic import Field, field_validator
 
 from xmodal.data.gaussian.draws import Design, draw_sweep, increase_gamma
 from xmodal.engine.progress import Progress
+from xmodal.study.opening import open_study
 from xmodal.study.settings import DivergenceSettings
 
 if TYPE_CHECKING:
     from xmodal.recipes.ntdh_synthetic.divergence import Trained
+    from xmodal.study.opening import Study
 
 WIDTH = 25  # channels of either modality
 KL = "kl(temperature=0.7,scale=none):1"
@@ -89,56 +91,57 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     """Train and score everything, write the run folder and its page, return what `result.json` holds."""
     from xmodal.recipes import RECIPES
     from xmodal.reports.sweep import summarise_sweep, sweep_figures
-    from xmodal.study.linear import kept_rows, started
-    from xmodal.study.references import finish, references_for
+    from xmodal.study.references import references_for
 
-    # run folder, and everything that is trained
     card = RECIPES["ntdh-gauss"]
-    out, fabric = started(settings, card.name)
-    progress = progress or Progress(quiet=True)
-    rows = kept_rows(out, "all", lambda: scored(fitted(settings, progress)))
+    with open_study(settings, card.name, progress=progress) as study:
+        study.start(fits=1)
 
-    # along γ: accuracies, distances of inputs and answers, and what is answered where the teacher is wrong
-    label = "γ, share of common features"
-    gains = [(mode, "no-KD") for mode in settings.mode]
-    on_training: dict[str, Any] = {"x": "gamma", "label": label, "split": "training"}
-    sweeps = {
-        "": summarise_sweep(rows, x="gamma", metric="accuracy", title="Accuracy by γ", label=label, differences=gains),
-        "cmd ": summarise_sweep(
-            distances(rows), metric="cmd", title="CMD of inputs and of answers, a to b", **on_training
-        ),
-        "errors ": summarise_sweep(
-            errors(rows, running=settings.running_errors),
-            metric="probability",
-            title="Class 0 where the teacher is wrong about it: its probability",
-            **on_training,
-        ),
-    }
-    found = {key: value for name, sweep in sweeps.items() for key, value in sweep_figures(sweep, name).items()}
-    figures = {**found, **claims(settings.mode, sweeps[""]), **rises(sweeps["cmd "])}
+        # everything that is trained
+        rows = study.saved_rows("all") or study.save_rows("all", scored(fitted(settings, study)))
 
-    # report
-    result = {
-        "recipe": card.name,
-        "title": card.title,
-        "data": "gaussian",
-        "task": "multiclass",
-        "teacher": ["a"],
-        "student": ["b"],
-        "seeds": list(settings.seeds),
-        "rows": rows,
-        "sweeps": list(sweeps.values()),
-        "figures": figures,
-        "references": references_for(card, settings, figures),
-        "verdict": said(figures, sweeps[""]),
-        "notes": [TWO_CLASSES] if any("dkd" in mode for mode in settings.mode) else [],
-    }
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
+        # along γ: accuracies, distances of inputs and answers, and what is answered where the teacher is wrong
+        label = "γ, share of common features"
+        gains = [(mode, "no-KD") for mode in settings.mode]
+        on_training: dict[str, Any] = {"x": "gamma", "label": label, "split": "training"}
+        sweeps = {
+            "": summarise_sweep(
+                rows, x="gamma", metric="accuracy", title="Accuracy by γ", label=label, differences=gains
+            ),
+            "cmd ": summarise_sweep(
+                distances(rows), metric="cmd", title="CMD of inputs and of answers, a to b", **on_training
+            ),
+            "errors ": summarise_sweep(
+                errors(rows, running=settings.running_errors),
+                metric="probability",
+                title="Class 0 where the teacher is wrong about it: its probability",
+                **on_training,
+            ),
+        }
+        means: dict[str, float] = {}
+        for name, sweep in sweeps.items():
+            means |= sweep_figures(sweep, name)
+        figures = {**means, **claims(settings.mode, sweeps[""]), **rises(sweeps["cmd "])}
+
+        # report
+        result = {
+            "title": card.title,
+            "data": "gaussian",
+            "task": "multiclass",
+            "teacher": ["a"],
+            "student": ["b"],
+            "seeds": list(settings.seeds),
+            "rows": rows,
+            "sweeps": list(sweeps.values()),
+            "figures": figures,
+            "references": references_for(card, settings, figures),
+            "verdict": outcome(figures, sweeps[""]),
+            "notes": [TWO_CLASSES] if any("dkd" in mode for mode in settings.mode) else [],
+        }
+        return study.finish(result)
 
 
-def fitted(settings: Settings, progress: Progress) -> Trained[Design]:
+def fitted(settings: Settings, study: Study) -> Trained[Design]:
     """Data and finished networks of every γ and seed."""
     from xmodal.data.gaussian.dataset import as_data
     from xmodal.recipes.ntdh_synthetic.divergence import train_all
@@ -151,25 +154,24 @@ def fitted(settings: Settings, progress: Progress) -> Trained[Design]:
         design, seed = case
         data[case], stream = as_data(draw_sweep(design, seed, **rows)), Stream(seed + 1)
         fresh[case] = {name: stream.linear(name[0], WIDTH) for name in ("a", "b", "b control")}
-    return train_all(settings, data, fresh, settings.descent(settings.train), progress)
+    return train_all(settings, data, fresh, settings.descent(settings.train), study)
 
 
 def scored(trained: Trained[Design]) -> list[dict[str, Any]]:
     """One look at the test splits: one row per network, with distances and errors on the training set."""
-    from xmodal.recipes.ntdh_synthetic.divergence import answers, cmd_of, cmd_of_inputs, error_distribution, rows_of
+    from xmodal.recipes.ntdh_synthetic.divergence import answers, cmd_of, cmd_of_inputs, error_distribution, scored_row
 
-    def measured(name: str, case: tuple[Design, int]) -> dict[str, Any]:
-        facts: dict[str, Any] = {"gamma": case[0].gamma}
-        data = trained.data[case]
-        if name == "teacher":
-            return facts | {"cmd": cmd_of_inputs(data)}
-        if name == "no-KD":
-            return facts
-        student, teacher, target = answers(trained.runs[name][case], trained.runs["teacher"][case], data)
-        both = error_distribution(student, teacher, target)
-        return facts | {"cmd": cmd_of(student, teacher), "errors": both}
-
-    return rows_of(trained, measured)
+    rows = []
+    for case, data in trained.data.items():
+        for name, runs in trained.runs.items():
+            facts: dict[str, Any] = {"gamma": case[0].gamma}
+            if name == "teacher":
+                facts["cmd"] = cmd_of_inputs(data)
+            elif name != "no-KD":
+                student, teacher, target = answers(runs[case], trained.runs["teacher"][case], data)
+                facts |= {"cmd": cmd_of(student, teacher), "errors": error_distribution(student, teacher, target)}
+            rows.append(scored_row(trained, name, case, **facts))
+    return rows
 
 
 def distances(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -232,7 +234,7 @@ def rises(sweep: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def said(figures: Mapping[str, float], sweep: Mapping[str, Any]) -> list[str]:
+def outcome(figures: Mapping[str, float], sweep: Mapping[str, Any]) -> list[str]:
     """The outcome in sentences."""
     sentences = []
     for one in sweep["differences"]:

@@ -19,16 +19,17 @@ Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-import tyro
 from pydantic import Field, field_validator
 
 from xmodal.engine.progress import Progress
 from xmodal.engine.settings import OptimizerName
-from xmodal.study import comparison
-from xmodal.study.channels import LOSSES, heard_table, known_modes, measure_heard, removal, row_name
-from xmodal.study.settings import Names, Options, Presets, Seeds, known_names
+from xmodal.methods import METHODS
+from xmodal.study.channels import LOSSES, known_modes, measure_teachers, removal, row_name, teachers_table
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Comparison, Entry, Plan, each_seed, open_seed
+from xmodal.study.settings import DataFlags, Names, Options, Presets, RunSettings, Seeds, known_names
 
 if TYPE_CHECKING:
     from xmodal.methods.ntdh import NTDH
@@ -38,7 +39,7 @@ HEAT_MAPS = "heat_maps.npz"
 LEAK = 0.01  # of the authors' activation behind the outputs
 
 
-class Settings(Presets, comparison.Settings):
+class Settings(Presets, DataFlags, RunSettings):
     """Students of MNIST-M taught by some channels of a teacher of MNIST, or the other way round."""
 
     PRESETS = {
@@ -74,6 +75,7 @@ class Settings(Presets, comparison.Settings):
     student_encoder: str = Field("leaky_mlp", description="network of the student")
     teacher_width: int | None = Field(64, ge=1, description="second layer of the teacher, a quarter of the first")
     student_width: int | None = Field(64, ge=1, description="second layer of the student, a quarter of the first")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
     optimizer: OptimizerName = Field("sgd", description="update rule")
     learning_rate: float = Field(0.05, gt=0, description="step size")
     epochs: int = Field(8, ge=1, description="passes over the training split, for each training")
@@ -81,12 +83,7 @@ class Settings(Presets, comparison.Settings):
     threads: int | None = Field(1, ge=1, description="CPU threads; results depend on it in their bits")
     seeds: Seeds = Field((0, 1, 2), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     options: Options = Field(PRESETS["quick"]["options"], description="options of the data")
-    # what a comparison has and this recipe fixes
-    data: Annotated[Literal["mnist"], tyro.conf.Suppress] = "mnist"
-    methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("ntdh",)
-    losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    sweep: Annotated[str, tyro.conf.Suppress] = ""
-    shuffled: Annotated[bool, tyro.conf.Suppress] = False  # needs a teacher that answers once; noise is new each time
+    metric: str = Field("", description="what to compare; default: what chooses the epoch")
 
     @field_validator("distill")
     @classmethod
@@ -98,12 +95,30 @@ class Settings(Presets, comparison.Settings):
     def _modes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return known_modes(names)
 
-    def network(self, side: str) -> dict[str, Any]:
+    def plan(self) -> Plan:
         """The same networks for everything, with the authors' last activation if asked for."""
-        return {**super().network(side), "leak": LEAK if self.as_published else None}
+        options = dict(self.options.get("mnist", {}))
+        shared = {"dropout": self.dropout, "leak": LEAK if self.as_published else None}
+        return Plan(
+            data="mnist",
+            options={**options, "as_published": True} if self.as_published else options,
+            train_fraction=self.train_fraction,
+            augment=self.augment,
+            teacher=self.teacher,
+            student=self.student,
+            training=self.training(),
+            networks={
+                "teacher": {"encoder": self.teacher_encoder, "width": self.teacher_width, **shared},
+                "student": {"encoder": self.student_encoder, "width": self.student_width, **shared},
+            },
+        )
 
-    def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Every loss with every mode."""
+    def comparison(self) -> Comparison:
+        """Every loss with every mode.
+
+        There is no shuffled-teacher control: it needs a teacher with one output per sample, and the noise is new in
+        every epoch.
+        """
         from xmodal.models.mlp import place
 
         shared = {
@@ -115,72 +130,73 @@ class Settings(Presets, comparison.Settings):
             "student_layer": ("head",),
             "teacher_layer": ("head",),
         }
-        return [
-            (row_name(loss, mode), "ntdh", {**shared, "loss": LOSSES[loss], **removal(mode, self.ratio)})
+        entries = [
+            Entry(row_name(loss, mode), "ntdh", {**shared, "loss": LOSSES[loss], **removal(mode, self.ratio)})
             for loss in self.distill
             for mode in self.modes
         ]
+        return Comparison(plan=self.plan(), methods=(METHODS["ntdh"],), entries=entries, metric=self.metric)
+
+    def heat_map_names(self) -> list[str]:
+        """The rows of the first loss: its modes differ in the channels, its losses do not."""
+        return [entry.name for entry in self.comparison().entries][: len(self.modes)]
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train, compare, look at what each teacher says and where it looks, write the run folder and its page."""
-    if settings.as_published:
-        mnist = {**settings.options.get("mnist", {}), "as_published": True}
-        settings = settings.model_copy(update={"options": {**settings.options, "mnist": mnist}})
-    first = settings.seeds[0]
+    """Train, compare, measure each teacher and where it looks, write the run folder and its page."""
+    from xmodal.study.comparison import check, summarised, train
 
-    def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
-        measure_heard(bench, rows)
-        if bench.seed == first:
-            draw_heat_maps(bench, settings, out)
+    with open_study(settings, "ntdh-mnist", progress=progress) as study:
+        # data, and everything that can be refused before anything is written
+        comparison, plan = settings.comparison(), settings.plan()
+        first = open_seed(plan, settings.seeds[0])
+        check(comparison, first, study.fabric)
+        study.start(fits=len(settings.seeds) * comparison.fits)
 
-    return comparison.run(
-        settings, progress=progress, recipe="ntdh-mnist", look=look, complete=lambda found: complete(found, settings)
-    )
+        # joint training, ranking, a student for each choice of channels; then one look at the test split
+        rows: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for seed, data in each_seed(plan, settings.seeds, first):
+            bench = study.bench(plan, data, seed)
+            notes += train(bench, comparison)
+            scores = bench.score()
+            measure_teachers(bench, scores)
+            rows += scores
+            if seed == settings.seeds[0] and study.first:
+                draw_heat_maps(bench, settings, study.folder / HEAT_MAPS)
+
+        # report
+        stand_in = "" if data.source["options"]["root"] else ", stand-in digits"
+        result = summarised(comparison, data, rows, notes, title=f"NTDH on MNIST and MNIST-M{stand_in}")
+        result["tables"] = [teachers_table(rows, ratios=[settings.ratio], place=settings.place)]
+        result["heat_maps"] = {
+            "file": HEAT_MAPS,
+            "modality": settings.teacher[0],
+            "names": settings.heat_map_names(),
+            "title": "Where the teacher looks",
+            "caption": "Size of the gradient of the teacher's loss at each pixel, scaled from 0 to 1 in each picture; "
+            f"validation digits, seed {settings.seeds[0]}.",
+        }
+        return study.finish(result)
 
 
-def draw_heat_maps(bench: Bench, settings: Settings, out: Path) -> None:
+def draw_heat_maps(bench: Bench, settings: Settings, path: Path) -> None:
     """Where the teacher of each mode looks, for a validation digit of every class."""
     import numpy as np
 
     from xmodal.diagnostics.heat_map import heat_maps, one_of_each
     from xmodal.files import written_whole
 
-    if bench.fabric.global_rank:
-        return
     (modality,), digits = bench.teaching, one_of_each(bench.batches("valid"))
     maps = []
-    for name in heat_map_names(settings):
+    for name in settings.heat_map_names():
         with cast("NTDH", bench.runs[name].method).heard() as teacher:
             maps.append(heat_maps(teacher, digits, modality).value)
     mean, std = bench.info.normalisation[modality].tensors()
-    with written_whole(out / HEAT_MAPS) as beside:
+    with written_whole(path) as file:
         np.savez(
-            beside,
+            file,
             pictures=(digits.inputs[modality] * std + mean).numpy().astype(np.float32),
             labels=digits.target.numpy(),
             maps=np.stack(maps).astype(np.float32),
         )
-
-
-def heat_map_names(settings: Settings) -> list[str]:
-    """The names of the first loss: its modes differ in the channels, its losses do not."""
-    return [name for name, _, _ in settings.entries()][: len(settings.modes)]
-
-
-def complete(result: dict[str, Any], settings: Settings) -> dict[str, Any]:
-    """The result with a table about the teachers, and where the heat maps are."""
-    data = result["source"]["options"]
-    return {
-        **result,
-        "title": "NTDH on MNIST and MNIST-M" + (", stand-in digits" if not data["root"] else ""),
-        "tables": [heard_table(result["rows"], ratios=[settings.ratio], place=settings.place)],
-        "heat_maps": {
-            "file": HEAT_MAPS,
-            "modality": settings.teacher[0],
-            "names": heat_map_names(settings),
-            "title": "Where the teacher looks",
-            "caption": "Size of the gradient of the teacher's loss at each pixel, scaled from 0 to 1 in each picture; "
-            f"validation digits, seed {settings.seeds[0]}.",
-        },
-    }

@@ -30,8 +30,9 @@ from typing import TYPE_CHECKING, Any
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.recipes.nyu_ssc.settings import METRICS, NETWORKS, Settings
-from xmodal.study import comparison
-from xmodal.study.dense import SHOWN, class_table, gap_table, measure_gap, teacher_file
+from xmodal.study.dense import SHOWN, class_table, first_frames, gap_table, measure_gap, teacher_file
+from xmodal.study.opening import open_study
+from xmodal.study.plan import each_seed, open_seed
 
 if TYPE_CHECKING:
     from xmodal.study.bench import Bench, Earlier
@@ -43,62 +44,71 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train the stages that are asked for, write the run folder and its page, return what `result.json` holds."""
-    gaps: list[dict[str, Any]] = []
+    from xmodal.study.comparison import check, summarised, train
 
-    def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
-        gaps.extend(measure_gap(bench, rows, settings.gap_frames, occupied))
-        if settings.pictures and rows and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
-            draw(bench, rows, out / SCENES, settings.pictures)
+    with open_study(settings, "nyu-ssc", progress=progress) as study:
+        # data, the teacher of another run, and everything that can be refused before anything is written
+        comparison, plan = settings.comparison(), settings.plan()
+        first = open_seed(plan, settings.seeds[0])
+        earlier = {seed: earlier_teacher(settings, seed) for seed in settings.seeds}
+        check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        study.start(fits=len(settings.seeds) * comparison.fits)
 
-    def earlier(seed: int) -> Earlier | None:
-        path = settings.teacher_checkpoint
-        return (
-            None
-            if path is None or not settings.asks_teacher()
-            else earlier_teacher(path, settings.teacher_network, seed)
-        )
+        # teacher, control and student, as far as they are asked for; then one look at the test frames
+        rows: list[dict[str, Any]] = []
+        notes: list[str] = []
+        gaps: list[dict[str, Any]] = []
+        for seed, data in each_seed(plan, settings.seeds, first):
+            bench = study.bench(plan, data, seed, earlier=earlier[seed])
+            notes += train(bench, comparison)
+            if settings.until != "student":
+                continue
+            scores = bench.score()
+            for row in scores if comparison.train_teacher and settings.gap_frames else ():
+                if row["role"] != "teacher":
+                    gaps.append(measure_gap(bench, row, map(occupied, first_frames(bench, settings.gap_frames))))
+            if settings.pictures and seed == settings.seeds[0] and study.first:
+                draw(bench, scores, study.folder / SCENES, settings.pictures)
+            rows += scores
 
-    return comparison.run(
-        settings,
-        progress=progress,
-        recipe="nyu-ssc",
-        look=look,
-        complete=lambda found: complete(found, settings, gaps),
-        earlier=earlier,
-    )
+        # report
+        title = f"NYU Depth V2: {settings.student_network} taught by {settings.teacher_network}"
+        result = summarised(comparison, data, rows, [*notes, *notes_on(settings)], title=title)
+        result["tables"] = tables_of(result, gaps)
+        result["gaps"] = gaps
+        if settings.pictures and rows:
+            result["scenes"] = described_scenes(result, settings)
+        return study.finish(result)
 
 
-def earlier_teacher(path: Path, network: str, seed: int) -> Earlier:
-    """The teacher of another run, or of the authors' code.
+def earlier_teacher(settings: Settings, seed: int) -> Earlier | None:
+    """The teacher of another run, or of the authors' code, where one is named and a student learns from it.
 
-    Args:
-        path: a run folder (of the same seed, if it has that, else of the first one there), a training in it, a
-            ``student.safetensors``, or a file of the authors.
-        network: which one it is, a name of `NETWORKS`.
-        seed: whose teacher is wanted.
+    Named is a run folder (of the same seed, if it has that, else of the first one there), a training in it, a
+    ``student.safetensors``, or a file of the authors.
     """
+    path, network = settings.teacher_checkpoint, settings.teacher_network
+    if path is None or not settings.has_teacher:
+        return None
     from xmodal.models.scenes.authors_weights import load_published
     from xmodal.models.student_file import load_student
     from xmodal.study.bench import Earlier
 
     plain = without_data(network)
     name = "+".join(plain.needs)
-    file = path
-    if path.is_dir():
-        there = teacher_file(path, name, seed)
-        if there is None:
-            raise InputError(
-                f"{path} holds no finished teacher {network}: expected seed-{seed}/teacher/students/{name}. Train one "
-                "with --until teacher, or leave --teacher-checkpoint out."
-            )
-        file = there
+    file = teacher_file(path, name, seed) if path.is_dir() else path
+    if file is None:
+        raise InputError(
+            f"{path} holds no finished teacher {network}: expected seed-{seed}/teacher/students/{name}. Train one "
+            "with --until teacher, or leave --teacher-checkpoint out."
+        )
     if file.suffix != ".safetensors":
         load_published(plain.module, file)
         return Earlier({"teacher": {name: plain.module.state_dict()}}, where=str(file))
     student, _ = load_student(file)
     if (student.builder, set(student.needs)) != (plain.builder, set(plain.needs)):
         raise InputError(
-            f"{file} holds a network {student.builder} that reads {', '.join(student.needs)}; wanted is {network}. "
+            f"{file} holds a network {student.builder} that reads {', '.join(student.needs)}; expected is {network}. "
             "Name another file, or another --teacher-network."
         )
     return Earlier({"teacher": {name: student.module.state_dict()}}, where=str(file))
@@ -112,9 +122,9 @@ def without_data(network: str) -> Student:
     position = InputInfo((4, 4), dtype="int64")
     inputs = {"depth": InputInfo((1, 4, 4)), "rgb": InputInfo((3, 4, 4)), "tsdf": InputInfo((1, 4, 4, 4))}
     inputs |= {"depth.position": position, "rgb.position": position}
-    kind, modalities = NETWORKS[network]
+    architecture, modalities = NETWORKS[network]
     return build_scene(
-        DataInfo(inputs, "multiclass", 12, {}, dense=True, target_shape=(1, 1, 1)), modalities, network=kind
+        DataInfo(inputs, "multiclass", 12, {}, dense=True, target_shape=(1, 1, 1)), modalities, network=architecture
     )
 
 
@@ -125,7 +135,7 @@ def occupied(batch: Batch) -> Batch:
 
 
 def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
-    """Some test frames: what was seen, the labels, and what each network makes of it."""
+    """Some test frames: what was seen, the labels, and the classes that each network gives."""
     import numpy as np
     import torch
 
@@ -134,6 +144,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     from xmodal.data.nyu.raw import COLOURS
     from xmodal.files import written_whole
 
+    # frames spread over the split, as they were before normalisation
     test = bench.data.test
     chosen = torch.linspace(0, len(test) - 1, min(frames, len(test))).round().long()
     batch = test.raw()[Pick(dict.fromkeys(bench.info.modalities, chosen), None)]
@@ -143,51 +154,48 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
         arrays["pictures"] = (255 * (std * batch.inputs["rgb"] + mean)).clamp(0, 255).round().to(torch.uint8).numpy()
     if "depth" in batch.inputs:
         arrays["depths"] = batch.inputs["depth"][:, 0].numpy()
+
+    # classes that were kept when the test split was scored
     shown = [row for row in rows if row["role"] in SHOWN]
-    said = [bench.outputs[row["name"]][row["student"]] for row in shown]
-    places = [{number: place for place, number in enumerate(one["index"].tolist())} for one in said]
-    maps = [
-        one["outputs"][[where[number] for number in chosen.tolist()]] for one, where in zip(said, places, strict=True)
-    ]
-    with written_whole(path) as beside:
+    maps = []
+    for row in shown:
+        outputs = bench.outputs[row["name"]][row["student"]]
+        position = {number: place for place, number in enumerate(outputs["index"].tolist())}
+        maps.append(outputs["outputs"][[position[number] for number in chosen.tolist()]])
+    numbers = test.numbers[next(iter(batch.targets))]  # rows of all modalities are the same frames
+    with written_whole(path) as file:
         np.savez_compressed(
-            beside,
+            file,
             **arrays,
             labels=batch.target.to(torch.uint8).numpy(),
             names=np.array([row["name"] for row in shown]),
             maps=torch.stack(maps).to(torch.uint8).cpu().numpy(),
             palette=np.array(COLOURS, np.uint8),
-            frames=np.array([bench.data.ids[test.numbers[batch_name(batch)][number]] for number in chosen.tolist()]),
+            frames=np.array([bench.data.ids[numbers[number]] for number in chosen.tolist()]),
         )
 
 
-def batch_name(batch: Batch) -> str:
-    """Any modality: rows of all of them are the same frames."""
-    return next(iter(batch.targets))
+def tables_of(result: Mapping[str, Any], gaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tables of scores, of classes, and of the gap between the modalities."""
+    rows, tables = result["rows"], []
+    if rows:
+        published = result["metric"] == METRICS["reference"]
+        tables += [score_table(rows), classes_of_voxels(rows, result["class_names"], published=published)]
+    if gaps:
+        metrics = (result["metric"], "completion_iou")
+        tables.append(gap_table(rows, gaps, metrics, where="scored occupied voxels"))
+    return tables
 
 
-def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The result with tables of classes and of the gap, rooms, and what is worth knowing."""
-    rows = result.get("rows") or []  # none of a run that has not read the test split yet
-    tables = [score_table(rows), classes_of_voxels(rows, result["class_names"], settings)] if rows else []
-    where = "scored occupied voxels"
-    tables += [gap_table(rows, gaps, (result["metric"], "completion_iou"), where=where)] if gaps else []
-    found = {
-        **result,
-        "title": f"NYU Depth V2: {settings.student_network} taught by {settings.teacher_network}",
-        "tables": tables,
-        "gaps": [dict(gap) for gap in gaps],
-        "notes": [*result["notes"], *notes(settings)],
+def described_scenes(result: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Where the drawn rooms are, and what the page writes below them."""
+    return {
+        "file": SCENES,
+        "title": "Rooms of the test split",
+        "class_names": result["class_names"],
+        "caption": f"Seed {settings.seeds[0]}. Labelled voxels, seen from the front and above; ceilings are left "
+        "out. Networks are shown where there is a label, also in visible free space, which no score looks at.",
     }
-    if settings.pictures and rows:
-        found["scenes"] = {
-            "file": SCENES,
-            "title": "Rooms of the test split",
-            "class_names": result["class_names"],
-            "caption": f"Seed {settings.seeds[0]}. Labelled voxels, seen from the front and above; ceilings are left "
-            "out. Networks are shown where there is a label, also in visible free space, which no score looks at.",
-        }
-    return found
 
 
 SCORES = {
@@ -224,9 +232,8 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def classes_of_voxels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], settings: Settings) -> dict[str, Any]:
-    """A line per class but empty, by the rule that networks are compared by."""
-    published = settings.metric == METRICS["reference"]
+def classes_of_voxels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, published: bool) -> dict[str, Any]:
+    """A line per class but empty, by the benchmark's rule or by the published one."""
     score, mean = ("iou_reference", "mean_iou_reference") if published else ("iou", "mean_iou")
     table = class_table(rows, names, score=score, mean=mean, skip=1, places="voxels")
     return {
@@ -236,16 +243,16 @@ def classes_of_voxels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], s
     }
 
 
-def notes(settings: Settings) -> list[str]:
+def notes_on(settings: Settings) -> list[str]:
     """What is worth knowing of these settings, in sentences."""
-    found = []
+    notes = []
     if settings.teacher_checkpoint is not None:
-        found.append(f"The teacher was taken from {settings.teacher_checkpoint}.")
+        notes.append(f"The teacher was taken from {settings.teacher_checkpoint}.")
     if settings.until != "student":
-        found.append(f"Stopped behind the {settings.until}, as asked; --resume without --until goes on.")
+        notes.append(f"Stopped after the stage {settings.until}; --resume without --until continues.")
     if settings.schedule == "step" and settings.schedule_every >= settings.epochs:
-        found.append(
+        notes.append(
             f"The rate falls every {settings.schedule_every} epochs and there are {settings.epochs}: it was constant, "
             "as in the authors' code."
         )
-    return found
+    return notes

@@ -12,14 +12,15 @@ there), which here really happens.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import tyro
 from pydantic import Field, model_validator
 
-from xmodal.engine.settings import FitSettings, OptimizerName, ScheduleName
-from xmodal.study.dense import Taught
+from xmodal.engine.settings import OptimizerName, ScheduleName
+from xmodal.study.dense import DenseSettings
+from xmodal.study.plan import Comparison, Plan
 from xmodal.study.settings import Seeds
 
 DATA = "nyu"
@@ -37,7 +38,7 @@ PICTURES = ("depth", "rgb")  # modalities that the data opens where none are nam
 METRICS = {"benchmark": "mean_iou", "reference": "mean_iou_reference"}
 
 
-class Settings(Taught):
+class Settings(DenseSettings):
     """The voxels of a room from depth, alone and taught by a network that sees colours, too."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -100,62 +101,63 @@ class Settings(Taught):
     save_seconds: float = Field(300.0, gt=0, description="seconds between checkpoints, where save_every is 0")
     seeds: Seeds = Field((2019,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     shuffled: bool = Field(False, description="train a student of a teacher that sees other frames")
-    # what a comparison has and this recipe fixes
-    data: Annotated[Literal["nyu"], tyro.conf.Suppress] = "nyu"
-    teacher: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    student: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    teacher_encoder: Annotated[str, tyro.conf.Suppress] = "auto"
-    student_encoder: Annotated[str, tyro.conf.Suppress] = "auto"
-    teacher_width: Annotated[int | None, tyro.conf.Suppress] = None
-    student_width: Annotated[int | None, tyro.conf.Suppress] = None
-    dropout: Annotated[float, tyro.conf.Suppress] = 0.0
 
     @model_validator(mode="after")
-    def _consequences(self) -> Settings:
+    def _fits(self) -> Settings:
         if self.teacher_checkpoint is not None and self.kd_mask in ("random", "topk"):
             raise ValueError(
-                f"With --kd-mask {self.kd_mask} the teacher is trained jointly with the student, so that of "
-                "--teacher-checkpoint would teach nobody. Leave one of the two out."
+                f"With --kd-mask {self.kd_mask} the teacher is trained jointly with the student, so that the one of "
+                "--teacher-checkpoint would not be used. Leave one of the two out."
             )
-        own = dict(self.options.get(DATA, {}))
-        # without a teacher the data need not hold what one would read
-        teacher = NETWORKS[self.teacher_network if self.asks_teacher() else self.student_network]
-        student = NETWORKS[self.student_network]
-        reads = {*student[1], *teacher[1]}
-        wanted = tuple(name for name in ("depth", "rgb", "tsdf") if name in reads)
-        given = own.get("modalities", PICTURES)
-        if set(given) != set(PICTURES) and not set(given) >= set(wanted):  # those two stand there unasked
+        modalities = self.options.get(DATA, {}).get("modalities", PICTURES)
+        reads = self.modalities
+        # the default of the data set is no wish of the user
+        if set(modalities) != set(PICTURES) and not set(modalities) >= set(reads):
             raise ValueError(
-                f"--nyu.modalities {', '.join(given)} was given, and the networks read {', '.join(wanted)}. Leave it "
-                "out: --teacher-network and --student-network decide what is read."
+                f"--nyu.modalities {', '.join(modalities)} was given, and the networks read {', '.join(reads)}. Leave "
+                "it out: --teacher-network and --student-network decide what is read."
             )
-        own["modalities"] = wanted
-        own |= {"cad": True} if self.cad else {}
-        own |= {"as_published": True} if self.as_published else {}
-        metric = "reference" if self.as_published and self.metric == "benchmark" else self.metric
-        values = {
-            "options": {**self.options, DATA: own},
-            "metric": METRICS.get(metric, metric),
-            "teacher": teacher[1],
-            "student": student[1],
-            "teacher_encoder": teacher[0],
-            "student_encoder": student[0],
-        }
-        for name, value in values.items():
-            object.__setattr__(self, name, value)
         return self
 
-    def where_heard(self) -> dict[str, Any]:
-        """Voxels, and what they weigh; and how often a channel is shuffled, where each voxel is a sample."""
-        drawn = {"permutations": 1} if self.kd_mask == "topk" else {}
-        return {"pixels": VOXELS[self.kd_voxels], "weighting": self.kd_weighting, **drawn}
+    @property
+    def sides(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Side → network and what it reads; without a teacher the data need not hold what one would read."""
+        teacher = self.teacher_network if self.has_teacher else self.student_network
+        return {"teacher": NETWORKS[teacher], "student": NETWORKS[self.student_network]}
 
-    def network(self, side: str) -> dict[str, Any]:
-        """Networks that read all that they need at once."""
-        return {**super().network(side), "numbers": {"recompute": self.recompute}}
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What the two networks read."""
+        reads = {name for _, names in self.sides.values() for name in names}
+        return tuple(name for name in ("depth", "rgb", "tsdf") if name in reads)
 
-    def fit(self, side: str = "student") -> FitSettings:
-        """The teacher may be trained for longer."""
-        found = super().fit(side)
-        longer = self.teacher_epochs if side == "teacher" else None
-        return found.model_copy(update={"epochs": longer}) if longer else found
+    def plan(self) -> Plan:
+        """Networks that read all of their modalities together; the teacher may be trained for longer."""
+        options = {**self.options.get(DATA, {}), "modalities": self.modalities}
+        options |= {"cad": True} if self.cad else {}
+        options |= {"as_published": True} if self.as_published else {}
+        training, (teacher, student) = self.training(), self.sides.values()
+        numbers = {"recompute": self.recompute}
+        return Plan(
+            data=DATA,
+            options=options,
+            train_fraction=self.train_fraction,
+            teacher=teacher[1],
+            student=student[1],
+            training=training,
+            teacher_training=training.model_copy(update={"epochs": self.teacher_epochs or self.epochs}),
+            networks={
+                "teacher": {"encoder": teacher[0], "numbers": numbers},
+                "student": {"encoder": student[0], "numbers": numbers},
+            },
+        )
+
+    def comparison(self) -> Comparison:
+        """Compared by the mean IoU of the benchmark, or by that of the authors' code."""
+        metric = "reference" if self.as_published and self.metric == "benchmark" else self.metric
+        return replace(super().comparison(), metric=METRICS.get(metric, metric))
+
+    def kd_places(self) -> dict[str, Any]:
+        """Voxels, their weights, and how often a channel is shuffled where each voxel is a sample."""
+        draws = {"permutations": 1} if self.kd_mask == "topk" else {}
+        return {"pixels": VOXELS[self.kd_voxels], "weighting": self.kd_weighting, **draws}

@@ -27,9 +27,9 @@ from xmodal.methods.joint import STUDENT, TEACHER
 from xmodal.methods.mfh import JOINT
 from xmodal.methods.ranking import name_of_ranking
 from xmodal.models.student_file import tensors_of
-from xmodal.recipes.ravdess.ranking_file import SALIENCY, read_ranking
 from xmodal.recipes.ravdess.settings import MODALITIES, RavdessSettings
 from xmodal.study.bench import Earlier
+from xmodal.study.ranking_file import SALIENCY, read_ranking
 
 AUTHORS = {"head": "fc3"}  # our name of a layer → theirs, where it is another one
 SAME = ("teacher", "student", "teacher_width", "student_width", "hidden", "channels", "train_fraction")

@@ -18,37 +18,38 @@ Hypothesis, 2024, arXiv 2409.02438; read from the authors' codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
-import tyro
 from pydantic import Field, field_validator
 
 from xmodal.engine.progress import Progress
+from xmodal.methods import METHODS
 from xmodal.recipes.ravdess.saliency import described_ranking
 from xmodal.recipes.ravdess.settings import RavdessSettings
-from xmodal.study import comparison
 from xmodal.study.channels import (
     EXPECTED,
     LOSSES,
     expected_best,
-    heard_table,
     known_modes,
-    measure_heard,
+    measure_teachers,
     removal,
     row_name,
+    teachers_table,
 )
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Comparison, Entry, each_seed, open_seed
 from xmodal.study.settings import Names
 
 if TYPE_CHECKING:
     from xmodal.methods.mfh import MFH
-    from xmodal.study.bench import Bench, Earlier
+    from xmodal.study.bench import Earlier
 
 NTDH = {"loss": ("hint",), "fill": "zero"}
 
 
-class Settings(RavdessSettings, comparison.Settings):
+class Settings(RavdessSettings):
     """Students of pictures taught by some channels of a teacher of sounds, on RAVDESS."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -75,21 +76,12 @@ class Settings(RavdessSettings, comparison.Settings):
     saliency: Path | None = Field(
         None, description="run of ravdess-saliency, or the authors' results folder; None: trained and ranked here"
     )
-    # what a comparison has and this recipe fixes
-    methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("mfh",)
-    losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    vary: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    sweep: Annotated[str, tyro.conf.Suppress] = ""
-    shuffled: Annotated[bool, tyro.conf.Suppress] = False
+    metric: str = Field("", description="what to compare; default: what chooses the epoch")
 
     @field_validator("mode")
     @classmethod
     def _modes(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return known_modes(names)
-
-    def asks_teacher(self) -> bool:
-        """The teacher comes out of the joint training."""
-        return False
 
     def terms(self, loss: str) -> tuple[str, ...]:
         """The losses of a row."""
@@ -97,8 +89,8 @@ class Settings(RavdessSettings, comparison.Settings):
             return LOSSES[loss]
         return tuple(part.strip() for part in loss.split("+"))
 
-    def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
-        """Every loss with every mode."""
+    def comparison(self) -> Comparison:
+        """Every loss with every mode; the teacher comes out of the joint training."""
         shared = {
             "temperature": self.temperature,
             "place": self.layer,
@@ -108,63 +100,80 @@ class Settings(RavdessSettings, comparison.Settings):
             "kd_weight": self.kd_weight,
             "task_weight": self.task_weight,
         }
-        return [
-            (row_name(loss, mode), "mfh", {**shared, "loss": self.terms(loss), **removal(mode, self.ratio)})
+        entries = [
+            Entry(row_name(loss, mode), "mfh", {**shared, "loss": self.terms(loss), **removal(mode, self.ratio)})
             for loss in self.loss
             for mode in self.mode
         ]
+        return Comparison(
+            plan=self.plan(),
+            methods=(METHODS["mfh"],),
+            entries=entries,
+            metric=self.metric,
+            train_teacher=False,
+        )
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train, compare, test what the authors expect, write the run folder and its page."""
-    options = {**settings.options, "ravdess": settings.read()}
-    rankings: list[dict[str, Any]] = []
+    from xmodal.study.comparison import check, summarised, train
 
-    def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
-        measure_heard(bench, rows)
-        findings = cast("MFH", bench.runs[settings.entries()[0][0]].method).findings
-        rankings.append({"seed": bench.seed, "value": findings["saliency"], "note": findings["note"]})
+    with open_study(settings, "ravdess", progress=progress) as study:
+        # data, networks of an earlier run, and everything that can be refused before anything is written
+        comparison, plan = settings.comparison(), settings.plan()
+        first = open_seed(plan, settings.seeds[0])
+        earlier = {seed: earlier_networks(settings, seed) for seed in settings.seeds}
+        check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        study.start(fits=len(settings.seeds) * comparison.fits)
 
-    def earlier(seed: int) -> Earlier | None:
-        if settings.saliency is None:
-            return None
-        from xmodal.recipes.ravdess.authors_files import earlier_seed
+        # joint training, ranking, a student for each choice of channels; then one look at the test split
+        rows: list[dict[str, Any]] = []
+        notes: list[str] = []
+        rankings: list[dict[str, Any]] = []
+        for seed, data in each_seed(plan, settings.seeds, first):
+            bench = study.bench(plan, data, seed, earlier=earlier[seed])
+            notes += train(bench, comparison)
+            scores = bench.score()
+            measure_teachers(bench, scores)
+            rows += scores
+            findings = cast("MFH", bench.runs[comparison.entries[0].name].method).findings
+            rankings.append({"seed": seed, "value": findings["saliency"], "note": findings["note"]})
 
-        return earlier_seed(settings.saliency, seed, settings)
-
-    return comparison.run(
-        settings.model_copy(update={"options": options}),
-        progress=progress,
-        recipe="ravdess",
-        look=look,
-        complete=lambda found: complete(found, settings, rankings),
-        earlier=earlier,
-    )
+        # report
+        notes += notes_on_networks(settings, rankings)
+        result = summarised(comparison, data, rows, notes, title="Channels of a teacher on RAVDESS")
+        result["expectations"] = expectations(result, settings)
+        result["tables"] = [teachers_table(rows, ratios=[settings.ratio], place=settings.place)]
+        share = 1 - settings.ratio if settings.ratio >= 0.5 else 0.25
+        result["ranking"] = described_ranking(settings, share, rankings)
+        return study.finish(result)
 
 
-def complete(result: dict[str, Any], settings: Settings, rankings: list[dict[str, Any]]) -> dict[str, Any]:
-    """The result with what was expected, what the students heard, and the rankings."""
-    notes = list(result["notes"])
+def earlier_networks(settings: Settings, seed: int) -> Earlier | None:
+    """Both networks and the ranking of another run, if one is named."""
+    if settings.saliency is None:
+        return None
+    from xmodal.recipes.ravdess.authors_files import earlier_seed
+
+    return earlier_seed(settings.saliency, seed, settings)
+
+
+def notes_on_networks(settings: Settings, rankings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Where the networks come from, and what that means for the intervals."""
+    notes = []
     if settings.saliency is not None:
         notes.append(f"Both networks and the ranking were taken from {settings.saliency}.")
-    if len(settings.seeds) > 1 and all(one["value"] == rankings[0]["value"] for one in rankings):
+    if len(rankings) > 1 and all(ranking["value"] == rankings[0]["value"] for ranking in rankings):
         notes.append("All seeds share one pair of networks: intervals do not cover what another joint training does.")
-    return {
-        **result,
-        "title": "Channels of a teacher on RAVDESS",
-        "expectations": expectations(result, settings),
-        "tables": [heard_table(result["rows"], ratios=[settings.ratio], place=settings.place)],
-        "ranking": described_ranking(settings, 1 - settings.ratio if settings.ratio >= 0.5 else 0.25, rankings),
-        "notes": notes,
-    }
+    return notes
 
 
 def expectations(result: Mapping[str, Any], settings: Settings) -> list[dict[str, Any]]:
     """The authors' expectation for each loss, and its tests."""
-    found = []
+    tests = []
     for loss in settings.loss if "general" in settings.mode else ():
         others = [mode for mode in ("specific", "random", "none") if mode in settings.mode]
-        found += expected_best(
+        tests += expected_best(
             result,
             title=f"General against the others, {loss}",
             who=f"The authors expect ({loss})",
@@ -172,4 +181,4 @@ def expectations(result: Mapping[str, Any], settings: Settings) -> list[dict[str
             best=row_name(loss, "general"),
             over=[row_name(loss, mode) for mode in others],
         )
-    return found
+    return tests

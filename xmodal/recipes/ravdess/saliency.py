@@ -23,16 +23,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.recipes.ravdess.settings import RavdessSettings
-from xmodal.study.comparison import unscored
-from xmodal.study.references import finish
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Comparison, each_seed, open_seed
 from xmodal.study.settings import Seeds
 
 if TYPE_CHECKING:
-    from xmodal.data.base import Data
     from xmodal.diagnostics.saliency import Saliency
     from xmodal.methods.joint import Joint
     from xmodal.study.bench import Bench, Earlier
@@ -51,67 +48,39 @@ class Settings(RavdessSettings):
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train both networks, rank the channels, write the run folder and its page; return what `result.json` holds."""
-    from xmodal.data import open_data
-    from xmodal.engine.processes.launch import launch
-    from xmodal.study.bench import Bench, Rehearsal
+    from xmodal.study.bench import Rehearsal
+    from xmodal.study.comparison import summarised
 
-    # machine: processes start here, before data and folder
-    fabric = launch(settings.machine(), precision=settings.precision)
-    progress = progress or Progress(quiet=True)
-    progress.quiet |= fabric.global_rank > 0
+    with open_study(settings, "ravdess-saliency", progress=progress) as study:
+        # data, networks of an earlier run, and everything that can be refused before anything is written
+        plan = settings.plan()
+        first = open_seed(plan, settings.seeds[0])
+        earlier = {seed: earlier_networks(settings, seed) for seed in settings.seeds}
+        rank(Rehearsal(first, plan, seed=0, fabric=study.fabric, earlier=earlier[settings.seeds[0]]), settings)
+        study.start(fits=len(settings.seeds))
 
-    # data, and everything that can be refused before anything is written
-    def open_seed(seed: int) -> Data:
-        return open_data(
-            "ravdess",
-            options=settings.read(),
-            train_fraction=settings.train_fraction,
-            augment=settings.augment,
-            seed=seed,
-        )
-
-    data = open_seed(settings.seeds[0])
-    there = {seed: earlier(settings, seed) for seed in settings.seeds}
-    rank(Rehearsal(data, settings, seed=0, fabric=fabric, earlier=there[settings.seeds[0]]), settings)
-
-    # run folder
-    out = choose_folder(settings.out, "ravdess-saliency", fabric, resume=settings.resume)
-    if fabric.global_rank == 0:
-        open_folder(out, {"recipe": "ravdess-saliency", "settings": settings.described()}, resume=settings.resume)
-    fabric.barrier()
-    if settings.resume:
-        restore_threads(out)
-
-    # joint training and ranking, seed by seed
-    progress.fits = len(settings.seeds)
-    seeds = []
-    for seed in settings.seeds:
-        folder = out / f"seed-{seed}"
-        bench = Bench(
-            open_seed(seed),
-            settings,
-            seed=seed,
-            fabric=fabric,
-            folder=folder,
-            progress=progress,
-            earlier=there[seed],
-        )
-        with interrupt.saved_in(out):
-            joint, found = rank(bench, settings)
+        # joint training and ranking, seed by seed; the test split is not read
+        seeds = []
+        for seed, data in each_seed(plan, settings.seeds, first):
+            bench = study.bench(plan, data, seed, earlier=earlier[seed])
+            joint, saliency = rank(bench, settings)
             accuracy = {name: scores["accuracy"] for name, scores in bench.validate(joint).items()}
-            if fabric.global_rank == 0:
-                leave_files(folder, joint, found, settings)
-        seeds.append({"seed": seed, "value": found.value.tolist(), "note": found.note, "accuracy": accuracy})
+            if study.first:
+                write_files(study.folder / f"seed-{seed}", joint, saliency, settings)
+            ranking = {"seed": seed, "value": saliency.value.tolist(), "note": saliency.note}
+            seeds.append({**ranking, "accuracy": accuracy})
 
-    # report
-    result = summarised(settings, data, seeds)
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
+        # report
+        notes = [ranking["note"] for ranking in seeds if ranking["note"]]
+        title = "Saliency of a teacher's channels on RAVDESS"
+        result = summarised(Comparison(plan=plan), first, [], notes, title=title)
+        result["ranking"] = described_ranking(settings, settings.share, seeds)
+        result["tables"] = [accuracy_table(seeds)]
+        return study.finish(result)
 
 
-def earlier(settings: Settings, seed: int) -> Earlier | None:
-    """The networks of another run, if one is named."""
+def earlier_networks(settings: Settings, seed: int) -> Earlier | None:
+    """The networks of another run, if one is named; they are ranked anew."""
     if settings.networks is None:
         return None
     from xmodal.recipes.ravdess.authors_files import earlier_seed
@@ -138,13 +107,13 @@ def rank(bench: Bench, settings: RavdessSettings) -> tuple[Joint, Saliency]:
     return joint, found
 
 
-def leave_files(folder: Path, joint: Joint, found: Saliency, settings: Settings) -> None:
+def write_files(folder: Path, joint: Joint, found: Saliency, settings: Settings) -> None:
     """Networks and ranking, for `ravdess --saliency`; the ranking, and on request the weights, in the authors' form."""
     from xmodal.methods.mfh import JOINT
     from xmodal.methods.ranking import name_of_ranking
     from xmodal.models.student_file import save_weights
     from xmodal.recipes.ravdess.authors_files import write_tag, write_weights
-    from xmodal.recipes.ravdess.ranking_file import write_ranking
+    from xmodal.study.ranking_file import write_ranking
 
     name = name_of_ranking(
         JOINT, settings.layer, distance=settings.distance, disturb="permute", permutations=settings.permutations
@@ -155,17 +124,6 @@ def leave_files(folder: Path, joint: Joint, found: Saliency, settings: Settings)
         save_weights(folder / f"{side}.safetensors", student.module)
         if settings.published_files:
             write_weights(folder, side, student.needs[0], student.module)
-
-
-def summarised(settings: Settings, data: Data, seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """What `result.json` holds."""
-    notes = [one["note"] for one in seeds if one["note"]]
-    return {
-        **unscored(settings, data, notes, title="Saliency of a teacher's channels on RAVDESS"),
-        "recipe": "ravdess-saliency",
-        "ranking": described_ranking(settings, settings.share, seeds),
-        "tables": [accuracy_table(seeds)],
-    }
 
 
 def described_ranking(settings: RavdessSettings, share: float, seeds: list[dict[str, Any]]) -> dict[str, Any]:

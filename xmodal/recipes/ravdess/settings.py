@@ -15,11 +15,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
 from pydantic import Field, model_validator
 
 from xmodal.engine.settings import OptimizerName
-from xmodal.study.settings import Names, Options, PairSettings, Presets, Seeds
+from xmodal.study.plan import Plan
+from xmodal.study.settings import DataFlags, Names, Options, Presets, RunSettings, Seeds
 
 SMALL: dict[str, Any] = {
     "teacher_width": 32,
@@ -36,7 +36,7 @@ NTDH: dict[str, Any] = {"epochs": 40, "distance": "ncjsd"}
 MODALITIES = ("image", "audio")  # number of a modality in the authors' file names
 
 
-class RavdessSettings(Presets, PairSettings):
+class RavdessSettings(Presets, DataFlags, RunSettings):
     """What a joint training on RAVDESS and the ranking of its teacher's channels need."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
@@ -67,13 +67,6 @@ class RavdessSettings(Presets, PairSettings):
         False, description="read the data as the authors' code does; removed channels say the mean of their batch"
     )
     options: Options = Field({}, description="options of the data")
-    # what these recipes fix
-    data: Annotated[Literal["ravdess"], tyro.conf.Suppress] = "ravdess"
-    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
-    teacher_encoder: Annotated[str, tyro.conf.Suppress] = "auto"
-    student_encoder: Annotated[str, tyro.conf.Suppress] = "auto"
-    dropout: Annotated[float, tyro.conf.Suppress] = 0.0
-    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
 
     @model_validator(mode="after")
     def _two_sides(self) -> RavdessSettings:
@@ -84,14 +77,25 @@ class RavdessSettings(Presets, PairSettings):
             )
         return self
 
-    def network(self, side: str) -> dict[str, Any]:
-        """The network that the authors have for each modality, as wide as asked for."""
-        encoders = {name: f"ravdess_{name}" for name in MODALITIES}
-        return {
-            **super().network(side),
-            "encoder": encoders,
+    def plan(self) -> Plan:
+        """The networks that the authors have for each modality, as wide as asked for."""
+        shared = {
+            "encoder": {name: f"ravdess_{name}" for name in MODALITIES},
             "numbers": {"hidden": self.hidden, "channels": self.channels},
         }
+        return Plan(
+            data="ravdess",
+            options=self.read(),
+            train_fraction=self.train_fraction,
+            augment=self.augment,
+            teacher=self.teacher,
+            student=self.student,
+            training=self.training(),
+            networks={
+                "teacher": {**shared, "width": self.teacher_width},
+                "student": {**shared, "width": self.student_width},
+            },
+        )
 
     @property
     def layer(self) -> str:
@@ -102,5 +106,5 @@ class RavdessSettings(Presets, PairSettings):
 
     def read(self) -> dict[str, Any]:
         """The options of the data, with what ``as_published`` adds."""
-        own = dict(self.options.get("ravdess", {}))
-        return {**own, "as_published": True} if self.as_published else own
+        options = dict(self.options.get("ravdess", {}))
+        return {**options, "as_published": True} if self.as_published else options

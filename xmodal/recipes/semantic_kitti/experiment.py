@@ -26,10 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
+from xmodal.methods import METHODS
 from xmodal.recipes.semantic_kitti.authors_config import DATA, read_config
 from xmodal.recipes.semantic_kitti.settings import TEACHER, Settings
-from xmodal.study import comparison
-from xmodal.study.dense import SHOWN, class_table, gap_table, measure_gap, teacher_file
+from xmodal.study.dense import SHOWN, class_table, first_frames, gap_table, measure_gap, teacher_file
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Plan, method_settings, open_seed
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
@@ -42,67 +44,85 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train the stages that are asked for, write the run folder and its page, return what `result.json` holds."""
-    gaps: list[dict[str, Any]] = []
+    from xmodal.study.comparison import check, summarised, train
 
-    def look(bench: Bench, rows: list[dict[str, Any]], out: Path) -> None:
-        gaps.extend(measure_gap(bench, rows, settings.gap_frames))
-        if settings.pictures and rows and bench.seed == settings.seeds[0] and not bench.fabric.global_rank:
-            draw(bench, rows, out / PICTURES, settings.pictures)
+    with open_study(settings, DATA, progress=progress) as study:
+        # data, the teacher of another run, and everything that can be refused before anything is written
+        comparison, plan = settings.comparison(), settings.plan()
+        first = open_frames(settings, plan, settings.seeds[0])
+        earlier = {seed: earlier_teacher(settings.teacher_checkpoint, seed) for seed in settings.seeds}
+        check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        study.start(fits=len(settings.seeds) * comparison.fits)
 
-    def earlier(seed: int) -> Earlier | None:
-        return None if settings.teacher_checkpoint is None else earlier_teacher(settings.teacher_checkpoint, seed)
+        # teacher, control, student and PMFNet, as far as they are asked for; then one look at the test frames
+        rows: list[dict[str, Any]] = []
+        notes: list[str] = []
+        gaps: list[dict[str, Any]] = []
+        for seed in settings.seeds:
+            data = first if seed == settings.seeds[0] else open_frames(settings, plan, seed)
+            bench = study.bench(plan, data, seed, earlier=earlier[seed])
+            notes += train(bench, comparison)
+            if settings.until != "student":
+                continue
+            if settings.pmf:
+                train_pmf(bench, settings)
+            scores = bench.score()
+            for row in scores if comparison.train_teacher and settings.gap_frames else ():
+                if row["role"] != "teacher":
+                    gaps.append(measure_gap(bench, row, first_frames(bench, settings.gap_frames)))
+            if settings.pictures and seed == settings.seeds[0] and study.first:
+                draw(bench, scores, study.folder / PICTURES, settings.pictures)
+            rows += scores
 
-    def adapt(data: Data) -> Data:
-        return replace(data, info=replace(data.info, label_losses={"focal": 1.0, "lovasz": settings.lovasz_weight}))
-
-    return comparison.run(
-        settings,
-        progress=progress,
-        recipe=DATA,
-        look=look,
-        beside=lambda bench: train_beside(bench, settings),
-        adapt=adapt,
-        complete=lambda found: complete(found, settings, gaps),
-        earlier=earlier,
-    )
+        # report
+        title = f"SemanticKITTI: LiDAR taught by a camera{', as published' if settings.as_published else ''}"
+        result = summarised(comparison, data, rows, [*notes, *notes_on(settings)], title=title)
+        result["tables"] = tables_of(result, gaps)
+        result["gaps"] = gaps
+        if settings.pictures and rows:
+            result["class_maps"] = described_pictures(result, settings)
+        return study.finish(result)
 
 
-def train_beside(bench: Bench, settings: Settings) -> None:
-    """PMFNet, if it is asked for: it reads both modalities, so nothing is compared with it but itself."""
-    from xmodal.methods import METHODS
-    from xmodal.study.bench import method_settings
-
-    if settings.pmf and "student" in settings.stages():
-        card = METHODS[PMF]
-        options = method_settings(card, {PMF: settings.pmf_options()})
-        bench.progress.expect()
-        bench.train(PMF, bench.build(card, options), role="teacher")
+def open_frames(settings: Settings, plan: Plan, seed: int) -> Data:
+    """The frames, with the losses of labels that the published networks are trained with."""
+    data = open_seed(plan, seed)
+    return replace(data, info=replace(data.info, label_losses={"focal": 1.0, "lovasz": settings.lovasz_weight}))
 
 
-def earlier_teacher(path: Path, seed: int) -> Earlier:
+def train_pmf(bench: Bench, settings: Settings) -> None:
+    """PMFNet: it reads both modalities, so nothing is compared with it but itself."""
+    card = METHODS[PMF]
+    bench.progress.expect()
+    bench.train(PMF, bench.build(card, method_settings(card, settings.pmf_options())), role="teacher")
+
+
+def earlier_teacher(path: Path | None, seed: int) -> Earlier | None:
     """The teacher of another run: of the same seed, if that run has it, else of the first one there.
 
     Args:
-        path: of the run folder, of a training in it, or of a ``student.safetensors``.
-        seed: whose teacher is wanted.
+        path: of the run folder, of a training in it, or of a ``student.safetensors``; None: no other run is named.
+        seed: whose teacher is used.
     """
+    if path is None:
+        return None
     from xmodal.models.student_file import load_student
     from xmodal.study.bench import Earlier
 
-    found = path if path.is_file() else teacher_file(path, TEACHER, seed)
-    if found is None:
+    file = path if path.is_file() else teacher_file(path, TEACHER, seed)
+    if file is None:
         raise InputError(
             f"{path} holds no finished teacher: expected a run folder with seed-{seed}/teacher/students/{TEACHER}, or "
             "a student.safetensors. Train one with --until teacher, or leave --teacher-checkpoint out."
         )
-    student, _ = load_student(found)
+    student, _ = load_student(file)
     if student.needs != (TEACHER,):
-        raise InputError(f"{found} reads {', '.join(student.needs)}; the teacher reads {TEACHER}. Name another file.")
-    return Earlier({"teacher": {TEACHER: student.module.state_dict()}}, where=str(found))
+        raise InputError(f"{file} reads {', '.join(student.needs)}; the teacher reads {TEACHER}. Name another file.")
+    return Earlier({"teacher": {TEACHER: student.module.state_dict()}}, where=str(file))
 
 
 def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
-    """Some test frames: the camera's picture, the labels, and what each network says."""
+    """Some test frames: the camera's picture, the labels, and the classes that each network gives."""
     import numpy as np
     import torch
 
@@ -121,15 +141,15 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
             continue
         module = bench.runs[row["name"]].students[row["student"]].module
         with evaluating(module), torch.no_grad():
-            said = [
+            logits = [
                 module({name: part[number : number + 1] for name, part in batch.inputs.items()})
                 for number in range(len(chosen))
             ]
         names.append(row["name"])
-        maps.append(torch.cat(said).argmax(dim=1).to(torch.uint8).cpu().numpy())
-    with written_whole(path) as beside:
+        maps.append(torch.cat(logits).argmax(dim=1).to(torch.uint8).cpu().numpy())
+    with written_whole(path) as file:
         np.savez_compressed(
-            beside,
+            file,
             pictures=raw.inputs[TEACHER].clamp(0, 255).round().to(torch.uint8).numpy(),
             labels=raw.targets[TEACHER].to(torch.uint8).numpy(),
             seen=raw.valid[TEACHER].numpy(),
@@ -140,47 +160,45 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
         )
 
 
-def complete(result: dict[str, Any], settings: Settings, gaps: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The result with tables of classes and of the gap, pictures, and what is worth knowing."""
-    caption = (
-        "Test frames, pixels with a labelled point, mean over the seeds; classes that no test frame shows are left "
-        "out, and count 0 in mean_iou."
-    )
-    rows = result["rows"]
-    tables = [{**class_table(rows, result["class_names"]), "caption": caption}] if rows else []
-    tables += [gap_table(rows, gaps, (result["metric"],), where="labelled pixels")] if gaps else []
-    found = {
-        **result,
-        "title": f"SemanticKITTI: LiDAR taught by a camera{', as published' if settings.as_published else ''}",
-        "tables": tables,
-        "gaps": [dict(gap) for gap in gaps],
-        "notes": [*result["notes"], *notes(settings)],
+def tables_of(result: Mapping[str, Any], gaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Tables of classes and of the gap between the modalities."""
+    rows, tables = result["rows"], []
+    if rows:
+        caption = (
+            "Test frames, pixels with a labelled point, mean over the seeds; classes that no test frame shows are left "
+            "out, and count 0 in mean_iou."
+        )
+        tables.append({**class_table(rows, result["class_names"]), "caption": caption})
+    if gaps:
+        tables.append(gap_table(rows, gaps, (result["metric"],), where="labelled pixels"))
+    return tables
+
+
+def described_pictures(result: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
+    """Where the pictures are, and what the page writes below them."""
+    return {
+        "file": PICTURES,
+        "title": "Test frames",
+        "picture": "camera",
+        "ignore": 0,
+        "class_names": result["class_names"],
+        "caption": f"Seed {settings.seeds[0]}. Pixels without a point are dark in the labels and the errors; among "
+        "the errors a correctly classified pixel is blue, a wrong one orange.",
     }
-    if settings.pictures and result["rows"]:
-        found["class_maps"] = {
-            "file": PICTURES,
-            "title": "Test frames",
-            "picture": "camera",
-            "ignore": 0,
-            "class_names": result["class_names"],
-            "caption": f"Seed {settings.seeds[0]}. Pixels without a point are dark in the labels and the errors; among "
-            "the errors a pixel that was told rightly is blue, a wrong one orange.",
-        }
-    return found
 
 
-def notes(settings: Settings) -> list[str]:
+def notes_on(settings: Settings) -> list[str]:
     """What is worth knowing of these settings, in sentences."""
-    found = []
+    notes = []
     if settings.config is not None and settings.config.is_file():
-        found += read_config(settings.config).notes
+        notes += read_config(settings.config).notes
     if settings.teacher_checkpoint is not None:
-        found.append(f"The teacher was taken from {settings.teacher_checkpoint}.")
+        notes.append(f"The teacher was taken from {settings.teacher_checkpoint}.")
     if settings.until != "student":
-        found.append(
-            f"This run ends behind the {settings.until}; --resume without --until goes on. The test frames are not "
-            "read."
+        notes.append(
+            f"This run ends after the stage {settings.until}; --resume without --until continues. The test frames are "
+            "not read."
         )
     if settings.as_published:
-        found.append("As published but for the weight of the teacher's term, which is 0 in the authors' code.")
-    return found
+        notes.append("As published but for the weight of the teacher's term, which is 0 in the authors' code.")
+    return notes

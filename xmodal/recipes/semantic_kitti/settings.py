@@ -15,14 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-import tyro
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from xmodal.engine.settings import FitSettings, OptimizerName, ScheduleName
+from xmodal.engine.settings import OptimizerName, ScheduleName
 from xmodal.recipes.semantic_kitti.authors_config import DATA, read_config
-from xmodal.study.dense import Taught
+from xmodal.study.dense import DenseSettings
+from xmodal.study.plan import Plan
 from xmodal.study.settings import Seeds
 
 TEACHER, STUDENT = "image", "lidar"
@@ -36,7 +36,7 @@ AS_PUBLISHED = {
 }
 
 
-class Settings(Taught):
+class Settings(DenseSettings):
     """A LiDAR network for every pixel, alone and taught by a camera network, on SemanticKITTI."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -107,10 +107,8 @@ class Settings(Taught):
     student_encoder: str = Field("salsanext", description="network of the students")
     student_width: int | None = Field(32, ge=1, description="channels of the students at full resolution")
     shuffled: bool = Field(False, description="train a student of a teacher that sees other frames (needs no augment)")
-    # what a comparison has and this recipe fixes
-    data: Annotated[Literal["semantic-kitti"], tyro.conf.Suppress] = "semantic-kitti"
-    teacher: Annotated[tuple[str, ...], tyro.conf.Suppress] = (TEACHER,)
-    student: Annotated[tuple[str, ...], tyro.conf.Suppress] = (STUDENT,)
+    teacher_width: int | None = Field(None, ge=1, description="width of the teacher; default: the published one")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,15 +116,15 @@ class Settings(Taught):
         values = cls.preset_values(given.get("preset") or "")
         if given.get("config"):
             read = read_config(Path(given["config"])).values
-            own = {**values.get("options", {}).get(DATA, {}), **read["options"][DATA]}
-            values |= {**read, "options": {DATA: own}}
+            options = {**values.get("options", {}).get(DATA, {}), **read["options"][DATA]}
+            values |= {**read, "options": {DATA: options}}
         return values
 
     @model_validator(mode="after")
     def _published(self) -> Settings:
         if self.as_published:
-            own = {**self.options.get(DATA, {}), "as_published": True}
-            for name, value in {**AS_PUBLISHED, "options": {**self.options, DATA: own}}.items():
+            options = {**self.options.get(DATA, {}), "as_published": True}
+            for name, value in {**AS_PUBLISHED, "options": {**self.options, DATA: options}}.items():
                 object.__setattr__(self, name, value)
         return self
 
@@ -150,32 +148,35 @@ class Settings(Taught):
         """What a run is replayed from: a settings file stands in its own fields."""
         return {key: value for key, value in super().described().items() if key != "config"}
 
-    def where_heard(self) -> dict[str, Any]:
+    def kd_places(self) -> dict[str, Any]:
         """Pixels, the mean over them, and how the mask compares."""
-        compared = {"cosine": "probabilities", "detach": not self.as_published}
-        options = {"pixels": self.kd_pixels, "reduction": self.kd_reduction}
-        return {**options, **(compared if self.kd_mask == "pssm" else {})}
+        mask = {"cosine": "probabilities", "detach": not self.as_published} if self.kd_mask == "pssm" else {}
+        return {"pixels": self.kd_pixels, "reduction": self.kd_reduction, **mask}
 
-    def fit(self, side: str = "student") -> FitSettings:
-        """The teacher has an optimiser of its own."""
-        found = super().fit(side)
-        if side != "teacher":
-            return found
-        changes = {
+    def plan(self) -> Plan:
+        """The camera's network and its own optimiser on one side, LiDAR's on the other."""
+        training = self.training()
+        teacher = {
             "epochs": self.teacher_epochs or self.epochs,
             "optimizer": self.teacher_optimizer,
             "learning_rate": self.teacher_learning_rate,
             "weight_decay": self.teacher_weight_decay,
             "nesterov": self.teacher_optimizer == "sgd" and self.momentum > 0,
         }
-        return found.model_copy(update=changes)
-
-    def begin(self, side: str, network: Any) -> None:
-        """ImageNet's weights for the teacher, where a file of them is named."""
-        if side == "teacher" and self.imagenet is not None:
-            from xmodal.models.pixels.camera_net import load_imagenet
-
-            load_imagenet(network, self.imagenet)
+        return Plan(
+            data=DATA,
+            options=self.options.get(DATA, {}),
+            train_fraction=self.train_fraction,
+            teacher=(TEACHER,),
+            student=(STUDENT,),
+            training=training,
+            teacher_training=training.model_copy(update=teacher),
+            networks={
+                "teacher": {"encoder": self.teacher_encoder, "width": self.teacher_width, "dropout": self.dropout},
+                "student": {"encoder": self.student_encoder, "width": self.student_width, "dropout": self.dropout},
+            },
+            imagenet={} if self.imagenet is None else {"teacher": self.imagenet},
+        )
 
     def pmf_options(self) -> dict[str, Any]:
         """What the method pmf is told."""

@@ -33,15 +33,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
-from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.errors import InputError
 from xmodal.files import read_json, written_whole
 from xmodal.recipes.vggsound.settings import FREE, PLACE, STAGES, VggsoundSettings, student_name
-from xmodal.study import comparison
-from xmodal.study.channels import EXPECTED, expected_best, heard_table, measure_heard
-from xmodal.study.references import finish
+from xmodal.study.channels import EXPECTED, expected_best, measure_teachers, teachers_table
+from xmodal.study.opening import open_study
+from xmodal.study.plan import Comparison, Plan, each_seed, open_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -57,107 +55,96 @@ AUTHORS_FILE = "audio_permute.npy"
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train what is not there yet, rank, teach, score; write the run folder and its page."""
-    from xmodal.data import open_data
-    from xmodal.engine.processes.launch import launch
-    from xmodal.study.bench import Bench
+    """Train what the run folder does not hold yet, rank, distil, score; write the run folder and its page."""
+    from xmodal.study.comparison import summarised
 
-    # machine: processes start here, before data and folder
-    fabric = launch(settings.machine(), precision=settings.precision)
-    progress = progress or Progress(quiet=True)
-    progress.quiet |= fabric.global_rank > 0
+    with open_study(settings, "vggsound", progress=progress) as study:
+        # data, and everything that can be refused before anything is written
+        plan = settings.plan()
+        first = open_seed(plan, settings.seeds[0])
+        check(settings, plan, first, study.fabric)
 
-    # data, and everything that can be refused before anything is written
-    def open_seed(seed: int) -> Data:
-        return open_data(
-            "vggsound",
-            options=settings.read(),
-            train_fraction=settings.train_fraction,
-            augment=settings.augment,
-            seed=seed,
-        )
+        # run folder: one that holds earlier stages is continued, whatever the command said
+        resume = settings.resume or holds_a_run(settings.out)
+        earlier = {seed: earlier_ranking(settings.out, seed) for seed in settings.seeds}
+        fits = len(settings.seeds) * count_fits(settings)
+        study.start(fits=fits, resume=resume, free=FREE)
 
-    data = open_seed(settings.seeds[0])
-    check(settings, data, fabric)
-
-    # run folder: one that earlier stages are in is gone on with
-    resume = settings.resume or goes_on(settings.out)
-    out = choose_folder(settings.out, "vggsound", fabric, resume=resume)
-    there = {seed: earlier(out / f"seed-{seed}") for seed in settings.seeds}
-    fabric.barrier()  # all have looked before anyone writes
-    if fabric.global_rank == 0:
-        open_folder(out, {"recipe": "vggsound", "settings": settings.described()}, resume=resume, free=FREE)
-    fabric.barrier()
-    if resume:
-        restore_threads(out)
-
-    # the stages, seed by seed; the test split of each is read when all of it is trained
-    progress.fits = len(settings.seeds) * count_fits(settings)
-    rows: list[dict[str, Any]] = []
-    stages: list[dict[str, Any]] = []
-    rankings: list[dict[str, Any]] = []
-    notes: list[str] = []
-    for seed in settings.seeds:
-        own = data if seed == settings.seeds[0] else open_seed(seed)
-        folder = out / f"seed-{seed}"
-        bench = Bench(own, settings, seed=seed, fabric=fabric, folder=folder, progress=progress, earlier=there[seed])
-        with interrupt.saved_in(out):
+        # the stages, seed by seed; the test split of each is read when all of it is trained
+        rows: list[dict[str, Any]] = []
+        stages: list[dict[str, Any]] = []
+        rankings: list[dict[str, Any]] = []
+        notes: list[str] = []
+        for seed, data in each_seed(plan, settings.seeds, first):
+            bench = study.bench(plan, data, seed, earlier=earlier[seed])
             bench.teacher()
             if settings.reaches("video"):
                 bench.control()
             if settings.reaches("saliency"):
-                found = rank(bench, settings)
-                keep_ranking(bench, found, settings)
-                rankings.append({"seed": seed, "value": found.value.tolist(), "note": found.note})
+                saliency = rank(bench, settings)
+                keep_ranking(bench, saliency, settings)
+                rankings.append({"seed": seed, "value": saliency.value.tolist(), "note": saliency.note})
             if settings.reaches("students"):
-                notes += teach(bench, found, settings)
+                notes += distil(bench, saliency, settings)
             stages.append(described_stages(bench))
             if settings.reaches("students"):
                 rows += scored(bench, settings)
 
-    # report
-    result = summarised(settings, data, rows, stages, rankings, notes)
-    finish(out, result, fabric)
-    progress.close()
-    return {**result, "folder": str(out)}
+        # report
+        notes += [ranking["note"] for ranking in rankings if ranking["note"]]
+        if settings.until != STAGES[-1]:
+            notes.append(
+                f"This run ends after the stage {settings.until}; the same command without --until continues in its "
+                "folder. The test clips are not read."
+            )
+        result = summarised(Comparison(plan=plan), data, rows, notes, title="Channels of a teacher on VGGSound")
+        result |= {"stages": stages, "tables": [stages_table(stages)]}
+        if rankings:
+            result["ranking"] = described_ranking(settings, rankings)
+        if rows:
+            result["expectations"] = expectations(result, settings)
+            result["tables"].append(teachers_table(rows, ratios=settings.ratio, place=PLACE))
+        if settings.batch_accuracy and rows:
+            result["tables"].append(printed_table(rows))
+        return study.finish(result)
 
 
 # ---- before anything is trained
 
 
-def check(settings: Settings, data: Data, fabric: Fabric) -> None:
+def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> None:
     """Refuse what can't work: networks, ranking and students are built once, and nothing is trained."""
     from xmodal.study.bench import Rehearsal
 
-    bench = Rehearsal(data, settings, seed=0, fabric=fabric)
+    bench = Rehearsal(data, plan, seed=0, fabric=fabric)
     bench.dry_run()
     if not settings.reaches("saliency"):
         return
-    found = rank(bench, settings)
+    saliency = rank(bench, settings)
     problems: list[str] = []
     for remove, ratio in settings.students().values():
         try:
-            masked(bench, found, settings, remove, ratio)
+            masked(bench, saliency, settings, remove, ratio)
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError([*dict.fromkeys(problems)])
 
 
-def goes_on(out: Path | None) -> bool:
-    """Whether there is a run of this recipe in a folder: its stages are used, whatever the command said."""
-    known = out is not None and (out / "settings.json").is_file()
-    return known and read_json(out / "settings.json").get("recipe") == "vggsound"  # type: ignore[operator]
+def holds_a_run(out: Path | None) -> bool:
+    """Whether a folder holds a run of this recipe."""
+    if out is None or not (out / "settings.json").is_file():
+        return False
+    return bool(read_json(out / "settings.json").get("recipe") == "vggsound")
 
 
-def earlier(folder: Path) -> Earlier:
-    """The ranking that a folder of a seed holds already."""
-    from xmodal.recipes.ravdess.ranking_file import SALIENCY, read_ranking
+def earlier_ranking(out: Path | None, seed: int) -> Earlier:
+    """The ranking that the folder of a seed holds already."""
     from xmodal.study.bench import Earlier
+    from xmodal.study.ranking_file import SALIENCY, read_ranking
 
-    if not (folder / SALIENCY).exists():
-        return Earlier()
-    return Earlier(found=dict([read_ranking(folder / SALIENCY)]))
+    file = None if out is None else out / f"seed-{seed}" / SALIENCY
+    return Earlier() if file is None or not file.exists() else Earlier(found=dict([read_ranking(file)]))
 
 
 def count_fits(settings: Settings) -> int:
@@ -187,31 +174,31 @@ def exchanges(settings: Settings) -> dict[str, Any]:
     return {"distance": settings.distance, "permutations": settings.permutations, "within": settings.within}
 
 
-def keep_ranking(bench: Bench, found: Saliency, settings: Settings) -> None:
+def keep_ranking(bench: Bench, saliency: Saliency, settings: Settings) -> None:
     """Write a ranking that is new, for later commands in the same folder, and on request as the authors' code does."""
     import numpy as np
 
     from xmodal.methods.ranking import name_of_ranking
-    from xmodal.recipes.ravdess.ranking_file import write_ranking
+    from xmodal.study.ranking_file import write_ranking
 
     if bench.folder is None or bench.fabric.global_rank:
         return
     name = name_of_ranking(NETWORKS, PLACE, disturb="permute", **exchanges(settings))
     if name not in bench.earlier.found:
-        write_ranking(bench.folder, found, name)
+        write_ranking(bench.folder, saliency, name)
     if settings.published_files:
-        batches = 1 if settings.within is None else math.ceil(found.rows / settings.within)
-        with written_whole(bench.folder / AUTHORS_FILE) as beside:
-            np.save(beside, batches * found.raw)
+        batches = 1 if settings.within is None else math.ceil(saliency.rows / settings.within)
+        with written_whole(bench.folder / AUTHORS_FILE) as path:
+            np.save(path, batches * saliency.raw)
 
 
-def masked(bench: Bench, found: Saliency, settings: Settings, remove: str, ratio: float) -> MFH:
+def masked(bench: Bench, saliency: Saliency, settings: Settings, remove: str, ratio: float) -> MFH:
     """The method of one student: the teacher without some of its channels, and a fresh network that hears it."""
     from xmodal.methods.mfh import build_masked
     from xmodal.methods.settings import MFHSettings
     from xmodal.seeding import seeded
 
-    own = MFHSettings(
+    options = MFHSettings(
         place=PLACE,
         remove=remove,
         ratio=ratio,
@@ -222,17 +209,17 @@ def masked(bench: Bench, found: Saliency, settings: Settings, remove: str, ratio
         task_weight=settings.task_weight,
     )
     with seeded(bench.seed, "method", "mfh"):  # whatever was trained, or read back, before
-        return build_masked(bench, own, bench.teacher(), found, networks=NETWORKS)
+        return build_masked(bench, options, bench.teacher(), saliency, networks=NETWORKS)
 
 
-def teach(bench: Bench, found: Saliency, settings: Settings) -> list[str]:
+def distil(bench: Bench, saliency: Saliency, settings: Settings) -> list[str]:
     """Train a student for each choice of channels, and the control of the first; what was left out, in sentences."""
     notes: list[str] = []
-    for place, (name, removed) in enumerate(settings.students().items()):
-        bench.train(name, masked(bench, found, settings, *removed), role="method")
-        if place == 0 and settings.shuffled:
+    for number, (name, removed) in enumerate(settings.students().items()):
+        bench.train(name, masked(bench, saliency, settings, *removed), role="method")
+        if number == 0 and settings.shuffled:
             try:
-                control = masked(bench, found, settings, *removed)
+                control = masked(bench, saliency, settings, *removed)
                 bench.train(f"{name} (shuffled teacher)", control, role="shuffled", shuffle=True)
             except InputError as error:
                 notes.append(f"{name}, no shuffled-teacher control: {error}")
@@ -244,11 +231,13 @@ def scored(bench: Bench, settings: Settings) -> list[dict[str, Any]]:
     from xmodal.metrics.batch_accuracy import batch_accuracy
 
     rows = bench.score()
-    measure_heard(bench, rows)
+    measure_teachers(bench, rows)
     for row in rows if settings.batch_accuracy else ():
-        said = bench.outputs[row["name"]][row["student"]]
+        outputs = bench.outputs[row["name"]][row["student"]]
         divide = "batches" if row["needs"] == ["audio"] else "rows"
-        row["printed"] = batch_accuracy(said["outputs"], said["target"], batch_size=settings.batch_size, divide=divide)
+        row["printed"] = batch_accuracy(
+            outputs["outputs"], outputs["target"], batch_size=settings.batch_size, divide=divide
+        )
     return rows
 
 
@@ -276,36 +265,6 @@ def described_stages(bench: Bench) -> dict[str, Any]:
 # ---- the report
 
 
-def summarised(
-    settings: Settings,
-    data: Data,
-    rows: Sequence[dict[str, Any]],
-    stages: Sequence[dict[str, Any]],
-    rankings: Sequence[dict[str, Any]],
-    notes: Sequence[str],
-) -> dict[str, Any]:
-    """What `result.json` holds: of stages alone, or of students too."""
-    title = "Channels of a teacher on VGGSound"
-    said = [*dict.fromkeys([*notes, *(one["note"] for one in rankings if one["note"])])]
-    if settings.until != STAGES[-1]:
-        said.append(
-            f"This run ends behind the stage {settings.until}; the same command without --until goes on in its folder. "
-            "The test clips are not read."
-        )
-        result = comparison.unscored(settings, data, said, title=title)
-    else:
-        result = comparison.summarised(settings, data, rows, said, title=title)
-    result |= {"recipe": "vggsound", "stages": list(stages), "tables": [stages_table(stages)]}
-    if rankings:
-        result["ranking"] = described_ranking(settings, rankings)
-    if rows:
-        result["expectations"] = expectations(result, settings)
-        result["tables"].append(heard_table(rows, ratios=settings.ratio, place=PLACE))
-    if settings.batch_accuracy and rows:
-        result["tables"].append(printed_table(rows))
-    return result
-
-
 def described_ranking(settings: Settings, rankings: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What the page draws, see `reports.ranking`."""
     return {
@@ -320,10 +279,10 @@ def described_ranking(settings: Settings, rankings: Sequence[dict[str, Any]]) ->
 
 def expectations(result: Mapping[str, Any], settings: Settings) -> list[dict[str, Any]]:
     """The authors' expectation for each share, and its tests."""
-    found = []
+    tests = []
     for ratio in settings.ratio if "least" in settings.remove else ():
         others = [remove for remove in ("most", "random", "none") if remove in settings.remove]
-        found += expected_best(
+        tests += expected_best(
             result,
             title=f"The least salient removed against the others, {ratio:g}",
             who=f"The authors expect (share {ratio:g})",
@@ -331,15 +290,15 @@ def expectations(result: Mapping[str, Any], settings: Settings) -> list[dict[str
             best=student_name("least", ratio),
             over=[student_name(remove, ratio) for remove in others],
         )
-    return found
+    return tests
 
 
 def stages_table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What each stage ended with, over the seeds."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for one in seeds:
-        for stage in one["stages"]:
-            found.setdefault(stage["name"], []).append(stage)
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for seed in seeds:
+        for stage in seed["stages"]:
+            by_name.setdefault(stage["name"], []).append(stage)
     return {
         "title": "Stages",
         "header": ["trained", "network", "parameters", "epoch kept", "validation accuracy (%)"],
@@ -351,7 +310,7 @@ def stages_table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 _between([stage["epoch"] + 1 for stage in stages], 0),
                 _between([100 * stage["valid"] for stage in stages], 1),
             ]
-            for name, stages in found.items()
+            for name, stages in by_name.items()
         ],
         "caption": "Mean (and range) over the seeds; epochs count from 1. Stages that were in the folder were not "
         "trained again.",
@@ -360,19 +319,19 @@ def stages_table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def printed_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Accuracies of the test clips as the authors' loops print them, beside those that count clips."""
-    found: dict[str, list[Mapping[str, Any]]] = {}
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
-        found.setdefault(row["name"], []).append(row)
+        by_name.setdefault(row["name"], []).append(row)
     return {
         "title": "Accuracies as the authors' test loops print them",
         "header": ["name", "as printed (%)", "of the clips (%)"],
         "rows": [
             [
                 name,
-                _between([100 * row["printed"] for row in mine], 2),
-                _between([100 * row["test"]["accuracy"] for row in mine], 2),
+                _between([100 * row["printed"] for row in runs], 2),
+                _between([100 * row["test"]["accuracy"] for row in runs], 2),
             ]
-            for name, mine in found.items()
+            for name, runs in by_name.items()
         ],
         "caption": "Mean (and range) over the seeds. Sound: the mean of the batches' accuracies; video: their sum, "
         "divided by the number of clips.",

@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
 from pydantic import Field, field_validator, model_validator
 
 from xmodal.engine.settings import OptimizerName, ScheduleName
-from xmodal.study.settings import Names, Options, PairSettings, Presets, Seeds, Shares, known_names
+from xmodal.study.plan import Plan
+from xmodal.study.settings import DataFlags, Names, Options, Presets, RunSettings, Seeds, Shares, known_names
 
 MODALITIES = ("audio", "video")
 STAGES = ("teacher", "video", "saliency", "students")
@@ -65,7 +65,7 @@ PUBLISHED: dict[str, Any] = {
 FREE = ("remove", "ratio", "until", "seeds", "shuffled", "batch_accuracy", "published_files")
 
 
-class VggsoundSettings(Presets, PairSettings):
+class VggsoundSettings(Presets, DataFlags, RunSettings):
     """A student of videos, taught by some channels of a teacher of sounds, on VGGSound."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"published": {}, "small": SMALL}
@@ -110,12 +110,11 @@ class VggsoundSettings(Presets, PairSettings):
     weight_decay: float = Field(1e-5, ge=0, description="pull of the weights towards zero")
     schedule: ScheduleName = Field("step", description="how the rate falls")
     schedule_every: int = Field(25, ge=1, description="epochs between falls (step), or epochs to wait (plateau)")
+    teacher_width: int | None = Field(None, ge=1, description="width of the teacher's embedding")
+    student_width: int | None = Field(None, ge=1, description="width of the student's embedding")
+    dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
     seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     options: Options = Field({}, description="options of the data")
-    # what this recipe fixes
-    data: Annotated[Literal["vggsound"], tyro.conf.Suppress] = "vggsound"
-    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
-    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,11 +146,25 @@ class VggsoundSettings(Presets, PairSettings):
             )
         return self
 
-    def network(self, side: str) -> dict[str, Any]:
-        """The published network of a modality, unless another one is named."""
-        found = super().network(side)
+    def plan(self) -> Plan:
+        """The published network of each modality, unless another one is named."""
+        return Plan(
+            data="vggsound",
+            options=self.read(),
+            train_fraction=self.train_fraction,
+            augment=self.augment,
+            teacher=self.teacher,
+            student=self.student,
+            training=self.training(),
+            networks={
+                "teacher": self._network(self.teacher_encoder, self.teacher_width),
+                "student": self._network(self.student_encoder, self.student_width),
+            },
+        )
+
+    def _network(self, encoder: str, width: int | None) -> dict[str, Any]:
         published = {name: f"vggsound_{name}" for name in MODALITIES}
-        return {**found, "encoder": published if found["encoder"] == "auto" else found["encoder"]}
+        return {"encoder": published if encoder == "auto" else encoder, "width": width, "dropout": self.dropout}
 
     def reaches(self, stage: str) -> bool:
         """Whether a stage is among those to run."""
@@ -159,8 +172,8 @@ class VggsoundSettings(Presets, PairSettings):
 
     def read(self) -> dict[str, Any]:
         """The options of the data, with what ``as_published`` adds."""
-        own = dict(self.options.get("vggsound", {}))
-        return {**own, "as_published": True} if self.as_published else own
+        options = dict(self.options.get("vggsound", {}))
+        return {**options, "as_published": True} if self.as_published else options
 
     def students(self) -> dict[str, tuple[str, float]]:
         """Name in the table → which channels go, and what share of them.
@@ -169,11 +182,11 @@ class VggsoundSettings(Presets, PairSettings):
             >>> list(VggsoundSettings(remove=("none", "least", "most"), ratio=(0.25, 0.5)).students())
             ['none', 'least 0.25', 'least 0.5', 'most 0.25', 'most 0.5']
         """
-        found: dict[str, tuple[str, float]] = {}
+        students: dict[str, tuple[str, float]] = {}
         for remove in self.remove:
             for ratio in (0.0,) if remove == "none" else self.ratio:
-                found[student_name(remove, ratio)] = ("least" if remove == "none" else remove, ratio)
-        return found
+                students[student_name(remove, ratio)] = ("least" if remove == "none" else remove, ratio)
+        return students
 
 
 def student_name(remove: str, ratio: float) -> str:

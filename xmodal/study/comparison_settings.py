@@ -1,0 +1,109 @@
+"""Flags of a comparison of methods, and what they ask for. No torch here: help texts must be fast."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, get_origin
+
+from pydantic import Field
+
+from xmodal.cards import load
+from xmodal.errors import InputError, did_you_mean
+from xmodal.losses import LOSSES
+from xmodal.methods import METHODS
+from xmodal.study.plan import Comparison, Entry, method_settings
+from xmodal.study.settings import Names, PairSettings, Seeds
+
+
+class ComparisonSettings(PairSettings):
+    """Compare methods over seeds, with a no-KD and a shuffled-teacher control."""
+
+    methods: Names = Field(("supervised", "kd"), min_length=1, description="methods of `xmodal list methods`")
+    seeds: Seeds = Field((0, 1, 2, 3, 4), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
+    losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every one that can")
+    vary: Names = Field((), description="more rows, METHOD.FIELD=VALUE[+FIELD=VALUE] each: ablations, other settings")
+    metric: str = Field("", description="what to compare; default: what chooses the epoch")
+    shuffled: bool = Field(True, description="run the shuffled-teacher control")
+    untrained: bool = Field(False, description="run the untrained-teacher control")
+
+    def comparison(self) -> Comparison:
+        """What is trained, with everything that is wrong with the names in these settings."""
+        entries: list[Entry] = []
+        problems = self._wrong_names()
+        for method in self.methods:
+            try:
+                entries += self._entries_of(method)
+            except InputError as error:
+                problems += error.problems
+        for text in self.vary:
+            try:
+                method, options = varied(text, self.options)
+                method_settings(METHODS[method], options)
+                entries.append(Entry(text, method, options, controls=False))
+            except InputError as error:
+                problems += [f"--vary {text}: {problem}" for problem in error.problems]
+        names = dict.fromkeys([*self.methods, *(entry.method for entry in entries)])
+        methods = tuple(METHODS[name] for name in names if name in METHODS)
+        return Comparison(
+            plan=self.plan(),
+            methods=methods,
+            entries=tuple(entries),
+            metric=self.metric,
+            shuffled=self.shuffled,
+            untrained=self.untrained,
+            train_teacher=any(card.teacher == "frozen" for card in methods),
+            problems=tuple(problems),
+        )
+
+    def _entries_of(self, method: str) -> list[Entry]:
+        """Rows of a method: one, or one per loss; the method supervised is the control and has none."""
+        options = dict(self.options.get(method, {}))
+        method_settings(METHODS[method], options)
+        if method == "supervised":
+            return []
+        losses = tuple(LOSSES) if self.losses == ("all",) else self.losses
+        if method != "kd" or not losses:
+            return [Entry(method, method, options)]
+        return [
+            Entry(f"kd {loss}", method, {**options, "loss": (loss,)}, controls=False, optional=True) for loss in losses
+        ]
+
+    def _wrong_names(self) -> list[str]:
+        """Losses that don't exist, and options that belong to nothing."""
+        problems = []
+        for name in () if self.losses == ("all",) else self.losses:
+            try:
+                LOSSES[name.partition(":")[0]]
+            except InputError as error:
+                problems += error.problems
+        strangers = set(self.options) - set(METHODS) - {self.data, *self.methods}
+        problems += [f"There are options for '{name}', which is no method and not the data set." for name in strangers]
+        return problems
+
+
+class SweepSettings(ComparisonSettings):
+    """Compare methods over seeds, with a no-KD and a shuffled-teacher control; or at several values of a setting."""
+
+    sweep: str = Field("", description="FIELD=A,B,…: compare at each value, and set the gain next to the divergence")
+
+
+def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """A method and its options from ``METHOD.FIELD=VALUE[+FIELD=VALUE]``, on top of those that all of its rows have.
+
+    Example:
+        >>> varied("kd.task-weight=0+loss=dkd", {"kd": {"temperature": 2.0}})
+        ('kd', {'temperature': 2.0, 'task_weight': '0', 'loss': ('dkd',)})
+    """
+    name, _, changes = text.partition(".")
+    fields = load(METHODS[name].settings).model_fields
+    values = dict(options.get(name, {}))
+    for change in changes.split("+"):
+        field, equals, value = change.partition("=")
+        field = field.strip().replace("-", "_")
+        if not equals:
+            raise InputError(f"'{change}' was given; expected FIELD=VALUE, as in kd.temperature=2.")
+        if field not in fields:
+            raise InputError(f"The method {name} has no setting '{field}'. {did_you_mean(field, fields)}")
+        several = get_origin(fields[field].annotation) is tuple
+        values[field] = tuple(value.split("|")) if several else value.strip()
+    return name, values
