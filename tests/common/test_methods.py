@@ -52,7 +52,7 @@ def make_bench(make_bench, make_pictures, card):
 
 def train(card, bench, build_method, *, seed=0):
     method = build_method(card, bench)
-    return fit(method, bench.data, bench.settings.fit(), seed=seed, fabric=bench.fabric)
+    return fit(method, bench.data, bench.plan.fit(), seed=seed, fabric=bench.fabric)
 
 
 def bits(run):
@@ -125,7 +125,7 @@ def test_in_64_bits_everything_is_and_what_is_deployed_has_32(card, make_bench, 
 
 @every_method
 def test_many_at_once_end_like_each_alone(card, make_bench, build_method):
-    settings = make_bench(epochs=2, dropout=0.0, optimizer="sgd").settings.fit()
+    settings = make_bench(epochs=2, dropout=0.0, optimizer="sgd").plan.fit()
     benches = [make_bench(seed=seed, dropout=0.0) for seed in range(2)]
     methods = [build_method(card, bench) for bench in benches]
 
@@ -146,7 +146,7 @@ def test_what_is_frozen_does_not_change(card, make_bench, build_method):
     before = [copy.deepcopy(module.state_dict()) for module in method.frozen]
     student_before = copy.deepcopy(next(iter(method.students().values())).module.state_dict())
 
-    fit(method, bench.data, bench.settings.fit(), fabric=bench.fabric)
+    fit(method, bench.data, bench.plan.fit(), fabric=bench.fabric)
     method.train()
 
     for module, weights in zip(method.frozen, before, strict=True):
@@ -257,7 +257,7 @@ def test_the_card_says_whether_data_must_be_paired(card, make_bench, build_metho
             bench.train_card(card, load(card.settings)())
         paired = build_method(card, make_bench(epochs=1))
         with pytest.raises(InputError, match="unpaired"):
-            fit(paired, bench.data, bench.settings.fit(), fabric=bench.fabric)
+            fit(paired, bench.data, bench.plan.fit(), fabric=bench.fabric)
     else:
         assert len(train(card, bench, build_method).history) == 1
 
@@ -280,7 +280,7 @@ def test_the_card_says_what_kind_of_teacher_there_is(card, make_bench, build_met
 @every_method
 def test_a_frozen_teacher_can_be_shuffled_and_none_can_not(card, make_bench, build_method):
     bench = make_bench(epochs=1)
-    method, settings = build_method(card, bench), bench.settings.fit()
+    method, settings = build_method(card, bench), bench.plan.fit()
 
     if card.teacher == "frozen":
         shuffled = fit(method, bench.data, settings, fabric=bench.fabric, shuffle_teacher=True)

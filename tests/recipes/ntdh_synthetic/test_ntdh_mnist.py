@@ -130,16 +130,16 @@ def test_all_losses_of_the_authors_and_crd_are_trained_from_the_command_line(tmp
 
 
 def test_sides_can_be_exchanged():
-    entries = Settings(teacher="mnist_m", student="mnist", modes="random").entries()
+    entries = Settings(teacher="mnist_m", student="mnist", modes="random").comparison().entries
 
-    assert entries[0][2]["place"] == place(1, "mnist_m")
+    assert entries[0].options["place"] == place(1, "mnist_m")
 
 
 def test_as_published_networks_end_in_an_activation_and_test_digits_choose_the_epoch():
     plain, published = (Settings(**FAST, as_published=flag) for flag in (False, True))
     data = open_data("mnist", options={"stand_in": True, "noise": 0.0})
 
-    heads = [Bench(data, one, seed=0, fabric=None).network(("mnist",)).module.head for one in (plain, published)]
+    heads = [Bench(data, one.plan(), seed=0, fabric=None).network(("mnist",)).module.head for one in (plain, published)]
 
     assert isinstance(heads[0], nn.Linear) and isinstance(heads[1][1], nn.LeakyReLU)
 

@@ -58,29 +58,31 @@ def test_the_published_preset_has_the_published_numbers():
 
 
 def test_the_rate_of_the_published_script_really_falls_every_epoch():
-    settings = Settings(epochs=5, schedule_every=1, schedule_factor=0.1).fit()
+    settings = Settings(epochs=5, schedule_every=1, schedule_factor=0.1).training()
 
     assert [factor(settings, epoch) for epoch in range(5)] == pytest.approx([1, 0.1, 0.01, 1e-3, 1e-4])
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_any_network_is_teacher_or_student(name):
-    teacher_outputs = Settings(student_network=name)
-    teaches = Settings(teacher_network=name)
+    student = Settings(student_network=name).plan()
+    teacher = Settings(teacher_network=name).plan()
 
-    assert (teacher_outputs.student_encoder, teacher_outputs.student) == NETWORKS[name]
-    assert (teaches.teacher_encoder, teaches.teacher) == NETWORKS[name]
-    assert set(teacher_outputs.options["nyu"]["modalities"]) == {"depth", "rgb", *NETWORKS[name][1]}
+    assert (student.network("student")["encoder"], student.student) == NETWORKS[name]
+    assert (teacher.network("teacher")["encoder"], teacher.teacher) == NETWORKS[name]
+    assert set(student.options["modalities"]) == {"depth", "rgb", *NETWORKS[name][1]}
     assert without_data(name).modalities == NETWORKS[name][1]
 
 
 def test_flags_become_options_of_the_data_and_of_the_method():
     settings = Settings(cad=True, as_published=True, kd_voxels="nonempty", kd_mask="pssm", kd_loss=("kl", "dkd"))
 
-    assert settings.options["nyu"]["cad"] and settings.options["nyu"]["as_published"]
-    assert settings.metric == "mean_iou_reference"
-    ((name, method, options),) = settings.entries()
-    assert (name, method) == ("kd kl+dkd, pssm", "ntdh")
+    comparison = settings.comparison()
+    assert comparison.plan.options["cad"] and comparison.plan.options["as_published"]
+    assert comparison.metric == "mean_iou_reference"
+    (entry,) = comparison.entries
+    options = entry.options
+    assert (entry.name, entry.method) == ("kd kl+dkd, pssm", "ntdh")
     assert options["pixels"] == "scored" and options["weighting"] == "classes" and options["mask"] == "samples"
 
 
@@ -98,8 +100,8 @@ def test_what_is_read_is_for_the_networks_to_decide():
     with pytest.raises(InputError, match="modalities rgb, tsdf was given, and the networks read depth, rgb, tsdf"):
         read_settings("nyu-ssc", [*words, "rgb,tsdf"], prog="xmodal run nyu-ssc")
     found, _ = read_settings("nyu-ssc", words[:-1], prog="xmodal run nyu-ssc")
-    assert found.options["nyu"]["modalities"] == ("depth", "rgb", "tsdf")
-    assert Settings(options={"nyu": {"modalities": ("rgb", "depth")}}).options["nyu"]["modalities"] == ("depth", "rgb")
+    assert found.plan().options["modalities"] == ("depth", "rgb", "tsdf")
+    assert Settings(options={"nyu": {"modalities": ("rgb", "depth")}}).plan().options["modalities"] == ("depth", "rgb")
 
 
 def of_masks(rooms, out, mask):
@@ -133,10 +135,10 @@ def test_settings_are_read_back_from_what_a_run_wrote(rooms):
 
 
 def test_without_a_loss_there_is_no_teacher_and_none_stands_alone():
-    alone = Settings(kd_loss="none")
+    alone = Settings(kd_loss="none").comparison()
 
-    assert alone.stages() == ("control", "student") and alone.entries() == []
-    assert alone.options["nyu"]["modalities"] == ("depth",)
+    assert (alone.train_teacher, alone.train_control, alone.entries) == (False, True, ())
+    assert alone.plan.options["modalities"] == ("depth",)
     with pytest.raises(ValidationError, match="none stands alone"):
         Settings(kd_loss="none,kl")
 

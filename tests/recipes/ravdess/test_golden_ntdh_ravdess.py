@@ -31,7 +31,7 @@ def distilled(name, case):
     shape = InputInfo(tuple(student.shape[1:]), layout="vector")
     info = DataInfo({"audio": shape, "image": shape}, "multiclass", student.shape[1], {})
     settings = Settings(preset="ntdh", loss=(name,), mode="none")
-    options = settings.entries()[0][2]
+    options = settings.comparison().entries[0].options
     method = MFH(
         student_of(nn.Identity(), info, ["image"]),
         wrap(nn.Identity(), ["audio"]),

@@ -13,8 +13,8 @@ from xmodal.cli.recipe_flags import read_settings
 from xmodal.errors import InputError
 from xmodal.recipes.ravdess import experiment, original, saliency
 from xmodal.recipes.ravdess.authors_files import earlier_seed, read_weights
-from xmodal.study.ranking_file import read_ranking
 from xmodal.study.channels import LOSSES
+from xmodal.study.ranking_file import read_ranking
 
 NARROW = {"teacher_width": 8, "student_width": 8, "hidden": 8, "channels": 2}
 FAST = {**NARROW, "preset": "mfh-small", "epochs": 1, "accelerator": "cpu", "batch_size": 8}
@@ -240,7 +240,7 @@ def test_original_flags_become_settings():
     assert students.mode == ("none",) and students.seeds == (4, 5, 6) and students.loss == ("dkd",)
     assert (students.teacher, students.student) == (("image",), ("audio",))
     assert (students.task_weight, students.kd_weight, students.workers, students.epochs) == (0.5, 1.0, 2, 40)
-    assert students.entries()[0][2]["loss"] == LOSSES["dkd"] and students.fill == "zero"
+    assert students.comparison().entries[0].options["loss"] == LOSSES["dkd"] and students.fill == "zero"
     assert ranking.networks is None and ranking.seeds == (4,) and ranking.optimizer == "sgd"
     assert original.Settings(mode=2).students().epochs == 100
 
@@ -272,7 +272,9 @@ def test_losses_are_those_of_the_zoo_or_of_the_authors():
 
     assert [zoo.terms(loss) for loss in zoo.loss] == [("hint",), ("sp", "kl:0.5")]
     assert [authors.terms(loss) for loss in authors.loss] == [LOSSES["hint"], ("sp", "kl:0.5")]
-    assert {entry[2]["fill"] for entry in experiment.Settings(as_published=True).entries()} == {"batch_mean"}
+    assert {entry.options["fill"] for entry in experiment.Settings(as_published=True).comparison().entries} == {
+        "batch_mean"
+    }
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.models.pixels.camera_net import CameraEncoder
-from xmodal.recipes.semantic_kitti import earlier_teacher, experiment
+from xmodal.recipes.semantic_kitti import experiment
+from xmodal.recipes.semantic_kitti.experiment import earlier_teacher
 from xmodal.recipes.semantic_kitti.settings import Settings
 from xmodal.study.bench import Bench
 
@@ -205,9 +206,9 @@ def test_the_command_takes_the_settings_file_of_the_authors(root, tmp_path):
 
 
 def test_published_numbers_are_the_defaults():
-    settings = Settings()
+    plan = Settings().plan()
 
-    teacher, student = settings.fit("teacher"), settings.fit()
+    teacher, student = plan.fit("teacher"), plan.fit()
 
     assert (teacher.optimizer, teacher.nesterov, teacher.momentum) == ("sgd", True, 0.9)
     assert (teacher.learning_rate, teacher.weight_decay) == (1e-3, 1e-5)
@@ -215,8 +216,8 @@ def test_published_numbers_are_the_defaults():
     for fit in (teacher, student):
         assert (fit.epochs, fit.batch_size, fit.warmup) == (50, 8, 1.0)
         assert (fit.schedule, fit.schedule_per, fit.schedule_point) == ("cosine", "step", "end")
-    assert settings.network("teacher")["encoder"] == "camera_resnet34"
-    assert settings.network("student") | {"encoder": "salsanext", "width": 32} == settings.network("student")
+    assert plan.network("teacher")["encoder"] == "camera_resnet34"
+    assert plan.network("student") | {"encoder": "salsanext", "width": 32} == plan.network("student")
 
 
 @pytest.mark.parametrize(
@@ -230,18 +231,20 @@ def test_published_numbers_are_the_defaults():
     ],
 )
 def test_the_block_of_distillation_becomes_a_method(asked, name, method, own):
-    ((row, found, options),) = Settings(**asked).entries()
+    (entry,) = Settings(**asked).comparison().entries
 
-    assert (row, found) == (name, method) and options | own == options
+    assert (entry.name, entry.method) == (name, method) and {**entry.options, **own} == entry.options
 
 
 def test_as_published_sets_the_term_of_the_authors_the_rules_of_the_data_and_the_score():
     settings = Settings(as_published=True, kd_loss="dkd")
 
-    ((name, method, own),) = settings.entries()
+    (entry,) = settings.comparison().entries
 
-    assert (name, method) == ("kd kl, pssm", "ntdh") and own["detach"] is False and own["temperature"] == 1.0
-    assert (own["pixels"], own["reduction"], settings.metric) == ("all", "reference", "mean_iou_reference")
+    options = entry.options
+    assert (entry.name, entry.method) == ("kd kl, pssm", "ntdh")
+    assert options["detach"] is False and options["temperature"] == 1.0
+    assert (options["pixels"], options["reduction"], settings.metric) == ("all", "reference", "mean_iou_reference")
     assert settings.options["semantic-kitti"] == {"as_published": True}
     assert settings.pmf_options()["detach"] is False
 
@@ -251,9 +254,9 @@ def test_the_published_term_is_the_mean_over_pixels_and_classes_under_the_mask(m
     from xmodal.study.plan import method_settings
 
     settings, bench = make_kitti_bench(as_published=True)
-    ((_, name, own),) = settings.entries()
-    own = {**own, "detach": True}
-    method = bench.build(METHODS[name], method_settings(METHODS[name], own)).eval()
+    (entry,) = settings.comparison().entries
+    card = METHODS[entry.method]
+    method = bench.build(card, method_settings(card, {**entry.options, "detach": True})).eval()
     batch = next(iter(bench.batches("valid")))
     teacher_outputs = method.teach(batch)
 
@@ -273,7 +276,7 @@ def make_kitti_bench(tiny):
         from xmodal.data import open_data
 
         data = open_data("semantic-kitti", options=settings.options["semantic-kitti"])
-        return settings, Bench(data, settings, seed=0, fabric=launch(settings.machine()))
+        return settings, Bench(data, settings.plan(), seed=0, fabric=launch(settings.machine()))
 
     return make
 
@@ -309,10 +312,17 @@ def test_answers_for_thousands_of_frames_are_not_kept(make_kitti_bench):
 
 
 def test_no_loss_means_no_teacher_unless_it_is_asked_for_alone():
-    assert Settings(kd_loss="none").stages() == ("control", "student") and Settings(kd_loss="none").entries() == []
-    assert Settings(until="teacher").stages() == ("teacher",)
-    assert Settings(until="control").stages() == ("teacher", "control")
-    assert Settings(kd_loss="none", until="teacher").stages() == ("teacher",)
+    alone = Settings(kd_loss="none").comparison()
+
+    assert (alone.train_teacher, alone.train_control, alone.train_students, alone.entries) == (False, True, True, ())
+    assert stages(until="teacher") == (True, False, False)
+    assert stages(until="control") == (True, True, False)
+    assert stages(kd_loss="none", until="teacher") == (True, False, False)
+
+
+def stages(**flags):
+    comparison = Settings(**flags).comparison()
+    return comparison.train_teacher, comparison.train_control, comparison.train_students
 
 
 @pytest.mark.parametrize(

@@ -16,9 +16,9 @@ from xmodal.data.loader import in_order
 from xmodal.errors import InputError
 from xmodal.metrics.batch_accuracy import batch_accuracy
 from xmodal.models.student_file import load_student
-from xmodal.study.ranking_file import read_ranking
 from xmodal.recipes.vggsound import experiment
 from xmodal.recipes.vggsound.settings import PUBLISHED
+from xmodal.study.ranking_file import read_ranking
 
 PAGE = Path(__file__).parents[3] / "docs/recipes/vggsound.md"
 WIDTH, EPOCHS = 8, 2
@@ -326,9 +326,10 @@ def test_the_defaults_are_the_published_training():
     assert [found[name] for name in training] == ["adamw", 1e-3, 1e-5, "step", 25, 0.1]
     assert (found["epochs"], found["batch_size"], found["loss"], found["temperature"]) == (50, 32, ["kl:1"], 1.0)
     assert (found["keep"], found["remove"], found["ratio"]) == ("best", ["least", "most", "random", "none"], [0.5])
-    encoders = experiment.Settings().network("teacher")["encoder"]
+    encoders = experiment.Settings().plan().network("teacher")["encoder"]
     assert encoders == {"audio": "vggsound_audio", "video": "vggsound_video"}
-    assert experiment.Settings(student_encoder="video_resnet50").network("student")["encoder"] == "video_resnet50"
+    plan = experiment.Settings(student_encoder="video_resnet50").plan()
+    assert plan.network("student")["encoder"] == "video_resnet50"
 
 
 def test_a_published_run_prints_and_writes_what_the_authors_code_does(vggsound_root, tmp_path):

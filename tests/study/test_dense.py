@@ -19,10 +19,14 @@ def row(name, role, seed, iou, confusion=((1, 0, 0), (0, 2, 1), (0, 0, 0))):
 
 
 def test_stages_end_where_they_are_told_to(settings):
-    assert settings().stages() == ("teacher", "control", "student")
-    assert settings(until="control").stages() == ("teacher", "control")
-    assert settings(kd_loss=("none",)).stages() == ("control", "student")
-    assert settings(kd_loss=("none",), until="teacher").stages() == ("teacher",)
+    def stages(**flags):
+        comparison = settings(**flags).comparison()
+        return comparison.train_teacher, comparison.train_control, comparison.train_students
+
+    assert stages() == (True, True, True)
+    assert stages(until="control") == (True, True, False)
+    assert stages(kd_loss=("none",)) == (False, True, True)
+    assert stages(kd_loss=("none",), until="teacher") == (True, False, False)
 
 
 def test_how_far_a_run_goes_is_no_part_of_what_it_is(settings):
@@ -30,21 +34,21 @@ def test_how_far_a_run_goes_is_no_part_of_what_it_is(settings):
 
 
 def test_masks_choose_the_method_and_its_options(settings):
-    ((plain, method, options),) = settings(kd_loss=("kl", "dkd"), kd_weight=3).entries()
-    assert (plain, method) == ("kd kl+dkd", "kd")
-    assert (options["kd_weight"], options["task_weight"], "ratio" in options) == (3, 1, False)
+    (plain,) = settings(kd_loss=("kl", "dkd"), kd_weight=3).comparison().entries
+    assert (plain.name, plain.method) == ("kd kl+dkd", "kd")
+    assert (plain.options["kd_weight"], plain.options["task_weight"], "ratio" in plain.options) == (3, 1, False)
 
-    ((name, method, options),) = settings(kd_mask="topk", kd_ratio=0.5).entries()
-    assert (name, method) == ("kd kl, topk", "ntdh")
-    assert (options["mask"], options["remove"], options["ratio"]) == ("channels", "least", 0.5)
+    (masked,) = settings(kd_mask="topk", kd_ratio=0.5).comparison().entries
+    assert (masked.name, masked.method) == ("kd kl, topk", "ntdh")
+    assert (masked.options["mask"], masked.options["remove"], masked.options["ratio"]) == ("channels", "least", 0.5)
 
-    assert settings(kd_loss=("none",)).entries() == []
+    assert settings(kd_loss=("none",)).comparison().entries == ()
 
 
-def test_each_recipe_says_where_the_teacher_is_heard():
-    assert Rooms(kd_voxels="nonempty").entries()[0][2]["pixels"] == "scored"
-    assert Drives(kd_mask="pssm").entries()[0][2]["cosine"] == "probabilities"
-    assert "cosine" not in Drives().entries()[0][2]
+def test_each_recipe_says_where_the_loss_of_the_teacher_is_computed():
+    assert Rooms(kd_voxels="nonempty").comparison().entries[0].options["pixels"] == "scored"
+    assert Drives(kd_mask="pssm").comparison().entries[0].options["cosine"] == "probabilities"
+    assert "cosine" not in Drives().comparison().entries[0].options
 
 
 def test_no_loss_beside_none(settings):
