@@ -19,7 +19,7 @@ Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator
 
@@ -42,6 +42,7 @@ LEAK = 0.01  # of the authors' activation behind the outputs
 class Settings(Presets, DataFlags, RunSettings):
     """Students of MNIST-M taught by some channels of a teacher of MNIST, or the other way round."""
 
+    DATA_SET: ClassVar[str] = "mnist"  # its options are flags
     PRESETS = {
         "quick": {"options": {"mnist": {"stand_in": True, "noise": 0.2}}},
         "published": {

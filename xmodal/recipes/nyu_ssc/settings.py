@@ -41,6 +41,7 @@ METRICS = {"benchmark": "mean_iou", "reference": "mean_iou_reference"}
 class Settings(DenseSettings):
     """The voxels of a room from depth, alone and taught by a network that sees colours, too."""
 
+    DATA_SET: ClassVar[str] = DATA  # its options are flags
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
         "small": {

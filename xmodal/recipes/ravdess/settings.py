@@ -39,6 +39,7 @@ MODALITIES = ("image", "audio")  # number of a modality in the authors' file nam
 class RavdessSettings(Presets, DataFlags, RunSettings):
     """What a joint training on RAVDESS and the ranking of its teacher's channels need."""
 
+    DATA_SET: ClassVar[str] = "ravdess"  # its options are flags
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         "mfh": {},
         "ntdh": NTDH,

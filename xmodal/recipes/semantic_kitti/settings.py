@@ -61,6 +61,7 @@ class Settings(DenseSettings):
         },
     }
     SOURCES: ClassVar[tuple[str, ...]] = ("preset", "config")
+    DATA_SET: ClassVar[str] = DATA  # its options are flags
 
     preset: Literal["published", "small"] = Field("published", description="values of the other flags")
     config: Path | None = Field(

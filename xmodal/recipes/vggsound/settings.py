@@ -70,6 +70,7 @@ class VggsoundSettings(Presets, DataFlags, RunSettings):
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"published": {}, "small": SMALL}
     SOURCES: ClassVar[tuple[str, ...]] = ("preset", "as_published")
+    DATA_SET: ClassVar[str] = "vggsound"  # its options are flags
 
     preset: Literal["published", "small"] = Field("published", description="values of the other flags")
     until: Literal["teacher", "video", "saliency", "students"] = Field(
