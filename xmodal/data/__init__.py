@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -170,6 +171,7 @@ def open_data(
         seed: of drawn splits, the train fraction and the augmentation.
     """
     from xmodal.data.options import validated
+    from xmodal.data.request import DataRequest
 
     card, folder = _find(name)
     where = f"The data set {card.name}" if card else f"The folder {name}"
@@ -178,14 +180,12 @@ def open_data(
     )
     root = files_of(card, settings) if card else folder
     loader = card.load() if card else load("xmodal.data.own.folder:load_folder")
-    data: Data = loader(root, settings, task=task, train_fraction=train_fraction, augment=augment, seed=seed)
+    request = DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed)
+    data: Data = loader(root, settings, request)
     data.source = {
         "data": folder or name,
         "options": settings.model_dump(mode="json") | ({"root": root} if card and root else {}),
-        "task": task,
-        "train_fraction": train_fraction,
-        "augment": augment,
-        "seed": seed,
+        **asdict(request),
     }
     return data
 

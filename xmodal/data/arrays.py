@@ -14,6 +14,7 @@ from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_targ
 from xmodal.data.own.check_arrays import check_beside, check_column, check_rows, check_splits, check_target
 from xmodal.data.own.layout import is_name, name_sentence
 from xmodal.data.report import Report
+from xmodal.data.request import DataRequest
 from xmodal.data.samples import DatasetColumn, as_array, read_once
 from xmodal.data.split import READY_BYTES, Column
 from xmodal.errors import InputError, did_you_mean
@@ -71,13 +72,10 @@ def from_arrays(
         columns,
         target,
         splits,
-        task=task,
         class_names=class_names,
         normalise=normalise,
         layouts=layouts,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
         scan_bytes=None,
         ignore=ignore,
     )
@@ -119,13 +117,10 @@ def from_dataset(
         columns,
         target,
         splits,
-        task=task,
         class_names=class_names,
         normalise=normalise,
         layouts=layouts,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
         scan_bytes=0 if any(isinstance(column, DatasetColumn) for column in columns.values()) else None,
     )
 
@@ -198,18 +193,15 @@ def _data(
     target: Any,
     splits: Mapping[str, Any] | None,
     *,
-    task: str,
     class_names: Sequence[str],
     normalise: str | Mapping[str, str],
     layouts: Mapping[str, str] | None,
-    train_fraction: float,
-    augment: str,
-    seed: int,
+    request: DataRequest,
     scan_bytes: int | None,
     ignore: int | None = None,
 ) -> Data:
     """Check everything, then assemble."""
-    report, paired = Report(), not isinstance(target, Mapping)
+    report, paired, task = Report(), not isinstance(target, Mapping), request.task
     report.errors += [name_sentence(name) for name in columns if not isinstance(name, str)]
     report.stop_on_errors()
     beside = {name: column for name, column in columns.items() if owner(name) != name and owner(name) in columns}
@@ -231,7 +223,11 @@ def _data(
     task = task or infer_task(next(iter(targets.values())))
     typed = {id(values): typed_target(values, task) for values in targets.values()}
     targets = {name: typed[id(values)] for name, values in targets.items()}
-    rows = draw_splits(targets, FRACTIONS, seed) if splits is None else _rows(columns, splits, report, paired=paired)
+    rows = (
+        draw_splits(targets, FRACTIONS, request.seed)
+        if splits is None
+        else _rows(columns, splits, report, paired=paired)
+    )
     report.stop_on_errors()
     for name in list(columns)[:1] if paired else columns:
         where = {split: f"splits['{split}']" + ("" if paired else f"['{name}']") for split in SPLITS}
@@ -246,9 +242,7 @@ def _data(
         normalise=how,
         layouts=layouts,
         class_names=tuple(class_names),
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
         ignore=ignore,
     )
     data.warnings.extend(report.warnings)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmodal.data.augment import Augment
+from xmodal.data.request import DataRequest
 from xmodal.data.split import Column, Split, batch_type
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import SPLITS, DataInfo, InputInfo, Normalisation, owner
@@ -82,9 +83,7 @@ def assemble(
     normalise: Mapping[str, str | Normalisation] | None = None,
     layouts: Mapping[str, str] | None = None,
     class_names: tuple[str, ...] = (),
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
+    request: DataRequest | None = None,
     select: tuple[str, str] | None = None,
     metrics: str = "",
     ignore: int | None = None,
@@ -105,9 +104,7 @@ def assemble(
         normalise: modality → ``standard`` (statistics of the training split), ``none`` (the default), or statistics.
         layouts: modality → layout, where the shape alone does not tell it.
         class_names: one name per class or label.
-        train_fraction: share of the training rows to keep, drawn class by class: the low-label setting.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the train fraction and of the augmentation.
+        request: share of the training rows to keep, augmentation, and the seed of both; its task is not read.
         select: metric and direction for choosing an epoch; None: the usual one of the task.
         metrics: set of metrics in place of the usual ones, see `DataInfo`.
         ignore: target value that counts nowhere.
@@ -117,15 +114,17 @@ def assemble(
         inner: see `DataInfo`.
         source: what `open_data` needs to build the same data again.
     """
+    request = request or DataRequest()
+    augment, seed = request.augment, request.seed
     some = next(iter(targets.values()))
     task = task or infer_task(some)
     typed = {id(target): typed_target(target, task) for target in targets.values()}
     targets = {name: typed[id(target)] for name, target in targets.items()}
     dense = task == "multiclass" and next(iter(targets.values())).ndim > 1
     rows = {split: dict(splits[split]) for split in SPLITS}
-    if train_fraction != 1.0:
+    if request.train_fraction != 1.0:
         kept = {
-            id(numbers): keep_fraction(numbers, targets[name], train_fraction, seed)
+            id(numbers): keep_fraction(numbers, targets[name], request.train_fraction, seed)
             for name, numbers in rows["train"].items()
         }
         rows["train"] = {name: kept[id(numbers)] for name, numbers in rows["train"].items()}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xmodal.data.prepare import write_npy
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import write_json
 
@@ -143,41 +144,27 @@ def draw(
     return found
 
 
-def load(
-    root: str | None,
-    settings: ClassificationSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str | None, settings: ClassificationSettings, request: DataRequest) -> Data:
     """Three splits, used as they are.
 
     Args:
         root: None, nothing is read from disk; a folder that `make` wrote is opened by its path.
         settings: how much is shared, and how the samples are drawn.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of samples and noise unless they have seeds of their own, of the validation rows, the train fraction and
-            the augmentation.
+        request: task ``multiclass``; the seed draws the validation rows, and samples and noise where the settings
+            hold no seeds for them.
     """
     from xmodal.data.base import assemble
 
     if root is not None:
         raise InputError(f"The classification data is built in and reads no folder. Open {root} by its path instead.")
-    if task not in ("", "multiclass"):
-        raise InputError(f"The classification data has the task multiclass; {task} was asked for. Leave the task out.")
-    columns, label, rows = _joined(settings, seed)
+    request.check_task("classification", "multiclass")
+    columns, label, rows = _joined(settings, request.seed)
     data = assemble(
         columns,
         dict.fromkeys(MODALITIES, label),
         {split: dict.fromkeys(MODALITIES, numbers) for split, numbers in rows.items()},
         class_names=tuple(str(number) for number in range(CLASSES)),
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
     )
     if settings.valid_in_train:
         data.warnings.append("The validation rows are training rows as well: an epoch that they choose is overfitted.")

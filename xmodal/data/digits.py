@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from xmodal.data.prepare import Item, Prepared, prepare_items, write_npy
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import write_json
 
@@ -136,42 +137,28 @@ def read_pixels() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return bundle.images.astype(np.uint8), bundle.target.astype(np.int64)
 
 
-def load(
-    root: str | None,
-    settings: DigitsSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str | None, settings: DigitsSettings, request: DataRequest) -> Data:
     """Three splits of the digits, drawn class by class; the views are used as they are.
 
     Args:
         root: None, nothing is read from disk; a folder that `make` wrote is opened by its path.
         settings: views, shares and noise.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the splits, the train fraction and the augmentation.
+        request: task ``multiclass``; the seed draws the splits.
     """
     from xmodal.data.base import assemble, draw_splits
 
     if root is not None:
         raise InputError(f"The digits are built in and read no folder. Open {root} by its path instead.")
-    if task not in ("", "multiclass"):
-        raise InputError(f"The digits have the task multiclass; {task} was asked for. Leave the task out.")
+    request.check_task("digits", "multiclass")
     pixels, labels = read_pixels()
     targets = dict.fromkeys(settings.views, labels)
     return assemble(
         make_views(pixels, range(len(pixels)), settings.views, settings=settings),
         targets,
-        draw_splits(targets, settings.shares, seed),
+        draw_splits(targets, settings.shares, request.seed),
         paired=settings.paired,
         class_names=CLASS_NAMES,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
     )
 
 

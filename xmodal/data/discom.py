@@ -31,6 +31,7 @@ from pydantic import BaseModel, ConfigDict
 from xmodal.data.digits import make_views, read_pixels
 from xmodal.data.own.layout import NORMALISED
 from xmodal.data.prepare import write_npy
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import written_whole
 from xmodal.names import SPLITS
@@ -57,39 +58,27 @@ class DiscomSettings(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
-def load(
-    root: str | None,
-    settings: DiscomSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str | None, settings: DiscomSettings, request: DataRequest) -> Data:
     """The variant ``digits`` with a tenth of the rows for training, in memory.
 
     Args:
         root: None; a folder that `make` wrote is opened by its path.
         settings: none.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: number of the split; also of the train fraction and of the augmentation.
+        request: task ``multiclass``; the seed is the number of the split.
     """
     from xmodal.data.base import assemble
 
-    if root is not None or task not in ("", "multiclass"):
-        raise InputError("The demo of DisCoM-KD is built in and has the task multiclass. Open folders by their path.")
+    if root is not None:
+        raise InputError(f"The demo of DisCoM-KD is built in and reads no folder. Open {root} by its path instead.")
+    request.check_task("discom", "multiclass")
     columns, labels, _ = _made("digits")
-    rows = draw_split(labels, FEW, seed)
+    rows = draw_split(labels, FEW, request.seed)
     return assemble(
         columns,
         dict.fromkeys(columns, labels),
         {split: dict.fromkeys(columns, numbers) for split, numbers in rows.items()},
         class_names=tuple(str(digit) for digit in range(10)),
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
     )
 
 

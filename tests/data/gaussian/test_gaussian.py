@@ -23,6 +23,7 @@ from xmodal.data.gaussian.draws import (
     modify_gamma,
 )
 from xmodal.data.own.check import check_folder
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 
@@ -275,7 +276,7 @@ def test_classes_are_counted_even_if_the_samples_show_fewer():
 
 def test_binary_is_chosen_by_name():
     assert open_data("gaussian", task="binary").info.outputs == 1
-    with pytest.raises(InputError, match="3 classes; binary was asked for"):
+    with pytest.raises(InputError, match="gaussian has the task multiclass; binary was asked for"):
         open_data("gaussian", options={"classes": 3}, task="binary")
 
 
@@ -320,7 +321,7 @@ def test_wrong_options_of_the_pairs_are_sentences(options, sentence):
 
 def test_the_pairs_read_no_folder():
     with pytest.raises(InputError, match="read no folder"):
-        load("somewhere", GaussianSettings())
+        load("somewhere", GaussianSettings(), DataRequest())
 
 
 def test_a_made_folder_holds_the_same_samples_and_the_truth(tmp_path):

@@ -33,6 +33,7 @@ from xmodal.data.gaussian.draws import (
     modify_gamma,
 )
 from xmodal.data.prepare import write_npy
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import write_json
 
@@ -143,70 +144,39 @@ def draw_splits_of(settings: GaussianSettings, seed: int) -> dict[str, Pairs]:
     return {split: draw(design, hyperplane, rows[split], streams[split], noise=noise) for split in ROWS}
 
 
-def load(
-    root: str | None,
-    settings: GaussianSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str | None, settings: GaussianSettings, request: DataRequest) -> Data:
     """Three splits of Gaussian pairs, drawn from the seed and used as they are.
 
     Args:
         root: None, nothing is read from disk; a folder that `make` wrote is opened by its path.
         settings: who sees what, and how many rows.
-        task: empty, ``multiclass``, or with two classes ``binary``.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the samples, the hyperplane, the train fraction and the augmentation.
+        request: task ``multiclass``, with two classes also ``binary``; the seed draws samples and hyperplane.
     """
     if root is not None:
         raise InputError(f"The Gaussian pairs are built in and read no folder. Open {root} by its path instead.")
-    if task not in ("", "multiclass", *["binary"] * (settings.classes == 2)):
-        raise InputError(f"The Gaussian pairs have {settings.classes} classes; {task} was asked for. Leave it out.")
-    return as_data(
-        draw_splits_of(settings, seed),
-        classes=settings.classes,
-        task=task,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
-    )
+    request.check_task("gaussian", *(("multiclass", "binary") if settings.classes == 2 else ("multiclass",)))
+    return as_data(draw_splits_of(settings, request.seed), classes=settings.classes, request=request)
 
 
-def as_data(
-    samples: dict[str, Pairs],
-    *,
-    classes: int = 2,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def as_data(samples: dict[str, Pairs], *, classes: int = 2, request: DataRequest | None = None) -> Data:
     """Splits of pairs (``train``, ``valid``, ``test``; others are left out) as data.
 
     Args:
         samples: split → samples.
         classes: how many, even if the samples show fewer.
-        task: empty, ``multiclass`` or ``binary``.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches.
-        seed: of the train fraction and the augmentation.
+        request: task ``multiclass`` or ``binary``; the seed is that of the train fraction and the augmentation.
     """
     from xmodal.data.base import assemble
 
+    request = request or DataRequest()
     columns, label, rows = _joined(samples)
     return assemble(
         columns,
         dict.fromkeys(MODALITIES, label),
         {split: dict.fromkeys(MODALITIES, numbers) for split, numbers in rows.items()},
-        task=task,
+        task=request.task,
         class_names=tuple(str(number) for number in range(classes)),
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
     )
 
 

@@ -38,6 +38,7 @@ from xmodal.data.mnist.files import (
     read_digits,
     stand_in,
 )
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 if TYPE_CHECKING:
@@ -85,37 +86,26 @@ class MnistSettings(BaseModel):
         return self
 
 
-def load(
-    root: str | None,
-    settings: MnistSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str | None, settings: MnistSettings, request: DataRequest) -> Data:
     """Three splits of both modalities.
 
     Args:
         root: folder with the four IDX files, and what `prepare` wrote; None: the stand-in.
         settings: noise, backgrounds, validation.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the noise, the validation rows, the train fraction and the augmentation; not of the backgrounds.
+        request: task ``multiclass``; the seed draws noise and validation rows, but not the backgrounds.
     """
     from xmodal.data.base import assemble, stratified_split
     from xmodal.data.mnist.noisy import NoisyColumn
     from xmodal.types import Normalisation
 
-    if task not in ("", "multiclass"):
-        raise InputError(f"MNIST has the task multiclass; {task} was asked for. Leave the task out.")
+    request.check_task("mnist", "multiclass")
     digits = stand_in() if root is None else read_digits(Path(root))
     colours, notes = blended(None if root is None else Path(root), digits, settings)
     labels = np.concatenate([digits[part].labels for part in PARTS])
     train = len(digits["train"].labels)
     test = np.arange(train, len(labels))
-    drawn = stratified_split(digits["train"].labels, (1 - settings.valid_share, settings.valid_share, 0.0), seed)
+    shares = (1 - settings.valid_share, settings.valid_share, 0.0)
+    drawn = stratified_split(digits["train"].labels, shares, request.seed)
     rows = {"train": drawn["train"], "valid": drawn["valid"], "test": test}
     if settings.valid_is_test:
         rows |= {"train": np.arange(train), "valid": test}
@@ -125,16 +115,14 @@ def load(
     clean: dict[str, Column] = {"mnist": Grey([digits[part].images for part in PARTS]), "mnist_m": colours}
     data = assemble(
         {
-            name: NoisyColumn(column, name, level=levels[name], seed=seed, fresh=settings.fresh)
+            name: NoisyColumn(column, name, level=levels[name], seed=request.seed, fresh=settings.fresh)
             for name, column in clean.items()
         },
         dict.fromkeys(clean, labels),
         {split: dict.fromkeys(clean, numbers) for split, numbers in rows.items()},
         normalise=dict.fromkeys(clean, Normalisation([[[127.5]]], [[[127.5]]])),
         class_names=CLASS_NAMES,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
     )
     if root is None:
         notes.insert(0, "Stand-in data: scikit-learn's digits in place of MNIST.")

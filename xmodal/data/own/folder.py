@@ -21,6 +21,7 @@ from xmodal.data.own.check_arrays import check_beside, check_column, check_split
 from xmodal.data.own.layout import TREE, find_beside, find_sources
 from xmodal.data.own.repair import Rules, Zeroed, bad_rows, without
 from xmodal.data.report import Report
+from xmodal.data.request import DataRequest
 from xmodal.data.split import Column
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import TASKS, owner
@@ -59,23 +60,18 @@ class FolderSettings(BaseModel):
 def load_folder(
     root: str | Path,
     settings: FolderSettings | None = None,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
+    request: DataRequest | None = None,
 ) -> Data:
     """Three splits of a folder, once it is known to hold no error.
 
     Args:
         root: the folder.
         settings: its options.
-        task: kind of target; empty: as in data.json, or else as the labels suggest.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of drawn splits, of the train fraction and of the augmentation.
+        request: without a task, data.json decides, or else the labels; the seed draws splits where there are no index
+            files.
     """
-    settings = settings or FolderSettings()
+    settings, request = settings or FolderSettings(), request or DataRequest()
+    task = request.task
     if task and task not in TASKS:
         raise InputError(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
     rules = settings.rules
@@ -90,7 +86,7 @@ def load_folder(
     columns: dict[str, Column] = dict(contents.columns)
     splits = contents.rows
     if not splits:
-        splits = draw_splits(targets, FRACTIONS, seed)
+        splits = draw_splits(targets, FRACTIONS, request.seed)
         drawn = {split: f"The drawn {split} split" for split in splits}
         check_splits(drawn, {split: rows[names[0]] for split, rows in splits.items()}, targets[names[0]], report)
         report.stop_on_errors()
@@ -107,9 +103,7 @@ def load_folder(
         normalise={name: layout.normalise(name) for name in names},
         layouts=said.layout,
         class_names=said.class_names or tuple(map(str, contents.class_values)),
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
         ignore=said.ignore,
         label_losses=said.label_losses,
         class_weights=said.class_weights,
