@@ -6,6 +6,7 @@ import pytest
 from xmodal.data import DATA, open_data, reopen
 from xmodal.data.classification import ClassificationSettings, columns_of, draw, make, truth
 from xmodal.data.own.check import check_folder
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 FEW = {"samples": 400}
@@ -156,7 +157,7 @@ def test_what_can_not_be_made_is_refused(tmp_path):
     with pytest.raises(InputError, match="no format 'raw'"):
         make(tmp_path / "new", format="raw")
     with pytest.raises(InputError, match="built in and reads no folder"):
-        DATA["classification"].load()("somewhere", ClassificationSettings())
+        DATA["classification"].load()("somewhere", ClassificationSettings(), DataRequest())
     with pytest.raises(InputError, match="multiclass"):
         open_data("classification", task="regression")
 
