@@ -120,7 +120,7 @@ def test_unpaired_splits_by_modality():
         ({"class_names": ["one"]}, "class_names lists 1"),
         ({"normalise": "standrd"}, "Did you mean 'standard'"),
         ({"normalise": {"b": "none"}}, "normalise names the modality 'b'"),
-        ({"layouts": {"a": "image"}}, "said to be 'image'"),
+        ({"layouts": {"a": "image"}}, "set to 'image'"),
         ({"splits": {"train": [0, 1]}}, "splits has the keys train"),
         ({"splits": {**SPLITS, "test": [0, 17]}}, "splits['train'] and splits['test'] share 1 rows"),
         ({"splits": {**SPLITS, "test": [20]}}, "splits['test'] holds the row 20"),

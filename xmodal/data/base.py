@@ -121,7 +121,7 @@ def assemble(
     """
     request = request or DataRequest()
     task = task or infer_task(next(iter(targets.values())))
-    # modalities that share one array of targets (or of rows) still share it afterwards: batches are paired by that
+    # by identity: modalities that share one array of targets, or of rows, still share one afterwards
     typed = {id(target): typed_target(target, task) for target in targets.values()}
     targets = {name: typed[id(target)] for name, target in targets.items()}
     target_shape = next(iter(targets.values())).shape[1:]
