@@ -158,7 +158,7 @@ def test_prepared_files_that_were_made_otherwise_are_refused(root):
     with pytest.raises(InputError, match="backgrounds textures"):
         opened(root, backgrounds="photos")
     (root / "mnist_m" / "train-00000.npy").unlink()
-    with pytest.raises(InputError, match="lacks 1 of 2 files, train-00000.npy"):
+    with pytest.raises(InputError, match="1 of 2 files are missing, train-00000.npy"):
         opened(root)
     (root / "mnist_m.json").write_text('{"schema": 1, "seed": "many"}')
     assert len(check(root).errors) == 3  # no number, no backgrounds, no digits
