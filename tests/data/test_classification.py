@@ -112,8 +112,8 @@ def test_truth_names_the_channels_that_are_shared():
     assert found["gamma"] == pytest.approx(5 / 35)
 
 
-def test_made_folder_opens_by_its_path_with_the_same_numbers(tmp_path):
-    root = make(tmp_path / "made", settings=ClassificationSettings(samples=400, shared=3))
+def test_written_folder_opens_by_its_path_with_the_same_numbers(tmp_path):
+    root = make(tmp_path / "written", settings=ClassificationSettings(samples=400, shared=3))
 
     data = open_data(str(root))
 
@@ -149,7 +149,7 @@ def test_wrong_options_are_sentences(options, sentence):
     assert sentence in str(caught.value)
 
 
-def test_what_can_not_be_made_is_refused(tmp_path):
+def test_what_can_not_be_written_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
 
     with pytest.raises(InputError, match="there already"):

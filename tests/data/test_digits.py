@@ -156,7 +156,7 @@ def test_digits_have_one_task():
         open_data("digits", task="regression")
 
 
-def test_made_folder_opens_by_its_path_with_the_same_numbers(tmp_path):
+def test_written_folder_opens_by_its_path_with_the_same_numbers(tmp_path):
     root = make(tmp_path / "digits", samples=300, seed=4)
 
     data = open_data(str(root))

@@ -23,7 +23,6 @@ from xmodal.data.gaussian.draws import (
     Noise,
     Pairs,
     arranged,
-    aside,
     counts_of,
     draw,
     draw_removal,
@@ -31,6 +30,7 @@ from xmodal.data.gaussian.draws import (
     increase_alpha,
     increase_gamma,
     modify_gamma,
+    separate_generator,
 )
 from xmodal.data.own.write import check_new_folder, write_description
 from xmodal.data.prepare import write_npy
@@ -130,9 +130,9 @@ def draw_splits_of(settings: GaussianSettings, seed: int) -> dict[str, Pairs]:
         return draw_sweep(design, seed, **rows)
     shape = (design.decisive,) if settings.classes == 2 else (design.decisive, settings.classes)
     # hyperplane and splits have one generator each, so that the size of a split changes none of the others
-    hyperplane = aside(seed, 1).standard_normal(shape)
+    hyperplane = separate_generator(seed, 1).standard_normal(shape)
     noise = Noise({"a": settings.a_noise, "b": settings.b_noise}, settings.label_noise)
-    streams = {split: aside(seed, 2 + number) for number, split in enumerate(ROWS)}
+    streams = {split: separate_generator(seed, 2 + number) for number, split in enumerate(ROWS)}
     return {split: draw(design, hyperplane, rows[split], streams[split], noise=noise) for split in ROWS}
 
 

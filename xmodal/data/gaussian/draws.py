@@ -245,7 +245,7 @@ def draw_sweep(design: Design, seed: int, *, train: int = 200, valid: int = 200,
     return {
         "train": draw(design, hyperplane, train, random),
         # the authors' code has no validation set: a generator of its own leaves their draws unchanged
-        "valid": draw(design, hyperplane, valid, aside(seed)),
+        "valid": draw(design, hyperplane, valid, separate_generator(seed)),
         "test": draw(design, hyperplane, test, np.random.RandomState(seed + 1)),
     }
 
@@ -276,10 +276,10 @@ def draw_removal(
     sizes = {"train": train, "test": test, "again": train}
     # this experiment draws a before b, unlike the first two
     samples = {name: draw(design, ones, rows, random, order=("a", "b")) for name, rows in sizes.items()}
-    return {**samples, "valid": draw(design, ones, valid, aside(seed), order=("a", "b"))}
+    return {**samples, "valid": draw(design, ones, valid, separate_generator(seed), order=("a", "b"))}
 
 
-def aside(seed: int, number: int = 0) -> np.random.RandomState:
+def separate_generator(seed: int, number: int = 0) -> np.random.RandomState:
     """A generator for a seed and a number, unrelated to the generator that the seed alone starts."""
     # RandomState seeds a list of integers in another way than an integer, so no plain seed gives this generator
     return np.random.RandomState([seed, number])

@@ -184,7 +184,7 @@ def open_blended(root: Path, digits: Mapping[str, Digits]) -> tuple[Blocks, Fact
     content.pop("schema")
     facts = validated(Facts, content, str(root / FACTS))
     problems = [
-        f"{root / FACTS} is about {facts.digits.get(part, 0)} {part} digits, and there are "
+        f"{root / FACTS} describes {facts.digits.get(part, 0)} {part} digits, and there are "
         f"{len(digits[part].labels)}. Prepare the folder again."
         for part in PARTS
         if len(digits[part].labels) != facts.digits.get(part, 0)

@@ -18,7 +18,7 @@ from xmodal.seeding import mix
 
 # rows for which noise is drawn at a time: float noise takes four times the memory of the pixels
 ROWS = 1024
-# the fixed draw, in place of an epoch
+# the fixed draw, in place of an epoch; the text seeds the noise, so another text would be other data
 FIXED = "still"
 Pixels = NDArray[np.uint8]
 
