@@ -38,7 +38,7 @@ TREE = (
 # the ending of a modality's file in the format of DisCoM-KD
 NORMALISED = "_data_normalized"
 # DisCoM-KD writes its students into folders of this name next to the data: they are not modalities
-STUDENTS = "OUR-DisCoM-KD_"
+PUBLISHED = "OUR-DisCoM-KD_"
 NUMBER = r"(_\d+)?"
 
 
@@ -158,7 +158,7 @@ def find_sources(root: Path, report: Report, *, only: Sequence[str] = ()) -> dic
     """Modality → array file or folder, in the order of ``only`` or else of their names."""
     paths_of: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir()):
-        if path.name.startswith((".", STUDENTS)) or _is_label_or_index(path):
+        if path.name.startswith((".", PUBLISHED)) or _is_label_or_index(path):
             continue
         if path.is_dir():
             if sample_files(path):
