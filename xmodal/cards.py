@@ -84,7 +84,7 @@ class LossCard(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class DataCard(Card):
-    """A data set: ``path`` leads to ``load(root, settings, *, task, train_fraction, augment, seed) -> Data``.
+    """A data set: ``path`` leads to ``load(root, settings, request) -> Data``, see `DataRequest`.
 
     Attributes:
         settings: import path of the pydantic class with its options. A data set that is read from files has an option

@@ -120,7 +120,7 @@ def test_unpaired_splits_by_modality():
         ({"class_names": ["one"]}, "class_names lists 1"),
         ({"normalise": "standrd"}, "Did you mean 'standard'"),
         ({"normalise": {"b": "none"}}, "normalise names the modality 'b'"),
-        ({"layouts": {"a": "image"}}, "said to be 'image'"),
+        ({"layouts": {"a": "image"}}, "set to 'image'"),
         ({"splits": {"train": [0, 1]}}, "splits has the keys train"),
         ({"splits": {**SPLITS, "test": [0, 17]}}, "splits['train'] and splits['test'] share 1 rows"),
         ({"splits": {**SPLITS, "test": [20]}}, "splits['test'] holds the row 20"),
@@ -214,12 +214,12 @@ def test_an_empty_dataset_is_a_sentence():
 def batches(rows, size=5, **changes):
     inputs = {name: torch.from_numpy(x[rows]).float() for name, x in arrays().items()}
     target = torch.from_numpy(LABELS[rows])
-    made = []
+    batches = []
     for start in range(0, len(rows), size):
         part = slice(start, start + size)
         shared = target[part]
-        made.append(Batch({name: x[part] for name, x in inputs.items()}, dict.fromkeys(inputs, shared)))
-    return made
+        batches.append(Batch({name: x[part] for name, x in inputs.items()}, dict.fromkeys(inputs, shared)))
+    return batches
 
 
 def test_batches_are_joined_to_the_splits_they_came_in():

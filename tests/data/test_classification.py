@@ -6,6 +6,7 @@ import pytest
 from xmodal.data import DATA, open_data, reopen
 from xmodal.data.classification import ClassificationSettings, columns_of, draw, make, truth
 from xmodal.data.own.check import check_folder
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 FEW = {"samples": 400}
@@ -111,8 +112,8 @@ def test_truth_names_the_channels_that_are_shared():
     assert found["gamma"] == pytest.approx(5 / 35)
 
 
-def test_made_folder_opens_by_its_path_with_the_same_numbers(tmp_path):
-    root = make(tmp_path / "made", settings=ClassificationSettings(samples=400, shared=3))
+def test_written_folder_opens_by_its_path_with_the_same_numbers(tmp_path):
+    root = make(tmp_path / "written", settings=ClassificationSettings(samples=400, shared=3))
 
     data = open_data(str(root))
 
@@ -148,7 +149,7 @@ def test_wrong_options_are_sentences(options, sentence):
     assert sentence in str(caught.value)
 
 
-def test_what_can_not_be_made_is_refused(tmp_path):
+def test_what_can_not_be_written_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
 
     with pytest.raises(InputError, match="there already"):
@@ -156,7 +157,7 @@ def test_what_can_not_be_made_is_refused(tmp_path):
     with pytest.raises(InputError, match="no format 'raw'"):
         make(tmp_path / "new", format="raw")
     with pytest.raises(InputError, match="built in and reads no folder"):
-        DATA["classification"].load()("somewhere", ClassificationSettings())
+        DATA["classification"].load()("somewhere", ClassificationSettings(), DataRequest())
     with pytest.raises(InputError, match="multiclass"):
         open_data("classification", task="regression")
 

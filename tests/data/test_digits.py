@@ -7,11 +7,12 @@ import torch
 from xmodal.data import DATA, open_data, reopen
 from xmodal.data.digits import VIEWS, DigitsSettings, load, make, make_views, prepare, read_pixels
 from xmodal.data.own.check import check_folder
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 
 def small(**options):
-    return load(None, DigitsSettings(views=("rows", "profile"), **options))
+    return load(None, DigitsSettings(views=("rows", "profile"), **options), DataRequest())
 
 
 def test_views_of_a_pattern_equal_values_computed_by_hand():
@@ -67,7 +68,7 @@ def test_noise_has_the_stated_strength_and_belongs_to_the_sample():
 
 def test_splits_are_disjoint_complete_stratified_and_seeded():
     labels = read_pixels()[1]
-    first, again, other = (load(None, DigitsSettings(views=("rows",)), seed=seed) for seed in (0, 0, 1))
+    first, again, other = (load(None, DigitsSettings(views=("rows",)), DataRequest(seed=seed)) for seed in (0, 0, 1))
 
     numbers = {name: first.split(name).numbers["rows"] for name in ("train", "valid", "test")}
 
@@ -81,7 +82,9 @@ def test_splits_are_disjoint_complete_stratified_and_seeded():
 
 
 def test_train_fraction_keeps_every_class_and_leaves_the_test_split():
-    whole, part = (load(None, DigitsSettings(views=("rows",)), train_fraction=f) for f in (1.0, 0.02))
+    whole, part = (
+        load(None, DigitsSettings(views=("rows",)), DataRequest(train_fraction=share)) for share in (1.0, 0.02)
+    )
 
     counts = torch.bincount(part.info.train_targets["rows"], minlength=10)
 
@@ -93,7 +96,7 @@ def test_train_fraction_keeps_every_class_and_leaves_the_test_split():
 @pytest.mark.parametrize("fraction", [0.0, -1.0, 1.5, float("nan")])
 def test_a_train_fraction_outside_its_range_is_refused(fraction):
     with pytest.raises(InputError, match="train_fraction"):
-        load(None, DigitsSettings(views=("profile",)), train_fraction=fraction)
+        load(None, DigitsSettings(views=("profile",)), DataRequest(train_fraction=fraction))
 
 
 def test_info_says_what_the_views_look_like():
@@ -153,7 +156,7 @@ def test_digits_have_one_task():
         open_data("digits", task="regression")
 
 
-def test_made_folder_opens_by_its_path_with_the_same_numbers(tmp_path):
+def test_written_folder_opens_by_its_path_with_the_same_numbers(tmp_path):
     root = make(tmp_path / "digits", samples=300, seed=4)
 
     data = open_data(str(root))

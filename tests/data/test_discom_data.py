@@ -21,7 +21,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_variant_is_a_folder_without_faults(variant, tmp_path):
-    root = make(tmp_path / "made", variant=variant, splits=2)
+    root = make(tmp_path / "written", variant=variant, splits=2)
 
     report = check_folder(root)
     data = open_data(str(root))
@@ -53,7 +53,7 @@ def test_a_split_depends_on_its_number_alone():
 
 
 def test_numbered_splits_are_chosen_by_their_number(tmp_path):
-    root = make(tmp_path / "made", splits=3, seed=2)
+    root = make(tmp_path / "written", splits=3, seed=2)
 
     data = [open_data(str(root), options={"split": number}) for number in (0, 2)]
 
@@ -63,7 +63,7 @@ def test_numbered_splits_are_chosen_by_their_number(tmp_path):
 
 
 def test_opened_by_name_it_is_the_variant_digits_and_the_seed_is_the_split(tmp_path):
-    root = make(tmp_path / "made")
+    root = make(tmp_path / "written")
     named, filed = open_data("discom", seed=4), open_data(str(root), options={"split": 4})
 
     for split in ("train", "valid", "test"):
@@ -81,7 +81,7 @@ def test_the_fourier_view_does_not_see_a_half_turn():
     np.testing.assert_allclose(upright, turned, atol=1e-5)
 
 
-def test_the_mixture_is_made_of_what_it_says():
+def test_the_mixture_is_computed_from_its_latents():
     columns, labels, truth = make_mixture(0)
 
     assert {name: column.shape for name, column in columns.items()} == {"A": (3000, 40), "B": (3000, 40)}
@@ -101,7 +101,7 @@ def _residual(seen, truth, name):
     return float((seen - latents @ fit).std())
 
 
-def test_what_can_not_be_made_is_a_sentence(tmp_path):
+def test_what_can_not_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
 
     with pytest.raises(InputError, match="Did you mean 'digits'"):

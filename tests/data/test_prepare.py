@@ -82,7 +82,7 @@ def test_processes_make_the_same_files(tmp_path):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_what_is_there_is_not_made_again(tmp_path):
+def test_what_is_there_is_not_prepared_again(tmp_path):
     raw, out, log = items(tmp_path / "raw"), tmp_path / "out", tmp_path / "log"
     prepare_items(raw, doubled, out)
     (out / "plain" / "b.npy").unlink()
@@ -241,7 +241,7 @@ def test_workers_leave_with_a_process_that_is_killed(tmp_path):
 
 
 @pytest.mark.parametrize("text", [b"{", b"\xff", b"[]", b'{"schema": 1, "stamp": "x", "files": 3}', b""])
-def test_an_item_whose_marker_is_damaged_is_made_again(tmp_path, text):
+def test_an_item_whose_marker_is_damaged_is_prepared_again(tmp_path, text):
     raw, out = items(tmp_path / "raw"), tmp_path / "out"
     prepare_items(raw, doubled, out)
     (out / ".prepared" / "b.json").write_bytes(text)

@@ -1,8 +1,12 @@
-"""Data sets by name, and own data by its folder. Importing this package imports nothing heavy."""
+"""The list of data sets, and `open_data`, which opens one of them by its name or your own data by its folder.
+
+Importing this package imports nothing heavy: a card holds import paths, which are followed when a data set is opened.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +23,7 @@ DATA = Cards(
     [
         DataCard(
             name="digits",
-            title="eight views of 1,797 handwritten digits; built in, seconds on a CPU",
+            title="eight views of 1,797 handwritten digits; built in, trains in seconds on a CPU",
             path="xmodal.data.digits:load",
             settings="xmodal.data.digits:DigitsSettings",
             make="xmodal.data.digits:make",
@@ -31,7 +35,7 @@ DATA = Cards(
         ),
         DataCard(
             name="gaussian",
-            title="Gaussian pairs with a known share of common information; built in, with the truth about it",
+            title="synthetic Gaussian pairs of which the share of common information is known; built in",
             path="xmodal.data.gaussian.dataset:load",
             settings="xmodal.data.gaussian.dataset:GaussianSettings",
             make="xmodal.data.gaussian.dataset:make",
@@ -42,7 +46,7 @@ DATA = Cards(
         ),
         DataCard(
             name="classification",
-            title="scikit-learn's classes seen twice, with a known share of common columns; built in",
+            title="synthetic classes in two modalities with a known share of common features; built in",
             path="xmodal.data.classification:load",
             settings="xmodal.data.classification:ClassificationSettings",
             make="xmodal.data.classification:make",
@@ -53,7 +57,7 @@ DATA = Cards(
         ),
         DataCard(
             name="mnist",
-            title="MNIST and MNIST-M: the same digits grey and on coloured backgrounds, behind noise",
+            title="MNIST and MNIST-M: the same digits, grey and on coloured backgrounds, with added noise",
             path="xmodal.data.mnist.dataset:load",
             settings="xmodal.data.mnist.dataset:MnistSettings",
             make="xmodal.data.mnist.files:make",
@@ -67,7 +71,7 @@ DATA = Cards(
         ),
         DataCard(
             name="ravdess",
-            title="emotions of 24 actors, heard and seen; from the archive's wav and mp4 files",
+            title="emotions of 24 actors in audio and video frames; from the archive's wav and mp4 files",
             path="xmodal.data.ravdess.dataset:load",
             settings="xmodal.data.ravdess.dataset:RavdessSettings",
             make="xmodal.data.ravdess.synthetic:make",
@@ -81,7 +85,7 @@ DATA = Cards(
         ),
         DataCard(
             name="vggsound",
-            title="ten seconds of 309 kinds of events, heard and seen; from the published list and mp4 clips",
+            title="309 kinds of events in ten seconds of audio and video; from the published list and mp4 clips",
             path="xmodal.data.vggsound.dataset:load",
             settings="xmodal.data.vggsound.dataset:VggsoundSettings",
             make="xmodal.data.vggsound.synthetic:make",
@@ -95,7 +99,7 @@ DATA = Cards(
         ),
         DataCard(
             name="semantic-kitti",
-            title="what every point of a LiDAR is, and what a camera saw of it; drives from the published files",
+            title="a class for every LiDAR point, with the camera image of the scan; from the published files",
             path="xmodal.data.semantic_kitti.dataset:load",
             settings="xmodal.data.semantic_kitti.dataset:SemanticKittiSettings",
             make="xmodal.data.semantic_kitti.synthetic:make",
@@ -110,7 +114,7 @@ DATA = Cards(
         ),
         DataCard(
             name="nyu",
-            title="the voxels of 1,449 rooms from colours and depth; from SSCNet's files, which become arrays",
+            title="semantic scene completion of 1,449 rooms from RGB and depth; from SSCNet's files",
             path="xmodal.data.nyu.dataset:load",
             settings="xmodal.data.nyu.dataset:NyuSettings",
             make="xmodal.data.nyu.synthetic:make",
@@ -123,7 +127,7 @@ DATA = Cards(
         ),
         DataCard(
             name="discom",
-            title="two views of the digits with few labels, in the file format of DisCoM-KD; variants as files",
+            title="two views of the digits with few labels, in the file format of DisCoM-KD; built in",
             path="xmodal.data.discom:load",
             settings="xmodal.data.discom:DiscomSettings",
             make="xmodal.data.discom:make",
@@ -134,13 +138,13 @@ DATA = Cards(
         ),
         DataCard(
             name="mosi",
-            title="MOSI and MOSEI: sentiment from words, face and voice; the published pickles, read as data",
+            title="MOSI and MOSEI: sentiment from words, face and voice; from the published pickles, read safely",
             path="xmodal.data.mosi.dataset:load",
             settings="xmodal.data.mosi.dataset:MosiSettings",
             make="xmodal.data.mosi.files:make",
             prepare="xmodal.data.mosi.files:prepare",
             check="xmodal.data.mosi.files:check",
-            files="the pickle of MOSI or MOSEI, or what `xmodal data prepare mosi` made of it",
+            files="the pickle of MOSI or MOSEI, or the files that `xmodal data prepare mosi` wrote",
             single=".pkl",
             modalities=("text", "vision", "audio"),
             year=2016,
@@ -159,41 +163,47 @@ def open_data(
     augment: str = "",
     seed: int = 0,
 ) -> Data:
-    """A data set of the list, or own data.
+    """Open a data set of the list, or a folder with your own data.
 
     Args:
-        name: a name of the list, or the path of a folder; the list goes first (``./digits`` is a folder).
-        options: of this data set, checked by its settings class; folders take ``modalities``.
-        task: kind of target; empty: what the data says.
-        train_fraction: share of the training rows to keep, drawn class by class.
-        augment: operations for training batches, for example ``noise:0.1,shift:1``.
-        seed: of drawn splits, the train fraction and the augmentation.
+        name: a name of the list, or the path of a folder. Where both exist the list wins: ``digits`` is the data set,
+            ``./digits`` the folder.
+        options: fields of the data set's settings class, or of `FolderSettings` for a folder.
+        task: see `DataRequest`, as the three arguments below.
+        train_fraction: share of the training rows to keep.
+        augment: operations for training batches.
+        seed: of everything that is drawn.
     """
     from xmodal.data.options import validated
+    from xmodal.data.request import DataRequest
 
     card, folder = _find(name)
     where = f"The data set {card.name}" if card else f"The folder {name}"
     settings = validated(
         load(card.settings if card else "xmodal.data.own.folder:FolderSettings"), options or {}, f"{where} (options)"
     )
+    # absolute, so that a run finds its data again from another working directory
     root = files_of(card, settings) if card else folder
     loader = card.load() if card else load("xmodal.data.own.folder:load_folder")
-    data: Data = loader(root, settings, task=task, train_fraction=train_fraction, augment=augment, seed=seed)
+    request = DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed)
+    data: Data = loader(root, settings, request)
     data.source = {
         "data": folder or name,
         "options": settings.model_dump(mode="json") | ({"root": root} if card and root else {}),
-        "task": task,
-        "train_fraction": train_fraction,
-        "augment": augment,
-        "seed": seed,
+        **asdict(request),
     }
     return data
 
 
 def reopen(source: Mapping[str, Any]) -> Data:
-    """The data that `open_data` described in ``data.source``."""
+    """Open the data that ``data.source`` describes: the same rows, in the same splits.
+
+    Args:
+        source: what `open_data` stored in ``data.source``, for example read back from the folder of a run.
+    """
     if "data" not in source:
-        raise InputError("This data was given as arrays in memory, so it can't be opened again. Give it once more.")
+        raise InputError("This data was given as arrays in memory, so it can't be opened again. Pass it once more.")
+    # the source may come from a file that was edited
     if not isinstance(source["data"], str):
         raise InputError(
             f"The run says that its data is {source['data']!r}: a name or a folder was expected. Name the data."
@@ -202,10 +212,10 @@ def reopen(source: Mapping[str, Any]) -> Data:
 
 
 def files_of(card: DataCard, settings: Any) -> str | None:
-    """The absolute path of the folder or file that a data set is read from; None if it needs none."""
+    """The absolute path of the folder or file that a data set is read from; None if it needs no files."""
     if not card.files:
         return None
-    make = f" A small copy to try things on: xmodal data make {card.name} DIR." if card.make else ""
+    make = f" A small synthetic copy to try things on: xmodal data make {card.name} DIR." if card.make else ""
     if settings.root is None:
         if getattr(settings, "stand_in", False):
             return None
@@ -214,8 +224,8 @@ def files_of(card: DataCard, settings: Any) -> str | None:
             f"Python the option root), a folder with {card.files}.{make}"
         )
     if not settings.root.is_dir() and not (card.single and settings.root.is_file()):
-        nothing = f"no folder{' and no file' * bool(card.single)}"
-        raise InputError(f"{settings.root} is {nothing}. {card.name} expects one with {card.files}.{make}")
+        expected = f"no folder{' and no file' * bool(card.single)}"
+        raise InputError(f"{settings.root} is {expected}. {card.name} expects one with {card.files}.{make}")
     return str(settings.root.absolute())
 
 
@@ -223,6 +233,7 @@ def _find(name: str) -> tuple[DataCard | None, str | None]:
     """The card of this name, or the absolute path of this folder."""
     if name in DATA:
         return DATA[name], None
+    # a name with a slash can only be meant as a path: its error should speak of a folder and not of the list
     if Path(name).exists() or len(Path(name).parts) > 1:
         return None, str(Path(name).absolute())
     try:

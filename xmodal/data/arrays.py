@@ -1,4 +1,4 @@
-"""Data that lives in Python: arrays, a `torch.utils.data.Dataset`, or batches."""
+"""Data from Python objects: arrays, a `torch.utils.data.Dataset`, or batches."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
-from xmodal.data.own.check_arrays import check_beside, check_column, check_rows, check_splits, check_target
+from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits, check_target
 from xmodal.data.own.layout import is_name, name_sentence
 from xmodal.data.report import Report
+from xmodal.data.request import DataRequest
 from xmodal.data.samples import DatasetColumn, as_array, read_once
 from xmodal.data.split import READY_BYTES, Column
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import SPLITS, TASKS, Batch, owner
 
+# shares of the drawn training, validation and test split
 FRACTIONS = (0.7, 0.1, 0.2)
 Rows = Mapping[str, Mapping[str, NDArray[np.int64]]]
 
@@ -40,20 +42,20 @@ def from_arrays(
     """Data from arrays or tensors.
 
     Args:
-        inputs: modality → array (samples, …); ``<modality>.<what>`` → what goes with one, such as ``audio.lengths``.
-        target: array (samples,) or (samples, values), or maps of class numbers (samples, height, width) or (samples,
-            depth, height, width), which make the data dense; modality → array makes the data unpaired.
+        inputs: modality → array (samples, …); ``<modality>.<name>`` → auxiliary input, such as ``audio.lengths``.
+        target: array (samples,) or (samples, values); maps of class numbers (samples, height, width) or (samples,
+            depth, height, width) for dense prediction; modality → array for unpaired data.
         splits: ``train``, ``valid`` and ``test`` → row numbers (unpaired: → modality → row numbers); None draws 70, 10
             and 20 %, class by class.
         task: kind of target; empty: ``regression`` for floats, ``multilabel`` for a table of integers, else
             ``multiclass``.
         class_names: one name per class or label.
         normalise: ``standard`` or ``none``, for all modalities or by name.
-        layouts: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape doesn't tell.
+        layouts: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape leaves it open.
         train_fraction: share of the training rows to keep.
         augment: operations for training batches, see `Augment.parse`.
         seed: of drawn splits, the train fraction and the augmentation.
-        ignore: class number of dense targets that counts nowhere, such as 255 where nobody knows the class.
+        ignore: class number of dense targets that neither losses nor metrics count, such as 255 for unlabelled pixels.
 
     Example:
         >>> x = np.arange(40.0).reshape(20, 2)
@@ -71,13 +73,10 @@ def from_arrays(
         columns,
         target,
         splits,
-        task=task,
         class_names=class_names,
         normalise=normalise,
         layouts=layouts,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
         scan_bytes=None,
         ignore=ignore,
     )
@@ -98,8 +97,8 @@ def from_dataset(
 ) -> Data:
     """Data from a dataset with a length whose samples are paired.
 
-    Every sample is read once, to collect the targets. Inputs are kept when all of them fit into ``keep_bytes``, and
-    are asked for again in each epoch otherwise, so ``dataset[i]`` has to give the same sample each time.
+    Every sample is read once, to collect the targets. Inputs are kept if all of them fit into ``keep_bytes`` and are
+    read again in each epoch otherwise, so ``dataset[i]`` has to return the same sample each time.
 
     Args:
         dataset: its samples are ``(inputs, target)``, ``{"inputs": inputs, "target": target}`` or a dictionary of the
@@ -119,13 +118,10 @@ def from_dataset(
         columns,
         target,
         splits,
-        task=task,
         class_names=class_names,
         normalise=normalise,
         layouts=layouts,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
         scan_bytes=0 if any(isinstance(column, DatasetColumn) for column in columns.values()) else None,
     )
 
@@ -141,7 +137,7 @@ def from_batches(
     layouts: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Data:
-    """Data from batches, which are read once and joined in memory; their inputs are used as they are.
+    """Data from batches, which are read once and concatenated in memory; by default inputs are not normalised.
 
     Args:
         train: batches of the training split.
@@ -153,23 +149,23 @@ def from_batches(
         layouts: see `from_arrays`.
         seed: see `from_arrays`.
     """
-    found = {split: list(batches) for split, batches in zip(SPLITS, (train, valid, test), strict=True)}
-    everything = [batch for batches in found.values() for batch in batches]
-    for split, batches in found.items():
+    batches_of = {split: list(batches) for split, batches in zip(SPLITS, (train, valid, test), strict=True)}
+    everything = [batch for batches in batches_of.values() for batch in batches]
+    for split, batches in batches_of.items():
         if not batches:
             raise InputError(f"The {split} split has no batches: at least one was expected.")
     names = list(everything[0].inputs)
     modalities = [name for name in names if name == owner(name)]
     for batch in everything:
         if list(batch.inputs) != names or set(batch.targets) != set(modalities):
-            given, labelled = ", ".join(batch.inputs), ", ".join(batch.targets) or "none"
+            inputs_listed, targets_listed = ", ".join(batch.inputs), ", ".join(batch.targets) or "none"
             raise InputError(
-                f"A batch has the inputs {given} and targets of {labelled}: "
+                f"A batch has the inputs {inputs_listed} and targets of {targets_listed}: "
                 f"both were expected for {', '.join(modalities)}, as in the first batch."
             )
         if batch.valid or batch.scored:
             raise InputError(
-                "A batch marks parts as invalid or scored, which joined batches can't keep. Remove those samples."
+                "A batch marks parts as invalid or scored, which concatenated batches can't keep. Remove those samples."
             )
     inputs = {name: torch.cat([batch.inputs[name] for batch in everything]) for name in names}
     targets = {name: torch.cat([batch.targets[name] for batch in everything]) for name in modalities}
@@ -177,7 +173,7 @@ def from_batches(
     rows: dict[str, dict[str, NDArray[np.int64]]] = {split: {} for split in SPLITS}
     for name in modalities:
         start = 0
-        for split, batches in found.items():
+        for split, batches in batches_of.items():
             count = sum(len(batch.inputs[name]) for batch in batches)
             rows[split][name] = np.arange(start, start + count)
             start += count
@@ -198,72 +194,72 @@ def _data(
     target: Any,
     splits: Mapping[str, Any] | None,
     *,
-    task: str,
     class_names: Sequence[str],
     normalise: str | Mapping[str, str],
     layouts: Mapping[str, str] | None,
-    train_fraction: float,
-    augment: str,
-    seed: int,
+    request: DataRequest,
     scan_bytes: int | None,
     ignore: int | None = None,
 ) -> Data:
-    """Check everything, then assemble."""
-    report, paired = Report(), not isinstance(target, Mapping)
+    """Check the arrays, report all problems together, and assemble the data."""
+    report, paired, task = Report(), not isinstance(target, Mapping), request.task
     report.errors += [name_sentence(name) for name in columns if not isinstance(name, str)]
     report.stop_on_errors()
-    beside = {name: column for name, column in columns.items() if owner(name) != name and owner(name) in columns}
-    columns = {name: column for name, column in columns.items() if name not in beside}
-    how = dict.fromkeys(columns, normalise) if isinstance(normalise, str) else dict(normalise)
-    _check_words(task, how, layouts or {}, columns, report)
+    auxiliary = {name: column for name, column in columns.items() if owner(name) != name and owner(name) in columns}
+    columns = {name: column for name, column in columns.items() if name not in auxiliary}
+    choices = dict.fromkeys(columns, normalise) if isinstance(normalise, str) else dict(normalise)
+    _check_choices(task, choices, layouts or {}, columns, report)
     for name, column in columns.items():
         if not is_name(name):
             report.errors.append(name_sentence(name))
-        told = (layouts or {}).get(name, "")
-        check_column(name, f"inputs['{name}']", column, report, layout=told, scan_bytes=scan_bytes)
-    for name, column in beside.items():
+        layout = (layouts or {}).get(name, "")
+        check_column(name, f"inputs['{name}']", column, report, layout=layout, scan_bytes=scan_bytes)
+    for name, column in auxiliary.items():
         shape = tuple(columns[owner(name)].shape)
         if len(shape) > 1:
-            check_beside(name, f"inputs['{name}']", column, report, samples=shape[0], steps=shape[-1])
-    known_task = task if task in TASKS else ""
-    targets = _targets(columns, target, report, task=known_task, class_names=class_names, ignore=ignore)
+            check_auxiliary(name, f"inputs['{name}']", column, report, samples=shape[0], steps=shape[-1])
+    # a misspelt task is reported already; targets are then checked for the task that they suggest
+    valid_task = task if task in TASKS else ""
+    targets = _targets(columns, target, report, task=valid_task, class_names=class_names, ignore=ignore)
     report.stop_on_errors()
     task = task or infer_task(next(iter(targets.values())))
     typed = {id(values): typed_target(values, task) for values in targets.values()}
     targets = {name: typed[id(values)] for name, values in targets.items()}
-    rows = draw_splits(targets, FRACTIONS, seed) if splits is None else _rows(columns, splits, report, paired=paired)
+    rows = (
+        draw_splits(targets, FRACTIONS, request.seed)
+        if splits is None
+        else _rows(columns, splits, report, paired=paired)
+    )
     report.stop_on_errors()
     for name in list(columns)[:1] if paired else columns:
         where = {split: f"splits['{split}']" + ("" if paired else f"['{name}']") for split in SPLITS}
         check_splits(where, {split: rows[split][name] for split in SPLITS}, targets[name], report)
     report.stop_on_errors()
     data = assemble(
-        {**columns, **beside},
+        {**columns, **auxiliary},
         targets,
         rows,
         task=task,
         paired=paired,
-        normalise=how,
+        normalise=choices,
         layouts=layouts,
         class_names=tuple(class_names),
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
         ignore=ignore,
     )
     data.warnings.extend(report.warnings)
     return data
 
 
-def _check_words(
-    task: str, how: Mapping[str, str], layouts: Mapping[str, str], columns: Mapping[str, Column], report: Report
+def _check_choices(
+    task: str, normalise: Mapping[str, str], layouts: Mapping[str, str], columns: Mapping[str, Column], report: Report
 ) -> None:
     if task and task not in TASKS:
         report.errors.append(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
-    for value in sorted(set(how.values())):
+    for value in sorted(set(normalise.values())):
         if value not in ("standard", "none"):
             report.errors.append(f"normalise is '{value}'. {did_you_mean(value, ('standard', 'none'))}")
-    for key, values in (("normalise", how), ("layouts", layouts)):
+    for key, values in (("normalise", normalise), ("layouts", layouts)):
         for name in values:
             if name not in columns:
                 report.errors.append(
@@ -281,33 +277,34 @@ def _targets(
     ignore: int | None = None,
 ) -> dict[str, NDArray[Any]]:
     if isinstance(target, Mapping):
-        found = {name: as_array(f"target['{name}']", value) for name, value in target.items()}
-        if found.keys() != columns.keys():
+        targets = {name: as_array(f"target['{name}']", value) for name, value in target.items()}
+        if targets.keys() != columns.keys():
             report.errors.append(
-                f"There are targets for {', '.join(found)} and inputs for {', '.join(columns)}: unpaired data needs "
+                f"There are targets for {', '.join(targets)} and inputs for {', '.join(columns)}: unpaired data needs "
                 "both for each modality."
             )
             return {}
-        places = {name: f"target['{name}']" for name in found}
+        labels = {name: f"target['{name}']" for name in targets}
     else:
-        found = dict.fromkeys(columns, as_array("target", target))
-        places = dict.fromkeys(columns, "target")
+        targets = dict.fromkeys(columns, as_array("target", target))
+        labels = dict.fromkeys(columns, "target")
     counts = {f"inputs['{name}']": column.shape[0] for name, column in columns.items() if column.shape}
-    for where, values in {places[name]: values for name, values in found.items()}.items():
+    # by their label, so that the targets that paired modalities share are checked once
+    for where, values in {labels[name]: values for name, values in targets.items()}.items():
         if values.dtype.kind not in "biuf":
             report.errors.append(f"{where} has the type {values.dtype}: integers or floats were expected.")
             return {}
         check_target(where, values, report, task=task, class_names=class_names, ignore=ignore)
         counts[where] = len(values) if values.ndim else 0
     groups = (
-        [[f"inputs['{name}']", places[name]] for name in columns] if isinstance(target, Mapping) else [list(counts)]
+        [[f"inputs['{name}']", labels[name]] for name in columns] if isinstance(target, Mapping) else [list(counts)]
     )
     for group in groups:
-        known = {where: counts[where] for where in group if where in counts}
-        if len(set(known.values())) > 1:
-            listed = ", ".join(f"{where} has {count}" for where, count in known.items())
+        lengths = {where: counts[where] for where in group if where in counts}
+        if len(set(lengths.values())) > 1:
+            listed = ", ".join(f"{where} has {count}" for where, count in lengths.items())
             report.errors.append(f"The numbers of samples disagree: {listed}. Row i of each must be the same sample.")
-    return found
+    return targets
 
 
 def _rows(columns: Mapping[str, Column], splits: Mapping[str, Any], report: Report, *, paired: bool) -> Rows:
@@ -317,23 +314,24 @@ def _rows(columns: Mapping[str, Column], splits: Mapping[str, Any], report: Repo
         return {}
     rows: dict[str, dict[str, NDArray[np.int64]]] = {split: {} for split in SPLITS}
     for split in SPLITS:
-        given = splits[split]
-        if isinstance(given, Mapping):
-            parts = {name: as_array(f"splits['{split}']['{name}']", value) for name, value in given.items()}
+        numbers = splits[split]
+        if isinstance(numbers, Mapping):
+            parts = {name: as_array(f"splits['{split}']['{name}']", value) for name, value in numbers.items()}
             if parts.keys() != columns.keys():
-                known = ", ".join(columns)
-                report.errors.append(f"splits['{split}'] has rows for {', '.join(parts)}: {known} was expected.")
+                expected = ", ".join(columns)
+                report.errors.append(f"splits['{split}'] has rows for {', '.join(parts)}: {expected} was expected.")
                 continue
         else:
-            parts = dict.fromkeys(columns, as_array(f"splits['{split}']", given))
-        checked: dict[tuple[int, int], NDArray[np.int64]] = {}
-        asked: set[tuple[int, int]] = set()
+            parts = dict.fromkeys(columns, as_array(f"splits['{split}']", numbers))
+        # modalities that share their rows are checked once and still share one array afterwards
+        valid: dict[tuple[int, int], NDArray[np.int64]] = {}
+        checked: set[tuple[int, int]] = set()
         for name, part in parts.items():
             key = (id(part), columns[name].shape[0])
-            where = f"splits['{split}']" + (f"['{name}']" if isinstance(given, Mapping) else "")
-            if key not in asked and check_rows(where, part, columns[name].shape[0], report):
-                checked[key] = part.astype(np.int64)
-            asked.add(key)
-            if key in checked:
-                rows[split][name] = checked[key]
+            where = f"splits['{split}']" + (f"['{name}']" if isinstance(numbers, Mapping) else "")
+            if key not in checked and check_rows(where, part, columns[name].shape[0], report):
+                valid[key] = part.astype(np.int64)
+            checked.add(key)
+            if key in valid:
+                rows[split][name] = valid[key]
     return rows

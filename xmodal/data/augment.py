@@ -1,6 +1,6 @@
-"""Augmentation whose noise is a function of (seed, epoch, index, modality).
+"""Augmentation of training batches, drawn as a function of (seed, epoch, index, modality).
 
-That is what makes a resumed run, a run with workers and a run on two processes see the same samples.
+So a resumed run, a run with workers and a run on two processes see the same samples, bit for bit.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ def noise(sample: Array, strength: float, random: np.random.Generator) -> Array:
 
 
 def shift(sample: Array, strength: float, random: np.random.Generator) -> Array:
-    """Move an image or a video (last two axes) or a sequence (last axis) by up to ``strength`` steps; zeros enter."""
+    """Move an image or a video (last two axes) or a sequence (last axis) by up to ``strength`` steps, padded with 0."""
     for axis in range(max(1, sample.ndim - 2), sample.ndim):
         step = int(random.integers(-int(strength), int(strength) + 1))
         sample = np.roll(sample, step, axis=axis)
+        # np.roll is circular: what left at one end and entered at the other is cleared
         gap = [slice(None)] * sample.ndim
         gap[axis] = slice(0, step) if step > 0 else slice(sample.shape[axis] + step, None)
         sample[tuple(gap)] = 0.0
@@ -40,10 +41,10 @@ def scale(sample: Array, strength: float, random: np.random.Generator) -> Array:
 
 
 def geometric(sample: Array, strength: float, random: np.random.Generator) -> Array:
-    """With this probability: mirror a picture to the side and upside down, each in half of the cases, and turn it.
+    """With probability ``strength``: flip an image horizontally and vertically, each in half of the cases, and turn it.
 
-    Half of the pictures are turned by 0, 90, 180 or 270 degrees; those that are not square by 0 or 180. Vectors and
-    sequences stay as they are. It is the augmentation of DisCoM-KD's released code.
+    Half of those images are turned by 0, 90, 180 or 270 degrees, images that are not square by 0 or 180. Vectors and
+    sequences do not change. This is the augmentation of DisCoM-KD's released code.
     """
     if sample.ndim != 3 or random.random() >= strength:
         return sample
@@ -67,7 +68,9 @@ MOVING = ("shift", "geometric")
 
 @dataclass(frozen=True)
 class Augment:
-    """A list of (operation, strength), applied to training batches: to every modality, or to the one before a dot.
+    """A list of (operation, strength) for training batches.
+
+    An operation applies to every modality, ``modality.operation`` to one of them.
 
     Example:
         >>> Augment.parse("noise:0.1,image.shift:2").operations
@@ -79,7 +82,7 @@ class Augment:
 
     @classmethod
     def parse(cls, text: str, *, seed: int = 0) -> Augment:
-        """Read ``name:strength`` pairs separated by commas; the empty text augments nothing."""
+        """Read ``name:strength`` pairs separated by commas; an empty text augments nothing."""
         operations = []
         for part in filter(None, (piece.strip() for piece in text.split(","))):
             name, _, strength = part.partition(":")
@@ -93,32 +96,34 @@ class Augment:
 
     @property
     def moves(self) -> bool:
-        """Whether what is in a sample changes its place."""
+        """Whether an operation moves the content of a sample, which dense targets would have to follow."""
         return any(name.rpartition(".")[2] in MOVING for name, _ in self.operations)
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that are named."""
+        """Modalities that have operations of their own."""
         return tuple(name.rpartition(".")[0] for name, _ in self.operations if "." in name)
 
     def changes(self, modality: str) -> bool:
-        """Whether any operation is for this modality."""
+        """Whether any operation applies to this modality."""
         return any(name.rpartition(".")[0] in ("", modality) for name, _ in self.operations)
 
     def __call__(self, modality: str, samples: Array, *, epoch: int, index: NDArray[np.int64]) -> Array:
         """Augment the rows of one modality; row i is number ``index[i]`` of the split."""
-        mine = [
+        operations = [
             (OPERATIONS[name.rpartition(".")[2]], strength)
             for name, strength in self.operations
             if name.rpartition(".")[0] in ("", modality)
         ]
-        if not mine:
+        if not operations:
             return samples
         out = np.empty_like(samples)
         for position, row in enumerate(index.tolist()):
+            # Philox starts from its key alone, so a generator per sample is cheap
             random = np.random.Generator(np.random.Philox(key=mix(self.seed, epoch, row, modality)))
+            # a copy, because an operation may work in place and the samples belong to the caller
             sample = samples[position].copy()
-            for operation, strength in mine:
+            for operation, strength in operations:
                 sample = operation(sample, strength, random)
             out[position] = sample
         return out

@@ -1,6 +1,7 @@
-"""Data sets: what every loader in this folder builds.
+"""`Data`, which every loader returns: three splits (`xmodal.data.split`) and a `DataInfo`.
 
-`Data` is three splits (`xmodal.data.split`) and a `DataInfo`. Loaders find the columns and call `assemble`.
+A loader reads columns, targets and row numbers; `assemble` does what is the same for all data sets: the train fraction,
+normalisation statistics, augmentation, and the `DataInfo`.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmodal.data.augment import Augment
+from xmodal.data.request import DataRequest
 from xmodal.data.split import Column, Split, batch_type
 from xmodal.errors import InputError, did_you_mean
 from xmodal.types import SPLITS, DataInfo, InputInfo, Normalisation, owner
 
-CHUNK_BYTES = 64 * 2**20  # of a large column that statistics look at in one go
+# bytes of a column that statistics read at a time: a column may be a memory map larger than the memory
+CHUNK_BYTES = 64 * 2**20
 SELECT = {
     "multiclass": ("accuracy", "max"),
     "binary": ("accuracy", "max"),
@@ -27,20 +30,23 @@ SELECT = {
     "regression": ("mse", "min"),
 }
 DENSE_SELECT = ("mean_iou", "max")
-LAYOUTS = ("vector", "sequence", "image", "other")
 
 
 @dataclass
 class Data:
-    """Three splits and what is known of them.
+    """Three splits and their description.
 
     Attributes:
+        train: rows to train on.
+        valid: rows that choose an epoch.
+        test: rows that are scored once, at the end.
+        info: shapes, task and classes, from which networks are built.
         source: JSON from which ``xmodal.data.open_data`` builds the same data again; empty for arrays in memory.
-        decode: maps (index, outputs) to where predictions live, where that is not the network's grid.
-        warnings: what is worth knowing of this data, in sentences.
-        groups: of each row of the columns: what it belongs to besides its class, such as the person who speaks; None
-            where nothing is known. Those of a split are ``groups[data.test.numbers[modality]]``.
-        ids: names of the rows, by their numbers; empty where they have none.
+        decode: maps (index, outputs) to the grid of the predictions, where it is not the network's grid.
+        warnings: sentences to show to the user, which stop nothing.
+        groups: group of each row of the columns besides its class, such as the person who speaks; None where there are
+            no groups. Those of a split are ``groups[data.test.numbers[modality]]``.
+        ids: names of the rows of the columns; empty where they have none.
     """
 
     train: Split
@@ -54,14 +60,14 @@ class Data:
     ids: Sequence[str] = ()
 
     def apart(self) -> Data:
-        """The same rows as unpaired data: each modality is shuffled by itself, and no row belongs to another."""
+        """The same rows as unpaired data: batches shuffle each modality by itself, so their rows do not correspond."""
         train, valid, test = (copy.copy(split) for split in (self.train, self.valid, self.test))
         for split in (train, valid, test):
             split.paired = False
         return replace(self, train=train, valid=valid, test=test, info=replace(self.info, paired=False))
 
     def doubled(self) -> Data:
-        """The same rows as numbers of 64 bits, see `Split.doubled`."""
+        """The same rows as float64, see `Split.doubled`."""
         if self.info.doubled:
             return self
         train, valid, test = (split.doubled() for split in (self.train, self.valid, self.test))
@@ -82,9 +88,7 @@ def assemble(
     normalise: Mapping[str, str | Normalisation] | None = None,
     layouts: Mapping[str, str] | None = None,
     class_names: tuple[str, ...] = (),
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
+    request: DataRequest | None = None,
     select: tuple[str, str] | None = None,
     metrics: str = "",
     ignore: int | None = None,
@@ -97,35 +101,35 @@ def assemble(
     """Build `Data` from columns.
 
     Args:
-        columns: modality → column; and what goes with one, such as ``audio.lengths``, which is used as it is.
-        targets: modality → targets; paired data gives the same array under each name.
+        columns: modality → column; an auxiliary input, such as ``audio.lengths``, is never normalised.
+        targets: modality → targets; paired data has the same array under each name.
         splits: split → modality → row numbers.
         task: kind of target; empty: `infer_task` of the targets.
-        paired: whether row i of every modality shows the same thing.
+        paired: whether row i of every modality is the same sample.
         normalise: modality → ``standard`` (statistics of the training split), ``none`` (the default), or statistics.
-        layouts: modality → layout, where the shape alone does not tell it.
+        layouts: modality → layout, where the shape of a sample leaves it open.
         class_names: one name per class or label.
-        train_fraction: share of the training rows to keep, drawn class by class: the low-label setting.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the train fraction and of the augmentation.
-        select: metric and direction for choosing an epoch; None: the usual one of the task.
-        metrics: set of metrics in place of the usual ones, see `DataInfo`.
-        ignore: target value that counts nowhere.
+        request: train fraction, augmentation, and the seed of both; its task is not used.
+        select: metric and direction for choosing an epoch; None: the default of the task.
+        metrics: name of a set of metrics in place of the default, see `DataInfo`.
+        ignore: target value that neither losses nor metrics count.
         label_losses: see `DataInfo`.
         class_weights: see `DataInfo`.
-        scored: modality → column with the regions that metrics look at, see `Batch`.
+        scored: modality → column with the regions on which metrics are computed, see `Batch`.
         inner: see `DataInfo`.
         source: what `open_data` needs to build the same data again.
     """
-    some = next(iter(targets.values()))
-    task = task or infer_task(some)
+    request = request or DataRequest()
+    task = task or infer_task(next(iter(targets.values())))
+    # by identity: modalities that share one array of targets, or of rows, still share one afterwards
     typed = {id(target): typed_target(target, task) for target in targets.values()}
     targets = {name: typed[id(target)] for name, target in targets.items()}
-    dense = task == "multiclass" and next(iter(targets.values())).ndim > 1
+    target_shape = next(iter(targets.values())).shape[1:]
+    dense = task == "multiclass" and bool(target_shape)
     rows = {split: dict(splits[split]) for split in SPLITS}
-    if train_fraction != 1.0:
+    if request.train_fraction != 1.0:
         kept = {
-            id(numbers): keep_fraction(numbers, targets[name], train_fraction, seed)
+            id(numbers): keep_fraction(numbers, targets[name], request.train_fraction, request.seed)
             for name, numbers in rows["train"].items()
         }
         rows["train"] = {name: kept[id(numbers)] for name, numbers in rows["train"].items()}
@@ -137,23 +141,26 @@ def assemble(
         )
         for name, column in columns.items()
     }
+    # after the train fraction: with few labels, the statistics are those of the few rows that are kept
     statistics = {
-        name: how
-        if isinstance(how, Normalisation)
+        name: choice
+        if isinstance(choice, Normalisation)
         else statistics_of(columns[name], rows["train"][name], inputs[name].layout)
-        for name, how in (normalise or {}).items()
-        if how != "none"
+        for name, choice in (normalise or {}).items()
+        if choice != "none"
     }
-    operations = Augment.parse(augment, seed=seed)
+    operations = Augment.parse(request.augment, seed=request.seed)
     for name in operations.modalities:
         if name not in inputs or name != owner(name):
-            raise InputError(f"The augmentation '{augment}' names a modality '{name}'. {did_you_mean(name, inputs)}")
+            raise InputError(
+                f"The augmentation '{request.augment}' names a modality '{name}'. {did_you_mean(name, inputs)}"
+            )
     if dense and operations.moves:
         raise InputError(
-            f"The augmentation '{augment}' moves what is in a sample, and its dense targets would stay where they are. "
-            "Use noise or scale alone, or a loader that moves both."
+            f"The augmentation '{request.augment}' moves what is in a sample, and its dense targets would not "
+            "follow. Use noise or scale alone, or a loader that moves both."
         )
-    made = {
+    parts = {
         split: Split(
             columns,
             targets,
@@ -169,7 +176,7 @@ def assemble(
         inputs=inputs,
         task=task,
         classes=count_classes(targets, task, class_names, ignore=ignore),
-        rows={split: made[split].rows for split in SPLITS},
+        rows={split: parts[split].rows for split in SPLITS},
         paired=paired,
         select=select or (DENSE_SELECT if dense else SELECT[task]),
         class_names=class_names,
@@ -177,19 +184,19 @@ def assemble(
         ignore=ignore,
         label_losses=label_losses or {},
         class_weights=class_weights,
-        train_targets=made["train"].targets,
+        train_targets=parts["train"].targets,
         normalisation=statistics,
         metrics=metrics,
-        target_shape=tuple(next(iter(targets.values())).shape[1:]) if dense else (),
+        target_shape=tuple(target_shape) if dense else (),
         inner=inner,
     )
-    return Data(made["train"], made["valid"], made["test"], info, source or {})
+    return Data(parts["train"], parts["valid"], parts["test"], info, source or {})
 
 
 def infer_task(target: NDArray[Any]) -> str:
     """``regression`` for floats, ``multilabel`` for a table of integers, ``multiclass`` for a column or maps of them.
 
-    Two classes are ``multiclass`` too; ``binary`` (one logit) is chosen by name.
+    Two classes are ``multiclass`` too; ``binary`` (one logit) has to be chosen by name.
     """
     if target.dtype.kind == "f":
         return "regression"
@@ -199,10 +206,11 @@ def infer_task(target: NDArray[Any]) -> str:
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
     """Targets in the type that losses and metrics expect: int64 classes, float32 (rows, width) for regression.
 
-    Dense targets of single bytes stay as they are; a batch holds int64, see `widened`.
+    Dense targets in uint8 keep their type; a batch converts them to int64, see `widened`.
     """
     if task == "regression":
         return np.ascontiguousarray(target.reshape(len(target), -1), dtype=np.float32)
+    # int64 takes eight times the memory, which for the voxels or pixels of all frames is gigabytes
     if task == "multiclass" and target.ndim > 2 and target.dtype == np.uint8:
         return np.ascontiguousarray(target)
     column = task in ("multiclass", "binary") and target.ndim == 2 and target.shape[1] == 1
@@ -212,20 +220,24 @@ def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
 def count_classes(
     targets: Mapping[str, NDArray[Any]], task: str, names: tuple[str, ...], *, ignore: int | None = None
 ) -> int:
-    """Width of the target: classes, labels or regressed values; ``ignore`` is no class unless larger ones are."""
-    some = next(iter(targets.values()))
+    """Number of classes, labels or regressed values.
+
+    Args:
+        targets: modality → targets of all rows.
+        task: kind of target.
+        names: of the classes; more names than classes in the targets make more classes.
+        ignore: value that marks missing labels; it takes the number of a class only where larger classes occur.
+    """
     if task == "binary":
         return 2
     if task in ("multilabel", "regression"):
-        return int(some.shape[1])
+        return int(next(iter(targets.values())).shape[1])
     counted = [target if ignore is None else target[target != ignore] for target in targets.values()]
     return max(len(names), 1 + max(int(target.max(initial=0)) for target in counted))
 
 
 def layout_of(name: str, shape: tuple[int, ...]) -> str:
-    """``vector``, ``sequence`` or ``image`` from the shape of one sample; two axes may need to be told.
-
-    What goes with a modality is ``other``.
+    """``vector``, ``sequence`` or ``image`` from the shape of one sample; an auxiliary input is ``other``.
 
     Example:
         >>> layout_of("gyro", (3, 125)), layout_of("pixels", (1, 8, 8)), layout_of("pixels", (64,))
@@ -239,6 +251,7 @@ def layout_of(name: str, shape: tuple[int, ...]) -> str:
         return "image"
     if len(shape) == 2:
         channels, steps = shape
+        # a recording has many more steps than channels; a picture has sides of about the same length
         if steps >= 4 * channels:
             return "sequence"
         raise InputError(
@@ -249,7 +262,7 @@ def layout_of(name: str, shape: tuple[int, ...]) -> str:
 
 
 def statistics_of(column: Column, rows: NDArray[np.int64], layout: str) -> Normalisation:
-    """Mean and deviation over some rows, read in chunks: per feature (vector) or per channel (sequence, image)."""
+    """Mean and standard deviation over some rows: per feature (vector) or per channel (sequence, image)."""
     dims = len(column.shape)
     axes = {"vector": (0,), "sequence": (0, 2), "image": (0, 2, 3)}.get(layout, tuple(range(dims)))
     chunk = max(1, min(1024, CHUNK_BYTES // (8 * max(1, int(np.prod(column.shape[1:]))))))
@@ -259,17 +272,19 @@ def statistics_of(column: Column, rows: NDArray[np.int64], layout: str) -> Norma
         total = total + part.sum(axis=axes, keepdims=True)
         count += int(np.prod([part.shape[axis] for axis in axes]))
     mean = total / count
+    # a second pass over the rows: E[x²] - E[x]² in one pass is the difference of two large sums and loses digits
     square = np.zeros(1)
-    for first in range(0, len(rows), chunk):  # a second pass: the difference of two large sums loses digits
+    for first in range(0, len(rows), chunk):
         part = np.asarray(column[rows[first : first + chunk]], dtype=np.float64)
         square = square + ((part - mean) ** 2).sum(axis=axes, keepdims=True)
     std = np.sqrt(square / count)
-    std[std < 1e-8 * (1.0 + np.abs(mean))] = 1.0  # a constant input stays constant instead of exploding
+    # a constant feature has a deviation of 0, or of rounding errors: dividing by it would give NaN or huge values
+    std[std < 1e-8 * (1.0 + np.abs(mean))] = 1.0
     return Normalisation(mean[0].tolist(), std[0].tolist())
 
 
 def keep_fraction(rows: NDArray[np.int64], target: NDArray[Any], fraction: float, seed: int) -> NDArray[np.int64]:
-    """A share of some rows, at least one per class, drawn class by class; regression draws from all rows at once."""
+    """A share of some rows, drawn class by class, at least one row per class; regression has one class of all rows."""
     if not 0.0 < fraction <= 1.0:
         raise InputError(f"train_fraction is {fraction}: expected a share above 0 and up to 1.")
     random = np.random.default_rng(seed)
@@ -284,17 +299,24 @@ def keep_fraction(rows: NDArray[np.int64], target: NDArray[Any], fraction: float
 def stratified_split(
     target: NDArray[Any], fractions: tuple[float, float, float], seed: int
 ) -> dict[str, NDArray[np.int64]]:
-    """Train, valid and test rows, class by class in these shares; regression is split without classes."""
+    """Train, valid and test rows in these shares of each class; regression is split as one class.
+
+    Args:
+        target: of all rows.
+        fractions: of the training, validation and test split.
+        seed: of the shuffle within each class.
+    """
     random = np.random.default_rng(seed)
     strata = np.zeros(len(target), dtype=int) if target.ndim > 1 or target.dtype.kind == "f" else target
     parts: dict[str, list[NDArray[np.int64]]] = {split: [] for split in SPLITS}
     for value in np.unique(strata):
+        # sums of fractions are rounded, not fractions: the parts of a class then add up to its rows
         rows = random.permutation(np.flatnonzero(strata == value))
         train = round(fractions[0] * len(rows))
         valid = round((fractions[0] + fractions[1]) * len(rows))
         for split, part in zip(SPLITS, (rows[:train], rows[train:valid], rows[valid:]), strict=True):
             parts[split].append(part)
-    return {split: np.sort(np.concatenate(found)).astype(np.int64) for split, found in parts.items()}
+    return {split: np.sort(np.concatenate(classes)).astype(np.int64) for split, classes in parts.items()}
 
 
 def draw_splits(

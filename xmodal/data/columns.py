@@ -1,4 +1,4 @@
-"""Columns on disk: one .npy file, or a folder with one per sample. Read row by row, never unpickled."""
+"""Columns on disk: one .npy file, or a folder with one .npy file per sample. Read row by row, never unpickled."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from xmodal.errors import InputError
 
 
 def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of a .npy file, from its first bytes; what can't be mapped to memory is refused."""
+    """Shape and type of a .npy file, from its header; refuses a file that can't be mapped to memory."""
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
-            # versions 2 and 3 differ in the encoding of field names alone, and structured types are refused below
+            # NumPy has no reader for version 3, which differs from 2 only in the encoding of field names; types with
+            # fields are refused below
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             shape, _, dtype = read(file)
             start = file.tell()
@@ -27,10 +28,11 @@ def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
     except OSError as error:
         raise InputError(f"{_short(path)} can't be read: {error.strerror}.") from None
     refuse_type(_short(path), dtype)
-    expected, found = start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)), path.stat().st_size
-    if found < expected:
+    # a memory map beyond the end of a file would fail at the first access to those rows, perhaps epochs later
+    expected, size = start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)), path.stat().st_size
+    if size < expected:
         raise InputError(
-            f"{_short(path)} is cut off: its header promises {expected} bytes, the file has {found}. Write it again."
+            f"{_short(path)} is cut off: its header promises {expected} bytes, the file has {size}. Write it again."
         )
     return shape, dtype
 
@@ -49,15 +51,12 @@ def refuse_type(where: str, dtype: np.dtype[Any]) -> None:
 
 
 def _short(path: Path) -> str:
-    """File name, with its folder for a file of one sample."""
+    """Name of a file for messages; a file of one sample has its folder in front."""
     return f"{path.parent.name}/{path.name}" if (path.parent.parent / path.parent.name).is_dir() else path.name
 
 
 class ArrayFile:
-    """A column in one .npy file, mapped to memory: only the rows that are asked for are read.
-
-    It travels to other processes as its path; a memory map would travel as all of its numbers.
-    """
+    """A column in one .npy file, mapped to memory: only the rows that are indexed are read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -66,8 +65,9 @@ class ArrayFile:
     @functools.cached_property
     def array(self) -> NDArray[Any]:
         """The memory map."""
+        # an empty array has no bytes, and no bytes can't be mapped
         if not all(self.shape):
-            return np.zeros(self.shape, self.dtype)  # an empty file has nothing to map
+            return np.zeros(self.shape, self.dtype)
         mapped: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
         return mapped
 
@@ -75,19 +75,20 @@ class ArrayFile:
         return self.shape[0] if self.shape else 0
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        found: NDArray[Any] = self.array[rows]
-        return found
+        values: NDArray[Any] = self.array[rows]
+        return values
 
+    # a worker process gets the path: pickle would copy all values of a memory map
     def __reduce__(self) -> tuple[type[ArrayFile], tuple[Path]]:
         return ArrayFile, (self.path,)
 
 
 class ArrayFolder:
-    """A column in a folder with one .npy file per sample, read when asked for.
+    """A column in a folder with one .npy file per sample, read when it is indexed.
 
     Args:
         path: the folder.
-        files: the samples in their order; None: all of the folder, in the order of their names.
+        files: files of the samples in order; None: all files of the folder, in the order of their names.
     """
 
     def __init__(self, path: Path, files: Sequence[Path] | None = None) -> None:
@@ -103,12 +104,13 @@ class ArrayFolder:
         chosen = np.arange(len(self.files))[rows]
         if chosen.ndim == 0:
             return self._sample(int(chosen))
-        found = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        samples = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         for position, row in enumerate(chosen.tolist()):
-            found[position] = self._sample(row)
-        return found
+            samples[position] = self._sample(row)
+        return samples
 
     def _sample(self, row: int) -> NDArray[Any]:
+        # only the first file was looked at so far: this refuses a damaged one with a message that names it
         read_header(self.files[row])
         sample: NDArray[Any] = np.load(self.files[row], allow_pickle=False)
         if sample.shape != self.shape[1:]:
@@ -120,7 +122,7 @@ class ArrayFolder:
 
 
 def sample_files(folder: Path) -> list[Path]:
-    """The .npy files of a folder in the order of their names; hidden files are none of ours."""
+    """The .npy files of a folder in the order of their names, hidden files left out."""
     return sorted(path for path in folder.iterdir() if path.suffix == ".npy" and not path.name.startswith("."))
 
 
@@ -130,23 +132,23 @@ def open_column(path: Path) -> ArrayFile | ArrayFolder:
 
 
 def gather(rows: Any, ends: NDArray[Any], open_part: Callable[[int], NDArray[Any]]) -> NDArray[Any]:
-    """Rows of arrays that lie one behind another.
+    """Rows of a column that is stored in several arrays, one after the other.
 
     Args:
-        rows: numbers, counted through all of them, or a slice.
-        ends: number of rows up to the end of each.
-        open_part: gives the array of this place; they differ in nothing but their number of rows.
+        rows: row numbers, counted over all arrays, or a slice.
+        ends: for each array, the number of rows up to its end.
+        open_part: number of an array → the array; all have the same type and the same shape of a row.
 
     Example:
         >>> parts = [np.array([10, 11]), np.array([12, 13, 14])]
-        >>> gather([4, 0, 2], np.array([2, 5]), lambda place: parts[place])
+        >>> gather([4, 0, 2], np.array([2, 5]), lambda number: parts[number])
         array([14, 10, 12])
     """
-    wanted = np.arange(ends[-1])[rows]
-    where = np.searchsorted(ends, wanted, side="right")
+    chosen = np.arange(ends[-1])[rows]
+    part_of_row = np.searchsorted(ends, chosen, side="right")
     first = open_part(0)
-    found = np.empty((len(wanted), *first.shape[1:]), first.dtype)
-    for place in np.unique(where).tolist():
-        mine = where == place
-        found[mine] = open_part(place)[wanted[mine] - (ends[place - 1] if place else 0)]
-    return found
+    values = np.empty((len(chosen), *first.shape[1:]), first.dtype)
+    for number in np.unique(part_of_row).tolist():
+        mask = part_of_row == number
+        values[mask] = open_part(number)[chosen[mask] - (ends[number - 1] if number else 0)]
+    return values

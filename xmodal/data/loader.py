@@ -1,8 +1,8 @@
-"""From a split to batches, in an order that a number reproduces.
+"""From a split to batches, in a seeded order.
 
-The order of an epoch is a function of (seed, epoch), the rows of a batch one of (order, step), the share of a process
-one of (batch, rank). Nothing else is remembered, so a resumed run goes on at `start`, the number of batches that were
-*finished*, whatever had been fetched ahead.
+The order of an epoch is a function of (seed, epoch), the rows of a batch are a function of (order, step), the share of
+a process is a function of (batch, rank). There is no other state, so a resumed run continues at ``start``, the number
+of *finished* batches, however many batches a worker had fetched ahead.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from xmodal.data.worker import end_with_owner
+from xmodal.data.worker import end_with_parent
 from xmodal.errors import InputError
 from xmodal.seeding import mix
 from xmodal.types import Batch
@@ -23,11 +23,11 @@ from xmodal.types import Batch
 
 @dataclass(slots=True)
 class Pick:
-    """Which rows a batch is made of.
+    """The rows of a batch.
 
     Attributes:
         rows: modality → positions within the split.
-        epoch: seeds the augmentation; None: the samples as they are.
+        epoch: seeds the augmentation; None: no augmentation.
     """
 
     rows: dict[str, Tensor]
@@ -35,7 +35,7 @@ class Pick:
 
 
 class Rows(Protocol):
-    """What a loader asks of a split."""
+    """The interface of a split that loaders use."""
 
     rows: Mapping[str, int]
     paired: bool
@@ -46,9 +46,19 @@ class Rows(Protocol):
 class Batches(Sampler[Pick]):
     """Picks of one epoch: global batches, of which each process takes every ``world``-th row.
 
-    A last batch too short for batch statistics (one row), or for all processes to have a row, joins the one before.
     Modalities of unpaired data are shuffled independently; the shorter ones start over (``recycle``) or the longer
     ones stop early (``cut``).
+
+    Args:
+        rows: modality → number of rows in the split.
+        paired: whether all modalities follow one order.
+        batch_size: rows of a global batch, over all processes.
+        seed: of the order.
+        shuffle: False: rows in the order of the split.
+        augment: whether picks carry the epoch, which augmentation needs.
+        unequal: ``recycle`` or ``cut``, for unpaired modalities with different numbers of rows.
+        rank: number of this process.
+        world: number of processes.
     """
 
     def __init__(
@@ -67,28 +77,34 @@ class Batches(Sampler[Pick]):
         self.rows, self.paired, self.seed = dict(rows), paired, seed
         self.batch_size, self.shuffle, self.augment = batch_size, shuffle, augment
         self.rank, self.world = rank, world
+        # every process computes the order of all rows and takes its share of each global batch: one process and several
+        # train on the same batches. torch's DistributedSampler would repeat rows to make the shares equal
         self.length = max(rows.values()) if unequal == "recycle" else min(rows.values())
         self.epoch, self.start = 0, 0
         if not self.length or (shuffle and self.length < world):
             raise InputError(f"The split has {self.length} rows, at least {max(world, 1)} were expected. Add rows.")
 
     def at(self, epoch: int, start: int = 0) -> Batches:
-        """The same sampler, ready to yield ``epoch`` from its batch number ``start``."""
+        """This sampler, set to yield ``epoch`` from batch number ``start`` on."""
         self.epoch, self.start = epoch, start
         return self
 
     def __len__(self) -> int:
         full, tail = divmod(self.length, self.batch_size)
+        # a tail of one row has no batch statistics, and one of fewer rows than processes would leave a process without
+        # a row: in training such a tail joins the batch before it
         joins = self.shuffle and tail < max(2, self.world) and full
         return full + bool(tail and not joins)
 
     def rows_in(self, step: int) -> int:
-        """Rows of batch number ``step``, over all processes."""
+        """Number of rows of batch ``step``, over all processes."""
         begin = step * self.batch_size
         return (self.length if step == len(self) - 1 else begin + self.batch_size) - begin
 
     def parts(self, step: int, every: int) -> float:
-        """Rows of the ``every`` batches that update together, by those of batch number ``step`` among them.
+        """Rows of the ``every`` batches that share one update, divided by the rows of batch ``step`` among them.
+
+        Gradients of accumulated batches are weighted with it, so that every row counts alike.
 
         Example:
             >>> batches = Batches({"x": 25}, paired=True, batch_size=10, seed=0)
@@ -96,12 +112,14 @@ class Batches(Sampler[Pick]):
             (2.0, 1.0, 5.0, 1.0)
         """
         first = step // every * every
+        # the last group of an epoch may have fewer batches
         group = range(first, min(first + every, len(self)))
         return sum(map(self.rows_in, group)) / self.rows_in(step)
 
     def _order(self, modality: str) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.rows[modality])
+        # without the name of the modality, unpaired modalities with equally many rows would stay paired
         key = (self.seed, self.epoch) if self.paired else (self.seed, self.epoch, modality)
         generator = torch.Generator().manual_seed(mix(*key))
         laps: list[Tensor] = []
@@ -119,13 +137,14 @@ class Batches(Sampler[Pick]):
         for step in range(self.start, len(self)):
             stop = None if step == last else (step + 1) * self.batch_size
             part = slice(step * self.batch_size, stop)
-            cut = {id(order): order[part][self.rank :: self.world] for order in orders.values()}
-            picked = {modality: cut[id(order)] for modality, order in orders.items()}
-            yield Pick(picked, self.epoch if self.augment else None)
+            # modalities with one order share one tensor of rows, by which a split recognises what to select once
+            shares = {id(order): order[part][self.rank :: self.world] for order in orders.values()}
+            rows = {modality: shares[id(order)] for modality, order in orders.items()}
+            yield Pick(rows, self.epoch if self.augment else None)
 
 
 class _Indexed(Dataset[Batch]):
-    """A split as a worker process sees it."""
+    """A split as a dataset whose indices are picks, for torch's `DataLoader`."""
 
     def __init__(self, split: Rows) -> None:
         self.split = split
@@ -134,17 +153,19 @@ class _Indexed(Dataset[Batch]):
         return self.split[pick]
 
 
-def _ends_with_its_owner(worker: int) -> None:
-    """A worker holds the connections of the process it was forked from: the others would not notice its death."""
-    end_with_owner()
+def _start_worker(worker: int) -> None:
+    # a forked worker holds copies of its parent's connections: if it lived on after a kill of the parent, the other
+    # ranks would wait for that parent instead of noticing its death
+    end_with_parent()
 
 
-def _as_it_is(batch: Any) -> Any:
+# functions of a module, because workers may have to unpickle them
+def _unchanged(batch: Any) -> Any:
     return batch
 
 
 class Loader:
-    """Batches of one split, epoch by epoch; with ``workers`` they are made in other processes, bit for bit the same."""
+    """Batches of one split, epoch by epoch; with ``workers``, other processes read them, bit for bit the same."""
 
     def __init__(self, split: Rows, sampler: Batches, *, workers: int = 0) -> None:
         self.split, self.sampler = split, sampler
@@ -154,11 +175,13 @@ class Loader:
                 _Indexed(split),
                 sampler=sampler,
                 batch_size=None,
-                collate_fn=_as_it_is,
+                collate_fn=_unchanged,
                 num_workers=workers,
                 persistent_workers=True,
-                worker_init_fn=_ends_with_its_owner,
-                generator=torch.Generator().manual_seed(0),  # else it draws from the global one
+                worker_init_fn=_start_worker,
+                # without a generator, each epoch would draw a base seed from the global one, and a run with workers
+                # would differ from a run without
+                generator=torch.Generator().manual_seed(0),
             )
 
     def __len__(self) -> int:
@@ -173,7 +196,7 @@ class Loader:
 
 
 def in_order(split: Rows, *, batch_size: int, rank: int = 0, world: int = 1) -> Iterator[Batch]:
-    """Every row of a split once, in order, never augmented: for evaluation and for tables.
+    """Every row of a split once, in order, never augmented: for evaluation and for cached teacher outputs.
 
     Paired batches carry all modalities. Unpaired splits yield one modality after the other.
     """
@@ -189,5 +212,6 @@ def in_order(split: Rows, *, batch_size: int, rank: int = 0, world: int = 1) -> 
             rank=rank,
             world=world,
         )
-        for pick in sampler:  # a process may get an empty share of the last batch; it still has to meet the others
+        # an empty share of the last batch is yielded too: the process still has to join the collective operations
+        for pick in sampler:
             yield split[pick]

@@ -1,4 +1,4 @@
-"""Values that come from outside (flags, data.json) become a settings object, or sentences that say what is wrong."""
+"""From values of the user (flags, data.json) to a settings object, or to one error sentence per wrong value."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
     """An object of this pydantic class, or an `InputError` with one sentence per problem.
 
     Args:
-        model: class of the settings; its extra keys are forbidden.
+        model: class of the settings, which forbids extra keys.
         values: what the user wrote.
-        where: how the sentences name the place, for example ``data.json``.
+        where: source of the values for the sentences, for example ``data.json``.
     """
     try:
         return model.model_validate(dict(values))
@@ -28,7 +28,7 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
 
 
 def valid_part(model: type[M], values: Mapping[str, Any], where: str) -> tuple[M, list[str]]:
-    """The object made of the keys that are right, and a sentence for each that is not: to go on checking."""
+    """The object of all valid values, and a sentence for each invalid one, so that checking can continue."""
     try:
         return model.model_validate(dict(values)), []
     except ValidationError as error:
@@ -38,10 +38,11 @@ def valid_part(model: type[M], values: Mapping[str, Any], where: str) -> tuple[M
 
 
 def _sentence(model: type[BaseModel], problem: dict[str, Any], where: str) -> str:
+    # pydantic says that extra inputs are not permitted; a misspelt key or value gets the closest name as well
     key = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
-        known = [field.alias or name for name, field in model.model_fields.items()]
-        return f"{where} has no key '{key}'. {did_you_mean(key, known)}"
+        keys = [field.alias or name for name, field in model.model_fields.items()]
+        return f"{where} has no key '{key}'. {did_you_mean(key, keys)}"
     if problem["type"] == "literal_error":
         allowed = re.findall(r"'([^']*)'", problem["ctx"]["expected"])
         if allowed:

@@ -1,9 +1,9 @@
-"""From raw files to arrays: parallel, resumable, and never half a file.
+"""From raw files to arrays: parallel, resumable, and without half-written files.
 
 Each item (a clip, a scan, a picture) becomes one .npy per modality, ``out/<modality>/<item>.npy``, which is the layout
-of `xmodal.data.own.layout`, or a file of another kind where the work returns a `Content`. A marker in ``out/.prepared``
-says which files were made from which sources; an item whose marker still fits is not made again. Items that can't be
-read are listed in ``out/skipped.json``.
+of `xmodal.data.own.layout`, or another file where the work returns a `Content`. A marker in ``out/.prepared`` records
+which files were written from which sources; an item whose sources have not changed is not prepared again. Items that
+can't be read are listed in ``out/skipped.json``.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.worker import end_with_owner
+from xmodal.data.worker import end_with_parent
 from xmodal.errors import InputError
-from xmodal.files import parse_json, sweep, write_json, written_whole
+from xmodal.files import SCHEMA, parse_json, sweep, write_json, written_whole
 
 A = TypeVar("A")
 R = TypeVar("R")
-SCHEMA = 1  # as in xmodal.types, which would bring torch into every worker
 MARKERS = ".prepared"
 
 
@@ -36,9 +35,9 @@ class Item:
     """One thing to prepare.
 
     Attributes:
-        name: becomes the file name; unique.
-        sources: raw files it is made from; a change of their size or time makes it anew.
-        facts: JSON that the work needs besides, such as a start time.
+        name: unique; becomes the file name.
+        sources: its raw files; when their size or time changes, the item is prepared again.
+        facts: JSON values that the work needs besides its sources, such as a start time.
     """
 
     name: str
@@ -48,12 +47,12 @@ class Item:
 
 @dataclass(frozen=True)
 class Content:
-    """A file that is no array.
+    """A file that is not an array.
 
     Attributes:
-        suffix: of its name, with the dot.
-        data: all of its bytes.
-        name: of the file, without suffix; empty: that of the item.
+        suffix: ending of its name, with the dot.
+        data: its bytes.
+        name: its name without suffix; empty: the name of the item.
     """
 
     suffix: str
@@ -63,13 +62,13 @@ class Content:
 
 @dataclass(frozen=True)
 class Prepared:
-    """What became of the items.
+    """Result of preparing some items.
 
     Attributes:
-        done: names of the items that were made now.
-        reused: names of the items that were there already.
+        done: names of the items that were prepared by this call.
+        reused: names of the items that an earlier call had prepared.
         skipped: (name, reason) of the items that can't be read.
-        warnings: sentences on what was made, for whoever asked for it.
+        warnings: sentences for the user.
     """
 
     done: list[str]
@@ -79,7 +78,8 @@ class Prepared:
 
     @property
     def names(self) -> list[str]:
-        """All items that are there, in the order of their rows."""
+        """All prepared items, in the order of their rows."""
+        # rows follow the order of file names, where "a.npy" comes after "a-2.npy": the suffix takes part
         return sorted(self.done + self.reused, key=lambda name: f"{name}.npy")
 
 
@@ -96,33 +96,34 @@ def prepare_items(
     refused: Sequence[tuple[str, str]] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Make one file per item and modality.
+    """Write one file per item and modality.
 
     Args:
         items: what to prepare.
-        work: item → modality → array or `Content`; a function at the top of a module, so that worker processes find
-            it. A ``ValueError`` or ``OSError`` skips the item, anything else stops.
-        out: folder that receives the files; run again with the same one to go on.
-        workers: processes; 0: this one.
-        version: text that changes when the work would give other files for the same sources.
-        refused: (name, reason) of what is no item at all; listed among the skipped ones.
-        progress: is told (items so far, items in all).
+        work: item → modality → array or `Content`; a function at the top of a module, so that worker processes can
+            import it. A ``ValueError`` or ``OSError`` skips the item, any other exception stops.
+        out: folder for the files; the same folder again continues an interrupted run.
+        workers: number of processes; 0: the current one.
+        version: text that changes when the work would write other files for the same sources.
+        refused: (name, reason) of raw files that are not items; they are listed as skipped.
+        progress: called with (items so far, items in all).
     """
     _refuse_names(items)
     out.mkdir(parents=True, exist_ok=True)
+    # temporary files of a killed run, which nothing else would remove
     sweep(out)
     stamps = {item.name: _stamp(item, version) for item in items}
     reused = [item.name for item in items if _is_done(out, item.name, stamps[item.name])]
-    there = set(reused)
-    todo = [item for item in items if item.name not in there]
-    _remove_stale(out, keep=there)
+    todo = [item for item in items if item.name not in set(reused)]
+    _remove_stale(out, keep=set(reused))
     done: list[str] = []
     skipped = list(refused)
-    for name, reason in _results(todo, work, out, stamps, workers):
+    jobs = [(item, work, out, stamps[item.name]) for item in todo]
+    for (item, *_), reason in in_processes(_finish, jobs, workers):
         if reason is None:
-            done.append(name)
+            done.append(item.name)
         else:
-            skipped.append((name, reason))
+            skipped.append((item.name, reason))
         if progress is not None:
             progress(len(reused) + len(done) + len(skipped) - len(refused), len(items))
     listed = [{"name": name, "reason": reason} for name, reason in sorted(skipped)]
@@ -130,29 +131,20 @@ def prepare_items(
     return Prepared(sorted(done), sorted(reused), sorted(skipped))
 
 
-def _results(
-    todo: Sequence[Item], work: Work, out: Path, stamps: Mapping[str, str], workers: int
-) -> Iterator[tuple[str, str | None]]:
-    jobs = [(item, work, out, stamps[item.name]) for item in todo]
-    return ((job[0].name, reason) for job, reason in in_processes(_finish, jobs, workers))
-
-
 def in_processes(function: Callable[[A], R], jobs: Sequence[A], workers: int) -> Iterator[tuple[A, R]]:
-    """Each job and its result, in the order in which they are finished.
+    """Yield each job with its result, in the order in which they finish.
 
     Args:
-        function: job → result; at the top of a module, so that worker processes find it.
-        jobs: what is given to it.
-        workers: processes; 0: this one.
+        function: job → result; a function at the top of a module, so that worker processes can import it.
+        jobs: arguments of the function.
+        workers: number of processes; 0: the current one.
     """
     if not workers:
         for job in jobs:
             yield job, function(job)
         return
-    # spawn: a forked worker would inherit the locks of whatever threads this process has
-    pool = ProcessPoolExecutor(
-        min(workers, len(jobs) or 1), mp_context=get_context("spawn"), initializer=_leave_decisions_to_the_owner
-    )
+    # spawn: a forked worker inherits the locks of all threads of this process, and may wait for them forever
+    pool = ProcessPoolExecutor(min(workers, len(jobs) or 1), mp_context=get_context("spawn"), initializer=_start_worker)
     try:
         futures = {pool.submit(function, job): job for job in jobs}
         for future in as_completed(futures):
@@ -163,41 +155,45 @@ def in_processes(function: Callable[[A], R], jobs: Sequence[A], workers: int) ->
             "are kept; run the same command again, with fewer workers."
         ) from None
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # what runs is finished, what waits is left for the next time
+        # running jobs finish, so that their items need not be prepared again; waiting jobs are dropped
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _leave_decisions_to_the_owner() -> None:
-    end_with_owner()  # killed, it would leave workers behind that write beside those of the next time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process decides, and lets running items finish
+def _start_worker() -> None:
+    # workers of a killed process would write to the same folder as those of the next run
+    end_with_parent()
+    # Ctrl-C reaches all processes of the terminal; the main process handles it and lets running items finish
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _finish(job: tuple[Item, Work, Path, str]) -> str | None:
-    """Prepare one item; the reason if it has to be skipped."""
+    """Prepare one item; returns the reason if it has to be skipped."""
     item, work, out, stamp = job
     try:
-        made = dict(work(item))
+        contents = dict(work(item))
     except InputError as error:
         return " ".join(error.problems)
     except (ValueError, OSError) as error:
         return f"{type(error).__name__}: {error}"
     files = []
-    for modality, content in made.items():
-        named, suffix = (content.name, content.suffix) if isinstance(content, Content) else ("", ".npy")
-        path = out / modality / f"{named or item.name}{suffix}"
+    for modality, content in contents.items():
         if isinstance(content, Content):
-            with written_whole(path) as beside:
-                beside.write_bytes(content.data)
+            path = out / modality / f"{content.name or item.name}{content.suffix}"
+            with written_whole(path) as temporary:
+                temporary.write_bytes(content.data)
         else:
+            path = out / modality / f"{item.name}.npy"
             write_npy(path, content)
         files.append(f"{modality}/{path.name}")
-    # last, so that a marker stands for complete files
+    # the marker is written last: where it exists, the files are complete
     write_json(out / MARKERS / f"{item.name}.json", {"stamp": stamp, "files": sorted(files)})
     return None
 
 
 def _stamp(item: Item, version: str) -> str:
-    """Text that changes when the item would have to be made again."""
+    """Text that changes when the item has to be prepared again."""
     sources = []
+    # size and time in place of a hash: hashing would read all raw files, often tens of gigabytes
     for source in item.sources:
         path = Path(source)
         state = path.stat() if path.exists() else None
@@ -209,13 +205,14 @@ def _marker(out: Path, name: str) -> dict[str, Any]:
     path = out / MARKERS / f"{name}.json"
     if not path.exists():
         return {}
+    # a damaged marker counts as missing: its item is prepared again
     try:
-        found = parse_json(path.read_text(encoding="utf-8"), str(path))
-    except (InputError, UnicodeDecodeError):  # damaged: the item is made again
+        marker = parse_json(path.read_text(encoding="utf-8"), str(path))
+    except (InputError, UnicodeDecodeError):
         return {}
-    files = found.get("files")
-    named = isinstance(files, list) and all(isinstance(file, str) for file in files)
-    return found if found.get("schema") == SCHEMA and named else {}
+    files = marker.get("files")
+    has_names = isinstance(files, list) and all(isinstance(file, str) for file in files)
+    return marker if marker.get("schema") == SCHEMA and has_names else {}
 
 
 def _is_done(out: Path, name: str, stamp: str) -> bool:
@@ -224,7 +221,8 @@ def _is_done(out: Path, name: str, stamp: str) -> bool:
 
 
 def _remove_stale(out: Path, *, keep: set[str]) -> None:
-    """Forget what an earlier run made of items that changed or are gone: their rows would shift all others."""
+    """Remove the files of items that changed or no longer exist."""
+    # rows are the files of a folder in the order of their names: a file too many would shift the rows after it
     for path in sorted((out / MARKERS).glob("*.json")):
         if path.stem not in keep:
             for file in _marker(out, path.stem).get("files", []):
@@ -233,18 +231,18 @@ def _remove_stale(out: Path, *, keep: set[str]) -> None:
 
 
 def _refuse_names(items: Sequence[Item]) -> None:
-    problems, seen = [], set()
+    problems, names = [], set()
     for item in items:
         if not item.name or item.name.startswith(".") or Path(item.name).name != item.name:
             problems.append(f"'{item.name}' can't be the name of an item: it has to serve as a file name. Rename it.")
-        if item.name in seen:
+        if item.name in names:
             problems.append(f"Two items are called '{item.name}': give each a name of its own.")
-        seen.add(item.name)
+        names.add(item.name)
     if problems:
         raise InputError(problems)
 
 
 def write_npy(path: Path, array: NDArray[Any]) -> None:
-    """Write an array beside, flush it, and rename: the file is complete or not there. Never pickles."""
-    with written_whole(path) as beside, beside.open("wb") as file:
+    """Write an array to a temporary file, flush it, and rename it: the file is complete or missing. Never pickles."""
+    with written_whole(path) as temporary, temporary.open("wb") as file:
         np.save(file, np.asarray(array), allow_pickle=False)

@@ -1,4 +1,4 @@
-"""What is wrong with data: errors and warnings, collected so that all of them are reported together."""
+"""Errors and warnings of a check of data, collected so that the user sees all of them together."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from xmodal.errors import InputError
 
 @dataclass
 class Report:
-    """What is wrong with data, one sentence per problem.
+    """Problems of some data, one sentence each.
 
     Attributes:
-        errors: have to be repaired before anything else.
-        warnings: are worth knowing, and don't stop anything.
+        errors: problems that have to be repaired before the data can be opened.
+        warnings: problems that the user should know, and that stop nothing.
     """
 
     errors: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     def stop_on_errors(self) -> None:
-        """Raise one `InputError` that holds all errors, if there are any."""
+        """Raise one `InputError` with all errors, if there are any."""
         if self.errors:
             raise InputError(self.errors)

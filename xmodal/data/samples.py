@@ -1,4 +1,4 @@
-"""A dataset that gives whole samples, seen as columns: one modality of all samples each."""
+"""Columns of a torch `Dataset`, which returns whole samples: one column holds one modality of all samples."""
 
 from __future__ import annotations
 
@@ -15,11 +15,18 @@ from xmodal.errors import InputError
 
 
 def as_array(where: str, value: Any) -> NDArray[Any]:
-    """A NumPy array of an array, a tensor or nested lists."""
+    """Convert an array, a tensor or nested lists to a NumPy array.
+
+    Args:
+        where: name of the value for error messages.
+        value: to convert.
+    """
+    # NumPy has no bfloat16, and float32 holds all of its values
     if isinstance(value, torch.Tensor):
         value = value.detach().cpu().to_dense()
         detached: NDArray[Any] = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
         return detached
+    # np.asarray would drop the mask and keep the values under it
     if np.ma.isMaskedArray(value) and np.ma.getmaskarray(value).any():
         raise InputError(f"{where} is a masked array with masked values. Fill or remove them first.")
     try:
@@ -29,7 +36,7 @@ def as_array(where: str, value: Any) -> NDArray[Any]:
 
 
 class DatasetColumn:
-    """One modality of a dataset, read sample by sample when asked for."""
+    """One modality of a dataset, read sample by sample when it is indexed."""
 
     def __init__(self, samples: Samples, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.samples, self.name, self.shape, self.dtype = samples, name, shape, dtype
@@ -39,29 +46,32 @@ class DatasetColumn:
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
         chosen = np.arange(len(self))[rows]
-        found = [self.samples.at(row)[self.name] for row in np.atleast_1d(chosen).tolist()]
-        return np.stack(found) if chosen.ndim else found[0]
+        values = [self.samples.at(row)[self.name] for row in np.atleast_1d(chosen).tolist()]
+        return np.stack(values) if chosen.ndim else values[0]
 
 
 class Samples:
-    """Samples of a dataset; the last ones are kept, since the modalities of a batch are asked for one after another."""
+    """Inputs of the samples of a dataset, the latest of which are cached."""
 
-    KEPT = 1024
+    # a batch reads one modality after the other: without a cache as large as a batch, each sample would be loaded once
+    # per modality
+    CACHED = 1024
 
     def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
-        self._last: dict[int, dict[str, NDArray[Any]]] = {}
+        self._cache: dict[int, dict[str, NDArray[Any]]] = {}
 
     def at(self, row: int) -> dict[str, NDArray[Any]]:
         """Inputs of one sample."""
-        if row not in self._last:
-            if len(self._last) >= self.KEPT:
-                self._last.pop(next(iter(self._last)))
-            self._last[row] = _taken_apart(self.dataset[row], row)[0]
-        return self._last[row]
+        if row not in self._cache:
+            # dictionaries keep the order of insertion, so the first entry is the oldest
+            if len(self._cache) >= self.CACHED:
+                self._cache.pop(next(iter(self._cache)))
+            self._cache[row] = _inputs_and_target(self.dataset[row], row)[0]
+        return self._cache[row]
 
 
-def _taken_apart(sample: Any, row: int) -> tuple[dict[str, NDArray[Any]], Any]:
+def _inputs_and_target(sample: Any, row: int) -> tuple[dict[str, NDArray[Any]], Any]:
     """Inputs and target of one sample in any of the three forms."""
     if isinstance(sample, (tuple, list)) and len(sample) == 2 and isinstance(sample[0], Mapping):
         inputs, target = sample
@@ -81,17 +91,18 @@ def read_once(dataset: Dataset[Any], keep_bytes: int) -> tuple[dict[str, Column]
 
     Args:
         dataset: see `xmodal.data.arrays.from_dataset`.
-        keep_bytes: up to this size the columns are arrays; above, they ask the dataset for each row.
+        keep_bytes: up to this size the columns are arrays in memory; above, they read the dataset for each row.
     """
     count = len(dataset) if hasattr(dataset, "__len__") else 0
     if not count:
         raise InputError("The dataset is empty or has no length: a map-style dataset with samples was expected.")
-    first, _ = _taken_apart(dataset[0], 0)
+    first, _ = _inputs_and_target(dataset[0], 0)
     keep = count * sum(value.nbytes for value in first.values()) <= keep_bytes
     kept = {name: np.empty((count if keep else 0, *value.shape), value.dtype) for name, value in first.items()}
+    # inputs that are not kept are still checked: a bad sample should stop now and not in the middle of an epoch
     targets: list[Any] = []
     for row in range(count):
-        inputs, target = _taken_apart(dataset[row], row)
+        inputs, target = _inputs_and_target(dataset[row], row)
         _check_sample(row, inputs, first)
         targets.append(as_array("target", target))
         for name in kept if keep else ():

@@ -1,7 +1,7 @@
-"""Columns, and splits of them: rows come in, batches go out.
+"""Columns and splits: from row numbers to batches.
 
-A *column* is one modality of all samples (an array, a memory map, a folder of files); a *split* is some rows of the
-columns.
+A *column* is one modality of all samples (an array, a memory map, a folder of files); a *split* is a subset of the rows
+of all columns. An *auxiliary input* belongs to a modality and follows its rows: ``audio.lengths`` belongs to ``audio``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from xmodal.data.augment import Augment
 from xmodal.data.loader import Pick
 from xmodal.types import Batch, Normalisation, owner
 
-READY_BYTES = 256 * 2**20  # columns of a split up to this size are normalised once and kept as a tensor
+# columns of a split up to this size are normalised once and kept as a tensor; larger ones are read for each batch
+READY_BYTES = 256 * 2**20
 
 
 class Column(Protocol):
@@ -32,35 +33,36 @@ class Column(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the numbers as they are stored."""
+        """Type of the stored values."""
 
     def __getitem__(self, rows: Any) -> Any: ...
 
 
 @runtime_checkable
 class Redrawn(Column, Protocol):
-    """A column whose samples differ from epoch to epoch; indexed by rows alone it gives one fixed draw of each.
+    """A column whose samples are drawn anew in each epoch; indexing by rows alone gives one fixed draw of each.
 
     Attributes:
-        redraws: False: it does not differ after all, and a frozen teacher may be asked once.
+        redraws: False: all draws are the same, so the outputs of a frozen teacher may be cached.
     """
 
     redraws: bool
 
     def redrawn(self, rows: NDArray[np.int64], epoch: int) -> Any:
-        """Rows as a training pass of this epoch sees them: a function of its arguments alone."""
+        """Rows as drawn for training in this epoch: a function of the arguments alone."""
 
 
 class Split:
-    """Some rows of every column; ``split[pick]`` is a batch.
+    """A subset of the rows of every column; ``split[pick]`` is a batch.
 
     Args:
-        columns: input → column with all samples; what goes with a modality (``audio.lengths``) follows its rows.
+        columns: input → column with all samples, auxiliary inputs among them.
         targets: modality → targets of all samples, the same array for paired data; empty when unlabelled.
         rows: modality → row numbers of this split.
-        normalisation: statistics to apply, by modality.
+        paired: whether row i of every modality is the same sample.
+        normalisation: modality → statistics to apply.
         augment: applied to picks that carry an epoch.
-        scored: modality → column with the regions that metrics look at, see `Batch`.
+        scored: modality → column with the regions on which metrics are computed, see `Batch`.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Split:
             for modality, statistics in (normalisation or {}).items()
         }
         self._empty = {modality for modality, statistics in (normalisation or {}).items() if statistics.empty}
+        # paired modalities share one tensor of targets: a batch selects, keeps and moves it once
         shared = {id(target): torch.from_numpy(target[rows[name]]) for name, target in targets.items()}
         self.targets: dict[str, Tensor] = {
             name: shared[id(target)] if paired else torch.from_numpy(target[rows[name]])
@@ -99,58 +102,62 @@ class Split:
 
     @property
     def augmented(self) -> bool:
-        """Whether a training pass sees other inputs than an ordered one."""
+        """Whether inputs in training differ from inputs in evaluation."""
         return bool(self.changing)
 
     @property
     def changing(self) -> frozenset[str]:
-        """The modalities of which it does."""
+        """The modalities whose inputs in training differ from those in evaluation."""
         drawn = {owner(name) for name in self._redrawn}
         return frozenset(name for name in self.rows if name in drawn or (self.augment and self.augment.changes(name)))
 
     def doubled(self) -> Split:
-        """The same rows; batches carry their numbers in 64 bits, read and normalised in 32 as always."""
-        found = copy.copy(self)
-        found._doubled = True
-        return found
+        """The same rows with batches in float64; reading and normalisation stay in float32, with the same values."""
+        split = copy.copy(self)
+        split._doubled = True
+        return split
 
     def raw(self) -> Split:
-        """The same rows without any statistics applied."""
+        """The same rows without normalisation."""
         raw = Split(self.columns, {}, self.numbers, paired=self.paired, scored=self.scored)
         raw.targets = self.targets
         return raw
 
     @functools.cached_property
     def _ready(self) -> dict[str, Tensor]:
-        """Small columns, read once; inputs that are one column share their tensor."""
-        found: dict[str, Tensor] = {}
+        """Small columns, read and normalised once; inputs that are the same column share one tensor."""
+        tensors: dict[str, Tensor] = {}
         for modality, names in self._inputs.items():
             for name in names:
+                # 4 bytes: the size that a float32 column has after normalisation, whatever its type in the file
                 if 4 * self.rows[modality] * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES:
-                    twin = next((other for other in found if self._same(name, other)), None)
-                    ready = torch.from_numpy(self._read(name, self.numbers[modality])) if twin is None else found[twin]
-                    found[name] = ready
-        return found
+                    twin = next((other for other in tensors if self._same(name, other)), None)
+                    if twin is None:
+                        tensors[name] = torch.from_numpy(self._read(name, self.numbers[modality]))
+                    else:
+                        tensors[name] = tensors[twin]
+        return tensors
 
     def _same(self, name: str, other: str) -> bool:
-        """Whether two inputs that go with modalities are one column of the same rows, such as a map that both use."""
-        mine, theirs = owner(name), owner(other)
-        beside = name != mine and other != theirs
-        return beside and self.columns[name] is self.columns[other] and self.numbers[mine] is self.numbers[theirs]
+        """Whether two auxiliary inputs are one column with the same rows, such as a map that two modalities use."""
+        first, second = owner(name), owner(other)
+        auxiliary = name != first and other != second
+        return auxiliary and self.columns[name] is self.columns[other] and self.numbers[first] is self.numbers[second]
 
     def _read(self, name: str, numbers: NDArray[np.int64], epoch: int | None = None) -> NDArray[Any]:
         if epoch is not None and name in self._redrawn:
-            found = self._redrawn[name].redrawn(numbers, epoch)
+            values = self._redrawn[name].redrawn(numbers, epoch)
         else:
-            found = self.columns[name][numbers]
+            values = self.columns[name][numbers]
         if name not in self._statistics:
-            return np.ascontiguousarray(found, dtype=batch_type(name, self.columns[name]))
+            return np.ascontiguousarray(values, dtype=batch_type(name, self.columns[name]))
         mean, std = self._statistics[name]
-        # one new array: a batch of videos has hundreds of megabytes
-        samples: NDArray[Any] = np.subtract(found, mean, dtype=np.float32, order="C", casting="same_kind")
+        # one new array and then in place: a batch of videos has hundreds of megabytes
+        samples: NDArray[Any] = np.subtract(values, mean, dtype=np.float32, order="C", casting="same_kind")
         samples /= std
+        # positions without a measurement are 0 in all channels, and would become -mean / std
         if name in self._empty:
-            samples *= (np.asarray(found) != 0).any(axis=1, keepdims=True)
+            samples *= (np.asarray(values) != 0).any(axis=1, keepdims=True)
         return samples
 
     def __getitem__(self, pick: Pick) -> Batch:
@@ -158,10 +165,11 @@ class Split:
         return batch.doubled() if self._doubled else batch
 
     def drawn(self, pick: Pick) -> Batch:
-        """The batch, its numbers in 32 bits; what ``split[pick]`` calls."""
+        """The batch in float32, from which ``split[pick]`` starts."""
         inputs: dict[str, Tensor] = {}
         targets: dict[str, Tensor] = {}
-        taken: dict[tuple[int, int], Tensor] = {}  # paired targets stay one tensor
+        # by identity of targets and rows, so that the targets of paired modalities stay one tensor
+        selected: dict[tuple[int, int], Tensor] = {}
         for modality, positions in pick.rows.items():
             for name in self._inputs[modality]:
                 twins = (
@@ -172,23 +180,23 @@ class Split:
             if modality in self.targets:
                 target = self.targets[modality]
                 key = (id(target), id(positions))
-                if key not in taken:
-                    taken[key] = widened(target.index_select(0, positions))
-                targets[modality] = taken[key]
+                if key not in selected:
+                    selected[key] = widened(target.index_select(0, positions))
+                targets[modality] = selected[key]
         return Batch(inputs, targets, {}, dict(pick.rows), self._regions(pick))
 
     def _regions(self, pick: Pick) -> dict[str, Tensor]:
-        """What metrics look at, one tensor where modalities share it."""
-        found: dict[str, Tensor] = {}
-        taken: dict[tuple[int, int], Tensor] = {}
+        """Regions on which metrics are computed, one tensor where modalities share a column."""
+        regions: dict[str, Tensor] = {}
+        selected: dict[tuple[int, int], Tensor] = {}
         for modality, positions in pick.rows.items():
             if modality in self.scored:
                 column = self.scored[modality]
                 key = (id(column), id(positions))
-                if key not in taken:
-                    taken[key] = self._region(modality, positions)
-                found[modality] = taken[key]
-        return found
+                if key not in selected:
+                    selected[key] = self._region(modality, positions)
+                regions[modality] = selected[key]
+        return regions
 
     def _region(self, modality: str, positions: Tensor) -> Tensor:
         if modality in self._ready_regions:
@@ -197,20 +205,20 @@ class Split:
 
     @functools.cached_property
     def _ready_regions(self) -> dict[str, Tensor]:
-        """Small columns of regions, read once: every epoch looks at them."""
-        found: dict[tuple[int, int], Tensor] = {}
+        """Small columns of regions, read once: the metrics of every epoch need them."""
+        loaded: dict[tuple[int, int], Tensor] = {}
         ready = {}
         for modality, column in self.scored.items():
             numbers = self.numbers[modality]
             key = (id(column), id(numbers))
             if column.dtype.itemsize * len(numbers) * int(np.prod(column.shape[1:])) <= READY_BYTES:
-                if key not in found:
-                    found[key] = torch.from_numpy(np.asarray(column[numbers]))
-                ready[modality] = found[key]
+                if key not in loaded:
+                    loaded[key] = torch.from_numpy(np.asarray(column[numbers]))
+                ready[modality] = loaded[key]
         return ready
 
     def _picked(self, name: str, modality: str, positions: Tensor, epoch: int | None) -> Tensor:
-        """One input of a batch; augmentation changes modalities alone, not what goes with them."""
+        """One input of a batch; augmentation changes modalities and leaves auxiliary inputs alone."""
         if name in self._ready and not (epoch is not None and name in self._redrawn):
             samples = self._ready[name].index_select(0, positions)
         else:
@@ -222,10 +230,10 @@ class Split:
 
 
 def widened(target: Tensor) -> Tensor:
-    """Targets of a batch: whole numbers as int64, in which losses index."""
+    """Targets of a batch: uint8 becomes int64, the type that losses need to index with."""
     return target.long() if target.dtype == torch.uint8 else target
 
 
 def batch_type(name: str, column: Column) -> str:
-    """NumPy's name of the type in which a batch carries an input: whole numbers beside a modality stay whole."""
+    """NumPy's name of the type of an input in a batch: float32, or int64 for auxiliary integers such as lengths."""
     return "int64" if name != owner(name) and column.dtype.kind in "biu" else "float32"

@@ -7,17 +7,19 @@ import os
 import sys
 from multiprocessing import parent_process
 
-DIE_WITH_PARENT, KILL = 1, 9  # as <sys/prctl.h> and <signal.h> say
+# PR_SET_PDEATHSIG of <sys/prctl.h> and SIGKILL of <signal.h>; Python's os and signal modules have no prctl
+PARENT_DEATH_SIGNAL, KILL = 1, 9
 
 
-def end_with_owner() -> None:
-    """Call first in a worker: Linux kills it when its owner has died, even by a signal that nobody can catch.
+def end_with_parent() -> None:
+    """Call first in a worker: Linux then kills it when its parent dies, even if SIGKILL ends the parent.
 
-    On other systems a worker ends when it next asks its owner for something.
+    On other systems a worker ends at its next attempt to communicate with the parent.
     """
     if sys.platform != "linux":
         return
-    ctypes.CDLL(None).prctl(DIE_WITH_PARENT, KILL)
-    owner = parent_process()
-    if owner is not None and os.getppid() != owner.pid:  # it died while this process was started
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, KILL)
+    # a parent that died before the call above sends no signal any more; its children have got another parent
+    parent = parent_process()
+    if parent is not None and os.getppid() != parent.pid:
         os._exit(1)

@@ -13,7 +13,6 @@ from xmodal.data.gaussian.draws import (
     Pairs,
     View,
     arranged,
-    aside,
     counts_of,
     draw,
     draw_removal,
@@ -21,8 +20,10 @@ from xmodal.data.gaussian.draws import (
     increase_alpha,
     increase_gamma,
     modify_gamma,
+    separate_generator,
 )
 from xmodal.data.own.check import check_folder
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 
@@ -275,7 +276,7 @@ def test_classes_are_counted_even_if_the_samples_show_fewer():
 
 def test_binary_is_chosen_by_name():
     assert open_data("gaussian", task="binary").info.outputs == 1
-    with pytest.raises(InputError, match="3 classes; binary was asked for"):
+    with pytest.raises(InputError, match="gaussian has the task multiclass; binary was asked for"):
         open_data("gaussian", options={"classes": 3}, task="binary")
 
 
@@ -320,10 +321,10 @@ def test_wrong_options_of_the_pairs_are_sentences(options, sentence):
 
 def test_the_pairs_read_no_folder():
     with pytest.raises(InputError, match="read no folder"):
-        load("somewhere", GaussianSettings())
+        load("somewhere", GaussianSettings(), DataRequest())
 
 
-def test_a_made_folder_holds_the_same_samples_and_the_truth(tmp_path):
+def test_a_written_folder_holds_the_same_samples_and_the_truth(tmp_path):
     settings = GaussianSettings(shared=3, a_only=2, b_only=1, train=40, valid=20, test=30, classes=3)
     root = make(tmp_path / "pairs", seed=7, settings=settings)
 
@@ -350,7 +351,7 @@ def test_pairs_are_written_to_a_new_folder_and_have_no_raw_format(tmp_path):
         make(tmp_path / "new", format="raw")
 
 
-def test_streams_aside_differ_from_each_other_and_from_plain_seeds():
-    first = {float(stream.randn()) for stream in (aside(0), aside(1), aside(0, 1), np.random.RandomState(0))}
+def test_separate_generators_differ_from_each_other_and_from_plain_seeds():
+    separate = [separate_generator(0), separate_generator(1), separate_generator(0, 1)]
 
-    assert len(first) == 4
+    assert len({float(random.randn()) for random in (*separate, np.random.RandomState(0))}) == 4

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from xmodal.data.mnist.backgrounds import GRIDS, LONGEST, blend, compose, cut, find_pictures, read_pictures, textures
+from xmodal.data.mnist.backgrounds import GRIDS, MAX_SIDE, blend, compose, cut, find_pictures, read_pictures, textures
 from xmodal.errors import InputError
 
 RANDOM = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_pictures_come_in_the_order_of_their_names_and_bad_ones_are_named(tmp_pa
     found, problems = read_pictures(paths)
 
     assert [path.name for path in paths] == ["a.jpg", "b.png", "broken.png", "small.png", "wide.png"]
-    assert [picture.shape for picture in found] == [(50, 50, 3), (30, 40, 3), (77, LONGEST, 3)]
+    assert [picture.shape for picture in found] == [(50, 50, 3), (30, 40, 3), (77, MAX_SIDE, 3)]
     assert len(problems) == 2 and "29x29" in problems[1] and "28x60" in problems[1]
 
 

@@ -59,7 +59,7 @@ def test_what_is_written_are_these_bytes_and_the_same_each_time(tmp_path, name):
         (PICTURES[:-1], 3, r"promises an array of \(2, 1, 3\), which is 6 bytes, and 5 follow"),
         (PICTURES + b"\0", 3, "longer than its header says"),
         (struct.pack(">IIII", 0x803, 0, 28, 28), 3, "holds nothing"),
-        (struct.pack(">IIII", 0x803, 2**31, 2**31, 2**31), 3, "can't be right"),
+        (struct.pack(">IIII", 0x803, 2**31, 2**31, 2**31), 3, "at most 2147483648 bytes were expected"),
     ],
 )
 def test_wrong_bytes_are_a_sentence(written, name, content, axes, sentence):

@@ -149,7 +149,7 @@ def test_own_pictures_can_be_backgrounds(root, tmp_path):
     assert json.loads((tmp_path / "out" / "mnist_m.json").read_text())["pictures"] == ["broken.png", "grey.png"]
 
 
-def test_prepared_files_that_were_made_otherwise_are_refused(root):
+def test_prepared_files_that_were_prepared_otherwise_are_refused(root):
     prepare(root, root, seed=7)
 
     assert opened(root, background_seed=7).info.classes == 10
@@ -158,7 +158,7 @@ def test_prepared_files_that_were_made_otherwise_are_refused(root):
     with pytest.raises(InputError, match="backgrounds textures"):
         opened(root, backgrounds="photos")
     (root / "mnist_m" / "train-00000.npy").unlink()
-    with pytest.raises(InputError, match="lacks 1 of 2 files, train-00000.npy"):
+    with pytest.raises(InputError, match="1 of 2 files are missing, train-00000.npy"):
         opened(root)
     (root / "mnist_m.json").write_text('{"schema": 1, "seed": "many"}')
     assert len(check(root).errors) == 3  # no number, no backgrounds, no digits
@@ -220,8 +220,8 @@ def test_stand_in_holds_no_digit_twice_and_has_a_black_ground():
     assert not middle & {picture.tobytes() for picture in train.images} and len(middle) == 30
 
 
-def test_made_files_open_as_the_stand_in_does(tmp_path):
-    folder = make(tmp_path / "made")
+def test_written_files_open_as_the_stand_in_does(tmp_path):
+    folder = make(tmp_path / "written")
 
     files, memory = opened(folder), open_data("mnist", options={"stand_in": True, "noise": 0.0})
 
@@ -242,7 +242,7 @@ def test_source_opens_the_same_data_again_from_elsewhere(root, monkeypatch, tmp_
     assert np.array_equal(again.test.columns["mnist_m"][np.arange(5)], data.test.columns["mnist_m"][np.arange(5)])
 
 
-def test_what_can_not_be_made_is_refused(tmp_path):
+def test_what_can_not_be_written_is_refused(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
 
     with pytest.raises(InputError, match="there already"):

@@ -101,7 +101,7 @@ FAULTS = {
         lambda r: edit(r, "image.npy", lambda a: a[:, 0]),
         "could be a picture without a channel axis",
     ),
-    "two audios": (lambda r: edit(r, "audio_data_normalized.npy", lambda a: a), "'audio' is there 2 times"),
+    "two audios": (lambda r: edit(r, "audio_data_normalized.npy", lambda a: a), "'audio' has 2 sources"),
     "name with a dot": (
         lambda r: (r / "image.npy").rename(r / "rgb.left.npy"),
         "'rgb.left' can't be the name of a modality",
@@ -177,7 +177,7 @@ FAULTS = {
     "unknown layout": (lambda r: settings(r, layout={"audio": "sequenc"}), "Did you mean 'sequence'"),
     "wrong layout": (
         lambda r: settings(r, layout={"audio": "image"}),
-        "its layout is said to be 'image', which has 3 axes",
+        "its layout is set to 'image', which has 3 axes",
     ),
     "unknown normalisation": (lambda r: settings(r, normalise={"audio": "minmax"}), "'normalise.audio' is 'minmax'"),
     "normalise unknown": (
@@ -292,7 +292,7 @@ def test_no_fault_is_said_twice(folder):
                 edit(r, "image.npy", lambda a: a * 100),
                 (r / "image.npy").rename(r / "image_data_normalized.npy"),
             ),
-            "image_data_normalized.npy is used as it is, and holds values up to",
+            "image_data_normalized.npy is used without normalisation and holds values up to",
         ),
     ],
 )

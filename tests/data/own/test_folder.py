@@ -13,6 +13,7 @@ from xmodal.data.base import statistics_of
 from xmodal.data.columns import ArrayFile, ArrayFolder
 from xmodal.data.loader import in_order
 from xmodal.data.own.folder import FolderSettings, load_folder, read_inputs
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 
@@ -171,7 +172,7 @@ def test_without_index_files_the_splits_are_drawn_from_the_seed(folder):
         (folder / f"{split}_idx.npy").unlink()
     labels = np.load(folder / "labels.npy")
 
-    first, again, other = (load_folder(folder, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (load_folder(folder, request=DataRequest(seed=seed)) for seed in (0, 0, 1))
 
     rows = {split: first.split(split).numbers["audio"] for split in ("train", "valid", "test")}
     assert sorted(np.concatenate(list(rows.values())).tolist()) == list(range(20))
@@ -191,7 +192,7 @@ def test_too_few_samples_to_draw_splits_from(folder):
 
 
 def test_train_fraction_thins_the_training_split(folder):
-    data = load_folder(folder, train_fraction=0.5)
+    data = load_folder(folder, request=DataRequest(train_fraction=0.5))
 
     assert data.info.rows["train"]["audio"] == 6 and data.info.rows["test"]["audio"] == 4
     assert torch.bincount(data.info.train_targets["audio"]).tolist() == [2, 2, 2]
@@ -275,9 +276,9 @@ def test_statistics_of_a_large_sample_are_read_row_by_row():
 def test_a_task_given_by_name_goes_before_the_folder(folder):
     np.save(folder / "labels.npy", np.arange(20) % 2)
 
-    assert load_folder(folder, task="binary").info.outputs == 1
+    assert load_folder(folder, request=DataRequest(task="binary")).info.outputs == 1
     with pytest.raises(InputError, match="Did you mean 'binary'"):
-        load_folder(folder, task="binry")
+        load_folder(folder, request=DataRequest(task="binry"))
 
 
 def test_chosen_modalities_are_all_that_is_looked_at(folder):

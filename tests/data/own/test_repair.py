@@ -80,7 +80,7 @@ def test_zeroed_samples_stay(folder):
 def test_a_split_that_lost_all_its_samples_is_an_error(folder):
     put(folder, "audio.npy", slice(12, 16), np.nan)
 
-    with pytest.raises(InputError, match="what is left is empty"):
+    with pytest.raises(InputError, match="valid split of audio without samples that hold NaN is empty"):
         open_data(str(folder), options={"nan": "drop"})
 
 

@@ -1,1 +1,1 @@
-"""Sound and video files: decoding, writing, resampling, spectrograms. Several data sets share it."""
+"""Audio and video files: decoding, writing, resampling, spectrograms. Shared by several data sets."""

@@ -1,7 +1,7 @@
-"""Sound: reading files, one channel at one rate, and what networks look at: mel bands and cepstra.
+"""Sound: reading files, resampling, and features: log-mel spectrograms and mel-frequency cepstral coefficients.
 
-With S (window/2 + 1, frames) the magnitudes of `data.media.spectrogram`, M (bands, window/2 + 1) the triangles of
-`mel_filters` and D (coefficients, bands) the first rows of the orthonormal cosine transform,
+S (window/2 + 1, frames) are the magnitudes of `data.media.spectrogram`, M (bands, window/2 + 1) the triangular filters
+of `mel_filters`, and D (coefficients, bands) the first rows of the orthonormal cosine transform:
 
     log_mel = 10 log10 max(M S², 1e-10),  raised to its largest value - 80 dB
     mfcc = D log_mel,                     D[k, b] = √(c_k / bands) cos(π k (b + 1/2) / bands),  c_0 = 1, else c_k = 2
@@ -12,7 +12,7 @@ With S (window/2 + 1, frames) the magnitudes of `data.media.spectrogram`, M (ban
 | M | ``rate``, ``bands`` | (bands, window/2 + 1) |
 | D | ``coefficients`` | (coefficients, bands) |
 
-The mel scale is Slaney's: f / (200/3) below 1 kHz and logarithmic above, each triangle with the area 1. Everything is
+The mel scale is Slaney's: f / (200/3) below 1 kHz and logarithmic above; each triangle has the area 1. Everything is
 computed in float64 from torch.stft with a periodic Hann window, centred frames and reflected edges.
 
 Slaney: Auditory Toolbox, Interval Research technical report 1998-010.
@@ -31,11 +31,17 @@ from numpy.typing import NDArray
 
 from xmodal.errors import InputError, MissingExtra
 
-FLOOR, RANGE = 1e-10, 80.0  # power below which nothing is told apart; decibels kept below the loudest
-SIDE = 64  # zero crossings of the low-pass on either side
-STOP = 90.0  # decibels by which what would alias is damped
-WHOLE = (0, 0xFFFFFFFF)  # sizes that writers put who don't know them yet
-CONTAINERS = (".mp4", ".m4a", ".mov", ".mkv", ".webm", ".avi", ".aac")  # what PyAV opens rather than soundfile
+# smallest power before the logarithm, and decibels that are kept below the loudest value: the defaults of librosa's
+# power_to_db, with which such features are usually computed
+FLOOR, RANGE = 1e-10, 80.0
+# zero crossings of the low-pass filter on either side: more of them make its transition band narrower
+SIDE = 64
+# attenuation of the stop band in decibels; 16-bit sound has a range of 96
+STOP = 90.0
+# sizes in the header of a wav file that was streamed: the writer did not know the length yet
+STREAMED = (0, 0xFFFFFFFF)
+# endings of the files that PyAV reads; soundfile reads all others
+CONTAINERS = (".mp4", ".m4a", ".mov", ".mkv", ".webm", ".avi", ".aac")
 Wave = NDArray[np.float32]
 
 
@@ -53,17 +59,17 @@ class Sound:
 
     @property
     def seconds(self) -> float:
-        """How long it lasts."""
+        """Its duration."""
         return len(self.waveform) / self.rate
 
     @property
     def peak(self) -> float:
-        """The largest magnitude; 0 for an empty one."""
+        """The largest magnitude; 0 for an empty waveform."""
         return float(np.abs(self.waveform).max(initial=0.0))
 
 
 def soundfile_module() -> Any:
-    """The package soundfile, or the sentence that says how to install it."""
+    """The package soundfile; if it is missing, an error that says how to install it."""
     try:
         import soundfile
     except ImportError:
@@ -72,11 +78,11 @@ def soundfile_module() -> Any:
 
 
 def read_sound(path: str | Path, *, seconds: float | None = None) -> Sound:
-    """The sound of a file (wav, flac, ogg, …, or the first sound track of a video), its channels averaged.
+    """Read a sound file (wav, flac, ogg, …) or the first sound track of a video, and average its channels.
 
     Args:
         path: of the file.
-        seconds: to read from its beginning; None: all of it.
+        seconds: duration to read from the beginning; None: all.
     """
     path = Path(path)
     if path.suffix.lower() in CONTAINERS:
@@ -107,46 +113,49 @@ def _read_soundfile(path: Path, seconds: float | None) -> tuple[Wave, int]:
 
 
 def _refuse_cut_off(path: Path) -> None:
-    """A wav file that is shorter than its header says would be read as far as it goes, without a word."""
+    # libsndfile reads a truncated wav file up to its end without an error: the clip would be silently shorter
     with path.open("rb") as file:
         head = file.read(12)
     if len(head) < 12 or head[:4] != b"RIFF" or head[8:] != b"WAVE":
         return
-    promised, found = int.from_bytes(head[4:8], "little"), path.stat().st_size
-    # one byte less: the padding behind an odd last chunk, which many writers leave out
-    if promised not in WHOLE and found < promised + 8 - 1:
-        raise InputError(f"{path.name} is cut off: its header promises {promised + 8} bytes, the file has {found}.")
+    # the size in the header leaves out its own first 8 bytes
+    promised, size = int.from_bytes(head[4:8], "little"), path.stat().st_size
+    # minus 1: many writers leave out the byte of padding after a last chunk of odd length
+    if promised not in STREAMED and size < promised + 8 - 1:
+        raise InputError(f"{path.name} is cut off: its header promises {promised + 8} bytes, the file has {size}.")
 
 
-def resample(waveform: Wave, rate: int, wanted: int) -> Wave:
-    """The same sound at another rate.
+def resample(waveform: Wave, rate: int, new_rate: int) -> Wave:
+    """The same sound at another sampling rate.
 
-    A polyphase low-pass passes what is below 91 % of the lower of both Nyquist frequencies and damps what lies above
-    that frequency, and would come back as another tone, by 90 dB.
+    A polyphase low-pass filter passes frequencies below 91 % of the lower of the two Nyquist frequencies. Frequencies
+    above that Nyquist frequency would alias to other tones; they are attenuated by 90 dB.
 
     Example:
         >>> tone = np.sin(2 * np.pi * 100 * np.arange(4800) / 48000).astype(np.float32)
         >>> resample(tone, 48000, 22050).shape
         (2205,)
     """
-    if rate == wanted:
+    if rate == new_rate:
         return waveform
     from scipy.signal import resample_poly
 
-    common = math.gcd(rate, wanted)
-    up, down = wanted // common, rate // common
-    found = resample_poly(waveform.astype(np.float64), up, down, window=_low_pass(max(up, down)))
-    return np.asarray(found, dtype=np.float32)
+    common = math.gcd(rate, new_rate)
+    up, down = new_rate // common, rate // common
+    resampled = resample_poly(waveform.astype(np.float64), up, down, window=_low_pass(max(up, down)))
+    return np.asarray(resampled, dtype=np.float32)
 
 
 @functools.lru_cache(maxsize=8)
-def _low_pass(widest: int) -> NDArray[np.float64]:
-    """Taps of a Kaiser-windowed sinc whose stop band begins at the ``widest``-th part of the band."""
+def _low_pass(factor: int) -> NDArray[np.float64]:
+    """Taps of a Kaiser-windowed sinc whose stop band begins at 1 / ``factor`` of the Nyquist frequency."""
     from scipy.signal import firwin, kaiser_beta
 
-    half = SIDE * widest
-    transition = (STOP - 7.95) / (2.285 * 2 * half) / math.pi  # Kaiser's formula; 1 is the whole band
-    taps: NDArray[np.float64] = firwin(2 * half + 1, 1 / widest - transition / 2, window=("kaiser", kaiser_beta(STOP)))
+    half = SIDE * factor
+    # Kaiser's formula for the width of the transition band; 1 is the Nyquist frequency. scipy's default filter has its
+    # cutoff, not the end of its transition band, at 1 / factor, and lets half of the transition band alias
+    transition = (STOP - 7.95) / (2.285 * 2 * half) / math.pi
+    taps: NDArray[np.float64] = firwin(2 * half + 1, 1 / factor - transition / 2, window=("kaiser", kaiser_beta(STOP)))
     return taps
 
 
@@ -156,8 +165,8 @@ def log_mel(waveform: Wave, rate: int, *, bands: int, window: int = 2048, hop: i
 
     from xmodal.data.media.spectrogram import magnitudes
 
-    found = magnitudes(torch.from_numpy(np.asarray(waveform, np.float64)), window=window, hop=hop)
-    power = torch.from_numpy(mel_filters(rate, bands, window)) @ found.square()
+    spectrum = magnitudes(torch.from_numpy(np.asarray(waveform, np.float64)), window=window, hop=hop)
+    power = torch.from_numpy(mel_filters(rate, bands, window)) @ spectrum.square()
     decibels = 10 * power.clamp(min=FLOOR).log10()
     loudness: NDArray[np.float64] = decibels.clamp(min=float(decibels.max()) - RANGE).numpy()
     return loudness
@@ -172,21 +181,23 @@ def mfcc(
     loudness = log_mel(waveform, rate, bands=bands, window=window, hop=hop)
     order, band = np.arange(coefficients)[:, None], np.arange(bands)[None]
     cosines = np.sqrt(2 / bands) * np.cos(np.pi * order * (band + 0.5) / bands)
+    # the constant first row would have the norm √2, all others have 1
     cosines[0] /= np.sqrt(2)
-    found: NDArray[np.float64] = cosines @ loudness
-    return found
+    coefficient: NDArray[np.float64] = cosines @ loudness
+    return coefficient
 
 
 @functools.lru_cache(maxsize=8)
 def mel_filters(rate: int, bands: int, window: int) -> NDArray[np.float64]:
-    """Triangles over the frequencies of a spectrogram, (bands, window/2 + 1), equally wide on the mel scale."""
+    """Triangular filters over the frequencies of a spectrogram, (bands, window/2 + 1), equally wide in mel."""
     frequency = np.arange(window // 2 + 1) * rate / window
     corner = _hertz(np.linspace(0.0, _mel(rate / 2), bands + 2))
     rising = (frequency - corner[:-2, None]) / np.diff(corner)[:-1, None]
     falling = (corner[2:, None] - frequency) / np.diff(corner)[1:, None]
-    area = 2 / (corner[2:] - corner[:-2])
-    found: NDArray[np.float64] = area[:, None] * np.maximum(0.0, np.minimum(rising, falling))
-    return found
+    # height of a triangle with the area 1: without it, the wide bands of high frequencies would look louder
+    height = 2 / (corner[2:] - corner[:-2])
+    filters: NDArray[np.float64] = height[:, None] * np.maximum(0.0, np.minimum(rising, falling))
+    return filters
 
 
 def _mel(frequency: float) -> float:
@@ -199,13 +210,13 @@ def _hertz(mel: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_frames(features: NDArray[np.float64], frames: int) -> NDArray[np.float32]:
-    """The first frames (…, frames), with zeros behind a shorter sound.
+    """Features cut to (…, frames), or padded with zeros at the end.
 
     Example:
         >>> fit_frames(np.ones((1, 2)), 3), fit_frames(np.ones((1, 5)), 3).shape
         (array([[1., 1., 0.]], dtype=float32), (1, 3))
     """
-    found = np.zeros((*features.shape[:-1], frames), np.float32)
+    fitted = np.zeros((*features.shape[:-1], frames), np.float32)
     kept = min(frames, features.shape[-1])
-    found[..., :kept] = features[..., :kept]
-    return found
+    fitted[..., :kept] = features[..., :kept]
+    return fitted

@@ -1,4 +1,4 @@
-r"""Spectrograms as the VGGSound networks hear them: magnitudes of short-time transforms, scaled by the peak.
+r"""Spectrograms for the VGGSound networks: magnitudes of the short-time Fourier transform of a scaled waveform.
 
 $$\bar w = \frac{w}{1.1 \max_t |w_t|}, \qquad S_{kf} = \Big| \sum_{t=0}^{n-1} h_t \, \bar w_{t + hop \cdot f - n/2}
 \, e^{-2 \pi i k t / n} \Big|$$
@@ -10,10 +10,10 @@ $$\bar w = \frac{w}{1.1 \max_t |w_t|}, \qquad S_{kf} = \Big| \sum_{t=0}^{n-1} h_
 | h | | periodic Hann window (n,) |
 | S | | (…, n/2 + 1, 1 + samples // hop) |
 
-Edges are reflected. All is tensors, without a decision in Python about their values, so that a loader, a module of your
-own and what is exported of it may call the same functions, on any device and for many clips at a time.
+Edges are reflected. All functions are tensor operations without branches on values, so a loader, a module of your own
+and its export may call them, on any device and for a batch of clips.
 
-Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; read from the authors' code.
+Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; details from the authors' code.
 """
 
 from __future__ import annotations
@@ -25,38 +25,41 @@ from xmodal.errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
+# of the authors' code, as all constants here
 WINDOW, HOP, RATE = 1024, 512, 16_000
-FRAMES = 313  # of ten seconds
+# frames of ten seconds: 1 + 160,000 // 512
+FRAMES = 313
 HEADROOM = 1.1
 
 
 def clip_spectrogram(waveform: Tensor, *, window: int = WINDOW, hop: int = HOP, frames: int | None = None) -> Tensor:
-    """What the audio network hears of clips: (…, samples) → (…, window / 2 + 1, frames).
+    """The input of the audio network: (…, samples) → (…, window / 2 + 1, frames).
 
     Args:
         waveform: one channel at 16 kHz, in any unit.
         window: samples of a transform.
         hop: samples from one transform to the next.
-        frames: to which the result is stretched; None leaves ``1 + samples // hop``. The authors stretch the clips of
-            the test split, not those of the training split, which all have the same length.
+        frames: number of frames to which the result is interpolated; None: ``1 + samples // hop``. The authors
+            interpolate the clips of the test split, but not those of the training split, which all have one length.
 
     Example:
         >>> import torch
         >>> tuple(clip_spectrogram(torch.zeros(1, 160_000)).shape)
         (1, 513, 313)
     """
-    found = magnitudes(scaled_by_peak(waveform), window=window, hop=hop)
-    return found if frames is None else stretched(found, frames)
+    spectrogram = magnitudes(scaled_by_peak(waveform), window=window, hop=hop)
+    return spectrogram if frames is None else stretched(spectrogram, frames)
 
 
 def scaled_by_peak(waveform: Tensor) -> Tensor:
-    """Each clip (…, samples) with its peak at 1 / 1.1; a silent one stays silent (the authors divide it by 0).
+    """Each clip (…, samples) with its peak at 1 / 1.1; a silent clip stays silent.
 
     Example:
         >>> import torch
         >>> scaled_by_peak(torch.tensor([[0.0, -2.2], [0.0, 0.0]])).tolist()
         [[0.0, -0.9090908765792847], [0.0, 0.0]]
     """
+    # the authors divide a silent clip by 0, and one NaN makes the weights of a whole network NaN
     peak = waveform.abs().amax(dim=-1, keepdim=True)
     return waveform / (HEADROOM * peak).where(peak > 0, 1.0)
 
@@ -66,19 +69,21 @@ def magnitudes(waveform: Tensor, *, window: int = WINDOW, hop: int = HOP) -> Ten
     import torch
 
     samples = waveform.shape[-1]
-    if samples <= window // 2:  # reflection at the edges needs them
+    # the reflection at either edge takes half a window of samples
+    if samples <= window // 2:
         raise InputError(
             f"A clip has {samples} samples: more than {window // 2} were expected for a window of {window}. Leave "
             "clips out that are this short, or choose a smaller window."
         )
-    shape = torch.hann_window(window, periodic=True, dtype=waveform.dtype, device=waveform.device)
-    flat = waveform.reshape(-1, samples)  # torch takes one axis for clips at most
-    found = torch.stft(flat, window, hop_length=hop, window=shape, center=True, pad_mode="reflect", return_complex=True)
-    return found.abs().reshape(*waveform.shape[:-1], *found.shape[1:])
+    hann = torch.hann_window(window, periodic=True, dtype=waveform.dtype, device=waveform.device)
+    # torch.stft takes one batch axis at most
+    flat = waveform.reshape(-1, samples)
+    stft = torch.stft(flat, window, hop_length=hop, window=hann, center=True, pad_mode="reflect", return_complex=True)
+    return stft.abs().reshape(*waveform.shape[:-1], *stft.shape[1:])
 
 
 def stretched(spectrogram: Tensor, frames: int = FRAMES) -> Tensor:
-    """Spectrograms (…, frequencies, frames) with another number of frames, interpolated between the nearest two.
+    """Spectrograms (…, frequencies, frames) with another number of frames, by linear interpolation.
 
     Example:
         >>> import torch
@@ -90,5 +95,5 @@ def stretched(spectrogram: Tensor, frames: int = FRAMES) -> Tensor:
     if spectrogram.shape[-1] == frames:
         return spectrogram
     flat = spectrogram.reshape(-1, 1, spectrogram.shape[-1])
-    found: Tensor = interpolate(flat, size=frames, mode="linear", align_corners=False)
-    return found.reshape(*spectrogram.shape[:-1], frames)
+    resized: Tensor = interpolate(flat, size=frames, mode="linear", align_corners=False)
+    return resized.reshape(*spectrogram.shape[:-1], frames)

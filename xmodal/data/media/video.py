@@ -1,7 +1,7 @@
-"""Video: the frames that are shown at given moments, the sound track, and writing short clips. Needs PyAV.
+"""Video: the frames shown at given moments, the sound track, and writing short clips. Needs PyAV.
 
-A frame is shown from its own time to that of the next one, whatever the rate, the order of coding or the length of the
-file; the moments are shares of the length that the file's header promises. What ends before is cut off, and refused.
+A frame is shown from its presentation time to that of the next frame, whatever the frame rate or the order of decoding.
+Moments are shares of the duration in the file's header; a file that ends earlier is truncated, and refused.
 """
 
 from __future__ import annotations
@@ -23,15 +23,20 @@ from xmodal.errors import InputError, MissingExtra
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+# of the clips that are written: NTSC, 29.97 frames per second
 FRAME_RATE = Fraction(30_000, 1001)
-SLACK = 0.5  # of a frame, by which the last one may end before the promised length
-LACK = 0.25  # seconds by which a sound track, or all that a file without lengths of its streams holds, may end before
-JUMP = 0.25  # seconds by which a key frame may be shown after it is decoded; nearer ones are not jumped to
+# share of a frame by which the last frame may end before the duration in the header: times are rounded
+SLACK = 0.5
+# seconds by which a sound track, or a file whose streams have no durations, may end before the duration in the header:
+# a track consists of whole packets
+MISSING = 0.25
+# seconds by which a key frame may be shown after it is decoded: a key frame nearer than this is not jumped to
+JUMP = 0.25
 Pixels = NDArray[np.uint8]
 
 
 class SoundTrack(Protocol):
-    """What a clip takes as its sound: `media.sound.Sound` has this shape, and this file need not import it."""
+    """The sound of a clip; a protocol, because an import of `media.sound.Sound` would be a circle."""
 
     @property
     def waveform(self) -> NDArray[np.float32]:
@@ -43,7 +48,7 @@ class SoundTrack(Protocol):
 
 
 def av_module() -> Any:
-    """The package av, or the sentence that says how to install it."""
+    """The package av; if it is missing, an error that says how to install it."""
     try:
         import av
         import av.error
@@ -55,16 +60,16 @@ def av_module() -> Any:
 def frames_at(
     path: str | Path, shares: Sequence[float], *, height: int, width: int, seconds: float | None = None
 ) -> Pixels:
-    """The frames shown at some shares of a video's length, resized: (shares, height, width, 3), RGB.
+    """The frames shown at some shares of a video's duration, resized: (shares, height, width, 3), RGB.
 
-    What lies between two moments is skipped where the file says that a key frame comes before the second one.
+    Frames between two moments are not decoded if the file's index has a key frame between them.
 
     Args:
         path: of the file.
         shares: from 0 to 1, ascending: 0.5 is the middle.
         height: of a frame, in pixels.
-        width: of a frame, in pixels; the shape of the picture is not kept.
-        seconds: of a longer video that count; None: all of them.
+        width: of a frame, in pixels; the aspect ratio is not kept.
+        seconds: duration that is used of a longer video; None: all.
     """
     from PIL import Image
 
@@ -80,15 +85,18 @@ def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[I
         start, unit = stream.start_time or 0, float(stream.time_base)
         promised = _length(path, stream)
         length = promised if seconds is None else min(promised, seconds / unit)
-        wanted = [start + share * length for share in shares]
+        moments = [start + share * length for share in shares]
         keys = key_times(stream)
         frames = _frames(container, stream)
-        found: list[Image] = []
-        last, ahead, end = None, next(frames, None), float(start)  # the first is shown until the second one is
-        for moment in wanted:
+        pictures: list[Image] = []
+        # the frame before a moment is known to be shown at it only when the frame after it is decoded
+        last, ahead, end = None, next(frames, None), float(start)
+        for moment in moments:
+            # jump only to a key frame that is not decoded yet: there is nothing to skip before it otherwise
             if last is not None and ahead is not None and _jump(keys, moment - JUMP / unit) > ahead.pts:
                 frames, last = _frames_from(container, stream, moment, (max(start, moment - 1 / unit), start)), None
                 ahead = next(frames, None)
+            # the first frame is taken even if it is shown after the moment: nothing is shown before it
             while ahead is not None and (last is None or ahead.pts <= moment):
                 step = ahead.duration or (ahead.pts - last.pts if last is not None else 0)
                 last, end = ahead, ahead.pts + (1 + SLACK) * step
@@ -100,8 +108,8 @@ def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[I
                     f"{path.name} is cut off: it ends after {(end - start) * unit:.2f} s, and its header promises "
                     f"{promised * unit:.2f} s."
                 )
-            found.append(last.to_image())
-        return found
+            pictures.append(last.to_image())
+        return pictures
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
@@ -109,11 +117,9 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _frames_from(container: Any, stream: Any, moment: float, before: Sequence[float]) -> Iterator[Any]:
-    """The frames from a key frame on that is shown up to a moment.
-
-    Some files look key frames up by another time than the one at which they are shown, and give one behind the moment;
-    and one whose end is lost gives none. Then earlier moments are tried.
-    """
+    """The frames from a key frame on that is shown at a moment or before it."""
+    # some files look up key frames by another time than that of their presentation, and seek to one after the moment; a
+    # truncated file may have none left. Then earlier moments are tried
     for time in (moment, *before):
         container.seek(int(time), stream=stream)
         frames = _frames(container, stream)
@@ -124,20 +130,21 @@ def _frames_from(container: Any, stream: Any, moment: float, before: Sequence[fl
 
 
 def key_times(stream: Any) -> list[int]:
-    """When the key frames of a video are decoded, in units of its time base; empty where the file has no index."""
+    """Decoding times of the key frames of a video, in units of its time base; empty if the file has no index."""
     return sorted(entry.timestamp for entry in stream.index_entries if entry.is_keyframe)
 
 
 def _jump(keys: Sequence[int], moment: float) -> float:
-    """The last key frame up to a moment; minus infinity: none."""
-    place = bisect.bisect_right(keys, moment)
-    return keys[place - 1] if place else -math.inf
+    """The time of the last key frame up to a moment; minus infinity if there is none."""
+    position = bisect.bisect_right(keys, moment)
+    return keys[position - 1] if position else -math.inf
 
 
 def _length(path: Path, stream: Any) -> int:
-    """How long a video lasts, in units of its time base; files that don't say it are read to their end."""
+    """Duration of a video, in units of its time base."""
     if stream.duration:
         return max(int(stream.duration), _last_shown(path, stream))
+    # a file without a duration of its streams is read to its end
     ends, promised = _ends(path)
     if stream.index not in ends:
         raise InputError(f"{path.name} holds no frames with a time.")
@@ -146,11 +153,9 @@ def _length(path: Path, stream: Any) -> int:
 
 
 def _last_shown(path: Path, stream: Any) -> int:
-    """When the last frame of an mp4 ends; 0 where that is the length it says.
-
-    With frames that are decoded before others that are shown earlier, an mp4 counts from the first decoding to the
-    last, which is less than from the first showing to the last where the rate changes.
-    """
+    """Time at which the last frame of an mp4 ends; 0 for files whose header can be trusted."""
+    # with B frames, which are decoded after frames that are shown later, the duration in an mp4 is the time from the
+    # first decoding to the last: less than from the first presentation to the last if the frame rate changes
     keys = key_times(stream)
     if not keys or not stream.codec_context.has_b_frames or "mp4" not in stream.container.format.name:
         return 0
@@ -163,22 +168,21 @@ def _last_shown(path: Path, stream: Any) -> int:
 
 
 def _ends(path: Path) -> tuple[dict[int, float], float]:
-    """When each stream of a file ends, by its packets, and the seconds that its header promises if all end before.
-
-    Matroska, for one, says how long all of a file is and not how long its streams are: one of them may be shorter.
-    """
+    """Time at which each stream of a file ends, by its packets, and the duration in the header if all end before it."""
+    # Matroska, for example, has a duration of the file and none of its streams: one of them may be shorter, but not all
     ends: dict[int, float] = {}
     with _opened(path) as container:
+        # FFmpeg counts the duration of a container in microseconds
         promised = (container.duration or 0) / 1e6
         for packet in container.demux():
             if packet.pts is not None:
                 end = float((packet.pts + (packet.duration or 0)) * packet.time_base)
                 ends[packet.stream.index] = max(end, ends.get(packet.stream.index, end))
-    return ends, promised if ends and max(ends.values()) < promised - LACK else 0.0
+    return ends, promised if ends and max(ends.values()) < promised - MISSING else 0.0
 
 
 def look_at(path: Path) -> None:
-    """Raise an `InputError` unless a file says that it has pictures and sound; neither is decoded."""
+    """Raise an `InputError` unless the header of a file names a video and an audio stream; nothing is decoded."""
     with _opened(path) as container:
         _video(container, path)
         _sound(container, path)
@@ -189,38 +193,40 @@ def read_track(path: Path, *, seconds: float | None = None) -> tuple[NDArray[np.
 
     Args:
         path: of the file.
-        seconds: to read; None: all of it.
+        seconds: duration to read; None: all.
     """
     av = av_module()
     with _opened(path) as container:
         stream = _sound(container, path)
         rate = int(stream.rate)
+        # rate and channels stay: this converts whatever sample format the codec has to float32
         planar = av.AudioResampler(format="fltp", rate=rate)
-        wanted = math.inf if seconds is None else math.ceil(seconds * rate)
+        needed = math.inf if seconds is None else math.ceil(seconds * rate)
         parts, samples = [], 0
         for frame in container.decode(stream):
-            for part in planar.resample(frame):  # another type of number, the same rate and channels
+            for part in planar.resample(frame):
                 parts.append(part.to_ndarray())
                 samples += parts[-1].shape[1]
-            if samples >= wanted:
+            if samples >= needed:
                 break
         promised = float(stream.duration * stream.time_base) if stream.duration else 0.0
-    if not promised and samples < wanted:
+    # reading all packets is slow, and only needed if the samples do not suffice and the stream has no duration
+    if not promised and samples < needed:
         _, promised = _ends(path)
     if not parts:
         raise InputError(f"{path.name} holds no sound: its sound track is empty.")
-    if samples < min(wanted, (promised - LACK) * rate):
+    if samples < min(needed, (promised - MISSING) * rate):
         raise InputError(
             f"{path.name} is cut off: its sound ends after {samples / rate:.2f} s, and its header promises "
             f"{promised:.2f} s."
         )
-    found: NDArray[np.float32] = np.concatenate(parts, axis=1).T
-    return found if seconds is None else found[: int(wanted)], rate
+    waveform: NDArray[np.float32] = np.concatenate(parts, axis=1).T
+    return waveform if seconds is None else waveform[: int(needed)], rate
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An open file; what FFmpeg complains about is a sentence."""
+    """An open file; errors of FFmpeg become an `InputError` that names the file."""
     av = av_module()
     try:
         with av.open(str(path)) as container:
@@ -231,11 +237,12 @@ def _opened(path: Path) -> Iterator[Any]:
 
 def _video(container: Any, path: Path) -> Any:
     if not container.streams:
-        raise InputError(f"{path.name} is no video that can be read (nothing in it is found; perhaps it is cut off).")
+        raise InputError(f"{path.name} is no video that can be read (it has no streams; perhaps it is cut off).")
     if not container.streams.video:
         raise InputError(f"{path.name} has no pictures: a video stream was expected.")
     stream = container.streams.video[0]
-    stream.codec_context.thread_count = 1  # several files are read at once, one in each process
+    # preparing reads one file in each of several processes, so threads would only compete
+    stream.codec_context.thread_count = 1
     return stream
 
 
@@ -246,16 +253,16 @@ def _sound(container: Any, path: Path) -> Any:
 
 
 def write_clip(path: Path, frames: Iterable[Pixels], sound: SoundTrack | None, *, quality: int = 20) -> None:
-    """An mp4 file: H.264, and AAC where there is a sound.
+    """Write an mp4 file: H.264, and AAC if there is sound.
 
     Args:
-        path: to write.
+        path: of the file.
         frames: (height, width, 3) each, RGB, of even height and width.
-        sound: the track, as long as the frames.
+        sound: the sound track, as long as the frames; None: no track.
         quality: constant rate factor of H.264; smaller is better.
     """
     av = av_module()
-    # one thread: the bytes depend on how many there are
+    # one thread, because the bytes of the file depend on the number of threads
     options = {"preset": "ultrafast", "crf": str(quality), "threads": "1"}
     with av.open(str(path), "w", format="mp4") as container:
         video = container.add_stream("libx264", rate=FRAME_RATE, options=options)
@@ -277,7 +284,8 @@ def write_clip(path: Path, frames: Iterable[Pixels], sound: SoundTrack | None, *
 
 
 def _write_track(av: Any, container: Any, track: Any, sound: SoundTrack) -> None:
-    step = 1024  # samples of a frame of AAC
+    # a frame of AAC has 1024 samples, and its encoder accepts no others but in the last frame
+    step = 1024
     for first in range(0, len(sound.waveform), step):
         part = np.ascontiguousarray(sound.waveform[None, first : first + step])
         frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")

@@ -1,1 +1,1 @@
-"""MNIST and MNIST-M: the data set, its idx files, the coloured backgrounds and the noise."""
+"""MNIST and MNIST-M: the data set, its IDX files, the coloured backgrounds and the noise."""

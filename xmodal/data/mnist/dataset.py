@@ -1,15 +1,15 @@
-"""MNIST and MNIST-M, the same digits grey and on coloured backgrounds, both behind noise.
+"""MNIST and MNIST-M: the same digits, grey and on coloured backgrounds, both with added noise.
 
     mnist_root/
     ├── train-images-idx3-ubyte.gz   train-labels-idx1-ubyte.gz     60,000 digits of 28x28 pixels (or without .gz)
     ├── t10k-images-idx3-ubyte.gz    t10k-labels-idx1-ubyte.gz      10,000
-    └── mnist_m/train-00000.npy …  mnist_m.json                     optional: what `prepare` wrote
+    └── mnist_m/train-00000.npy …  mnist_m.json                     optional: written by `prepare`
 
     mnist    (1, 28, 28)  the grey digit
     mnist_m  (3, 28, 28)  the same digit, binarised, on a patch of a picture: see `xmodal.data.mnist.backgrounds`
 
-Where ``mnist_m`` is not there, the same numbers are made when the data is opened. Both modalities are seen behind noise
-(`xmodal.data.mnist.noisy`); values from 0 to 255 reach a network as (x - 127.5) / 127.5.
+Without ``mnist_m``, the same values are computed when the data is opened. Noise is added to both modalities
+(`xmodal.data.mnist.noisy`); pixels from 0 to 255 reach a network as (x - 127.5) / 127.5.
 
 References: LeCun et al.: Gradient-based learning applied to document recognition, 1998. Ganin et al.:
 Domain-adversarial training of neural networks, 2016. The noise: Chen et al.: Non-target Divergence Hypothesis, 2024,
@@ -33,11 +33,12 @@ from xmodal.data.mnist.files import (
     TEXTURES,
     Digits,
     Grey,
-    known_textures,
+    cached_textures,
     open_blended,
     read_digits,
     stand_in,
 )
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,126 +46,115 @@ if TYPE_CHECKING:
     from xmodal.data.split import Column
 
 CLASS_NAMES = tuple(str(digit) for digit in range(10))
-MNIST_FACTOR = 4.0  # the published noise on mnist is so many times that on mnist_m
+# the published noise on mnist is 4 times the noise on mnist_m, which makes the grey digits the weak modality
+MNIST_FACTOR = 4.0
 TEXTURED = "The backgrounds of mnist_m are procedural textures."
 
 
 class MnistSettings(BaseModel):
-    """Options of MNIST and MNIST-M.
-
-    Attributes:
-        root: folder with the four IDX files.
-        stand_in: without a root, take scikit-learn's digits in their place.
-        noise: level of the noise on mnist_m; the published one hides everything but for long training.
-        mnist_noise: level on mnist; None: four times the other, as published.
-        fresh: new noise at every access in training; --no-fresh: one draw per sample.
-        valid_share: share of the training digits that choose the epoch.
-        valid_is_test: the test digits choose the epoch, as in the authors' code.
-        backgrounds: folder of pictures; None: what was prepared, or procedural textures.
-        background_seed: of pictures and places; None: what was prepared, or 42.
-        as_published: as in the authors' code: --valid-is-test.
-    """
+    """Options of MNIST and MNIST-M."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = None
-    stand_in: bool = False
-    noise: float = Field(default=1.0, ge=0)
-    mnist_noise: float | None = Field(default=None, ge=0)
-    fresh: bool = True
-    valid_share: float = Field(default=0.1, gt=0, lt=1)
-    valid_is_test: bool = False
-    backgrounds: Path | None = None
-    background_seed: int | None = Field(default=None, ge=0)
-    as_published: bool = False
+    root: Path | None = Field(None, description="folder with the four IDX files")
+    stand_in: bool = Field(False, description="without a root, use scikit-learn's digits instead")
+    noise: float = Field(
+        1.0,
+        ge=0,
+        description="level of the noise on mnist_m; at the published one, short trainings stay at chance",
+    )
+    mnist_noise: float | None = Field(
+        None, ge=0, description="level of the noise on mnist; None: four times noise, as published"
+    )
+    fresh: bool = Field(True, description="new noise in every epoch of training; --no-fresh: one draw per sample")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="share of the training digits that choose the epoch")
+    valid_is_test: bool = Field(False, description="the test digits choose the epoch, as in the authors' code")
+    backgrounds: Path | None = Field(
+        None, description="folder of pictures; None: as prepared, or else procedural textures"
+    )
+    background_seed: int | None = Field(
+        None, ge=0, description="seed of pictures and positions; None: as prepared, or else 42"
+    )
+    as_published: bool = Field(False, description="as in the authors' code: --valid-is-test")
 
     @model_validator(mode="after")
     def _published(self) -> MnistSettings:
+        # a frozen model refuses plain assignment, also from its own validator
         if self.as_published:
             object.__setattr__(self, "valid_is_test", True)
         return self
 
 
-def load(
-    root: str | None,
-    settings: MnistSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str | None, settings: MnistSettings, request: DataRequest) -> Data:
     """Three splits of both modalities.
 
     Args:
-        root: folder with the four IDX files, and what `prepare` wrote; None: the stand-in.
+        root: folder with the four IDX files, and perhaps those of `prepare`; None: scikit-learn's digits.
         settings: noise, backgrounds, validation.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the noise, the validation rows, the train fraction and the augmentation; not of the backgrounds.
+        request: task ``multiclass``; the seed draws noise and validation rows, but not the backgrounds.
     """
     from xmodal.data.base import assemble, stratified_split
     from xmodal.data.mnist.noisy import NoisyColumn
     from xmodal.types import Normalisation
 
-    if task not in ("", "multiclass"):
-        raise InputError(f"MNIST has the task multiclass; {task} was asked for. Leave the task out.")
+    request.check_task("mnist", "multiclass")
     digits = stand_in() if root is None else read_digits(Path(root))
-    colours, notes = blended(None if root is None else Path(root), digits, settings)
+    coloured, warnings = blended(None if root is None else Path(root), digits, settings)
     labels = np.concatenate([digits[part].labels for part in PARTS])
     train = len(digits["train"].labels)
     test = np.arange(train, len(labels))
-    drawn = stratified_split(digits["train"].labels, (1 - settings.valid_share, settings.valid_share, 0.0), seed)
+    shares = (1 - settings.valid_share, settings.valid_share, 0.0)
+    drawn = stratified_split(digits["train"].labels, shares, request.seed)
     rows = {"train": drawn["train"], "valid": drawn["valid"], "test": test}
     if settings.valid_is_test:
         rows |= {"train": np.arange(train), "valid": test}
-        notes.append("The test digits choose the epoch, as published: test figures are too good by an unknown amount.")
+        warnings.append(
+            "The test digits choose the epoch, as published: test figures are too good by an unknown amount."
+        )
     mnist_noise = MNIST_FACTOR * settings.noise if settings.mnist_noise is None else settings.mnist_noise
     levels = {"mnist": mnist_noise, "mnist_m": settings.noise}
-    clean: dict[str, Column] = {"mnist": Grey([digits[part].images for part in PARTS]), "mnist_m": colours}
+    clean: dict[str, Column] = {"mnist": Grey([digits[part].images for part in PARTS]), "mnist_m": coloured}
     data = assemble(
         {
-            name: NoisyColumn(column, name, level=levels[name], seed=seed, fresh=settings.fresh)
+            name: NoisyColumn(column, name, level=levels[name], seed=request.seed, fresh=settings.fresh)
             for name, column in clean.items()
         },
         dict.fromkeys(clean, labels),
         {split: dict.fromkeys(clean, numbers) for split, numbers in rows.items()},
         normalise=dict.fromkeys(clean, Normalisation([[[127.5]]], [[[127.5]]])),
         class_names=CLASS_NAMES,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
     )
     if root is None:
-        notes.insert(0, "Stand-in data: scikit-learn's digits in place of MNIST.")
-    data.warnings.extend(notes)
+        warnings.insert(0, "Stand-in data: scikit-learn's digits in place of MNIST.")
+    data.warnings.extend(warnings)
     return data
 
 
 def blended(root: Path | None, digits: Mapping[str, Digits], settings: MnistSettings) -> tuple[Column, list[str]]:
-    """The column of mnist_m: what was prepared, or made now; and what is worth knowing about it."""
+    """The column of mnist_m, prepared or computed now, and warnings about it."""
     if root is not None and (root / FACTS).exists():
         return _prepared(root, digits, settings)
     if settings.backgrounds is not None:
-        pictures, notes = read_pictures(find_pictures(settings.backgrounds))
+        pictures, warnings = read_pictures(find_pictures(settings.backgrounds))
     else:
-        pictures, notes = known_textures(_seed(settings)), [TEXTURED]
+        pictures, warnings = cached_textures(_seed(settings)), [TEXTURED]
     parts = [
         blend(digits[part].images, pictures, seed=_seed(settings), part=number) for number, part in enumerate(PARTS)
     ]
-    return np.concatenate(parts), notes
+    return np.concatenate(parts), warnings
 
 
 def _prepared(root: Path, digits: Mapping[str, Digits], settings: MnistSettings) -> tuple[Column, list[str]]:
     column, facts = open_blended(root, digits)
-    asked = {"background seed": settings.background_seed, "backgrounds": settings.backgrounds}
-    there = {"background seed": facts.seed, "backgrounds": facts.backgrounds}
+    # an option that differs from the prepared files would otherwise be ignored silently
+    options = {"background seed": settings.background_seed, "backgrounds": settings.backgrounds}
+    prepared = {"background seed": facts.seed, "backgrounds": facts.backgrounds}
     problems = [
-        f"{root} was prepared with the {what} {there[what]}, and {value} was asked for. Leave the option out, or "
-        "prepare another folder."
-        for what, value in asked.items()
-        if value is not None and there[what] != (str(value.absolute()) if isinstance(value, Path) else value)
+        f"{root} was prepared with the {option} {prepared[option]}, and {value} was asked for. Leave the option out, "
+        "or prepare another folder."
+        for option, value in options.items()
+        if value is not None and prepared[option] != (str(value.absolute()) if isinstance(value, Path) else value)
     ]
     if problems:
         raise InputError(problems)

@@ -1,6 +1,6 @@
-"""The files of MNIST and MNIST-M: the four IDX files, the blended digits beside them, and a stand-in for both.
+"""The files of MNIST and MNIST-M: the four IDX files, the prepared coloured digits, and scikit-learn's digits instead.
 
-What a folder holds is shown in `xmodal.data.mnist.dataset`.
+The layout of a folder is shown in `xmodal.data.mnist.dataset`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,17 @@ from xmodal.data.columns import ArrayFile, gather
 from xmodal.data.mnist.backgrounds import SIDE, blend, find_pictures, read_pictures, textures
 from xmodal.data.mnist.idx import read_idx, write_idx
 from xmodal.data.options import validated
+from xmodal.data.own.write import check_new_folder
 from xmodal.data.prepare import Item, Prepared, prepare_items
 from xmodal.data.report import Report
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, write_json, written_whole
 
 PARTS = ("train", "t10k")
-BLOCK = 1000  # digits per prepared file
-MOVE = 1  # pixels by which a copy of a stand-in digit may be moved
+# digits per prepared file: few enough files for a folder, and enough of them for several workers
+BLOCK = 1000
+# pixels by which a copy of a stand-in digit may be moved
+MOVE = 1
 BLENDED, FACTS = "mnist_m", "mnist_m.json"
 BACKGROUND_SEED = 42
 TEXTURES = "textures"
@@ -35,13 +38,13 @@ Pixels = NDArray[np.uint8]
 
 
 class Facts(BaseModel):
-    """What `prepare` says of its files.
+    """Description of prepared files, in ``mnist_m.json``.
 
     Attributes:
-        seed: of backgrounds and places.
+        seed: of pictures and positions.
         backgrounds: folder of the pictures, or ``textures``.
-        pictures: their names.
-        digits: part → how many.
+        pictures: names of the pictures.
+        digits: part → number of digits.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -66,22 +69,23 @@ class Digits:
 
 
 def find_files(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Role (``train images``, …) → file, under any of the names in use, and a sentence for each that is missing."""
-    found, problems = {}, []
+    """Role (``train images``, …) → file, and one sentence for each that is missing."""
+    # copies of MNIST name the files with a dash or a dot before idx, with or without .gz
+    files, problems = {}, []
     for part in PARTS:
         for what, axes in (("images", 3), ("labels", 1)):
             stems = [f"{part}-{what}{dot}idx{axes}-ubyte" for dot in "-."]
             names = [stem + suffix for stem in stems for suffix in ("", ".gz")]
-            here = [root / name for name in names if (root / name).is_file()]
-            if here:
-                found[f"{part} {what}"] = here[0]
+            paths = [root / name for name in names if (root / name).is_file()]
+            if paths:
+                files[f"{part} {what}"] = paths[0]
             else:
                 problems.append(f"{root} has no {names[0]} (or {names[1]}).")
-    return found, problems
+    return files, problems
 
 
 def read_digits(root: Path) -> dict[str, Digits]:
-    """Both parts; all that is wrong with the files is said at once."""
+    """The digits of both parts; all problems of the files are reported together."""
     files, problems = find_files(root)
     arrays: dict[str, Pixels] = {}
     for role, path in files.items():
@@ -110,10 +114,15 @@ def read_digits(root: Path) -> dict[str, Digits]:
 
 @functools.cache
 def stand_in(samples: int = 1797, copies: int = 3, seed: int = 0) -> dict[str, Digits]:
-    """scikit-learn's 8x8 digits as if they were MNIST: five sixths for training, the others for testing.
+    """scikit-learn's 8x8 digits in the form of MNIST: five sixths for training, the others for testing.
 
-    Each is enlarged to 20x20 pixels inside 28x28. Training digits come in several copies, each moved by up to one
-    pixel; test digits come once, in the middle. No digit is in both parts.
+    Each digit is enlarged to 20x20 pixels inside 28x28. Training digits come in several copies, each moved by up to one
+    pixel; test digits come once, centred. No digit is in both parts.
+
+    Args:
+        samples: number of digits.
+        copies: of each training digit.
+        seed: of the choice of test digits and of the moves.
     """
     from PIL import Image
 
@@ -123,17 +132,18 @@ def stand_in(samples: int = 1797, copies: int = 3, seed: int = 0) -> dict[str, D
     random = np.random.default_rng([seed, samples])
     chosen = random.permutation(len(pixels))[:samples]
     large = np.zeros((samples, SIDE, SIDE), np.uint8)
-    for place, number in enumerate(chosen):
+    for row, number in enumerate(chosen):
         picture = Image.fromarray(np.minimum(16 * pixels[number].astype(int), 255).astype(np.uint8))
-        grown = np.asarray(picture.resize((20, 20), Image.Resampling.BICUBIC))
-        large[place, 4:24, 4:24] = np.where(grown >= 48, grown, 0)  # all above 0 is ink: no blurred edges
-    middle = samples - samples // 6
-    number = np.repeat(np.arange(middle), copies)
-    moves = random.integers(-MOVE, MOVE + 1, (len(number), 2))
-    train = np.stack([np.roll(large[n], move, axis=(0, 1)) for n, move in zip(number, moves.tolist(), strict=True)])
+        resized = np.asarray(picture.resize((20, 20), Image.Resampling.BICUBIC))
+        # mnist_m inverts the background wherever a pixel is not 0, so blurred edges would thicken the digit
+        large[row, 4:24, 4:24] = np.where(resized >= 48, resized, 0)
+    train_count = samples - samples // 6
+    rows = np.repeat(np.arange(train_count), copies)
+    moves = random.integers(-MOVE, MOVE + 1, (len(rows), 2))
+    train = np.stack([np.roll(large[row], move, axis=(0, 1)) for row, move in zip(rows, moves.tolist(), strict=True)])
     return {
-        "train": Digits(train, labels[chosen[number]]),
-        "t10k": Digits(large[middle:], labels[chosen[middle:]]),
+        "train": Digits(train, labels[chosen[rows]]),
+        "t10k": Digits(large[train_count:], labels[chosen[train_count:]]),
     }
 
 
@@ -141,7 +151,7 @@ def stand_in(samples: int = 1797, copies: int = 3, seed: int = 0) -> dict[str, D
 
 
 class Grey:
-    """Images (n, 28, 28) of several arrays, perhaps memory maps, as one column (n, 1, 28, 28)."""
+    """Images (n, 28, 28) of several arrays or memory maps as one column (n, 1, 28, 28)."""
 
     def __init__(self, parts: Sequence[Pixels]) -> None:
         self.parts = parts
@@ -153,7 +163,7 @@ class Grey:
 
 
 class Blocks:
-    """One column in several files of many samples each, mapped to memory."""
+    """One column in several files with many samples each, mapped to memory."""
 
     def __init__(self, files: Sequence[Path]) -> None:
         self.files = [ArrayFile(file) for file in files]
@@ -168,12 +178,13 @@ class Blocks:
 
 
 def open_blended(root: Path, digits: Mapping[str, Digits]) -> tuple[Blocks, Facts]:
-    """The column that `prepare` wrote beside some digits, and what it says about it."""
+    """The column that `prepare` wrote for some digits, and its description."""
     content = read_json(root / FACTS)
+    # the version of the format, which `read_json` has checked
     content.pop("schema")
     facts = validated(Facts, content, str(root / FACTS))
     problems = [
-        f"{root / FACTS} is about {facts.digits.get(part, 0)} {part} digits, and there are "
+        f"{root / FACTS} describes {facts.digits.get(part, 0)} {part} digits, and there are "
         f"{len(digits[part].labels)}. Prepare the folder again."
         for part in PARTS
         if len(digits[part].labels) != facts.digits.get(part, 0)
@@ -182,19 +193,20 @@ def open_blended(root: Path, digits: Mapping[str, Digits]) -> tuple[Blocks, Fact
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         problems.append(
-            f"{root / BLENDED} lacks {len(missing)} of {len(files)} files, {missing[0]} among them. Prepare it again."
+            f"In {root / BLENDED}, {len(missing)} of {len(files)} files are missing, {missing[0]} among them. Prepare "
+            "the folder again."
         )
     if problems:
         raise InputError(problems)
     return Blocks(files), facts
 
 
-# ---- making and preparing
+# ---- writing and preparing
 
 
 @functools.lru_cache(maxsize=2)
-def known_textures(seed: int) -> list[Pixels]:
-    """The procedural pictures of a seed, made once."""
+def cached_textures(seed: int) -> list[Pixels]:
+    """The procedural pictures of a seed, computed once per process."""
     return textures(seed)
 
 
@@ -210,9 +222,9 @@ def make(
 
     Args:
         root: a folder that is empty or does not exist.
-        format: ``raw``, the four files; ``prepared``: mnist_m beside them.
+        format: ``raw``: the four files; ``prepared``: mnist_m as well.
         seed: of the choice of test digits.
-        samples: how many digits, 60 to 1797; one in six is for testing.
+        samples: number of digits, 60 to 1797; one in six is for testing.
         copies: of each training digit, moved by up to one pixel.
     """
     root = Path(root)
@@ -220,8 +232,7 @@ def make(
         raise InputError(f"There is no format '{format}'. {did_you_mean(format, ('raw', 'prepared'))}")
     if not 60 <= samples <= 1797 or copies < 1:
         raise InputError(f"samples is {samples} and copies is {copies}: expected 60 to 1797, and 1 or more.")
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise InputError(f"{root} is there already: an empty or new folder was expected. Choose another one.")
+    check_new_folder(root)
     for part, digits in stand_in(samples, copies, seed).items():
         write_idx(root / f"{part}-images-idx3-ubyte.gz", digits.images)
         write_idx(root / f"{part}-labels-idx1-ubyte.gz", digits.labels.astype(np.uint8))
@@ -239,27 +250,29 @@ def prepare(
     backgrounds: str = "",
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Blend MNIST-M and write it beside the IDX files.
+    """Compute MNIST-M and write it into a folder with the IDX files.
 
     Args:
         raw: folder with the four IDX files.
-        root: folder to write, which may be the same; the IDX files are copied there. Run again to go on.
-        workers: processes; 0: this one.
-        seed: of backgrounds and places.
+        root: folder to write, which may be the same; the IDX files are copied to it. The same folder again continues an
+            interrupted run.
+        workers: number of processes; 0: the current one.
+        seed: of pictures and positions.
         backgrounds: folder of pictures; default: procedural textures.
-        progress: is told (files so far, files in all).
+        progress: called with (files so far, files in all).
     """
     raw, root = Path(raw), Path(root)
     digits = read_digits(raw)
     pictures = find_pictures(Path(backgrounds)) if backgrounds else []
+    # pictures that can't be read stop here, before anything is written
     if pictures:
-        read_pictures(pictures)  # that none can be used is told before anything is written
+        read_pictures(pictures)
     files, _ = find_files(raw)
     root.mkdir(parents=True, exist_ok=True)
     if root.resolve() != raw.resolve():
         for path in files.values():
-            with written_whole(root / path.name) as beside:
-                shutil.copyfile(path, beside)
+            with written_whole(root / path.name) as temporary:
+                shutil.copyfile(path, temporary)
     items = [
         Item(
             f"{part}-{first:05d}",
@@ -269,10 +282,11 @@ def prepare(
         for number, part in enumerate(PARTS)
         for first in range(0, len(digits[part].labels), BLOCK)
     ]
-    (root / FACTS).unlink(missing_ok=True)  # so that a folder half prepared is not taken for a whole one
+    # without its description, a half-prepared folder is opened as a folder that is not prepared
+    (root / FACTS).unlink(missing_ok=True)
     prepared = prepare_items(items, blend_block, root, workers=workers, progress=progress)
     if prepared.skipped:
-        raise InputError([f"{name} could not be made: {reason}" for name, reason in prepared.skipped])
+        raise InputError([f"{name} could not be written: {reason}" for name, reason in prepared.skipped])
     write_json(
         root / FACTS,
         {
@@ -294,11 +308,12 @@ def blend_block(item: Item) -> dict[str, Pixels]:
     """The digits of one file on their backgrounds."""
     images, facts = _images(item.sources[0]), item.facts
     first = facts["first"]
-    pictures = _pictures(item.sources[1:]) if item.sources[1:] else known_textures(facts["seed"])
+    pictures = _pictures(item.sources[1:]) if item.sources[1:] else cached_textures(facts["seed"])
     digits = images[first : first + BLOCK]
     return {BLENDED: blend(digits, pictures, seed=facts["seed"], part=facts["part"], first=first)}
 
 
+# a worker computes many blocks of the same two files, from the same pictures
 @functools.lru_cache(maxsize=2)
 def _images(path: str) -> Pixels:
     return read_idx(Path(path), axes=3)
@@ -313,7 +328,7 @@ def _pictures(paths: tuple[str, ...]) -> list[Pixels]:
 
 
 def check(root: Path) -> Report | None:
-    """What is wrong with a folder of MNIST; None if it is not one."""
+    """Problems of a folder with MNIST; None if it has none of the four files."""
     if not find_files(root)[0]:
         return None
     report = Report()

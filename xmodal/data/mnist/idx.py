@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 from xmodal.errors import InputError
 from xmodal.files import written_whole
 
-UNSIGNED_BYTES = 8  # third byte of the magic number; the fourth is the number of axes
-LIMIT = 2**31  # bytes; MNIST has 47 million
+# third byte of the magic number; the fourth is the number of axes
+UNSIGNED_BYTES = 8
+# largest array in bytes: a damaged header may promise terabytes, while MNIST has 47 million bytes
+LIMIT = 2**31
 Bytes = NDArray[np.uint8]
 
 
@@ -30,7 +32,7 @@ def read_idx(path: Path, *, axes: int) -> Bytes:
 
     Args:
         path: the file; gzipped if it ends in ``.gz``.
-        axes: how many it must have.
+        axes: the expected number of axes.
     """
     try:
         with _opened(path) as file:
@@ -38,6 +40,7 @@ def read_idx(path: Path, *, axes: int) -> Bytes:
             start, count = 4 + 4 * axes, math.prod(shape)
             if path.suffix != ".gz":
                 return _mapped(path, shape, start, count)
+            # one byte more than expected, to notice a file that is too long without decompressing all of it
             body = file.read(count + 1)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{path.name} is a damaged gzip file ({error}). Get it again.") from None
@@ -48,11 +51,12 @@ def read_idx(path: Path, *, axes: int) -> Bytes:
 
 
 def write_idx(path: Path, array: Bytes) -> None:
-    """An IDX file, whole or not at all; gzipped if the name ends in ``.gz``, the same bytes each time."""
+    """Write an IDX file, gzipped if the name ends in ``.gz``."""
     head = np.array([UNSIGNED_BYTES * 256 + array.ndim, *array.shape], dtype=">u4").tobytes()
     content = head + np.ascontiguousarray(array, dtype=np.uint8).tobytes()
-    with written_whole(path) as beside:
-        beside.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
+    # without a time stamp in the gzip header, the same digits give the same bytes
+    with written_whole(path) as temporary:
+        temporary.write_bytes(gzip.compress(content, mtime=0) if path.suffix == ".gz" else content)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -64,15 +68,15 @@ def _read_head(path: Path, file: BinaryIO, axes: int) -> tuple[int, ...]:
     expected = UNSIGNED_BYTES * 256 + axes
     magic = int.from_bytes(head[:4].tobytes(), "big")
     if len(head) < 4 or magic != expected:
-        found = f"the magic number 0x{magic:08x}" if len(head) >= 4 else f"{len(head)} bytes"
-        raise InputError(f"{path.name} starts with {found}: an IDX file with {axes} axes starts with 0x{expected:08x}.")
+        start = f"the magic number 0x{magic:08x}" if len(head) >= 4 else f"{len(head)} bytes"
+        raise InputError(f"{path.name} starts with {start}: an IDX file with {axes} axes starts with 0x{expected:08x}.")
     if len(head) < 4 + 4 * axes:
         raise InputError(f"{path.name} is cut off inside its header. Get it again.")
     shape = tuple(int(length) for length in head[4:].view(">u4"))
     if not all(shape):
         raise InputError(f"{path.name} holds nothing: its axes have the lengths {shape}.")
     if math.prod(shape) > LIMIT:
-        raise InputError(f"{path.name} promises an array of {shape}: more than {LIMIT} bytes can't be right.")
+        raise InputError(f"{path.name} promises an array of {shape}: at most {LIMIT} bytes were expected.")
     return shape
 
 
@@ -81,13 +85,13 @@ def _mapped(path: Path, shape: tuple[int, ...], start: int, count: int) -> Bytes
     return np.memmap(path, dtype=np.uint8, mode="r", offset=start, shape=shape)
 
 
-def _check_length(path: Path, shape: tuple[int, ...], found: int, expected: int) -> None:
-    if found < expected:
+def _check_length(path: Path, shape: tuple[int, ...], size: int, expected: int) -> None:
+    if size < expected:
         raise InputError(
-            f"{path.name} is cut off: its header promises an array of {shape}, which is {expected} bytes, and {found} "
+            f"{path.name} is cut off: its header promises an array of {shape}, which is {expected} bytes, and {size} "
             "follow. Get it again."
         )
-    if found > expected:
+    if size > expected:
         raise InputError(
             f"{path.name} is longer than its header says: {expected} bytes were expected for an array of {shape}. "
             "Get it again."

@@ -20,7 +20,7 @@ import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
 from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
-from xmodal.errors import InputError
+from xmodal.data.request import DataRequest
 from xmodal.names import owner
 
 if TYPE_CHECKING:
@@ -79,32 +79,20 @@ class MosiSettings(MadeSettings):
         return tuple(name for name in MODALITIES if name in (self.modalities or MODALITIES))
 
 
-def load(
-    root: str | None,
-    settings: MosiSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str | None, settings: MosiSettings, request: DataRequest) -> Data:
     """Three splits, as the file has them.
 
     Args:
         root: the pickle or folder; None: the made set.
         settings: what to open, and how.
-        task: empty or ``regression``.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the made set, the train fraction and the augmentation.
+        request: task ``regression``; the seed draws the synthetic set.
     """
     from xmodal.data.base import assemble
     from xmodal.data.report import Report
 
-    if task not in ("", "regression"):
-        raise InputError(f"MOSI and MOSEI have the task regression; {task} was asked for. Leave the task out.")
+    request.check_task("mosi", "regression")
     report = Report()
-    source = _opened(root, settings, seed, report)
+    source = _opened(root, settings, request.seed, report)
     if source is not None:
         _replace(source, settings, report)
         _add_tokens(source, settings, report)
@@ -118,9 +106,7 @@ def load(
         {split: dict.fromkeys(modalities, numbers) for split, numbers in rows.items()},
         task="regression",
         layouts=dict.fromkeys(modalities, "sequence"),
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
         select=SELECT,
         metrics="sentiment",
     )

@@ -42,6 +42,7 @@ from xmodal.data.nyu.raw import CLASSES
 from xmodal.data.nyu.voxels import FACTOR, UNKNOWN, regions
 from xmodal.data.prepare import MARKERS
 from xmodal.data.report import Report
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 from xmodal.files import read_json
 
@@ -184,29 +185,17 @@ class Contents:
     axes: list[str]
 
 
-def load(
-    root: str,
-    settings: NyuSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str, settings: NyuSettings, request: DataRequest) -> Data:
     """Three splits; ``ids`` are the names of the frames.
 
     Args:
         root: the folder.
         settings: which frames and modalities, and what chooses the epoch.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training frames to keep.
-        augment: operations for training batches, see `Augment.parse`; those that move pixels are refused.
-        seed: of the train fraction and the augmentation.
+        request: task ``multiclass``; augmentations that move pixels are refused.
     """
     from xmodal.data.base import assemble
 
-    if task not in ("", "multiclass"):
-        raise InputError(f"NYU Depth V2 has the task multiclass; {task} was asked for. Leave the task out.")
+    request.check_task("nyu", "multiclass")
     report = Report()
     contents = inspect(Path(root), settings, report)
     report.stop_on_errors()
@@ -222,9 +211,7 @@ def load(
         layouts={"depth": "image", "rgb": "image"},
         inner=len(settings.wanted) * CHANNELS * FACTOR**3 * math.prod(places),
         class_names=CLASSES,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
         ignore=UNKNOWN,
         class_weights=CLASS_WEIGHTS,
         scored=dict.fromkeys(settings.wanted, scored),

@@ -1,6 +1,7 @@
-"""Says what is wrong with data, in sentences, and everything at once.
+"""Checking a folder with own data: all problems are collected and reported together, one sentence each.
 
-`check_folder` looks at a folder with own data; `check_arrays` holds the questions it asks of each array.
+`check_folder` returns the report; `inspect` returns what was opened as well. The checks of a single array are in
+`xmodal.data.own.check_arrays`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
-from xmodal.data.own.check_arrays import check_beside, check_column, check_maps, check_rows, check_splits, check_target
+from xmodal.data.own.check_arrays import (
+    check_auxiliary,
+    check_column,
+    check_maps,
+    check_rows,
+    check_splits,
+    check_target,
+)
 from xmodal.data.own.layout import Layout, find_layout
 from xmodal.data.own.repair import Rules, class_values, once, renumbered
 from xmodal.data.report import Report
@@ -23,34 +31,35 @@ from xmodal.names import owner
 
 __all__ = ["Contents", "Report", "check_folder", "inspect"]
 
-NAMED = 3  # files of a folder that are named one by one; the others are counted
+# problems of a folder of samples that are listed; the others are counted, as thousands of files may share a problem
+LISTED = 3
 
 
 @dataclass
 class Contents:
-    """What was found in a folder while checking it; complete when the report holds no error.
+    """The contents of a folder, complete if the report holds no error.
 
     Attributes:
         report: errors and warnings.
-        layout: files by role, None when there is no folder or no modality in it.
+        layout: files by role; None if there is no folder or no modality in it.
         columns: modality → column.
-        beside: ``<modality>.<what>`` → column that goes with a modality.
+        auxiliary: ``<modality>.<name>`` → column of an auxiliary input.
         targets: modality → targets; modalities that share a file share the array.
-        rows: split → modality → row numbers; empty when the splits are to be drawn.
-        class_values: class numbers as they are in the files, where they were counted anew.
+        rows: split → modality → row numbers; empty if the splits have to be drawn.
+        class_values: class numbers in the files, if they were renumbered.
     """
 
     report: Report
     layout: Layout | None = None
     columns: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
-    beside: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
+    auxiliary: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
     class_values: list[int] = field(default_factory=list)
 
 
 def check_folder(root: str | Path) -> Report:
-    """Everything that is wrong with a data folder."""
+    """All problems of a data folder."""
     return inspect(Path(root)).report
 
 
@@ -62,14 +71,14 @@ def inspect(
     task: str = "",
     rules: Rules | None = None,
 ) -> Contents:
-    """Check a folder and keep what was opened.
+    """Check a folder and return its contents.
 
     Args:
         root: the folder.
-        modalities: which to look at; empty: all.
-        scan_bytes: how much of each modality is searched for NaN; None: all of it.
-        task: kind of target, where it is not the one of data.json.
-        rules: how strictly.
+        modalities: names of those to check; empty: all.
+        scan_bytes: bytes of each modality that are searched for NaN; None: all.
+        task: kind of target, if it differs from the one in data.json.
+        rules: how strict to be.
     """
     report, rules = Report(), rules or Rules()
     layout = find_layout(root, report, only=modalities, number=rules.split)
@@ -82,37 +91,36 @@ def inspect(
         column = _opened(path, report)
         if column is not None:
             contents.columns[name] = column
-            how, told = layout.normalise(name), layout.settings.layout.get(name, "")
             check_column(
                 name,
                 path.name,
                 column,
                 report,
-                layout=told,
-                as_it_is=how == "none",
+                layout=layout.settings.layout.get(name, ""),
+                normalised=layout.normalise(name) != "none",
                 scan_bytes=scan_bytes,
-                used=_used(layout, name),
+                used=_used_rows(layout, name),
                 nan=rules.nan,
             )
-    _check_beside(contents, layout)
+    _check_auxiliary(contents, layout)
     if layout.paired:
         _check_names_agree(layout, report)
     _check_labels(contents, layout, task or layout.settings.task, rules)
     _check_indices(contents, layout, rules)
     for sentences in (report.errors, report.warnings):
-        sentences[:] = dict.fromkeys(sentences)  # a file that serves several modalities is complained about once
+        # a file that several modalities use is reported once
+        sentences[:] = dict.fromkeys(sentences)
     return contents
 
 
-def _check_beside(contents: Contents, layout: Layout) -> None:
-    """What goes with modalities, row by row."""
-    for name, path in layout.beside.items():
+def _check_auxiliary(contents: Contents, layout: Layout) -> None:
+    for name, path in layout.auxiliary.items():
         modality, column = contents.columns.get(owner(name)), _opened(path, contents.report)
         if modality is None or column is None or len(modality.shape) < 2:
             continue
         samples, steps = modality.shape[0], modality.shape[-1]
-        if check_beside(name, path.name, column, contents.report, samples=samples, steps=steps):
-            contents.beside[name] = column
+        if check_auxiliary(name, path.name, column, contents.report, samples=samples, steps=steps):
+            contents.auxiliary[name] = column
 
 
 def _opened(path: Path, report: Report) -> ArrayFile | ArrayFolder | None:
@@ -130,7 +138,8 @@ def _check_files(folder: Path, report: Report, scan_bytes: int | None) -> bool:
     if others:
         problems.append(f"The folder {folder.name} holds {others[0]}: one .npy file per sample was expected. Move it.")
     files = sample_files(folder)
-    usual: tuple[int, ...] | None = None
+    first_shape: tuple[int, ...] | None = None
+    # each file counts as 4096 bytes, a block of most file systems: a header can't be read with less
     limit = len(files) if scan_bytes is None else max(1, scan_bytes // 4096)
     for path in files[:limit]:
         try:
@@ -138,12 +147,13 @@ def _check_files(folder: Path, report: Report, scan_bytes: int | None) -> bool:
         except InputError as error:
             problems.extend(error.problems)
             continue
-        usual = shape if usual is None else usual
-        if shape != usual:
-            problems.append(f"{folder.name}/{path.name} has the shape {shape}, the first sample has {usual}.")
-    if problems[NAMED:]:
-        problems[NAMED:] = [f"… and {len(problems) - NAMED} more problems in the folder {folder.name}."]
+        first_shape = shape if first_shape is None else first_shape
+        if shape != first_shape:
+            problems.append(f"{folder.name}/{path.name} has the shape {shape}, the first sample has {first_shape}.")
+    if problems[LISTED:]:
+        problems[LISTED:] = [f"… and {len(problems) - LISTED} more problems in the folder {folder.name}."]
     report.errors.extend(problems)
+    # 10.npy comes before 2.npy, which is rarely what the writer of the labels meant
     stems = [path.stem for path in files]
     if all(stem.isdecimal() for stem in stems) and len({len(stem) for stem in stems}) > 1:
         report.warnings.append(
@@ -161,18 +171,20 @@ def _check_names_agree(layout: Layout, report: Report) -> None:
     expected = [path.name for path in sample_files(folders[first])]
     for other in others:
         names = [path.name for path in sample_files(folders[other])]
-        for row, (one, two) in enumerate(zip(expected, names, strict=False)):
-            if one != two:
+        # different numbers of files are reported as different numbers of samples
+        for row, (left, right) in enumerate(zip(expected, names, strict=False)):
+            if left != right:
                 report.warnings.append(
-                    f"Row {row} is {one} in {first} and {two} in {other}: paired samples usually carry one name."
+                    f"Row {row} is {left} in {first} and {right} in {other}: paired samples usually carry one name."
                 )
                 break
 
 
-def _used(layout: Layout, name: str) -> NDArray[np.int64] | None:
-    """Rows of a modality that are in any split; None: all of them, or index files that can't be read (told later)."""
+def _used_rows(layout: Layout, name: str) -> NDArray[np.int64] | None:
+    """Rows of a modality that are in any split; None: all rows, or index files that can't be read."""
     files = [layout.indices[split][name] for split in layout.indices if name in layout.indices[split]]
-    parts = [np.asarray(found.array) for path in files if (found := _opened(path, Report())) is not None]  # type: ignore[union-attr]
+    # problems of index files are reported by `_check_indices`, so this report is thrown away
+    parts = [np.asarray(column.array) for path in files if (column := _opened(path, Report())) is not None]  # type: ignore[union-attr]
     if not parts or len(parts) < len(files) or any(part.ndim != 1 or part.dtype.kind not in "iu" for part in parts):
         return None
     return np.unique(np.concatenate(parts)).astype(np.int64)
@@ -180,15 +192,16 @@ def _used(layout: Layout, name: str) -> NDArray[np.int64] | None:
 
 def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -> None:
     report, opened = contents.report, _open_arrays(layout.labels.values(), contents.report)
-    said = layout.settings
-    if rules.renumber and said.ignore is not None:
+    class_names, ignore = layout.settings.class_names, layout.settings.ignore
+    if rules.renumber and ignore is not None:
         report.errors.append("renumber counts classes anew, and data.json says which to ignore. Leave one of them out.")
-    elif rules.renumber and task in ("", "multiclass") and not said.class_names:
+    elif rules.renumber and task in ("", "multiclass") and not class_names:
         opened = _without_gaps(contents, opened)
     usable = {
-        path: check_target(path.name, target, report, task=task, class_names=said.class_names, ignore=said.ignore)
+        path: check_target(path.name, target, report, task=task, class_names=class_names, ignore=ignore)
         for path, target in opened.items()
     }
+    # maps may be shared by modalities of several sizes: it is an error only if they fit none of them
     for path in filter(usable.get, opened):
         owners = [name for name in contents.columns if layout.labels.get(name) == path]
         shapes = {layout.sources[name].name: tuple(contents.columns[name].shape) for name in owners}
@@ -205,7 +218,8 @@ def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -
 
 
 def _without_gaps(contents: Contents, opened: dict[Path, NDArray[Any]]) -> dict[Path, NDArray[Any]]:
-    """Labels whose classes are counted from 0 without gaps, over all modalities together."""
+    """Labels whose classes are renumbered from 0 without gaps."""
+    # over the files of all modalities together: a class keeps one number in all of them
     values = class_values(list(opened.values()))
     if values == list(range(len(values))):
         return opened
@@ -241,7 +255,8 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
     opened = _open_arrays((path for files in layout.indices.values() for path in files.values()), report)
     usable: dict[tuple[Path, int], bool] = {}
     rows: dict[str, dict[str, NDArray[np.int64]]] = {}
-    taken: dict[Path, NDArray[np.int64]] = {}
+    # one array per file, so that modalities that share an index file share the array
+    numbers_of: dict[Path, NDArray[np.int64]] = {}
     for split, files in layout.indices.items():
         for name, path in files.items():
             if path not in opened or name not in contents.columns:
@@ -249,17 +264,17 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
             samples = len(contents.columns[name])
             if (path, samples) not in usable:
                 usable[path, samples] = check_rows(path.name, opened[path], samples, report, repeated=rules.repeated)
-            if usable[path, samples] and path not in taken:
+            if usable[path, samples] and path not in numbers_of:
                 numbers = opened[path].astype(np.int64)
-                taken[path] = once(numbers) if rules.repeated == "once" else numbers
+                numbers_of[path] = once(numbers) if rules.repeated == "once" else numbers
             if usable[path, samples]:
-                rows.setdefault(split, {})[name] = taken[path]
-    seen = set()
+                rows.setdefault(split, {})[name] = numbers_of[path]
+    checked = set()
     for name in contents.columns:
-        mine = {split: rows[split][name] for split in rows if name in rows[split]}
-        key = (id(contents.targets.get(name)), *(id(part) for part in mine.values()))
-        if key not in seen:
-            where = {split: layout.indices[split][name].name for split in mine}
-            check_splits(where, mine, contents.targets.get(name), report, overlap=rules.overlap)
-        seen.add(key)
+        splits = {split: rows[split][name] for split in rows if name in rows[split]}
+        key = (id(contents.targets.get(name)), *(id(part) for part in splits.values()))
+        if key not in checked:
+            where = {split: layout.indices[split][name].name for split in splits}
+            check_splits(where, splits, contents.targets.get(name), report, overlap=rules.overlap)
+        checked.add(key)
     contents.rows = rows

@@ -1,10 +1,11 @@
-"""The questions asked of data, one array at a time: of columns, targets, row numbers and splits.
+"""Checks of one array at a time, in a file or in memory: columns, targets, row numbers and splits.
 
-They serve files and arrays in memory alike. A sentence holds what was expected, what arrived and what to do.
+Each problem becomes one sentence: what was expected, what is there, and what to do.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,15 +14,16 @@ from numpy.typing import NDArray
 
 from xmodal.data.base import infer_task, layout_of
 from xmodal.data.columns import refuse_type
-from xmodal.data.own.repair import bad_rows
+from xmodal.data.own.repair import bad_rows, finite
 from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.errors import InputError
 from xmodal.names import SPLITS, owner
 
+# bytes of a column that are searched at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 8 * 2**20
-FLOAT32 = float(np.finfo(np.float32).max)
-DIMS = {"vector": 1, "sequence": 2, "image": 3}
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+AXES = {"vector": 1, "sequence": 2, "image": 3}
 
 
 def check_column(
@@ -31,23 +33,23 @@ def check_column(
     report: Report,
     *,
     layout: str = "",
-    as_it_is: bool = False,
+    normalised: bool = True,
     scan_bytes: int | None = None,
     used: NDArray[np.int64] | None = None,
     nan: str = "refuse",
 ) -> None:
-    """Shape, type and values of one modality.
+    """Check shape, type and values of one modality.
 
     Args:
         modality: its name.
-        where: how the sentences name the array.
+        where: name of the array in the sentences.
         column: all samples.
-        report: receives what is wrong.
-        layout: what the user says it is, if anything.
-        as_it_is: whether it will not be normalised.
-        scan_bytes: how much is searched for NaN; None: all of it.
+        report: receives the problems.
+        layout: layout that the user set; empty: by the shape.
+        normalised: whether the loader normalises it.
+        scan_bytes: bytes that are searched for NaN; None: all.
         used: rows in which NaN matters; None: all.
-        nan: ``refuse``; ``drop`` and ``zero`` make a warning of it.
+        nan: ``refuse`` makes NaN an error, ``drop`` and ``zero`` a warning.
     """
     shape = tuple(column.shape)
     try:
@@ -63,21 +65,21 @@ def check_column(
         report.errors.append(f"{where} has one number per sample (shape {shape}): store the shape ({shape[0]}, 1).")
     else:
         _check_layout(modality, where, shape, layout, report)
-        _check_values(where, column, report, as_it_is=as_it_is, scan_bytes=scan_bytes, used=used, nan=nan)
+        _check_values(where, column, report, normalised=normalised, scan_bytes=scan_bytes, used=used, nan=nan)
 
 
-def check_beside(
+def check_auxiliary(
     name: str, where: str, column: Column, report: Report, *, samples: int, steps: int | None = None
 ) -> bool:
-    """Whether what goes with a modality (``audio.lengths``) has a row per sample and usable numbers; says why not.
+    """Whether an auxiliary input, such as ``audio.lengths``, has a row per sample and valid values.
 
     Args:
         name: of the input.
-        where: how the sentences name the array.
+        where: name of the array in the sentences.
         column: all samples.
-        report: receives what is wrong.
-        samples: of the modality.
-        steps: of the modality, where it has any: lengths run from 1 to this.
+        report: receives the problems.
+        samples: number of samples of its modality.
+        steps: number of steps of its modality, if it is a sequence: lengths range from 1 to this.
     """
     problems: list[str] = []
     try:
@@ -87,7 +89,9 @@ def check_beside(
         return False
     shape = tuple(column.shape)
     if not shape or shape[0] != samples:
-        problems.append(f"{where} has the shape {shape}, and {owner(name)} has {samples} samples: a row for each.")
+        problems.append(
+            f"{where} has the shape {shape}, and {owner(name)} has {samples} samples: one row for each was expected."
+        )
     elif column.dtype.kind == "f" and len(bad := bad_rows(column)):
         problems.append(f"{where} holds NaN or infinite values; the first is in sample {bad[0]}. Repair it.")
     elif name.endswith(".lengths") and (len(shape) > 1 or column.dtype.kind not in "iu"):
@@ -97,7 +101,7 @@ def check_beside(
         wrong = np.flatnonzero((lengths < 1) | (lengths > (steps or lengths.max())))
         if len(wrong):
             problems.append(
-                f"{where} says {lengths[wrong[0]]} for sample {wrong[0]}: 1 to {steps} were expected, as many as "
+                f"{where} holds {lengths[wrong[0]]} for sample {wrong[0]}: 1 to {steps} were expected, as many as "
                 f"{owner(name)} has steps."
             )
     report.errors += problems
@@ -105,10 +109,11 @@ def check_beside(
 
 
 def _check_layout(modality: str, where: str, shape: tuple[int, ...], layout: str, report: Report) -> None:
-    expected = DIMS.get(layout, len(shape) - 1)
+    # ``other`` allows any number of axes
+    expected = AXES.get(layout, len(shape) - 1)
     if expected != len(shape) - 1:
         report.errors.append(
-            f"{where} has samples of shape {shape[1:]}, but its layout is said to be '{layout}', which has {expected} "
+            f"{where} has samples of shape {shape[1:]}, but its layout is set to '{layout}', which has {expected} "
             "axes: vector (features), sequence (channels, time), image (channels, height, width)."
         )
     elif not layout:
@@ -123,7 +128,7 @@ def _check_values(
     column: Column,
     report: Report,
     *,
-    as_it_is: bool,
+    normalised: bool,
     scan_bytes: int | None,
     used: NDArray[np.int64] | None,
     nan: str,
@@ -135,30 +140,29 @@ def _check_values(
     largest = 0.0
     for start in range(0, rows, step):
         block = np.asarray(column[start : min(start + step, rows)])
-        with np.errstate(over="ignore"):  # batches carry float32: what it can't hold would arrive as infinite
-            finite = np.isfinite(block.astype(np.float32) if block.dtype.kind == "f" else block)
-            real = np.isfinite(block)
-        bad.extend((start + np.flatnonzero(~finite.reshape(len(block), -1).all(axis=1))).tolist())
-        largest = max(largest, float(np.abs(block, where=real, out=np.zeros(block.shape)).max()))
+        bad.extend((start + np.flatnonzero(~finite(block).reshape(len(block), -1).all(axis=1))).tolist())
+        # over all values that the file can hold: those beyond float32 get a hint of their own below
+        largest = max(largest, float(np.abs(block, where=np.isfinite(block), out=np.zeros(block.shape)).max()))
     if used is not None:
         bad = np.intersect1d(bad, used).tolist()
     if bad and nan != "refuse":
-        done = {"drop": "they are left out", "zero": "these values read as 0"}[nan]
+        treatment = {"drop": "they are left out", "zero": "these values read as 0"}[nan]
         report.warnings.append(
             f"{where} holds NaN or infinite values in {len(bad)} of {rows} samples, the first is sample {bad[0]}: "
-            f"{done}."
+            f"{treatment}."
         )
     elif bad:
         report.errors.append(
             f"{where} holds NaN or infinite values in {len(bad)} of {rows} samples; the first is sample {bad[0]}. "
             "Repair or remove these samples."
-            + " Values beyond 3.4e38 count as infinite: batches carry float32. Scale them."
-            * (largest > FLOAT32)
+            + " Values beyond 3.4e38 count as infinite: batches hold float32. Scale them."
+            * (largest > LARGEST_FLOAT32)
         )
-    if as_it_is and largest > 10:
+    # a standardised feature passes 10 only at ten standard deviations
+    if not normalised and largest > 10:
         report.warnings.append(
-            f"{where} is used as it is, and holds values up to {largest:.4g}: it does not look normalised. Networks "
-            "learn best from values around 1. Scale it, or set normalise to standard."
+            f"{where} is used without normalisation and holds values up to {largest:.4g}: it does not look normalised. "
+            "Networks learn best from values around 1. Scale it, or set normalise to standard."
         )
 
 
@@ -171,17 +175,17 @@ def check_target(
     class_names: Sequence[str] = (),
     ignore: int | None = None,
 ) -> bool:
-    """Whether these are targets of this task; says why not.
+    """Whether an array holds valid targets of a task.
 
     Args:
-        where: how the sentences name them.
-        target: of all samples.
-        report: receives what is wrong.
+        where: name of the array in the sentences.
+        target: targets of all samples.
+        report: receives the problems.
         task: kind of target; empty: `infer_task`.
-        class_names: what the user calls the classes, if anything.
-        ignore: value that is no class.
+        class_names: names of the classes; empty: none.
+        ignore: value that is not a class.
     """
-    known = len(report.errors)
+    errors_before = len(report.errors)
     if target.ndim == 0 or target.size == 0:
         report.errors.append(f"{where} is empty (shape {target.shape}): one target per sample was expected.")
         return False
@@ -210,7 +214,7 @@ def check_target(
     else:
         counted = target if ignore is None else target[target != ignore]
         if not counted.size:
-            report.errors.append(f"{where} holds nothing but {ignore}, which is to be ignored. Label something.")
+            report.errors.append(f"{where} holds nothing but {ignore}, which is ignored: some labels were expected.")
         elif target.ndim == 2 or (target.ndim > 1 and task == "binary"):
             report.errors.append(
                 f"{where} has the shape {target.shape}: one class number per sample was expected for the task {task}. "
@@ -218,7 +222,7 @@ def check_target(
             )
         else:
             _check_classes(where, counted, task, class_names, report)
-    return len(report.errors) == known
+    return len(report.errors) == errors_before
 
 
 def _check_multilabel(where: str, target: NDArray[Any], class_names: Sequence[str], report: Report) -> None:
@@ -245,6 +249,7 @@ def _check_classes(where: str, target: NDArray[Any], task: str, class_names: Seq
         report.errors.append(
             f"{where} holds the class {values[-1]}, but class_names lists {len(class_names)} (from 0)."
         )
+    # numbers like 70123 are codes: a network with as many outputs would not even fit into memory
     elif not class_names and values[-1] >= max(10_000, 100 * len(values)):
         report.errors.append(
             f"{where} holds {len(values)} classes with numbers up to {values[-1]}, and a network has one output per "
@@ -268,13 +273,13 @@ def _few(values: Sequence[object], most: int = 6) -> str:
 def check_maps(
     where: str, target: NDArray[Any], shapes: Mapping[str, tuple[int, ...]], report: Report, *, task: str = ""
 ) -> None:
-    """Whether maps of classes lie on the pixels of the pictures that come with them; says why not.
+    """Check that maps of classes have the size of the images that they belong to.
 
     Args:
-        where: how the sentences name the target.
-        target: of all samples.
+        where: name of the target in the sentences.
+        target: targets of all samples.
         shapes: name of a file → its shape.
-        report: receives what is wrong.
+        report: receives the problems.
         task: kind of target; empty: `infer_task`.
     """
     if target.ndim < 3 or (task or infer_task(target)) != "multiclass":
@@ -287,7 +292,7 @@ def check_maps(
     if len(wrong) == len(shapes):
         report.errors.append(f"{message} was expected. Resample one of them; classes by the nearest pixel.")
     else:
-        report.warnings.append(f"{message} is what the networks of xmodal answer with. Teach with modules of your own.")
+        report.warnings.append(f"{message} is what xmodal's networks predict. Use other networks for other sizes.")
 
 
 def _size(sides: Sequence[int]) -> str:
@@ -295,7 +300,15 @@ def _size(sides: Sequence[int]) -> str:
 
 
 def check_rows(where: str, rows: NDArray[Any], samples: int, report: Report, *, repeated: str = "count") -> bool:
-    """Whether these are row numbers of that many samples; says why not, and how ``repeated`` rows are taken."""
+    """Whether an array holds valid row numbers.
+
+    Args:
+        where: name of the array in the sentences.
+        rows: the array.
+        samples: number of samples.
+        report: receives the problems.
+        repeated: ``count`` or ``once``, how the loader treats repeated rows.
+    """
     if rows.ndim != 1:
         report.errors.append(f"{where} has the shape {rows.shape}: a list of row numbers was expected.")
     elif not len(rows):
@@ -326,33 +339,33 @@ def check_splits(
     *,
     overlap: bool = False,
 ) -> None:
-    """Overlaps between the splits of one modality, and classes that are absent from one of them.
+    """Check the splits of one modality for common rows and missing classes.
 
     Args:
-        where: split → how the sentences name it.
+        where: split → its name in the sentences.
         rows: split → row numbers.
-        target: of all samples; None when unusable.
-        report: receives what is wrong.
-        overlap: whether a row in two splits is a warning, not an error.
+        target: targets of all samples; None if they are not valid.
+        report: receives the problems.
+        overlap: whether a row in two splits is a warning instead of an error.
     """
-    given = [split for split in SPLITS if split in rows]
-    for position, one in enumerate(given):
-        for two in given[position + 1 :]:
-            common = np.intersect1d(rows[one], rows[two])
-            if len(common):
-                (report.warnings if overlap else report.errors).append(
-                    f"{where[one]} and {where[two]} share {len(common)} rows, the first is {common[0]}: a sample may "
-                    "be in one split only. Remove it from the others."
-                )
+    splits = [split for split in SPLITS if split in rows]
+    for first, second in itertools.combinations(splits, 2):
+        common = np.intersect1d(rows[first], rows[second])
+        if len(common):
+            (report.warnings if overlap else report.errors).append(
+                f"{where[first]} and {where[second]} share {len(common)} rows, the first is {common[0]}: a sample may "
+                "be in one split only. Remove it from the others."
+            )
     if "train" in rows and len(rows["train"]) < 2:
         report.errors.append(f"{where['train']} selects {len(rows['train'])} row: training needs at least two.")
         return
     if target is None or target.ndim != 1 or target.dtype.kind == "f":
         return
-    known = set(np.unique(target).tolist())
-    for split in given:
-        missing = sorted(known - set(target[rows[split][rows[split] < len(target)]].tolist()))
-        if split == "train" and len(missing) >= len(known) - 1:
+    classes = set(np.unique(target).tolist())
+    for split in splits:
+        # different numbers of rows and targets are reported elsewhere, and must not raise here
+        missing = sorted(classes - set(target[rows[split][rows[split] < len(target)]].tolist()))
+        if split == "train" and len(missing) >= len(classes) - 1:
             report.errors.append(f"{where[split]} selects a single class: training needs at least two.")
         elif missing:
             report.warnings.append(f"{where[split]} selects no sample of the classes {_few(missing)}.")

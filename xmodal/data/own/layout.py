@@ -1,15 +1,15 @@
-"""Where things are in a folder with own data.
+"""The layout of a folder with own data: which file holds what.
 
 my_data/
 ├── audio.npy            (n, …)  one array per modality,
-├── image_data_normalized.npy    … or one that is used as it is,
+├── image_data_normalized.npy    … or an array that is not normalised any further,
 ├── depth/                       … or a folder with one .npy per sample, in the order of their names
-├── audio.lengths.npy    (n,)    optional: what goes with a modality, here how many of its steps are real
+├── audio.lengths.npy    (n,)    optional auxiliary input of a modality, here the number of its steps without padding
 ├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data; (n, H, W): a class for every pixel
 ├── train_idx.npy  valid_idx.npy  test_idx.npy      or <modality>_train_idx.npy for unpaired data
 └── data.json            optional, see `DataFile`
 
-Index files may be numbered, one set per split of the data: train_idx_0.npy, valid_idx_0.npy, test_idx_0.npy, …
+Index files may be numbered, one set per draw of the splits: train_idx_0.npy, valid_idx_0.npy, test_idx_0.npy, …
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ TREE = (
     "labels.npy; train_idx.npy, valid_idx.npy and test_idx.npy (all three or none); unpaired data has "
     "<modality>_labels.npy and <modality>_train_idx.npy instead."
 )
+# the ending of a modality's file in the format of DisCoM-KD
 NORMALISED = "_data_normalized"
-PUBLISHED = "OUR-DisCoM-KD_"  # folders in which students of DisCoM-KD are left beside the data
+# DisCoM-KD writes its students into folders of this name next to the data: they are not modalities
+PUBLISHED = "OUR-DisCoM-KD_"
 NUMBER = r"(_\d+)?"
 
 
@@ -44,18 +46,18 @@ class DataFile(BaseModel):
     """Keys of the optional ``data.json``.
 
     Attributes:
-        version: of this file's format, written as ``schema``.
+        version: version of the format, written as ``schema``.
         name: title of the data set.
-        modalities: which arrays to use, in this order; empty: all that are found.
+        modalities: arrays to use, in this order; empty: all in the folder.
         task: kind of target; empty: taken from the labels.
         class_names: one name per class or label.
-        paired: whether row i of every modality shows the same thing; absent: yes, unless labels or index files are
-            given per modality.
+        paired: whether row i of every modality is the same sample; absent: yes, unless a modality has labels or index
+            files of its own.
         normalise: modality → ``standard`` (the default for <modality>.npy and folders) or ``none``.
-        layout: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape doesn't tell.
-        ignore: label that counts nowhere, such as 255 for pixels that nobody labelled.
-        label_losses: terms of the loss of labels and their weights, see `DataInfo`; empty: the usual one of the task.
-        class_weights: how much each class counts in it; empty: all alike.
+        layout: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape of a sample leaves it open.
+        ignore: label that neither losses nor metrics count, such as 255 for unlabelled pixels.
+        label_losses: terms of the loss on labels → their weights, see `DataInfo`; empty: the default of the task.
+        class_weights: weight of each class in that loss; empty: all 1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
@@ -80,10 +82,10 @@ class Layout:
     Attributes:
         sources: modality → array file or folder of files.
         labels: modality → file.
-        indices: split → modality → file; empty when the splits are to be drawn.
-        paired: whether row i of every modality shows the same thing.
-        settings: what data.json says.
-        beside: ``<modality>.<what>`` → file with what goes with a modality.
+        indices: split → modality → file; empty if the splits have to be drawn.
+        paired: whether row i of every modality is the same sample.
+        settings: content of data.json.
+        auxiliary: ``<modality>.<name>`` → file of an auxiliary input.
     """
 
     sources: dict[str, Path]
@@ -91,26 +93,26 @@ class Layout:
     indices: dict[str, dict[str, Path]]
     paired: bool
     settings: DataFile
-    beside: dict[str, Path] = field(default_factory=dict)
+    auxiliary: dict[str, Path] = field(default_factory=dict)
 
     def normalise(self, modality: str) -> str:
         """``standard`` or ``none``."""
-        usual = "none" if self.sources[modality].stem.endswith(NORMALISED) else "standard"
-        return self.settings.normalise.get(modality, usual)
+        default = "none" if self.sources[modality].stem.endswith(NORMALISED) else "standard"
+        return self.settings.normalise.get(modality, default)
 
 
 def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number: int | None = None) -> Layout | None:
-    """Sort the files of a folder by role; None when there is nothing to look at.
+    """Assign the files of a folder to their roles; None if there is no folder or no modality.
 
     Args:
         root: the folder.
-        report: receives what is wrong.
+        report: receives the problems.
         only: modalities to use; empty: those of data.json, or else all.
-        number: of the index files; None: those without a number.
+        number: number of the index files; None: those without a number.
     """
     if not root.is_dir():
-        what = "is a file, a folder was expected" if root.exists() else "does not exist"
-        report.errors.append(f"{root} {what}. {TREE}")
+        problem = "is a file, a folder was expected" if root.exists() else "does not exist"
+        report.errors.append(f"{root} {problem}. {TREE}")
         return None
     settings = _read_settings(root, report)
     sources = find_sources(root, report, only=only or settings.modalities)
@@ -118,29 +120,30 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number:
         return None
     _check_keys(settings, sources, report)
     _check_orphans(root, sources, report)
-    own = sorted(path.name for name in sources for path in _own_files(root, name, number))
-    paired = not own if settings.paired is None else settings.paired
-    if paired and own:
+    specific = sorted(path.name for name in sources for path in _specific_files(root, name, number))
+    paired = not specific if settings.paired is None else settings.paired
+    if paired and specific:
         report.errors.append(
-            f"data.json says that the data is paired, but {', '.join(own)} belong to one modality each. Remove them "
-            "(labels.npy and train_idx.npy are for all modalities), or set paired to false."
+            f"data.json says that the data is paired, but {', '.join(specific)} belong to one modality each. Remove "
+            "them (labels.npy and train_idx.npy are for all modalities), or set paired to false."
         )
-    labels = {name: path for name in sources if (path := _one_of(root, name, "labels")) is not None}
+    labels = {name: path for name in sources if (path := _file_of(root, name, "labels")) is not None}
     missing = [name for name in sources if name not in labels]
     if missing:
         expected = "labels.npy" if paired else " and ".join(f"{name}_labels.npy" for name in missing)
         report.errors.append(f"{expected} is missing: no labels for {', '.join(missing)}. {TREE}")
     indices = _find_indices(root, sources, report, number)
-    return Layout(sources, labels, indices, paired, settings, find_beside(root, sources))
+    return Layout(sources, labels, indices, paired, settings, find_auxiliary(root, sources))
 
 
 def _read_settings(root: Path, report: Report) -> DataFile:
     path = root / "data.json"
     if not path.exists():
         return DataFile()
+    # both invalid JSON and invalid UTF-8 raise a ValueError
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:  # bad JSON and bad UTF-8
+    except ValueError as error:
         report.errors.append(f"data.json is not valid JSON ({error}). Repair it, or remove it: it is optional.")
         return DataFile()
     if not isinstance(values, dict):
@@ -153,56 +156,60 @@ def _read_settings(root: Path, report: Report) -> DataFile:
 
 def find_sources(root: Path, report: Report, *, only: Sequence[str] = ()) -> dict[str, Path]:
     """Modality → array file or folder, in the order of ``only`` or else of their names."""
-    found: dict[str, list[Path]] = {}
+    paths_of: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir()):
         if path.name.startswith((".", PUBLISHED)) or _is_label_or_index(path):
             continue
         if path.is_dir():
             if sample_files(path):
-                found.setdefault(path.name, []).append(path)
+                paths_of.setdefault(path.name, []).append(path)
             elif not only:
                 report.warnings.append(f"The folder {path.name} holds no .npy files and is not used.")
         elif path.suffix == ".npy":
-            found.setdefault(path.stem.removesuffix(NORMALISED), []).append(path)
+            paths_of.setdefault(path.stem.removesuffix(NORMALISED), []).append(path)
     for name in only:
-        if name not in found:
+        if name not in paths_of:
+            hint = did_you_mean(name, paths_of)
             report.errors.append(
-                f"The modality '{name}' has no file {name}.npy or {name}{NORMALISED}.npy. {did_you_mean(name, found)} "
-                f"{TREE}"
+                f"The modality '{name}' has no file {name}.npy or {name}{NORMALISED}.npy. {hint} {TREE}"
             )
-    if not found:
+    if not paths_of:
         report.errors.append(f"{root} holds no modality. {TREE}")
-    beside = find_beside(root, found)
-    chosen = {name: found[name] for name in only or found if name in found and name not in beside}
+    # so far audio.lengths looks like a modality: whether it is auxiliary depends on whether there is a modality audio
+    auxiliary = find_auxiliary(root, paths_of)
+    chosen = {name: paths_of[name] for name in only or paths_of if name in paths_of and name not in auxiliary}
     for name, paths in chosen.items():
         _check_name(name, paths, report)
     return {name: paths[0] for name, paths in chosen.items()}
 
 
-def find_beside(root: Path, modalities: Iterable[str]) -> dict[str, Path]:
-    """``<modality>.<what>`` → array file of what goes with these modalities."""
-    found = (path for name in modalities for path in sorted(root.glob(f"{glob.escape(name)}.*.npy")))
-    return {path.stem: path for path in found if is_name(path.stem.partition(".")[2])}
+def find_auxiliary(root: Path, modalities: Iterable[str]) -> dict[str, Path]:
+    """``<modality>.<name>`` → array file, for the auxiliary inputs of these modalities."""
+    paths = (path for name in modalities for path in sorted(root.glob(f"{glob.escape(name)}.*.npy")))
+    return {path.stem: path for path in paths if is_name(path.stem.partition(".")[2])}
 
 
 def _check_name(name: str, paths: list[Path], report: Report) -> None:
     if len(paths) > 1:
         listed = " and ".join(path.name for path in paths)
-        report.errors.append(f"The modality '{name}' is there {len(paths)} times ({listed}). Keep one of them.")
+        report.errors.append(f"The modality '{name}' has {len(paths)} sources ({listed}). Keep one of them.")
     if not is_name(name):
         report.errors.append(name_sentence(name))
     if name.endswith("_idx"):
-        known = [f"{split}_idx" for split in SPLITS]
-        report.errors.append(f"{name}.npy looks like an index file, but has no known name. {did_you_mean(name, known)}")
+        names = [f"{split}_idx" for split in SPLITS]
+        report.errors.append(
+            f"{name}.npy looks like an index file, but is not named like one. {did_you_mean(name, names)}"
+        )
 
 
 def is_name(name: str) -> bool:
     """Whether a modality may have this name."""
+    # names become files, flags and keys of JSON, and a dot separates an auxiliary input from its modality
     return isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) is not None
 
 
 def name_sentence(name: str) -> str:
-    """What to say about a name that no modality may have."""
+    """The error sentence for a name that a modality can't have."""
     return (
         f"'{name}' can't be the name of a modality: it may hold letters, digits, _ and -, and starts with a letter or "
         "digit. Rename it."
@@ -220,13 +227,13 @@ def _index_stem(split: str, number: int | None) -> str:
     return f"{split}_idx" if number is None else f"{split}_idx_{number}"
 
 
-def _own_files(root: Path, name: str, number: int | None) -> Iterable[Path]:
+def _specific_files(root: Path, name: str, number: int | None) -> Iterable[Path]:
     stems = (f"{name}_labels", *(f"{name}_{_index_stem(split, number)}" for split in SPLITS))
     return (path for stem in stems if (path := root / f"{stem}.npy").exists())
 
 
-def _one_of(root: Path, modality: str, role: str) -> Path | None:
-    """A modality's own file of this role, or else the shared one."""
+def _file_of(root: Path, modality: str, role: str) -> Path | None:
+    """The file of this role that belongs to one modality, or else the file for all modalities."""
     for path in (root / f"{modality}_{role}.npy", root / f"{role}.npy"):
         if path.exists():
             return path
@@ -236,8 +243,10 @@ def _one_of(root: Path, modality: str, role: str) -> Path | None:
 def _find_indices(root: Path, sources: Iterable[str], report: Report, number: int | None) -> dict[str, dict[str, Path]]:
     indices: dict[str, dict[str, Path]] = {split: {} for split in SPLITS}
     for name in sources:
-        found = {split: _one_of(root, name, _index_stem(split, number)) for split in SPLITS}
-        indices.update({split: {**indices[split], name: path} for split, path in found.items() if path is not None})
+        for split in SPLITS:
+            path = _file_of(root, name, _index_stem(split, number))
+            if path is not None:
+                indices[split][name] = path
     if not any(indices.values()):
         return _no_indices(root, report, number)
     missing = {f"{_index_stem(split, number)}.npy": sorted(set(sources) - set(indices[split])) for split in SPLITS}
@@ -251,17 +260,17 @@ def _find_indices(root: Path, sources: Iterable[str], report: Report, number: in
 
 
 def _no_indices(root: Path, report: Report, number: int | None) -> dict[str, dict[str, Path]]:
-    """Splits are drawn where there are no index files at all; where there are others, it must be said which."""
+    """No index files with this number: an error if there are other numbers, else the splits will be drawn."""
     stems = (re.fullmatch(r"(?:.*_)?train_idx_(\d+)", path.stem) for path in root.glob("*train_idx_*.npy"))
-    known = sorted({int(stem[1]) for stem in stems if stem})
-    numbers = ", ".join(map(str, known))
+    numbers = sorted({int(stem[1]) for stem in stems if stem})
+    listed = ", ".join(map(str, numbers))
     if number is not None:
         file = f"{_index_stem('train', number)}.npy"
-        report.errors.append(f"{file} is missing: there is no split {number}. Numbered splits: {numbers or 'none'}.")
-    elif known:
+        report.errors.append(f"{file} is missing: there is no split {number}. Numbered splits: {listed or 'none'}.")
+    elif numbers:
         report.errors.append(
-            f"The index files are numbered (train_idx_{known[0]}.npy, …) and no split was chosen. Choose one of "
-            f"{numbers}: --folder.split {known[0]}, or --splits where a command has it."
+            f"The index files are numbered (train_idx_{numbers[0]}.npy, …) and no split was chosen. Choose one of "
+            f"{listed}: --folder.split {numbers[0]}, or --splits where a command has it."
         )
     return {}
 
@@ -275,10 +284,11 @@ def _check_keys(settings: DataFile, sources: dict[str, Path], report: Report) ->
 
 
 def _check_orphans(root: Path, sources: dict[str, Path], report: Report) -> None:
-    known = {path.removesuffix(NORMALISED) for path in (entry.stem for entry in root.iterdir())}
+    # all entries count, also modalities that are left out by `only`: their labels may stay in the folder
+    stems = {entry.stem.removesuffix(NORMALISED) for entry in root.iterdir()}
     for path in sorted(root.glob("*_*.npy")):
-        owner = re.sub(rf"_?(labels|({'|'.join(SPLITS)})_idx{NUMBER})$", "", path.stem)
-        if _is_label_or_index(path) and owner and owner not in known:
+        modality = re.sub(rf"_?(labels|({'|'.join(SPLITS)})_idx{NUMBER})$", "", path.stem)
+        if _is_label_or_index(path) and modality and modality not in stems:
             report.errors.append(
-                f"{path.name} belongs to no modality. {did_you_mean(owner, sources)} Rename or remove it."
+                f"{path.name} belongs to no modality. {did_you_mean(modality, sources)} Rename or remove it."
             )

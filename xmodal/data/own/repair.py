@@ -1,6 +1,6 @@
-"""What can be put right in data when asked for: holes in arrays, gaps in class numbers, repeated rows.
+"""Repairs of data that an option requests: NaN in arrays, gaps in class numbers, repeated rows.
 
-Nothing here happens by itself: `Rules` are all strict unless an option says otherwise, and every repair is told.
+By default all `Rules` are strict and nothing is repaired; every repair adds a warning to the data.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ from numpy.typing import NDArray
 
 from xmodal.data.split import Column
 
+# bytes of a column that are searched at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 8 * 2**20
 Targets = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How strictly a folder is read.
+    """How strict the reading of a folder is.
 
     Attributes:
         split: number of the index files (``train_idx_3.npy``); None: those without a number.
-        nan: what becomes of rows with NaN or infinite values: ``refuse``, ``drop`` or ``zero``.
+        nan: treatment of rows with NaN or infinite values: ``refuse``, ``drop`` or ``zero``.
         overlap: whether a row may be in two splits.
-        repeated: a row that is listed twice in a split ``count``s twice, or ``once``.
-        renumber: whether class numbers are counted anew without gaps.
+        repeated: whether a row that is listed twice in a split ``count``s twice or ``once``.
+        renumber: whether classes are renumbered without gaps.
     """
 
     split: int | None = None
@@ -53,14 +54,15 @@ class Zeroed:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[Any]:
-        found = np.asarray(self.column[rows])
-        return np.where(finite(found), found, found.dtype.type(0))
+        values = np.asarray(self.column[rows])
+        return np.where(finite(values), values, values.dtype.type(0))
 
 
 def finite(block: NDArray[Any]) -> NDArray[np.bool_]:
-    """Which values a batch can carry, which is float32."""
+    """Mask of the values that are finite in float32, the type of a batch."""
     if block.dtype.kind != "f":
         return np.ones(block.shape, dtype=bool)
+    # a float64 beyond 3.4e38 is finite in the file and infinite in a batch
     with np.errstate(over="ignore"):
         return np.isfinite(block.astype(np.float32))
 
@@ -69,16 +71,16 @@ def bad_rows(column: Column) -> NDArray[np.int64]:
     """Numbers of the rows that hold NaN or infinite values."""
     size = max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
     step = max(1, CHUNK_BYTES // size)
-    found = []
+    parts = []
     for start in range(0, column.shape[0], step):
         block = np.asarray(column[start : start + step])
-        found.append(start + np.flatnonzero(~finite(block).reshape(len(block), -1).all(axis=1)))
-    rows: NDArray[np.int64] = np.concatenate(found).astype(np.int64)
+        parts.append(start + np.flatnonzero(~finite(block).reshape(len(block), -1).all(axis=1)))
+    rows: NDArray[np.int64] = np.concatenate(parts).astype(np.int64)
     return rows
 
 
 def once(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The same rows, each where it comes first.
+    """The same rows, each at its first position.
 
     Example:
         >>> once(np.array([3, 1, 3, 2, 1]))
@@ -90,37 +92,43 @@ def once(rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 
 def class_values(targets: Sequence[Targets]) -> list[int]:
-    """All class numbers that occur, in order; nothing where the targets are no class numbers."""
+    """All class numbers that occur, in ascending order; empty if the targets are not class numbers."""
     if not targets or not all(target.ndim == 1 and target.size and _whole(target) for target in targets):
         return []
     return sorted({int(value) for target in targets for value in np.unique(target)})
 
 
 def renumbered(target: Targets, values: Sequence[int]) -> NDArray[np.int64]:
-    """Each class number replaced by its place among ``values``.
+    """Each class number replaced by its position in ``values``.
 
     Example:
         >>> renumbered(np.array([7, 3, 7, 9]), [3, 7, 9])
         array([1, 0, 1, 2])
     """
-    places: NDArray[np.int64] = np.searchsorted(np.asarray(values), target).astype(np.int64)
-    return places
+    numbers: NDArray[np.int64] = np.searchsorted(np.asarray(values), target).astype(np.int64)
+    return numbers
 
 
 def without(
     rows: Mapping[str, Mapping[str, NDArray[np.int64]]], bad: Mapping[str, NDArray[np.int64]], *, paired: bool
 ) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Split → modality → rows without the bad ones; what is bad in one of paired modalities is bad in all."""
+    """Split → modality → rows without the bad ones, which paired modalities leave out together.
+
+    Args:
+        rows: split → modality → row numbers.
+        bad: modality → numbers of its bad rows.
+        paired: whether row i of every modality is the same sample.
+    """
     if paired:
-        every = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *bad.values()]))
-        bad = dict.fromkeys(bad, every)
-    left: dict[tuple[int, int], NDArray[np.int64]] = {}  # modalities that shared their rows go on sharing them
+        union = np.unique(np.concatenate([np.zeros(0, dtype=np.int64), *bad.values()]))
+        bad = dict.fromkeys(bad, union)
+    # by identity: modalities that shared an array of rows still share one afterwards
+    good: dict[tuple[int, int], NDArray[np.int64]] = {}
     for parts in rows.values():
         for name, part in parts.items():
-            key = id(part), id(bad[name])
-            left.setdefault(key, part[~np.isin(part, bad[name])])
+            good.setdefault((id(part), id(bad[name])), part[~np.isin(part, bad[name])])
     return {
-        split: {name: left[id(part), id(bad[name])] for name, part in parts.items()} for split, parts in rows.items()
+        split: {name: good[id(part), id(bad[name])] for name, part in parts.items()} for split, parts in rows.items()
     }
 
 

@@ -30,6 +30,7 @@ from xmodal.data.columns import ArrayFolder
 from xmodal.data.ravdess.check import DAMAGED, Contents, inspect
 from xmodal.data.ravdess.files import FILES
 from xmodal.data.ravdess.names import EMOTIONS, actor_of
+from xmodal.data.request import DataRequest
 from xmodal.errors import InputError
 
 if TYPE_CHECKING:
@@ -113,30 +114,18 @@ class Pictures:
         return pixels
 
 
-def load(
-    root: str,
-    settings: RavdessSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str, settings: RavdessSettings, request: DataRequest) -> Data:
     """The three splits that the lists name; ``groups`` holds the actors.
 
     Args:
         root: the folder.
         settings: statistics, header, and what the authors' code does.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training clips to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the train fraction and the augmentation.
+        request: task ``multiclass``; the lists name the splits, so the seed draws none of them.
     """
     from xmodal.data.base import assemble
     from xmodal.types import Normalisation
 
-    if task not in ("", "multiclass"):
-        raise InputError(f"RAVDESS has the task multiclass; {task} was asked for. Leave the task out.")
+    request.check_task("ravdess", "multiclass")
     contents = inspect(Path(root), header=settings.header)
     contents.report.stop_on_errors()
     if settings.swap_columns and contents.audio[1] < 3:
@@ -161,9 +150,7 @@ def load(
         },
         layouts=dict.fromkeys(MODALITIES, "image"),
         class_names=EMOTIONS,
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
     )
     data.groups = np.array([actor_of(row.audio.stem) for row in every])
     data.warnings.extend([_header_sentence(contents, settings.header), *contents.report.warnings])

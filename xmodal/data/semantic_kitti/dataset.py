@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from xmodal.data.request import DataRequest
 from xmodal.data.semantic_kitti.classes import CLASSES, IGNORE, shares
 from xmodal.data.semantic_kitti.files import Contents, Frame, inspect, parse_sequences
 from xmodal.errors import InputError
@@ -155,24 +156,14 @@ class SemanticKittiSettings(BaseModel):
         return tuple(name for name in known if name in (self.modalities or known))
 
 
-def load(
-    root: str,
-    settings: SemanticKittiSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str, settings: SemanticKittiSettings, request: DataRequest) -> Data:
     """Three splits; ``groups`` holds the sequence of each frame, ``ids`` their names.
 
     Args:
         root: the folder.
         settings: which frames, and how they are drawn.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training frames to keep.
-        augment: empty; frames have augmentations of their own, which are options.
-        seed: of the train fraction and of what is drawn in training.
+        request: task ``multiclass``; ``augment`` stays empty, since augmentations of frames are options of this data
+            set, drawn from the seed.
     """
     from xmodal.data.base import DENSE_SELECT, Data, keep_fraction
     from xmodal.data.semantic_kitti.augment import check_window
@@ -180,12 +171,11 @@ def load(
     from xmodal.data.semantic_kitti.split import CHANNELS, FrameSplit
     from xmodal.types import DataInfo, InputInfo
 
-    if task not in ("", "multiclass"):
-        raise InputError(f"SemanticKITTI has the task multiclass; {task} was asked for. Leave the task out.")
-    if augment:
+    request.check_task("semantic-kitti", "multiclass")
+    if request.augment:
         raise InputError(
-            f"The augmentation '{augment}' would leave the classes of pixels behind. Use the options of semantic-kitti "
-            "(flip, rotate, brightness, contrast, saturation), or leave it out."
+            f"The augmentation '{request.augment}' would leave the classes of pixels behind. Use the options of "
+            "semantic-kitti (flip, rotate, brightness, contrast, saturation), or leave it out."
         )
     contents, frames, rows = _found(Path(root), settings)
     whole, training = canvases(settings, [size for size in contents.sizes.values()])
@@ -197,8 +187,10 @@ def load(
         cache_pictures=settings.cache_pictures,
         keep_bytes=settings.keep_mb * 2**20,
     )
-    if train_fraction != 1.0:
-        rows["train"] = keep_fraction(rows["train"], np.zeros(len(frames), np.int64), train_fraction, seed)
+    if request.train_fraction != 1.0:
+        # a frame shows many classes, so frames are drawn from all and not class by class
+        classless = np.zeros(len(frames), np.int64)
+        rows["train"] = keep_fraction(rows["train"], classless, request.train_fraction, request.seed)
     if _augmentation(settings) is not None:
         for number in {frames[row].sequence for row in rows["train"].tolist()}:
             check_window(contents.sizes[number], training.window)
@@ -213,7 +205,7 @@ def load(
             augmentation=_augmentation(settings) if split == "train" else None,
             points=_point_augmentation(settings) if split == "train" else None,
             normalisation=statistics,
-            seed=seed,
+            seed=request.seed,
         )
         for split, numbers in rows.items()
     }

@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xmodal.data.media.spectrogram import HOP, WINDOW
+from xmodal.data.request import DataRequest
 from xmodal.data.vggsound.clips import Frames, Spectrograms
 from xmodal.data.vggsound.contents import Contents, Row, inspect_prepared, inspect_raw, is_prepared
 from xmodal.errors import InputError
@@ -95,30 +96,18 @@ class VggsoundSettings(BaseModel):
         return self
 
 
-def load(
-    root: str,
-    settings: VggsoundSettings,
-    *,
-    task: str = "",
-    train_fraction: float = 1.0,
-    augment: str = "",
-    seed: int = 0,
-) -> Data:
+def load(root: str, settings: VggsoundSettings, request: DataRequest) -> Data:
     """Three splits; ``groups`` numbers the videos that clips were cut from.
 
     Args:
         root: the folder.
         settings: which clips, what of them is shown, and who chooses the epoch.
-        task: empty or ``multiclass``.
-        train_fraction: share of the training clips to keep.
-        augment: operations for training batches, see `Augment.parse`.
-        seed: of the train fraction and of what is drawn in training.
+        request: task ``multiclass``; the seed draws frames and mirroring in training.
     """
     from xmodal.data.base import assemble
     from xmodal.types import Normalisation
 
-    if task not in ("", "multiclass"):
-        raise InputError(f"VGGSound has the task multiclass; {task} was asked for. Leave the task out.")
+    request.check_task("vggsound", "multiclass")
     contents = _contents(Path(root), settings)
     contents.report.stop_on_errors()
     rows, labels = contents.rows, np.array([row.label for row in contents.rows])
@@ -146,7 +135,7 @@ def load(
                 seconds=seconds,
                 random_frames=random_frames,
                 mirror=settings.mirror,
-                seed=seed,
+                seed=request.seed,
             ),
         },
         dict.fromkeys(MODALITIES, labels),
@@ -154,9 +143,7 @@ def load(
         normalise={"video": Normalisation(mean.tolist(), std.tolist())},
         layouts={"audio": "image"},
         class_names=tuple(contents.class_names),
-        train_fraction=train_fraction,
-        augment=augment,
-        seed=seed,
+        request=request,
     )
     data.groups = np.unique([row.source for row in rows], return_inverse=True)[1]
     data.warnings += contents.report.warnings

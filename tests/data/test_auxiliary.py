@@ -1,4 +1,4 @@
-"""Inputs that go with a modality: they follow its rows, are used as they are, and are no modality themselves."""
+"""Auxiliary inputs of a modality: they follow its rows, are not normalised, and are no modality themselves."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def opened(**options):
 
 
 @pytest.fixture
-def beside(folder):
+def with_lengths(folder):
     """The small folder with lengths of its modality audio."""
     np.save(folder / "audio.lengths.npy", np.arange(ROWS) % 8 + 1)
     return folder
@@ -101,8 +101,8 @@ def test_batches_carry_them_through():
     [
         ("audio.lengths", np.arange(5), r"has the shape \(5,\), and audio has 20 samples"),
         ("audio.lengths", np.zeros(ROWS), r"holds float64: \(20,\) integers were expected"),
-        ("audio.lengths", np.arange(ROWS), "says 0 for sample 0: 1 to 8 were expected"),
-        ("audio.lengths", np.full(ROWS, 9), "says 9 for sample 0: 1 to 8 were expected"),
+        ("audio.lengths", np.arange(ROWS), "holds 0 for sample 0: 1 to 8 were expected"),
+        ("audio.lengths", np.full(ROWS, 9), "holds 9 for sample 0: 1 to 8 were expected"),
         ("audio.weight", np.full(ROWS, np.nan), "NaN or infinite values; the first is in sample 0"),
         ("audio.words", np.array(["a"] * ROWS), "holds text"),
     ],
@@ -117,31 +117,31 @@ def test_what_goes_with_nothing_is_refused_by_its_name():
         from_arrays({**arrays(), "video.lengths": np.arange(ROWS)}, np.arange(ROWS) % 2)
 
 
-def test_a_folder_may_hold_them(beside):
-    data = open_data(str(beside))
+def test_a_folder_may_hold_them(with_lengths):
+    data = open_data(str(with_lengths))
     batch = next(iter(in_order(data.test, batch_size=ROWS)))
 
     assert data.info.modalities == ("audio", "image") and batch.inputs["audio.lengths"].tolist() == [1, 2, 3, 4]
-    assert open_data(str(beside), options={"modalities": ["image"]}).info.inputs.keys() == {"image"}
-    assert check_folder(beside).errors == []
+    assert open_data(str(with_lengths), options={"modalities": ["image"]}).info.inputs.keys() == {"image"}
+    assert check_folder(with_lengths).errors == []
 
 
-def test_a_folder_with_wrong_ones_is_refused(beside):
-    np.save(beside / "audio.lengths.npy", np.full(ROWS, 70))
-    assert check_folder(beside).errors == [
-        "audio.lengths.npy says 70 for sample 0: 1 to 8 were expected, as many as audio has steps."
+def test_a_folder_with_wrong_ones_is_refused(with_lengths):
+    np.save(with_lengths / "audio.lengths.npy", np.full(ROWS, 70))
+    assert check_folder(with_lengths).errors == [
+        "audio.lengths.npy holds 70 for sample 0: 1 to 8 were expected, as many as audio has steps."
     ]
 
-    np.save(beside / "video.lengths.npy", np.ones(ROWS, int))
-    assert any("'video.lengths' can't be the name" in problem for problem in check_folder(beside).errors)
+    np.save(with_lengths / "video.lengths.npy", np.ones(ROWS, int))
+    assert any("'video.lengths' can't be the name" in problem for problem in check_folder(with_lengths).errors)
 
 
-def test_a_student_that_needs_them_finds_them(beside):
-    (beside / "image.npy").unlink()
-    (beside / "labels.npy").unlink()
+def test_a_student_that_needs_them_finds_them(with_lengths):
+    (with_lengths / "image.npy").unlink()
+    (with_lengths / "labels.npy").unlink()
 
-    found = read_inputs(beside, ["audio", "audio.lengths"])
+    found = read_inputs(with_lengths, ["audio", "audio.lengths"])
 
     assert found["audio"].shape == (ROWS, 2, 8) and found["audio.lengths"][:3].tolist() == [1, 2, 3]
     with pytest.raises(InputError, match=r"has no audio.weight.npy"):
-        read_inputs(beside, ["audio", "audio.weight"])
+        read_inputs(with_lengths, ["audio", "audio.weight"])

@@ -1,0 +1,43 @@
+"""What can be requested of any data set: the arguments that all loaders share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from xmodal.errors import InputError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataRequest:
+    """Options that every data set understands, besides those of its own settings class.
+
+    Attributes:
+        task: kind of target; empty: the one that the data suggests.
+        train_fraction: share of the training rows to keep, drawn class by class: the low-label setting.
+        augment: operations for training batches, for example ``noise:0.1,shift:1``; see `Augment.parse`.
+        seed: of everything that is drawn and has no seed of its own: splits, samples of synthetic data, the train
+            fraction and the augmentation.
+    """
+
+    task: str = ""
+    train_fraction: float = 1.0
+    augment: str = ""
+    seed: int = 0
+
+    def check_task(self, name: str, *tasks: str) -> None:
+        """Raise an `InputError` if a task is requested that this data set does not offer.
+
+        Args:
+            name: of the data set, for the sentence.
+            tasks: those that it offers.
+
+        Example:
+            >>> DataRequest(task="regression").check_task("mnist", "multiclass")
+            Traceback (most recent call last):
+            ...
+            xmodal.errors.InputError: mnist has the task multiclass; regression was asked for. Leave the task out.
+        """
+        if self.task not in ("", *tasks):
+            raise InputError(
+                f"{name} has the task {' or '.join(tasks)}; {self.task} was asked for. Leave the task out."
+            )
