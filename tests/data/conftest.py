@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made recordings of RAVDESS: 4 actors, one clip of each emotion."""
+    """Synthetic recordings of RAVDESS: 4 actors, one clip of each emotion."""
     from xmodal.data.ravdess.synthetic import make
 
     return make(tmp_path_factory.mktemp("ravdess") / "raw", actors=4, clips=1, seconds=0.7)
@@ -41,17 +41,19 @@ def prepared(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def made_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty small clips of four classes, prepared, with the raw ones in a folder: not to be written to."""
     from xmodal.data.vggsound.synthetic import make
 
-    return make(tmp_path_factory.mktemp("made") / "vgg", format="prepared", clips=3, test_clips=2, seconds=1, size=32)
+    return make(
+        tmp_path_factory.mktemp("synthetic") / "vgg", format="prepared", clips=3, test_clips=2, seconds=1, size=32
+    )
 
 
 @pytest.fixture(scope="session")
-def made_nyu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic_nyu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training rooms and two test rooms, raw and prepared, NYUCAD too: not to be written to."""
     from xmodal.data.nyu.synthetic import make
 
-    root = tmp_path_factory.mktemp("made") / "nyu"
+    root = tmp_path_factory.mktemp("synthetic") / "nyu"
     return make(root, format="prepared", train=4, test=2, holes=0.1, cad=True)

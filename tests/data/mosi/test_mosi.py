@@ -10,11 +10,11 @@ from xmodal.data import open_data, reopen
 from xmodal.data.loader import in_order
 from xmodal.data.mosi.files import FACTS, PUBLIC, check, make, open_prepared, prepare, read_facts, sha256_of
 from xmodal.data.mosi.source import open_pickle
-from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
+from xmodal.data.mosi.synthetic import MODALITIES, SyntheticSettings, draw
 from xmodal.data.report import Report
 from xmodal.errors import InputError
 
-SETTINGS = MadeSettings(samples=(24, 8, 10), steps=6, unaligned=True)
+SETTINGS = SyntheticSettings(samples=(24, 8, 10), steps=6, unaligned=True)
 
 
 def content(**changes):
@@ -122,7 +122,7 @@ def test_token_ids_stored_as_other_numbers_become_whole(write, kind):
 
 
 def test_widths_and_steps_are_read_from_the_arrays(write):
-    made = draw(MadeSettings(samples=(6, 3, 3), steps=5, widths=(2, 3, 7)), 0)
+    made = draw(SyntheticSettings(samples=(6, 3, 3), steps=5, widths=(2, 3, 7)), 0)
 
     data = opened(write(made))
 
@@ -156,7 +156,7 @@ def test_without_a_root_a_made_set_stands_in_and_says_so():
     fixed = open_data("mosi", options={**options, "made_seed": 0}, seed=1)
 
     assert "made trimodal set" in data.warnings[0] and data.info.rows["train"]["text"] == 20
-    expected = draw(MadeSettings(samples=(20, 5, 5), steps=6, dominant="audio"), 0)["train"]["audio"]
+    expected = draw(SyntheticSettings(samples=(20, 5, 5), steps=6, dominant="audio"), 0)["train"]["audio"]
     found = [everything(each.train).inputs["audio"] for each in (data, fixed, other)]
     assert np.array_equal(found[0].numpy(), expected.transpose(0, 2, 1)) and torch.equal(found[0], found[1])
     assert not torch.equal(found[0], found[2])
@@ -345,7 +345,7 @@ def test_unaligned_data_without_lengths_is_taken_whole_with_a_warning(write):
 
 
 def test_aligned_data_needs_no_lengths(write):
-    made = draw(MadeSettings(samples=(6, 3, 3), steps=5), 0)
+    made = draw(SyntheticSettings(samples=(6, 3, 3), steps=5), 0)
     bare = {split: {k: v for k, v in part.items() if not k.endswith("lengths")} for split, part in made.items()}
 
     assert opened(write(bare)).warnings == []
@@ -546,7 +546,9 @@ def test_made_files_are_opened_checked_and_prepared_by_commands(tmp_path):
     again = answer(["data", "check", str(out)])
 
     assert made == checked == alone == prepared == again == 0
-    settings = MadeSettings(samples=(12, 4, 4), steps=5, dominant="vision", noise=1.5, other_sigma=2, unaligned=True)
+    settings = SyntheticSettings(
+        samples=(12, 4, 4), steps=5, dominant="vision", noise=1.5, other_sigma=2, unaligned=True
+    )
     batch = everything(opened(raw).train)
     assert np.array_equal(batch.inputs["vision"].numpy(), draw(settings, 0)["train"]["vision"].transpose(0, 2, 1))
     assert torch.equal(everything(opened(out).train).inputs["vision"], batch.inputs["vision"])

@@ -39,14 +39,14 @@ def change(path, **changes):
 
 
 @pytest.fixture
-def copied(made_nyu, tmp_path):
-    shutil.copytree(made_nyu, tmp_path / "root", ignore=shutil.ignore_patterns("depthbin", ".prepared", "NYUCAD*"))
+def copied(synthetic_nyu, tmp_path):
+    shutil.copytree(synthetic_nyu, tmp_path / "root", ignore=shutil.ignore_patterns("depthbin", ".prepared", "NYUCAD*"))
     return tmp_path / "root"
 
 
-def test_a_batch_holds_what_is_stored_in_the_order_of_networks(made_nyu):
-    data = opened(made_nyu, *ALL)
-    stored = [arrays(made_nyu, number, "NYUtest") for number in (6, 5)]
+def test_a_batch_holds_what_is_stored_in_the_order_of_networks(synthetic_nyu):
+    data = opened(synthetic_nyu, *ALL)
+    stored = [arrays(synthetic_nyu, number, "NYUtest") for number in (6, 5)]
 
     batch = picked(data.test, 1, 0)
 
@@ -63,8 +63,8 @@ def test_a_batch_holds_what_is_stored_in_the_order_of_networks(made_nyu):
     assert batch.paired and batch.scored["depth"] is batch.scored["rgb"]
 
 
-def test_what_is_known_before_the_first_batch(made_nyu):
-    data = opened(made_nyu)
+def test_what_is_known_before_the_first_batch(synthetic_nyu):
+    data = opened(synthetic_nyu)
     info = data.info
 
     assert info.modalities == ("depth", "rgb") and list(info.inputs)[2:] == ["depth.position", "rgb.position"]
@@ -82,8 +82,8 @@ def test_what_is_known_before_the_first_batch(made_nyu):
     assert info.inner == 2 * 8 * 60 * 36 * 60 and info.block(512) == 30
 
 
-def test_batches_that_are_trained_on_have_few_labels_and_say_what_is_scored_too(made_nyu):
-    data = opened(made_nyu)
+def test_batches_that_are_trained_on_have_few_labels_and_say_what_is_scored_too(synthetic_nyu):
+    data = opened(synthetic_nyu)
 
     regions_of = [picked(split, 0).scored["rgb"] for split in (data.train, data.valid)]
     assert (regions_of[0] == 1).sum() < 0.2 * (regions_of[1] == 1).sum()  # hidden and labelled
@@ -108,8 +108,8 @@ def test_one_modality_brings_its_positions_and_reads_nothing_else(copied):
         opened(copied, "rgb")
 
 
-def test_nyucad_is_another_pair_of_folders(made_nyu):
-    plain, whole = (picked(opened(made_nyu, "depth", cad=cad).test, 0) for cad in (False, True))
+def test_nyucad_is_another_pair_of_folders(synthetic_nyu):
+    plain, whole = (picked(opened(synthetic_nyu, "depth", cad=cad).test, 0) for cad in (False, True))
 
     assert torch.equal(plain.target, whole.target)
     missing = plain.inputs["depth"] == 0
@@ -117,17 +117,17 @@ def test_nyucad_is_another_pair_of_folders(made_nyu):
     assert torch.equal(plain.inputs["depth"][~missing], whole.inputs["depth"][~missing])
 
 
-def test_the_test_frames_choose_the_epoch_as_published_and_that_is_said(made_nyu):
-    data = opened(made_nyu, as_published=True)
+def test_the_test_frames_choose_the_epoch_as_published_and_that_is_said(synthetic_nyu):
+    data = opened(synthetic_nyu, as_published=True)
 
     assert {split: rows["depth"] for split, rows in data.info.rows.items()} == {"train": 4, "valid": 2, "test": 2}
     assert any("test frames choose the epoch" in warning for warning in data.warnings)
-    assert (data.info.select, opened(made_nyu).info.select) == (("mean_iou_reference", "max"), ("mean_iou", "max"))
-    assert not any("test frames choose" in warning for warning in opened(made_nyu).warnings)
+    assert (data.info.select, opened(synthetic_nyu).info.select) == (("mean_iou_reference", "max"), ("mean_iou", "max"))
+    assert not any("test frames choose" in warning for warning in opened(synthetic_nyu).warnings)
 
 
-def test_workers_and_resuming_give_the_same_bits(made_nyu):
-    data = opened(made_nyu, *ALL)
+def test_workers_and_resuming_give_the_same_bits(synthetic_nyu):
+    data = opened(synthetic_nyu, *ALL)
 
     def batches(workers, start=0):
         sampler = Batches(data.train.rows, paired=True, batch_size=1, seed=1)
@@ -140,11 +140,11 @@ def test_workers_and_resuming_give_the_same_bits(made_nyu):
     assert torch.equal(alone[1].inputs["depth"], resumed[0].inputs["depth"])
 
 
-def test_frames_too_large_to_keep_are_read_for_each_batch(made_nyu, monkeypatch):
-    kept = list(in_order(opened(made_nyu, *ALL).test, batch_size=2))
+def test_frames_too_large_to_keep_are_read_for_each_batch(synthetic_nyu, monkeypatch):
+    kept = list(in_order(opened(synthetic_nyu, *ALL).test, batch_size=2))
     monkeypatch.setattr("xmodal.data.split.READY_BYTES", -1)
 
-    read = list(in_order(opened(made_nyu, *ALL).test, batch_size=2))
+    read = list(in_order(opened(synthetic_nyu, *ALL).test, batch_size=2))
 
     for one, other in zip(kept, read, strict=True):
         assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
@@ -152,8 +152,8 @@ def test_frames_too_large_to_keep_are_read_for_each_batch(made_nyu, monkeypatch)
         assert other.inputs["rgb.position"] is other.inputs["depth.position"]
 
 
-def test_the_same_data_is_opened_again_from_its_description(made_nyu):
-    data = opened(made_nyu, "depth", cad=True)
+def test_the_same_data_is_opened_again_from_its_description(synthetic_nyu):
+    data = opened(synthetic_nyu, "depth", cad=True)
 
     again = reopen(data.source)
 
@@ -276,11 +276,11 @@ def test_one_training_frame_is_too_few_to_keep_some_back(copied):
     assert opened(copied, valid_is_test=True).info.rows["train"]["rgb"] == 1
 
 
-def test_options_that_make_no_sense_are_refused(made_nyu):
+def test_options_that_make_no_sense_are_refused(synthetic_nyu):
     with pytest.raises(InputError, match="modalities names none"):
-        opened(made_nyu, modalities=[])
+        opened(synthetic_nyu, modalities=[])
     with pytest.raises(InputError, match="the task multiclass; regression was asked for"):
-        open_data("nyu", options={"root": str(made_nyu)}, task="regression")
+        open_data("nyu", options={"root": str(synthetic_nyu)}, task="regression")
     with pytest.raises(InputError, match="moves what is in a sample"):
-        open_data("nyu", options={"root": str(made_nyu)}, augment="shift:1")
+        open_data("nyu", options={"root": str(synthetic_nyu)}, augment="shift:1")
     assert NyuSettings(modalities=("tsdf", "depth", "tsdf")).wanted == ("depth", "tsdf")

@@ -19,17 +19,17 @@ FRAME = "NYU0001_0000"
 
 
 @pytest.fixture
-def raw(made_nyu, tmp_path):
+def raw(synthetic_nyu, tmp_path):
     """A copy of the raw files, without NYUCAD, that may be damaged."""
-    shutil.copytree(made_nyu / "depthbin", tmp_path / "raw" / "depthbin", ignore=shutil.ignore_patterns("NYUCAD*"))
-    shutil.copy(made_nyu / "nyu.json", tmp_path / "raw" / "nyu.json")
+    shutil.copytree(synthetic_nyu / "depthbin", tmp_path / "raw" / "depthbin", ignore=shutil.ignore_patterns("NYUCAD*"))
+    shutil.copy(synthetic_nyu / "nyu.json", tmp_path / "raw" / "nyu.json")
     return tmp_path / "raw"
 
 
 @pytest.fixture
-def packed(made_nyu, tmp_path):
+def packed(synthetic_nyu, tmp_path):
     """A copy of the prepared files."""
-    shutil.copytree(made_nyu, tmp_path / "root", ignore=shutil.ignore_patterns("depthbin", "NYUCAD*"))
+    shutil.copytree(synthetic_nyu, tmp_path / "root", ignore=shutil.ignore_patterns("depthbin", "NYUCAD*"))
     return tmp_path / "root"
 
 
@@ -52,10 +52,10 @@ def contents(root):
     }
 
 
-def test_preparing_gives_what_make_gave(raw, made_nyu, tmp_path):
+def test_preparing_gives_what_make_gave(raw, synthetic_nyu, tmp_path):
     prepared = prepare(raw, tmp_path / "one")
 
-    made = {name: data for name, data in contents(made_nyu).items() if "CAD" not in name}
+    made = {name: data for name, data in contents(synthetic_nyu).items() if "CAD" not in name}
     assert contents(tmp_path / "one") == made
     assert len(prepared.done) == 6 and not prepared.skipped and prepared.done[0] == f"NYUtrain/{FRAME}_voxels"
     facts = read_json(tmp_path / "one" / "nyu.json")
@@ -107,14 +107,14 @@ def test_a_killed_preparation_leaves_whole_files_and_is_finished_by_the_next(raw
     assert not check(root).errors
 
 
-def test_raw_files_may_lie_where_the_arrays_go(made_nyu, tmp_path):
+def test_raw_files_may_lie_where_the_arrays_go(synthetic_nyu, tmp_path):
     root = tmp_path / "both"
-    shutil.copytree(made_nyu / "depthbin", root / "depthbin")
-    shutil.copy(made_nyu / "nyu.json", root / "nyu.json")
+    shutil.copytree(synthetic_nyu / "depthbin", root / "depthbin")
+    shutil.copy(synthetic_nyu / "nyu.json", root / "nyu.json")
 
     prepare(root / "depthbin", root)
 
-    assert contents(root) == contents(made_nyu)
+    assert contents(root) == contents(synthetic_nyu)
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,9 @@ def cut(path, count):
     path.write_bytes(path.read_bytes()[:-count])
 
 
-def test_colours_may_have_their_archive_name_or_lie_beside_those_of_nyu(made_nyu, tmp_path):
+def test_colours_may_have_their_archive_name_or_lie_beside_those_of_nyu(synthetic_nyu, tmp_path):
     folder = tmp_path / "depthbin" / "NYUCADtrain"
-    shutil.copytree(made_nyu / "depthbin" / "NYUCADtrain", folder)
+    shutil.copytree(synthetic_nyu / "depthbin" / "NYUCADtrain", folder)
     (folder / "NYU0001_rgb.png").rename(folder / "NYU0001_colors.png")
     (tmp_path / "depthbin" / "NYUtrain").mkdir()
     (folder / "NYU0002_rgb.png").rename(tmp_path / "depthbin" / "NYUtrain" / "NYU0002_rgb.png")
@@ -231,8 +231,8 @@ def test_repairing_names_frames_without_an_npz_and_those_of_another_size(raw, pa
 # ---- checking
 
 
-def test_a_folder_without_fault_passes_whatever_it_holds(made_nyu, raw, packed, tmp_path):
-    assert check(made_nyu) is not None and not check(made_nyu).errors and not check(made_nyu).warnings
+def test_a_folder_without_fault_passes_whatever_it_holds(synthetic_nyu, raw, packed, tmp_path):
+    assert check(synthetic_nyu) is not None and not check(synthetic_nyu).errors and not check(synthetic_nyu).warnings
     assert not check(packed).errors and not check(raw).errors and "prepare nyu" in check(raw).warnings[0]
     assert check(tmp_path / "raw" / "depthbin") is not None and check(Path(__file__).parent) is None
 
@@ -287,12 +287,12 @@ def test_frames_of_both_halves_are_told_of(raw, packed, tmp_path):
     assert f"NYU0005_0000 (there {FRAME})" in check(tmp_path / "fresh").warnings[0]
 
 
-def test_positions_are_compared_where_the_raw_files_are_found(made_nyu, packed):
+def test_positions_are_compared_where_the_raw_files_are_found(synthetic_nyu, packed):
     wrong = FrameFile(npz(packed)).arrays(["position"])["position"]
     wrong[:, 3:5] += 1
     change(npz(packed), position=wrong)
     assert not check(packed).errors  # nothing to compare with
-    shutil.copytree(made_nyu / "depthbin", packed / "depthbin", ignore=shutil.ignore_patterns("NYUCAD*"))
+    shutil.copytree(synthetic_nyu / "depthbin", packed / "depthbin", ignore=shutil.ignore_patterns("NYUCAD*"))
 
     (error,) = check(packed).errors
 

@@ -21,9 +21,9 @@ from xmodal.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def raw(made_nyu):
+def raw(synthetic_nyu):
     """The raw files of one frame."""
-    folder = made_nyu / "depthbin" / "NYUtest"
+    folder = synthetic_nyu / "depthbin" / "NYUtest"
     return folder / "NYU0005_0000.png", folder / "NYU0005_0000.bin", folder / "NYU0005_rgb.png"
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_ravdess_lists import edit, write_root
+from test_ravdess_check import edit, write_root
 
 from xmodal.cli.main import answer
 from xmodal.data import DATA, open_data, reopen

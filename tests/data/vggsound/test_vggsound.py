@@ -32,9 +32,9 @@ def files_of(data, split, modality):
 
 
 @pytest.fixture
-def copied(made_vggsound, tmp_path):
+def copied(synthetic_vggsound, tmp_path):
     """A prepared folder that may be damaged."""
-    shutil.copytree(made_vggsound, tmp_path / "vgg", ignore=shutil.ignore_patterns("raw", ".prepared"))
+    shutil.copytree(synthetic_vggsound, tmp_path / "vgg", ignore=shutil.ignore_patterns("raw", ".prepared"))
     return tmp_path / "vgg"
 
 
@@ -58,8 +58,8 @@ def small_layout(root, *, clips=("a_cat_1", "b_cat_1", "c_dog_1", "d_dog_1"), fr
     return root
 
 
-def test_a_batch_holds_the_spectrogram_and_the_frames_of_each_clip(made_vggsound):
-    data = opened(made_vggsound)
+def test_a_batch_holds_the_spectrogram_and_the_frames_of_each_clip(synthetic_vggsound):
+    data = opened(synthetic_vggsound)
     sounds, tall = (files_of(data, "test", modality) for modality in BOTH)
 
     batch = picked(data.test, 3, 0)
@@ -78,8 +78,8 @@ def test_a_batch_holds_the_spectrogram_and_the_frames_of_each_clip(made_vggsound
         )
 
 
-def test_what_is_known_before_the_first_batch(made_vggsound):
-    info = opened(made_vggsound).info
+def test_what_is_known_before_the_first_batch(synthetic_vggsound):
+    info = opened(synthetic_vggsound).info
 
     assert info.task == "multiclass" and info.classes == 4 and info.paired
     assert {split: rows["video"] for split, rows in info.rows.items()} == {"train": 8, "valid": 4, "test": 8}
@@ -87,9 +87,9 @@ def test_what_is_known_before_the_first_batch(made_vggsound):
     assert "audio" not in info.normalisation
 
 
-def test_raw_clips_are_read_as_what_they_would_be_prepared_to(made_vggsound):
-    prepared = opened(made_vggsound)
-    raw = opened(made_vggsound / "raw", seconds=1, frames=8, size=16)
+def test_raw_clips_are_read_as_what_they_would_be_prepared_to(synthetic_vggsound):
+    prepared = opened(synthetic_vggsound)
+    raw = opened(synthetic_vggsound / "raw", seconds=1, frames=8, size=16)
 
     assert [path.stem.split("_")[-1] for path in files_of(raw, "train", "video")] == [
         path.stem.split("_")[-1] for path in files_of(prepared, "train", "video")
@@ -112,8 +112,8 @@ def test_the_layout_of_the_authors_is_read_without_anything_of_ours(tmp_path):
     assert opened(tmp_path, seconds=1, labels=tmp_path / "elsewhere.json").info.classes == 2
 
 
-def test_workers_give_the_same_bits_and_a_resumed_epoch_goes_on(made_vggsound):
-    data = opened(made_vggsound / "raw", seconds=1, frames=4, size=16, random_frames=True, mirror=True)
+def test_workers_give_the_same_bits_and_a_resumed_epoch_goes_on(synthetic_vggsound):
+    data = opened(synthetic_vggsound / "raw", seconds=1, frames=4, size=16, random_frames=True, mirror=True)
 
     def batches(workers, start=0):
         sampler = Batches(data.train.rows, paired=True, batch_size=3, seed=1)
@@ -126,8 +126,8 @@ def test_workers_give_the_same_bits_and_a_resumed_epoch_goes_on(made_vggsound):
         assert all(torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in BOTH)
 
 
-def test_training_frames_are_drawn_from_their_parts_by_seed_epoch_and_clip(made_vggsound):
-    raw = sorted((made_vggsound / "raw").glob("*.mp4"))[:3]
+def test_training_frames_are_drawn_from_their_parts_by_seed_epoch_and_clip(synthetic_vggsound):
+    raw = sorted((synthetic_vggsound / "raw").glob("*.mp4"))[:3]
     rows = np.arange(3)
 
     def column(**options):
@@ -147,8 +147,8 @@ def test_training_frames_are_drawn_from_their_parts_by_seed_epoch_and_clip(made_
         )
 
 
-def test_mirroring_turns_whole_clips_around_in_half_of_the_cases(made_vggsound):
-    tall = sorted(made_vggsound.glob("train/video_jpg/*"))
+def test_mirroring_turns_whole_clips_around_in_half_of_the_cases(synthetic_vggsound):
+    tall = sorted(synthetic_vggsound.glob("train/video_jpg/*"))
     column = Frames(tall, frames=8, size=16, seconds=1.0, mirror=True, seed=0)
     plain, turned = column[np.arange(12)], 0
 
@@ -161,19 +161,19 @@ def test_mirroring_turns_whole_clips_around_in_half_of_the_cases(made_vggsound):
     assert 40 <= turned <= 80
 
 
-def test_fewer_and_smaller_frames_of_those_that_are_stored(made_vggsound):
-    path = sorted(made_vggsound.glob("train/video_jpg/*"))[0]
+def test_fewer_and_smaller_frames_of_those_that_are_stored(synthetic_vggsound):
+    path = sorted(synthetic_vggsound.glob("train/video_jpg/*"))[0]
     stored = np.asarray(Image.open(path)).reshape(8, 16, 16, 3)
 
     assert np.array_equal(read_frames(path, [0.125, 0.375, 0.625, 0.875], size=16), stored[[1, 3, 5, 7]])
     (small,) = read_frames(path, [0.0], size=8)
     assert np.array_equal(small, np.asarray(Image.fromarray(stored[0]).resize((8, 8), Image.Resampling.BILINEAR)))
-    data = opened(made_vggsound, frames=4, size=8, random_frames=True)
+    data = opened(synthetic_vggsound, frames=4, size=8, random_frames=True)
     assert data.info.inputs["video"].shape == (4, 3, 8, 8) and data.train.augmented
-    whole = opened(made_vggsound, random_frames=True)
+    whole = opened(synthetic_vggsound, random_frames=True)
     assert not whole.train.augmented and "random_frames has nothing to choose from" in whole.warnings[-1]
     with pytest.raises(InputError, match="9 frames were asked for, and 8 of each clip are stored"):
-        opened(made_vggsound, frames=9)
+        opened(synthetic_vggsound, frames=9)
 
 
 def test_clips_of_other_lengths_are_stretched_or_followed_by_silence(tmp_path):
@@ -194,21 +194,25 @@ def test_clips_of_other_lengths_are_stretched_or_followed_by_silence(tmp_path):
     np.testing.assert_array_equal(one, stretched[1])
 
 
-def test_windows_may_have_another_size(made_vggsound):
-    assert opened(made_vggsound, window=128, hop=64).info.inputs["audio"].shape == (1, 65, 251)
+def test_windows_may_have_another_size(synthetic_vggsound):
+    assert opened(synthetic_vggsound, window=128, hop=64).info.inputs["audio"].shape == (1, 65, 251)
     with pytest.raises(InputError, match="hop is 512 and window is 128"):
-        opened(made_vggsound, window=128)
+        opened(synthetic_vggsound, window=128)
 
 
-def test_the_epoch_is_chosen_on_training_clips_that_no_seed_of_a_run_exchanges(made_vggsound):
-    data, other, drawn = opened(made_vggsound), opened(made_vggsound, seed=7), opened(made_vggsound, valid_seed=5)
+def test_the_epoch_is_chosen_on_training_clips_that_no_seed_of_a_run_exchanges(synthetic_vggsound):
+    data, other, drawn = (
+        opened(synthetic_vggsound),
+        opened(synthetic_vggsound, seed=7),
+        opened(synthetic_vggsound, valid_seed=5),
+    )
     files = {split: set(files_of(data, split, "video")) for split in ("train", "valid", "test")}
 
     assert not files["train"] & files["valid"] and {path.parts[-3] for path in files["valid"]} == {"train"}
     assert {path.parts[-3] for path in files["test"]} == {"test"} and len(files["test"]) == 8
     assert sorted(data.valid.targets["video"].tolist()) == [0, 1, 2, 3]  # one of each class
     assert files_of(other, "valid", "video") == files_of(data, "valid", "video") != files_of(drawn, "valid", "video")
-    published = opened(made_vggsound, as_published=True)
+    published = opened(synthetic_vggsound, as_published=True)
     assert set(files_of(published, "valid", "video")) == files["test"] and len(published.train) == 12
     assert "test figures are too good" in published.warnings[-1]
 
@@ -226,19 +230,22 @@ def test_clips_of_one_video_stay_on_one_side(tmp_path):
     assert len(data.valid) >= 12
 
 
-def test_some_classes_are_numbered_anew(made_vggsound, tmp_path):
+def test_some_classes_are_numbered_anew(synthetic_vggsound, tmp_path):
     (tmp_path / "names.txt").write_text('"engine accelerating, revving, vroom"\nchurch bell ringing\n')
 
-    two, some = opened(made_vggsound, classes="2"), opened(made_vggsound / "raw", classes=str(tmp_path / "names.txt"))
+    two, some = (
+        opened(synthetic_vggsound, classes="2"),
+        opened(synthetic_vggsound / "raw", classes=str(tmp_path / "names.txt")),
+    )
 
     assert two.info.class_names == ("bird chirping, tweeting", "church bell ringing") and len(two.test) == 4
     assert some.info.class_names == ("church bell ringing", "engine accelerating, revving, vroom")
     assert sorted(some.test.targets["audio"].tolist()) == [0, 0, 1, 1]
-    assert len(opened(made_vggsound / "raw", most=2).train) == 4
+    assert len(opened(synthetic_vggsound / "raw", most=2).train) == 4
 
 
-def test_the_same_data_is_opened_again_and_thinned(made_vggsound):
-    data = opened(made_vggsound, train_fraction=0.5, mirror=True)
+def test_the_same_data_is_opened_again_and_thinned(synthetic_vggsound):
+    data = opened(synthetic_vggsound, train_fraction=0.5, mirror=True)
 
     again = reopen(json.loads(json.dumps(data.source)))
 
@@ -339,9 +346,9 @@ def test_a_check_reads_every_file_to_its_end(copied):
         data.train.columns["video"][[4]]
 
 
-def test_raw_clips_are_checked_and_those_that_can_not_be_opened_left_out(made_vggsound, tmp_path):
+def test_raw_clips_are_checked_and_those_that_can_not_be_opened_left_out(synthetic_vggsound, tmp_path):
     raw = tmp_path / "raw"
-    shutil.copytree(made_vggsound / "raw", raw)
+    shutil.copytree(synthetic_vggsound / "raw", raw)
     clips = sorted(raw.glob("*.mp4"))
     clips[0].write_bytes(clips[0].read_bytes()[:900])
     clips[1].unlink()
@@ -375,13 +382,13 @@ def test_other_folders_are_none_of_ours(tmp_path):
     assert check(tmp_path) is None
 
 
-def test_options_that_do_not_fit_are_told_together(made_vggsound):
+def test_options_that_do_not_fit_are_told_together(synthetic_vggsound):
     with pytest.raises(InputError) as caught:
-        opened(made_vggsound, most=3, listing="x.csv", hop=2000)
+        opened(synthetic_vggsound, most=3, listing="x.csv", hop=2000)
 
     assert len(caught.value.problems) == 3 and "most is no option" in str(caught.value)
     with pytest.raises(InputError, match="raw clips: labels is no option"):
-        opened(made_vggsound / "raw", labels="x.json")
+        opened(synthetic_vggsound / "raw", labels="x.json")
     with pytest.raises(InputError, match="has the task multiclass"):
-        open_data("vggsound", options={"root": str(made_vggsound)}, task="regression")
+        open_data("vggsound", options={"root": str(synthetic_vggsound)}, task="regression")
     assert VggsoundSettings(as_published=True).valid_is_test

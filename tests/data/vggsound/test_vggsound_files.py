@@ -48,9 +48,9 @@ def listed(folder, *rows):
     return folder
 
 
-def test_the_published_layout_is_written(made_vggsound):
-    labels = json.loads((made_vggsound / "label.json").read_text())
-    facts = read_json(made_vggsound / "vggsound.json")
+def test_the_published_layout_is_written(synthetic_vggsound):
+    labels = json.loads((synthetic_vggsound / "label.json").read_text())
+    facts = read_json(synthetic_vggsound / "vggsound.json")
 
     assert labels == {
         "bird-chirping-tweeting": 0,
@@ -59,8 +59,11 @@ def test_the_published_layout_is_written(made_vggsound):
         "engine-accelerating-revving-vroom": 3,
     }
     assert facts["classes"][0] == "bird chirping, tweeting" and facts["clips"] == {"train": 12, "test": 8}
-    tall, waveforms = sorted(made_vggsound.glob("train/video_jpg/*")), sorted(made_vggsound.glob("train/audio_npy/*"))
-    sounds = sorted(made_vggsound.glob("test/audio/*"))
+    tall, waveforms = (
+        sorted(synthetic_vggsound.glob("train/video_jpg/*")),
+        sorted(synthetic_vggsound.glob("train/audio_npy/*")),
+    )
+    sounds = sorted(synthetic_vggsound.glob("test/audio/*"))
     assert [path.stem for path in tall] == [path.stem for path in waveforms] and len(tall) == 12 and len(sounds) == 8
     for path in tall:
         assert path.stem.split("_")[-2] in labels
@@ -94,24 +97,24 @@ def test_wav_files_of_whole_numbers_are_read_as_well(tmp_path):
     assert np.abs(read_waveform(tmp_path / "x.wav", seconds=1) - tone(440, 1.0, rate=16_000)).max() < 1e-4
 
 
-def test_a_folder_with_files_of_somebody_else_is_left_as_it_is(made_vggsound, tmp_path):
+def test_a_folder_with_files_of_somebody_else_is_left_as_it_is(synthetic_vggsound, tmp_path):
     (out := tmp_path / "out").mkdir()
     (out / "label.json").write_text("mine")
 
     with pytest.raises(InputError, match=r"out holds files .* did not write \(label.json, for one\)"):
-        prepare(made_vggsound / "raw", out, settings=SMALL)
+        prepare(synthetic_vggsound / "raw", out, settings=SMALL)
     with pytest.raises(InputError, match="label.json is a file: a folder"):
-        prepare(made_vggsound / "raw", out / "label.json", settings=SMALL)
-    raw = raw_of(made_vggsound, tmp_path / "raw", names=1)
+        prepare(synthetic_vggsound / "raw", out / "label.json", settings=SMALL)
+    raw = raw_of(synthetic_vggsound, tmp_path / "raw", names=1)
     with pytest.raises(InputError, match="did not write"):  # the clips themselves
         prepare(raw, raw, settings=SMALL)
 
     assert [path.name for path in out.rglob("*")] == ["label.json"] and (out / "label.json").read_text() == "mine"
 
 
-def test_a_new_an_empty_and_our_own_folder_are_written_to(made_vggsound, tmp_path):
+def test_a_new_an_empty_and_our_own_folder_are_written_to(synthetic_vggsound, tmp_path):
     (out := tmp_path / "out").mkdir()
-    raw = raw_of(made_vggsound, out / "deep" / "raw", names=1)
+    raw = raw_of(synthetic_vggsound, out / "deep" / "raw", names=1)
 
     first, second = (prepare(raw, out, settings=SMALL) for _ in range(2))
 
@@ -128,22 +131,22 @@ def test_a_split_without_clips_is_a_warning(tmp_path, split, other):
     assert warning.startswith(f"There is no clip of the split {other}: the lists name none.")
 
 
-def test_frames_are_those_in_the_middle_of_equal_parts_one_below_the_other(made_vggsound, tmp_path):
-    prepare(made_vggsound / "raw", tmp_path / "out", most=1, settings=SMALL.model_copy(update={"store": "npy"}))
+def test_frames_are_those_in_the_middle_of_equal_parts_one_below_the_other(synthetic_vggsound, tmp_path):
+    prepare(synthetic_vggsound / "raw", tmp_path / "out", most=1, settings=SMALL.model_copy(update={"store": "npy"}))
 
     path = sorted((tmp_path / "out" / "test" / "video_npy").iterdir())[0]
     video, _, start = path.stem.rsplit("_", 2)
     expected = frames_at(
-        made_vggsound / "raw" / f"{video}_{start}.mp4", [0.125, 0.375, 0.625, 0.875], height=16, width=16
+        synthetic_vggsound / "raw" / f"{video}_{start}.mp4", [0.125, 0.375, 0.625, 0.875], height=16, width=16
     )
     assert np.array_equal(np.load(path), expected)
-    prepare(made_vggsound / "raw", tmp_path / "tall", most=1, settings=SMALL.model_copy(update={"quality": 95}))
+    prepare(synthetic_vggsound / "raw", tmp_path / "tall", most=1, settings=SMALL.model_copy(update={"quality": 95}))
     tall = np.asarray(Image.open(tmp_path / "tall" / "test" / "video_jpg" / f"{path.stem}.jpg")).astype(int)
     assert np.abs(tall.reshape(4, 16, 16, 3) - expected).mean() < 6  # what a JPEG loses
 
 
-def test_another_process_writes_the_same_bytes_and_what_is_there_is_reused(made_vggsound, tmp_path):
-    raw = raw_of(made_vggsound, tmp_path / "raw", names=4)
+def test_another_process_writes_the_same_bytes_and_what_is_there_is_reused(synthetic_vggsound, tmp_path):
+    raw = raw_of(synthetic_vggsound, tmp_path / "raw", names=4)
     seen = []
 
     one = prepare(raw, tmp_path / "one", settings=SMALL, progress=lambda *count: seen.append(count))
@@ -157,8 +160,8 @@ def test_another_process_writes_the_same_bytes_and_what_is_there_is_reused(made_
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-def test_a_killed_preparation_goes_on_where_it_was(made_vggsound, tmp_path):
-    raw, out = raw_of(made_vggsound, tmp_path / "raw", names=8), tmp_path / "out"
+def test_a_killed_preparation_goes_on_where_it_was(synthetic_vggsound, tmp_path):
+    raw, out = raw_of(synthetic_vggsound, tmp_path / "raw", names=8), tmp_path / "out"
     command = [sys.executable, "-m", "xmodal.cli.main", "data", "prepare", "vggsound", str(raw), str(out)]
     size = ["--seconds", "1", "--frames", "16", "--size", "256"]
     with subprocess.Popen(
@@ -275,18 +278,18 @@ def test_whole_numbers_and_flat_arrays_are_waveforms_too(tmp_path):
     assert read_waveform(tmp_path / "x.npy", seconds=0.5).tolist() == list(range(-8000, 0))
 
 
-def test_fewer_classes_and_clips_on_request(made_vggsound, tmp_path):
+def test_fewer_classes_and_clips_on_request(synthetic_vggsound, tmp_path):
     (tmp_path / "names.txt").write_text('dog barking\n"bird chirping, tweeting"\n')
 
     found = prepare(
-        made_vggsound / "raw", tmp_path / "out", classes=str(tmp_path / "names.txt"), most=1, settings=SMALL
+        synthetic_vggsound / "raw", tmp_path / "out", classes=str(tmp_path / "names.txt"), most=1, settings=SMALL
     )
 
     assert len(found.done) == 4
     assert json.loads((tmp_path / "out/label.json").read_text()) == {"bird-chirping-tweeting": 0, "dog-barking": 1}
 
 
-def test_what_can_not_be_prepared_is_a_sentence(made_vggsound, tmp_path):
+def test_what_can_not_be_prepared_is_a_sentence(synthetic_vggsound, tmp_path):
     empty = listed(tmp_path / "empty", ["video000000", "1", "dog", "train"], ["video000001", "1", "cat", "train"])
     (empty / "other.mp4").touch()
 
@@ -300,4 +303,4 @@ def test_what_can_not_be_prepared_is_a_sentence(made_vggsound, tmp_path):
     with pytest.raises(InputError, match="None of the 1 clips .* can be used; .*skipped.json says why"):
         prepare(empty, tmp_path / "out")
     with pytest.raises(InputError, match="higher than a JPEG can be"):
-        prepare(made_vggsound / "raw", tmp_path / "out", settings=ClipSettings(frames=300))
+        prepare(synthetic_vggsound / "raw", tmp_path / "out", settings=ClipSettings(frames=300))

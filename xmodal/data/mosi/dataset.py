@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
-from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
+from xmodal.data.mosi.synthetic import MODALITIES, SyntheticSettings, draw
 from xmodal.errors import InputError
 from xmodal.names import owner
 
@@ -33,7 +33,7 @@ STAND_IN = "Stand-in data: a made trimodal set in place of MOSI and MOSEI."
 SELECT = ("mae", "min")
 
 
-class MosiSettings(MadeSettings):
+class MosiSettings(SyntheticSettings):
     """Options of MOSI and MOSEI.
 
     Attributes:

@@ -28,7 +28,7 @@ from xmodal.data.columns import ArrayFile
 from xmodal.data.mosi.columns import BLOCK, TREATMENTS
 from xmodal.data.mosi.pickle_writer import write_pickle
 from xmodal.data.mosi.source import Source, clipped_lengths, find_pickle, open_pickle
-from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
+from xmodal.data.mosi.synthetic import MODALITIES, SyntheticSettings, draw
 from xmodal.data.options import validated
 from xmodal.data.prepare import MARKERS, Prepared
 from xmodal.data.report import Report
@@ -336,7 +336,7 @@ def _own_data() -> dict[str, Any]:
 # ---- making
 
 
-def make(root: str | Path, *, format: str = "raw", seed: int = 0, settings: MadeSettings | None = None) -> Path:
+def make(root: str | Path, *, format: str = "raw", seed: int = 0, settings: SyntheticSettings | None = None) -> Path:
     """Write a made trimodal set in the layout of MOSI.
 
     Args:
@@ -345,7 +345,7 @@ def make(root: str | Path, *, format: str = "raw", seed: int = 0, settings: Made
         seed: of the set.
         settings: its options.
     """
-    root, settings = Path(root), settings or MadeSettings()
+    root, settings = Path(root), settings or SyntheticSettings()
     if format not in ("raw", "prepared"):
         raise InputError(f"There is no format '{format}'. {did_you_mean(format, ('raw', 'prepared'))}")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):

@@ -28,7 +28,7 @@ Floats = NDArray[np.float64]
 Count = Annotated[int, Field(ge=1)]
 
 
-class MadeSettings(BaseModel):
+class SyntheticSettings(BaseModel):
     """Options of the made set.
 
     Attributes:
@@ -54,7 +54,7 @@ class MadeSettings(BaseModel):
     widths: tuple[Count, Count, Count] = (24, 12, 5)
 
 
-def steps_of(settings: MadeSettings) -> dict[str, int]:
+def steps_of(settings: SyntheticSettings) -> dict[str, int]:
     """Modality → number of steps."""
     text = settings.steps
     return (
@@ -64,11 +64,11 @@ def steps_of(settings: MadeSettings) -> dict[str, int]:
     )
 
 
-def draw(settings: MadeSettings, seed: int) -> dict[str, dict[str, Any]]:
+def draw(settings: SyntheticSettings, seed: int) -> dict[str, dict[str, Any]]:
     """Split → key → array, as the published files hold them.
 
     Example:
-        >>> made = draw(MadeSettings(samples=(4, 2, 2), steps=6), 0)
+        >>> made = draw(SyntheticSettings(samples=(4, 2, 2), steps=6), 0)
         >>> made["train"]["audio"].shape, made["test"]["text_bert"].shape, made["valid"]["id"].tolist()
         ((4, 6, 5), (2, 3, 6), ['vid000$_$4', 'vid000$_$5'])
     """
@@ -83,7 +83,7 @@ def draw(settings: MadeSettings, seed: int) -> dict[str, dict[str, Any]]:
 
 
 def _split(
-    settings: MadeSettings,
+    settings: SyntheticSettings,
     random: np.random.RandomState,
     directions: Mapping[str, Floats],
     count: int,

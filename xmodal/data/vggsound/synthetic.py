@@ -138,7 +138,8 @@ def make(
     design = Design(classes, shared, specific, noise, seconds, size, seed)
     listed = list_clips(design, {"train": clips, "test": test_clips})
     cues = {
-        clip.stem: found for (clip, *_), found in in_processes(write_made, [(*c, raw, design) for c in listed], workers)
+        clip.stem: found
+        for (clip, *_), found in in_processes(write_synthetic_clip, [(*c, raw, design) for c in listed], workers)
     }
     written = io.StringIO()
     csv.writer(written, lineterminator="\n").writerows(
@@ -197,7 +198,7 @@ def list_clips(design: Design, counts: dict[str, int]) -> list[tuple[Clip, int]]
     return found
 
 
-def write_made(job: tuple[Clip, int, Path, Design]) -> dict[str, list[float]]:
+def write_synthetic_clip(job: tuple[Clip, int, Path, Design]) -> dict[str, list[float]]:
     """Write a clip; its features, as they decide."""
     from xmodal.data.media.sound import Sound
     from xmodal.data.media.video import write_clip

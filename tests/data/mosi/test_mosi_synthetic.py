@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw, see, steps_of
+from xmodal.data.mosi.synthetic import MODALITIES, SyntheticSettings, draw, see, steps_of
 
-SMALL = MadeSettings(samples=(30, 10, 20), steps=8)
+SMALL = SyntheticSettings(samples=(30, 10, 20), steps=8)
 
 
 def small(**options):
-    return MadeSettings(samples=(30, 10, 20), steps=8, **options)
+    return SyntheticSettings(samples=(30, 10, 20), steps=8, **options)
 
 
 def test_keys_and_shapes_are_those_of_the_published_files():
@@ -37,7 +37,7 @@ def test_what_a_modality_shows_is_the_formula_sample_by_sample():
 
 
 def test_scores_are_steps_of_two_tenths_from_minus_three_to_three():
-    labels = np.concatenate([part["regression_labels"] for part in draw(MadeSettings(), 1).values()])
+    labels = np.concatenate([part["regression_labels"] for part in draw(SyntheticSettings(), 1).values()])
 
     np.testing.assert_allclose(labels * 5, np.round(labels * 5), atol=1e-5)
     assert np.abs(labels).max() <= 3 and (np.abs(labels) == 3).any() and 1.0 < labels.std() < 1.6
@@ -88,7 +88,7 @@ def least_squares(made, name):
 
 @pytest.mark.parametrize("dominant", MODALITIES)
 def test_the_dominant_modality_tells_most(dominant):
-    found = {name: least_squares(draw(MadeSettings(dominant=dominant), 0), name) for name in MODALITIES}
+    found = {name: least_squares(draw(SyntheticSettings(dominant=dominant), 0), name) for name in MODALITIES}
 
     assert max(found, key=found.get) == dominant and found[dominant] > 0.93
     assert all(0.3 < value < 0.93 for name, value in found.items() if name != dominant)

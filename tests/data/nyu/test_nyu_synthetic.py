@@ -39,9 +39,9 @@ def test_one_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path):
     assert filecmp.cmpfiles(one, third, names, shallow=False)[0] == []
 
 
-def test_training_frames_have_few_labels_and_those_that_choose_the_epoch_all(made_nyu):
+def test_training_frames_have_few_labels_and_those_that_choose_the_epoch_all(synthetic_nyu):
     shares = {}
-    for path in sorted((made_nyu / "depthbin").glob("NYU[!C]*/*.bin")):
+    for path in sorted((synthetic_nyu / "depthbin").glob("NYU[!C]*/*.bin")):
         labels = coarse_labels(read_room(path, grid=TINY).labels)
         shares[path.stem] = (labels != 255).mean()
 
@@ -50,8 +50,8 @@ def test_training_frames_have_few_labels_and_those_that_choose_the_epoch_all(mad
     assert max(few) < 0.08 and min(all_of_them) > 0.3
 
 
-def test_nyucad_has_the_same_rooms_and_a_depth_everywhere(made_nyu):
-    base = made_nyu / "depthbin"
+def test_nyucad_has_the_same_rooms_and_a_depth_everywhere(synthetic_nyu):
+    base = synthetic_nyu / "depthbin"
     for path in sorted((base / "NYUtest").glob("*_0000.png")):
         seen, whole = (read_depth(base / part / path.name, grid=TINY) for part in ("NYUtest", "NYUCADtest"))
         rooms_of = [(base / part / f"{path.stem}.bin").read_bytes() for part in ("NYUtest", "NYUCADtest")]

@@ -108,8 +108,8 @@ def test_balls_grow_at_the_cost_of_others_and_stripes_change_their_direction():
     assert rising[plus].max() > 2 * rising[minus].max() and falling[minus].max() > 2 * falling[plus].max()
 
 
-def test_a_made_folder_is_a_public_list_and_real_clips(made_vggsound):
-    raw = made_vggsound / "raw"
+def test_a_made_folder_is_a_public_list_and_real_clips(synthetic_vggsound):
+    raw = synthetic_vggsound / "raw"
     rows = list(csv.reader((raw / "vggsound.csv").read_text().splitlines()))
     truth = json.loads((raw / "truth.json").read_text())
 
@@ -132,11 +132,11 @@ def test_a_made_folder_is_a_public_list_and_real_clips(made_vggsound):
     assert truth["decisive"] == {"shared": 1, "audio": 1, "video": 1}
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_other_names(made_vggsound, tmp_path):
+def test_the_same_seed_gives_the_same_bytes_and_another_one_other_names(synthetic_vggsound, tmp_path):
     again = make(tmp_path / "again", clips=3, test_clips=2, seconds=1, size=32)
 
     one, two = (
-        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (made_vggsound / "raw", again)
+        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (synthetic_vggsound / "raw", again)
     )
     assert one == two and len(one) == 22
     names = [
