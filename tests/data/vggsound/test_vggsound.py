@@ -214,7 +214,7 @@ def test_validation_clips_are_held_out_of_training_whatever_the_seed_of_the_run(
     assert files_of(other, "valid", "video") == files_of(data, "valid", "video") != files_of(drawn, "valid", "video")
     published = opened(synthetic_vggsound, as_published=True)
     assert set(files_of(published, "valid", "video")) == files["test"] and len(published.train) == 12
-    assert "test scores are too good" in published.warnings[-1]
+    assert "test figures are too good" in published.warnings[-1]
 
 
 def test_clips_of_a_video_stay_in_the_same_split(tmp_path):

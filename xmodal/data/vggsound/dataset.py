@@ -128,7 +128,7 @@ def load(
     random_frames = settings.random_frames and not (contents.prepared and frames == contents.frames)
     if settings.random_frames and not random_frames:
         contents.report.warnings.append(
-            f"All {frames} stored frames are used: random_frames has nothing to choose from."
+            f"All {frames} stored frames are shown: random_frames has nothing to choose from."
         )
     mean, std = (np.array(part)[:, None, None] * 255 for part in COLOURS)
     data = assemble(
@@ -163,7 +163,7 @@ def load(
     data.warnings += contents.report.warnings
     if settings.valid_is_test:
         data.warnings.append(
-            "The test clips choose the epoch, as published: test scores are too good by an unknown amount."
+            "The test clips choose the epoch, as published: test figures are too good by an unknown amount."
         )
     return data
 
