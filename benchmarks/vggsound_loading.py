@@ -32,7 +32,7 @@ from xmodal.data.media.video import frames_at
 from xmodal.data.split import Split
 from xmodal.data.vggsound.files import ClipSettings, prepare
 from xmodal.data.vggsound.lists import Clip
-from xmodal.data.vggsound.synthetic import Design, make, write_made
+from xmodal.data.vggsound.synthetic import Design, make, write_synthetic_clip
 
 REPEATS = 3
 BATCH = 4
@@ -169,7 +169,7 @@ def main() -> None:
             ratio = statistics.median(found["jpg"]) / statistics.median(found["one by one"])
             print(f"  {'tall JPEGs one by one':28} {spread(found['one by one'])}; ours / one by one {ratio:.2f}")
         minute = Clip("aVideoOfOne", 0, "dog barking", "train")
-        write_made((minute, 0, root, Design(4, 1.0, 1.0, 0.0, seconds=60, size=64, seed=0)))
+        write_synthetic_clip((minute, 0, root, Design(4, 1.0, 1.0, 0.0, seconds=60, size=64, seed=0)))
         seek(root / f"{minute.stem}.mp4")
 
 

@@ -9,7 +9,7 @@ import torch
 
 from xmodal.data.arrays import from_arrays
 from xmodal.data.loader import in_order
-from xmodal.data.mosi.synthetic import MadeSettings, draw
+from xmodal.data.mosi.synthetic import SyntheticSettings, draw
 from xmodal.engine.processes.launch import launch
 from xmodal.methods.dmd import build
 from xmodal.methods.settings import DMDSettings
@@ -34,7 +34,7 @@ SMALLER = {**LARGER, "width": 14, "heads": 2, "layers": 1}  # many seeds, with a
 
 def made(seed, **settings):
     """Data of the generator, in memory."""
-    drawn = draw(MadeSettings(**settings), seed)
+    drawn = draw(SyntheticSettings(**settings), seed)
     whole = {name: np.concatenate([drawn[split][name] for split in SPLITS]).swapaxes(1, 2) for name in NODES}
     counts = [len(drawn[split]["regression_labels"]) for split in SPLITS]
     ends = np.cumsum(counts)

@@ -3,7 +3,7 @@ import pytest
 
 from xmodal.cli.inputs import open_samples
 from xmodal.data.mosi.files import make
-from xmodal.data.mosi.synthetic import MadeSettings
+from xmodal.data.mosi.synthetic import SyntheticSettings
 from xmodal.errors import InputError
 
 NEEDS = ["audio", "audio.lengths"]
@@ -11,7 +11,7 @@ NEEDS = ["audio", "audio.lengths"]
 
 @pytest.fixture
 def root(tmp_path):
-    settings = MadeSettings(samples=(12, 4, 4), steps=5, unaligned=True)
+    settings = SyntheticSettings(samples=(12, 4, 4), steps=5, unaligned=True)
     return make(tmp_path / "root", format="prepared", settings=settings)
 
 

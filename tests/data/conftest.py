@@ -41,7 +41,7 @@ def prepared(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture(scope="session")
-def made_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Twenty small clips of four classes, prepared, with the raw ones in a folder: not to be written to."""
     from xmodal.data.vggsound.synthetic import make
 
@@ -51,7 +51,7 @@ def made_vggsound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def made_nyu(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def synthetic_nyu(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four training rooms and two test rooms, raw and prepared, NYUCAD too: not to be written to."""
     from xmodal.data.nyu.synthetic import make
 

@@ -1,6 +1,6 @@
-"""Means over time against the authors' code: ``need_normalized_example`` of every ``*dmd*.json``.
+"""Means over time compared with the authors' code: ``need_normalized_example`` of every ``*dmd*.json``.
 
-Reads tests/golden, or the folder that XMODAL_GOLDEN names.
+Reads tests/golden, or the folder in XMODAL_GOLDEN.
 """
 
 import json
@@ -19,7 +19,7 @@ with_example = [name for name, content in FILES.items() if "need_normalized_exam
 
 
 def det(shape, seed, scale=1.0, shift=0.0):
-    """The numbers of the golden files, by formula."""
+    """The inputs of the golden files, which are defined by a formula."""
     x = np.arange(int(np.prod(shape)), dtype=np.uint64) * np.uint64(747796405)
     word = np.uint64(0xFFFFFFFF)
     x = (x + np.uint64((seed * 2891336453 + 1) % 2**32)) & word
@@ -30,7 +30,7 @@ def det(shape, seed, scale=1.0, shift=0.0):
 
 
 def example(name):
-    """The array (samples, time, width) of a file with the values that are set afterwards, and what is expected."""
+    """The input (samples, time, width) of a file, with non-finite values inserted, and the expected means."""
     case = FILES[name]["need_normalized_example"]
     values = det(case["shape"], case["seed"])
     changes = re.findall(r"x\[([\d, ]+)\]\s*=\s*([-+]?(?:inf|nan))", case["then"])
@@ -45,17 +45,17 @@ def test_golden_dmd_numbers_by_formula(name):
     for call, values in FILES[name].get("det_check", {}).items():
         shape, rest = re.match(r"det\((\[[\d,]+\]),(.*)\)", call).groups()
         seed, *more = rest.split(",")
-        given = {key: float(value) for key, value in (part.split("=") for part in more)}
-        np.testing.assert_allclose(det(json.loads(shape), int(seed), **given), np.array(values), rtol=1e-6)
+        options = {key: float(value) for key, value in (part.split("=") for part in more)}
+        np.testing.assert_allclose(det(json.loads(shape), int(seed), **options), np.array(values), rtol=1e-6)
 
 
 @pytest.mark.parametrize("name", with_example)
 def test_golden_dmd_means_over_time_with_the_published_cleaning(name):
     values, expected = example(name)
 
-    found = time_means(cleaned(values, "audio", "published").transpose(0, 2, 1))
+    means = time_means(cleaned(values, "audio", "published").transpose(0, 2, 1))
 
-    np.testing.assert_allclose(found.transpose(0, 2, 1), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(means.transpose(0, 2, 1), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", with_example)
@@ -63,7 +63,7 @@ def test_golden_dmd_means_over_time_are_what_training_reads(name):
     values, expected = example(name)
     column = TimeMeans(Sequences([values[:1], values[1:]], "audio", "published"))
 
-    found = column[np.arange(len(values))[::-1]]
+    means = column[np.arange(len(values))[::-1]]
 
-    assert column.shape == found.shape == (len(values), values.shape[2], 1)
-    np.testing.assert_allclose(found[::-1].transpose(0, 2, 1), expected, rtol=1e-4, atol=1e-5)
+    assert column.shape == means.shape == (len(values), values.shape[2], 1)
+    np.testing.assert_allclose(means[::-1].transpose(0, 2, 1), expected, rtol=1e-4, atol=1e-5)

@@ -39,13 +39,13 @@ def write(tmp_path):
     return write
 
 
-def same(found, wanted):
-    if isinstance(wanted, np.ndarray):
-        return np.array_equal(np.asarray(found, dtype=wanted.dtype), wanted) and np.shape(found) == wanted.shape
-    return found == wanted
+def same(value, expected):
+    if isinstance(expected, np.ndarray):
+        return np.array_equal(np.asarray(value, dtype=expected.dtype), expected) and np.shape(value) == expected.shape
+    return value == expected
 
 
-# ---- what is read
+# ---- reading
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -55,67 +55,67 @@ def test_arrays_numbers_and_text_of_every_protocol_are_read(write, protocol):
     else:
         content = {**VALUES, **PLAIN}
 
-    found = read_pickle(write(pickle.dumps(content, protocol=protocol)))
+    read = read_pickle(write(pickle.dumps(content, protocol=protocol)))
 
-    assert list(found) == list(content)
-    assert all(same(opened(found[name]), value) for name, value in content.items())
+    assert list(read) == list(content)
+    assert all(same(opened(read[name]), value) for name, value in content.items())
 
 
 @pytest.mark.parametrize("core", [b"numpy.core", b"numpy._core"])
 @pytest.mark.parametrize("protocol", [0, 2, 3])
-def test_both_names_of_numpys_inner_module_are_known(write, core, protocol):
+def test_both_names_of_numpys_private_module_are_accepted(write, core, protocol):
     written = pickle.dumps([VALUES["floats"], VALUES["objects"], np.float32(1)], protocol=protocol)
 
-    found = read_pickle(write(written.replace(b"numpy._core", core)))
+    read = read_pickle(write(written.replace(b"numpy._core", core)))
 
-    assert same(opened(found[0]), VALUES["floats"]) and same(opened(found[1]), VALUES["objects"]) and found[2] == 1.0
+    assert same(opened(read[0]), VALUES["floats"]) and same(opened(read[1]), VALUES["objects"]) and read[2] == 1.0
 
 
-def test_an_array_that_is_named_twice_is_one(write):
+def test_an_array_that_is_referenced_twice_is_read_once(write):
     array = VALUES["floats"]
 
-    found = read_pickle(write(pickle.dumps([array, array])))
+    read = read_pickle(write(pickle.dumps([array, array])))
 
-    assert found[0] is found[1]
+    assert read[0] is read[1]
 
 
-def test_bytes_written_by_hand_are_read(write):
-    """A type, an array of two floats and a string array, instruction by instruction."""
+def test_single_instructions_are_read(write):
+    """A type and an array of two floats, instruction by instruction."""
     kind = b"cnumpy\ndtype\n(X\x02\x00\x00\x00f4K\x00K\x01tR"
     kind += b"(K\x03X\x01\x00\x00\x00<NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
     array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR(K\x01(K\x02t" + kind
     array += b"\x89C\x08" + struct.pack("<ff", 1.5, -2.0) + b"tb"
 
-    found = read_pickle(write(b"\x80\x03}X\x01\x00\x00\x00y" + array + b"s."))
+    read = read_pickle(write(b"\x80\x03}X\x01\x00\x00\x00y" + array + b"s."))
 
-    assert opened(found["y"]).tolist() == [1.5, -2.0]
+    assert opened(read["y"]).tolist() == [1.5, -2.0]
 
 
-def test_what_our_writer_writes_is_read_by_python_and_by_us(tmp_path):
+def test_files_of_write_pickle_are_read_by_pickle_and_by_read_pickle(tmp_path):
     content = {"train": {**VALUES, "lengths": [1, -1, 70000]}}
     content["train"].pop("text")
 
     write_pickle(tmp_path / "file.pkl", content)
 
-    ours = read_pickle(tmp_path / "file.pkl")["train"]
-    theirs = pickle.loads((tmp_path / "file.pkl").read_bytes())["train"]
+    read = read_pickle(tmp_path / "file.pkl")["train"]
+    unpickled = pickle.loads((tmp_path / "file.pkl").read_bytes())["train"]
     for name, value in content["train"].items():
-        assert same(opened(ours[name]), value) and same(theirs[name], value), name
-    assert theirs["objects"].dtype == object and theirs["floats"].dtype == np.float32
+        assert same(opened(read[name]), value) and same(unpickled[name], value), name
+    assert unpickled["objects"].dtype == object and unpickled["floats"].dtype == np.float32
 
 
-def test_our_writer_refuses_what_it_can_not_write_and_leaves_no_file(tmp_path):
-    with pytest.raises(TypeError, match="a set can't be written"):
+def test_write_pickle_refuses_other_types_and_leaves_no_file(tmp_path):
+    with pytest.raises(TypeError, match="a set cannot be written"):
         write_pickle(tmp_path / "file.pkl", {"a": {1}})
 
     assert list(tmp_path.iterdir()) == []
 
 
-# ---- what is refused
+# ---- refusing
 
 
 class Payload:
-    """Asks for a function to be called with an argument when it is unpickled."""
+    """Calls a function with arguments when it is unpickled."""
 
     def __init__(self, function, *arguments):
         self.function, self.arguments = function, arguments
@@ -129,8 +129,8 @@ class Outside(pickle.Pickler):
         return "elsewhere" if isinstance(thing, bytearray) else None
 
 
-def hostile():
-    """Name of the case → (what it would write to the file, the name that has to be told)."""
+def malicious():
+    """Name of the case → (content of the file, the name that the message must contain)."""
     harm = Payload(os.system, "touch HARM")
     nested = np.array(["fine", harm], dtype=object)
     stack_global = b"\x80\x04\x8c\x05posix\x8c\x06system\x93\x8c\x0atouch HARM\x85R."
@@ -162,19 +162,19 @@ def hostile():
     )
 
 
-CASES = hostile()
+CASES = malicious()
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_hostile_pickle_runs_nothing_and_is_one_sentence_with_the_name(write, case, tmp_path, monkeypatch):
+def test_a_malicious_pickle_runs_nothing_and_the_message_contains_the_name(write, case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     content, name = CASES[case]
 
     with pytest.raises(InputError) as refused:
         read_pickle(write(content))
 
-    (told,) = refused.value.problems
-    assert name in told and "\n" not in told and "nothing of it was run" in told
+    (message,) = refused.value.problems
+    assert name in message and "\n" not in message and "nothing of it was run" in message
     assert not (tmp_path / "HARM").exists()
 
 
@@ -188,7 +188,7 @@ def test_a_registered_extension_code_is_not_looked_up(write, code):
         copyreg.remove_extension("posix", "system", 7)
 
 
-def test_every_name_of_the_list_is_refused_another_use(write):
+def test_allowed_names_are_refused_with_other_arguments(write):
     for full in KNOWN:
         module, _, name = full.rpartition(".")
         calls = {
@@ -199,8 +199,8 @@ def test_every_name_of_the_list_is_refused_another_use(write):
         }
         for call in calls.values():
             content = b"\x80\x02" + f"c{module}\n{name}\n".encode() + call
-            with pytest.raises(InputError, match="damaged or no pickle"):
-                # an array that was never filled is no error by itself, so its state is asked for as well
+            with pytest.raises(InputError, match="damaged or not a pickle"):
+                # An array without a state is no error by itself, so another state is set after it.
                 read_pickle(write(content + b"K\x01b."))
 
 
@@ -216,29 +216,29 @@ def test_types_other_than_numbers_and_text_are_refused(write, code):
 
 
 def test_raw_bytes_never_become_objects(write):
-    """Elements of an object array are references: taken from raw bytes they would point anywhere."""
+    """Elements of an object array are pointers: read from raw bytes they would point anywhere."""
     kind = b"cnumpy\ndtype\n(X\x02\x00\x00\x00O8K\x00K\x01tR"
     array = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tC\x01btR(K\x01(K\x01t" + kind
     scalar = b"cnumpy.core.multiarray\nscalar\n(" + kind + b"C\x08AAAAAAAAtR"
     buffer = b"cnumpy.core.numeric\n_frombuffer\n(C\x08AAAAAAAA" + kind + b"K\x01\x85X\x01\x00\x00\x00CtR"
 
     for content in (array + b"\x89C\x08AAAAAAAAtb", scalar, buffer):
-        with pytest.raises(InputError, match="damaged or no pickle"):
+        with pytest.raises(InputError, match="damaged or not a pickle"):
             read_pickle(write(b"\x80\x05" + content + b"."))
 
 
-def test_a_type_with_parts_of_its_own_is_refused(write):
-    """Through its state a type could be given fields that hold objects."""
+def test_a_type_with_fields_is_refused(write):
+    """The state of a type could add fields that hold objects."""
     structured = np.zeros(2, dtype=[("a", "f4"), ("b", "O")])
 
-    with pytest.raises(InputError, match="damaged or no pickle"):
+    with pytest.raises(InputError, match="damaged or not a pickle"):
         read_pickle(write(pickle.dumps(structured)))
 
 
-# ---- what is damaged
+# ---- damaged files
 
 
-def test_a_file_cut_anywhere_is_one_sentence(write):
+def test_a_file_cut_anywhere_gives_one_message(write):
     whole = pickle.dumps({"a": VALUES["doubles"][0], "b": VALUES["objects"][:1], "c": [1, 2.5, "x"]}, protocol=4)
 
     for length in range(len(whole)):
@@ -247,7 +247,7 @@ def test_a_file_cut_anywhere_is_one_sentence(write):
         assert len(refused.value.problems) == 1 and "\n" not in str(refused.value)
 
 
-def test_a_file_with_any_byte_changed_is_read_or_one_sentence(write):
+def test_a_file_with_any_byte_changed_is_read_or_gives_one_message(write):
     whole = pickle.dumps({"a": VALUES["doubles"][0], "b": VALUES["objects"][:1]}, protocol=4)
 
     for place in range(len(whole)):
@@ -262,8 +262,8 @@ def test_a_file_with_any_byte_changed_is_read_or_one_sentence(write):
     "content",
     [b"", b"PK\x03\x04", b"not a pickle", b"\x80\x04.", b"\x80\x04(", b"\x80\x04NN.", b"\x80\x04h\x05.", b"\x80\x04a."],
 )
-def test_other_files_are_damaged_or_no_pickle(write, content):
-    with pytest.raises(InputError, match=r"is damaged or no pickle \(.+\). Copy or download it again"):
+def test_other_files_are_refused(write, content):
+    with pytest.raises(InputError, match=r"is damaged or not a pickle \(.+\). Copy or download it again"):
         read_pickle(write(content))
 
 
@@ -273,28 +273,28 @@ def test_a_length_beyond_the_end_takes_no_memory(write):
             read_pickle(write(b"\x80\x04" + content + b"."))
 
 
-def test_lists_that_hold_one_another_take_no_memory(write):
+def test_nested_references_to_lists_take_no_memory(write):
     """Ten references in each of forty lists would be 10^40 entries if they were copied."""
     levels = (b"](" + 10 * (b"h" + bytes([level])) + b"eq" + bytes([level + 1]) + b"0" for level in range(40))
 
-    found = read_pickle(write(b"\x80\x02]q\x000" + b"".join(levels) + b"h\x28."))
+    read = read_pickle(write(b"\x80\x02]q\x000" + b"".join(levels) + b"h\x28."))
 
-    assert len(found) == 10 and found[0] is found[9]
+    assert len(read) == 10 and read[0] is read[9]
 
 
-def test_keys_that_hold_one_another_are_not_looked_up(write):
+def test_nested_tuples_are_refused_as_keys(write):
     levels = (b"(" + 10 * (b"h" + bytes([level])) + b"tq" + bytes([level + 1]) + b"0" for level in range(40))
 
     with pytest.raises(InputError, match="keys are neither text nor numbers"):
         read_pickle(write(b"\x80\x02)q\x000" + b"".join(levels) + b"}h\x28Ns."))
 
 
-def test_lists_within_lists_beyond_any_depth_are_read_without_recursion(write):
-    found = read_pickle(write(b"\x80\x02" + 100_000 * b"](" + 100_000 * b"e" + b"."))
+def test_lists_of_100_000_levels_are_read_without_recursion(write):
+    read = read_pickle(write(b"\x80\x02" + 100_000 * b"](" + 100_000 * b"e" + b"."))
 
-    assert isinstance(found, list) and len(found) == 1
+    assert isinstance(read, list) and len(read) == 1
 
 
-def test_a_missing_file_is_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="can't be read: No such file"):
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read: No such file"):
         read_pickle(tmp_path / "none.pkl")

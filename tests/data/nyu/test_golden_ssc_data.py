@@ -1,6 +1,6 @@
-"""What rooms of NYU Depth V2 are made of, against numbers of the published code, through what `prepare` and `load` use.
+"""Geometry and labels of NYU Depth V2, compared with outputs of the published code.
 
-Reads every ``*nyu*.json`` of tests/golden with its arrays, or of the folder that XMODAL_GOLDEN names.
+Reads every ``*nyu*.json`` of tests/golden with its arrays, or of the folder in XMODAL_GOLDEN.
 """
 
 import numpy as np
@@ -11,7 +11,8 @@ from xmodal.data.nyu.raw import decode_room, metres
 from xmodal.data.nyu.tsdf import flipped, occupied_voxels, tsdf
 from xmodal.data.nyu.voxels import FACTOR, Grid, coarse_labels, coarse_tsdf, positions, regions
 
-BORDERS = 0.002  # share of voxels that may be rounded otherwise, as the files say
+# Share of voxels that may be rounded differently, as stated in the golden files.
+BORDERS = 0.002
 
 
 def array(case, name):
@@ -24,9 +25,9 @@ def grid_of(case):
     return Grid(tuple(p["voxel_size"]), p["voxel_unit"], image, (fx, fy), (cx, cy), p.get("margin", 0.24))
 
 
-def agree(case, **found):
-    """Compare all outputs that the case holds; one without outputs proves nothing and breaks nothing."""
-    compared = case.check(**found)
+def agree(case, **outputs):
+    """Compare all outputs of a case; cases without outputs are skipped."""
+    compared = case.check(**outputs)
     assert compared or not any(name.startswith(f"{case.id}/out/") for name in case.arrays), case.id
 
 
@@ -45,41 +46,42 @@ def test_golden_ssc_depth_pictures():
     for case in golden_cases("ssc/depth_png", system="nyu"):
         raw = array(case, "raw")
 
-        found = metres(raw)
+        depth = metres(raw)
 
-        short = np.where(raw % 8 == 0, found, raw / 8000)  # v / 8000 is the depth below 8.192 m
-        agree(case, metres_rotate=found, metres_div8000=short)
+        # v / 8000 is the depth only below 8.192 m.
+        short = np.where(raw % 8 == 0, depth, raw / 8000)
+        agree(case, metres_rotate=depth, metres_div8000=short)
 
 
 def test_golden_ssc_positions():
     for case in golden_cases("ssc/position", system="nyu"):
         grid = grid_of(case)
 
-        found = positions(*view_of(case), grid=grid)
+        reference = positions(*view_of(case), grid=grid)
         correct = positions(*view_of(case), grid=grid, rule="correct")
 
         binary = np.zeros(grid.voxels, np.uint8)
-        binary[found[found > 0]] = 1
-        agree(case, position=found)
+        binary[reference[reference > 0]] = 1
+        agree(case, position=reference)
         shown = case.arrays.get(f"{case.id}/out/voxel_binary")
         assert shown is None or np.array_equal(binary[1:], shown.ravel()[1:])
-        assert np.array_equal(correct[correct > 0], found[correct > 0])
+        assert np.array_equal(correct[correct > 0], reference[correct > 0])
 
 
 def test_golden_ssc_tsdf():
     for case in golden_cases("ssc/tsdf", system="nyu"):
         grid = grid_of(case)
         values = tsdf(*view_of(case), grid=grid)
-        found = {
+        outputs = {
             "occupied": occupied_voxels(*view_of(case), grid=grid),
             "tsdf": values,
             "tsdf_flipped": flipped(values),
         }
 
-        for name, mine in found.items():
+        for name, actual in outputs.items():
             if case.has(name):
                 expected = case.arrays[f"{case.id}/out/{name}"].astype(np.float64)
-                same = np.isclose(mine.astype(np.float64), expected, rtol=case.facts["rtol"], atol=case.facts["atol"])
+                same = np.isclose(actual.astype(np.float64), expected, rtol=case.facts["rtol"], atol=case.facts["atol"])
                 assert same.mean() >= 1 - BORDERS, (case.id, name, int((~same).sum()))
 
 
@@ -102,7 +104,7 @@ def test_golden_ssc_evaluation_masks():
         agree(case, nonempty2=regions(*both) > 0, nonempty=regions(*both, rule="box") > 0)
 
 
-def test_golden_ssc_values_that_are_wrong_fail():
+def test_golden_ssc_wrong_values_fail():
     for case in golden_cases("ssc/downsample_label", system="nyu"):
         wrong = coarse_labels(array(case, "label_hr"), case.params.get("downscale", FACTOR))
         wrong.flat[0] += 1

@@ -15,8 +15,8 @@ ALL = ("depth", "rgb", "tsdf")
 
 
 def opened(root, *modalities, **options):
-    given = {"modalities": list(modalities)} if modalities else {}
-    return open_data("nyu", options={"root": str(root), **given, **options})
+    chosen = {"modalities": list(modalities)} if modalities else {}
+    return open_data("nyu", options={"root": str(root), **chosen, **options})
 
 
 def picked(split, *rows):
@@ -34,19 +34,19 @@ def arrays(root, number, part="NYUtrain"):
 
 def change(path, **changes):
     file = FrameFile(path)
-    found = {**file.arrays(file.names()), **changes}
-    path.write_bytes(encode_frame({name: array for name, array in found.items() if array is not None}))
+    arrays = {**file.arrays(file.names()), **changes}
+    path.write_bytes(encode_frame({name: array for name, array in arrays.items() if array is not None}))
 
 
 @pytest.fixture
-def copied(made_nyu, tmp_path):
-    shutil.copytree(made_nyu, tmp_path / "root", ignore=shutil.ignore_patterns("depthbin", ".prepared", "NYUCAD*"))
+def copied(synthetic_nyu, tmp_path):
+    shutil.copytree(synthetic_nyu, tmp_path / "root", ignore=shutil.ignore_patterns("depthbin", ".prepared", "NYUCAD*"))
     return tmp_path / "root"
 
 
-def test_a_batch_holds_what_is_stored_in_the_order_of_networks(made_nyu):
-    data = opened(made_nyu, *ALL)
-    stored = [arrays(made_nyu, number, "NYUtest") for number in (6, 5)]
+def test_a_batch_holds_what_is_stored_in_the_order_of_networks(synthetic_nyu):
+    data = opened(synthetic_nyu, *ALL)
+    stored = [arrays(synthetic_nyu, number, "NYUtest") for number in (6, 5)]
 
     batch = picked(data.test, 1, 0)
 
@@ -63,8 +63,8 @@ def test_a_batch_holds_what_is_stored_in_the_order_of_networks(made_nyu):
     assert batch.paired and batch.scored["depth"] is batch.scored["rgb"]
 
 
-def test_what_is_known_before_the_first_batch(made_nyu):
-    data = opened(made_nyu)
+def test_the_info_describes_classes_shapes_and_rows(synthetic_nyu):
+    data = opened(synthetic_nyu)
     info = data.info
 
     assert info.modalities == ("depth", "rgb") and list(info.inputs)[2:] == ["depth.position", "rgb.position"]
@@ -82,8 +82,8 @@ def test_what_is_known_before_the_first_batch(made_nyu):
     assert info.inner == 2 * 8 * 60 * 36 * 60 and info.block(512) == 30
 
 
-def test_batches_that_are_trained_on_have_few_labels_and_say_what_is_scored_too(made_nyu):
-    data = opened(made_nyu)
+def test_training_frames_have_few_labels_and_few_scored_voxels(synthetic_nyu):
+    data = opened(synthetic_nyu)
 
     regions_of = [picked(split, 0).scored["rgb"] for split in (data.train, data.valid)]
     assert (regions_of[0] == 1).sum() < 0.2 * (regions_of[1] == 1).sum()  # hidden and labelled
@@ -94,7 +94,7 @@ def test_batches_that_are_trained_on_have_few_labels_and_say_what_is_scored_too(
     )
 
 
-def test_one_modality_brings_its_positions_and_reads_nothing_else(copied):
+def test_a_single_modality_reads_only_itself_and_its_positions(copied):
     for number in range(1, 5):
         change(npz(copied, number), rgb=None, tsdf_hr=None, target_hr=None)
     for number in (5, 6):
@@ -108,8 +108,8 @@ def test_one_modality_brings_its_positions_and_reads_nothing_else(copied):
         opened(copied, "rgb")
 
 
-def test_nyucad_is_another_pair_of_folders(made_nyu):
-    plain, whole = (picked(opened(made_nyu, "depth", cad=cad).test, 0) for cad in (False, True))
+def test_nyucad_is_another_pair_of_folders(synthetic_nyu):
+    plain, whole = (picked(opened(synthetic_nyu, "depth", cad=cad).test, 0) for cad in (False, True))
 
     assert torch.equal(plain.target, whole.target)
     missing = plain.inputs["depth"] == 0
@@ -117,74 +117,75 @@ def test_nyucad_is_another_pair_of_folders(made_nyu):
     assert torch.equal(plain.inputs["depth"][~missing], whole.inputs["depth"][~missing])
 
 
-def test_the_test_frames_choose_the_epoch_as_published_and_that_is_said(made_nyu):
-    data = opened(made_nyu, as_published=True)
+def test_as_published_chooses_the_epoch_on_test_frames_with_a_warning(synthetic_nyu):
+    data = opened(synthetic_nyu, as_published=True)
 
     assert {split: rows["depth"] for split, rows in data.info.rows.items()} == {"train": 4, "valid": 2, "test": 2}
     assert any("test frames choose the epoch" in warning for warning in data.warnings)
-    assert (data.info.select, opened(made_nyu).info.select) == (("mean_iou_reference", "max"), ("mean_iou", "max"))
-    assert not any("test frames choose" in warning for warning in opened(made_nyu).warnings)
+    assert (data.info.select, opened(synthetic_nyu).info.select) == (("mean_iou_reference", "max"), ("mean_iou", "max"))
+    assert not any("test frames choose" in warning for warning in opened(synthetic_nyu).warnings)
 
 
-def test_workers_and_resuming_give_the_same_bits(made_nyu):
-    data = opened(made_nyu, *ALL)
+def test_workers_and_resuming_give_the_same_bits(synthetic_nyu):
+    data = opened(synthetic_nyu, *ALL)
 
     def batches(workers, start=0):
         sampler = Batches(data.train.rows, paired=True, batch_size=1, seed=1)
         return list(Loader(data.train, sampler, workers=workers).epoch(2, start))
 
-    alone, together, resumed = batches(0), batches(2), batches(0, start=1)
-    for one, other in zip(alone, together, strict=True):
-        assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
-        assert torch.equal(one.target, other.target)
-    assert torch.equal(alone[1].inputs["depth"], resumed[0].inputs["depth"])
+    without_workers, with_workers, resumed = batches(0), batches(2), batches(0, start=1)
+    for expected, actual in zip(without_workers, with_workers, strict=True):
+        assert all(torch.equal(expected.inputs[name], actual.inputs[name]) for name in expected.inputs)
+        assert torch.equal(expected.target, actual.target)
+    assert torch.equal(without_workers[1].inputs["depth"], resumed[0].inputs["depth"])
 
 
-def test_frames_too_large_to_keep_are_read_for_each_batch(made_nyu, monkeypatch):
-    kept = list(in_order(opened(made_nyu, *ALL).test, batch_size=2))
+def test_frames_that_do_not_fit_into_memory_are_read_for_each_batch(synthetic_nyu, monkeypatch):
+    from_memory = list(in_order(opened(synthetic_nyu, *ALL).test, batch_size=2))
     monkeypatch.setattr("xmodal.data.split.READY_BYTES", -1)
 
-    read = list(in_order(opened(made_nyu, *ALL).test, batch_size=2))
+    from_files = list(in_order(opened(synthetic_nyu, *ALL).test, batch_size=2))
 
-    for one, other in zip(kept, read, strict=True):
-        assert all(torch.equal(one.inputs[name], other.inputs[name]) for name in one.inputs)
-        assert torch.equal(one.scored["rgb"], other.scored["rgb"])
-        assert other.inputs["rgb.position"] is other.inputs["depth.position"]
+    for expected, actual in zip(from_memory, from_files, strict=True):
+        assert all(torch.equal(expected.inputs[name], actual.inputs[name]) for name in expected.inputs)
+        assert torch.equal(expected.scored["rgb"], actual.scored["rgb"])
+        assert actual.inputs["rgb.position"] is actual.inputs["depth.position"]
 
 
-def test_the_same_data_is_opened_again_from_its_description(made_nyu):
-    data = opened(made_nyu, "depth", cad=True)
+def test_the_same_data_is_opened_again_from_its_description(synthetic_nyu):
+    data = opened(synthetic_nyu, "depth", cad=True)
 
     again = reopen(data.source)
 
     assert again.ids == data.ids and torch.equal(picked(again.test, 0).target, picked(data.test, 0).target)
 
 
-def silence(root, **changes):
-    """Files without the key that tells the order of axes."""
+def remove_axes(root, **changes):
+    """Remove the key that states the order of axes."""
     for path in sorted(root.glob("*_npz/*.npz")):
-        change(path, axes=None, **{name: how(FrameFile(path)) for name, how in changes.items()})
+        change(path, axes=None, **{name: compute(FrameFile(path)) for name, compute in changes.items()})
 
 
-def turned(file):
+def transposed(file):
     return file.arrays(["tsdf_hr"])["tsdf_hr"][0].transpose(2, 1, 0)[..., None]
 
 
-def test_axes_that_are_not_said_are_told_by_the_blocks_with_a_warning(copied):
+def test_axes_that_are_not_stated_are_inferred_from_the_blocks_with_a_warning(copied):
     before = picked(opened(copied, *ALL).test, 0).inputs["tsdf"]
-    silence(copied, tsdf_hr=turned)
+    remove_axes(copied, tsdf_hr=transposed)
 
     data = opened(copied, *ALL)
 
     assert torch.equal(picked(data.test, 0).inputs["tsdf"], before)
     assert data.info.inputs["tsdf"].shape == (1, 60, 36, 60)
     (warning,) = [warning for warning in data.warnings if "axes" in warning]
-    assert "6 of 6 files" in warning and "ambiguous" in warning and "XHY is taken" in warning
-    assert not any("axes" in warning for warning in opened(copied).warnings)  # nobody asked for the volume
+    assert "6 of 6 files" in warning and "ambiguous" in warning and "XHY is used" in warning
+    # No warning if the volume is not opened.
+    assert not any("axes" in warning for warning in opened(copied).warnings)
 
 
-def test_axes_that_can_t_be_told_are_one_sentence_and_an_option_settles_it(copied):
-    silence(copied, tsdf_hr=turned)
+def test_axes_that_cannot_be_inferred_are_an_error_and_an_option_sets_them(copied):
+    remove_axes(copied, tsdf_hr=transposed)
     change(npz(copied, 1), tsdf_lr=np.full((15, 9, 15), 0.001, np.float32))
 
     with pytest.raises(InputError, match="the order is ambiguous. Give --nyu.tsdf-axes") as caught:
@@ -194,12 +195,12 @@ def test_axes_that_can_t_be_told_are_one_sentence_and_an_option_settles_it(copie
     assert picked(opened(copied, *ALL, tsdf_axes="XHY").test, 0).inputs["tsdf"].shape == (1, 1, 60, 36, 60)
 
 
-def test_published_types_are_taken_as_well(copied):
+def test_other_types_of_numbers_are_accepted(copied):
     def as_type(name, kind):
         return lambda file: file.arrays([name])[name].astype(kind)
 
     before = picked(opened(copied).test, 0)
-    silence(
+    remove_axes(
         copied,
         rgb=as_type("rgb", "float64"),
         position=as_type("position", "int64"),
@@ -214,7 +215,7 @@ def test_published_types_are_taken_as_well(copied):
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("changes", "message"),
     [
         ({"position": None}, "has no position"),
         ({"target_lr": np.full((15, 9, 15), 12, np.int64)}, "a voxel of class 12 in target_lr: 0 to 11 and 255"),
@@ -226,17 +227,17 @@ def test_published_types_are_taken_as_well(copied):
     ],
 )
 @pytest.mark.parametrize("number", [1, 2])
-def test_a_frame_that_does_not_fit_is_one_sentence(copied, changes, sentence, number):
+def test_inconsistent_frames_are_refused(copied, changes, message, number):
     change(npz(copied, number), **changes)
 
-    with pytest.raises(InputError, match=sentence) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         opened(copied)
-    # the first frame says what is expected, so that others are told of, too
+    # The shapes of the first frame are expected of the others: if it is wrong, these are reported too.
     assert len(caught.value.problems) == 1 or number == 1
 
 
 @pytest.mark.parametrize("strange", [60 * 36 * 60, -2])
-def test_a_position_outside_of_the_room_is_one_sentence_when_it_is_read(copied, strange):
+def test_a_position_outside_of_the_volume_is_refused_when_it_is_read(copied, strange):
     position = arrays(copied, 1)["position"]
     position[5, 7] = strange
     change(npz(copied, 1), position=position)
@@ -260,14 +261,14 @@ def test_folders_that_are_missing_or_half_prepared_are_named(copied, tmp_path):
     with pytest.raises(InputError, match="no frames in NYUCADtrain_npz.*There are NYUtrain_npz, NYUtest_npz"):
         opened(copied, cad=True)
     (npz(copied, 2)).unlink()
-    assert any("prepared with 4 frames, and 3 are there" in warning for warning in opened(copied).warnings)
+    assert any("prepared with 4 frames and has 3 now" in warning for warning in opened(copied).warnings)
     (copied / "NYUtrain_npz" / ".prepared").mkdir()
     (copied / "nyu.json").unlink()
-    with pytest.raises(InputError, match="not prepared to its end"):
+    with pytest.raises(InputError, match="preparation of .* was interrupted"):
         opened(copied)
 
 
-def test_one_training_frame_is_too_few_to_keep_some_back(copied):
+def test_a_single_training_frame_is_too_few_to_hold_some_out(copied):
     for number in (2, 3, 4):
         npz(copied, number).unlink()
 
@@ -276,11 +277,11 @@ def test_one_training_frame_is_too_few_to_keep_some_back(copied):
     assert opened(copied, valid_is_test=True).info.rows["train"]["rgb"] == 1
 
 
-def test_options_that_make_no_sense_are_refused(made_nyu):
-    with pytest.raises(InputError, match="modalities names none"):
-        opened(made_nyu, modalities=[])
+def test_wrong_options_are_refused(synthetic_nyu):
+    with pytest.raises(InputError, match="modalities is empty"):
+        opened(synthetic_nyu, modalities=[])
     with pytest.raises(InputError, match="the task multiclass; regression was asked for"):
-        open_data("nyu", options={"root": str(made_nyu)}, task="regression")
+        open_data("nyu", options={"root": str(synthetic_nyu)}, task="regression")
     with pytest.raises(InputError, match="moves what is in a sample"):
-        open_data("nyu", options={"root": str(made_nyu)}, augment="shift:1")
+        open_data("nyu", options={"root": str(synthetic_nyu)}, augment="shift:1")
     assert NyuSettings(modalities=("tsdf", "depth", "tsdf")).wanted == ("depth", "tsdf")

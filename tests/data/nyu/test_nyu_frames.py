@@ -11,7 +11,7 @@ from xmodal.data.nyu.frames import (
     encode_frame,
     frame_of,
     network_order,
-    told_axes,
+    resolve_axes,
     volume_shape,
 )
 from xmodal.data.nyu.raw import read_colours, read_depth, read_room
@@ -21,9 +21,9 @@ from xmodal.errors import InputError
 
 
 @pytest.fixture(scope="module")
-def raw(made_nyu):
-    """The raw files of one frame."""
-    folder = made_nyu / "depthbin" / "NYUtest"
+def raw(synthetic_nyu):
+    """The raw files of a frame."""
+    folder = synthetic_nyu / "depthbin" / "NYUtest"
     return folder / "NYU0005_0000.png", folder / "NYU0005_0000.bin", folder / "NYU0005_rgb.png"
 
 
@@ -52,7 +52,7 @@ def test_a_frame_has_seven_arrays_in_the_published_order_of_axes(arrays):
     assert tuple(shapes) == KEYS and str(arrays["axes"]) == "DHW"
 
 
-def test_each_array_is_what_its_function_makes_of_the_raw_files(raw, arrays):
+def test_each_array_is_computed_by_its_function_from_the_raw_files(raw, arrays):
     depth, room, pixels = (
         read_depth(raw[0], grid=TINY),
         read_room(raw[1], grid=TINY),
@@ -70,24 +70,24 @@ def test_each_array_is_what_its_function_makes_of_the_raw_files(raw, arrays):
     np.testing.assert_allclose(arrays["rgb"][1], expected, atol=1e-6)
 
 
-def test_the_rule_of_positions_is_taken_over(raw):
+def test_the_rule_of_positions_is_passed_on(raw):
     grid = TINY
     depth, room = read_depth(raw[0], grid=grid), read_room(raw[1], grid=grid)
 
-    found = frame_of(*raw, grid=grid, rule="correct")["position"]
+    position = frame_of(*raw, grid=grid, rule="correct")["position"]
 
-    assert np.array_equal(found, positions(depth, room.pose, room.origin, grid=grid, rule="correct"))
+    assert np.array_equal(position, positions(depth, room.pose, room.origin, grid=grid, rule="correct"))
 
 
-def test_the_same_arrays_give_the_same_bytes_which_numpy_reads(tmp_path, arrays):
+def test_the_same_arrays_give_the_same_bytes_and_numpy_reads_them(tmp_path, arrays):
     path = written(tmp_path / "a.npz", arrays)
 
     assert encode_frame(arrays) == path.read_bytes()
-    with np.load(path, allow_pickle=False) as found:
-        assert all(np.array_equal(found[name], array) for name, array in arrays.items())
+    with np.load(path, allow_pickle=False) as stored:
+        assert all(np.array_equal(stored[name], array) for name, array in arrays.items())
 
 
-def test_arrays_that_are_not_asked_for_are_not_read(tmp_path, arrays):
+def test_only_requested_arrays_are_read(tmp_path, arrays):
     path = written(tmp_path / "a.npz", arrays)
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as archive:
@@ -101,7 +101,7 @@ def test_arrays_that_are_not_asked_for_are_not_read(tmp_path, arrays):
         file.arrays(["tsdf_hr"])
 
 
-def test_headers_tell_shapes_and_types(tmp_path, arrays):
+def test_headers_contain_shapes_and_types(tmp_path, arrays):
     file = FrameFile(written(tmp_path / "a.npz", arrays))
 
     assert file.headers(["tsdf_hr", "target_lr"]) == {
@@ -111,24 +111,26 @@ def test_headers_tell_shapes_and_types(tmp_path, arrays):
     assert file.names() == [*KEYS, "axes"] and file.axes() == "DHW"
 
 
-def test_a_missing_key_is_one_sentence_that_lists_what_is_there(tmp_path, arrays):
+def test_a_missing_array_is_refused_with_a_list_of_the_others(tmp_path, arrays):
     some = {name: array for name, array in arrays.items() if name in ("depth", "rgb")}
     file = FrameFile(written(tmp_path / "a.npz", some))
 
-    for look in (file.arrays, file.headers):
-        with pytest.raises(InputError, match="has no tsdf_lr: depth, tsdf_lr were expected, and depth, rgb") as caught:
-            look(["depth", "tsdf_lr"])
+    for read in (file.arrays, file.headers):
+        with pytest.raises(
+            InputError, match="has no tsdf_lr: depth, tsdf_lr were expected, and it has depth, rgb"
+        ) as caught:
+            read(["depth", "tsdf_lr"])
         assert len(caught.value.problems) == 1
 
 
-def test_what_is_no_archive_is_one_sentence(tmp_path):
+def test_files_that_are_not_archives_are_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK nothing")
     later = bytearray(encode_frame({"depth": np.zeros(3)}))
     later[later.rindex(b"PK\x01\x02") + 6] = 130  # needs version 13.0 of unpackers
     (tmp_path / "later.npz").write_bytes(bytes(later))
 
     for path in (tmp_path / "a.npz", tmp_path / "none.npz", tmp_path / "later.npz"):
-        with pytest.raises(InputError, match="no .npz that can be read"):
+        with pytest.raises(InputError, match="cannot be read as .npz"):
             FrameFile(path).names()
 
 
@@ -140,7 +142,7 @@ def test_pickled_objects_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("strange", [np.full((3, 4), "x"), np.zeros((3, 4), complex), np.zeros((3, 4), bool)])
-def test_what_is_no_number_is_one_sentence(tmp_path, arrays, strange):
+def test_arrays_of_other_types_than_numbers_are_refused(tmp_path, arrays, strange):
     path = tmp_path / "frame.npz"
     path.write_bytes(encode_frame({**arrays, "target_lr": strange}))
 
@@ -150,13 +152,13 @@ def test_what_is_no_number_is_one_sentence(tmp_path, arrays, strange):
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 8), (1, 6, 4, 8), (6, 4, 8, 1)])
-def test_an_axis_of_length_one_may_stand_before_or_behind_a_volume(shape):
+def test_a_volume_may_have_an_axis_of_length_one(shape):
     stored = np.arange(192.0).reshape(shape)
 
-    found = network_order(stored, "XHY")
+    volume = network_order(stored, "XHY")
 
-    assert found.shape == (1, 8, 4, 6) and found[0, 7, 3, 5] == stored.ravel()[-1] and found[0, 1, 0, 0] == 1
-    assert np.array_equal(network_order(found, "DHW"), found)
+    assert volume.shape == (1, 8, 4, 6) and volume[0, 7, 3, 5] == stored.ravel()[-1] and volume[0, 1, 0, 0] == 1
+    assert np.array_equal(network_order(volume, "DHW"), volume)
 
 
 def test_a_volume_of_other_axes_is_refused():
@@ -165,17 +167,21 @@ def test_a_volume_of_other_axes_is_refused():
             volume_shape(shape, "a.npz: tsdf_hr")
 
 
-def test_the_order_of_axes_is_told_by_the_blocks_where_the_file_does_not_say_it(tmp_path, arrays):
-    silent = {name: array for name, array in arrays.items() if name != "axes"}
-    turned = {**silent, "tsdf_hr": arrays["tsdf_hr"][0].transpose(2, 1, 0)[..., None]}
-    flat = {**silent, "tsdf_hr": np.full((60, 36, 60), -0.001, np.float32), "tsdf_lr": np.full((15, 9, 15), -0.001)}
-    other = {**silent, "tsdf_lr": np.ones((15, 9, 15), np.float32)}
+def test_the_order_of_axes_is_inferred_from_the_blocks_if_it_is_not_stated(tmp_path, arrays):
+    unstated = {name: array for name, array in arrays.items() if name != "axes"}
+    transposed = {**unstated, "tsdf_hr": arrays["tsdf_hr"][0].transpose(2, 1, 0)[..., None]}
+    uniform = {
+        **unstated,
+        "tsdf_hr": np.full((60, 36, 60), -0.001, np.float32),
+        "tsdf_lr": np.full((15, 9, 15), -0.001),
+    }
+    contradictory = {**unstated, "tsdf_lr": np.ones((15, 9, 15), np.float32)}
 
-    assert told_axes(written(tmp_path / "a.npz", silent)) == "DHW"
-    assert told_axes(written(tmp_path / "b.npz", turned)) == "XHY"
-    assert told_axes(written(tmp_path / "c.npz", flat)) == ""  # both agree
-    assert told_axes(written(tmp_path / "d.npz", other)) == ""  # neither does
-    assert told_axes(written(tmp_path / "e.npz", arrays)) == "DHW"
+    assert resolve_axes(written(tmp_path / "a.npz", unstated)) == "DHW"
+    assert resolve_axes(written(tmp_path / "b.npz", transposed)) == "XHY"
+    assert resolve_axes(written(tmp_path / "c.npz", uniform)) == ""  # both orders agree
+    assert resolve_axes(written(tmp_path / "d.npz", contradictory)) == ""  # neither agrees
+    assert resolve_axes(written(tmp_path / "e.npz", arrays)) == "DHW"
 
 
 def test_an_unknown_order_of_axes_is_refused(tmp_path, arrays):

@@ -29,7 +29,7 @@ POSE = [1, 0, 0, 4, 0, 0, 1, 5, 0, -1, 0, 6, 0, 0, 0, 1]
 
 
 def content(*runs, pose=POSE):
-    """A .bin file, number by number."""
+    """The bytes of a .bin file, number by number."""
     return struct.pack("<3f16f", 1.5, -2.0, 0.25, *pose) + b"".join(struct.pack("<II", *run) for run in runs)
 
 
@@ -48,7 +48,7 @@ def test_the_last_axis_of_a_room_runs_fastest():
     assert (room.labels[0, 0] == 2).all() and (room.labels[0, 1:] == 3).all() and not room.labels[1:].any()
 
 
-def test_a_room_survives_the_way_to_bytes_and_back():
+def test_encoding_and_decoding_a_room_gives_the_same_room():
     random = np.random.default_rng(0)
     raw = random.choice([0, 1, 2, 36, 255], size=(4, 4, 8)).astype(np.uint8)
     pose = np.array(POSE, np.float32).reshape(4, 4)
@@ -62,17 +62,17 @@ def test_a_room_survives_the_way_to_bytes_and_back():
 
 
 def runs_of(raw):
-    """Equal neighbours, one after the other."""
-    found = []
+    """(value, length) of each run of equal values."""
+    runs = []
     for value in raw.ravel().tolist():
-        if found and found[-1][0] == value:
-            found[-1] = (value, found[-1][1] + 1)
+        if runs and runs[-1][0] == value:
+            runs[-1] = (value, runs[-1][1] + 1)
         else:
-            found.append((value, 1))
-    return found
+            runs.append((value, 1))
+    return runs
 
 
-def test_neighbours_that_are_alike_become_one_run_and_may_come_as_several():
+def test_equal_neighbours_are_written_as_one_run_and_read_from_several():
     whole = encode_room(np.array([1.5, -2, 0.25]), np.array(POSE).reshape(4, 4), np.full((4, 4, 8), 3, np.uint8))
 
     assert whole == content((3, 128))
@@ -80,7 +80,7 @@ def test_neighbours_that_are_alike_become_one_run_and_may_come_as_several():
     assert np.array_equal(several.labels, decode_room(whole, grid=SMALL).labels)
 
 
-def test_every_raw_class_has_its_place_among_the_twelve():
+def test_raw_classes_are_merged_to_twelve():
     merged = dict(enumerate(MERGED))
 
     assert len(merged) == RAW_CLASSES == 37 and set(merged.values()) == set(range(12))
@@ -91,7 +91,7 @@ def test_every_raw_class_has_its_place_among_the_twelve():
 
 
 @pytest.mark.parametrize(
-    ("damaged", "sentence"),
+    ("damaged", "message"),
     [
         (content((0, 128))[:-3], "81 bytes: 76 and 8 for each run"),
         (content((0, 128))[:70], "70 bytes"),
@@ -100,20 +100,20 @@ def test_every_raw_class_has_its_place_among_the_twelve():
         (content((0, 128), (1, 4294967295)), "runs of 4294967423 voxels"),
         (content((0, 100), (37, 28)), "a voxel of class 37: 0 to 36 and 255"),
         (content((256, 128)), "class 256"),
-        (content((0, 128), pose=[float("nan"), *POSE[1:]]), "no number"),
+        (content((0, 128), pose=[float("nan"), *POSE[1:]]), "non-finite values"),
     ],
 )
-def test_a_damaged_room_is_one_sentence(tmp_path, damaged, sentence):
+def test_damaged_rooms_are_refused(tmp_path, damaged, message):
     path = tmp_path / "NYU0001_0000.bin"
     path.write_bytes(damaged)
 
-    with pytest.raises(InputError, match=sentence) as caught:
+    with pytest.raises(InputError, match=message) as caught:
         read_room(path, grid=SMALL)
     assert len(caught.value.problems) == 1 and str(path) in str(caught.value)
 
 
-def test_a_room_that_is_not_there_is_one_sentence(tmp_path):
-    with pytest.raises(InputError, match="can't be read"):
+def test_a_missing_room_is_refused(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
         read_room(tmp_path / "NYU0001_0000.bin")
 
 
@@ -139,43 +139,43 @@ def save(path, pixels):
     return path
 
 
-def test_a_picture_that_is_no_depth_is_one_sentence(tmp_path):
+def test_other_pictures_are_refused_as_depth(tmp_path):
     grey = save(tmp_path / "grey.png", np.zeros((2, 3), np.uint8))
     colours = save(tmp_path / "colours.png", np.zeros((2, 3, 3), np.uint8))
     large = save(tmp_path / "large.png", np.zeros((4, 6), np.uint16))
     cut = tmp_path / "cut.png"
     noise = np.random.default_rng(0).integers(0, 60000, (2, 3)).astype(np.uint16)
     cut.write_bytes(png_of(noise)[:-25])
-    for path, sentence in (
-        (grey, r"8 bits a pixel \(L\): 16 bits"),
-        (colours, r"8 bits a pixel \(RGB\)"),
+    for path, message in (
+        (grey, r"8 bits per pixel \(L\): 16 bits"),
+        (colours, r"8 bits per pixel \(RGB\)"),
         (large, "4x6 pixels: 2x3 were expected"),
-        (cut, "no picture that can be read"),
-        (tmp_path / "none.png", "no picture that can be read"),
+        (cut, "cannot be read as a picture"),
+        (tmp_path / "none.png", "cannot be read as a picture"),
     ):
-        with pytest.raises(InputError, match=sentence) as caught:
+        with pytest.raises(InputError, match=message) as caught:
             read_depth(path, grid=SMALL)
         assert len(caught.value.problems) == 1
 
 
-def test_colours_come_with_their_channels_first(tmp_path):
+def test_colours_are_read_with_channels_first(tmp_path):
     pixels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3)
 
-    found = read_colours(save(tmp_path / "rgb.png", pixels), grid=SMALL)
+    colours = read_colours(save(tmp_path / "rgb.png", pixels), grid=SMALL)
 
-    assert np.array_equal(found, pixels.transpose(2, 0, 1))
+    assert np.array_equal(colours, pixels.transpose(2, 0, 1))
     with pytest.raises(InputError, match="3x2 pixels: 2x3"):
         read_colours(save(tmp_path / "other.png", pixels.transpose(1, 0, 2).copy()), grid=SMALL)
     (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(InputError, match="no picture that can be read"):
+    with pytest.raises(InputError, match="cannot be read as a picture"):
         read_colours(tmp_path / "text.png", grid=SMALL)
 
 
 @pytest.mark.parametrize(
-    ("side", "reason"), [(10_000, "10000x10000 pixels: 2x3 were"), (60_000, "no picture that can")]
+    ("side", "reason"), [(10_000, "10000x10000 pixels: 2x3 were"), (60_000, "cannot be read as a picture")]
 )
 @pytest.mark.parametrize("read", [read_depth, read_colours])
-def test_a_picture_that_claims_to_be_huge_is_one_sentence(tmp_path, read, side, reason):
+def test_a_picture_whose_header_claims_a_huge_size_is_refused(tmp_path, read, side, reason):
     pixels = np.zeros((2, 3), np.uint16) if read is read_depth else np.zeros((2, 3, 3), np.uint8)
     png = png_of(pixels)
     header = b"IHDR" + struct.pack(">II", side, side) + png[24:29]

@@ -1,4 +1,4 @@
-"""Targets of voxels and regions that metrics look at, for data of any origin."""
+"""Volumes as targets, and the scored regions of batches, for any data set."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def picked(split, *rows):
     return split[Pick(dict.fromkeys(split.rows, torch.tensor(rows)), None)]
 
 
-def test_a_target_of_voxels_is_dense_and_says_its_shape():
+def test_a_target_of_voxels_is_dense_and_has_a_shape():
     inputs, target = volumes()
     target[:, 0] = 255
 
@@ -35,7 +35,7 @@ def test_a_target_of_voxels_is_dense_and_says_its_shape():
     assert from_arrays({"x": np.zeros((20, 2))}, np.arange(20) % 2).info.target_shape == ()
 
 
-def test_targets_of_bytes_stay_bytes_until_a_batch_is_made():
+def test_targets_of_bytes_become_int64_only_in_batches():
     inputs, target = volumes(kind=np.uint8)
     wide = from_arrays(*volumes())
 
@@ -43,8 +43,8 @@ def test_targets_of_bytes_stay_bytes_until_a_batch_is_made():
 
     assert data.train.targets["scan"].dtype == torch.uint8
     assert wide.train.targets["scan"].dtype == torch.int64
-    one, other = (picked(each.train, 3, 1).target for each in (data, wide))
-    assert one.dtype == torch.int64 and torch.equal(one, other)
+    narrow_target, wide_target = (picked(each.train, 3, 1).target for each in (data, wide))
+    assert narrow_target.dtype == torch.int64 and torch.equal(narrow_target, wide_target)
 
 
 def assembled(scored, **more):
@@ -71,7 +71,7 @@ def test_regions_follow_the_rows_of_their_split():
     assert np.array_equal(picked(data.train, 3).scored["other"], scored[[3]])
 
 
-def test_a_map_that_goes_with_two_modalities_is_read_once_a_batch():
+def test_a_column_of_two_modalities_is_read_once_per_batch():
     class Counting:
         shape, dtype, read = (20, 6), np.dtype("int32"), 0
 
@@ -88,7 +88,7 @@ def test_a_map_that_goes_with_two_modalities_is_read_once_a_batch():
     assert batch.inputs["scan.where"][:, 0].tolist() == [4, 2] and batch.inputs["scan.where"].dtype == torch.int64
 
 
-def test_unpaired_rows_of_one_column_stay_apart():
+def test_a_shared_column_gives_different_rows_to_unpaired_modalities():
     where = np.arange(12).reshape(6, 2)
     columns = {"a": np.zeros((6, 3)), "b": np.zeros((6, 3)), "a.where": where, "b.where": where}
     split = Split(columns, {}, {"a": np.arange(6), "b": np.arange(6)[::-1].copy()}, paired=False)
@@ -101,22 +101,23 @@ def test_unpaired_rows_of_one_column_stay_apart():
     ]
 
 
-def test_metrics_look_at_scored_places_alone():
+def test_metrics_use_only_scored_places():
     info = DataInfo({}, "multiclass", 3, {}, dense=True, ignore=255)
     target = torch.tensor([[[0, 1, 2, 255]]])
-    answers = torch.nn.functional.one_hot(torch.tensor([[[0, 2, 2, 1]]]), 3).movedim(-1, 1).float()
+    logits = torch.nn.functional.one_hot(torch.tensor([[[0, 2, 2, 1]]]), 3).movedim(-1, 1).float()
     scores = Scores(info), Scores(info)
 
-    scores[0].update(answers, target)
-    scores[1].update(answers, target, None, torch.tensor([[[2, 0, 1, 1]]], dtype=torch.uint8))
+    scores[0].update(logits, target)
+    scores[1].update(logits, target, None, torch.tensor([[[2, 0, 1, 1]]], dtype=torch.uint8))
 
     assert scores[0].compute()["accuracy"] == pytest.approx(2 / 3) and scores[1].compute()["accuracy"] == 1
     masked = Scores(info)
-    masked.update(answers, target, target == 2, torch.tensor([[[2, 0, 0, 1]]]))
-    assert masked.compute()["accuracy"] == 0  # nothing is left
+    masked.update(logits, target, target == 2, torch.tensor([[[2, 0, 0, 1]]]))
+    # No place is both valid and scored.
+    assert masked.compute()["accuracy"] == 0
 
 
-def test_what_is_scored_is_told_to_metrics_only_where_there_is_something():
+def test_metrics_get_valid_and_scored_masks_only_if_there_are_any():
     valid, scored = torch.ones(1, 2, dtype=torch.bool), torch.ones(1, 2, dtype=torch.uint8)
     batch = Batch({}, {}, {"a": valid}, {}, {"b": scored})
 
@@ -133,14 +134,14 @@ def test_regions_move_with_their_batch_and_stay_shared():
     assert moved.scored["a"] is moved.scored["b"] and moved.scored["a"].device.type == "meta"
 
 
-def test_joined_batches_can_t_keep_regions():
+def test_batches_with_regions_cannot_be_joined():
     batch = Batch({"a": torch.zeros(2, 3)}, {"a": torch.tensor([0, 1])}, scored={"a": torch.ones(2)})
 
     with pytest.raises(InputError, match="invalid or scored"):
         from_batches([batch], [batch], [batch])
 
 
-def test_blocks_count_the_places_of_the_target_where_they_are_known():
+def test_the_block_size_counts_the_places_of_the_target_if_its_shape_is_set():
     pictures = {"x": InputInfo((1, 480, 640))}
     many = DataInfo(pictures, "multiclass", 12, {}, dense=True, target_shape=(60, 36, 60))
 

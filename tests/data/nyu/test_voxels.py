@@ -20,34 +20,36 @@ from xmodal.data.nyu.voxels import (
 from xmodal.errors import InputError
 
 SMALL = Grid((16, 12, 16), 0.3, (24, 32), (26.0, 26.0), (16.0, 12.0), 0.9)
-LEVEL = pose_of(1.0, 0.0, 0.0)  # looks along y, z up, 1 m above the floor
+# Looks along y, 1 m above the floor.
+LEVEL = pose_of(1.0, 0.0, 0.0)
 CORNER = np.array([-2.4, 0.0, 0.0], np.float32)
 
 
 def view(seed, grid=SMALL):
-    """Depth in metres, pose and corner of a made room."""
+    """Depth in metres, pose and corner of a synthetic room."""
     scene = draw_scene(np.random.default_rng(seed))
     return look(scene, grid)[0] / 1000, scene.pose, origin_of(scene.pose, grid)
 
 
-def test_a_pixel_on_the_axis_shows_what_lies_straight_ahead():
+def test_a_pixel_on_the_optical_axis_shows_the_voxel_straight_ahead():
     depth = np.zeros((24, 32))
     depth[12, 16] = 3.0
 
-    found = positions(depth, LEVEL, CORNER, grid=SMALL)
+    position = positions(depth, LEVEL, CORNER, grid=SMALL)
 
     x, height, ahead = 8, 3, 10  # 2.4, 1.0 and 3.0 m of 0.3 m each, rounded
-    assert found[12, 16] == (x * 12 + height) * 16 + ahead
+    assert position[12, 16] == (x * 12 + height) * 16 + ahead
 
 
-def test_a_pixel_further_right_and_further_down_shows_a_voxel_further_right_and_lower():
+def test_pixels_further_right_or_down_show_voxels_further_right_or_down():
     depth = np.zeros((24, 32))
-    depth[12, 16 + 13] = depth[12 + 6, 16] = 2.0  # 13 pixels at 2 m and a focal length of 26 are 1 m
+    # At 2 m and a focal length of 26, 13 pixels are 1 m.
+    depth[12, 16 + 13] = depth[12 + 6, 16] = 2.0
 
-    found = positions(depth, LEVEL, CORNER, grid=SMALL)
+    position = positions(depth, LEVEL, CORNER, grid=SMALL)
 
-    assert np.unravel_index(found[12, 29], SMALL.volume) == (11, 3, 7)
-    assert np.unravel_index(found[18, 16], SMALL.volume) == (8, 2, 7)
+    assert np.unravel_index(position[12, 29], SMALL.volume) == (11, 3, 7)
+    assert np.unravel_index(position[18, 16], SMALL.volume) == (8, 2, 7)
 
 
 def test_halves_are_rounded_to_even_numbers():
@@ -60,14 +62,14 @@ def test_halves_are_rounded_to_even_numbers():
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_positions_are_those_of_a_walk_over_the_pixels(seed):
+def test_positions_equal_those_of_a_loop_over_pixels(seed):
     depth, pose, origin = view(seed)
     depth[::5, ::3] = 0
 
     assert np.array_equal(positions(depth, pose, origin, grid=SMALL), slow_positions(depth, pose, origin, SMALL))
 
 
-def test_pixels_without_a_voxel_show_the_first_one_or_none():
+def test_pixels_without_a_voxel_have_zero_or_minus_one():
     depth, pose, origin = view(0)
     depth[0] = 0
     depth[1] = 50.0
@@ -81,39 +83,45 @@ def test_pixels_without_a_voxel_show_the_first_one_or_none():
     assert np.array_equal(reference[correct >= 0], correct[correct >= 0]) and (reference[correct < 0] == 0).all()
 
 
-def test_without_a_depth_the_camera_is_what_a_pixel_shows_by_the_published_rule():
-    around = np.array([-2.4, -2.4, 0.0], np.float32)  # a volume with the camera inside
+def test_by_the_published_rule_pixels_without_depth_show_the_position_of_the_camera():
+    # A volume that contains the camera.
+    around = np.array([-2.4, -2.4, 0.0], np.float32)
 
-    found = {
+    position = {
         rule: positions(np.zeros((24, 32)), LEVEL, around, grid=SMALL, rule=rule) for rule in ("reference", "correct")
     }
 
-    assert (found["reference"] == (8 * 12 + 3) * 16 + 8).all() and (found["correct"] == -1).all()
+    assert (position["reference"] == (8 * 12 + 3) * 16 + 8).all() and (position["correct"] == -1).all()
 
 
-def test_moving_the_world_moves_no_position():
+def test_translating_camera_and_volume_keeps_positions():
     depth, pose, origin = view(1)
     moved = pose.copy()
     moved[:3, 3] += (4, -8, 2)
 
-    one = positions(depth, pose, origin, grid=SMALL)
-    other = positions(depth, moved, origin + np.array([4, -8, 2], np.float32), grid=SMALL)
+    position = positions(depth, pose, origin, grid=SMALL)
+    moved_position = positions(depth, moved, origin + np.array([4, -8, 2], np.float32), grid=SMALL)
 
-    assert (one != other).mean() < 0.01  # borders are rounded otherwise
+    assert (position != moved_position).mean() < 0.01  # some points at borders of voxels are rounded differently
 
 
-def test_turning_the_picture_over_turns_the_room_over():
+def test_mirroring_the_depth_mirrors_positions():
     grid = Grid((16, 12, 16), 0.3, (25, 33), (26.0, 26.0), (16.0, 12.0), 0.9)
     random = np.random.default_rng(0)
     depth = random.uniform(1.5, 4, grid.image)
     centred = np.array([-(16 - 1) * 0.3 / 2, 0, 0], np.float32)  # between two voxels at x = 0
 
-    one, other = (positions(d, LEVEL, centred, grid=grid, rule="correct") for d in (depth, depth[:, ::-1]))
+    position, flipped_position = (
+        positions(d, LEVEL, centred, grid=grid, rule="correct") for d in (depth, depth[:, ::-1])
+    )
 
-    there = (one >= 0) & (other[:, ::-1] >= 0)
-    there[:, 16] = False  # between two voxels, and rounded to the even one
-    x, mirrored = (np.unravel_index(found[there], grid.volume)[0] for found in (one, other[:, ::-1]))
-    assert there.mean() > 0.5 and (x + mirrored == 15).mean() > 0.99
+    inside = (position >= 0) & (flipped_position[:, ::-1] >= 0)
+    # The middle column is between two voxels, and is rounded to the even one both times.
+    inside[:, 16] = False
+    x, mirrored = (
+        np.unravel_index(numbers[inside], grid.volume)[0] for numbers in (position, flipped_position[:, ::-1])
+    )
+    assert inside.mean() > 0.5 and (x + mirrored == 15).mean() > 0.99
 
 
 def test_a_depth_of_another_size_is_refused():
@@ -123,7 +131,7 @@ def test_a_depth_of_another_size_is_refused():
         positions(np.zeros((24, 32)), LEVEL, CORNER, grid=SMALL, rule="corect")
 
 
-def test_sizes_of_a_grid_follow_from_one_another():
+def test_derived_sizes_of_a_grid():
     assert PUBLISHED.coarse == (60, 36, 60) and PUBLISHED.voxels == 8_294_400 and PUBLISHED.radius == 12
     assert TINY.coarse == (15, 9, 15) and TINY.radius == 3
     with pytest.raises(InputError, match="sizes above 0"):
@@ -132,7 +140,7 @@ def test_sizes_of_a_grid_follow_from_one_another():
         coarse_labels(np.zeros((8, 6, 8), np.uint8))
 
 
-def test_a_grid_need_not_have_whole_blocks_to_be_seen():
+def test_positions_and_tsdf_do_not_need_multiples_of_a_block():
     depth, pose, origin = view(4)
     grid = Grid((15, 11, 13), 0.3, SMALL.image, SMALL.focal, SMALL.centre, 0.9)
 
@@ -151,7 +159,7 @@ def test_block_sums_count_every_block_of_any_edge():
 
 
 def block(**counts):
-    """One block of 64 voxels with so many of each label."""
+    """A block of 64 voxels with the given number of each label."""
     values = [int(name[1:]) for name, count in counts.items() for _ in range(count)]
     return np.array(values, np.uint8).reshape(4, 4, 4)
 
@@ -173,7 +181,7 @@ def test_the_label_of_a_block(counts, expected):
     assert coarse_labels(block(**counts)).item() == expected
 
 
-def test_labels_of_blocks_are_those_of_a_walk_over_the_blocks():
+def test_labels_of_blocks_equal_those_of_a_loop_over_blocks():
     random = np.random.default_rng(0)
     labels = random.choice([0, 255, 2, 3, 11], p=[0.8, 0.14, 0.03, 0.02, 0.01], size=(16, 12, 20)).astype(np.uint8)
     labels[:4] = 0
@@ -182,7 +190,7 @@ def test_labels_of_blocks_are_those_of_a_walk_over_the_blocks():
     assert np.array_equal(coarse_labels(labels[:16, :12, :18], 2), slow_coarse_labels(labels[:16, :12, :18], 2))
 
 
-def test_turning_a_volume_turns_its_blocks():
+def test_flipping_or_transposing_a_volume_does_the_same_to_its_blocks():
     labels = TABLE[label(draw_scene(np.random.default_rng(0)), TINY)]
 
     assert np.array_equal(coarse_labels(labels[::-1]), coarse_labels(labels)[::-1])
@@ -198,7 +206,7 @@ def test_the_tsdf_of_a_block(ones, behind, expected):
     assert coarse_tsdf(values.reshape(4, 4, 4)).item() == np.float32(expected)
 
 
-def test_the_tsdf_of_blocks_is_that_of_a_walk_over_the_blocks():
+def test_the_tsdf_of_blocks_equals_that_of_a_loop_over_blocks():
     depth, pose, origin = view(2)
     sharp = flipped(tsdf(depth.astype(np.float32), pose, origin, grid=SMALL))
 
@@ -206,7 +214,7 @@ def test_the_tsdf_of_blocks_is_that_of_a_walk_over_the_blocks():
     assert set(np.unique(coarse_tsdf(sharp)).tolist()) == {np.float32(v).item() for v in (1, 0.001, -0.001)}
 
 
-def test_what_is_scored_by_each_rule():
+def test_scored_regions_of_each_rule():
     tsdf_lr = np.array([[1, 1, 0.001], [-0.001, -0.001, 0.001]], np.float32)
     labels = np.array([[3, 255, 0], [0, 255, 255]], np.uint8)
 
@@ -219,6 +227,6 @@ def test_the_box_around_no_surface_is_empty():
     assert not regions(np.full((4, 4, 4), -0.001, np.float32), np.zeros((4, 4, 4), np.uint8), rule="box").any()
 
 
-def test_an_unknown_rule_of_what_is_scored_is_refused():
+def test_an_unknown_rule_of_scored_regions_is_refused():
     with pytest.raises(InputError, match="Did you mean 'correct'"):
         regions(np.zeros(1, np.float32), np.zeros(1, np.uint8), rule="correkt")

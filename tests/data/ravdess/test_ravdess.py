@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_ravdess_lists import edit, write_root
+from test_ravdess_check import edit, write_root
 
 from xmodal.cli.main import answer
 from xmodal.data import DATA, open_data, reopen
@@ -27,7 +27,7 @@ def batch(split, *rows):
     return split[Pick(dict.fromkeys(("audio", "image"), torch.tensor(rows)), None)]
 
 
-def test_what_is_known_of_the_data(root):
+def test_the_info_describes_modalities_classes_and_sizes(root):
     data = opened(root)
 
     info = data.info
@@ -45,56 +45,56 @@ def test_what_is_known_of_the_data(root):
 def test_a_batch_holds_what_is_in_the_files(root):
     data = opened(root)
 
-    found = batch(data.test, 5, 2)
+    picked = batch(data.test, 5, 2)
 
     mean, std = data.info.normalisation["audio"].tensors()
     raw = torch.from_numpy(np.load(root / "aud_features" / "test_5.npy"))
-    torch.testing.assert_close(found.inputs["audio"][0], (raw[None] - mean) / std)
+    torch.testing.assert_close(picked.inputs["audio"][0], (raw[None] - mean) / std)
     with Image.open(root / "vid_features" / "test_2.jpg") as picture:
         pixels = torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1) / 255
     colours = [torch.tensor(part)[:, None, None] for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))]
-    torch.testing.assert_close(found.inputs["image"][1], (pixels - colours[0]) / colours[1], atol=1e-5, rtol=1e-5)
-    assert found.target.tolist() == [5, 2]
+    torch.testing.assert_close(picked.inputs["image"][1], (pixels - colours[0]) / colours[1], atol=1e-5, rtol=1e-5)
+    assert picked.target.tolist() == [5, 2]
 
 
 def test_statistics_are_those_of_the_training_split_or_the_published_ones(root):
-    own, published = opened(root).info.normalisation, opened(root, statistics="published").info.normalisation
+    computed, published = opened(root).info.normalisation, opened(root, statistics="published").info.normalisation
 
     values = np.concatenate([np.load(root / "aud_features" / f"train_{label}.npy").ravel() for label in range(8)])
-    assert own["audio"].mean == [[[pytest.approx(values.mean(), abs=1e-6)]]]
-    assert own["audio"].std == [[[pytest.approx(values.std(), abs=1e-6)]]]
+    assert computed["audio"].mean == [[[pytest.approx(values.mean(), abs=1e-6)]]]
+    assert computed["audio"].std == [[[pytest.approx(values.std(), abs=1e-6)]]]
     assert (published["audio"].mean, published["audio"].std) == ([[[-10.59]]], [[[85.66]]])
 
 
-def test_the_published_loader_is_one_flag(tmp_path):
+def test_as_published_drops_the_first_line_and_swaps_frames(tmp_path):
     root = write_root(tmp_path / "root", header=False)
 
-    ours, theirs = opened(root), opened(root, as_published=True)
+    default, as_published = opened(root), opened(root, as_published=True)
 
-    assert dict(theirs.info.rows["train"])["audio"] == 7 and dict(ours.info.rows["train"])["audio"] == 8
-    plain = ours.train.columns["audio"][np.array([1])][0, 0]
-    swapped = theirs.train.columns["audio"][np.array([0])][0, 0]
-    assert np.array_equal(plain[:, [2, 1, 0]], swapped[:, :3]) and np.array_equal(plain[:, 3:], swapped[:, 3:])
-    assert theirs.info.normalisation["audio"].std == [[[85.66]]]
+    assert dict(as_published.info.rows["train"])["audio"] == 7 and dict(default.info.rows["train"])["audio"] == 8
+    kept = default.train.columns["audio"][np.array([1])][0, 0]
+    swapped = as_published.train.columns["audio"][np.array([0])][0, 0]
+    assert np.array_equal(kept[:, [2, 1, 0]], swapped[:, :3]) and np.array_equal(kept[:, 3:], swapped[:, 3:])
+    assert as_published.info.normalisation["audio"].std == [[[85.66]]]
 
 
 @pytest.mark.parametrize(
-    ("header", "said"), [(True, "begin with a header line"), (False, "no header line; the authors' code would drop")]
+    ("header", "warning"), [(True, "begin with a header line"), (False, "no header line; the authors' code would drop")]
 )
-def test_it_is_said_whether_there_was_a_header(tmp_path, header, said):
+def test_a_warning_says_whether_the_lists_have_a_header(tmp_path, header, warning):
     root = write_root(tmp_path / "root", header=header)
 
-    assert said in opened(root).warnings[0]
-    assert "dropped, as asked for" in opened(root, header="yes").warnings[0]
+    assert warning in opened(root).warnings[0]
+    assert "dropped, as the option header requests" in opened(root, header="yes").warnings[0]
 
 
-def test_lists_that_differ_are_told_apart(root):
+def test_the_warning_names_the_lists_with_and_without_header(root):
     edit(root / "data_file" / "spa_val.csv", "file,picture,emotion\n", "")
 
     assert opened(root).warnings[0] == "spa_dl.csv, spa_test.csv begin with a header line, spa_val.csv do not."
 
 
-def test_actors_are_known_where_the_names_tell(root, prepared):
+def test_groups_are_the_actors_in_the_file_names(root, prepared):
     data = opened(prepared)
 
     of_split = {name: set(data.groups[data.split(name).numbers["audio"]].tolist()) for name in ("train", "test")}
@@ -104,20 +104,20 @@ def test_actors_are_known_where_the_names_tell(root, prepared):
     assert set(opened(root).groups.tolist()) == {0}
 
 
-def test_files_are_read_when_they_are_asked_for(root, monkeypatch):
+def test_files_are_read_when_a_batch_needs_them(root, monkeypatch):
     monkeypatch.setattr("xmodal.data.split.READY_BYTES", 0)
     data = opened(root)
     (root / "vid_features" / "train_0.jpg").unlink()
     np.save(root / "aud_features" / "train_1.npy", np.zeros((20, 9), np.float32))
 
     assert batch(data.train, 4, 5).inputs["image"].shape == (2, 3, 10, 12)
-    with pytest.raises(InputError, match="train_0.jpg is no picture"):
+    with pytest.raises(InputError, match="train_0.jpg cannot be read as a picture"):
         batch(data.train, 0)
     with pytest.raises(InputError, match=r"train_1.npy has the shape \(20, 9\)"):
         data.train.columns["audio"][np.array([1])]
 
 
-def test_columns_travel_to_other_processes_as_paths(root):
+def test_columns_are_pickled_as_paths(root):
     columns = opened(root).train.columns
 
     for column in columns.values():
@@ -127,25 +127,25 @@ def test_columns_travel_to_other_processes_as_paths(root):
 
 def test_grey_pictures_become_three_colours(root):
     for path in (root / "vid_features").iterdir():
-        with Image.open(path) as picture:
-            grey = picture.convert("L")
+        with Image.open(path) as file:
+            grey = file.convert("L")
         grey.save(path)
 
-    found = opened(root).train.columns["image"][np.array([0])][0]
+    picture = opened(root).train.columns["image"][np.array([0])][0]
 
-    assert found.shape == (3, 10, 12) and np.array_equal(found[0], found[2])
+    assert picture.shape == (3, 10, 12) and np.array_equal(picture[0], picture[2])
 
 
 def test_the_published_networks_take_a_batch(prepared):
     data = opened(prepared)
-    found = batch(data.train, 0, 1, 2)
+    picked = batch(data.train, 0, 1, 2)
 
     for name in ("audio", "image"):
         network = build_ravdess(name, shape=data.info.inputs[name].shape, width=8, hidden=16)
-        assert network.module(found.inputs).shape == (3, 8)
+        assert network.module(picked.inputs).shape == (3, 8)
 
 
-def test_wrong_folders_tasks_and_options_are_sentences(root, tmp_path, capsys):
+def test_wrong_folders_tasks_and_options_are_refused(root, tmp_path, capsys):
     (root / "data_file" / "spa_dl.csv").unlink()
 
     with pytest.raises(InputError, match="spa_dl.csv is missing"):
@@ -159,7 +159,7 @@ def test_wrong_folders_tasks_and_options_are_sentences(root, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_student_of_made_recordings_is_one_command(prepared, tmp_path):
+def test_a_student_is_trained_on_synthetic_recordings_by_a_command(prepared, tmp_path):
     words = "distill ravdess --teacher audio --student image --epochs 1 --threads 1 --batch-size 16"
 
     assert answer([*words.split(), "--ravdess.root", str(prepared), "--out", str(tmp_path / "run")]) == 0

@@ -36,7 +36,7 @@ def every_file(root):
 
 
 def write_pair(raw, clip, *, sound=None, greys=range(0, 200, 10), track=None, **video):
-    """A clip written by hand, by another encoder than ours."""
+    """A wav and an mp4 file that are not written by the code of the package."""
     raw.mkdir(parents=True, exist_ok=True)
     (raw / f"03-{clip}.wav").write_bytes(wav(coded(tone(300, 1.0), 16)) if sound is None else sound)
     write_mp4(raw / f"01-{clip}.mp4", greys, sound=track, **video)
@@ -44,7 +44,7 @@ def write_pair(raw, clip, *, sound=None, greys=range(0, 200, 10), track=None, **
 
 @pytest.fixture
 def few(recordings, tmp_path):
-    """One clip of three actors."""
+    """A clip of each of three actors."""
     (tmp_path / "few").mkdir()
     for path in recordings.rglob("0?-01-08-01-01-01-0[123].*"):
         shutil.copy(path, tmp_path / "few")
@@ -79,8 +79,8 @@ def test_the_published_sizes_are_the_default(few, tmp_path):
 def test_the_lists_have_a_header_and_keep_each_actor_in_one_split(prepared):
     lists = {name: rows(prepared, name) for name in ("spa_dl.csv", "spa_val.csv", "spa_test.csv")}
 
-    actors = [{row[0][-6:-4] for row in found[1:]} for found in lists.values()]
-    assert all(found[0] == ["audio", "image", "label"] for found in lists.values())
+    actors = [{row[0][-6:-4] for row in lines[1:]} for lines in lists.values()]
+    assert all(lines[0] == ["audio", "image", "label"] for lines in lists.values())
     assert [len(part) for part in actors] == [2, 1, 1] and len(set.union(*actors)) == 4
     for audio, image, label in lists["spa_dl.csv"][1:]:
         assert audio[:-4] == image[:-4] and int(audio[3:5]) - 1 == int(label)
@@ -88,7 +88,7 @@ def test_the_lists_have_a_header_and_keep_each_actor_in_one_split(prepared):
     assert facts["clips"] == {"train": 16, "valid": 8, "test": 8} and facts["features"]["frames"] == 32
 
 
-def test_actors_are_drawn_men_and_women_alike_and_by_the_seed():
+def test_splits_hold_as_many_men_as_women_and_depend_on_the_seed():
     clips = list_clips(24, 1)
 
     drawn = [split_clips(clips, "actor", seed) for seed in (0, 0, 1)]
@@ -101,7 +101,7 @@ def test_actors_are_drawn_men_and_women_alike_and_by_the_seed():
     assert sorted(np.concatenate(list(drawn[0].values()))) == list(range(len(clips)))
 
 
-def test_stratified_splits_hold_all_emotions_alike():
+def test_stratified_splits_hold_all_emotions_equally():
     clips = list_clips(3, 4)
 
     drawn = split_clips(clips, "stratified", 0)
@@ -114,12 +114,12 @@ def test_stratified_splits_hold_all_emotions_alike():
 def test_few_actors_still_give_three_splits(actors):
     clips = list_clips(actors, 1)
 
-    found = {part: {clips[row].actor for row in rows} for part, rows in split_clips(clips, "actor", 0).items()}
+    splits = {part: {clips[row].actor for row in rows} for part, rows in split_clips(clips, "actor", 0).items()}
 
-    assert all(found.values()) and sum(map(len, found.values())) == actors
+    assert all(splits.values()) and sum(map(len, splits.values())) == actors
 
 
-def test_too_few_for_three_splits_is_a_sentence():
+def test_too_few_clips_for_three_splits_are_refused():
     two = [Clip(1, 2, 1, 1, 1, actor) for actor in (1, 2)]
 
     with pytest.raises(InputError, match="2 clips of 2 actors are too few.*stratified"):
@@ -136,9 +136,9 @@ def test_too_few_for_three_splits_is_a_sentence():
         ({"rate": 44100}, {"codec": "libx264", "rate": 50, "track": tone(300, 0.4), "options": {"bf": "3"}}),
     ],
 )
-def test_recordings_of_other_writers_are_prepared(tmp_path, sound, video):
-    heard = tone(300, 1.0, sound.get("rate", 48000))
-    samples = np.stack([heard] * sound.get("channels", 1), axis=1)
+def test_recordings_of_other_encoders_are_prepared(tmp_path, sound, video):
+    waveform = tone(300, 1.0, sound.get("rate", 48000))
+    samples = np.stack([waveform] * sound.get("channels", 1), axis=1)
     for actor in (1, 2, 3):
         content = wav(coded(samples, sound.get("bits", 16), sound.get("code", 1)), **sound)
         write_pair(tmp_path / "raw", f"01-03-01-01-01-{actor:02d}", sound=content, **video)
@@ -148,12 +148,13 @@ def test_recordings_of_other_writers_are_prepared(tmp_path, sound, video):
     assert len(prepared.done) == 3 and not prepared.skipped
     features = np.load(tmp_path / "out/aud_features/01-03-01-01-01-01.npy")[:, 2:20]
     expected = mfcc(tone(300, 1.0, 22050).astype(np.float32), 22050, hop=1024)[:, 2:20]
-    assert np.abs(features - expected).max() < 2  # of some hundreds; 16 bits add a little noise
+    # The features are some hundreds; 16-bit samples add a little noise.
+    assert np.abs(features - expected).max() < 2
     picture = pixels_of(tmp_path / "out/vid_features/01-03-01-01-01-01.png")
     assert abs(int(picture.mean()) - 100) < 5  # the eleventh of twenty greys
 
 
-def test_what_can_not_be_used_is_listed_and_left_out(tmp_path):
+def test_unusable_clips_are_listed_and_skipped(tmp_path):
     raw, clip = tmp_path / "raw", "01-0{}-01-01-01-0{}".format
     for actor in (1, 2, 3):
         write_pair(raw, clip(2, actor))
@@ -171,20 +172,20 @@ def test_what_can_not_be_used_is_listed_and_left_out(tmp_path):
 
     prepared = prepare(raw, tmp_path / "out", settings=SMALL)
 
-    told = dict(prepared.skipped)
-    assert len(prepared.done) == 3 and len(told) == 9
-    for (emotion, actor), said in {
+    reasons = dict(prepared.skipped)
+    assert len(prepared.done) == 3 and len(reasons) == 9
+    for (emotion, actor), part in {
         (3, 1): "no sound file",
         (3, 2): "silent: its largest sample is 0.0e+00",
-        (3, 3): "too short: 0.30 s; 0.5 s were expected",
+        (3, 3): "too short: 0.30 s; at least 0.5 s were expected",
         (4, 1): "cut off",
         (4, 2): "no video that can be read",
         (4, 3): "unpaired: there is no 01-",
     }.items():
-        assert said in told[clip(emotion, actor)], told[clip(emotion, actor)]
-    assert "actor is 25" in told["03-01-02-01-01-01-25.wav"] and "seven fields" in told["03-01-02-01-01-01.wav"]
+        assert part in reasons[clip(emotion, actor)], reasons[clip(emotion, actor)]
+    assert "actor is 25" in reasons["03-01-02-01-01-01-25.wav"] and "seven fields" in reasons["03-01-02-01-01-01.wav"]
     report = json.loads((tmp_path / "out" / "skipped.json").read_text())["skipped"]
-    assert {entry["name"]: entry["reason"] for entry in report} == told
+    assert {entry["name"]: entry["reason"] for entry in report} == reasons
     assert check(tmp_path / "out").errors == []
 
 
@@ -217,11 +218,11 @@ def test_log_mel_bands_are_the_rows_that_are_asked_for(recordings):
     settings = FeatureSettings(features="log-mel", coefficients=24, frames=20)
     path = recordings / "Actor_02" / "03-01-03-01-01-01-02.wav"
 
-    found = sound_features(path, settings)
+    features = sound_features(path, settings)
 
     sound = read_sound(path)
     expected = log_mel(resample(sound.waveform, sound.rate, 22050), 22050, bands=24)
-    np.testing.assert_array_equal(found, expected[:, :20].astype(np.float32))
+    np.testing.assert_array_equal(features, expected[:, :20].astype(np.float32))
 
 
 SCRIPT = """
@@ -235,7 +236,7 @@ if __name__ == "__main__":
 """
 
 
-def test_a_killed_preparation_goes_on_and_ends_as_an_unbroken_one(recordings, prepared, tmp_path):
+def test_a_killed_preparation_continues_to_the_same_files_as_an_uninterrupted_one(recordings, prepared, tmp_path):
     (tmp_path / "run.py").write_text(SCRIPT)
     root = tmp_path / "out"
     command = [sys.executable, str(tmp_path / "run.py"), str(recordings), str(root)]
@@ -245,32 +246,32 @@ def test_a_killed_preparation_goes_on_and_ends_as_an_unbroken_one(recordings, pr
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    (root / "aud_features" / ".half.npy.part-1.npy").write_bytes(b"half")  # as a kill inside a write leaves it
-    broken = check(root)
+    (root / "aud_features" / ".half.npy.part-1.npy").write_bytes(b"half")  # left by a kill during a write
+    unfinished = check(root)
 
     again = prepare(recordings, root, settings=SMALL)
 
     assert 4 <= len(again.reused) < 32 and len(again.done) + len(again.reused) == 32
-    assert any("spa_dl.csv is missing" in error for error in broken.errors)
+    assert any("spa_dl.csv is missing" in error for error in unfinished.errors)
     assert every_file(root) == every_file(prepared)
 
 
-def test_a_folder_without_recordings_is_a_sentence(tmp_path):
+def test_a_folder_without_recordings_is_refused(tmp_path):
     (tmp_path / "03-01-01-01-01-01-30.wav").touch()
 
     with pytest.raises(InputError, match="holds no clip with sound and picture.*The first of 1 files.*actor is 30"):
         prepare(tmp_path, tmp_path / "out")
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         prepare(tmp_path / "nowhere", tmp_path / "out")
     with pytest.raises(InputError, match="split is 'actors'. Did you mean 'actor'"):
         prepare(tmp_path, tmp_path / "out", split="actors")
     assert not (tmp_path / "out").exists()
 
 
-def test_clips_that_are_all_bad_are_a_sentence(tmp_path):
+def test_a_folder_of_unusable_clips_is_refused(tmp_path):
     write_pair(tmp_path / "raw", "01-02-01-01-01-01", sound=b"words")
 
-    with pytest.raises(InputError, match="None of the 1 clips.*skipped.json says why"):
+    with pytest.raises(InputError, match="None of the 1 clips.*See the reasons in .*skipped.json"):
         prepare(tmp_path / "raw", tmp_path / "out")
 
 

@@ -17,7 +17,7 @@ def test_seven_fields_are_a_modality_and_a_clip():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("03-01-06-01-02-01", "seven fields of two digits"),
         ("03-01-06-01-02-01-12-01", "seven fields"),
@@ -33,8 +33,8 @@ def test_seven_fields_are_a_modality_and_a_clip():
         ("03-01-01-02-02-01-12", "no strong neutral"),
     ],
 )
-def test_other_names_are_a_sentence(name, said):
-    with pytest.raises(ValueError, match=said):
+def test_malformed_names_are_refused(name, message):
+    with pytest.raises(ValueError, match=message):
         parse(name)
 
 
@@ -45,7 +45,7 @@ def test_the_actor_is_the_last_field(name, actor):
     assert actor_of(name) == actor
 
 
-def test_sound_and_pictures_of_one_clip_are_paired_wherever_they_lie(tmp_path):
+def test_sound_and_video_of_a_clip_are_paired_across_folders(tmp_path):
     for place in ("a/Actor_12/03-01-06-01-02-01-12.wav", "b/01-01-06-01-02-01-12.MP4", "b/02-01-06-01-02-01-12.mp4"):
         (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / place).touch()
@@ -58,13 +58,13 @@ def test_sound_and_pictures_of_one_clip_are_paired_wherever_they_lie(tmp_path):
     assert problems == []
 
 
-def test_pictures_without_a_track_serve_where_there_are_no_others():
+def test_video_without_sound_track_is_used_if_there_is_no_other():
     pairs, problems = pair_files([Path("03-01-06-01-02-01-12.wav"), Path("02-01-06-01-02-01-12.mp4")])
 
     assert names(pairs)[0][2] == "02-01-06-01-02-01-12.mp4" and not problems
 
 
-def test_everything_that_can_not_be_paired_is_told():
+def test_all_unusable_files_are_reported():
     files = [
         "x/03-01-06-01-02-01-12.wav",
         "y/03-01-06-01-02-01-12.wav",
@@ -78,15 +78,15 @@ def test_everything_that_can_not_be_paired_is_told():
     pairs, problems = pair_files(map(Path, files))
 
     assert len(pairs) == 1 and pairs[0].sound == Path(files[0])
-    told = dict(problems)
-    assert "another file of this name, x/03-01-06-01-02-01-12.wav, which is used" in told["03-01-06-01-02-01-12.wav"]
-    assert "no 01-01-03-01-02-01-12.mp4 and no 02-" in told["01-03-01-02-01-12"]
-    assert "there is no 03-01-04-01-02-01-12.wav" in told["01-04-01-02-01-12"]
-    assert "modality 03 were expected to be wav" in told["01-01-05-01-02-01-12.wav"]
-    assert "seven fields" in told["noise.wav"] and len(problems) == 5
+    reasons = dict(problems)
+    assert "another file of this name, x/03-01-06-01-02-01-12.wav, which is used" in reasons["03-01-06-01-02-01-12.wav"]
+    assert "no 01-01-03-01-02-01-12.mp4 and no 02-" in reasons["01-03-01-02-01-12"]
+    assert "there is no 03-01-04-01-02-01-12.wav" in reasons["01-04-01-02-01-12"]
+    assert "modality 03 were expected to be wav" in reasons["01-01-05-01-02-01-12.wav"]
+    assert "seven fields" in reasons["noise.wav"] and len(problems) == 5
 
 
-def test_song_is_left_out_unless_it_is_asked_for():
+def test_song_is_skipped_by_default():
     files = [Path(f"{modality}-0{vocal}-03-01-01-01-05{suffix}") for vocal in (1, 2) for modality, suffix in KINDS]
 
     counts = {vocal: pair_files(files, vocal) for vocal in ("speech", "song", "both")}

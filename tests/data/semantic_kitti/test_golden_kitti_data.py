@@ -1,6 +1,6 @@
-"""Projection, samples and augmentation against numbers of the published code, through what training calls.
+"""Projection, samples and augmentation, compared with outputs of the published code.
 
-Reads every ``*kitti*.json`` of tests/golden with its arrays, or of the folder that XMODAL_GOLDEN names.
+Reads every ``*kitti*.json`` of tests/golden with its arrays, or of the folder in XMODAL_GOLDEN.
 """
 
 import re
@@ -28,10 +28,10 @@ def matrix_of(case):
     return p2[:, :3] @ tr[:3] + p2[:, 3:] * [0, 0, 0, 1]
 
 
-def sampled(case, name, maps, *usual):
-    """Every so many rows and columns, as the note of the case says."""
-    told = re.search(rf"{name} sampled \[:, ::(\d+), ::(\d+)\]", case.facts.get("note", ""))
-    rows, cols = map(int, told.groups()) if told else usual
+def sampled(case, name, maps, *default):
+    """Every n-th row and column, as stated in the note of the case."""
+    match = re.search(rf"{name} sampled \[:, ::(\d+), ::(\d+)\]", case.facts.get("note", ""))
+    rows, cols = map(int, match.groups()) if match else default
     return maps[:, ::rows, ::cols]
 
 
@@ -60,7 +60,7 @@ def test_golden_kitti_project_without_points_behind_the_camera():
 
 
 def stored(case, folder):
-    """The frame of a case as files, opened by the published rules."""
+    """The frame of a case, written to files and opened with the published rules."""
     points, labels, image, p2, tr = arrays(case, "points", "label_raw", "image", "P2", "Tr")
     sequence = folder / "sequences" / "00"
     write_frame(sequence, "000000", points, labels.tolist(), image)
@@ -73,20 +73,20 @@ def stored(case, folder):
 
 def statistics(params):
     mean, std = params.get("img_mean"), params.get("img_stds")
-    known = statistics_of(SemanticKittiSettings())
+    default = statistics_of(SemanticKittiSettings())
     if mean is None:
-        return known
+        return default
     mean, std = ([[[number]] for number in part] for part in (mean, std))
-    return known | {"lidar": Normalisation(mean, std, empty=True)}
+    return default | {"lidar": Normalisation(mean, std, empty=True)}
 
 
 def test_golden_kitti_perspective_view(tmp_path):
     for number, case in enumerate(golden_cases("kitti/perspective")):
         p = case.params
         frames = stored(case, tmp_path / str(number))
-        size, found = frames.size(0), frames.stored(0)
+        size, stored_points = frames.size(0), frames.stored(0)
         drawn = frames.points(0)
-        row, col = found.row[found.seen], found.col[found.seen]
+        row, col = stored_points.row[stored_points.seen], stored_points.col[stored_points.seen]
         maps = draw(drawn["row"], drawn["col"], drawn["features"], height=size[0], width=size[1])
         labels = draw(drawn["row"], drawn["col"], drawn["label"], height=size[0], width=size[1])
         mask = draw(drawn["row"], drawn["col"], np.ones(len(drawn)), height=size[0], width=size[1])
@@ -100,7 +100,7 @@ def test_golden_kitti_perspective_view(tmp_path):
         assert case.check(
             row=row,
             col=col,
-            depth=found.range,
+            depth=stored_points.range,
             pcd=maps[:, row, col],
             label_at=labels[row, col],
             mask_sum=mask.sum(),

@@ -1,4 +1,4 @@
-"""Votes of neighbours against labels of the published code."""
+"""Votes of neighbours, compared with labels of the published code."""
 
 from array_golden import golden_cases
 
@@ -9,7 +9,7 @@ def test_golden_kitti_knn_gives_the_published_labels():
     for case in golden_cases("kitti/knn"):
         p, pictures = case.params, [case.given("proj_range"), case.given("proj_argmax")]
 
-        found = knn_classes(
+        labels = knn_classes(
             *pictures,
             *map(case.given, ("depth", "py", "px")),
             neighbours=p["knn"],
@@ -18,4 +18,4 @@ def test_golden_kitti_knn_gives_the_published_labels():
             cutoff=p["cutoff"],
         )
 
-        assert case.check(labels=found) == ["labels"]
+        assert case.check(labels=labels) == ["labels"]

@@ -21,24 +21,24 @@ SIZE = (11, 17)
 
 
 def moved(picture, move, window):
-    """A picture by the table, 0 from outside."""
+    """A picture read through the table, 0 outside of it."""
     return np.append(picture.reshape(-1), 0)[index_map(move, size=picture.shape, window=window)]
 
 
 def step_by_step(picture, move, window):
-    """Mirrored, then turned pixel by pixel, then cut."""
+    """Flipped, then rotated pixel by pixel, then cropped."""
     height, width = picture.shape
     if move.flip:
         picture = picture[:, ::-1]
-    turned, angle = np.zeros_like(picture), np.deg2rad(move.degrees)
+    rotated_picture, angle = np.zeros_like(picture), np.deg2rad(move.degrees)
     cy, cx = (height - 1) / 2, (width - 1) / 2
     for i in range(height):
         for j in range(width):
             x = round(np.cos(angle) * (j - cx) - np.sin(angle) * (i - cy) + cx)
             y = round(np.sin(angle) * (j - cx) + np.cos(angle) * (i - cy) + cy)
             if 0 <= x < width and 0 <= y < height:
-                turned[i, j] = picture[y, x]
-    return turned[move.top : move.top + window[0], move.left : move.left + window[1]]
+                rotated_picture[i, j] = picture[y, x]
+    return rotated_picture[move.top : move.top + window[0], move.left : move.left + window[1]]
 
 
 def numbers(size=SIZE):
@@ -47,13 +47,13 @@ def numbers(size=SIZE):
 
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("degrees", [0.0, 7.3, -15.0, 90.0])
-def test_one_table_is_flip_rotation_and_crop_one_after_the_other(flip, degrees):
+def test_the_table_equals_flip_rotation_and_crop_step_by_step(flip, degrees):
     move = Move(2, 3, flip, degrees)
 
     assert np.array_equal(moved(numbers(), move, (7, 12)), step_by_step(numbers(), move, (7, 12)))
 
 
-def test_tables_are_right_for_what_is_drawn():
+def test_tables_of_random_moves_equal_the_steps():
     augmentation, random = Augmentation(), np.random.default_rng(0)
 
     for _ in range(20):
@@ -65,45 +65,46 @@ def test_tables_are_right_for_what_is_drawn():
 def test_a_table_of_many_strips_has_no_seams():
     size = (100, 30)
 
-    found = moved(numbers(size), Move(0, 0, True, 4.2), size)
+    actual = moved(numbers(size), Move(0, 0, True, 4.2), size)
 
-    assert np.array_equal(found, step_by_step(numbers(size), Move(0, 0, True, 4.2), size))
+    assert np.array_equal(actual, step_by_step(numbers(size), Move(0, 0, True, 4.2), size))
 
 
 def test_a_positive_angle_turns_counter_clockwise():
     picture = np.zeros((5, 5), int)
-    picture[2, 4] = 1  # on the right
+    picture[2, 4] = 1
 
-    assert np.argwhere(moved(picture, Move(0, 0, degrees=90), (5, 5))).tolist() == [[0, 2]]  # then at the top
+    # From the right to the top.
+    assert np.argwhere(moved(picture, Move(0, 0, degrees=90), (5, 5))).tolist() == [[0, 2]]
 
 
-def test_turning_by_quarters_is_that_of_numpy():
+def test_quarter_turns_equal_those_of_numpy():
     picture = numbers((9, 9))
 
     for quarters in range(4):
-        found = moved(picture, Move(0, 0, degrees=90.0 * quarters), (9, 9))
+        actual = moved(picture, Move(0, 0, degrees=90.0 * quarters), (9, 9))
 
-        assert np.array_equal(found, np.rot90(picture, quarters))
+        assert np.array_equal(actual, np.rot90(picture, quarters))
 
 
-def test_mirroring_twice_changes_nothing():
+def test_flipping_twice_changes_nothing():
     table = index_map(Move(0, 0, flip=True), size=SIZE, window=SIZE)
 
     assert np.array_equal(table.reshape(-1)[table], numbers() - 1)
 
 
-def test_the_middle_of_a_large_picture_is_cut():
+def test_the_centre_of_a_large_picture_is_cropped():
     assert centred((10, 20), (6, 10)) == Move(2, 5)
-    assert centred((11, 21), (6, 10)) == Move(2, 6)  # 2.5 and 5.5 to the even number
+    assert centred((11, 21), (6, 10)) == Move(2, 6)  # 2.5 and 5.5 are rounded half to even
 
 
-def test_a_small_picture_lies_in_the_middle():
-    found = moved(numbers((2, 3)), centred((2, 3), (5, 3)), (5, 3))
+def test_a_small_picture_is_in_the_centre():
+    actual = moved(numbers((2, 3)), centred((2, 3), (5, 3)), (5, 3))
 
-    assert found.tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6], [0, 0, 0], [0, 0, 0]]
+    assert actual.tolist() == [[0, 0, 0], [1, 2, 3], [4, 5, 6], [0, 0, 0], [0, 0, 0]]
 
 
-def test_what_is_drawn_stays_within_its_limits():
+def test_draws_stay_within_their_limits():
     augmentation = Augmentation(flip=0.25, degrees=15, brightness=0.4, contrast=0.2, saturation=0)
     random = np.random.default_rng(0)
 
@@ -125,8 +126,8 @@ def test_the_same_generator_draws_the_same():
 
 
 @pytest.mark.parametrize("window", [(13, 30), (12, 31)])
-def test_a_crop_larger_than_the_picture_is_one_sentence(window):
-    with pytest.raises(InputError, match=f"crop of {window[0]}x{window[1]} pixels was asked for, .* has 12x30"):
+def test_a_crop_larger_than_the_picture_is_refused(window):
+    with pytest.raises(InputError, match=f"crop has {window[0]}x{window[1]} pixels, .* has only 12x30"):
         Augmentation().draw(np.random.default_rng(0), size=(12, 30), window=window)
 
 
@@ -138,7 +139,7 @@ def picture(seed=0):
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)])
-def test_colours_are_those_of_pillow_in_any_order(order):
+def test_colours_equal_those_of_pillow_in_any_order(order):
     factors = (1.3, 0.7, 1.4)
     expected = picture()
     for number in order:
@@ -148,14 +149,14 @@ def test_colours_are_those_of_pillow_in_any_order(order):
     assert np.array_equal(np.asarray(jittered(picture(), Jitter(order, factors))), np.asarray(expected))
 
 
-def test_factors_of_one_change_no_colour():
+def test_factors_of_1_change_no_colour():
     assert np.array_equal(np.asarray(jittered(picture(), Jitter((2, 0, 1), (1.0, 1.0, 1.0)))), np.asarray(picture()))
 
 
-def test_a_colour_by_hand():
-    one = Image.fromarray(np.array([[[100, 200, 250]]], np.uint8))
+def test_a_brighter_colour():
+    pixel = Image.fromarray(np.array([[[100, 200, 250]]], np.uint8))
 
-    brighter = jittered(one, Jitter((0, 1, 2), (1.2, 1.0, 1.0)))
+    brighter = jittered(pixel, Jitter((0, 1, 2), (1.2, 1.0, 1.0)))
 
     assert np.asarray(brighter).tolist() == [[[120, 240, 255]]]
 
@@ -163,7 +164,7 @@ def test_a_colour_by_hand():
 # ---- points
 
 
-def test_quarter_turns_go_the_right_way_round():
+def test_quarter_turns_are_right_handed():
     x, y, z = np.eye(3)
 
     np.testing.assert_allclose(rotation(90, 0, 0) @ y, z, atol=1e-12)
@@ -175,7 +176,7 @@ def test_yaw_comes_first_and_roll_last():
     np.testing.assert_allclose(rotation(90, 0, 90) @ [1, 0, 0], [0, 0, 1], atol=1e-12)
 
 
-def test_changes_of_points_leave_remission_and_what_was_given_alone():
+def test_changes_of_points_keep_remission_and_the_given_array():
     points = np.array([[1, 2, 3, 0.5]], np.float32)
 
     assert flipped(points, 1).tolist() == [[1, -2, 3, 0.5]]
@@ -184,17 +185,17 @@ def test_changes_of_points_leave_remission_and_what_was_given_alone():
     assert points.tolist() == [[1, 2, 3, 0.5]]
 
 
-def test_clouds_keep_their_form_when_they_are_changed():
+def test_augmented_clouds_keep_distances_between_points():
     points = np.random.default_rng(0).normal(size=(30, 4)).astype(np.float32)
     distances = np.linalg.norm(points[:, None, :3] - points[None, :, :3], axis=2)
 
     for seed in range(8):
-        found = PointAugmentation()(points, np.random.default_rng(seed))
+        augmented = PointAugmentation()(points, np.random.default_rng(seed))
 
         np.testing.assert_allclose(
-            np.linalg.norm(found[:, None, :3] - found[None, :, :3], axis=2), distances, atol=1e-5
+            np.linalg.norm(augmented[:, None, :3] - augmented[None, :, :3], axis=2), distances, atol=1e-5
         )
-        assert np.array_equal(found[:, 3], points[:, 3]) and found.dtype == np.float32
+        assert np.array_equal(augmented[:, 3], points[:, 3]) and augmented.dtype == np.float32
 
 
 def test_shares_of_zero_and_one_always_hold():

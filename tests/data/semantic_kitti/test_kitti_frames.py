@@ -19,7 +19,7 @@ def frames_of(root, rules=None, **options):
     contents = inspect(root)
     assert contents.report.errors == []
     return Frames(
-        [frame for some in contents.frames.values() for frame in some], contents.matrices, rules or Rules(), **options
+        [frame for part in contents.frames.values() for frame in part], contents.matrices, rules or Rules(), **options
     )
 
 
@@ -30,19 +30,19 @@ def listed(points):
 def test_points_of_a_picture_are_drawn_from_far_to_near(root):
     points = frames_of(root).points(0)
 
-    # number, row, column, class: building before car, which then hides it
+    # Number, row, column, class: the building is drawn before the car, which then hides it.
     assert listed(points)[0] == (4, 2, 3, 13)
     assert sorted(listed(points)) == [(0, 2, 3, 1), (1, 2, 6, 9), (4, 2, 3, 13), (5, 0, 3, 15)]
     assert points["features"][-1] == pytest.approx([np.sqrt(17.0625), *POINTS[1]])
 
 
-def test_points_are_drawn_in_the_order_of_the_file_where_that_is_asked(root):
+def test_the_rule_file_draws_points_in_the_order_of_the_file(root):
     points = frames_of(root, Rules(duplicates="file")).points(0)
 
     assert points["number"].tolist() == [0, 1, 4, 5]
 
 
-def test_every_stored_point_has_a_place_a_range_and_a_class(root):
+def test_stored_points_have_a_pixel_a_range_and_a_class(root):
     stored = frames_of(root).stored(0)
 
     assert stored.seen.tolist() == [True, True, False, False, True, True]
@@ -57,14 +57,14 @@ def test_frames_without_labels_are_unlabeled(tmp_path):
     assert frames_of(root).stored(0).labels.tolist() == [0] * 6
 
 
-def test_what_was_read_is_kept_as_long_as_there_is_room(root):
+def test_frames_are_kept_in_memory_up_to_the_limit(root):
     keeping, forgetting = frames_of(root), frames_of(root, keep_bytes=0)
     for frames in (keeping, forgetting):
         frames.points(0), frames.picture(0)
     (root / "sequences" / "00" / "velodyne" / "000000.bin").unlink()
 
     assert keeping.points(0) is keeping.points(0) and len(keeping.points(0)) == 4
-    with pytest.raises(InputError, match="000000.bin can't be read"):
+    with pytest.raises(InputError, match="000000.bin cannot be read"):
         forgetting.points(0)
 
 
@@ -75,22 +75,22 @@ def cached_files(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.npy"))
 
 
-def test_cached_points_are_those_that_are_projected(root, tmp_path):
+def test_cached_points_equal_projected_ones(root, tmp_path):
     fresh = frames_of(root)
     first, second = (frames_of(root, cache=tmp_path / "cache", keep_bytes=0) for _ in range(2))
 
     for number in range(len(fresh)):
-        made, read = first.points(number), second.points(number)
+        computed, loaded = first.points(number), second.points(number)
 
-        assert np.array_equal(made, fresh.points(number)) and np.array_equal(read, made)
-        assert isinstance(read, np.memmap) and read.dtype == POINT
+        assert np.array_equal(computed, fresh.points(number)) and np.array_equal(loaded, computed)
+        assert isinstance(loaded, np.memmap) and loaded.dtype == POINT
     assert [name.split("-")[0] for name in cached_files(tmp_path / "cache")] == [
         *(f"00/00000{number}" for number in range(4)),
         *(f"08/00000{number}" for number in range(2)),
     ]
 
 
-def test_cached_pictures_are_those_of_the_files(root, tmp_path):
+def test_cached_pictures_equal_those_of_the_files(root, tmp_path):
     fresh = frames_of(root)
     for _ in range(2):
         frames = frames_of(root, cache=tmp_path / "cache", cache_pictures=True, keep_bytes=0)
@@ -108,7 +108,7 @@ def test_a_changed_file_is_projected_again(root, tmp_path):
     assert listed(frames.points(0)) == [(0, 2, 3, 1), (1, 2, 6, 1)]
 
 
-def test_a_file_of_the_same_size_that_is_newer_is_projected_again(root, tmp_path):
+def test_a_file_of_the_same_size_and_another_time_is_projected_again(root, tmp_path):
     frames = frames_of(root, cache=tmp_path / "cache", keep_bytes=0)
     frames.points(0)
     path = root / "sequences" / "00" / "labels" / "000000.label"
@@ -122,15 +122,15 @@ def test_a_file_of_the_same_size_that_is_newer_is_projected_again(root, tmp_path
 @pytest.mark.parametrize(
     "rules", [Rules(duplicates="file"), Rules(x_min=5.0), Rules(behind=True), Rules(view="range")], ids=repr
 )
-def test_other_rules_have_files_of_their_own(root, tmp_path, rules):
-    for some in (Rules(), rules):
-        frames = frames_of(root, some, cache=tmp_path / "cache", keep_bytes=0)
+def test_other_rules_have_other_files(root, tmp_path, rules):
+    for used in (Rules(), rules):
+        frames = frames_of(root, used, cache=tmp_path / "cache", keep_bytes=0)
 
-        assert np.array_equal(frames.points(0), frames_of(root, some).points(0))
+        assert np.array_equal(frames.points(0), frames_of(root, used).points(0))
     assert len(cached_files(tmp_path / "cache")) == 2
 
 
-def test_another_calibration_has_files_of_its_own(root, tmp_path):
+def test_another_calibration_has_other_files(root, tmp_path):
     frames_of(root, cache=tmp_path / "cache").points(0)
     calibration = root / "sequences" / "00" / "calib.txt"
     calibration.write_text(calibration.read_text().replace("P2: 8.0", "P2: 4.0"))
@@ -141,7 +141,7 @@ def test_another_calibration_has_files_of_its_own(root, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"text"])
-def test_a_damaged_cached_file_is_made_again(root, tmp_path, damage):
+def test_a_damaged_cached_file_is_computed_again(root, tmp_path, damage):
     expected = frames_of(root, cache=tmp_path / "cache").points(0)
     (path,) = (tmp_path / "cache" / "00").iterdir()
     path.write_bytes(damage)
@@ -150,28 +150,30 @@ def test_a_damaged_cached_file_is_made_again(root, tmp_path, damage):
     assert np.array_equal(np.load(path, allow_pickle=False), expected)
 
 
-# ---- all directions
+# ---- range view
 
 
 RANGE = Rules(view="range", height=16, width=32, field=(30.0, -30.0, -60.0, 60.0))
 
 
-def test_all_points_have_a_place_in_the_range_view(root):
+def test_all_points_have_a_pixel_in_the_range_view(root):
     frames = frames_of(root, RANGE)
 
     assert frames.size(0) == (16, 32) and frames.stored(0).seen.all() and len(frames.points(0)) == len(POINTS)
 
 
-def test_the_first_point_hides_its_pixel_where_the_published_rule_is_asked(root):
+def test_lose_first_empties_the_pixel_of_the_first_point(root):
     published = Rules(**{**vars(RANGE), "lose_first": True})
-    ours, theirs = (frames_of(root, rules).points(0) for rules in (RANGE, published))
-    place = [(point["row"], point["col"]) for point in ours if point["number"] == 0]
+    default, published_points = (frames_of(root, rules).points(0) for rules in (RANGE, published))
+    pixels = [(point["row"], point["col"]) for point in default if point["number"] == 0]
 
-    assert place == [(point["row"], point["col"]) for point in ours if point["number"] == 4]  # behind it
-    assert len(theirs) == len(ours) - 2 and place[0] not in [(point["row"], point["col"]) for point in theirs]
+    assert pixels == [(point["row"], point["col"]) for point in default if point["number"] == 4]  # behind it
+    assert len(published_points) == len(default) - 2 and pixels[0] not in [
+        (point["row"], point["col"]) for point in published_points
+    ]
 
 
-def test_changed_clouds_are_projected_after_the_change(root):
+def test_augmented_clouds_are_projected_after_the_augmentation(root):
     frames = frames_of(root, RANGE)
     mirror = PointAugmentation(flip_y=1.0, share=0.0)
 

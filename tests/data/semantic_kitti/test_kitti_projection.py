@@ -19,7 +19,7 @@ SIZE = {"height": HEIGHT, "width": WIDTH}
 
 
 def camera(seed):
-    """A camera that is turned and shifted against the scanner, as real ones are."""
+    """A camera that is rotated and translated relative to the scanner, as real ones are."""
     random = np.random.default_rng(seed)
     turn, _ = np.linalg.qr(np.eye(3) + 0.02 * random.normal(size=(3, 3)))
     turn *= np.sign(np.diag(turn))
@@ -33,26 +33,26 @@ def cloud(seed, count=4000):
 
 
 def slow_pixels(points, matrix, height, width, *, x_min=0.0, behind=False):
-    """Point by point, as the description has it."""
-    found = []
+    """The projection, point by point."""
+    pixels = []
     for number, point in enumerate(points.astype(float)):
         a, b, d = matrix @ [*point[:3], 1.0]
         if point[0] > x_min and (behind or d > 0) and d != 0 and 0 < a / d < width and 0 < b / d < height:
-            found.append((number, int(b / d), int(a / d)))
-    return found
+            pixels.append((number, int(b / d), int(a / d)))
+    return pixels
 
 
 def listed(pixels):
     return list(zip(pixels.number.tolist(), pixels.row.tolist(), pixels.col.tolist(), strict=True))
 
 
-def test_points_lie_where_a_calculation_by_hand_puts_them():
+def test_points_are_projected_to_the_expected_pixels():
     pixels = camera_pixels(CLOUD, MATRIX, **SIZE)
 
     assert listed(pixels) == [(0, 2, 3), (1, 2, 6), (4, 2, 3), (5, 0, 3)]
 
 
-def test_the_depth_of_points_that_are_too_near_or_behind_is_zero():
+def test_the_depth_of_points_behind_the_scanner_is_zero():
     _, keep, depth = to_camera(CLOUD, MATRIX, **SIZE)
 
     assert depth.tolist() == [8, 4, 2, 0, 16, 8]
@@ -61,7 +61,7 @@ def test_the_depth_of_points_that_are_too_near_or_behind_is_zero():
 
 @pytest.mark.parametrize("x_min", [0.0, 0.5])
 @pytest.mark.parametrize("behind", [False, True])
-def test_all_points_at_once_are_the_same_as_one_by_one(x_min, behind):
+def test_points_together_have_the_same_pixels_as_one_by_one(x_min, behind):
     for seed in range(3):
         points, matrix = cloud(seed), camera(seed)
 
@@ -71,18 +71,19 @@ def test_all_points_at_once_are_the_same_as_one_by_one(x_min, behind):
         assert len(pixels.number) > 50
 
 
-def test_points_behind_the_camera_are_mirrored_into_the_picture_by_the_published_rule_alone():
+def test_only_the_published_rule_keeps_points_behind_the_camera():
     points = np.array([[0.1, -0.02, -0.02, 1]], np.float32)
-    ahead = MATRIX - 0.25 * MATRIX[:, :1] * [0, 0, 0, 1]  # a camera 25 cm before the scanner: u = 4 - 8 y / d
+    # A camera 25 cm ahead of the scanner: u = 4 - 8 y / d.
+    ahead = MATRIX - 0.25 * MATRIX[:, :1] * [0, 0, 0, 1]
 
-    ours, published = (camera_pixels(points, ahead, **SIZE, behind=behind) for behind in (False, True))
+    default, published = (camera_pixels(points, ahead, **SIZE, behind=behind) for behind in (False, True))
     depth = to_camera(points, ahead, **SIZE)[2]
 
     assert depth == pytest.approx([-0.15])
-    assert listed(ours) == [] and listed(published) == [(0, 0, 2)]  # v = 0.93, u = 2.93
+    assert listed(default) == [] and listed(published) == [(0, 0, 2)]  # v = 0.93, u = 2.93
 
 
-def test_the_order_of_the_file_changes_no_pixel():
+def test_the_order_of_the_file_does_not_change_pixels():
     points, matrix = cloud(5), camera(5)
     order = np.random.default_rng(0).permutation(len(points))
 
@@ -91,7 +92,7 @@ def test_the_order_of_the_file_changes_no_pixel():
     assert sorted(listed(pixels)) == sorted((int(order[n]), row, col) for n, row, col in listed(mixed))
 
 
-def test_a_cloud_that_nobody_sees_has_no_pixels():
+def test_a_cloud_behind_the_camera_has_no_pixels():
     assert listed(camera_pixels(-np.abs(CLOUD), MATRIX, **SIZE)) == []
 
 
@@ -112,38 +113,38 @@ def test_the_drawing_order_is_that_of_a_stable_sort():
     assert np.array_equal(drawing_order(distance, "nearest"), np.argsort(-distance, kind="stable"))
 
 
-def test_the_last_point_of_a_pixel_stays():
+def test_the_last_point_of_a_pixel_remains():
     maps = draw(np.array([0, 1, 0]), np.array([1, 0, 1]), np.array([[1, 10], [2, 20], [3, 30]]), height=2, width=2)
 
     assert maps.tolist() == [[[0, 3], [2, 0]], [[0, 30], [20, 0]]]
 
 
-# ---- all directions
+# ---- range view
 
 
 def slow_range_maps(points, height, width, field):
     up, down, left, right = (abs(np.deg2rad(side)) for side in field)
-    found = {}
+    nearest = {}
     for number, (x, y, z, _) in enumerate(points.astype(float)):
         r = np.sqrt(x * x + y * y + z * z)
         col = np.floor((-np.arctan2(y, x) + left) / (left + right) * width)
         row = np.floor((1 - (np.arcsin(z / r) + down) / (up + down)) * height)
-        place = int(min(max(row, 0), height - 1)), int(min(max(col, 0), width - 1))
-        if place not in found or r < found[place][0]:
-            found[place] = (r, number)
-    return found
+        pixel = int(min(max(row, 0), height - 1)), int(min(max(col, 0), width - 1))
+        if pixel not in nearest or r < nearest[pixel][0]:
+            nearest[pixel] = (r, number)
+    return nearest
 
 
-def test_directions_are_those_of_a_calculation_by_hand():
+def test_directions_have_the_expected_pixels():
     points = np.array([[1, 0, 0, 1], [1, 1, 0, 1], [1, -0.999, 0, 1], [2, 0, -5, 1], [-1, 0.01, 3, 1]], np.float32)
 
     pixels = range_pixels(points, height=28, width=90, field=(3, -25, -45, 45))
 
-    # one row per degree down from 3, one column per degree to the right from -45; the last two lie outside
+    # A row per degree down from 3, a column per degree to the right from -45; the last two points are outside.
     assert listed(pixels) == [(0, 3, 45), (1, 3, 0), (2, 3, 89), (3, 27, 45), (4, 0, 0)]
 
 
-def test_the_nearest_point_of_a_direction_stays():
+def test_the_nearest_point_of_a_direction_remains():
     points, field = cloud(3), (10.0, -20.0, -60.0, 50.0)
 
     maps = range_maps(points, height=12, width=30, field=field)
@@ -155,14 +156,16 @@ def test_the_nearest_point_of_a_direction_stays():
     assert np.array_equal(maps["idx"] == -1, maps["range"] == -1)
 
 
-def test_the_first_point_is_lost_by_the_published_rule_alone():
+def test_only_the_published_rule_drops_the_first_point():
     points = np.array([[1, 0, 0, 1], [1, 0.5, 0, 1]], np.float32)
 
-    ours, published = (range_maps(points, height=8, width=16, lose_first=lose)["mask"] for lose in (False, True))
+    default, published = (
+        range_maps(points, height=8, width=16, lose_first=lose_first)["mask"] for lose_first in (False, True)
+    )
 
-    assert ours.sum() == 2 and published.sum() == 1
+    assert default.sum() == 2 and published.sum() == 1
 
 
-def test_a_point_in_the_scanner_itself_has_a_place():
+def test_a_point_at_the_scanner_has_a_pixel():
     assert len(range_pixels(np.zeros((1, 4), np.float32), height=8, width=16).number) == 1
     assert ranges(np.zeros((1, 4), np.float32)).tolist() == [0]

@@ -1,4 +1,4 @@
-"""Votes of neighbours: by hand, against a slow literal version, invariances, and what is refused."""
+"""Votes of neighbours: simple cases, comparison with a slow loop, invariances, and errors."""
 
 import math
 
@@ -11,7 +11,7 @@ from xmodal.errors import InputError
 
 
 def slow(ranges, classes, depth, rows, columns, *, neighbours=5, search=5, sigma=1.0, cutoff=1.0):
-    """Point by point and pixel by pixel, as the rule is told."""
+    """The rule, point by point and pixel by pixel."""
     height, width = ranges.shape
     half, total = search // 2, 0.0
     bell = {}
@@ -19,26 +19,26 @@ def slow(ranges, classes, depth, rows, columns, *, neighbours=5, search=5, sigma
         for j in range(-half, half + 1):
             bell[i, j] = math.exp(-(i * i + j * j) / (2 * sigma**2))
             total += bell[i, j]
-    found = []
+    classes_of_points = []
     for r, row, column in zip(depth.tolist(), rows.tolist(), columns.tolist(), strict=True):
         window = []
         for (i, j), weight in bell.items():
             y, x = row + i, column + j
             inside = 0 <= y < height and 0 <= x < width
-            there, said = (ranges[y, x].item(), classes[y, x].item()) if inside else (0.0, 0)
-            there = math.inf if there < 0 else there
-            there = r if (i, j) == (0, 0) else there
-            window.append((abs(there - r) * (1 - weight / total), said))
+            distance_there, label = (ranges[y, x].item(), classes[y, x].item()) if inside else (0.0, 0)
+            distance_there = math.inf if distance_there < 0 else distance_there
+            distance_there = r if (i, j) == (0, 0) else distance_there
+            window.append((abs(distance_there - r) * (1 - weight / total), label))
         votes = [0] * 20
-        for distance, said in sorted(window, key=lambda entry: entry[0])[:neighbours]:
+        for distance, label in sorted(window, key=lambda entry: entry[0])[:neighbours]:
             if cutoff <= 0 or distance <= cutoff:
-                votes[said] += 1
-        found.append(max(range(1, 20), key=lambda number: (votes[number], -number)))
-    return torch.tensor(found)
+                votes[label] += 1
+        classes_of_points.append(max(range(1, 20), key=lambda number: (votes[number], -number)))
+    return torch.tensor(classes_of_points)
 
 
 def scan(points=300, height=9, width=14, seed=0):
-    """Ranges with empty pixels, classes, and points on and behind what the pixels hold."""
+    """Ranges with empty pixels, classes, and points in front of and behind the ranges of their pixels."""
     generator = torch.Generator().manual_seed(seed)
     ranges = 3 + 2 * torch.rand(height, width, generator=generator)
     ranges[torch.rand(height, width, generator=generator) < 0.3] = -1.0
@@ -48,17 +48,17 @@ def scan(points=300, height=9, width=14, seed=0):
     return ranges, classes, 3 + 2 * torch.rand(points, generator=generator), rows, columns
 
 
-def test_a_point_behind_another_takes_the_class_of_what_lies_as_far():
+def test_a_point_behind_another_gets_the_class_of_neighbours_at_its_range():
     ranges = torch.tensor([[9.0, 4.0, 9.0], [9.0, 4.0, 9.0], [9.0, 4.0, 9.0]])
     classes = torch.tensor([[2, 5, 2], [2, 5, 2], [2, 5, 2]])
     point = torch.tensor([9.0]), torch.tensor([1]), torch.tensor([1])
 
-    found = knn_classes(ranges, classes, *point, search=3, neighbours=5)
+    classes_of_points = knn_classes(ranges, classes, *point, search=3, neighbours=5)
 
-    assert found.tolist() == [2]  # four votes at distance 0 for class 2, one of its own pixel for 5
+    assert classes_of_points.tolist() == [2]  # four votes at distance 0 for class 2, and one of its pixel for class 5
 
 
-def test_what_lies_beyond_the_cutoff_has_no_vote():
+def test_pixels_beyond_the_cutoff_do_not_vote():
     ranges, classes = torch.tensor([[7.0, 4.0, 7.0]]), torch.tensor([[2, 5, 2]])
     point = torch.tensor([4.0]), torch.tensor([0]), torch.tensor([1])
 
@@ -78,7 +78,7 @@ def test_unlabelled_has_no_vote_and_a_point_without_votes_gets_class_one():
     assert (nothing.tolist(), minority.tolist()) == ([1], [6])
 
 
-def test_of_classes_with_equally_many_votes_the_smaller_number_wins():
+def test_in_a_tie_the_smaller_class_wins():
     ranges = torch.full((1, 3), 4.0)
     point = torch.tensor([4.0]), torch.tensor([0]), torch.tensor([1])
 
@@ -98,18 +98,18 @@ def test_of_classes_with_equally_many_votes_the_smaller_number_wins():
     ],
 )
 def test_votes_equal_those_of_a_slow_loop(numbers):
-    given = scan()
+    inputs = scan()
 
-    assert knn_classes(*given, **numbers).tolist() == slow(*given, **numbers).tolist()
+    assert knn_classes(*inputs, **numbers).tolist() == slow(*inputs, **numbers).tolist()
 
 
-def test_points_are_looked_at_in_parts_without_a_trace(monkeypatch):
-    given = scan()
-    whole = knn_classes(*given)
+def test_the_size_of_chunks_does_not_change_the_classes(monkeypatch):
+    inputs = scan()
+    whole = knn_classes(*inputs)
 
-    monkeypatch.setattr(knn, "TOGETHER", 7)
+    monkeypatch.setattr(knn, "CHUNK", 7)
 
-    assert torch.equal(knn_classes(*given), whole)
+    assert torch.equal(knn_classes(*inputs), whole)
 
 
 def test_the_order_of_the_points_does_not_matter():
@@ -144,14 +144,14 @@ def test_no_points_give_no_classes():
     assert knn_classes(torch.ones(2, 2), torch.ones(2, 2, dtype=torch.long), torch.zeros(0), none, none).tolist() == []
 
 
-def test_the_bell_has_sum_one_and_its_top_in_the_middle():
+def test_the_gaussian_has_sum_1_and_its_maximum_in_the_centre():
     bell = gaussian(5, 1.0)
 
     assert bell.sum().item() == pytest.approx(1) and bell.argmax().item() == 12
     assert torch.allclose(bell, bell.T) and torch.allclose(bell, bell.flip(0))
 
 
-def test_what_does_not_fit_together_is_refused():
+def test_inconsistent_arguments_are_refused():
     ranges, classes, depth, rows, columns = scan()
 
     with pytest.raises(InputError, match=r"shape \(9, 14\) and classes \(9, 13\)"):
@@ -160,5 +160,5 @@ def test_what_does_not_fit_together_is_refused():
         knn_classes(ranges, classes, depth[1:], rows, columns)
     with pytest.raises(InputError, match="an odd number"):
         knn_classes(ranges, classes, depth, rows, columns, search=4)
-    with pytest.raises(InputError, match="1 of 300 points lie outside"):
+    with pytest.raises(InputError, match="1 of 300 points are outside"):
         knn_classes(ranges, classes, depth, rows.clone().index_fill_(0, torch.tensor([0]), 9), columns)

@@ -39,7 +39,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dense(tmp_path_factory):
-    """Two drives written by hand, with many points in one pixel and in no order."""
+    """Two drives with many points per pixel, in random order, written without the code of the package."""
     random, raw = np.random.default_rng(0), [kind.raw for kind in KINDS if kind.train]
     x, y, z, remission = random.uniform([3, -0.6, -0.3, 0], [20, 0.6, 0.3, 1], (2500, 4)).T
     points = np.stack([x, x * y, x * z, remission], axis=1).tolist()
@@ -65,12 +65,12 @@ def picture_of(frames, number):
     return np.asarray(Image.open(frames.frames[number].image))
 
 
-# ---- step by step, as the description has it
+# ---- a slow implementation, step by step
 
 
 def classes_of(frame):
-    words, known = np.fromfile(frame.labels, "<u4") % 65536, {kind.raw: kind.train for kind in KINDS}
-    return np.array([known[word] for word in words.tolist()])
+    words, training_class = np.fromfile(frame.labels, "<u4") % 65536, {kind.raw: kind.train for kind in KINDS}
+    return np.array([training_class[word] for word in words.tolist()])
 
 
 def ten_maps(frame, matrix, recoloured, rule):
@@ -92,32 +92,32 @@ def ten_maps(frame, matrix, recoloured, rule):
     return maps
 
 
-def turned(maps, degrees):
+def rotated_maps(maps, degrees):
     angle, (cy, cx) = np.deg2rad(degrees), ((HEIGHT - 1) / 2, (WIDTH - 1) / 2)
-    found = np.zeros_like(maps)
+    rotated = np.zeros_like(maps)
     for i in range(HEIGHT):
         for j in range(WIDTH):
             x = round(np.cos(angle) * (j - cx) - np.sin(angle) * (i - cy) + cx)
             y = round(np.sin(angle) * (j - cx) + np.cos(angle) * (i - cy) + cy)
             if 0 <= x < WIDTH and 0 <= y < HEIGHT:
-                found[:, i, j] = maps[:, y, x]
-    return found
+                rotated[:, i, j] = maps[:, y, x]
+    return rotated
 
 
 def training_item(frame, matrix, *, key, sizes, pads, rule="nearest"):
-    """Everything one after the other, with the numbers that a generator of this key gives."""
+    """A training item, one step after the other, with the draws of a generator with this key."""
     random = np.random.Generator(np.random.Philox(key=key))
-    high, wide = sizes[0] - 2 * pads[0], sizes[1] - 2 * pads[1]
+    height, width = sizes[0] - 2 * pads[0], sizes[1] - 2 * pads[1]
     flip, degrees = random.random() < 0.5, random.uniform(-15, 15)
-    top, left = random.integers(0, HEIGHT - high + 1), random.integers(0, WIDTH - wide + 1)
+    top, left = random.integers(0, HEIGHT - height + 1), random.integers(0, WIDTH - width + 1)
     order, factors = random.permutation(3), [random.uniform(0.6, 1.4) for _ in range(3)]
     picture = Image.open(frame.image)
     for number in order:
         change = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[number]
         picture = change(picture).enhance(factors[number])
     maps = ten_maps(frame, matrix, picture, rule)
-    maps = turned(maps[:, :, ::-1] if flip else maps, degrees)
-    maps = np.pad(maps[:, top : top + high, left : left + wide], ((0, 0), (pads[0],) * 2, (pads[1],) * 2))
+    maps = rotated_maps(maps[:, :, ::-1] if flip else maps, degrees)
+    maps = np.pad(maps[:, top : top + height, left : left + width], ((0, 0), (pads[0],) * 2, (pads[1],) * 2))
     mean, std = (np.array(part, np.float32)[:, None, None] for part in (MEAN, STD))
     maps[:5] = (maps[:5] - mean) / std * maps[8]
     return maps
@@ -130,7 +130,7 @@ def drawn_item(data, row, epoch):
 
 
 @pytest.mark.parametrize("rule", ["nearest", "file"])
-def test_a_training_item_is_that_of_one_step_after_the_other(dense, rule):
+def test_training_items_equal_those_of_the_slow_implementation(dense, rule):
     sizes, pads = (32, 80), (3, 2)
     data = opened(
         dense, seed=5, duplicates=rule, train_height=sizes[0], train_width=sizes[1], pad_rows=pads[0], pad_cols=pads[1]
@@ -148,7 +148,7 @@ def test_a_training_item_is_that_of_one_step_after_the_other(dense, rule):
     assert 0.01 < np.mean(expected[0] != other[0]) < 0.2
 
 
-def test_the_nearest_point_of_a_pixel_is_seen_or_the_last_one_of_the_file(tmp_path):
+def test_duplicates_chooses_the_nearest_point_or_the_last_one_in_the_file(tmp_path):
     root, classes = write_root(tmp_path, height=16, width=16), {}
     for rule in ("nearest", "file"):
         batch = opened(root, duplicates=rule).test[pick([0])]
@@ -157,8 +157,9 @@ def test_the_nearest_point_of_a_pixel_is_seen_or_the_last_one_of_the_file(tmp_pa
     assert classes == {"nearest": "car", "file": "building"}
 
 
-def test_a_frame_as_it_is_has_its_middle_and_nothing_else(root):
-    data = opened(root, height=64, width=80, pad_rows=4, pad_cols=2)  # higher than the pictures, and narrower
+def test_evaluation_samples_are_centre_crops(root):
+    # Higher than the pictures, and narrower.
+    data = opened(root, height=64, width=80, pad_rows=4, pad_cols=2)
     number = int(data.test.numbers["lidar"][1])
     frame, matrix = data.test.frames.frames[number], data.test.frames.matrices[8]
     maps = ten_maps(frame, matrix, Image.open(frame.image), "nearest")
@@ -174,10 +175,10 @@ def test_a_frame_as_it_is_has_its_middle_and_nothing_else(root):
     assert np.array_equal(batch.valid["image"][0], expected[8]) and np.array_equal(batch.target[0], expected[9])
 
 
-# ---- what a network and a loss are told
+# ---- inputs of networks and losses
 
 
-def test_the_description_of_the_data_holds_what_networks_and_losses_need(root):
+def test_the_info_describes_classes_losses_and_sizes(root):
     info = opened(root).info
 
     assert (info.task, info.dense, info.classes, info.ignore) == ("multiclass", True, 20, 0)
@@ -191,7 +192,7 @@ def test_the_description_of_the_data_holds_what_networks_and_losses_need(root):
     }
 
 
-def test_both_networks_learn_from_a_batch_and_are_scored(root):
+def test_both_networks_are_trained_on_a_batch_and_scored(root):
     data = opened(root)
     batch = data.train[pick([0, 1], epoch=0)]
 
@@ -223,12 +224,12 @@ def test_empty_pixels_are_zero_after_normalisation(root):
     assert (batch.inputs["lidar"][empty] == 0).all() and 0.05 < batch.valid["lidar"].float().mean() < 0.9
 
 
-def test_pictures_take_the_numbers_of_imagenet_where_that_is_asked(root):
-    plain, imagenet = (opened(root, image_statistics=how, height=64) for how in ("none", "imagenet"))
-    one, other = (data.test[pick([0])].inputs["image"] for data in (plain, imagenet))
+def test_image_statistics_normalises_pictures_by_those_of_imagenet(root):
+    plain, imagenet = (opened(root, image_statistics=option, height=64) for option in ("none", "imagenet"))
+    plain_image, imagenet_image = (data.test[pick([0])].inputs["image"] for data in (plain, imagenet))
 
     mean, std = (torch.tensor(part)[:, None, None] for part in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    torch.testing.assert_close(other, (one - mean) / std, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(imagenet_image, (plain_image - mean) / std, rtol=1e-4, atol=1e-5)
 
 
 def test_raw_samples_are_those_of_the_files(root):
@@ -245,7 +246,7 @@ def test_raw_samples_are_those_of_the_files(root):
         assert np.array_equal(data.test.columns[name][int(number)], raw.inputs[name][0])
 
 
-# ---- what is drawn
+# ---- random draws
 
 
 def batches(data, epoch, *, workers=0, rank=0, world=1):
@@ -256,22 +257,24 @@ def batches(data, epoch, *, workers=0, rank=0, world=1):
 def test_an_epoch_is_the_same_with_workers(root):
     data = opened(root)
 
-    for alone, helped in zip(batches(data, 3), batches(opened(root), 3, workers=1), strict=True):
-        assert all(torch.equal(alone.inputs[name], helped.inputs[name]) for name in BOTH)
-        assert torch.equal(alone.target, helped.target) and torch.equal(alone.valid["lidar"], helped.valid["lidar"])
+    for expected, actual in zip(batches(data, 3), batches(opened(root), 3, workers=1), strict=True):
+        assert all(torch.equal(expected.inputs[name], actual.inputs[name]) for name in BOTH)
+        assert torch.equal(expected.target, actual.target) and torch.equal(
+            expected.valid["lidar"], actual.valid["lidar"]
+        )
 
 
-def test_processes_see_the_frames_that_one_would_see(root):
+def test_processes_share_the_batches_of_a_single_process(root):
     data = opened(root)
     whole = batches(data, 1)
     parts = [batches(data, 1, rank=rank, world=2) for rank in range(2)]
 
-    for batch, one, two in zip(whole, *parts, strict=True):
-        assert torch.equal(batch.inputs["lidar"][0::2], one.inputs["lidar"])
-        assert torch.equal(batch.inputs["lidar"][1::2], two.inputs["lidar"])
+    for batch, first, second in zip(whole, *parts, strict=True):
+        assert torch.equal(batch.inputs["lidar"][0::2], first.inputs["lidar"])
+        assert torch.equal(batch.inputs["lidar"][1::2], second.inputs["lidar"])
 
 
-def test_each_epoch_row_and_seed_draws_its_own(root):
+def test_epoch_row_and_seed_change_the_draws(root):
     data, other = opened(root), opened(root, seed=1)
 
     items = [drawn_item(data, 0, 0), drawn_item(data, 0, 1), drawn_item(data, 1, 0), drawn_item(other, 0, 0)]
@@ -280,7 +283,7 @@ def test_each_epoch_row_and_seed_draws_its_own(root):
     assert np.array_equal(drawn_item(data, 0, 0), items[0])
 
 
-def test_a_modality_alone_is_drawn_as_with_the_other(root):
+def test_a_single_modality_is_drawn_in_the_same_way_as_both(root):
     data = opened(root)
 
     alone = data.train[pick([1, 2], 4, ["lidar"])]
@@ -289,7 +292,7 @@ def test_a_modality_alone_is_drawn_as_with_the_other(root):
     assert torch.equal(alone.inputs["lidar"], data.train[pick([1, 2], 4)].inputs["lidar"])
 
 
-def test_unpaired_rows_have_targets_of_their_own(root):
+def test_unpaired_rows_have_different_targets(root):
     data = opened(root).apart()
 
     batch = data.test[Pick({"lidar": torch.tensor([0]), "image": torch.tensor([3])}, None)]
@@ -305,7 +308,7 @@ def test_an_empty_share_of_a_batch_has_no_rows(root):
     assert batch.inputs["lidar"].shape == (0, 5, 48, 112) and batch.target.shape == (0, 48, 112)
 
 
-def test_frames_are_shown_as_they_are_without_augmentation(root):
+def test_without_augmentation_training_samples_equal_evaluation_samples(root):
     data = opened(root, augment=False)
 
     trained, ordered = data.train[pick([0], 7)], next(in_order(data.train, batch_size=1))
@@ -314,7 +317,7 @@ def test_frames_are_shown_as_they_are_without_augmentation(root):
     assert torch.equal(trained.inputs["lidar"], ordered.inputs["lidar"]) and torch.equal(trained.target, ordered.target)
 
 
-def test_a_cache_changes_no_number(root, tmp_path):
+def test_a_cache_does_not_change_samples(root, tmp_path):
     plain = drawn_item(opened(root), 1, 1)
 
     for _ in range(2):
@@ -326,7 +329,7 @@ def test_a_cache_changes_no_number(root, tmp_path):
 # ---- whole frames
 
 
-def test_a_whole_frame_has_a_pixel_for_every_point_that_is_seen(tmp_path):
+def test_a_whole_frame_has_a_pixel_for_every_visible_point(tmp_path):
     root = write_root(tmp_path, height=20, width=40)
     data = opened(root, height=16, width=16, train_height=16, train_width=16)
 
@@ -335,18 +338,18 @@ def test_a_whole_frame_has_a_pixel_for_every_point_that_is_seen(tmp_path):
     points, raw = whole.points, data.test.raw().whole(1).inputs["lidar"][0]
     assert whole.frame.id == "08/000001" and whole.inputs["image"].shape == (1, 3, 32, 48)
     assert (whole.top, whole.left) == (6, 4)
-    found = raw[0, points.row[points.seen] + whole.top, points.col[points.seen] + whole.left]
-    assert points.seen.sum() == 4 and (found <= torch.tensor(points.range[points.seen]) + 1e-6).all()
+    drawn_ranges = raw[0, points.row[points.seen] + whole.top, points.col[points.seen] + whole.left]
+    assert points.seen.sum() == 4 and (drawn_ranges <= torch.tensor(points.range[points.seen]) + 1e-6).all()
     torch.testing.assert_close(
         data.test.raw().whole(1).inputs["image"][0, :, 6:26, 4:44],
         torch.tensor(pixels(801, 20, 40)).permute(2, 0, 1).float(),
     )
 
 
-# ---- all directions
+# ---- range view
 
 
-def test_the_range_view_shows_lidar_alone(root):
+def test_the_range_view_has_only_lidar(root):
     data = opened(root, view="range", range_height=16, range_width=64)
     batch = data.test[pick([0], names=["lidar"])]
 
@@ -354,22 +357,22 @@ def test_the_range_view_shows_lidar_alone(root):
     assert not data.train.augmented and batch.valid["lidar"].any()
 
 
-def test_clouds_are_changed_in_the_range_view_where_that_is_asked(root):
+def test_the_option_points_augments_clouds_in_the_range_view(root):
     data = opened(root, view="range", range_height=16, range_width=64, points=True)
-    one, two, again = (data.train[pick([0], epoch, ["lidar"])].inputs["lidar"] for epoch in (0, 1, 0))
+    first, second, again = (data.train[pick([0], epoch, ["lidar"])].inputs["lidar"] for epoch in (0, 1, 0))
 
-    assert data.train.augmented and torch.equal(one, again) and not torch.equal(one, two)
+    assert data.train.augmented and torch.equal(first, again) and not torch.equal(first, second)
 
 
-def test_points_are_changed_in_the_range_view_alone():
+def test_the_option_points_is_refused_in_the_perspective_view():
     with pytest.raises(ValueError, match="points would move away from their pixels"):
         SemanticKittiSettings(points=True)
 
 
-# ---- which frames
+# ---- splits
 
 
-def test_the_last_frames_of_each_training_sequence_choose_the_epoch(tmp_path):
+def test_the_last_frames_of_each_training_sequence_are_held_out(tmp_path):
     root = write_root(tmp_path, train=10, height=16, width=32)
     write_sequence(root, 3, frames=20, height=16, width=32)
     data = opened(root)
@@ -380,13 +383,13 @@ def test_the_last_frames_of_each_training_sequence_choose_the_epoch(tmp_path):
     assert data.groups[data.train.numbers["lidar"]].tolist() == [0] * 9 + [3] * 18
 
 
-def test_no_training_sequence_loses_all_its_frames():
+def test_no_training_sequence_is_held_out_completely():
     train, valid = hold_back(np.array([0, 1, 1]), np.arange(3), 0.9)
 
     assert train.tolist() == [0, 1] and valid.tolist() == [2]
 
 
-def test_published_choices_are_one_option(root):
+def test_as_published_sets_the_published_options(root):
     data = opened(root, as_published=True)
     rules = data.train.frames.rules
 
@@ -404,17 +407,17 @@ def test_sequences_without_labels_can_be_predicted(root, tmp_path):
     assert "Test sequences have no labels" in data.warnings[0]
 
 
-def test_a_share_of_the_training_frames_can_be_kept(root):
+def test_the_train_fraction_keeps_a_share_of_the_frames(root):
     assert opened(root, train_fraction=0.5).info.rows["train"] == dict.fromkeys(BOTH, 2)
 
 
-def test_the_source_of_data_opens_it_again(root):
+def test_data_are_reopened_from_their_source(root):
     data = opened(root, rotate=3, seed=2)
 
     assert np.array_equal(drawn_item(reopen(data.source), 2, 1), drawn_item(data, 2, 1))
 
 
-def test_published_sizes_are_taken_for_published_pictures():
+def test_pictures_of_published_size_get_published_sample_sizes():
     settings = SemanticKittiSettings()
 
     whole, training = canvases(settings, [(370, 1226), (376, 1241)])
@@ -423,35 +426,35 @@ def test_published_sizes_are_taken_for_published_pictures():
     assert (training.height, training.width, *training.window) == (256, 1024, 242, 1018)
 
 
-def test_sizes_that_fit_are_taken_for_small_pictures():
+def test_small_pictures_get_smaller_samples():
     whole, training = canvases(SemanticKittiSettings(), [(96, 320), (100, 330)])
 
     assert (whole.window, training.window) == ((96, 320), (64, 256))
 
 
-# ---- sentences
+# ---- errors
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [
-        ({"train": "1,2"}, "no sequence to train on: 1,2 asked for, 08 there"),
-        ({"test": "9"}, "no sequence to test on: 9 asked for"),
-        ({"train": "0,8"}, "Sequence 08 is to train on and to be scored on as well"),
-        ({"train_height": 64}, "A training crop of 64x80 pixels was asked for, and a picture has 48x112"),
-        ({"pad_rows": 24}, "Samples of 48x112 pixels are padding alone"),
+        ({"train": "1,2"}, "no sequence for train: 1,2 expected, 08 present"),
+        ({"test": "9"}, "no sequence for test: 9 expected"),
+        ({"train": "0,8"}, "Sequence 08 is in train and in valid or test"),
+        ({"train_height": 64}, "The training crop has 64x80 pixels, and a picture has only 48x112"),
+        ({"pad_rows": 24}, "Samples of 48x112 pixels consist only of padding"),
         ({"height": 50}, "height is 50: a multiple of 16 was expected"),
-        ({"view": "range", "modalities": ["image"]}, "the range view shows LiDAR alone"),
+        ({"view": "range", "modalities": ["image"]}, "the range view has no image"),
         ({"duplicates": "farthest"}, "duplicates"),
         ({"train": "all"}, "train is 'all': numbers of sequences were expected"),
     ],
 )
-def test_options_that_do_not_fit_are_one_sentence(root, options, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_wrong_options_are_refused(root, options, message):
+    with pytest.raises(InputError, match=message):
         opened(root, **options)
 
 
-def test_a_training_sequence_without_labels_is_one_sentence(tmp_path):
+def test_a_training_sequence_without_labels_is_refused(tmp_path):
     write_root(tmp_path)
     write_sequence(tmp_path, 11, labels=None)
 
@@ -459,12 +462,12 @@ def test_a_training_sequence_without_labels_is_one_sentence(tmp_path):
         opened(tmp_path, train="0,11")
 
 
-def test_one_frame_is_too_few(tmp_path):
+def test_a_single_training_frame_is_too_few(tmp_path):
     with pytest.raises(InputError, match="too few frames in .*: valid would be empty"):
         opened(write_root(tmp_path, train=1, height=16, width=16))
 
 
-def test_all_faults_of_the_files_are_told_before_anything_is_read(tmp_path):
+def test_all_problems_of_the_files_are_reported_together(tmp_path):
     root = write_root(tmp_path)
     (root / "sequences" / "00" / "calib.txt").unlink()
     (root / "sequences" / "08" / "velodyne" / "000000.bin").write_bytes(b"cut")
@@ -475,7 +478,7 @@ def test_all_faults_of_the_files_are_told_before_anything_is_read(tmp_path):
     assert len(caught.value.problems) == 2
 
 
-def test_a_class_that_nobody_knows_is_told_when_its_frame_is_read(tmp_path):
+def test_an_unknown_class_is_refused_when_its_frame_is_read(tmp_path):
     root = write_root(tmp_path, labels=[2] * 6, height=16, width=16)
 
     with pytest.raises(InputError, match="holds the class 2 that SemanticKITTI does not have"):
@@ -483,15 +486,15 @@ def test_a_class_that_nobody_knows_is_told_when_its_frame_is_read(tmp_path):
 
 
 def test_another_augmentation_and_another_task_are_refused(root):
-    for options, sentence in (
+    for options, message in (
         ({"augment": "noise:0.1"}, "would leave the classes"),
         ({"task": "binary"}, "multiclass"),
     ):
-        with pytest.raises(InputError, match=sentence):
+        with pytest.raises(InputError, match=message):
             open_data("semantic-kitti", options={"root": root}, **options)
 
 
-def test_a_folder_without_sequences_is_one_sentence(tmp_path):
+def test_a_folder_without_sequences_is_refused(tmp_path):
     with pytest.raises(InputError, match="holds no sequence with points"):
         opened(tmp_path)
 

@@ -32,14 +32,14 @@ def files_of(data, split, modality):
 
 
 @pytest.fixture
-def copied(made_vggsound, tmp_path):
+def copied(synthetic_vggsound, tmp_path):
     """A prepared folder that may be damaged."""
-    shutil.copytree(made_vggsound, tmp_path / "vgg", ignore=shutil.ignore_patterns("raw", ".prepared"))
+    shutil.copytree(synthetic_vggsound, tmp_path / "vgg", ignore=shutil.ignore_patterns("raw", ".prepared"))
     return tmp_path / "vgg"
 
 
 def small_layout(root, *, clips=("a_cat_1", "b_cat_1", "c_dog_1", "d_dog_1"), frames=3, side=8):
-    """A folder as the authors' code reads it, with nothing of ours."""
+    """A folder in the layout of the authors' code, without the file that `prepare` adds."""
     random = np.random.default_rng(0)
     for split in ("train", "test"):
         for number, clip in enumerate(clips):
@@ -58,8 +58,8 @@ def small_layout(root, *, clips=("a_cat_1", "b_cat_1", "c_dog_1", "d_dog_1"), fr
     return root
 
 
-def test_a_batch_holds_the_spectrogram_and_the_frames_of_each_clip(made_vggsound):
-    data = opened(made_vggsound)
+def test_a_batch_holds_the_spectrogram_and_the_frames_of_each_clip(synthetic_vggsound):
+    data = opened(synthetic_vggsound)
     sounds, tall = (files_of(data, "test", modality) for modality in BOTH)
 
     batch = picked(data.test, 3, 0)
@@ -78,8 +78,8 @@ def test_a_batch_holds_the_spectrogram_and_the_frames_of_each_clip(made_vggsound
         )
 
 
-def test_what_is_known_before_the_first_batch(made_vggsound):
-    info = opened(made_vggsound).info
+def test_the_info_describes_task_rows_and_layouts(synthetic_vggsound):
+    info = opened(synthetic_vggsound).info
 
     assert info.task == "multiclass" and info.classes == 4 and info.paired
     assert {split: rows["video"] for split, rows in info.rows.items()} == {"train": 8, "valid": 4, "test": 8}
@@ -87,20 +87,20 @@ def test_what_is_known_before_the_first_batch(made_vggsound):
     assert "audio" not in info.normalisation
 
 
-def test_raw_clips_are_read_as_what_they_would_be_prepared_to(made_vggsound):
-    prepared = opened(made_vggsound)
-    raw = opened(made_vggsound / "raw", seconds=1, frames=8, size=16)
+def test_raw_clips_give_the_same_batches_as_prepared_ones(synthetic_vggsound):
+    prepared = opened(synthetic_vggsound)
+    raw = opened(synthetic_vggsound / "raw", seconds=1, frames=8, size=16)
 
     assert [path.stem.split("_")[-1] for path in files_of(raw, "train", "video")] == [
         path.stem.split("_")[-1] for path in files_of(prepared, "train", "video")
     ]
-    one, other = (picked(data.train, *range(8)) for data in (prepared, raw))
-    assert torch.equal(one.target, other.target)
-    torch.testing.assert_close(one.inputs["audio"], other.inputs["audio"], atol=1e-4, rtol=1e-4)
-    assert (one.inputs["video"] - other.inputs["video"]).abs().mean() < 0.12  # what a JPEG loses
+    from_prepared, from_raw = (picked(data.train, *range(8)) for data in (prepared, raw))
+    assert torch.equal(from_prepared.target, from_raw.target)
+    torch.testing.assert_close(from_prepared.inputs["audio"], from_raw.inputs["audio"], atol=1e-4, rtol=1e-4)
+    assert (from_prepared.inputs["video"] - from_raw.inputs["video"]).abs().mean() < 0.12  # what a JPEG loses
 
 
-def test_the_layout_of_the_authors_is_read_without_anything_of_ours(tmp_path):
+def test_the_layout_of_the_authors_is_read(tmp_path):
     data = opened(small_layout(tmp_path), seconds=1)
 
     assert data.info.class_names == ("cat", "dog") and data.info.inputs["video"].shape == (3, 3, 8, 8)
@@ -112,22 +112,22 @@ def test_the_layout_of_the_authors_is_read_without_anything_of_ours(tmp_path):
     assert opened(tmp_path, seconds=1, labels=tmp_path / "elsewhere.json").info.classes == 2
 
 
-def test_workers_give_the_same_bits_and_a_resumed_epoch_goes_on(made_vggsound):
-    data = opened(made_vggsound / "raw", seconds=1, frames=4, size=16, random_frames=True, mirror=True)
+def test_workers_and_a_resumed_epoch_give_the_same_bits(synthetic_vggsound):
+    data = opened(synthetic_vggsound / "raw", seconds=1, frames=4, size=16, random_frames=True, mirror=True)
 
     def batches(workers, start=0):
         sampler = Batches(data.train.rows, paired=True, batch_size=3, seed=1)
         return [batch.inputs for batch in Loader(data.train, sampler, workers=workers).epoch(2, start)]
 
-    alone, helped, resumed = batches(0), batches(2), batches(0, start=1)
+    without_workers, with_workers, resumed = batches(0), batches(2), batches(0, start=1)
 
-    for one, other in ((alone, helped), (alone[1:], resumed)):
-        assert len(one) == len(other) > 1
-        assert all(torch.equal(a[name], b[name]) for a, b in zip(one, other, strict=True) for name in BOTH)
+    for expected, actual in ((without_workers, with_workers), (without_workers[1:], resumed)):
+        assert len(expected) == len(actual) > 1
+        assert all(torch.equal(a[name], b[name]) for a, b in zip(expected, actual, strict=True) for name in BOTH)
 
 
-def test_training_frames_are_drawn_from_their_parts_by_seed_epoch_and_clip(made_vggsound):
-    raw = sorted((made_vggsound / "raw").glob("*.mp4"))[:3]
+def test_random_frames_depend_on_seed_epoch_and_clip(synthetic_vggsound):
+    raw = sorted((synthetic_vggsound / "raw").glob("*.mp4"))[:3]
     rows = np.arange(3)
 
     def column(**options):
@@ -140,43 +140,43 @@ def test_training_frames_are_drawn_from_their_parts_by_seed_epoch_and_clip(made_
     others = [drawn.redrawn(rows, 6), column(random_frames=True, seed=4).redrawn(rows, 5), drawn[rows]]
     assert not any(np.array_equal(drawn.redrawn(rows, 5), other) for other in others)
     for row in range(3):
-        shares, turned = drawn._drawn(row, 5)
-        assert [int(4 * share) for share in shares] == [0, 1, 2, 3] and not turned
+        shares, mirrored = drawn._drawn(row, 5)
+        assert [int(4 * share) for share in shares] == [0, 1, 2, 3] and not mirrored
         assert np.array_equal(
             drawn.redrawn(rows, 5)[row], read_frames(raw[row], shares, size=16, seconds=1.0).transpose(0, 3, 1, 2)
         )
 
 
-def test_mirroring_turns_whole_clips_around_in_half_of_the_cases(made_vggsound):
-    tall = sorted(made_vggsound.glob("train/video_jpg/*"))
+def test_mirror_flips_half_of_the_clips(synthetic_vggsound):
+    tall = sorted(synthetic_vggsound.glob("train/video_jpg/*"))
     column = Frames(tall, frames=8, size=16, seconds=1.0, mirror=True, seed=0)
-    plain, turned = column[np.arange(12)], 0
+    plain, count = column[np.arange(12)], 0
 
     for epoch in range(10):
-        for row, found in enumerate(column.redrawn(np.arange(12), epoch)):
-            side = np.array_equal(found, plain[row][..., ::-1])
-            assert side or np.array_equal(found, plain[row])
-            turned += side
+        for row, frames in enumerate(column.redrawn(np.arange(12), epoch)):
+            mirrored = np.array_equal(frames, plain[row][..., ::-1])
+            assert mirrored or np.array_equal(frames, plain[row])
+            count += mirrored
 
-    assert 40 <= turned <= 80
+    assert 40 <= count <= 80
 
 
-def test_fewer_and_smaller_frames_of_those_that_are_stored(made_vggsound):
-    path = sorted(made_vggsound.glob("train/video_jpg/*"))[0]
+def test_fewer_and_smaller_frames_than_stored(synthetic_vggsound):
+    path = sorted(synthetic_vggsound.glob("train/video_jpg/*"))[0]
     stored = np.asarray(Image.open(path)).reshape(8, 16, 16, 3)
 
     assert np.array_equal(read_frames(path, [0.125, 0.375, 0.625, 0.875], size=16), stored[[1, 3, 5, 7]])
     (small,) = read_frames(path, [0.0], size=8)
     assert np.array_equal(small, np.asarray(Image.fromarray(stored[0]).resize((8, 8), Image.Resampling.BILINEAR)))
-    data = opened(made_vggsound, frames=4, size=8, random_frames=True)
+    data = opened(synthetic_vggsound, frames=4, size=8, random_frames=True)
     assert data.info.inputs["video"].shape == (4, 3, 8, 8) and data.train.augmented
-    whole = opened(made_vggsound, random_frames=True)
+    whole = opened(synthetic_vggsound, random_frames=True)
     assert not whole.train.augmented and "random_frames has nothing to choose from" in whole.warnings[-1]
-    with pytest.raises(InputError, match="9 frames were asked for, and 8 of each clip are stored"):
-        opened(made_vggsound, frames=9)
+    with pytest.raises(InputError, match="frames is 9, and 8 of each clip are stored"):
+        opened(synthetic_vggsound, frames=9)
 
 
-def test_clips_of_other_lengths_are_stretched_or_followed_by_silence(tmp_path):
+def test_clips_of_other_lengths_are_cut_stretched_or_padded(tmp_path):
     for name, seconds in (("long", 2.0), ("whole", 1.0), ("half", 0.5)):
         np.save(tmp_path / f"{name}.npy", tone(500, seconds, rate=16000).astype(np.float32)[None])
     files = [tmp_path / f"{name}.npy" for name in ("long", "half", "whole", "half")]
@@ -190,30 +190,34 @@ def test_clips_of_other_lengths_are_stretched_or_followed_by_silence(tmp_path):
     np.testing.assert_array_equal(stretched[1], stretched[3])
     assert stretched[1, 0, 32, 4:-4].min() > 200  # the row of 500 Hz, as long as the others
     assert padded[1, 0, 32, 4:14].min() > 200 and padded[1, 0, 32, 18:].max() < 1e-3
-    one = Spectrograms(files, seconds=1.0, window=1024, hop=512, short="stretch")[1]
-    np.testing.assert_array_equal(one, stretched[1])
+    single = Spectrograms(files, seconds=1.0, window=1024, hop=512, short="stretch")[1]
+    np.testing.assert_array_equal(single, stretched[1])
 
 
-def test_windows_may_have_another_size(made_vggsound):
-    assert opened(made_vggsound, window=128, hop=64).info.inputs["audio"].shape == (1, 65, 251)
+def test_window_and_hop_set_the_size_of_spectrograms(synthetic_vggsound):
+    assert opened(synthetic_vggsound, window=128, hop=64).info.inputs["audio"].shape == (1, 65, 251)
     with pytest.raises(InputError, match="hop is 512 and window is 128"):
-        opened(made_vggsound, window=128)
+        opened(synthetic_vggsound, window=128)
 
 
-def test_the_epoch_is_chosen_on_training_clips_that_no_seed_of_a_run_exchanges(made_vggsound):
-    data, other, drawn = opened(made_vggsound), opened(made_vggsound, seed=7), opened(made_vggsound, valid_seed=5)
+def test_validation_clips_are_held_out_of_training_whatever_the_seed_of_the_run(synthetic_vggsound):
+    data, other, drawn = (
+        opened(synthetic_vggsound),
+        opened(synthetic_vggsound, seed=7),
+        opened(synthetic_vggsound, valid_seed=5),
+    )
     files = {split: set(files_of(data, split, "video")) for split in ("train", "valid", "test")}
 
     assert not files["train"] & files["valid"] and {path.parts[-3] for path in files["valid"]} == {"train"}
     assert {path.parts[-3] for path in files["test"]} == {"test"} and len(files["test"]) == 8
     assert sorted(data.valid.targets["video"].tolist()) == [0, 1, 2, 3]  # one of each class
     assert files_of(other, "valid", "video") == files_of(data, "valid", "video") != files_of(drawn, "valid", "video")
-    published = opened(made_vggsound, as_published=True)
+    published = opened(synthetic_vggsound, as_published=True)
     assert set(files_of(published, "valid", "video")) == files["test"] and len(published.train) == 12
     assert "test figures are too good" in published.warnings[-1]
 
 
-def test_clips_of_one_video_stay_on_one_side(tmp_path):
+def test_clips_of_a_video_stay_in_the_same_split(tmp_path):
     clips = [f"v{number // 2}_{label}_{number}" for label in ("cat", "dog") for number in range(20)]
     data = opened(small_layout(tmp_path, clips=clips), seconds=1, valid_share=0.3)
 
@@ -226,19 +230,22 @@ def test_clips_of_one_video_stay_on_one_side(tmp_path):
     assert len(data.valid) >= 12
 
 
-def test_some_classes_are_numbered_anew(made_vggsound, tmp_path):
+def test_chosen_classes_get_new_indices(synthetic_vggsound, tmp_path):
     (tmp_path / "names.txt").write_text('"engine accelerating, revving, vroom"\nchurch bell ringing\n')
 
-    two, some = opened(made_vggsound, classes="2"), opened(made_vggsound / "raw", classes=str(tmp_path / "names.txt"))
+    two, some = (
+        opened(synthetic_vggsound, classes="2"),
+        opened(synthetic_vggsound / "raw", classes=str(tmp_path / "names.txt")),
+    )
 
     assert two.info.class_names == ("bird chirping, tweeting", "church bell ringing") and len(two.test) == 4
     assert some.info.class_names == ("church bell ringing", "engine accelerating, revving, vroom")
     assert sorted(some.test.targets["audio"].tolist()) == [0, 0, 1, 1]
-    assert len(opened(made_vggsound / "raw", most=2).train) == 4
+    assert len(opened(synthetic_vggsound / "raw", most=2).train) == 4
 
 
-def test_the_same_data_is_opened_again_and_thinned(made_vggsound):
-    data = opened(made_vggsound, train_fraction=0.5, mirror=True)
+def test_the_same_data_is_opened_again_and_thinned(synthetic_vggsound):
+    data = opened(synthetic_vggsound, train_fraction=0.5, mirror=True)
 
     again = reopen(json.loads(json.dumps(data.source)))
 
@@ -248,7 +255,7 @@ def test_the_same_data_is_opened_again_and_thinned(made_vggsound):
     )
 
 
-def test_nothing_but_the_first_file_is_read_before_it_is_asked_for(copied):
+def test_opening_reads_only_the_first_picture(copied):
     for path in [
         *copied.glob("*/audio*/*"),
         *copied.glob("test/video_jpg/*"),
@@ -266,27 +273,31 @@ def test_nothing_but_the_first_file_is_read_before_it_is_asked_for(copied):
 # ---- what is wrong
 
 
-def test_clips_that_lack_something_are_left_out_counted_and_named(copied):
+def test_incomplete_clips_are_skipped_and_reported(copied):
     labels = json.loads((copied / "label.json").read_text())
-    gone = sorted(copied.glob("train/audio_npy/*"))[0]
-    gone.unlink()
-    odd = sorted(copied.glob("test/video_jpg/*"))[0]
-    for path in (odd, copied / "test" / "audio" / f"{odd.stem}.wav"):
+    missing = sorted(copied.glob("train/audio_npy/*"))[0]
+    missing.unlink()
+    unknown = sorted(copied.glob("test/video_jpg/*"))[0]
+    for path in (unknown, copied / "test" / "audio" / f"{unknown.stem}.wav"):
         path.rename(path.with_stem("someid_nothing_000001"))
 
     data = opened(copied)
 
-    said = "\n".join(data.warnings)
+    warnings = "\n".join(data.warnings)
     assert len(data.train) + len(data.valid) == 11 and len(data.test) == 7 and labels["dog-barking"] == 2
     assert (
-        f"2 clips of {copied} are left out" in said and f"{gone.stem}.jpg: there are no sound of this clip" not in said
+        f"2 clips of {copied} are skipped" in warnings
+        and f"{missing.stem}.jpg: there are no sound of this clip" not in warnings
     )
-    assert f"{gone.stem}.jpg: there is no sound of this clip" in said and "'nothing' is not in label.json" in said
+    assert (
+        f"{missing.stem}.jpg: there is no sound of this clip" in warnings
+        and "'nothing' is not in label.json" in warnings
+    )
     assert check(copied).errors == [] and check(copied).warnings == data.warnings
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("label.json", None, "label.json is missing. Expected: label.json with the number of each class"),
         ("label.json", "{", "label.json is damaged"),
@@ -297,21 +308,21 @@ def test_clips_that_lack_something_are_left_out_counted_and_named(copied):
         ("vggsound.json", '{"schema": 9}', "has schema 9"),
     ],
 )
-def test_folders_that_can_not_be_read_are_sentences(copied, name, content, said):
+def test_damaged_folders_are_refused(copied, name, content, message):
     if content is None:
         (copied / name).unlink()
     else:
         (copied / name).write_text(content)
 
-    for ask in (lambda: opened(copied), lambda: check(copied).stop_on_errors()):
-        with pytest.raises(InputError, match=said):
-            ask()
+    for call in (lambda: opened(copied), lambda: check(copied).stop_on_errors()):
+        with pytest.raises(InputError, match=message):
+            call()
 
 
-def test_labels_that_are_no_text_are_a_sentence(copied, tmp_path):
+def test_labels_that_are_not_text_are_refused(copied, tmp_path):
     (tmp_path / "numbers.bin").write_bytes(b"\xff\xfe\x00")
 
-    with pytest.raises(InputError, match="numbers.bin is no text .*: JSON with the number of each class was expected"):
+    with pytest.raises(InputError, match="numbers.bin is not text .*: JSON with the number of each class was expected"):
         opened(copied, labels=tmp_path / "numbers.bin")
 
 
@@ -327,10 +338,10 @@ def test_a_check_reads_every_file_to_its_end(copied):
     errors = "\n".join(check(copied).errors)
 
     for problem in (
-        f"{train[2].name} is no picture that can be read",
+        f"{train[2].name} cannot be read as a picture",
         f"{train[3].name} holds 5 frames of 16x16, the first clip 8 of 16x16",
         f"{train[4].name} is 16 wide and 50 high: square frames",
-        f"{train[5].stem}.npy holds samples that are not finite",
+        f"{train[5].stem}.npy holds non-finite samples",
         f"{wav.name} is cut off",
     ):
         assert problem in errors
@@ -339,9 +350,9 @@ def test_a_check_reads_every_file_to_its_end(copied):
         data.train.columns["video"][[4]]
 
 
-def test_raw_clips_are_checked_and_those_that_can_not_be_opened_left_out(made_vggsound, tmp_path):
+def test_unreadable_raw_clips_are_skipped_and_reported(synthetic_vggsound, tmp_path):
     raw = tmp_path / "raw"
-    shutil.copytree(made_vggsound / "raw", raw)
+    shutil.copytree(synthetic_vggsound / "raw", raw)
     clips = sorted(raw.glob("*.mp4"))
     clips[0].write_bytes(clips[0].read_bytes()[:900])
     clips[1].unlink()
@@ -352,36 +363,36 @@ def test_raw_clips_are_checked_and_those_that_can_not_be_opened_left_out(made_vg
     data, report = opened(raw, seconds=1), check(raw)
 
     assert len(data.train) + len(data.valid) + len(data.test) == 17
-    said = "\n".join(data.warnings)
+    warnings = "\n".join(data.warnings)
     for sentence in (
-        "1 lines of the lists are left out.",
+        "1 lines of the lists are skipped.",
         "vggsound.csv line 21: it has no label.",
         "1 of 20 listed clips are missing.",
         f"{clips[1].stem}: there is no {clips[1].name}.",
-        "2 of 20 listed clips can't be read and are left out.",
+        "2 of 20 listed clips cannot be read and are skipped.",
         f"{clips[2].name} has no sound track.",
         "1 files are in no list.",
     ):
-        assert sentence in said
+        assert sentence in warnings
     assert report.errors == [] and report.warnings[-1].startswith("17 raw clips: xmodal data prepare vggsound")
     with pytest.raises(InputError, match="has no sound track|no video"):
         unprobed = opened(raw, seconds=1, probe=False)
         unprobed.train.columns["audio"][np.arange(19)]
 
 
-def test_other_folders_are_none_of_ours(tmp_path):
+def test_other_folders_are_ignored(tmp_path):
     (tmp_path / "train.csv").write_text("a,b,c\n1,2,3\n")
 
     assert check(tmp_path) is None
 
 
-def test_options_that_do_not_fit_are_told_together(made_vggsound):
+def test_all_unsuitable_options_are_reported_together(synthetic_vggsound):
     with pytest.raises(InputError) as caught:
-        opened(made_vggsound, most=3, listing="x.csv", hop=2000)
+        opened(synthetic_vggsound, most=3, listing="x.csv", hop=2000)
 
     assert len(caught.value.problems) == 3 and "most is no option" in str(caught.value)
     with pytest.raises(InputError, match="raw clips: labels is no option"):
-        opened(made_vggsound / "raw", labels="x.json")
+        opened(synthetic_vggsound / "raw", labels="x.json")
     with pytest.raises(InputError, match="has the task multiclass"):
-        open_data("vggsound", options={"root": str(made_vggsound)}, task="regression")
+        open_data("vggsound", options={"root": str(synthetic_vggsound)}, task="regression")
     assert VggsoundSettings(as_published=True).valid_is_test

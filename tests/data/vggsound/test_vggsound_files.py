@@ -22,9 +22,9 @@ from xmodal.files import read_json
 SMALL = ClipSettings(seconds=1, frames=4, size=16, shortest=0.2)
 
 
-def raw_of(made, folder, *, names=None):
+def raw_of(root, folder, *, names=None):
     """A copy of the raw clips, or some of them."""
-    shutil.copytree(made / "raw", folder)
+    shutil.copytree(root / "raw", folder)
     for path in sorted(folder.glob("*.mp4"))[names:] if names is not None else ():
         path.unlink()
     return folder
@@ -48,9 +48,9 @@ def listed(folder, *rows):
     return folder
 
 
-def test_the_published_layout_is_written(made_vggsound):
-    labels = json.loads((made_vggsound / "label.json").read_text())
-    facts = read_json(made_vggsound / "vggsound.json")
+def test_the_published_layout_is_written(synthetic_vggsound):
+    labels = json.loads((synthetic_vggsound / "label.json").read_text())
+    facts = read_json(synthetic_vggsound / "vggsound.json")
 
     assert labels == {
         "bird-chirping-tweeting": 0,
@@ -59,8 +59,11 @@ def test_the_published_layout_is_written(made_vggsound):
         "engine-accelerating-revving-vroom": 3,
     }
     assert facts["classes"][0] == "bird chirping, tweeting" and facts["clips"] == {"train": 12, "test": 8}
-    tall, waveforms = sorted(made_vggsound.glob("train/video_jpg/*")), sorted(made_vggsound.glob("train/audio_npy/*"))
-    sounds = sorted(made_vggsound.glob("test/audio/*"))
+    tall, waveforms = (
+        sorted(synthetic_vggsound.glob("train/video_jpg/*")),
+        sorted(synthetic_vggsound.glob("train/audio_npy/*")),
+    )
+    sounds = sorted(synthetic_vggsound.glob("test/audio/*"))
     assert [path.stem for path in tall] == [path.stem for path in waveforms] and len(tall) == 12 and len(sounds) == 8
     for path in tall:
         assert path.stem.split("_")[-2] in labels
@@ -73,7 +76,7 @@ def test_the_published_layout_is_written(made_vggsound):
     assert facts.subtype == "FLOAT"
 
 
-def test_a_test_clip_holds_the_numbers_that_it_would_have_for_training_however_loud(tmp_path):
+def test_test_clips_store_the_same_samples_as_training_clips_even_beyond_full_scale(tmp_path):
     raw = listed(
         tmp_path / "raw",
         *[[f"video00000{n}", "1", "dog" if n else "cat", split] for n, split in enumerate(("train", "test"))],
@@ -88,30 +91,30 @@ def test_a_test_clip_holds_the_numbers_that_it_would_have_for_training_however_l
     assert np.array_equal(trained, tested) and np.abs(tested).max() > 1.2
 
 
-def test_wav_files_of_whole_numbers_are_read_as_well(tmp_path):
+def test_wav_files_of_integers_are_read(tmp_path):
     soundfile.write(tmp_path / "x.wav", tone(440, 1.0, rate=16_000), 16_000, subtype="PCM_16")
 
     assert np.abs(read_waveform(tmp_path / "x.wav", seconds=1) - tone(440, 1.0, rate=16_000)).max() < 1e-4
 
 
-def test_a_folder_with_files_of_somebody_else_is_left_as_it_is(made_vggsound, tmp_path):
+def test_a_folder_with_other_files_is_not_written_to(synthetic_vggsound, tmp_path):
     (out := tmp_path / "out").mkdir()
     (out / "label.json").write_text("mine")
 
-    with pytest.raises(InputError, match=r"out holds files .* did not write \(label.json, for one\)"):
-        prepare(made_vggsound / "raw", out, settings=SMALL)
+    with pytest.raises(InputError, match=r"out holds files .* did not write \(label.json, for example\)"):
+        prepare(synthetic_vggsound / "raw", out, settings=SMALL)
     with pytest.raises(InputError, match="label.json is a file: a folder"):
-        prepare(made_vggsound / "raw", out / "label.json", settings=SMALL)
-    raw = raw_of(made_vggsound, tmp_path / "raw", names=1)
+        prepare(synthetic_vggsound / "raw", out / "label.json", settings=SMALL)
+    raw = raw_of(synthetic_vggsound, tmp_path / "raw", names=1)
     with pytest.raises(InputError, match="did not write"):  # the clips themselves
         prepare(raw, raw, settings=SMALL)
 
     assert [path.name for path in out.rglob("*")] == ["label.json"] and (out / "label.json").read_text() == "mine"
 
 
-def test_a_new_an_empty_and_our_own_folder_are_written_to(made_vggsound, tmp_path):
+def test_an_empty_and_a_prepared_folder_are_written_to(synthetic_vggsound, tmp_path):
     (out := tmp_path / "out").mkdir()
-    raw = raw_of(made_vggsound, out / "deep" / "raw", names=1)
+    raw = raw_of(synthetic_vggsound, out / "deep" / "raw", names=1)
 
     first, second = (prepare(raw, out, settings=SMALL) for _ in range(2))
 
@@ -128,37 +131,37 @@ def test_a_split_without_clips_is_a_warning(tmp_path, split, other):
     assert warning.startswith(f"There is no clip of the split {other}: the lists name none.")
 
 
-def test_frames_are_those_in_the_middle_of_equal_parts_one_below_the_other(made_vggsound, tmp_path):
-    prepare(made_vggsound / "raw", tmp_path / "out", most=1, settings=SMALL.model_copy(update={"store": "npy"}))
+def test_frames_are_taken_from_the_middle_of_equal_parts_and_stacked_vertically(synthetic_vggsound, tmp_path):
+    prepare(synthetic_vggsound / "raw", tmp_path / "out", most=1, settings=SMALL.model_copy(update={"store": "npy"}))
 
     path = sorted((tmp_path / "out" / "test" / "video_npy").iterdir())[0]
     video, _, start = path.stem.rsplit("_", 2)
     expected = frames_at(
-        made_vggsound / "raw" / f"{video}_{start}.mp4", [0.125, 0.375, 0.625, 0.875], height=16, width=16
+        synthetic_vggsound / "raw" / f"{video}_{start}.mp4", [0.125, 0.375, 0.625, 0.875], height=16, width=16
     )
     assert np.array_equal(np.load(path), expected)
-    prepare(made_vggsound / "raw", tmp_path / "tall", most=1, settings=SMALL.model_copy(update={"quality": 95}))
+    prepare(synthetic_vggsound / "raw", tmp_path / "tall", most=1, settings=SMALL.model_copy(update={"quality": 95}))
     tall = np.asarray(Image.open(tmp_path / "tall" / "test" / "video_jpg" / f"{path.stem}.jpg")).astype(int)
     assert np.abs(tall.reshape(4, 16, 16, 3) - expected).mean() < 6  # what a JPEG loses
 
 
-def test_another_process_writes_the_same_bytes_and_what_is_there_is_reused(made_vggsound, tmp_path):
-    raw = raw_of(made_vggsound, tmp_path / "raw", names=4)
-    seen = []
+def test_a_worker_writes_the_same_bytes_and_unchanged_clips_are_reused(synthetic_vggsound, tmp_path):
+    raw = raw_of(synthetic_vggsound, tmp_path / "raw", names=4)
+    counts = []
 
-    one = prepare(raw, tmp_path / "one", settings=SMALL, progress=lambda *count: seen.append(count))
+    first = prepare(raw, tmp_path / "one", settings=SMALL, progress=lambda *count: counts.append(count))
     prepare(raw, tmp_path / "two", settings=SMALL, workers=1)
     again = prepare(raw, tmp_path / "one", settings=SMALL)
     changed = prepare(raw, tmp_path / "one", settings=SMALL.model_copy(update={"frames": 2}))
 
-    assert files(tmp_path / "one").keys() == files(tmp_path / "two").keys() and len(one.skipped) == 16
-    assert seen[-1] == (4, 4) and len(one.done) == len(again.reused) == len(changed.done) == 4
+    assert files(tmp_path / "one").keys() == files(tmp_path / "two").keys() and len(first.skipped) == 16
+    assert counts[-1] == (4, 4) and len(first.done) == len(again.reused) == len(changed.done) == 4
     prepare(raw, tmp_path / "one", settings=SMALL)
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-def test_a_killed_preparation_goes_on_where_it_was(made_vggsound, tmp_path):
-    raw, out = raw_of(made_vggsound, tmp_path / "raw", names=8), tmp_path / "out"
+def test_a_killed_preparation_continues(synthetic_vggsound, tmp_path):
+    raw, out = raw_of(synthetic_vggsound, tmp_path / "raw", names=8), tmp_path / "out"
     command = [sys.executable, "-m", "xmodal.cli.main", "data", "prepare", "vggsound", str(raw), str(out)]
     size = ["--seconds", "1", "--frames", "16", "--size", "256"]
     with subprocess.Popen(
@@ -169,18 +172,18 @@ def test_a_killed_preparation_goes_on_where_it_was(made_vggsound, tmp_path):
             time.sleep(0.005)
         os.killpg(process.pid, signal.SIGKILL)
         process.communicate()
-    there = len(markers(out))
-    assert 2 <= there < 8 and not (out / "label.json").exists()
+    written = len(markers(out))
+    assert 2 <= written < 8 and not (out / "label.json").exists()
 
     settings = ClipSettings(seconds=1, frames=16, size=256)
     again = prepare(raw, out, settings=settings)
-    prepare(raw, tmp_path / "unbroken", settings=settings)
+    prepare(raw, tmp_path / "uninterrupted", settings=settings)
 
-    assert (len(again.reused), len(again.done)) == (there, 8 - there)
-    assert files(out) == files(tmp_path / "unbroken") and not list(out.rglob(".*.part-*"))
+    assert (len(again.reused), len(again.done)) == (written, 8 - written)
+    assert files(out) == files(tmp_path / "uninterrupted") and not list(out.rglob(".*.part-*"))
 
 
-def test_clips_that_can_not_be_used_are_listed_with_their_reason(tmp_path):
+def test_unusable_clips_are_listed_with_their_reason(tmp_path):
     grey, loud = list(range(0, 200, 4)), tone(440, 2.0)
     raw = listed(
         tmp_path / "raw",
@@ -206,7 +209,7 @@ def test_clips_that_can_not_be_used_are_listed_with_their_reason(tmp_path):
 
     reasons = dict(prepared.skipped)
     assert len(prepared.names) == 4 and len(reasons) == 7
-    for name, said in (
+    for name, reason in (
         ("video000002_dog_000001", "no sound track"),
         ("video000003_cat_000001", "no video that can be read"),
         ("video000004_dog_000001", "no video that can be read"),
@@ -215,13 +218,13 @@ def test_clips_that_can_not_be_used_are_listed_with_their_reason(tmp_path):
         ("video000007_000001", "there is no video000007_000001.mp4"),
         ("vggsound.csv line 10", "no label"),
     ):
-        assert said in reasons[name]
+        assert reason in reasons[name]
     assert read_json(tmp_path / "out" / "vggsound.json")["skipped"] == 7
     assert [entry["name"] for entry in read_json(tmp_path / "out" / "skipped.json")["skipped"]] == sorted(reasons)
 
 
 @pytest.mark.parametrize(
-    ("name", "how"),
+    ("name", "options"),
     [
         ("x.mp4", {"codec": "mpeg4", "rate": 7}),
         ("x.mkv", {"codec": "libx264", "format": "matroska"}),
@@ -229,75 +232,75 @@ def test_clips_that_can_not_be_used_are_listed_with_their_reason(tmp_path):
         ("x.mov", {"codec": "libx264", "format": "mov", "pixels": "yuv444p"}),
     ],
 )
-def test_other_encoders_and_containers_are_read(tmp_path, name, how):
+def test_other_encoders_and_containers_are_read(tmp_path, name, options):
     sound = None if name == "x.webm" else tone(1000, 1.0)
-    path = write_mp4(tmp_path / name, [30] * 10 + [200] * 10, sound=sound, **how)
+    path = write_mp4(tmp_path / name, [30] * 10 + [200] * 10, sound=sound, **options)
 
     frames = read_frames(path, [0.25, 0.75], size=24)
 
     assert frames.shape == (2, 24, 24, 3) and np.abs(frames.mean(axis=(1, 2, 3)) - [30, 200]).max() < 6
     if sound is not None:
-        heard = read_waveform(path, seconds=0.5)
-        spectrum = np.abs(np.fft.rfft(heard))
-        assert len(heard) == 8000 and spectrum.argmax() * 2 == 1000
+        waveform = read_waveform(path, seconds=0.5)
+        spectrum = np.abs(np.fft.rfft(waveform))
+        assert len(waveform) == 8000 and spectrum.argmax() * 2 == 1000
 
 
-def test_sound_is_cut_at_ten_seconds_and_left_shorter(tmp_path):
+def test_sound_is_cut_at_ten_seconds_and_not_padded(tmp_path):
     soundfile.write(tmp_path / "x.wav", tone(440, 12.0, rate=22050), 22050)
     soundfile.write(tmp_path / "y.wav", np.stack([tone(440, 3.0), 0 * tone(440, 3.0)], axis=1), 48000)
 
     long, short = (read_waveform(tmp_path / name, seconds=10) for name in ("x.wav", "y.wav"))
 
     assert long.shape == (160_000,) and short.shape == (48_000,) and abs(np.abs(short).max() - 0.25) < 0.01
-    with pytest.raises(InputError, match="y.wav is too short: its sound lasts 3.00 s; 4 s were expected"):
+    with pytest.raises(InputError, match="y.wav is too short: its sound lasts 3.00 s; at least 4 s were"):
         read_waveform(tmp_path / "y.wav", seconds=10, shortest=4)
 
 
 @pytest.mark.parametrize(
-    ("array", "said"),
+    ("array", "message"),
     [
         (np.zeros((2, 16000), np.float32), r"shape \(2, 16000\): one channel"),
         (np.zeros((1, 1, 16000), np.float32), "one channel"),
-        (np.full((1, 16000), np.nan, np.float32), "not finite"),
+        (np.full((1, 16000), np.nan, np.float32), "non-finite"),
         (np.zeros((1, 99), np.float32), "too short"),
     ],
 )
-def test_waveforms_that_are_none_are_sentences(tmp_path, array, said):
+def test_malformed_waveforms_are_refused(tmp_path, array, message):
     np.save(tmp_path / "x.npy", array)
 
-    with pytest.raises(InputError, match=f"x.npy.*{said}"):
+    with pytest.raises(InputError, match=f"x.npy.*{message}"):
         read_waveform(tmp_path / "x.npy", seconds=1)
 
 
-def test_whole_numbers_and_flat_arrays_are_waveforms_too(tmp_path):
+def test_waveforms_may_be_integers_and_one_dimensional(tmp_path):
     np.save(tmp_path / "x.npy", np.arange(-8000, 8000, dtype=np.int16))
 
     assert read_waveform(tmp_path / "x.npy", seconds=0.5).tolist() == list(range(-8000, 0))
 
 
-def test_fewer_classes_and_clips_on_request(made_vggsound, tmp_path):
+def test_classes_and_most_reduce_the_clips(synthetic_vggsound, tmp_path):
     (tmp_path / "names.txt").write_text('dog barking\n"bird chirping, tweeting"\n')
 
-    found = prepare(
-        made_vggsound / "raw", tmp_path / "out", classes=str(tmp_path / "names.txt"), most=1, settings=SMALL
+    prepared = prepare(
+        synthetic_vggsound / "raw", tmp_path / "out", classes=str(tmp_path / "names.txt"), most=1, settings=SMALL
     )
 
-    assert len(found.done) == 4
+    assert len(prepared.done) == 4
     assert json.loads((tmp_path / "out/label.json").read_text()) == {"bird-chirping-tweeting": 0, "dog-barking": 1}
 
 
-def test_what_can_not_be_prepared_is_a_sentence(made_vggsound, tmp_path):
+def test_wrong_folders_and_settings_are_refused(synthetic_vggsound, tmp_path):
     empty = listed(tmp_path / "empty", ["video000000", "1", "dog", "train"], ["video000001", "1", "cat", "train"])
     (empty / "other.mp4").touch()
 
-    with pytest.raises(InputError, match="is no folder"):
+    with pytest.raises(InputError, match="is not a folder"):
         prepare(tmp_path / "gone", tmp_path / "out")
     with pytest.raises(
         InputError, match="holds none of the 2 clips that are listed: there is no video000000_000001.mp4"
     ):
         prepare(empty, tmp_path / "out")
     (empty / "video000000_000001.mp4").write_bytes(b"x")
-    with pytest.raises(InputError, match="None of the 1 clips .* can be used; .*skipped.json says why"):
+    with pytest.raises(InputError, match="None of the 1 clips .* can be used. See the reasons in .*skipped.json"):
         prepare(empty, tmp_path / "out")
     with pytest.raises(InputError, match="higher than a JPEG can be"):
-        prepare(made_vggsound / "raw", tmp_path / "out", settings=ClipSettings(frames=300))
+        prepare(synthetic_vggsound / "raw", tmp_path / "out", settings=ClipSettings(frames=300))

@@ -15,7 +15,7 @@ from xmodal.cli.recipe_flags import read_settings
 from xmodal.data import open_data
 from xmodal.data.loader import in_order
 from xmodal.data.mosi.files import make
-from xmodal.data.mosi.synthetic import MadeSettings
+from xmodal.data.mosi.synthetic import SyntheticSettings
 from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
@@ -147,7 +147,7 @@ def test_a_run_that_dies_between_and_goes_on_ends_as_one_that_did_not(done, tmp_
 def test_a_student_of_one_modality_predicts_with_the_files_of_the_others_deleted(done, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     options = {key: value for key, value in MADE["mosi"].items() if key != "stand_in"}
-    make(tmp_path / "data", format="prepared", seed=3, settings=MadeSettings(**options))
+    make(tmp_path / "data", format="prepared", seed=3, settings=SyntheticSettings(**options))
     for path in [*(tmp_path / "data").glob("text*"), *(tmp_path / "data").glob("vision*")]:
         path.unlink()
 

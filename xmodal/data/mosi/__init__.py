@@ -1,1 +1,1 @@
-"""MOSI and MOSEI: the data set, its pickles read without unpickling, and a synthetic stand-in."""
+"""MOSI and MOSEI: the data set, a reader of pickles that executes nothing, synthetic data in the same format."""

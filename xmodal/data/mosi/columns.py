@@ -1,4 +1,4 @@
-"""Sequences of MOSI and MOSEI as columns: three arrays behind one another, cleaned, time last, read when asked for."""
+"""Sequences of MOSI and MOSEI as columns: the arrays of the splits, concatenated and cleaned on access, time last."""
 
 from __future__ import annotations
 
@@ -13,71 +13,76 @@ from xmodal.data.own.repair import finite
 from xmodal.data.split import Column
 
 TREATMENTS = ("zero", "refuse", "published")
-BLOCK = 256  # samples that are looked at in one go
+# Samples that are converted together: 256 sequences of MOSEI's audio are 38 MB, the whole array is 3 GB.
+BLOCK = 256
 Numbers = NDArray[Any]
 
 
 def cleaned(values: Numbers, modality: str, treatment: str = "zero") -> NDArray[np.float32]:
-    """Values in float32 without what no network can read.
+    """Values as float32, with non-finite values replaced.
 
     Args:
-        values: numbers of a modality, of any shape.
-        modality: which one.
-        treatment: ``zero`` puts 0 in place of NaN and ±inf; ``published`` in place of -inf in audio alone; ``refuse``
-            changes nothing, since it was refused before.
+        values: features of a modality, of any shape.
+        modality: name of the modality.
+        treatment: ``zero`` replaces NaN and ±inf by 0; ``published`` replaces only -inf in audio; ``refuse`` replaces
+            nothing, since files with such values are refused when they are opened.
 
     Example:
         >>> values = np.array([1.0, np.nan, -np.inf])
         >>> cleaned(values, "audio").tolist(), cleaned(values, "audio", "published").tolist()
         ([1.0, 0.0, 0.0], [1.0, nan, 0.0])
     """
-    with np.errstate(over="ignore"):  # what does not fit into float32 becomes infinite, and is counted so
+    # A float64 value beyond the range of float32 becomes infinite, and is counted as such by `not_finite`.
+    with np.errstate(over="ignore"):
         numbers = np.asarray(values).astype(np.float32)
     if treatment == "zero":
         numbers[~finite(numbers)] = 0
+    # The published audio features contain -inf; the authors' loader replaces these and nothing else.
     elif treatment == "published" and modality == "audio":
         numbers[np.isneginf(numbers)] = 0
     return numbers
 
 
 def not_finite(parts: Sequence[Numbers]) -> dict[str, int]:
-    """How many values of some arrays are NaN, +inf and -inf as float32.
+    """The number of values that are NaN, +inf and -inf as float32.
 
     Example:
         >>> not_finite([np.array([[1.0, np.inf]]), np.array([[1e40, np.nan]])])
         {'nan': 1, '+inf': 2, '-inf': 0}
     """
-    found = {"nan": 0, "+inf": 0, "-inf": 0}
+    counts = {"nan": 0, "+inf": 0, "-inf": 0}
     for part in parts:
         for first in range(0, len(part), BLOCK):
             numbers = cleaned(part[first : first + BLOCK], "", "refuse")
             if not np.isfinite(numbers).all():
-                found["nan"] += int(np.isnan(numbers).sum())
-                found["+inf"] += int(np.isposinf(numbers).sum())
-                found["-inf"] += int(np.isneginf(numbers).sum())
-    return found
+                counts["nan"] += int(np.isnan(numbers).sum())
+                counts["+inf"] += int(np.isposinf(numbers).sum())
+                counts["-inf"] += int(np.isneginf(numbers).sum())
+    return counts
 
 
 def time_means(values: Numbers) -> Numbers:
-    """The mean over the last axis, kept with length 1 and padding included; NaN becomes 0.
+    """The mean over the last axis, including padding, with the axis kept at length 1; NaN becomes 0.
 
     Example:
         >>> time_means(np.array([[1.0, 2.0, 0.0], [1.0, np.nan, 1.0]]))
         array([[1.],
                [0.]])
     """
-    with np.errstate(invalid="ignore"):  # +inf and -inf in one row have no mean
+    # The mean of a row with both +inf and -inf is NaN, with a warning.
+    with np.errstate(invalid="ignore"):
         means: Numbers = values.mean(axis=-1, keepdims=True)
+    # nan_to_num would also replace the infinities, by the largest float; the authors' code keeps them.
     return np.nan_to_num(means, nan=0.0, posinf=np.inf, neginf=-np.inf)
 
 
 class Sequences:
-    """Arrays (samples, time, width) of several splits as one column (samples, width, time).
+    """Arrays (samples, time, width) of several splits as a single column (samples, width, time).
 
     Args:
-        parts: the arrays; width and time are those of the first.
-        modality: which one.
-        treatment: of values that are not finite, see `cleaned`.
+        parts: the arrays, all of the same width and number of steps.
+        modality: name of the modality.
+        treatment: what to do with non-finite values, see `cleaned`.
     """
 
     def __init__(self, parts: Sequence[Numbers], modality: str, treatment: str = "zero") -> None:
@@ -90,12 +95,12 @@ class Sequences:
         return self.shape[0]
 
     def __getitem__(self, rows: Any) -> NDArray[np.float32]:
-        found = gather(rows, self.ends, lambda place: self.parts[place])
-        return cleaned(found, self.modality, self.treatment).transpose(0, 2, 1)
+        values = gather(rows, self.ends, lambda place: self.parts[place])
+        return cleaned(values, self.modality, self.treatment).transpose(0, 2, 1)
 
 
 class TimeMeans:
-    """A column (samples, width, time) as its means over time, (samples, width, 1)."""
+    """The means over time of a column (samples, width, time), as (samples, width, 1)."""
 
     def __init__(self, column: Column) -> None:
         self.column, self.dtype = column, column.dtype
@@ -109,7 +114,7 @@ class TimeMeans:
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """Counts of `not_finite` in words.
+    """Counts of `not_finite` as text.
 
     Example:
         >>> counted({"nan": 2, "+inf": 0, "-inf": 7})

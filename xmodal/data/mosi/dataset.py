@@ -1,11 +1,11 @@
-"""MOSI and MOSEI: how positive or negative a person speaks, from -3 to 3, by words, face and voice.
+"""MOSI and MOSEI: predict how positive a speaker's opinion is, from -3 to 3, from words, face and voice.
 
     text    (768, T)    features of the transcript      vision  (20 or 35, T)    audio  (5 or 74, T)
 
-Opened are the published pickles (read as data, see `data.mosi.pickle_reader`), or a folder that `prepare` made of one,
-which is mapped to memory (`xmodal.data.mosi.files`). Widths and lengths are those of the file. Beside each modality are
-its true lengths, ``audio.lengths``; with ``text=tokens`` also ``text.tokens``, what a text encoder reads. Inputs
-are used as they are, without statistics.
+The root is a published pickle (read without executing it, see `data.mosi.pickle_reader`), or a folder that `prepare`
+wrote from it, which is memory-mapped (`xmodal.data.mosi.files`). Widths and numbers of steps are those of the file.
+Each modality comes with its true lengths, such as ``audio.lengths``; with ``text=tokens`` there is also
+``text.tokens``, the input of a text encoder. Inputs are not normalised.
 
 References: Zadeh et al.: MOSI, arXiv 1606.06259, 2016. Zadeh et al.: Multimodal Language Analysis in the Wild, ACL
 2018 (MOSEI). The files: Yu et al.: Learning Modality-Specific Representations, AAAI 2021, authors' code (MMSA).
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, model_validator
 
-from xmodal.data.mosi.synthetic import MODALITIES, MadeSettings, draw
+from xmodal.data.mosi.synthetic import MODALITIES, SyntheticSettings, draw
 from xmodal.data.request import DataRequest
 from xmodal.names import owner
 
@@ -29,25 +29,25 @@ if TYPE_CHECKING:
     from xmodal.data.report import Report
     from xmodal.data.split import Column
 
-STAND_IN = "Stand-in data: a made trimodal set in place of MOSI and MOSEI."
+STAND_IN = "Stand-in data: a synthetic trimodal set in place of MOSI and MOSEI."
 SELECT = ("mae", "min")
 
 
-class MosiSettings(MadeSettings):
+class MosiSettings(SyntheticSettings):
     """Options of MOSI and MOSEI.
 
     Attributes:
-        root: the pickle, a folder that holds one, or what prepare made of it.
-        stand_in: without a root, a made set; dominant and the options below it say which.
-        modalities: which to open; empty: text, vision and audio. Files of the others may be absent.
-        text: features as they are in the file, or tokens for a text encoder beside them.
-        nonfinite: what becomes of NaN and infinite values: zero, refuse, or published (zero for -inf in audio
-            alone); None: zero, or as it was prepared.
-        text_from: pickle or prepared folder whose text takes the place of the root's, with its lengths.
+        root: the pickle, a folder that contains it, or a prepared folder.
+        stand_in: without a root, use a synthetic set; dominant and the options below it describe it.
+        modalities: modalities to open; empty: text, vision and audio. Files of other modalities may be missing.
+        text: features, those of the file; or tokens, additionally the tokens for a text encoder.
+        nonfinite: what to do with NaN and infinite values: zero replaces them by 0; refuse stops; published replaces
+            only -inf in audio. None: zero, or the choice that the folder was prepared with.
+        text_from: pickle or prepared folder whose text, with its lengths, replaces that of the root.
         vision_from: the same for vision.
         audio_from: the same for audio.
-        time_means: vision and audio as their means over time, padding included.
-        made_seed: of the made set; None: that of the run.
+        time_means: replace vision and audio by their means over time, including padding.
+        made_seed: seed of the synthetic set; None: the seed of the run.
         as_published: as in the authors' code: --nonfinite published.
     """
 
@@ -69,13 +69,14 @@ class MosiSettings(MadeSettings):
     def _published(self) -> MosiSettings:
         if self.as_published:
             if self.nonfinite not in (None, "published"):
-                raise ValueError(f"as_published asks for nonfinite published, and it is {self.nonfinite}. Choose one.")
+                raise ValueError(f"as_published sets nonfinite to published, and it is {self.nonfinite}. Choose one.")
+            # The model is frozen; pydantic offers no other way for a validator to set a field of it.
             object.__setattr__(self, "nonfinite", "published")
         return self
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The modalities in the order of the file."""
+        """The modalities to open, in the order text, vision, audio."""
         return tuple(name for name in MODALITIES if name in (self.modalities or MODALITIES))
 
 
@@ -116,19 +117,19 @@ def load(root: str | None, settings: MosiSettings, request: DataRequest) -> Data
 
 
 def _opened(root: str | None, settings: MosiSettings, seed: int, report: Report) -> Source | None:
-    """The file, the folder or the made set."""
+    """The content of the root, or the synthetic set without a root."""
     from xmodal.data.mosi.source import from_content
 
     if root is not None:
         return _file(Path(root), settings.wanted, settings.nonfinite, report)
-    made = draw(settings, seed if settings.made_seed is None else settings.made_seed)
-    return from_content(made, "the made set", report, modalities=settings.wanted)
+    splits = draw(settings, seed if settings.made_seed is None else settings.made_seed)
+    return from_content(splits, "the synthetic set", report, modalities=settings.wanted)
 
 
 def _file(
     path: Path, modalities: tuple[str, ...], nonfinite: str | None, report: Report, *, labelled: bool = True
 ) -> Source | None:
-    """A pickle or a prepared folder."""
+    """The content of a pickle or a prepared folder; None and errors in the report if it cannot be used."""
     from xmodal.data.mosi.files import EXPECTED, FACTS, open_prepared
     from xmodal.data.mosi.source import find_pickle, open_pickle
 
@@ -137,25 +138,25 @@ def _file(
         if source is not None:
             _check_treatment(path, source, nonfinite, report)
         return source
-    found = find_pickle(path)
-    if found is None:
+    pickle_path = find_pickle(path)
+    if pickle_path is None:
         report.errors.append(f"{path} holds neither one .pkl nor {FACTS}: {EXPECTED} was expected.")
         return None
-    return open_pickle(found, report, modalities=modalities, treatment=nonfinite or "zero", labelled=labelled)
+    return open_pickle(pickle_path, report, modalities=modalities, treatment=nonfinite or "zero", labelled=labelled)
 
 
 def _check_treatment(path: Path, source: Source, nonfinite: str | None, report: Report) -> None:
-    """What was put in place of values when the folder was prepared can't be undone."""
+    """Report an error if the folder was prepared with another ``nonfinite``, since replaced values are lost."""
     changed = any(any(counts.values()) for counts in source.counts.values())
     if nonfinite not in (None, source.treatment) and changed:
         report.errors.append(
-            f"{path} was prepared with nonfinite {source.treatment}, and {nonfinite} was asked for. Leave the option "
+            f"{path} was prepared with nonfinite {source.treatment}: the option cannot be {nonfinite} now. Leave it "
             "out, or prepare another folder from the pickle."
         )
 
 
 def _replace(source: Source, settings: MosiSettings, report: Report) -> None:
-    """Put the modalities of other files in place of the root's."""
+    """Replace modalities by those of the files in text_from, vision_from and audio_from."""
     for name in settings.wanted:
         path = getattr(settings, f"{name}_from")
         if path is None:
@@ -167,12 +168,16 @@ def _replace(source: Source, settings: MosiSettings, report: Report) -> None:
         if other is None:
             continue
         if other.rows != source.rows:
-            told = " and ".join(
+            sizes = " and ".join(
                 f"{', '.join(f'{n} {split}' for split, n in rows.items())}" for rows in (source.rows, other.rows)
             )
-            report.errors.append(f"{path} has other numbers of samples than the root ({told}): the same were expected.")
+            report.errors.append(
+                f"{path} has other numbers of samples than the root ({sizes}): the same were expected. Give a file "
+                "with the same samples."
+            )
             continue
-        differing = [(one, two) for one, two in zip(source.ids, other.ids, strict=True) if one != two]
+        differing = [names for names in zip(source.ids, other.ids, strict=True) if names[0] != names[1]]
+        # A file of features alone often has no ids: then the order is all there is to go by.
         if differing and not _numbered(other.ids):
             report.errors.append(
                 f"{path} has other samples than the root: {differing[0][1]} in place of {differing[0][0]}, and "
@@ -183,7 +188,7 @@ def _replace(source: Source, settings: MosiSettings, report: Report) -> None:
 
 
 def _numbered(ids: list[str]) -> bool:
-    """Whether a file had no ids, so that its samples were numbered."""
+    """Whether the file has no ids, so that its samples are numbered by `from_content`."""
     return ids[0] == "train 0"
 
 
@@ -191,19 +196,19 @@ def _add_tokens(source: Source, settings: MosiSettings, report: Report) -> None:
     if settings.text == "features":
         source.tokens = None
     elif "text" not in settings.wanted:
-        report.errors.append("Tokens were asked for (text=tokens) and text is not among the modalities. Add it.")
+        report.errors.append("The option text=tokens needs the modality text, which is not opened. Add it.")
     elif source.tokens is None:
-        report.errors.append("Tokens were asked for (text=tokens) and there is no text_bert. Use text=features.")
+        report.errors.append("The option text=tokens needs text_bert, which the file does not have. Use text=features.")
 
 
 def _columns(source: Source, settings: MosiSettings) -> dict[str, Column]:
-    """The inputs: modalities first, then what goes with them."""
+    """The input columns: modalities first, then their lengths and tokens."""
     from xmodal.data.mosi.columns import TimeMeans
 
-    short = [name for name in settings.wanted if settings.time_means and name != "text"]
-    lengths = {name: np.ones_like(found) if name in short else found for name, found in source.lengths.items()}
+    averaged = [name for name in settings.wanted if settings.time_means and name != "text"]
+    lengths = {name: np.ones_like(values) if name in averaged else values for name, values in source.lengths.items()}
     return {
-        **{name: TimeMeans(column) if name in short else column for name, column in source.columns.items()},
+        **{name: TimeMeans(column) if name in averaged else column for name, column in source.columns.items()},
         **{f"{name}.lengths": lengths[name] for name in source.columns},
         **({} if source.tokens is None else {"text.tokens": source.tokens}),
     }

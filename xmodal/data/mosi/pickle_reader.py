@@ -1,14 +1,14 @@
-"""Reads the pickles of MOSI and MOSEI as data: nothing is ever unpickled, and no name of a file is ever looked up.
+"""Read the pickles of MOSI and MOSEI as data, without the module pickle: nothing in the file is imported or called.
 
-A pickle is a program for a small machine with a stack, and may name and call any function that is installed. This file
-runs that machine itself, with those of its instructions that numbers, text, lists and dictionaries are written in:
+A pickle is a program for a small stack machine, and it may import and call any installed function. This module runs
+the machine itself, with only those instructions that write numbers, text, lists, dictionaries and arrays:
 
     numpy.ndarray   numpy.dtype   numpy.core.multiarray._reconstruct   numpy.core.multiarray.scalar
-    numpy.core.numeric._frombuffer   _codecs.encode                    (numpy._core likewise)
+    numpy.core.numeric._frombuffer   _codecs.encode                    (also under numpy._core)
 
-A name on this list stands for a few lines below, which check what they are given, and never for the function that is
-called so. Every other name, every reference out of the file and every other instruction ends the reading with a
-sentence. Protocols 0 to 5 are read.
+A name in this list is replaced by a few lines below that check their arguments; the real function is never called. Any
+other name, any reference to something outside of the file and any other instruction stops the reading with an error.
+Protocols 0 to 5 are supported.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from numpy.typing import NDArray
 from xmodal.errors import InputError
 
 Numbers = NDArray[Any]
+# Allowed name → the operation of `_Machine._result` that replaces it. A restricted Unpickler is not enough: it would
+# call the real functions, and the state of an array or type can make NumPy itself treat raw bytes as references.
 KNOWN = {
     "numpy.ndarray": "ndarray",
     "numpy.dtype": "dtype",
@@ -40,6 +42,7 @@ STRING BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BINBYTES8 BYTEARRAY8"""
 CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 NOTHING = ("PROTO", "FRAME", "STOP")
 BUILDERS: dict[str, Callable[[], Any]] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+# Instructions that refer to something outside of the file → how the error describes it.
 OUTSIDE = {
     "PERSID": "an object that is not in the file (a persistent id)",
     "BINPERSID": "an object that is not in the file (a persistent id)",
@@ -48,15 +51,16 @@ OUTSIDE = {
     "EXT4": "number {} of Python's extension registry",
     "NEXT_BUFFER": "a buffer that is not in the file",
 }
+# What genops and the lines below raise for malformed input. MemoryError: a length field may claim any size.
 DAMAGED = (ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError, MemoryError, struct.error)
 
 
 class _Forbidden(Exception):
-    """A pickle names what no numbers and text need."""
+    """A pickle needs something that data does not need."""
 
 
 def read_pickle(path: Path) -> Any:
-    """What a pickle holds: numbers, text, lists, tuples, dictionaries, and `Array` for arrays.
+    """The content of a pickle: numbers, text, lists, tuples, dictionaries, and `Array` for arrays.
 
     Example:
         >>> import tempfile, pickle
@@ -71,18 +75,18 @@ def read_pickle(path: Path) -> Any:
             return _Machine().run(_Bounded(file, size))
     except _Forbidden as error:
         raise InputError(
-            f"{path} asks for {error}, which neither numbers nor text need. It was not opened further, and nothing of "
-            "it was run. If you trust where the file comes from, report what it asks for."
+            f"{path} asks for {error}, which neither numbers nor text need. Reading stopped there, and nothing of it "
+            "was run. If you trust where the file comes from, report what it asks for."
         ) from None
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
     except DAMAGED as error:
-        told = str(error).partition("\n")[0][:120] or type(error).__name__
-        raise InputError(f"{path} is damaged or no pickle ({told}). Copy or download it again.") from None
+        cause = str(error).partition("\n")[0][:120] or type(error).__name__
+        raise InputError(f"{path} is damaged or not a pickle ({cause}). Copy or download it again.") from None
 
 
 def opened(value: Any) -> Any:
-    """The array that a value stands for: numbers as they are, text and other objects as a list; others unchanged."""
+    """The content of an `Array`: a NumPy array, or a list for an array of objects. Other values stay unchanged."""
     return value.content if isinstance(value, Array) else value
 
 
@@ -90,7 +94,7 @@ class Array:
     """An array in a pickle.
 
     Attributes:
-        content: the numbers, or a list where the array holds objects.
+        content: the numbers; for an array of objects, the list of its elements.
     """
 
     __slots__ = ("content",)
@@ -99,12 +103,13 @@ class Array:
         self.content: Numbers | list[Any] | None = None
 
     def fill(self, shape: Any, kind: Any, fortran: Any, raw: Any) -> None:
-        """Take what the state of an array says: so many elements of this type."""
+        """Set the content from the state of an array."""
+        # Elements of an object array must come as a list: as raw bytes they would be pointers into memory.
         if not isinstance(kind, _Type) or not kind.code.startswith("O"):
             self.content = _numbers(raw, kind, shape, fortran=bool(fortran))
             return
         if not isinstance(raw, list) or not _is_shape(shape) or shape != (len(raw),):
-            raise ValueError("an array of objects that is no list of them")
+            raise ValueError("an array of objects whose elements are not a list")
         self.content = [opened(entry) for entry in raw]
 
 
@@ -114,6 +119,7 @@ class _Type:
     __slots__ = ("code", "order")
 
     def __init__(self, code: Any) -> None:
+        # A strict pattern: np.dtype also parses "f4,O", which has a field of objects, and sizes that exhaust memory.
         if not isinstance(code, str) or not re.fullmatch(r"[<>|=]?(b1|[iu][1248]|f[248]|[OUS]\d{0,8})", code):
             raise ValueError(f"an array of the type {_shown(code)[:40]}: numbers or text were expected")
         self.order = code[0] if code[0] in "<>|=" else "="
@@ -121,7 +127,7 @@ class _Type:
 
     def fill(self, order: Any, subtype: Any, names: Any, fields: Any) -> None:
         if order not in ("<", ">", "|", "=") or subtype is not None or names is not None or fields is not None:
-            raise ValueError("an array whose elements have parts of their own: numbers or text were expected")
+            raise ValueError("an array whose elements have fields: numbers or text were expected")
         self.order = order
 
     @property
@@ -130,16 +136,19 @@ class _Type:
 
 
 class _Name:
-    """A name of the list; what it stands for is in `_Machine.call`."""
+    """An allowed name on the stack; `_Machine._result` replaces its call."""
 
-    __slots__ = ("means",)
+    __slots__ = ("function",)
 
-    def __init__(self, means: str) -> None:
-        self.means = means
+    def __init__(self, function: str) -> None:
+        self.function = function
 
 
 class _Bounded:
-    """A file that refuses to read beyond its end before memory is taken for it."""
+    """A file that refuses to read beyond its end.
+
+    A read of the file itself would first allocate as many bytes as the pickle claims, up to 2^64.
+    """
 
     def __init__(self, file: BinaryIO, size: int) -> None:
         self.file, self.left = file, size
@@ -151,13 +160,14 @@ class _Bounded:
         return self.file.read(count)
 
     def readline(self) -> bytes:
+        # Protocol 0 writes a value per line: without a limit, a file without line breaks would be a single line.
         line = self.file.readline(2**20)
         self.left -= len(line)
         return line
 
 
 class _Machine:
-    """The stack, the marks on it, and the memory."""
+    """The state of the machine: the stack, the stacks below its marks, and the memo."""
 
     def __init__(self) -> None:
         self.stack: list[Any] = []
@@ -167,8 +177,8 @@ class _Machine:
     def run(self, file: _Bounded) -> Any:
         for code, argument, _ in pickletools.genops(file):  # type: ignore[arg-type]
             self.step(code.name, argument)
-        (answer,) = self.stack
-        return answer
+        (value,) = self.stack
+        return value
 
     def step(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -192,7 +202,7 @@ class _Machine:
             raise _Forbidden(f"the instruction {name}")
 
     def name(self, module: str, attribute: str) -> None:
-        """Put a name of the list on the stack."""
+        """Push an allowed name onto the stack."""
         full = f"{module}.{attribute}"
         if full not in KNOWN:
             raise _Forbidden(_shown(full))
@@ -201,7 +211,7 @@ class _Machine:
     def global_of_stack(self) -> None:
         attribute, module = self.stack.pop(), self.stack.pop()
         if not isinstance(module, str) or not isinstance(attribute, str):
-            raise ValueError("a name that is no text")
+            raise ValueError("a name that is not text")
         self.name(module, attribute)
 
     def mark(self) -> None:
@@ -209,8 +219,8 @@ class _Machine:
         self.stack = []
 
     def since_mark(self) -> list[Any]:
-        found, self.stack = self.stack, self.marked.pop()
-        return found
+        entries, self.stack = self.stack, self.marked.pop()
+        return entries
 
     def tuple_of(self, count: int) -> None:
         parts = [self.stack.pop() for _ in range(count)]
@@ -228,14 +238,15 @@ class _Machine:
     def append(self, entries: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, list):
-            raise ValueError("entries for something that is no list")
+            raise ValueError("entries for something that is not a list")
         target.extend(entries)
 
     def set_items(self, entries: list[Any]) -> None:
         target = self.stack[-1]
         if not isinstance(target, dict) or len(entries) % 2:
-            raise ValueError("entries for something that is no dictionary")
-        if not all(isinstance(key, str | int) for key in entries[::2]):  # others could take for ever to look up
+            raise ValueError("entries for something that is not a dictionary")
+        # The hash of nested tuples visits every path through them: 40 levels of 10 references take 10^40 steps.
+        if not all(isinstance(key, str | int) for key in entries[::2]):
             raise ValueError("a dictionary whose keys are neither text nor numbers")
         target.update(zip(entries[::2], entries[1::2], strict=True))
 
@@ -244,7 +255,8 @@ class _Machine:
         self.set_items(entries)
 
     def fill(self) -> None:
-        """BUILD: an array or a type receives its state."""
+        """BUILD: set the state of an array or a type."""
+        # NumPy's state of an array is (version, shape, type, Fortran order, elements); old files have no version.
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, Array) and isinstance(state, tuple) and len(state) in (4, 5):
             target.fill(*state[-4:])
@@ -254,39 +266,40 @@ class _Machine:
             raise ValueError("a state for something that has none")
 
     def call(self) -> None:
-        """REDUCE: what the names of the list stand for."""
-        given, name = self.stack.pop(), self.stack.pop()
-        if not isinstance(name, _Name) or not isinstance(given, tuple):
-            raise ValueError("a call of something that is no function")
-        self.stack.append(self._called(name.means, given))
+        """REDUCE: replace the call of an allowed name by its result."""
+        arguments, name = self.stack.pop(), self.stack.pop()
+        if not isinstance(name, _Name) or not isinstance(arguments, tuple):
+            raise ValueError("a call of something that is not a function")
+        self.stack.append(self._result(name.function, arguments))
 
-    def _called(self, means: str, given: tuple[Any, ...]) -> Any:
-        if means == "reconstruct" and len(given) == 3:
+    def _result(self, function: str, arguments: tuple[Any, ...]) -> Any:
+        if function == "reconstruct" and len(arguments) == 3:
             return Array()
-        if means == "dtype" and given:
-            return _Type(given[0])
-        if means == "encode" and len(given) == 2 and given[1] in ("latin1", "latin-1"):
-            return given[0].encode("latin1")
-        if means == "scalar" and len(given) == 2:
-            return _numbers(given[1], given[0], ()).item()
-        if means == "frombuffer" and len(given) in (4, 5):
-            return _from_buffer(*given)
-        raise ValueError(f"a call of {means} with other arguments than an array needs")
+        if function == "dtype" and arguments:
+            return _Type(arguments[0])
+        if function == "encode" and len(arguments) == 2 and arguments[1] in ("latin1", "latin-1"):
+            return arguments[0].encode("latin1")
+        if function == "scalar" and len(arguments) == 2:
+            return _numbers(arguments[1], arguments[0], ()).item()
+        if function == "frombuffer" and len(arguments) in (4, 5):
+            return _from_buffer(*arguments)
+        raise ValueError(f"a call of {function} with other arguments than an array needs")
 
 
 def _from_buffer(raw: Any, kind: Any, shape: Any, order: Any, axes: Any = None) -> Array:
-    found = Array()
-    found.content = _numbers(raw, kind, shape, fortran=order == "F")
+    array = Array()
+    array.content = _numbers(raw, kind, shape, fortran=order == "F")
     if order == "K" and axes is not None:
-        found.content = found.content.transpose(axes)
-    return found
+        array.content = array.content.transpose(axes)
+    return array
 
 
 def _numbers(raw: Any, kind: Any, shape: Any, *, fortran: bool = False) -> Numbers:
-    """An array of this type from its bytes, which have to be as many as it takes."""
+    """An array of a type and shape from its bytes, the number of which must match."""
     if not isinstance(kind, _Type) or not _is_shape(shape):
         raise ValueError("an array without shape or type")
-    plain = raw.encode("latin1") if isinstance(raw, str) else raw  # bytes of Python 2
+    # Protocols before 3 have no bytes: Python 2 writes its strings, Python 3 Latin-1 text to be encoded.
+    plain = raw.encode("latin1") if isinstance(raw, str) else raw
     count = math.prod(shape)
     if (
         kind.code.startswith("O")
@@ -300,6 +313,7 @@ def _numbers(raw: Any, kind: Any, shape: Any, *, fortran: bool = False) -> Numbe
 
 
 def _is_shape(shape: Any) -> bool:
+    # Bounds before math.prod: the product of long tuples of huge integers would take very long.
     return (
         isinstance(shape, tuple)
         and len(shape) <= 8
@@ -308,7 +322,7 @@ def _is_shape(shape: Any) -> bool:
 
 
 def _shown(name: Any) -> str:
-    """A name from a file for a sentence: short, and on one line."""
+    """A name from a file, shortened and made printable for a message on a single line."""
     text = name if isinstance(name, str) else type(name).__name__
     return "".join(letter if letter.isprintable() else "?" for letter in text[:80])
 

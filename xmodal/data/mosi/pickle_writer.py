@@ -1,7 +1,10 @@
-"""Writes dictionaries of arrays as a pickle of protocol 4, the format in which MOSI and MOSEI are published.
+"""Write dictionaries of arrays as a pickle of protocol 4, the format in which MOSI and MOSEI are published.
 
-Only for the synthetic copy, so that others' programs can read it. Nothing but numbers, text, lists and dictionaries
-can be written, as nothing else is read (`xmodal.data.mosi.pickle_reader`).
+Used only for synthetic data, so that other programs can read it. Only numbers, text, lists and dictionaries can be
+written, since `xmodal.data.mosi.pickle_reader` reads nothing else.
+
+`pickle.dump` is not used: its bytes depend on the version of NumPy, so that a seed would not give the same file
+everywhere, and NumPy 2 writes module names that old versions cannot read.
 """
 
 from __future__ import annotations
@@ -18,11 +21,11 @@ from xmodal.files import written_whole
 
 
 def write_pickle(path: Path, content: Mapping[str, Any]) -> None:
-    """A dictionary as a pickle, whole or not at all.
+    """Write a dictionary as a pickle. The file appears only when it is complete.
 
     Args:
         path: the file.
-        content: key → array of numbers, array of text (kept as objects), list of whole numbers, or such a dictionary.
+        content: key → array of numbers, array of text (stored as objects), list of integers, or such a dictionary.
 
     Example:
         >>> import tempfile
@@ -32,7 +35,7 @@ def write_pickle(path: Path, content: Mapping[str, Any]) -> None:
         >>> read_pickle(path)
         {'lengths': [3, 300]}
     """
-    with written_whole(path) as beside, beside.open("wb") as file:
+    with written_whole(path) as partial, partial.open("wb") as file:
         file.write(b"\x80\x04")
         _write(file, content)
         file.write(b".")
@@ -58,20 +61,22 @@ def _write(file: BinaryIO, value: Any) -> None:
     elif isinstance(value, int) and -(2**31) <= value < 2**31:
         file.write(b"J" + struct.pack("<i", value))
     else:
-        raise TypeError(f"a {type(value).__name__} can't be written")
+        raise TypeError(f"a {type(value).__name__} cannot be written: expected numbers, text, lists or dictionaries")
 
 
 def _write_array(file: BinaryIO, array: NDArray[Any]) -> None:
     """An empty array, and the state that fills it: version, shape, type, order, elements."""
     objects = array.dtype.kind in "OU"
-    _global(file, "numpy.core.multiarray", "_reconstruct")  # NumPy 2 reads the old name, NumPy 1 not the new one
+    # The old module name: NumPy 2 reads both, NumPy 1 only this one.
+    _global(file, "numpy.core.multiarray", "_reconstruct")
     _global(file, "numpy", "ndarray")
     file.write(b"K\x00\x85C\x01b\x87R(K\x01(")
     for side in array.shape:
         _write(file, side)
     file.write(b"t")
     _write_type(file, "O8" if objects else array.dtype.str[1:], "|" if objects else array.dtype.str[0])
-    file.write(b"\x89")  # rows first
+    # NEWFALSE: the elements are in C order.
+    file.write(b"\x89")
     if objects:
         _write(file, [str(entry) for entry in array.ravel()])
     else:

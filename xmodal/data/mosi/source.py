@@ -1,14 +1,15 @@
-"""What a file of MOSI or MOSEI holds, once everything that is wrong with it has been said.
+"""Read the content of a MOSI or MOSEI file and report all of its problems.
 
     {"train": split, "valid": split, "test": split}, and in each split
 
     text vision audio       (n, time, width)   features; vision and audio may have more steps than text
     regression_labels       (n,)               from -3 to 3
     text_bert               (n, 3, time)       optional: token ids, mask, segments
-    audio_lengths vision_lengths               optional: n true lengths; those of text come from the mask
-    id                      n texts            optional
+    audio_lengths vision_lengths               optional: n true lengths; the mask contains those of text
+    id                      n strings          optional
 
-Other keys are not used. Lengths and widths are those of the arrays, whatever they are.
+Other keys are not used. Numbers of steps and widths are those of the arrays: the constants in public code for these
+files are partly wrong.
 """
 
 from __future__ import annotations
@@ -31,24 +32,26 @@ from xmodal.names import SPLITS
 
 TOKENS = "text_bert"
 LABELS = "regression_labels"
-LARGEST = 3.0  # labels run from minus this to this
-NAMED = 6  # samples that are named one by one; the others are counted
+# Labels are in [-LARGEST, LARGEST].
+LARGEST = 3.0
+# Samples that a message lists; the rest are counted.
+NAMED = 6
 Numbers = NDArray[Any]
 
 
 @dataclass
 class Source:
-    """Splits behind one another: row i of everything is the same sample.
+    """The splits of a file, concatenated: row i of every array is the same sample.
 
     Attributes:
         columns: modality → (samples, width, time).
         lengths: modality → true length of each sample, (samples,).
-        labels: (samples,), empty where none were asked for.
-        rows: split → how many samples.
-        ids: of the samples.
-        tokens: (samples, 3, time), None where the file has no ``text_bert``.
-        counts: modality → how many values are not finite, by kind.
-        treatment: what became of those, see `cleaned`.
+        labels: (samples,); empty if the file was opened without labels.
+        rows: split → number of samples.
+        ids: ids of the samples.
+        tokens: (samples, 3, time); None if the file has no ``text_bert``.
+        counts: modality → kind → number of non-finite values.
+        treatment: what is done with non-finite values, see `cleaned`.
         aligned: whether all modalities have the same number of steps.
     """
 
@@ -69,11 +72,11 @@ class Source:
 
 
 def find_pickle(path: Path) -> Path | None:
-    """The pickle that a path means: itself, or the only one in a folder; None if it means none."""
+    """The path itself if it is a file, or the only pickle of a folder; otherwise None."""
     if path.is_file():
         return path
-    found = sorted(path.glob("*.pkl")) if path.is_dir() else []
-    return found[0] if len(found) == 1 else None
+    pickles = sorted(path.glob("*.pkl")) if path.is_dir() else []
+    return pickles[0] if len(pickles) == 1 else None
 
 
 def open_pickle(
@@ -84,13 +87,13 @@ def open_pickle(
     treatment: str = "zero",
     labelled: bool = True,
 ) -> Source | None:
-    """A published file; None where its splits can't be taken apart.
+    """The content of a published pickle; None if it cannot be used.
 
     Args:
         path: the pickle.
-        report: receives what is wrong.
-        modalities: which to read.
-        treatment: of values that are not finite.
+        report: receives errors and warnings.
+        modalities: modalities to read.
+        treatment: what to do with non-finite values, see `cleaned`.
         labelled: whether labels are expected.
     """
     try:
@@ -110,21 +113,22 @@ def from_content(
     treatment: str = "zero",
     labelled: bool = True,
 ) -> Source | None:
-    """The same from what a file holds.
+    """The content of unpickled splits; None if it cannot be used.
 
     Args:
         content: split → key → array.
-        where: how the sentences name the file.
-        report: receives what is wrong.
-        modalities: which to read.
-        treatment: of values that are not finite.
+        where: name of the file in messages.
+        report: receives errors and warnings.
+        modalities: modalities to read.
+        treatment: what to do with non-finite values, see `cleaned`.
         labelled: whether labels are expected.
     """
-    before = len(report.errors)
+    errors_before = len(report.errors)
     needed = [*modalities, *[LABELS] * labelled]
-    parts = {split: found for split in SPLITS if (found := _part(content, split, where, needed, report)) is not None}
+    read = {split: _part(content, split, where, needed, report) for split in SPLITS}
+    parts = {split: part for split, part in read.items() if part is not None}
     _check_sides(parts, modalities, where, report)
-    if len(report.errors) > before:
+    if len(report.errors) > errors_before:
         return None
     source = Source(
         columns={
@@ -142,13 +146,13 @@ def from_content(
     _check_labels(source, where, report)
     _check_ids(source, where, report)
     source.counts = {name: not_finite([part.arrays[name] for part in parts.values()]) for name in modalities}
-    say_counts(source.counts, treatment, where, report)
-    return source if len(report.errors) == before else None
+    report_counts(source.counts, treatment, where, report)
+    return source if len(report.errors) == errors_before else None
 
 
 @dataclass
 class _Part:
-    """One split of a file."""
+    """A split of a file."""
 
     arrays: dict[str, Numbers]
     labels: Numbers
@@ -158,33 +162,33 @@ class _Part:
 
 
 def _part(content: Any, split: str, where: str, needed: Sequence[str], report: Report) -> _Part | None:
-    """A split whose arrays have the right form and equal numbers of samples; says why not."""
+    """A split, if its arrays have the right shapes and equal numbers of samples; otherwise None and errors."""
     splits = content if isinstance(content, dict) else {}
     if split in splits and not isinstance(splits[split], dict):
         report.errors.append(f"{where}: the split '{split}' is a {_kind(splits[split])}, a dictionary was expected.")
         return None
     if split not in splits:
-        there = _listed(splits) if isinstance(content, dict) else f"a {_kind(content)}"
+        present = _listed(splits) if isinstance(content, dict) else f"a {_kind(content)}"
         report.errors.append(
-            f"{where} has no split '{split}': {', '.join(SPLITS)} were expected, and there is {there}."
+            f"{where} has no split '{split}': {', '.join(SPLITS)} were expected, and there is {present}."
         )
         return None
-    values, place = splits[split], f"{where}, {split}"
+    values, label = splits[split], f"{where}, {split}"
     missing = [key for key in needed if key not in values]
     if missing:
-        report.errors.append(f"{place} has no {' and no '.join(missing)}. There is {_listed(values)}.")
+        report.errors.append(f"{label} has no {' and no '.join(missing)}. There is {_listed(values)}.")
         return None
     modalities = [key for key in needed if key != LABELS]
     problems: list[str] = []
-    arrays = {key: _array(values[key], 3, f"{place}, {key}", "(samples, time, width)", problems) for key in modalities}
-    labels = _array(values[LABELS], 1, f"{place}, {LABELS}", "(samples,)", problems) if LABELS in needed else None
-    tokens = _read_tokens(values, place, problems) if "text" in modalities and TOKENS in values else None
+    arrays = {key: _array(values[key], 3, f"{label}, {key}", "(samples, time, width)", problems) for key in modalities}
+    labels = _array(values[LABELS], 1, f"{label}, {LABELS}", "(samples,)", problems) if LABELS in needed else None
+    tokens = _read_tokens(values, label, problems) if "text" in modalities and TOKENS in values else None
     lengths = {
-        name: _array(values[f"{name}_lengths"], 1, f"{place}, {name}_lengths", "(samples,)", problems)
+        name: _array(values[f"{name}_lengths"], 1, f"{label}, {name}_lengths", "(samples,)", problems)
         for name in modalities
         if f"{name}_lengths" in values
     }
-    listed = _texts(values["id"], f"{place}, id", problems) if "id" in values else None
+    ids = _texts(values["id"], f"{label}, id", problems) if "id" in values else None
     counted_arrays = {
         **arrays,
         LABELS: labels,
@@ -192,124 +196,131 @@ def _part(content: Any, split: str, where: str, needed: Sequence[str], report: R
         **{f"{name}_lengths": each for name, each in lengths.items()},
     }
     counts = {key: len(array) for key, array in counted_arrays.items() if array is not None}
-    counts |= {} if listed is None else {"id": len(listed)}
+    counts |= {} if ids is None else {"id": len(ids)}
     if len(set(counts.values())) > 1:
-        told = ", ".join(f"{key} {count}" for key, count in counts.items())
-        problems.append(f"{place} holds different numbers of samples ({told}): row i of each must be the same sample.")
+        sizes = ", ".join(f"{key} {count}" for key, count in counts.items())
+        problems.append(f"{label} holds different numbers of samples ({sizes}): row i of each must be the same sample.")
     elif 0 in counts.values():
-        problems.append(f"{place} holds no samples ({', '.join(f'{key} 0' for key in counts)}).")
+        problems.append(f"{label} holds no samples ({', '.join(f'{key} 0' for key in counts)}).")
     report.errors += problems
     if problems:
         return None
     samples = next(iter(counts.values()))
-    found = np.zeros(0) if labels is None else labels
+    labels = np.zeros(0) if labels is None else labels
     kept = {key: array for key, array in arrays.items() if array is not None}
-    own = {key: array for key, array in lengths.items() if array is not None}
-    return _Part(kept, found, listed or [f"{split} {row}" for row in range(samples)], own, tokens)
+    kept_lengths = {key: array for key, array in lengths.items() if array is not None}
+    return _Part(kept, labels, ids or [f"{split} {row}" for row in range(samples)], kept_lengths, tokens)
 
 
 def _array(value: Any, axes: int, where: str, shape: str, problems: list[str]) -> Numbers | None:
-    """Numbers with so many axes; None, and a sentence, if they are none."""
-    found = opened(value)
-    if isinstance(found, list) and axes == 1 and all(isinstance(entry, int | float) for entry in found):
-        found = np.asarray(found)
-    if isinstance(found, list) and axes > 1 and found and all(isinstance(entry, Array | np.ndarray) for entry in found):
-        one = [opened(entry) for entry in found]
-        if all(isinstance(entry, np.ndarray) and entry.shape == getattr(one[0], "shape", None) for entry in one):
-            found = np.stack(one)
-    if isinstance(found, np.ndarray) and axes == 1 and found.ndim == 2 and found.shape[1] == 1:
-        found = found[:, 0]
-    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf":
-        problems.append(f"{where} is no array of numbers: {shape} was expected.")
+    """An array of numbers with the given number of axes; None and a problem if the value is something else.
+
+    Also accepted: a list of numbers, a list of arrays of equal shape, and (samples, 1) in place of (samples,).
+    """
+    array = opened(value)
+    if isinstance(array, list) and axes == 1 and all(isinstance(entry, int | float) for entry in array):
+        array = np.asarray(array)
+    if isinstance(array, list) and axes > 1 and array and all(isinstance(entry, Array | np.ndarray) for entry in array):
+        entries = [opened(entry) for entry in array]
+        shape_of_first = getattr(entries[0], "shape", None)
+        if all(isinstance(entry, np.ndarray) and entry.shape == shape_of_first for entry in entries):
+            array = np.stack(entries)
+    if isinstance(array, np.ndarray) and axes == 1 and array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        problems.append(f"{where} is not an array of numbers: {shape} was expected.")
         return None
-    if found.ndim != axes or not all(found.shape[1:]):
-        problems.append(f"{where} has the shape {found.shape}: {shape} was expected.")
+    if array.ndim != axes or not all(array.shape[1:]):
+        problems.append(f"{where} has the shape {array.shape}: {shape} was expected.")
         return None
-    return found
+    return array
 
 
 def _texts(value: Any, where: str, problems: list[str]) -> list[str] | None:
-    found = opened(value)
-    entries = found.tolist() if isinstance(found, np.ndarray) and found.ndim == 1 else found
+    array = opened(value)
+    entries = array.tolist() if isinstance(array, np.ndarray) and array.ndim == 1 else array
     if isinstance(entries, list) and all(isinstance(entry, str | int) for entry in entries):
         return [str(entry) for entry in entries]
-    problems.append(f"{where} is no list of texts: one name per sample was expected.")
+    problems.append(f"{where} is not a list of strings: a name for each sample was expected.")
     return None
 
 
 def _read_tokens(values: Mapping[str, Any], place: str, problems: list[str]) -> Numbers | None:
-    found = _array(values[TOKENS], 3, f"{place}, {TOKENS}", "(samples, 3, time)", problems)
-    if found is None:
+    tokens = _array(values[TOKENS], 3, f"{place}, {TOKENS}", "(samples, 3, time)", problems)
+    if tokens is None:
         return None
-    way = "Leave the key out to use the features in text (the option text=features)."
-    if found.shape[1] != 3:
-        problems.append(f"{place}, {TOKENS} has the shape {found.shape}: (samples, 3, time) was expected. {way}")
+    advice = "Leave the key out to use the features in text (the option text=features)."
+    if tokens.shape[1] != 3:
+        problems.append(f"{place}, {TOKENS} has the shape {tokens.shape}: (samples, 3, time) was expected. {advice}")
         return None
-    if not np.isin(found[:, 1], (0, 1)).all() or not np.array_equal(found, np.trunc(found)):
-        problems.append(f"{place}, {TOKENS} holds other numbers than whole ids and a mask of 0 and 1. {way}")
+    # The types of the published arrays are not documented: ids that are stored as floats are accepted.
+    if not np.isin(tokens[:, 1], (0, 1)).all() or not np.array_equal(tokens, np.trunc(tokens)):
+        problems.append(f"{place}, {TOKENS}: integer ids and a mask of 0 and 1 were expected. {advice}")
         return None
-    return found
+    return tokens
 
 
 def _check_sides(parts: Mapping[str, _Part], modalities: Sequence[str], where: str, report: Report) -> None:
-    """Width and number of steps have to be those of every split."""
+    """Report modalities whose width or number of steps differs between the splits."""
     for name in modalities:
-        for axis, what in ((2, "width"), (1, "number of steps")):
+        for axis, label in ((2, "width"), (1, "number of steps")):
             sides = {split: part.arrays[name].shape[axis] for split, part in parts.items()}
             if len(set(sides.values())) > 1:
-                told = ", ".join(f"{side} in {split}" for split, side in sides.items())
-                report.errors.append(f"{where}: the {what} of {name} differs between the splits: {told}.")
+                sides_text = ", ".join(f"{side} in {split}" for split, side in sides.items())
+                report.errors.append(f"{where}: the {label} of {name} differs between the splits: {sides_text}.")
 
 
 def _tokens(parts: Mapping[str, _Part]) -> Column | None:
-    found = [part.tokens for part in parts.values() if part.tokens is not None]
-    if len(found) < len(parts) or len({array.shape[2] for array in found}) > 1:
+    arrays = [part.tokens for part in parts.values() if part.tokens is not None]
+    if len(arrays) < len(parts) or len({array.shape[2] for array in arrays}) > 1:
         return None
-    return np.concatenate(found).astype(np.int64)
+    return np.concatenate(arrays).astype(np.int64)
 
 
 def _add_lengths(source: Source, parts: Mapping[str, _Part], where: str, report: Report) -> None:
-    """True lengths: text's from the mask, the others' as they are in the file; all steps where there are none."""
-    bare = []
+    """Add the true lengths: for text those of the mask, for others those of the file; without them, all steps."""
+    without_lengths = []
     for name, column in source.columns.items():
         steps = int(column.shape[2])
         if name == "text" and source.tokens is not None:
-            found = np.asarray(source.tokens[:, 1]).sum(axis=1)
-            given = "the mask of text_bert"
+            lengths = np.asarray(source.tokens[:, 1]).sum(axis=1)
+            origin = "the mask of text_bert"
         elif all(name in part.lengths for part in parts.values()):
-            found = np.concatenate([part.lengths[name] for part in parts.values()])
-            given = f"{name}_lengths"
+            lengths = np.concatenate([part.lengths[name] for part in parts.values()])
+            origin = f"{name}_lengths"
         else:
-            bare += [name] if name != "text" else []
-            found, given = np.full(len(source.ids), steps), ""
-        if not np.isfinite(found).all() or not np.array_equal(found, np.trunc(found)):
-            report.errors.append(f"{where}: {given} holds {found.dtype} numbers: whole numbers were expected.")
+            without_lengths += [name] if name != "text" else []
+            lengths, origin = np.full(len(source.ids), steps), ""
+        if not np.isfinite(lengths).all() or not np.array_equal(lengths, np.trunc(lengths)):
+            report.errors.append(f"{where}: {origin} holds {lengths.dtype} values: integers were expected.")
             continue
-        source.lengths[name] = clipped_lengths(found.astype(np.int64), steps, f"{where}: {given}", report)
-    if bare and not source.aligned:
+        source.lengths[name] = clipped_lengths(lengths.astype(np.int64), steps, f"{where}: {origin}", report)
+    # The published aligned files have no lengths: a warning would appear for each of them.
+    if without_lengths and not source.aligned:
         report.warnings.append(
-            f"{where} is unaligned and has no {' and no '.join(f'{name}_lengths' for name in bare)}: all steps are "
-            "taken for real ones, padding too."
+            f"{where} is unaligned and has no {' and no '.join(f'{name}_lengths' for name in without_lengths)}: all "
+            "steps are treated as data, including padding."
         )
 
 
 def clipped_lengths(lengths: NDArray[np.int64], steps: int, where: str, report: Report) -> NDArray[np.int64]:
-    """Lengths between 1 and the number of steps; those that are not are counted and moved there."""
+    """Lengths clipped to [1, steps], with a warning if any are outside."""
+    # At least 1: attention over a sequence without any unmasked step is NaN.
     kept = np.clip(lengths, 1, steps)
     wrong = int((kept != lengths).sum())
     if wrong:
-        report.warnings.append(f"{where} of {wrong} samples is below 1 or above {steps}; it was moved there.")
+        report.warnings.append(f"{where} of {wrong} samples is below 1 or above {steps} and was clipped.")
     return kept
 
 
 def _check_labels(source: Source, where: str, report: Report) -> None:
     labels = source.labels
-    bad = np.flatnonzero(~np.isfinite(labels))
-    if len(bad):
-        told = named([source.ids[row] for row in bad[: NAMED + 1]], len(bad))
-        report.errors.append(f"{where}: the label of {told} is NaN or infinite. Remove or label these samples.")
+    rows = np.flatnonzero(~np.isfinite(labels))
+    if len(rows):
+        names = named([source.ids[row] for row in rows[: NAMED + 1]], len(rows))
+        report.errors.append(f"{where}: the label of {names} is NaN or infinite. Remove or label these samples.")
     outside = int((np.abs(labels) > LARGEST).sum())
-    if outside and not len(bad):
+    if outside and not len(rows):
         report.warnings.append(
             f"{where}: {outside} of {len(labels)} labels are outside [-3, 3]. They are kept; metrics of classes clip "
             "them."
@@ -318,38 +329,38 @@ def _check_labels(source: Source, where: str, report: Report) -> None:
 
 def _check_ids(source: Source, where: str, report: Report) -> None:
     rows = source.numbers()
-    of = {split: {source.ids[row] for row in numbers} for split, numbers in rows.items()}
-    for place, one in enumerate(SPLITS):
-        for two in SPLITS[place + 1 :]:
-            common = sorted(of[one] & of[two])
+    ids = {split: {source.ids[row] for row in numbers} for split, numbers in rows.items()}
+    for place, first in enumerate(SPLITS):
+        for second in SPLITS[place + 1 :]:
+            common = sorted(ids[first] & ids[second])
             if common:
                 report.warnings.append(
-                    f"{where}: {len(common)} ids are in {one} and in {two}, {common[0]} among them: a sample may be in "
-                    "one split only."
+                    f"{where}: {len(common)} ids are in {first} and in {second}, {common[0]} among them: a sample may "
+                    "be in only one split."
                 )
 
 
-def say_counts(counts: Mapping[str, Mapping[str, int]], treatment: str, where: str, report: Report) -> None:
-    """One sentence per modality with values that are not finite."""
-    for name, found in counts.items():
-        if not any(found.values()):
+def report_counts(counts: Mapping[str, Mapping[str, int]], treatment: str, where: str, report: Report) -> None:
+    """A warning or an error for each modality with non-finite values."""
+    for name, by_kind in counts.items():
+        if not any(by_kind.values()):
             continue
-        told = f"{where}: {name} holds {counted(found)}"
+        text = f"{where}: {name} holds {counted(by_kind)}"
         if treatment == "refuse":
-            report.errors.append(f"{told}. Repair the file, or let them become 0 (the option nonfinite=zero).")
+            report.errors.append(f"{text}. Repair the file, or replace them by 0 (the option nonfinite=zero).")
         elif treatment == "zero":
-            report.warnings.append(f"{told}; 0 was put in place of each.")
+            report.warnings.append(f"{text}; all were replaced by 0.")
         else:
-            replaced = found["-inf"] if name == "audio" else 0
-            left = sum(found.values()) - replaced
+            replaced = by_kind["-inf"] if name == "audio" else 0
+            remaining = sum(by_kind.values()) - replaced
             report.warnings.append(
-                f"{told}; as published, 0 was put in place of {replaced}"
-                + (f", and {left} are left for the network, whose loss won't be finite." if left else ".")
+                f"{text}; as published, {replaced} were replaced by 0"
+                + (f", and {remaining} are kept: the loss will not be finite." if remaining else ".")
             )
 
 
 def named(ids: Sequence[str], count: int) -> str:
-    """Some ids, and how many more there are.
+    """The first ids, and the number of further ones.
 
     Example:
         >>> named(["a", "b"], 2), named(["a"] * 7, 20)

@@ -1,1 +1,1 @@
-"""NYU Depth V2 for semantic scene completion: the data set, SSCNet's files, voxels, a synthetic copy."""
+"""NYU Depth V2 for semantic scene completion: the data set, the files of SSCNet, voxels, and synthetic rooms."""

@@ -1,8 +1,8 @@
-"""Everything that is wrong with a folder of NYU Depth V2, raw or prepared.
+"""Checking a folder of NYU Depth V2, raw or prepared.
 
-Of prepared frames every header is looked at, and the numbers of at most 50 frames of a folder, evenly spread: classes,
-whether blocks follow from voxels, whether numbers are finite. Where the raw files lie in the same folder (``depthbin``)
-or beside it, positions are computed again and compared: those of the published files are known not to agree.
+All headers of prepared frames are checked, and the values of at most 50 frames per folder, evenly spread: classes,
+non-finite values, and whether blocks agree with voxels. If the raw files are in the same folder (``depthbin``) or in
+the one above, positions are computed again and compared, since those of the published files are known to be wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data.nyu.dataset import NyuSettings, few, inspect, strange_class
+from xmodal.data.nyu.dataset import NyuSettings, few, inspect, invalid_class
 from xmodal.data.nyu.files import (
     KINDS,
     PARTS,
@@ -28,18 +28,19 @@ from xmodal.data.nyu.files import (
     raw_frames,
     raw_parts,
 )
-from xmodal.data.nyu.frames import SUFFIX, FrameFile, network_order, told_axes
+from xmodal.data.nyu.frames import SUFFIX, FrameFile, network_order, resolve_axes
 from xmodal.data.nyu.raw import read_colours, read_depth, read_room
 from xmodal.data.nyu.voxels import FAINT, coarse_labels, coarse_tsdf
 from xmodal.data.report import Report
 from xmodal.errors import InputError
 from xmodal.files import read_json
 
-DECODED = 50  # frames of a folder whose numbers are all read
+# Frames of a folder whose arrays are all read: for all 1,449 frames at full size that would take long.
+DECODED = 50
 
 
 def check(root: Path) -> Report | None:
-    """What is wrong with raw or prepared files; None if there are neither."""
+    """Check raw or prepared files; None if there are neither."""
     report = Report()
     packed = packed_parts(root) if root.is_dir() else {}
     raw = raw_parts(root) if root.is_dir() else {}
@@ -52,17 +53,17 @@ def check(root: Path) -> Report | None:
     return report
 
 
-def _spread(paths: Sequence[Any]) -> list[Any]:
+def _sample(paths: Sequence[Any]) -> list[Any]:
     places = np.unique(np.linspace(0, len(paths) - 1, min(len(paths), DECODED)).round().astype(int))
     return [paths[place] for place in places.tolist()]
 
 
-def _each(things: Sequence[Any], look: Callable[[Any], object], report: Report) -> None:
-    """Look at some things and tell the first problems."""
+def _collect(items: Sequence[Any], test: Callable[[Any], object], report: Report) -> None:
+    """Call a test for each item and report the first problems."""
     problems: list[str] = []
-    for thing in things:
+    for item in items:
         try:
-            look(thing)
+            test(item)
         except InputError as error:
             problems += error.problems
     report.errors += few(problems)
@@ -79,18 +80,19 @@ def _check_raw(root: Path, parts: dict[str, Path], report: Report) -> None:
         return
     report.errors += missing_halves(root, parts)
     for part, folder in parts.items():
-        frames, lacking = raw_frames(folder)
+        frames, incomplete = raw_frames(folder)
         if not frames:
             report.errors.append(f"{folder} holds no frame with depth, room and colours.")
-        report.errors += few([f"{part}/{name}: {reason}." for name, reason in lacking])
-        chosen = _spread(frames) if frames else []
-        _each(chosen, lambda frame: read_depth(frame.depth, grid=grid), report)
-        _each(chosen, lambda frame: read_room(frame.room, grid=grid), report)
-        _each(chosen, lambda frame: read_colours(frame.colours, grid=grid), report)
+        report.errors += few([f"{part}/{name}: {reason}." for name, reason in incomplete])
+        chosen = _sample(frames) if frames else []
+        _collect(chosen, lambda frame: read_depth(frame.depth, grid=grid), report)
+        _collect(chosen, lambda frame: read_room(frame.room, grid=grid), report)
+        _collect(chosen, lambda frame: read_colours(frame.colours, grid=grid), report)
     if not report.errors:
-        there = {part: raw_frames(folder)[0] for part, folder in parts.items()}
-        _twice({part: {frame.name: _content(frame.room) for frame in some} for part, some in there.items()}, report)
-        report.warnings.append(f"Raw files: xmodal data prepare nyu {root} ROOT makes what the loader reads.")
+        complete = {part: raw_frames(folder)[0] for part, folder in parts.items()}
+        digests = {part: {frame.name: _digest(frame.room) for frame in frames} for part, frames in complete.items()}
+        _warn_of_duplicates(digests, report)
+        report.warnings.append(f"Raw files. Prepare them for training: xmodal data prepare nyu {root} ROOT.")
 
 
 # ---- prepared
@@ -104,108 +106,113 @@ def _check_packed(root: Path, parts: dict[str, Path], report: Report) -> None:
     if report.errors:
         return
     for part, folder in parts.items():
-        _each(_spread(packed_files(folder)), look_inside, report)
-        _compare(root, part, folder, report)
-    _left_out(root, report)
+        _collect(_sample(packed_files(folder)), check_frame, report)
+        _compare_positions(root, part, folder, report)
+    _warn_of_skipped(root, report)
     if not report.errors:
-        _twice({part: _voxels(packed_files(folder)) for part, folder in parts.items()}, report)
+        _warn_of_duplicates({part: _fingerprints(packed_files(folder)) for part, folder in parts.items()}, report)
 
 
-def _voxels(files: Sequence[Path]) -> dict[str, object]:
+def _fingerprints(files: Sequence[Path]) -> dict[str, object]:
     return {path.name.removesuffix(SUFFIX): FrameFile(path).checksum("target_hr") for path in files}
 
 
-def _left_out(root: Path, report: Report) -> None:
-    """Say how many frames could not be prepared."""
+def _warn_of_skipped(root: Path, report: Report) -> None:
+    """Warn of frames that could not be prepared."""
     path = root / SKIPPED
     skipped = read_json(path).get("skipped") if path.is_file() else None
     if isinstance(skipped, list) and skipped:
-        some = "1 frame was" if len(skipped) == 1 else f"{len(skipped)} frames were"
-        report.warnings.append(f"{some} left out when this was prepared. The reasons stand in {path}.")
+        number = "1 frame was" if len(skipped) == 1 else f"{len(skipped)} frames were"
+        report.warnings.append(f"{number} skipped when the folder was prepared. See the reasons in {path}.")
 
 
-def _content(path: Path) -> str:
+def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _twice(found: Mapping[str, Mapping[str, object]], report: Report) -> None:
-    """Warn of frames that are in both halves, by name or by their voxels: test figures would be too good.
+def _warn_of_duplicates(fingerprints: Mapping[str, Mapping[str, object]], report: Report) -> None:
+    """Warn of frames that are in both training and test, by name or by voxels, since test scores would be too good.
 
     Args:
-        found: folder → name of a frame → what its voxels are known by.
+        fingerprints: folder → name of a frame → a value that identifies its voxels.
         report: receives the warnings.
     """
     for kind in KINDS:
-        train, test = (found.get(f"{kind}{split}", {}) for split in ("train", "test"))
-        known = {content: name for name, content in train.items()}
-        pairs = [(name if name in train else known.get(content), name) for name, content in test.items()]
-        both = [f"{name} (there {other})" if other != name else name for other, name in pairs if other is not None]
-        if both:
-            some = "1 frame" if len(both) == 1 else f"{len(both)} frames"
+        train, test = (fingerprints.get(f"{kind}{split}", {}) for split in ("train", "test"))
+        train_names = {fingerprint: name for name, fingerprint in train.items()}
+        duplicates = []
+        for name, fingerprint in test.items():
+            train_name = name if name in train else train_names.get(fingerprint)
+            if train_name is not None:
+                duplicates.append(name if train_name == name else f"{name} (there {train_name})")
+        if duplicates:
+            number = "1 frame" if len(duplicates) == 1 else f"{len(duplicates)} frames"
             report.warnings.append(
-                f"{some} of {kind}test, {both[0]} the first, in {kind}train as well: test figures would be too "
-                "good. Remove what is there twice from one of the two."
+                f"{number} of {kind}test, {duplicates[0]} the first, in {kind}train as well: test scores would be too "
+                "good. Remove the duplicates from one of the two folders."
             )
 
 
-def look_inside(path: Path) -> None:
-    """Refuse a frame whose numbers do not fit together."""
+def check_frame(path: Path) -> None:
+    """Raise an `InputError` if the arrays of a frame are invalid or inconsistent."""
     file = FrameFile(path)
-    found = file.arrays(["rgb", "depth", "tsdf_hr", "tsdf_lr", "target_hr", "target_lr", "position"])
+    arrays = file.arrays(["rgb", "depth", "tsdf_hr", "tsdf_lr", "target_hr", "target_lr", "position"])
     problems = []
     for name in ("rgb", "depth", "tsdf_hr", "tsdf_lr"):
-        if not np.isfinite(found[name]).all():
-            problems.append(f"{path} has numbers in {name} that are not finite. Prepare it again.")
+        if not np.isfinite(arrays[name]).all():
+            problems.append(f"{path} has non-finite values in {name}. Prepare it again.")
     for name in ("target_hr", "target_lr"):
-        problem = strange_class(path, name, found[name])
+        problem = invalid_class(path, name, arrays[name])
         problems += [problem] if problem else []
-    if not np.isin(np.asarray(found["tsdf_lr"], np.float32), np.array([1, FAINT, -FAINT], np.float32)).all():
+    if not np.isin(np.asarray(arrays["tsdf_lr"], np.float32), np.array([1, FAINT, -FAINT], np.float32)).all():
         problems.append(f"{path} has other values in tsdf_lr than 1, {FAINT} and -{FAINT}. Prepare it again.")
-    low, high = int(found["position"].min()), int(found["position"].max())
-    if low < -1 or high >= found["target_hr"].size:
+    low, high = int(arrays["position"].min()), int(arrays["position"].max())
+    if low < -1 or high >= arrays["target_hr"].size:
         problems.append(
-            f"{path} has positions from {low} to {high}: -1 to {found['target_hr'].size - 1} were expected. Prepare it "
-            "again, or give --repair-positions."
+            f"{path} has positions from {low} to {high}: -1 to {arrays['target_hr'].size - 1} were expected. Prepare "
+            "it again, or use --repair-positions."
         )
+    # Only for valid arrays: otherwise each of these problems would be reported a second time.
     if not problems:
-        problems += _blocks(path, found)
+        problems += _blocks(path, arrays)
     if problems:
         raise InputError(problems)
 
 
-def _blocks(path: Path, found: dict[str, Any]) -> list[str]:
-    """Whether blocks follow from voxels."""
+def _blocks(path: Path, arrays: dict[str, Any]) -> list[str]:
+    """Problems if the arrays of blocks do not follow from those of voxels."""
     problems = []
-    if not np.array_equal(coarse_labels(np.asarray(found["target_hr"], np.uint8)), found["target_lr"]):
+    if not np.array_equal(coarse_labels(np.asarray(arrays["target_hr"], np.uint8)), arrays["target_lr"]):
         problems.append(f"{path}: target_lr does not follow from target_hr. Prepare it again.")
-    axes = told_axes(path) or "XHY"
-    sharp = network_order(found["tsdf_hr"], axes)[0].transpose(2, 1, 0)
-    if not np.isclose(coarse_tsdf(np.ascontiguousarray(sharp, np.float32)), found["tsdf_lr"], atol=1e-6).all():
+    axes = resolve_axes(path) or "XHY"
+    volume = network_order(arrays["tsdf_hr"], axes)[0].transpose(2, 1, 0)
+    if not np.isclose(coarse_tsdf(np.ascontiguousarray(volume, np.float32)), arrays["tsdf_lr"], atol=1e-6).all():
         problems.append(f"{path}: tsdf_lr does not follow from tsdf_hr. Prepare it again.")
     return problems
 
 
-def _compare(root: Path, part: str, folder: Path, report: Report) -> None:
-    """Compare positions to those of the raw files, where they are found."""
+def _compare_positions(root: Path, part: str, folder: Path, report: Report) -> None:
+    """Compare positions with those computed from the raw files, if these are there."""
     assert part in PARTS
     raw = next((place for place in (root, root.parent) if (place / RAW_FOLDER / part).is_dir()), None)
     if raw is None:
         return
     grid = grid_of(raw)
     frames = {frame.name: frame for frame in raw_frames(raw / RAW_FOLDER / part)[0]}
-    chosen = [path for path in _spread(packed_files(folder)) if path.name.removesuffix(SUFFIX) in frames]
+    chosen = [path for path in _sample(packed_files(folder)) if path.name.removesuffix(SUFFIX) in frames]
     wrong: list[tuple[str, int]] = []
 
-    def look(path: Path) -> None:
+    def compare(path: Path) -> None:
+        # Only the correct rule writes -1. A frame without any such pixel is the same by both rules.
         rule = "correct" if FrameFile(path).arrays(["position"])["position"].min() < 0 else "reference"
         differing = compare_positions(path, frames[path.name.removesuffix(SUFFIX)], grid, rule=rule)
         if differing:
             wrong.append((path.name, differing))
 
-    _each(chosen, look, report)
+    _collect(chosen, compare, report)
     if wrong:
         report.errors.append(
-            f"{folder.name}: the positions of {len(wrong)} of {len(chosen)} frames are not those of their raw files, "
-            f"{wrong[0][0]} in {wrong[0][1]} pixels for one. xmodal data prepare nyu {raw} {root} --repair-positions "
-            "writes them again."
+            f"{folder.name}: the positions of {len(wrong)} of {len(chosen)} frames differ from those of their raw "
+            f"files, the first {wrong[0][0]} in {wrong[0][1]} pixels. Repair them: xmodal data prepare nyu {raw} "
+            f"{root} --repair-positions."
         )

@@ -1,13 +1,13 @@
-"""From the raw files of NYU Depth V2 to one .npz a frame: what is where, and `prepare`.
+"""Prepare NYU Depth V2: from the raw files to an .npz per frame.
 
     raw/depthbin/NYUtrain/     NYU0001_0000.png  NYU0001_0000.bin  NYU0001_rgb.png (or NYU0001_colors.png)
-                 NYUtest/      NYUCADtrain/      NYUCADtest/       the last two may be absent
-    raw/nyu.json               sizes, where they are not the published ones
+                 NYUtest/      NYUCADtrain/      NYUCADtest/       the last two are optional
+    raw/nyu.json               sizes, if they differ from the published ones
 
     root/NYUtrain_npz/NYU0001_0000_voxels.npz   NYUtest_npz/   NYUCADtrain_npz/   NYUCADtest_npz/
-         nyu.json  skipped.json                 how it was prepared, and what was left out
+         nyu.json  skipped.json                 settings of the preparation, and skipped frames
 
-What the files hold is shown in `xmodal.data.nyu.raw` and `xmodal.data.nyu.frames`.
+The contents of the files are described in `xmodal.data.nyu.raw` and `xmodal.data.nyu.frames`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,17 @@ from xmodal.files import read_json, write_json, written_whole
 RAW_FOLDER, FACTS, PACKED, SKIPPED = "depthbin", "nyu.json", "_npz", "skipped.json"
 KINDS = ("NYU", "NYUCAD")
 PARTS = tuple(f"{kind}{split}" for kind in KINDS for split in ("train", "test"))
-FRAME = re.compile(r"(.+_)\d{4}$")  # NYU0001_0000; NYU0001_rgb is none
-VALID_SHARE = 0.1  # of the training frames, the last ones by name
-VERSION = 1  # of what the work makes of the same files
+# NYU0001_0000, but not NYU0001_rgb: the published loader lists *.png and takes colour pictures for depth frames.
+FRAME = re.compile(r"(.+_)\d{4}$")
+# Share of the training frames, the last by name, that are held out to choose the epoch.
+VALID_SHARE = 0.1
+# Part of the stamp of every prepared frame: increase it when `read_frame` returns other values for the same files.
+VERSION = 1
 Workload = tuple[Path, "RawFrame", Grid, str, bool]
 
 
 class GridFacts(BaseModel):
-    """What nyu.json says of the sizes; see `Grid`."""
+    """The sizes in nyu.json; see `Grid`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -51,10 +54,10 @@ class GridFacts(BaseModel):
 
 @dataclass(frozen=True)
 class RawFrame:
-    """The files of one frame.
+    """The raw files of a frame.
 
     Attributes:
-        name: such as NYU0001_0000.
+        name: name of the frame, such as NYU0001_0000.
         depth: the .png with 16 bits.
         room: the .bin.
         colours: the .png with colours.
@@ -67,32 +70,32 @@ class RawFrame:
 
 
 def grid_of(folder: Path) -> Grid:
-    """The sizes that nyu.json of a folder says; the published ones without it."""
+    """The sizes in nyu.json of a folder; without it, the published ones."""
     folder = folder.parent if folder.name == RAW_FOLDER else folder
     if not (folder / FACTS).is_file():
         return PUBLISHED
-    said = read_json(folder / FACTS).get("grid")
-    if said is None:
+    sizes = read_json(folder / FACTS).get("grid")
+    if sizes is None:
         return PUBLISHED
-    return grid_from(said, f"{folder / FACTS} (grid)")
+    return grid_from(sizes, f"{folder / FACTS} (grid)")
 
 
-def grid_from(said: Any, where: str) -> Grid:
-    """Sizes from JSON, or a sentence that names the place."""
-    facts = validated(GridFacts, said, where)
+def grid_from(sizes: Any, where: str) -> Grid:
+    """Sizes from JSON. Raises an `InputError` that starts with ``where`` if they are malformed."""
+    facts = validated(GridFacts, sizes, where)
     if any(size % FACTOR for size in facts.volume):
-        raise InputError(f"{where} says a volume of {facts.volume} voxels: multiples of {FACTOR} were expected.")
+        raise InputError(f"{where} has a volume of {facts.volume} voxels: multiples of {FACTOR} were expected.")
     return Grid(facts.volume, facts.voxel, facts.image, facts.focal, facts.centre, facts.margin)
 
 
 def raw_parts(raw: Path) -> dict[str, Path]:
-    """NYUtrain, NYUtest, NYUCADtrain and NYUCADtest of a folder, or of depthbin in it; those that are there."""
+    """The existing ones of NYUtrain, NYUtest, NYUCADtrain and NYUCADtest, in a folder or in depthbin below it."""
     base = raw / RAW_FOLDER if (raw / RAW_FOLDER).is_dir() else raw
     return {part: base / part for part in PARTS if (base / part).is_dir()}
 
 
 def packed_parts(root: Path) -> dict[str, Path]:
-    """The folders of .npz files that are there, by the same names."""
+    """The existing folders of .npz files, by the same names."""
     return {part: root / f"{part}{PACKED}" for part in PARTS if (root / f"{part}{PACKED}").is_dir()}
 
 
@@ -102,28 +105,30 @@ def packed_files(folder: Path) -> list[Path]:
 
 
 def raw_frames(folder: Path) -> tuple[list[RawFrame], list[tuple[str, str]]]:
-    """The frames of a folder that have all files, by name; and (name, what is missing) of the others."""
+    """The complete frames of a folder, sorted by name, and (name, problem) of the incomplete ones."""
     names = {path.stem for path in folder.iterdir() if path.suffix in (".png", ".bin") and FRAME.match(path.stem)}
-    found, lacking = [], []
-    plain = folder.with_name(folder.name.replace("CAD", ""))  # colours of NYUCAD may lie there alone
+    complete, incomplete = [], []
+    # NYUCAD has the same colour pictures as NYU: they may exist only in the folder of NYU.
+    folders = folder, folder.with_name(folder.name.replace("CAD", ""))
     for name in sorted(names):
-        start = FRAME.match(name)[1]  # type: ignore[index]
+        prefix = FRAME.match(name)[1]  # type: ignore[index]
         depth, room = folder / f"{name}.png", folder / f"{name}.bin"
-        named = [place / f"{start}{word}.png" for place in (folder, plain) for word in ("rgb", "colors")]
-        colours = next((path for path in named if path.is_file()), named[0])
+        candidates = [place / f"{prefix}{word}.png" for place in folders for word in ("rgb", "colors")]
+        colours = next((path for path in candidates if path.is_file()), candidates[0])
         missing = [path.name for path in (depth, room, colours) if not path.is_file()]
         if missing:
-            lacking.append((name, f"{', '.join(missing)} not found in {folder.name}: .png, .bin and _rgb.png expected"))
+            reason = f"{', '.join(missing)} not found in {folder.name}: .png, .bin and _rgb.png expected"
+            incomplete.append((name, reason))
         else:
-            found.append(RawFrame(name, depth, room, colours))
-    return found, lacking
+            complete.append(RawFrame(name, depth, room, colours))
+    return complete, incomplete
 
 
-def kept_back(frames: int, share: float) -> int:
-    """How many training frames choose the epoch: a share, one at least, but not all.
+def held_out(frames: int, share: float) -> int:
+    """The number of training frames that are held out to choose the epoch: a share of them, at least 1, but not all.
 
     Example:
-        >>> kept_back(795, 0.1), kept_back(2, 0.1)
+        >>> held_out(795, 0.1), held_out(2, 0.1)
         (80, 1)
     """
     return min(max(1, round(share * frames)), frames - 1)
@@ -138,43 +143,45 @@ def prepare(
     repair_positions: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Turn depth, rooms and colours into one .npz a frame; run it again to go on.
+    """Write an .npz for every frame.
 
     Args:
         raw: folder with depthbin, or with NYUtrain and NYUtest.
-        root: folder to write.
-        workers: processes; 0: this one.
-        position: what pixels without a voxel get: reference, number 0, which is a voxel too; correct, -1.
-        repair_positions: of .npz files that are there, compute the positions from the raw files, and write those files
-            again in which they differ; nothing else is made.
-        progress: is told (frames so far, frames in all).
+        root: folder to write; run again with the same folder to continue an interrupted preparation.
+        workers: worker processes; 0: work in this process.
+        position: value of pixels that show no voxel: reference, 0, which is also the index of a voxel; correct, -1.
+        repair_positions: only compute the positions of existing .npz files again, and rewrite files that differ.
+        progress: called with (frames done, frames in total).
     """
     raw, root = Path(raw), Path(root)
     if position not in RULES[:2]:
         raise InputError(f"There is no rule of positions called '{position}'. {did_you_mean(position, RULES[:2])}")
     if not raw.is_dir():
-        raise InputError(f"{raw} is no folder: one with {RAW_FOLDER}/NYUtrain and {RAW_FOLDER}/NYUtest was expected.")
+        raise InputError(
+            f"{raw} is not a folder. Expected: a folder with {RAW_FOLDER}/NYUtrain and {RAW_FOLDER}/NYUtest."
+        )
     grid, parts = grid_of(raw), raw_parts(raw)
     _refuse_parts(raw, parts)
-    found = {part: raw_frames(folder) for part, folder in parts.items()}
-    for part, (frames, lacking) in found.items():
+    frames_of = {part: raw_frames(folder) for part, folder in parts.items()}
+    for part, (frames, incomplete) in frames_of.items():
         if not frames:
-            first = f" The first: {lacking[0][0]}, {lacking[0][1]}." if lacking else ""
+            example = f" The first: {incomplete[0][0]}, {incomplete[0][1]}." if incomplete else ""
             raise InputError(
                 f"{parts[part]} holds no frame with depth, room and colours: NYU0001_0000.png, NYU0001_0000.bin and "
-                f"NYU0001_rgb.png were expected.{first}"
+                f"NYU0001_rgb.png were expected.{example}"
             )
     if repair_positions:
-        return _repair(root, {part: frames for part, (frames, _) in found.items()}, grid, position, workers, progress)
-    kept = _begin(raw, root)
-    total, done = sum(len(frames) for frames, _ in found.values()), 0
+        complete = {part: frames for part, (frames, _) in frames_of.items()}
+        return _repair(root, complete, grid, position, workers, progress)
+    other_facts = _discard_facts(raw, root)
+    total, done = sum(len(frames) for frames, _ in frames_of.values()), 0
     prepared: dict[str, Prepared] = {}
-    for part, (frames, lacking) in found.items():
-        before = done
+    for part, (frames, incomplete) in frames_of.items():
+        done_before = done
 
-        def tell(now: int, _: int, before: int = before) -> None:
+        def report_progress(done_in_part: int, _: int, done_before: int = done_before) -> None:
             if progress is not None:
-                progress(before + now, total)
+                progress(done_before + done_in_part, total)
 
         prepared[part] = prepare_items(
             [_item(frame, grid, position) for frame in frames],
@@ -182,22 +189,26 @@ def prepare(
             root / f"{part}{PACKED}",
             workers=workers,
             version=str(VERSION),
-            refused=lacking,
-            progress=tell,
+            refused=incomplete,
+            progress=report_progress,
         )
         done += len(frames)
         if not prepared[part].names:
             reason = prepared[part].skipped[0][1]
             raise InputError(f"None of the {len(frames)} frames in {parts[part]} can be used. The first: {reason}")
-    joined = _joined(prepared)
+    joined = _join(prepared)
     write_json(root / SKIPPED, {"skipped": [{"name": name, "reason": reason} for name, reason in joined.skipped]})
     facts = {"grid": asdict(grid), "position": position, "frames": {p: len(f.names) for p, f in prepared.items()}}
-    write_json(root / FACTS, {**kept, **facts})
+    write_json(root / FACTS, {**other_facts, **facts})
     return joined
 
 
-def _begin(raw: Path, root: Path) -> dict[str, Any]:
-    """Take back that the folder is prepared; what nyu.json says where raw files lie in the same folder."""
+def _discard_facts(raw: Path, root: Path) -> dict[str, Any]:
+    """Remove the record of an earlier preparation, and return the other entries of nyu.json.
+
+    The record is written last: without it, an interrupted preparation does not look complete. If the raw files are in
+    the same folder, nyu.json also contains their sizes, which must stay.
+    """
     if not (root / FACTS).is_file():
         return {}
     kept = {key: value for key, value in read_json(root / FACTS).items() if key not in ("frames", "position")}
@@ -209,7 +220,7 @@ def _begin(raw: Path, root: Path) -> dict[str, Any]:
 
 
 def read_frame(item: Item) -> dict[str, Content]:
-    """The .npz of one frame."""
+    """The .npz of a frame."""
     depth, room, colours = map(Path, item.sources)
     grid = grid_from(item.facts["grid"], "The item")
     arrays = frame_of(depth, room, colours, grid=grid, rule=item.facts["position"])
@@ -223,13 +234,13 @@ def _item(frame: RawFrame, grid: Grid, rule: str) -> Item:
 
 
 def missing_halves(raw: Path, parts: Mapping[str, Path]) -> list[str]:
-    """Sentences about a training folder without one for the test, and the other way round."""
+    """Errors for a training folder without a test folder, and vice versa."""
     problems = []
     for kind in KINDS:
-        there = [part for part in parts if part.removesuffix("train").removesuffix("test") == kind]
-        if len(there) == 1:
+        halves = [part for part in parts if part.removesuffix("train").removesuffix("test") == kind]
+        if len(halves) == 1:
             both = f"{kind}train and {kind}test"
-            problems.append(f"{raw} has {there[0]} and no other half: {both} were expected. Add it.")
+            problems.append(f"{raw} has only {halves[0]}: {both} were expected. Add the missing folder.")
     return problems
 
 
@@ -238,23 +249,23 @@ def _refuse_parts(raw: Path, parts: Mapping[str, Path]) -> None:
     if not parts:
         problems.append(
             f"{raw} has neither NYUtrain and NYUtest nor NYUCADtrain and NYUCADtest, and no {RAW_FOLDER} with them. "
-            "Give the folder that holds depthbin."
+            "Give the folder that contains depthbin."
         )
     if problems:
         raise InputError(problems)
 
 
-def _frame(name: str) -> str:
-    """What raw files and arrays of a frame are both known by: NYU0001_0000."""
+def _frame_name(name: str) -> str:
+    """The name that the raw files and the .npz of a frame share: NYU0001_0000."""
     return name.removesuffix(SUFFIX.removesuffix(".npz"))
 
 
-def _joined(prepared: Mapping[str, Prepared]) -> Prepared:
-    """What became of all folders, with their names before those of the frames."""
+def _join(prepared: Mapping[str, Prepared]) -> Prepared:
+    """The results of all folders, with the name of the folder before those of the frames."""
     return Prepared(
-        [f"{part}/{name}" for part, found in prepared.items() for name in found.done],
-        [f"{part}/{name}" for part, found in prepared.items() for name in found.reused],
-        [(f"{part}/{_frame(name)}", reason) for part, found in prepared.items() for name, reason in found.skipped],
+        [f"{part}/{name}" for part, result in prepared.items() for name in result.done],
+        [f"{part}/{name}" for part, result in prepared.items() for name in result.reused],
+        [(f"{part}/{_frame_name(name)}", why) for part, result in prepared.items() for name, why in result.skipped],
     )
 
 
@@ -264,49 +275,49 @@ def _joined(prepared: Mapping[str, Prepared]) -> Prepared:
 def compare_positions(
     path: Path, frame: RawFrame, grid: Grid, *, rule: str = "reference", rewrite: bool = False
 ) -> int:
-    """In how many pixels the positions of an .npz are not those of its raw files; may write the file again.
+    """The number of pixels in which the positions of an .npz differ from those computed from the raw files.
 
     Args:
-        path: of the .npz.
-        frame: its raw files.
+        path: the .npz.
+        frame: the raw files.
         grid: sizes.
-        rule: of positions.
-        rewrite: put the computed positions in.
+        rule: rule of positions, see `positions`.
+        rewrite: write the file again with the computed positions if they differ.
     """
     from xmodal.data.nyu.raw import read_depth, read_room
 
     room = read_room(frame.room, grid=grid)
-    right = positions(read_depth(frame.depth, grid=grid), room.pose, room.origin, grid=grid, rule=rule)
+    expected = positions(read_depth(frame.depth, grid=grid), room.pose, room.origin, grid=grid, rule=rule)
     file = FrameFile(path)
     stored = file.arrays(["position"])["position"]
-    if stored.shape != right.shape:
+    if stored.shape != expected.shape:
         raise InputError(
-            f"{path} has positions of {stored.shape} pixels, and its raw depth {right.shape}. Prepare it again."
+            f"{path} has positions of {stored.shape} pixels, and its raw depth {expected.shape}. Prepare it again."
         )
-    differing = int((stored != right).sum())
+    differing = int((stored != expected).sum())
     if differing and rewrite:
         arrays = file.arrays(file.names())
-        with written_whole(path) as beside:
-            beside.write_bytes(encode_frame({**arrays, "position": right}))
+        with written_whole(path) as partial:
+            partial.write_bytes(encode_frame({**arrays, "position": expected}))
     return differing
 
 
 def _repair(
     root: Path,
-    found: Mapping[str, list[RawFrame]],
+    frames_of: Mapping[str, list[RawFrame]],
     grid: Grid,
     rule: str,
     workers: int,
     progress: Callable[[int, int], None] | None,
 ) -> Prepared:
     jobs, skipped = [], []
-    for part, frames in found.items():
+    for part, frames in frames_of.items():
         for frame in frames:
             path = root / f"{part}{PACKED}" / f"{frame.name}{SUFFIX}"
             if path.is_file():
                 jobs.append((path, frame, grid, rule, True))
             else:
-                skipped.append((f"{part}/{frame.name}", f"{path.name} is not there"))
+                skipped.append((f"{part}/{frame.name}", f"{path.name} does not exist"))
     done: list[str] = []
     reused: list[str] = []
     for job, (differing, reason) in in_processes(_compare, jobs, workers):

@@ -1,1 +1,1 @@
-"""RAVDESS: the data set, its recordings, file names and lists, a synthetic copy."""
+"""RAVDESS: the data set, preparing and checking its files, and synthetic recordings in the same format."""

@@ -1,4 +1,4 @@
-"""The lists of a prepared RAVDESS folder, and everything that is wrong with it."""
+"""Reading the lists of a prepared RAVDESS folder and checking all files that they name."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ from xmodal.data.ravdess.names import EMOTIONS, actor_of, find_pairs
 from xmodal.data.report import Report
 from xmodal.errors import InputError
 
-NAMED = 3  # problems of one kind that are told one by one; the others are counted
+# Problems of one kind that are listed; the rest are counted. A missing folder would otherwise print a thousand lines.
+NAMED = 3
 SUFFIXES = {AUDIO: (".npy",), IMAGE: (".png", ".jpg", ".jpeg")}
-DAMAGED = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are none of its own
+# Pillow raises any of these for damaged files, even SyntaxError (for a broken PNG chunk).
+DAMAGED = (OSError, ValueError, SyntaxError)
 
 
 @dataclass(frozen=True)
@@ -25,9 +27,9 @@ class Row:
     """One line of a list.
 
     Attributes:
-        audio: file of the features.
-        image: file of the picture.
-        label: the emotion, from 0.
+        audio: path of the features.
+        image: path of the picture.
+        label: the emotion, counted from 0.
     """
 
     audio: Path
@@ -37,13 +39,13 @@ class Row:
 
 @dataclass
 class Contents:
-    """What was found in a folder; complete when the report holds no error.
+    """The contents of a prepared folder; complete if the report holds no error.
 
     Attributes:
         report: errors and warnings.
         rows: split → its rows.
         headers: split → whether its list begins with a header line.
-        audio: shape of the features.
+        audio: shape of the features of a clip.
         image: height and width of the pictures.
     """
 
@@ -55,29 +57,29 @@ class Contents:
 
 
 def check(root: Path) -> Report | None:
-    """What is wrong with a prepared folder, down to the last number, or with recordings; None if it is neither."""
+    """Check a prepared folder, including all values and pixels, or a folder of recordings; None if it is neither."""
     if any((root / part).exists() for part in (LISTS, AUDIO, IMAGE)):
         return inspect(root, thorough=True).report
     return _check_recordings(root) if any(root.glob("Actor_*")) else None
 
 
 def _check_recordings(root: Path) -> Report:
-    """What `prepare` would leave out for its name; the files themselves are opened by it."""
+    """Report files that `prepare` would skip because of their names; the media are not opened here."""
     pairs, refused = find_pairs(root, "both")
     problems = [f"{name}: {reason}." for name, reason in refused]
-    note = f"{len(pairs)} clips of recordings: xmodal data prepare ravdess {root} ROOT makes them ready."
+    note = f"{len(pairs)} clips of recordings. Prepare them: xmodal data prepare ravdess {root} ROOT."
     if not pairs:
         return Report([f"{root} holds no clip with sound and picture.", *_few(problems, str(root))], [])
     return Report([], [note, *_few(problems, str(root))])
 
 
 def inspect(root: Path, *, header: str = "auto", thorough: bool = False) -> Contents:
-    """Read the lists and look at every file that they name.
+    """Read the lists and check every file that they name.
 
     Args:
         root: the folder.
-        header: whether the lists begin with a header line: ``auto`` looks, ``yes`` and ``no`` tell.
-        thorough: read all numbers and pixels, not just what stands at the beginning of a file.
+        header: whether the lists begin with a header line: ``auto`` detects it, ``yes`` and ``no`` set it.
+        thorough: read all values and pixels, not only the header of each file.
     """
     contents = Contents(Report())
     report = contents.report
@@ -86,7 +88,7 @@ def inspect(root: Path, *, header: str = "auto", thorough: bool = False) -> Cont
         if not path.is_file():
             report.errors.append(
                 f"{path} is missing. Expected: {LISTS}/{', '.join(FILES.values())}, {AUDIO}/<name>.npy and "
-                f"{IMAGE}/<name>.png or .jpg. A preparation that was stopped writes the lists when it is run again."
+                f"{IMAGE}/<name>.png or .jpg. An interrupted preparation writes the lists when it is run again."
             )
             continue
         problems: list[str] = []
@@ -94,6 +96,7 @@ def inspect(root: Path, *, header: str = "auto", thorough: bool = False) -> Cont
         report.errors += _few(problems, name)
     _check_splits(contents)
     _check_files(contents, thorough=thorough)
+    # With an unreadable list, every file that it names would be reported as unlisted.
     if not report.errors:
         _check_rest(root, contents)
     return contents
@@ -105,31 +108,36 @@ def _few(problems: list[str], where: str) -> list[str]:
 
 
 def _read_list(root: Path, path: Path, header: str, problems: list[str]) -> tuple[list[Row], bool]:
-    """The rows of a list and whether a header line was left out."""
+    """The rows of a list, and whether a header line was dropped."""
     try:
+        # utf-8-sig: spreadsheet programs write a byte-order mark, which would become part of the first file name.
         lines = list(csv.reader(path.read_text(encoding="utf-8-sig").splitlines(), skipinitialspace=True))
     except (UnicodeDecodeError, csv.Error) as error:
-        problems.append(f"{path.name} is no list of comma-separated text ({error}).")
+        problems.append(f"{path.name} is not comma-separated text ({error}).")
         return [], False
     numbered = [(number, line) for number, line in enumerate(lines, start=1) if any(cell.strip() for cell in line)]
-    begins = bool(numbered) and (_is_header(numbered[0][1]) if header == "auto" else header == "yes")
+    has_header = bool(numbered) and (_is_header(numbered[0][1]) if header == "auto" else header == "yes")
     rows = []
-    for number, line in numbered[begins:]:
+    for number, line in numbered[has_header:]:
         row = _read_row(root, f"{path.name} line {number}", line, problems)
         if row is not None:
             rows.append(row)
     if not rows and not problems:
-        problems.append(f"{path.name} names no samples. Expected lines: audio file, image file, label.")
-    return rows, begins
+        problems.append(f"{path.name} lists no samples. Expected lines: audio file, image file, label.")
+    return rows, has_header
 
 
 def _is_header(line: list[str]) -> bool:
-    """Whether the third cell is no number, and the first two are no files."""
-    known = {suffix for suffixes in SUFFIXES.values() for suffix in suffixes}
-    return len(line) > 2 and not _is_whole(line[2]) and not any(Path(cell).suffix.lower() in known for cell in line[:2])
+    """Whether the third cell is not a whole number and the first two are not names of data files."""
+    # Both conditions: a sample with a broken label must be reported, not dropped as a header.
+    suffixes = {suffix for endings in SUFFIXES.values() for suffix in endings}
+    return (
+        len(line) > 2 and not _is_whole(line[2]) and not any(Path(cell).suffix.lower() in suffixes for cell in line[:2])
+    )
 
 
 def _is_whole(text: str) -> bool:
+    # float instead of int: tables written by pandas hold labels such as "3.0".
     try:
         return float(text).is_integer()
     except ValueError:
@@ -144,47 +152,50 @@ def _read_row(root: Path, where: str, line: list[str], problems: list[str]) -> R
     if not _is_whole(cells[2]) or not 0 <= float(cells[2]) < len(EMOTIONS):
         problems.append(f"{where} has the label '{cells[2]}': 0 to {len(EMOTIONS) - 1} were expected.")
         return None
-    found = [_find(root / part, name, where, problems) for part, name in zip((AUDIO, IMAGE), cells, strict=False)]
-    audio, image = found
+    # Both before the return, so that a line with two missing files reports both.
+    audio, image = (_find(root / part, name, where, problems) for part, name in ((AUDIO, cells[0]), (IMAGE, cells[1])))
     return None if audio is None or image is None else Row(audio, image, int(float(cells[2])))
 
 
 def _find(folder: Path, name: str, where: str, problems: list[str]) -> Path | None:
-    """The file of a name, which may lack its suffix."""
+    """The file of a name that may come without suffix; None and a problem if it does not exist."""
+    # A list from elsewhere must not reach outside its folder; a NUL byte would make is_file() raise.
     if not name or Path(name).name != name or "\0" in name:
         problems.append(f"{where} names '{name}': a file in {folder.name}, without folders, was expected.")
         return None
     suffixes = SUFFIXES[folder.name]
-    known = Path(name).suffix.lower() in suffixes
-    for path in [folder / name] if known else [folder / f"{name}{suffix}" for suffix in suffixes]:
+    has_suffix = Path(name).suffix.lower() in suffixes
+    for path in [folder / name] if has_suffix else [folder / f"{name}{suffix}" for suffix in suffixes]:
         if path.is_file():
             return path
-    problems.append(f"{where} names {folder.name}/{name}{'' if known else suffixes[0]}, which is missing.")
+    problems.append(f"{where} names {folder.name}/{name}{'' if has_suffix else suffixes[0]}, which is missing.")
     return None
 
 
 def _check_splits(contents: Contents) -> None:
-    """Clips and actors that are in several splits, classes that are in none."""
-    report, twice = contents.report, list[str]()
-    seen: dict[str, str] = {}
-    people: dict[int, set[str]] = {}
+    """Report clips and actors that are in several splits, and classes that a split does not contain."""
+    report, duplicates = contents.report, list[str]()
+    split_of_clip: dict[str, str] = {}
+    splits_of_actor: dict[int, set[str]] = {}
     for split, rows in contents.rows.items():
         for row in rows:
-            before = seen.setdefault(row.audio.name, split)
-            if before != split:
-                twice.append(f"{row.audio.name} is in {FILES[before]} and in {FILES[split]}: one of them was expected.")
-            people.setdefault(actor_of(row.audio.stem), set()).add(split)
+            first_split = split_of_clip.setdefault(row.audio.name, split)
+            if first_split != split:
+                duplicates.append(
+                    f"{row.audio.name} is in {FILES[first_split]} and in {FILES[split]}: keep it in only one."
+                )
+            splits_of_actor.setdefault(actor_of(row.audio.stem), set()).add(split)
         if len({row.audio.name for row in rows}) < len(rows):
-            report.warnings.append(f"{FILES[split]} names some clips several times.")
+            report.warnings.append(f"{FILES[split]} lists some clips several times.")
         absent = [name for label, name in enumerate(EMOTIONS) if all(row.label != label for row in rows)]
         if rows and absent:
             report.warnings.append(f"No clip of {FILES[split]} is {', '.join(absent)}.")
-    report.errors += _few(twice, "the lists")
-    shared = sorted(actor for actor, splits in people.items() if actor and len(splits) > 1)
+    report.errors += _few(duplicates, "the lists")
+    shared = sorted(actor for actor, splits in splits_of_actor.items() if actor and len(splits) > 1)
     if shared:
         report.warnings.append(
-            f"{len(shared)} of {len(people.keys() - {0})} actors are in several splits: test figures are about known "
-            "faces and voices."
+            f"{len(shared)} of {len(splits_of_actor.keys() - {0})} actors are in several splits: test scores are "
+            "measured on faces and voices that may also occur in training."
         )
 
 
@@ -203,7 +214,7 @@ def _check_files(contents: Contents, *, thorough: bool) -> None:
                 problems += error.problems
         first, usual = next(iter(shapes.items()), (Path(), ()))
         problems += [
-            f"{part}/{path.name} has the shape {shape}, {first.name} has {usual}: one for all was expected."
+            f"{part}/{path.name} has the shape {shape}, {first.name} has {usual}: the same for all was expected."
             for path, shape in shapes.items()
             if shape != usual
         ]
@@ -222,7 +233,7 @@ def _look_at_audio(path: Path, thorough: bool) -> tuple[int, ...]:
     if dtype.kind != "f":
         raise InputError(f"{where} holds {dtype} numbers: float32 was expected.")
     if thorough and not np.isfinite(np.load(path, allow_pickle=False)).all():
-        raise InputError(f"{where} holds numbers that are not finite.")
+        raise InputError(f"{where} holds non-finite values. Compute its features again, or remove the clip.")
     return shape
 
 
@@ -235,19 +246,20 @@ def _look_at_image(path: Path, thorough: bool) -> tuple[int, ...]:
                 picture.load()
             return picture.height, picture.width
     except DAMAGED as error:
-        raise InputError(f"{IMAGE}/{path.name} is no picture that can be read ({error}).") from None
+        raise InputError(f"{IMAGE}/{path.name} cannot be read as a picture ({error}).") from None
 
 
 def _check_rest(root: Path, contents: Contents) -> None:
-    """Files that no list names."""
+    """Warn of files that no list names, and of an interrupted preparation."""
     every = [row for rows in contents.rows.values() for row in rows]
     used: Mapping[str, set[Path]] = {AUDIO: {row.audio for row in every}, IMAGE: {row.image for row in every}}
     for part, files in used.items():
-        there = {path for path in (root / part).iterdir() if path.suffix.lower() in SUFFIXES[part]}
-        spare = sorted(path.name for path in there - files if not path.name.startswith("."))
+        present = {path for path in (root / part).iterdir() if path.suffix.lower() in SUFFIXES[part]}
+        spare = sorted(path.name for path in present - files if not path.name.startswith("."))
         if spare:
             contents.report.warnings.append(f"{len(spare)} files in {part} are in no list, {spare[0]} among them.")
+    # `prepare` deletes FACTS first and writes it last, while .prepared exists from the first clip on.
     if (root / ".prepared").is_dir() and not (root / FACTS).exists():
         contents.report.warnings.append(
-            f"{FACTS} is missing: the preparation of this folder was stopped. Run it again."
+            f"{FACTS} is missing: the preparation of this folder was interrupted. Run it again."
         )

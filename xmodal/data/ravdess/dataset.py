@@ -1,16 +1,16 @@
-"""RAVDESS: emotions of 24 actors, heard and seen; in the layout that the authors' code reads.
+"""RAVDESS: recognise the emotion of 24 actors from sound or from a picture, in the layout that the authors' code reads.
 
     ravdess_root/
-    ├── aud_features/<name>.npy           one array of floats per clip, nominally (40, 256)
-    ├── vid_features/<name>.png or .jpg   one colour picture per clip, nominally 256 high and 512 wide
+    ├── aud_features/<name>.npy           a float array per clip, nominally (40, 256)
+    ├── vid_features/<name>.png or .jpg   a colour picture per clip, nominally 256 high and 512 wide
     └── data_file/spa_dl.csv              training clips: audio file, image file, label; with or without a header line
                   spa_val.csv  spa_test.csv
 
     audio  (1, 40, 256)  (x - mean) / std, both of the training split, or those of the published features
-    image  (3, 256, 512) 0 to 255, in a network (x / 255 - mean) / std with the numbers of ImageNet per colour
+    image  (3, 256, 512) stored as 0 to 255, given to networks as (x / 255 - mean) / std with ImageNet's mean and std
 
-`xmodal.data.ravdess.files` makes the layout from the archive's wav and mp4 files, `xmodal.data.ravdess.synthetic` makes
-recordings. Arrays and pictures are read when a batch asks for them; what fits into memory is kept.
+`xmodal.data.ravdess.files` writes this layout from the archive's wav and mp4 files; `xmodal.data.ravdess.synthetic`
+writes synthetic recordings. Arrays and pictures are read when a batch needs them and cached if they fit into memory.
 
 Livingstone and Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song, PLoS ONE 2018. The layout: Xue et
 al.: The Modality Focusing Hypothesis, ICLR 2023, authors' code.
@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from xmodal.data.base import Data
 
 MODALITIES = ("audio", "image")
-PUBLISHED = (-10.59, 85.66)  # mean and deviation of the authors' features
-COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet, for values from 0 to 1
+# Mean and standard deviation that the authors' loader hard-codes; features made by other means have other statistics.
+PUBLISHED = (-10.59, 85.66)
+# Mean and standard deviation of ImageNet per colour, for values from 0 to 1, as in the authors' loader.
+COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class RavdessSettings(BaseModel):
@@ -46,9 +48,9 @@ class RavdessSettings(BaseModel):
 
     Attributes:
         root: folder with aud_features, vid_features and data_file.
-        statistics: of the audio features: training, those of the training split; published, -10.59 and 85.66.
-        header: whether the lists begin with a header line: auto looks; yes drops the first line whatever it is.
-        swap_columns: exchange the frames 0 and 2 of each audio feature, as the authors' code does.
+        statistics: how audio is standardised: training, by the training split; published, by -10.59 and 85.66.
+        header: whether the lists begin with a header line: auto detects it; yes drops the first line in any case.
+        swap_columns: exchange frames 0 and 2 of each audio feature, as the authors' code does.
         as_published: as in the authors' code: published statistics, --header yes and --swap-columns.
     """
 
@@ -69,7 +71,7 @@ class RavdessSettings(BaseModel):
 
 
 class Features:
-    """The audio features (n, 1, coefficients, frames), one file each."""
+    """The audio features (n, 1, coefficients, frames), a file per clip."""
 
     def __init__(self, files: Sequence[Path], *, swap_columns: bool) -> None:
         self.column = ArrayFolder(files[0].parent, files)
@@ -78,16 +80,17 @@ class Features:
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def __getitem__(self, rows: Any) -> NDArray[np.float32]:
-        found = np.asarray(self.column[np.arange(len(self.column))[rows]], dtype=np.float32)
+        features = np.asarray(self.column[np.arange(len(self.column))[rows]], dtype=np.float32)
+        # Left over from the BGR → RGB swap of pictures: the authors' loader also exchanges these columns of the audio.
         if self.swap_columns:
             order = np.arange(self.shape[-1])
             order[[0, 2]] = 2, 0
-            found = found[..., order]
-        return found[:, None]
+            features = features[..., order]
+        return features[:, None]
 
 
 class Pictures:
-    """Colour pictures (n, 3, height, width), one file each, decoded when asked for."""
+    """Colour pictures (n, 3, height, width), a file per clip, decoded when they are indexed."""
 
     def __init__(self, files: Sequence[Path], size: tuple[int, ...]) -> None:
         self.files = list(files)
@@ -96,10 +99,10 @@ class Pictures:
 
     def __getitem__(self, rows: Any) -> NDArray[np.uint8]:
         numbers = np.arange(len(self.files))[rows]
-        found = np.empty((len(numbers), *self.shape[1:]), np.uint8)
+        pictures = np.empty((len(numbers), *self.shape[1:]), np.uint8)
         for place, number in enumerate(numbers.tolist()):
-            found[place] = self._read(self.files[number])
-        return found
+            pictures[place] = self._read(self.files[number])
+        return pictures
 
     def _read(self, path: Path) -> NDArray[np.uint8]:
         from PIL import Image
@@ -108,9 +111,9 @@ class Pictures:
             with Image.open(path) as picture:
                 pixels = np.asarray(picture.convert("RGB"), np.uint8).transpose(2, 0, 1)
         except DAMAGED as error:
-            raise InputError(f"{path} is no picture that can be read ({error}).") from None
+            raise InputError(f"{path} cannot be read as a picture ({error}).") from None
         if pixels.shape != self.shape[1:]:
-            raise InputError(f"{path} has the shape {pixels.shape}, the others have {self.shape[1:]}.")
+            raise InputError(f"{path} has the shape {pixels.shape}: {self.shape[1:]} was expected, as for the others.")
         return pixels
 
 
@@ -153,16 +156,19 @@ def load(root: str, settings: RavdessSettings, request: DataRequest) -> Data:
         request=request,
     )
     data.groups = np.array([actor_of(row.audio.stem) for row in every])
-    data.warnings.extend([_header_sentence(contents, settings.header), *contents.report.warnings])
+    data.warnings.extend([_header_warning(contents, settings.header), *contents.report.warnings])
     return data
 
 
-def _header_sentence(contents: Contents, how: str) -> str:
-    """What was found at the top of the lists."""
-    having = [FILES[split] for split, header in contents.headers.items() if header]
-    lacking = [FILES[split] for split, header in contents.headers.items() if not header]
-    if how != "auto":
-        return f"The first line of {', '.join(FILES.values())} is {'dropped' if having else 'a sample'}, as asked for."
-    if not having:
-        return f"{', '.join(lacking)} have no header line; the authors' code would drop their first sample."
-    return f"{', '.join(having)} begin with a header line{f', {chr(44).join(lacking)} do not' if lacking else ''}."
+def _header_warning(contents: Contents, option: str) -> str:
+    """A warning that says whether the lists begin with a header line."""
+    with_header = [FILES[split] for split, header in contents.headers.items() if header]
+    without_header = [FILES[split] for split, header in contents.headers.items() if not header]
+    # Always reported: with a wrong guess a sample is lost, and the authors' code drops the first line in any case.
+    if option != "auto":
+        use = "dropped" if with_header else "read as a sample"
+        return f"The first line of {', '.join(FILES.values())} is {use}, as the option header requests."
+    if not with_header:
+        return f"{', '.join(without_header)} have no header line; the authors' code would drop their first sample."
+    exceptions = f", {', '.join(without_header)} do not" if without_header else ""
+    return f"{', '.join(with_header)} begin with a header line{exceptions}."

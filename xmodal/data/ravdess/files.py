@@ -1,10 +1,10 @@
-"""The files of the RAVDESS experiments: features and pictures from the archive's recordings, and three lists of them.
+"""Prepare RAVDESS: compute features and pictures from the archive's recordings, and write the list of each split.
 
-A prepared folder is shown in `data.ravdess.dataset`. How a clip becomes an array and a picture is our choice,
-since the authors' code begins with finished features:
+`data.ravdess.dataset` shows the layout of a prepared folder. How a clip becomes an array and a picture is our choice,
+since the authors' code starts from finished features:
 
     audio   the wav file, channels averaged, at 22,050 Hz; 40 MFCCs (`data.media.sound`) from windows of 2048 samples,
-            one every 512; the first 256 of them, or all with zeros behind
+            with a hop of 512; cut or zero-padded at the end to 256 frames
     image   the frame shown in the middle of the mp4 file, resized to 256x512, as PNG
 """
 
@@ -29,25 +29,27 @@ AUDIO, IMAGE, LISTS, FACTS = "aud_features", "vid_features", "data_file", "ravde
 FILES = {"train": "spa_dl.csv", "valid": "spa_val.csv", "test": "spa_test.csv"}
 HEADER = ("audio", "image", "label")
 SHARES = (2 / 3, 1 / 6, 1 / 6)
-SILENT = 1e-4  # peak of what counts as silence: 80 dB below full scale
-VERSION = 1  # of what the work makes of the same files and settings
+# Peak below which a clip counts as silent: 80 dB below full scale, about three steps of 16-bit audio.
+SILENT = 1e-4
+# Part of the stamp of every prepared clip: increase it when `read_clip` returns other values for the same files.
+VERSION = 1
 
 
 class FeatureSettings(BaseModel):
-    """What a clip becomes.
+    """How the features and the picture of a clip are computed.
 
     Attributes:
         features: mfcc or log-mel.
-        rate: samples per second, before the features.
-        coefficients: rows of the features.
-        bands: of the mel scale below the MFCCs; log-mel has as many as coefficients.
-        frames: columns of the features.
-        window: samples of a frame.
-        hop: samples from one frame to the next.
-        shortest: seconds of sound; shorter clips are left out.
-        moment: of the picture, as a share of the clip.
-        height: of the picture, in pixels.
-        width: of the picture, in pixels.
+        rate: sampling rate to which the sound is converted first, in samples per second.
+        coefficients: number of coefficients per frame, the rows of the features.
+        bands: mel bands from which MFCCs are computed; log-mel uses as many bands as coefficients.
+        frames: number of frames, the columns of the features.
+        window: length of a frame, in samples.
+        hop: distance between the starts of frames, in samples.
+        shortest: minimum length of the sound, in seconds; shorter clips are skipped.
+        moment: position of the picture in the clip, from 0 to 1.
+        height: height of the picture, in pixels.
+        width: width of the picture, in pixels.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,9 +69,12 @@ class FeatureSettings(BaseModel):
     @model_validator(mode="after")
     def _fit(self) -> FeatureSettings:
         if self.features == "mfcc" and self.coefficients > self.bands:
-            raise ValueError(f"coefficients is {self.coefficients} and bands is {self.bands}: at most as many.")
+            raise ValueError(
+                f"coefficients is {self.coefficients} and bands is {self.bands}: at most as many coefficients as bands "
+                "were expected."
+            )
         if self.hop > self.window:
-            raise ValueError(f"hop is {self.hop} and window is {self.window}: a hop within the window was expected.")
+            raise ValueError(f"hop is {self.hop} and window is {self.window}: a hop of at most window was expected.")
         return self
 
 
@@ -84,29 +89,33 @@ def prepare(
     settings: FeatureSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Turn the archive's wav and mp4 files into features, pictures, and a list of them for each split.
+    """Write the features and the picture of every clip, and a list of the clips of each split.
 
     Args:
-        raw: folder with the recordings; they may lie in folders of it (Actor_01, …).
-        root: folder to write; run again with the same one to go on.
-        workers: processes; 0: this one.
-        split: by actor, so that nobody is in two splits; or stratified by emotion over all clips.
+        raw: folder with the wav and mp4 files; subfolders are searched too (Actor_01, …).
+        root: folder to write; run again with the same folder to continue an interrupted preparation.
+        workers: worker processes; 0: work in this process.
+        split: actor, so that no actor is in two splits; or stratified by emotion over all clips.
         vocal: speech, song or both.
-        seed: of the split.
-        settings: what a clip becomes.
-        progress: is told (clips so far, clips in all).
+        seed: seed of the split.
+        settings: how features and pictures are computed.
+        progress: called with (clips done, clips in total).
     """
     from xmodal.data.media.sound import soundfile_module
     from xmodal.data.media.video import av_module
 
-    for package in (soundfile_module, av_module):  # that one is missing is told once, not for each clip
+    # A missing package must stop here, with one message, and not be listed as the problem of every clip.
+    for package in (soundfile_module, av_module):
         package()
     raw, root, settings = Path(raw), Path(root), settings or FeatureSettings()
-    for what, value, known in (("split", split, ("actor", "stratified")), ("vocal", vocal, ("speech", "song", "both"))):
-        if value not in known:
-            raise InputError(f"{what} is '{value}'. {did_you_mean(value, known)}")
+    for what, value, choices in (
+        ("split", split, ("actor", "stratified")),
+        ("vocal", vocal, ("speech", "song", "both")),
+    ):
+        if value not in choices:
+            raise InputError(f"{what} is '{value}'. {did_you_mean(value, choices)}")
     if not raw.is_dir():
-        raise InputError(f"{raw} is no folder: one with the recordings of RAVDESS was expected (Actor_01, …).")
+        raise InputError(f"{raw} is not a folder. Expected: a folder with the recordings of RAVDESS (Actor_01, …).")
     pairs, refused = find_pairs(raw, vocal)
     if not pairs:
         first = f" The first of {len(refused)} files: {refused[0][0]}, {refused[0][1]}." if refused else ""
@@ -118,14 +127,17 @@ def prepare(
         Item(pair.clip.name, (str(pair.sound), str(pair.picture)), {"settings": settings.model_dump()})
         for pair in pairs
     ]
-    for name in FILES.values():  # so that a folder half prepared is not taken for a whole one
+    # The lists are written last. Old lists go first, so that an interrupted preparation does not look complete.
+    for name in FILES.values():
         (root / LISTS / name).unlink(missing_ok=True)
     (root / FACTS).unlink(missing_ok=True)
     prepared = prepare_items(
         items, read_clip, root, workers=workers, version=str(VERSION), refused=refused, progress=progress
     )
     if not prepared.names:
-        raise InputError(f"None of the {len(items)} clips in {raw} can be used; {root / 'skipped.json'} says why.")
+        raise InputError(
+            f"None of the {len(items)} clips in {raw} can be used. See the reasons in {root / 'skipped.json'}."
+        )
     clips = [pair.clip for pair in pairs if pair.clip.name in set(prepared.names)]
     rows = split_clips(clips, split, seed)
     for part, numbers in rows.items():
@@ -138,12 +150,13 @@ def prepare(
 
 
 def read_clip(item: Item) -> dict[str, NDArray[Any] | Content]:
-    """Features and picture of one clip."""
+    """The features and the picture of a clip."""
     import torch
 
     settings = FeatureSettings.model_validate(item.facts["settings"])
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the bits depend on their number, and each worker is one already
+    # The last bits of the features depend on the number of threads: with one, every machine and worker agrees.
+    torch.set_num_threads(1)
     try:
         features = sound_features(Path(item.sources[0]), settings)
     finally:
@@ -152,17 +165,19 @@ def read_clip(item: Item) -> dict[str, NDArray[Any] | Content]:
 
 
 def sound_features(path: Path, settings: FeatureSettings) -> NDArray[np.float32]:
-    """The array of a wav file, (coefficients, frames)."""
+    """The features of a wav file, (coefficients, frames)."""
     from xmodal.data.media.sound import fit_frames, log_mel, mfcc, read_sound, resample
 
     sound = read_sound(path)
     if sound.seconds < settings.shortest:
-        raise InputError(f"{path.name} is too short: {sound.seconds:.2f} s; {settings.shortest:g} s were expected.")
+        raise InputError(
+            f"{path.name} is too short: {sound.seconds:.2f} s; at least {settings.shortest:g} s were expected."
+        )
     if sound.peak < SILENT:
         raise InputError(f"{path.name} is silent: its largest sample is {sound.peak:.1e} of full scale.")
     waveform = resample(sound.waveform, sound.rate, settings.rate)
     if settings.features == "mfcc":
-        found = mfcc(
+        features = mfcc(
             waveform,
             settings.rate,
             coefficients=settings.coefficients,
@@ -171,8 +186,10 @@ def sound_features(path: Path, settings: FeatureSettings) -> NDArray[np.float32]
             hop=settings.hop,
         )
     else:
-        found = log_mel(waveform, settings.rate, bands=settings.coefficients, window=settings.window, hop=settings.hop)
-    return fit_frames(found, settings.frames)
+        features = log_mel(
+            waveform, settings.rate, bands=settings.coefficients, window=settings.window, hop=settings.hop
+        )
+    return fit_frames(features, settings.frames)
 
 
 def picture_of(path: Path, settings: FeatureSettings) -> bytes:
@@ -182,39 +199,40 @@ def picture_of(path: Path, settings: FeatureSettings) -> bytes:
     from xmodal.data.media.video import frames_at
 
     frames = frames_at(path, [settings.moment], height=settings.height, width=settings.width)
-    written = io.BytesIO()
-    Image.fromarray(frames[0]).save(written, "PNG")
-    return written.getvalue()
+    buffer = io.BytesIO()
+    Image.fromarray(frames[0]).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def split_clips(clips: Sequence[Clip], split: str, seed: int) -> dict[str, NDArray[np.int64]]:
-    """Rows of the three splits: four sixths, one and one, of the actors (men and women apart) or of each emotion."""
+    """Rows of the three splits, 4 : 1 : 1: whole actors, as many men as women; or clips, stratified by emotion."""
     from xmodal.data.base import stratified_split
 
     if split == "stratified":
         rows = stratified_split(np.array([clip.label for clip in clips]), SHARES, seed)
     else:
         actors = np.unique([clip.actor for clip in clips])
-        drawn = stratified_split(actors % 2, SHARES, seed)
-        if not all(len(part) for part in drawn.values()):  # a handful of actors: men and women together
-            order, held = np.random.default_rng(seed).permutation(len(actors)), max(1, len(actors) // 6)
-            drawn = {"test": order[:held], "valid": order[held : 2 * held], "train": order[2 * held :]}
-        of_clips = np.array([clip.actor for clip in clips])
-        rows = {part: np.flatnonzero(np.isin(of_clips, actors[drawn[part]])) for part in FILES}
+        parts = stratified_split(actors % 2, SHARES, seed)
+        # With a handful of actors, stratifying by sex leaves a split empty: draw from all of them instead.
+        if not all(len(part) for part in parts.values()):
+            shuffled, size = np.random.default_rng(seed).permutation(len(actors)), max(1, len(actors) // 6)
+            parts = {"test": shuffled[:size], "valid": shuffled[size : 2 * size], "train": shuffled[2 * size :]}
+        actor_of_clip = np.array([clip.actor for clip in clips])
+        rows = {part: np.flatnonzero(np.isin(actor_of_clip, actors[parts[part]])) for part in FILES}
     empty = [part for part, numbers in rows.items() if not len(numbers)]
     if empty:
-        what = "clips" if split == "stratified" else f"clips of {len(actors)} actors"
-        other = "Add recordings." if split == "stratified" else "Add recordings, or give --split stratified."
+        subject = "clips" if split == "stratified" else f"clips of {len(actors)} actors"
+        advice = "Add recordings." if split == "stratified" else "Add recordings, or give --split stratified."
         raise InputError(
-            f"{len(clips)} {what} are too few for three splits: {', '.join(empty)} would be empty. {other}"
+            f"{len(clips)} {subject} are too few for three splits: {', '.join(empty)} would be empty. {advice}"
         )
     return rows
 
 
 def write_list(path: Path, clips: Sequence[Clip]) -> None:
-    """The list of one split."""
-    written = io.StringIO()
-    rows = csv.writer(written, lineterminator="\n")
+    """Write the list of a split."""
+    buffer = io.StringIO()
+    rows = csv.writer(buffer, lineterminator="\n")
     rows.writerow(HEADER)
     rows.writerows((f"{clip.name}.npy", f"{clip.name}.png", clip.label) for clip in clips)
-    write_text(path, written.getvalue())
+    write_text(path, buffer.getvalue())

@@ -1,19 +1,21 @@
-"""What the file names of RAVDESS say, and which files of a folder belong to one clip.
+"""File names of RAVDESS: parsing them, and pairing the sound and the video of each clip.
 
 03-01-06-01-02-01-12.wav is modality - vocal channel - emotion - intensity - statement - repetition - actor:
 
 | field | values |
 |---|---|
-| modality | 01 sound and picture (mp4), 02 picture alone (mp4), 03 sound alone (wav) |
+| modality | 01 video with sound (mp4), 02 video without sound (mp4), 03 sound only (wav) |
 | vocal channel | 01 speech, 02 song |
 | emotion | 01 neutral, 02 calm, 03 happy, 04 sad, 05 angry, 06 fearful, 07 disgust, 08 surprised |
-| intensity | 01 normal, 02 strong; neutral is never strong |
+| intensity | 01 normal, 02 strong; neutral has no strong version |
 | statement | 01 "Kids are talking by the door", 02 "Dogs are sitting by the door" |
 | repetition | 01, 02 |
-| actor | 01 to 24; odd numbers are men, even ones women |
+| actor | 01 to 24; odd numbers are men, even numbers women |
 
-Files of one clip share all fields but the first. Livingstone and Russo: The Ryerson Audio-Visual Database of Emotional
-Speech and Song, PLoS ONE 2018, doi 10.1371/journal.pone.0196391.
+Files of the same clip share all fields but the first.
+
+Livingstone and Russo: The Ryerson Audio-Visual Database of Emotional Speech and Song, PLoS ONE 2018,
+doi 10.1371/journal.pone.0196391.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ LARGEST = {
 
 @dataclass(frozen=True, order=True)
 class Clip:
-    """One recording, whatever it was recorded with.
+    """A clip of the archive: the six fields that its sound and video files share.
 
     Attributes:
         vocal: 1 speech, 2 song.
@@ -59,7 +61,7 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """The six shared fields as they are written in file names."""
+        """The six shared fields, written as in file names."""
         fields = (self.vocal, self.emotion, self.intensity, self.statement, self.repetition, self.actor)
         return "-".join(f"{field:02d}" for field in fields)
 
@@ -74,9 +76,9 @@ class Pair:
     """A clip with its files.
 
     Attributes:
-        clip: what the names say.
+        clip: the fields in the file names.
         sound: the wav file.
-        picture: the mp4 file; the one with sound where there are both.
+        picture: the mp4 file; if both exist, the one with a sound track.
     """
 
     clip: Clip
@@ -85,13 +87,14 @@ class Pair:
 
 
 def parse(name: str) -> tuple[int, Clip]:
-    """Modality and clip of a file name without suffix; a ``ValueError`` says what is wrong with it.
+    """Modality and clip of a file name without suffix. Raises a ``ValueError`` if the name is malformed.
 
     Example:
         >>> parse("03-01-06-01-02-01-12")
         (3, Clip(vocal=1, emotion=6, intensity=1, statement=2, repetition=1, actor=12))
     """
     fields = name.split("-")
+    # [0-9] and not \d, which also matches digits of other scripts; int() would read them.
     if len(fields) != len(LARGEST) or not all(re.fullmatch("[0-9]{2}", field) for field in fields):
         raise ValueError("the name was expected to have seven fields of two digits, as in 03-01-06-01-02-01-12")
     numbers = [int(field) for field in fields]
@@ -105,31 +108,33 @@ def parse(name: str) -> tuple[int, Clip]:
 
 
 def actor_of(name: str) -> int:
-    """The actor in the name of a clip or file, 0 where it has another form.
+    """The actor in the name of a clip or file; 0 if the name does not follow the pattern of the archive.
 
     Example:
         >>> actor_of("01-06-01-02-01-12"), actor_of("03-01-06-01-02-01-07"), actor_of("speech")
         (12, 7, 0)
     """
-    found = re.fullmatch(r"(?:[0-9]{2}-){5,6}([0-9]{2})", name)
-    return int(found[1]) if found else 0
+    match = re.fullmatch(r"(?:[0-9]{2}-){5,6}([0-9]{2})", name)
+    return int(match[1]) if match else 0
 
 
 def find_pairs(raw: Path, vocal: str = "speech") -> tuple[list[Pair], list[tuple[str, str]]]:
-    """The clips of which there are sound and pictures, wherever they lie in a folder; and (name, reason) of the rest.
+    """Clips that have both sound and video anywhere below a folder, and (name, reason) for every unusable file.
 
     Args:
-        raw: searched with all of its folders.
-        vocal: ``speech``, ``song`` or ``both``; the others are no problem, and left out.
+        raw: folder, searched recursively.
+        vocal: ``speech``, ``song`` or ``both``; clips of the other vocal channel are skipped without a report.
     """
+    # Archives that were packed on macOS hold a "._" twin of every file, with the same suffix and no media inside.
     paths = (path for path in raw.rglob("*") if path.suffix.lower() in (".wav", ".mp4"))
     return pair_files((path for path in paths if not path.name.startswith(".")), vocal)
 
 
 def pair_files(paths: Iterable[Path], vocal: str = "speech") -> tuple[list[Pair], list[tuple[str, str]]]:
-    """`find_pairs` for files that were found already."""
+    """`find_pairs` for a given list of files."""
     files: dict[Clip, dict[int, Path]] = {}
     problems: list[tuple[str, str]] = []
+    # The order of rglob depends on the file system; sorted, the same duplicate is used everywhere.
     for path in sorted(paths):
         try:
             modality, clip = parse(path.stem)
@@ -139,16 +144,17 @@ def pair_files(paths: Iterable[Path], vocal: str = "speech") -> tuple[list[Pair]
             problems.append((path.name, f"{error}"))
             continue
         if vocal in ("both", VOCAL[clip.vocal - 1]):
-            there = files.setdefault(clip, {})
-            if modality in there:
-                problems.append((path.name, f"there is another file of this name, {there[modality]}, which is used"))
-            there.setdefault(modality, path)
+            recorded = files.setdefault(clip, {})
+            if modality in recorded:
+                problems.append((path.name, f"there is another file of this name, {recorded[modality]}, which is used"))
+            recorded.setdefault(modality, path)
     pairs = []
-    for clip, there in sorted(files.items()):
-        picture = there.get(1, there.get(2))
-        if picture is not None and 3 in there:
-            pairs.append(Pair(clip, there[3], picture))
+    for clip, recorded in sorted(files.items()):
+        # The same video with (01) and without (02) a sound track: either has the frames.
+        picture = recorded.get(1, recorded.get(2))
+        if picture is not None and 3 in recorded:
+            pairs.append(Pair(clip, recorded[3], picture))
         else:
-            lacks = f"no 03-{clip.name}.wav" if picture else f"no 01-{clip.name}.mp4 and no 02-{clip.name}.mp4"
-            problems.append((clip.name, f"unpaired: there is {lacks}"))
+            missing = f"no 03-{clip.name}.wav" if picture else f"no 01-{clip.name}.mp4 and no 02-{clip.name}.mp4"
+            problems.append((clip.name, f"unpaired: there is {missing}"))
     return pairs, sorted(problems)

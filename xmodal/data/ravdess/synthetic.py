@@ -1,33 +1,35 @@
-"""Recordings in the form of RAVDESS that nobody made: tones for voices, drawn faces, and cues with a known truth.
+"""Synthetic recordings in the format of RAVDESS: tones for voices, drawn faces, and features that are known exactly.
 
-An emotion from 0 to 7 is three bits. As in the Gaussian pairs, each is the sign of a sum of decisive features, of three
-kinds: two that sound and picture both show (z⁰), one of the sound alone (zᵃ) and one of the picture alone (zᵛ):
+An emotion from 0 to 7 has three bits. As in the Gaussian pairs, each bit is the sign of a sum of decisive features, of
+three kinds: two in both sound and picture (z⁰), one in the sound only (zᵃ) and one in the picture only (zᵛ):
 
     bit₁ = [w⁰ z⁰₁ > 0],  bit₂ = [w⁰ z⁰₂ > 0],  bit₃ = [w (zᵃ + zᵛ / 2) > 0],      z ~ N(0, 1), all independent
 
     shown in the sound     w⁰ z⁰ / 2 + σ ε,   w zᵃ + σ ε
-    shown in the picture   w⁰ z⁰ + σ ε,       w zᵛ / 2 + σ ε                       ε ~ N(0, 1), each its own
+    shown in the picture   w⁰ z⁰ + σ ε,       w zᵛ / 2 + σ ε                       ε ~ N(0, 1), all independent
 
 | symbol | argument | meaning |
 |---|---|---|
-| w⁰ | ``shared`` | strength of what both show; 0: neither shows anything of the other, nor of the first two bits |
-| w | ``specific`` | strength of what one of them shows |
-| σ | ``noise`` | deviation of what is shown from what decides |
+| w⁰ | ``shared`` | strength of the features of both modalities; 0: no shared information, first two bits invisible |
+| w | ``specific`` | strength of the features of a single modality |
+| σ | ``noise`` | standard deviation of the noise between decisive and shown features |
 
-The teacher that hears has to use both kinds: zᵃ decides its third bit (right in 85 % of the clips without noise) and
-z⁰ the first two. A student that sees can learn the first two from it. The third one it can't: whoever knows zᵃ knows
-nothing of zᵛ. By counts α = β = 1/3 and γ = 1/2; without shared cues γ = 0. All kinds are independent, over clips of
-all emotions, and that has to be so: if the sound's own features decided between some emotions alone, their being there
-would tell which of these a clip is among, the picture's own would tell it too, and that would be shared information.
+An audio teacher needs both kinds: it predicts the third bit from zᵃ (right for 85 % of the clips without noise) and the
+first two from z⁰. An image student can learn the first two bits from it. It cannot learn the third, because zᵃ says
+nothing about zᵛ. By counts α = β = 1/3 and γ = 1/2; without shared features γ = 0. The kinds are independent over the
+clips of all emotions, and they have to be. Suppose that the specific features decided only between certain emotions:
+their presence in the sound would reveal that a clip has one of these emotions, and so would their presence in the
+picture. That would be shared information.
 
-Two things let Algorithm 1 tell the kinds apart. They decide different bits, so that they move the answers in different
-directions and a network has reason to keep them in different channels; one sum of both, as in the linear study, would
-be one channel. And the shared ones are plain in the picture and faint in the sound: a channel is ranked high where the
-student's answers follow it at least as much as the teacher's do.
+Two properties let Algorithm 1 separate the kinds. They decide different bits, so they move the logits in different
+directions and a network has a reason to keep them in different channels; a sum of both, as in the linear study, would
+be a single channel. And the shared features are strong in the picture and weak in the sound: a channel gets a high
+saliency if the student's outputs follow it at least as much as the teacher's.
 
-A clip has six syllables, each a voice whose share of bright tones (2.5 kHz against 0.5 kHz) shows one feature, in the
-order z⁰₁, z⁰₂, zᵃ, twice. In the picture z⁰₁ bends the mouth and colours the cheeks, z⁰₂ raises brows, lids and hands,
-and zᵛ is the light behind. Actors differ in pitch, loudness, skin, hair and place; the statement changes the melody.
+A clip has six syllables. In each, the share of bright tones in the voice (2.5 kHz against 0.5 kHz) shows one feature,
+in the order z⁰₁, z⁰₂, zᵃ, twice. In the picture z⁰₁ bends the mouth and colours the cheeks, z⁰₂ raises brows, lids and
+hands, and zᵛ is the brightness of the background. Actors differ in pitch, loudness, skin, hair and position; the
+statement changes the melody.
 """
 
 from __future__ import annotations
@@ -47,12 +49,18 @@ from xmodal.data.ravdess.names import ACTORS, EMOTIONS, Clip
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import write_json, written_whole
 
+# Sampling rate of the archive's wav files.
 RATE = 48_000
+# A tenth of the archive's 720 x 1280 pixels.
 HEIGHT, WIDTH = 72, 128
-LARGER = 3  # times the size at which faces are drawn
-FULL = 2.5  # a feature of this size is shown as far as can be
-BRIGHT = 28.0  # decibels between bright and dark tones at full size
-FAINT = 0.5  # the z⁰ of the sound, and the zᵛ of the third bit, are so many times the others
+# Pillow draws without smoothing: faces are drawn at this multiple of the size and averaged down.
+LARGER = 3
+# Features are clipped to ± FULL before they are shown.
+FULL = 2.5
+# Level of bright over dark tones for a feature of size FULL, in decibels.
+BRIGHT = 28.0
+# The factor 1/2 of the equations above: of z⁰ in the sound, and of zᵛ.
+FAINT = 0.5
 SMALL = FeatureSettings(hop=1024, frames=32, height=16, width=32)
 Cues = dict[str, NDArray[np.float64]]
 Pixels = NDArray[np.uint8]
@@ -60,14 +68,14 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Design:
-    """The numbers of the equation above.
+    """The parameters of the equations above.
 
     Attributes:
         shared: w⁰.
         specific: w.
         noise: σ.
         seconds: length of a clip, within 10 %.
-        seed: of everything.
+        seed: seed of all random draws.
     """
 
     shared: float
@@ -90,25 +98,26 @@ def make(
     noise: float = 0.2,
     workers: int = 0,
 ) -> Path:
-    """Write wav and mp4 files as in RAVDESS, and the truth about them as ``truth.json``.
+    """Write wav and mp4 files as in RAVDESS, and the decisive features of every clip as ``truth.json``.
 
     Args:
         root: a folder that is empty or does not exist.
-        format: ``raw``, the recordings; ``prepared``: small features and pictures of them as well, 40x32 and 16x32.
-        seed: of everything.
-        actors: how many, 3 to 24.
-        clips: of each actor and emotion, 1 to 4.
+        format: ``raw``: recordings only; ``prepared``: also small features (40x32) and pictures (16x32) of them.
+        seed: seed of all random draws.
+        actors: number of actors, 3 to 24.
+        clips: clips of each actor and emotion, 1 to 4.
         seconds: length of a clip, within 10 %.
-        shared: strength of the cues that sound and picture both show; 0: none.
-        specific: strength of the cues that one of them shows.
-        noise: deviation of a cue as it is shown.
-        workers: processes; 0: this one.
+        shared: strength of the features that both sound and picture show; 0: none.
+        specific: strength of the features that only one modality shows.
+        noise: standard deviation of the noise on a feature as it is shown.
+        workers: worker processes; 0: work in this process.
     """
     from xmodal.data.media.sound import soundfile_module
     from xmodal.data.media.video import av_module
 
     root, raw = Path(root), Path(root) / "raw" if format == "prepared" else Path(root)
     _refuse(root, format, actors=actors, clips=clips, seconds=seconds)
+    # A missing package must stop here, with one message, and not in the middle of the work.
     for package in (soundfile_module, av_module):
         package()
     design = Design(shared, specific, noise, seconds, seed)
@@ -131,21 +140,21 @@ def _refuse(root: Path, format: str, *, actors: int, clips: int, seconds: float)
     problems = []
     if format not in ("raw", "prepared"):
         problems.append(f"There is no format '{format}'. {did_you_mean(format, ('raw', 'prepared'))}")
-    for what, value, least, most in (
+    for name, value, least, most in (
         ("actors", actors, 3, ACTORS),
         ("clips", clips, 1, 4),
         ("seconds", seconds, 0.6, 60),
     ):
         if not least <= value <= most:
-            problems.append(f"{what} is {value}: {least} to {most} were expected.")
+            problems.append(f"{name} is {value}: {least} to {most} were expected.")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        problems.append(f"{root} is there already: an empty or new folder was expected. Choose another one.")
+        problems.append(f"{root} already exists: an empty or new folder was expected. Choose another folder.")
     if problems:
         raise InputError(problems)
 
 
 def list_clips(actors: int, clips: int) -> list[Clip]:
-    """So many clips of each actor and emotion; names that the archive has as well."""
+    """The given number of clips of each actor and emotion; all of them exist in the archive too."""
     return [
         Clip(1, emotion, intensity, statement, repetition, actor)
         for actor in range(1, actors + 1)
@@ -157,38 +166,43 @@ def list_clips(actors: int, clips: int) -> list[Clip]:
 
 
 def write_recording(job: tuple[Clip, Path, Design]) -> dict[str, list[float]]:
-    """Write the wav and the mp4 file of a clip; its features, as they decide."""
+    """Write the wav and the mp4 file of a clip and return its decisive features."""
     from xmodal.data.media.sound import Sound, soundfile_module
     from xmodal.data.media.video import write_clip
 
     clip, raw, design = job
+    # Seeded by the clip, not by a shared generator: the files do not depend on workers or on which clips are written.
     random = np.random.default_rng([design.seed, clip.actor, *(int(part) for part in clip.name.split("-"))])
     cues = draw_cues(clip.label, design, random)
-    heard, seen = (show(cues, kind, design, random) for kind in ("audio", "image"))
+    sound_cues, image_cues = (show(cues, kind, design, random) for kind in ("audio", "image"))
     seconds = design.seconds * random.uniform(0.9, 1.1)
-    waveform = speak(clip, heard, seconds, random)
+    waveform = speak(clip, sound_cues, seconds, random)
     folder = raw / f"Actor_{clip.actor:02d}"
-    with written_whole(folder / f"03-{clip.name}.wav") as beside:
-        soundfile_module().write(beside, waveform, RATE, subtype="PCM_16")
-    with written_whole(folder / f"01-{clip.name}.mp4") as beside:
-        write_clip(beside, act(clip, seen, seconds, random), Sound(waveform, RATE))
+    with written_whole(folder / f"03-{clip.name}.wav") as partial:
+        soundfile_module().write(partial, waveform, RATE, subtype="PCM_16")
+    with written_whole(folder / f"01-{clip.name}.mp4") as partial:
+        write_clip(partial, act(clip, image_cues, seconds, random), Sound(waveform, RATE))
     return {kind: [float(value) for value in values] for kind, values in cues.items()}
 
 
 def draw_cues(label: int, design: Design, random: np.random.Generator) -> Cues:
-    """What decides an emotion, times its weight: (2,) shared, (1,) audio, (1,) image.
+    """The decisive features of an emotion, times their weights: (2,) shared, (1,) audio, (1,) image.
 
-    The emotion is given: where the sign of a sum is wrong, its features change sign.
+    They are drawn given the emotion: if the sign of a sum does not match the bit, its features change sign.
     """
-    signs = np.array([1 if label >> place & 1 else -1 for place in (2, 1, 0)])
+    signs = np.array([1 if label >> bit & 1 else -1 for bit in (2, 1, 0)])
     shared = signs[:2] * np.abs(random.normal(size=2))
-    own = np.array([1.0, FAINT]) * random.normal(size=2)
-    own *= signs[2] * (1 if own.sum() > 0 else -1)
-    return {"shared": design.shared * shared, "audio": design.specific * own[:1], "image": design.specific * own[1:]}
+    specific = np.array([1.0, FAINT]) * random.normal(size=2)
+    specific *= signs[2] * (1 if specific.sum() > 0 else -1)
+    return {
+        "shared": design.shared * shared,
+        "audio": design.specific * specific[:1],
+        "image": design.specific * specific[1:],
+    }
 
 
 def show(cues: Cues, modality: str, design: Design, random: np.random.Generator) -> NDArray[np.float64]:
-    """The three features that a modality shows, from -1 to 1."""
+    """The three features that a modality shows, with noise, scaled to [-1, 1]."""
     shared = cues["shared"] * (FAINT if modality == "audio" else 1.0)
     shown = np.concatenate([shared, cues[modality]]) + design.noise * random.normal(size=3)
     return np.clip(shown / FULL, -1.0, 1.0)
@@ -196,8 +210,9 @@ def show(cues: Cues, modality: str, design: Design, random: np.random.Generator)
 
 def speak(clip: Clip, shown: NDArray[np.float64], seconds: float, random: np.random.Generator) -> NDArray[np.float32]:
     """The sound of a clip, (samples,)."""
-    own = np.random.default_rng([clip.actor, 1])
-    pitch = (115.0 if clip.actor % 2 else 205.0) * own.uniform(0.88, 1.14)
+    # Not seeded by design.seed: an actor keeps voice and face in every data set, as a person does.
+    of_actor = np.random.default_rng([clip.actor, 1])
+    pitch = (115.0 if clip.actor % 2 else 205.0) * of_actor.uniform(0.88, 1.14)
     time = np.arange(round(seconds * RATE)) / RATE
     place = 6 * time / seconds
     syllable = np.minimum(place.astype(int), 5)
@@ -207,24 +222,25 @@ def speak(clip: Clip, shown: NDArray[np.float64], seconds: float, random: np.ran
     gain = 10 ** (BRIGHT / 40 * np.tile(shown, 2))[syllable]
     envelope = 0.1 + 0.9 * np.sin(np.pi * (place - syllable)) ** 2
     voice = envelope * (dark / gain + bright * gain)
-    voice *= 0.25 * 10 ** (own.uniform(-3, 3) / 20) / np.abs(voice).max()
+    voice *= 0.25 * 10 ** (of_actor.uniform(-3, 3) / 20) / np.abs(voice).max()
     return np.asarray(voice + 0.002 * random.normal(size=len(time)), np.float32)
 
 
 def _tones(turns: NDArray[np.float64], pitch: float, centre: float) -> NDArray[np.float64]:
-    """A voice whose harmonics lie around one frequency; ``turns`` counts the periods of its pitch."""
+    """A voice whose harmonics are centred at a frequency; ``turns`` counts the periods of its pitch."""
     harmonic = np.arange(1, int(7000 / pitch))
     strength = np.exp(-((np.log2(pitch * harmonic / centre)) ** 2) / (2 * 0.5**2))
     points = 8192
     spectrum = np.zeros(points // 2 + 1, complex)
     spectrum[harmonic] = -0.5j * points * strength / np.sqrt((strength**2).sum())
-    period = np.fft.irfft(spectrum)  # the sum of strength · sin(2π harmonic · place), for all places at once
-    found: NDArray[np.float64] = np.interp(turns % 1.0, np.linspace(0, 1, points + 1), np.append(period, period[0]))
-    return found
+    # Σ strength · sin(2π harmonic · t) over a whole period by one inverse FFT, instead of a sum of sines per sample.
+    period = np.fft.irfft(spectrum)
+    samples: NDArray[np.float64] = np.interp(turns % 1.0, np.linspace(0, 1, points + 1), np.append(period, period[0]))
+    return samples
 
 
 def act(clip: Clip, shown: NDArray[np.float64], seconds: float, random: np.random.Generator) -> Iterator[Pixels]:
-    """The frames of a clip: a neutral face that moves into its expression, holds it, and moves back."""
+    """The frames of a clip: a neutral face that moves to its expression, holds it, and moves back."""
     from xmodal.data.media.video import FRAME_RATE
 
     count = round(seconds * FRAME_RATE)
@@ -238,22 +254,22 @@ def act(clip: Clip, shown: NDArray[np.float64], seconds: float, random: np.rando
 
 
 def draw_face(actor: int, mood: float, alarm: float, light: float) -> Pixels:
-    """A face of (72, 128, 3) pixels; features from -1 to 1."""
+    """A face of (72, 128, 3) pixels; the three features are from -1 to 1."""
     from PIL import Image, ImageDraw
 
-    own = np.random.default_rng([actor, 2])
+    of_actor = np.random.default_rng([actor, 2])
     size = LARGER
-    skin = np.array([235, 195, 165]) * own.uniform(0.55, 1.0)
-    wall = 120 + 50 * light + own.uniform(-8, 8, 3)
+    skin = np.array([235, 195, 165]) * of_actor.uniform(0.55, 1.0)
+    wall = 120 + 50 * light + of_actor.uniform(-8, 8, 3)
     picture = Image.new("RGB", (WIDTH * size, HEIGHT * size), _colour(wall))
     draw = ImageDraw.Draw(picture)
-    x, y = 64 + own.uniform(-3, 3), 36 + own.uniform(-1.5, 1.5)
-    scale = own.uniform(0.95, 1.05) * size
+    x, y = 64 + of_actor.uniform(-3, 3), 36 + of_actor.uniform(-1.5, 1.5)
+    scale = of_actor.uniform(0.95, 1.05) * size
 
     def at(*points: tuple[float, float]) -> list[tuple[float, float]]:
         return [(x * size + scale * a, y * size + scale * b) for a, b in points]
 
-    draw.ellipse(at((-31, -38), (31, 20)), fill=_colour(np.array([70, 50, 40]) * own.uniform(0.3, 1.6)))  # hair
+    draw.ellipse(at((-31, -38), (31, 20)), fill=_colour(np.array([70, 50, 40]) * of_actor.uniform(0.3, 1.6)))  # hair
     draw.ellipse(at((-28, -31), (28, 36)), fill=_colour(skin))
     for side in (-1, 1):
         up = 30 - 28 * alarm

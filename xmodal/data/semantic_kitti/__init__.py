@@ -1,1 +1,1 @@
-"""SemanticKITTI: the data set, its sequences, projection, augmentation, a synthetic copy."""
+"""SemanticKITTI: the data set, its files, projection of points, augmentation, post-processing, synthetic drives."""

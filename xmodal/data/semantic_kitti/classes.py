@@ -1,7 +1,8 @@
-"""Classes of SemanticKITTI: 34 numbers in the files, 20 in training, their names, colours and shares of the points.
+"""Classes of SemanticKITTI: 34 raw classes in the files, 20 in training, their names, colours and shares of the points.
 
-A word of a label file holds the number of a class in its low 16 bits and that of an instance in its high ones. Moving
-things are counted with standing ones; rare ones that nobody evaluates become ``unlabeled``, which counts nowhere.
+A 32-bit word of a label file contains the raw class in its low 16 bits and the instance in its high 16 bits. Moving
+and static objects are the same class in training; rare raw classes that the benchmark does not evaluate become
+``unlabeled``, which losses and metrics ignore.
 
 Behley et al.: SemanticKITTI, ICCV 2019, arXiv 1904.01416.
 """
@@ -24,19 +25,20 @@ CLASSES = (
 )
 IGNORE = 0
 INSTANCE_BITS = 16
-UNKNOWN = 255  # in the table of numbers that no class has
+# Entry of the lookup table for numbers that are not raw classes.
+UNKNOWN = 255
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A class as the files know it.
+    """A raw class.
 
     Attributes:
-        raw: its number in them.
-        name: what it is.
+        raw: its number in the files.
+        name: its name.
         train: its number in training.
-        share: of the points of the labelled sequences.
-        colour: red, green and blue with which it is shown.
+        share: its share of the points of the labelled sequences.
+        colour: red, green and blue in which it is displayed.
     """
 
     raw: int
@@ -46,6 +48,7 @@ class Kind:
     colour: tuple[int, int, int]
 
 
+# The table of the public SemanticKITTI API, whose colours are in the order blue, green, red.
 KINDS = tuple(
     Kind(*facts)
     for facts in (
@@ -85,51 +88,53 @@ KINDS = tuple(
         (259, "moving-other-vehicle", 5, 4.3840131989471124e-05, (0, 0, 255)),
     )
 )
-# of training → of the files, as predictions are written; one class stands for those that were joined
+# Training class → raw class, as in prediction files; of merged raw classes, the benchmark expects the one given here.
 RAW = (0, 10, 11, 15, 18, 20, 30, 31, 32, 40, 44, 48, 49, 50, 51, 70, 71, 72, 80, 81)
+# Looked up by raw class: the published list takes the first 20 colours in order, and gives bicycles the car's.
 COLOURS = tuple(next(kind.colour for kind in KINDS if kind.raw == raw) for raw in RAW)
 
 
 def shares() -> tuple[float, ...]:
-    """Share of the points of each training class, as published: what its weight is derived from."""
-    found = np.zeros(len(CLASSES), np.float32)
+    """Published share of the points of each training class, from which its weight in the loss is derived."""
+    totals = np.zeros(len(CLASSES), np.float32)
     for kind in KINDS:
-        found[kind.train] += np.float32(kind.share)
-    return tuple(found.tolist())
+        totals[kind.train] += np.float32(kind.share)
+    return tuple(totals.tolist())
 
 
 @functools.cache
 def _table() -> NDArray[np.uint8]:
+    # An entry for every 16-bit number: the published table is shorter, and fails with an index error on other numbers.
     table = np.full(2**INSTANCE_BITS, UNKNOWN, np.uint8)
     table[[kind.raw for kind in KINDS]] = [kind.train for kind in KINDS]
     return table
 
 
 def training_classes(words: NDArray[np.integer[Any]], where: str = "The labels") -> NDArray[np.uint8]:
-    """Words of a label file to classes of training.
+    """Training classes of the words of a label file.
 
     Args:
-        words: numbers of classes, with instances in the high bits or without.
-        where: how a sentence names the file.
+        words: raw classes, with or without instances in the high bits.
+        where: name of the file in messages.
 
     Example:
         >>> training_classes(np.array([10, 252, (7 << 16) + 40])).tolist()  # car, moving car, road (instance 7)
         [1, 1, 9]
     """
     raw = (words & (2**INSTANCE_BITS - 1)).astype(np.uint16)
-    found: NDArray[np.uint8] = _table()[raw]
-    if (found == UNKNOWN).any():
-        wrong = np.unique(raw[found == UNKNOWN]).tolist()
+    classes: NDArray[np.uint8] = _table()[raw]
+    if (classes == UNKNOWN).any():
+        wrong = np.unique(raw[classes == UNKNOWN]).tolist()
         raise InputError(
             f"{where} holds the class {wrong[0]}{f' and {len(wrong) - 1} more' if wrong[1:] else ''} that "
             "SemanticKITTI does not have. Its classes are numbers such as 10 (car) or 40 (road), in the low 16 bits of "
             "each word."
         )
-    return found
+    return classes
 
 
 def raw_classes(classes: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
-    """Classes of training to the numbers that prediction files hold.
+    """Raw classes of training classes, as in prediction files.
 
     Example:
         >>> raw_classes(np.array([0, 1, 9])).tolist()
@@ -140,7 +145,7 @@ def raw_classes(classes: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
 
 
 def coloured(classes: NDArray[np.integer[Any]]) -> NDArray[np.uint8]:
-    """Classes of training (…) to colours (…, 3); what is unlabeled is black."""
+    """Colours (…, 3) of training classes (…); unlabeled is black."""
     palette = np.array(COLOURS, np.uint8)
     palette[IGNORE] = 0
     colours: NDArray[np.uint8] = palette[classes]

@@ -1,7 +1,7 @@
-"""SemanticKITTI cut to what the camera sees: clouds and labels hold the points that lie in the picture, nothing else.
+"""Crop SemanticKITTI to the field of view of the camera: only the points in the picture, with their labels, are kept.
 
-The copy has the form of the original. Each stored point has a pixel, so predictions of pixels are predictions of all
-points, and training reads fewer bytes. Pictures, calibration, poses and times are linked or copied.
+The copy has the layout of the original. Every point of it has a pixel, so that predictions of pixels are predictions of
+all points, and training reads fewer bytes. Pictures, calibration, poses and times are linked or copied.
 """
 
 from __future__ import annotations
@@ -32,8 +32,9 @@ from xmodal.data.semantic_kitti.projection import to_camera
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import written_whole
 
-VERSION = 1  # of what the work makes of the same files and rules
-BESIDE = (CALIBRATION, "poses.txt", "times.txt")
+# Part of the stamp of every prepared frame: increase it when `cut_frame` returns other values for the same files.
+VERSION = 1
+COPIED = (CALIBRATION, "poses.txt", "times.txt")
 
 
 def prepare(
@@ -47,17 +48,17 @@ def prepare(
     behind: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
-    """Cut clouds and labels to the points that lie in the camera's picture.
+    """Write clouds and labels with only the points that are in the camera picture.
 
     Args:
         raw: folder of SemanticKITTI.
-        root: folder to write; run again with the same one to go on.
-        workers: processes; 0: this one.
-        sequences: numbers of those to cut, as in 0-10; empty: all.
-        images: link (a hard link, or a copy where the file system has none) or copy.
-        x_min: points lie farther in front of the scanner than this, in metres.
-        behind: keep points behind the camera that the division mirrors into the picture, as the published code does.
-        progress: is told (frames so far, frames in all).
+        root: folder to write; run again with the same folder to continue an interrupted preparation.
+        workers: worker processes; 0: work in this process.
+        sequences: sequences to crop, as in 0-10; empty: all.
+        images: link (a hard link, or a copy if the file system has none) or copy.
+        x_min: only points farther in front of the scanner than this are kept, in metres.
+        behind: keep points behind the camera, which the projection mirrors into the picture, as the authors' code does.
+        progress: called with (frames done, frames in total).
     """
     raw, root = Path(raw), Path(root)
     if images not in ("link", "copy"):
@@ -66,7 +67,7 @@ def prepare(
         raise InputError(f"{root} is the folder of the raw files. Name another one to write to.")
     contents = inspect(raw, parse_sequences(sequences, "sequences") or None)
     contents.report.stop_on_errors()
-    frames = [frame for found in contents.frames.values() for frame in found]
+    frames = [frame for part in contents.frames.values() for frame in part]
     if not frames:
         raise InputError(f"{raw} has none of the sequences {sequences}. Name others, or leave them out.")
     rules: dict[str, Any] = {"x_min": x_min, "behind": behind}
@@ -84,15 +85,15 @@ def prepare(
         for frame in frames
     ]
     prepared = prepare_items(items, cut_frame, root, workers=workers, version=str(VERSION), progress=progress)
-    there = set(prepared.names)
+    done = set(prepared.names)
     for frame, item in zip(frames, items, strict=True):
-        if item.name in there:
-            _bring(frame.image, _folder(root, frame) / IMAGES / frame.image.name, link=images == "link")
-    for number, found in contents.frames.items():
-        for name in BESIDE:
-            source = found[0].cloud.parents[1] / name
+        if item.name in done:
+            _transfer(frame.image, _folder(root, frame) / IMAGES / frame.image.name, link=images == "link")
+    for number, part in contents.frames.items():
+        for name in COPIED:
+            source = part[0].cloud.parents[1] / name
             if source.is_file():
-                _bring(source, root / "sequences" / f"{number:02d}" / name, link=False)
+                _transfer(source, root / "sequences" / f"{number:02d}" / name, link=False)
     return prepared
 
 
@@ -101,7 +102,7 @@ def _folder(root: Path, frame: Frame) -> Path:
 
 
 def cut_frame(item: Item) -> dict[str, NDArray[Any] | Content]:
-    """The bytes of a cut cloud and its cut labels."""
+    """The bytes of the cropped cloud and labels of a frame."""
     cloud, image, *labels = map(Path, item.sources)
     points = read_cloud(cloud)
     height, width = image_size(image)
@@ -115,37 +116,39 @@ def cut_frame(item: Item) -> dict[str, NDArray[Any] | Content]:
         behind=facts["behind"],
     )
     if not keep.any():
-        raise InputError(f"No point of {cloud} lies in its picture.")
+        raise InputError(f"No point of {cloud} is in its picture.")
     folder, name = f"sequences/{facts['sequence']}", facts["name"]
-    made: dict[str, NDArray[Any] | Content] = {
+    contents: dict[str, NDArray[Any] | Content] = {
         f"{folder}/{CLOUDS}": Content(".bin", points[keep].astype("<f4").tobytes(), name)
     }
     for path in labels:
         words = read_words(path, len(points))
-        made[f"{folder}/{LABELS}"] = Content(".label", words[keep].astype("<u4").tobytes(), name)
-    return made
+        contents[f"{folder}/{LABELS}"] = Content(".label", words[keep].astype("<u4").tobytes(), name)
+    return contents
 
 
-def _bring(source: Path, target: Path, *, link: bool) -> None:
-    """A file of the raw folder in the new one: linked where that is possible, copied else; not again if it is there."""
+def _transfer(source: Path, target: Path, *, link: bool) -> None:
+    """Link or copy a file unless the target is up to date."""
     if target.exists():
-        mine, theirs = target.stat(), source.stat()
-        if (mine.st_size, mine.st_mtime_ns) == (theirs.st_size, theirs.st_mtime_ns):
+        old, new = target.stat(), source.stat()
+        # copy2 keeps the time, and a link has it: size and time tell whether the source has changed.
+        if (old.st_size, old.st_mtime_ns) == (new.st_size, new.st_mtime_ns):
             return
-    if link and _linked(source, target):
+    if link and _try_link(source, target):
         return
-    with written_whole(target) as beside:
-        shutil.copy2(source, beside)
+    with written_whole(target) as partial:
+        shutil.copy2(source, partial)
 
 
-def _linked(source: Path, target: Path) -> bool:
-    """Whether both are now one file; some file systems have no second names."""
+def _try_link(source: Path, target: Path) -> bool:
+    """Create a hard link, and return whether the file system allows it."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    beside = target.with_name(f".{target.name}.part-link")
+    partial = target.with_name(f".{target.name}.part-link")
     try:
-        beside.unlink(missing_ok=True)
-        os.link(source, beside)
+        partial.unlink(missing_ok=True)
+        os.link(source, partial)
     except OSError:
         return False
-    os.replace(beside, target)
+    # os.link does not overwrite: a link under another name replaces an old target without a moment without file.
+    os.replace(partial, target)
     return True

@@ -1,18 +1,18 @@
-"""SemanticKITTI: what every point of a LiDAR is, drives through a city, and what a camera saw of them.
+"""SemanticKITTI: predict the class of every point of a LiDAR scan, with a camera picture of the same scene.
 
     semantic_kitti_root/sequences/00 … 21/
         velodyne/000000.bin    points: x, y, z, remission (float32)
         labels/000000.label    class and instance of each point (32 bits)
         image_2/000000.png     picture of the left colour camera
-        calib.txt              how the scanner stands to the camera
+        calib.txt              position of the scanner relative to the camera
 
-    lidar  (5, H, W)  range, x, y, z, remission of the points at their pixels; (value - mean) / std, 0 between them
-    image  (3, H, W)  the camera's picture, divided by 255
-    target (H, W)     the class of each point, 0 (unlabeled) where nobody knows; 20 classes
+    lidar  (5, H, W)  range, x, y, z, remission of points at their pixels; (value - mean) / std, 0 at empty pixels
+    image  (3, H, W)  the camera picture, divided by 255
+    target (H, W)     class of each point, 0 (unlabeled) if it has no label or the pixel is empty; 20 classes
 
-Points are drawn into the camera's picture (*perspective view*), so the pixels of both modalities show the same things;
-or, for LiDAR alone, into a picture of all directions (*range view*). `files.py` beside this file reads the files,
-`crop.py` cuts them to what the camera sees, and `synthetic.py` makes synthetic drives with a ray-caster.
+Points are projected into the camera picture (*perspective view*), so that the pixels of both modalities correspond;
+or, for LiDAR only, into a picture of all directions (*range view*). `files.py` in this folder reads the files,
+`crop.py` crops them to the field of view of the camera, and `synthetic.py` writes synthetic drives with a ray-caster.
 
 Behley et al.: SemanticKITTI, ICCV 2019, arXiv 1904.01416. The perspective view: Zhuang et al., ICCV 2021, arXiv
 2106.15277. Options and sizes: authors' code of arXiv 2409.02438.
@@ -39,12 +39,17 @@ if TYPE_CHECKING:
     from xmodal.types import Normalisation
 
 MODALITIES = ("lidar", "image")
-MEAN = (12.12, 10.88, 0.23, -1.04, 0.21)  # of range, x, y, z and remission, as published
+# Mean and standard deviation of range, x, y, z and remission in the authors' configuration.
+MEAN = (12.12, 10.88, 0.23, -1.04, 0.21)
 STD = (12.32, 11.47, 6.91, 0.86, 0.16)
-COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet, for values from 0 to 1
+# Mean and standard deviation of ImageNet per colour, for values from 0 to 1.
+COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Terms of the authors' loss, with λ = 1.
 LABEL_LOSSES = {"focal": 1.0, "lovasz": 1.0}
-MULTIPLE = 16  # as in `xmodal.data.semantic_kitti.split`, which would bring torch into every help text
-TRAINING, WHOLE, PADDING = (256, 1024), (384, 1232), (7, 3)  # published: samples of training, of evaluation, borders
+# The same as in `xmodal.data.semantic_kitti.split`, which is not imported: it needs torch, and help texts must not.
+MULTIPLE = 16
+# Sizes in the authors' configuration: training samples, evaluation samples, and the padding of both.
+TRAINING, WHOLE, PADDING = (256, 1024), (384, 1232), (7, 3)
 Side = int | None
 
 
@@ -52,40 +57,40 @@ class SemanticKittiSettings(BaseModel):
     """Options of SemanticKITTI.
 
     Attributes:
-        root: folder with sequences, or that folder.
-        modalities: lidar, image; empty: both, in the range view lidar.
-        view: the camera's picture (perspective), or all directions, LiDAR alone (range).
-        train: sequences to train on; those that are missing are left out.
-        valid: sequences that choose the epoch; empty: the last frames of each training sequence.
-        valid_share: share of each training sequence that chooses the epoch, where valid is empty.
-        test: sequences to test on.
-        duplicates: which of several points of a pixel is seen: the nearest, or the last one of the file.
-        x_min: points lie farther in front of the scanner than this, in metres.
-        behind: keep points behind the camera, which are mirrored into the picture, as in the published code.
-        height: of a whole sample, a multiple of 16; None: 384, or what fits to small pictures.
-        width: of a whole sample, a multiple of 16; None: 1232, or what fits to small pictures.
-        train_height: of a training sample; None: 256, or two thirds of small pictures.
-        train_width: of a training sample; None: 1024, or four fifths of small pictures.
+        root: folder that contains sequences, or the folder sequences itself.
+        modalities: lidar, image; empty: both, or lidar in the range view.
+        view: perspective, the camera picture; or range, all directions, LiDAR only.
+        train: training sequences; missing ones are skipped.
+        valid: sequences on which the epoch is chosen; empty: the last frames of each training sequence.
+        valid_share: share of each training sequence that is held out to choose the epoch if valid is empty.
+        test: test sequences.
+        duplicates: which of several points of a pixel is used: the nearest, or the last one in the file.
+        x_min: only points farther in front of the scanner than this are used, in metres.
+        behind: keep points behind the camera, which the projection mirrors into the picture, as the authors' code does.
+        height: height of an evaluation sample, a multiple of 16; None: 384, or what fits into small pictures.
+        width: width of an evaluation sample, a multiple of 16; None: 1232, or what fits into small pictures.
+        train_height: height of a training sample; None: 256, or two thirds of small pictures.
+        train_width: width of a training sample; None: 1024, or four fifths of small pictures.
         pad_rows: empty rows at the top and at the bottom of a sample; None: 7, or none with small pictures.
         pad_cols: empty columns on the left and on the right of a sample; None: 3, or none with small pictures.
-        augment: mirror, turn, cut and recolour training frames; without it they are shown as they are tested.
-        flip: share of the training frames that are mirrored.
-        rotate: largest rotation of training frames to either side, in degrees.
-        brightness: largest change of the factor of brightness in training.
-        contrast: largest change of the factor of contrast in training.
-        saturation: largest change of the factor of saturation in training.
-        points: mirror, move and turn training clouds; range view.
+        augment: flip, rotate, crop and recolour training frames; otherwise they are read as in evaluation.
+        flip: share of the training frames that are flipped horizontally.
+        rotate: largest rotation of training frames in both directions, in degrees.
+        brightness: largest change of the brightness factor in training.
+        contrast: largest change of the contrast factor in training.
+        saturation: largest change of the saturation factor in training.
+        points: flip, translate and rotate the points of training frames; range view only.
         range_height: rows of the range view, a multiple of 16.
         range_width: columns of the range view, a multiple of 16.
         fov_up: upper end of the range view, in degrees.
         fov_down: lower end of the range view, in degrees.
         fov_left: left end of the range view, in degrees.
         fov_right: right end of the range view, in degrees.
-        lose_first: leave out the first point of each file, as in the published code; range view.
-        image_statistics: none: pictures are divided by 255; imagenet: its mean and deviation per colour as well.
-        weights: how much classes count: published, rare ones more; equal.
-        cache: folder for projected points, so that they are projected once; 32 bytes for each point of a picture.
-        cache_pictures: put decoded pictures there as well, 3 bytes for each pixel.
+        lose_first: drop the first point of each file, as the authors' code does; range view only.
+        image_statistics: none, pictures are divided by 255; imagenet, and normalised by its mean and std per colour.
+        weights: class weights of the loss: published, larger for rare classes; or equal.
+        cache: folder for projected points, so that each frame is projected only once; 32 bytes per point of a picture.
+        cache_pictures: also cache decoded pictures, 3 bytes per pixel.
         keep_mb: memory of each process for frames that were read, in megabytes.
         as_published: as in the authors' code: --duplicates file, --behind, --lose-first, --valid 8.
     """
@@ -138,22 +143,22 @@ class SemanticKittiSettings(BaseModel):
         return self
 
     @model_validator(mode="after")
-    def _of_one_view(self) -> SemanticKittiSettings:
+    def _consistent(self) -> SemanticKittiSettings:
         for name in ("height", "width", "train_height", "train_width", "range_height", "range_width"):
             side = getattr(self, name)
             if side is not None and side % MULTIPLE:
                 raise ValueError(f"{name} is {side}: a multiple of {MULTIPLE} was expected.")
         if self.view == "range" and "image" in self.modalities:
-            raise ValueError("the range view shows LiDAR alone, and image was asked for. Use the perspective view.")
+            raise ValueError("the range view has no image, and modalities names it. Use the perspective view.")
         if self.view == "perspective" and self.points:
             raise ValueError("points would move away from their pixels in the picture. Use points with --view range.")
         return self
 
     @property
     def wanted(self) -> tuple[str, ...]:
-        """The modalities in a fixed order."""
-        known = MODALITIES if self.view == "perspective" else MODALITIES[:1]
-        return tuple(name for name in known if name in (self.modalities or known))
+        """The modalities to open, in the order lidar, image."""
+        available = MODALITIES if self.view == "perspective" else MODALITIES[:1]
+        return tuple(name for name in available if name in (self.modalities or available))
 
 
 def load(root: str, settings: SemanticKittiSettings, request: DataRequest) -> Data:
@@ -232,7 +237,7 @@ def load(root: str, settings: SemanticKittiSettings, request: DataRequest) -> Da
 
 
 def class_weights() -> tuple[float, ...]:
-    """α of the focal loss, from the published shares of the classes.
+    """α of the focal loss, computed from the published shares of the classes.
 
     Example:
         >>> [round(weight, 5) for weight in class_weights()[:3]]
@@ -241,15 +246,15 @@ def class_weights() -> tuple[float, ...]:
     return _rarity(shares())
 
 
-def _rarity(found: Sequence[float]) -> tuple[float, ...]:
-    """As `xmodal.losses.segmentation.rarity` has it; a loader imports no losses."""
-    factors = np.log1p(1 / (np.array(found) + 0.001))
+def _rarity(shares: Sequence[float]) -> tuple[float, ...]:
+    """The same as `xmodal.losses.segmentation.rarity`, which is not imported: data do not depend on losses."""
+    factors = np.log1p(1 / (np.array(shares) + 0.001))
     factors[IGNORE] = 0.0
     return tuple((factors / factors.max()).tolist())
 
 
 def statistics_of(settings: SemanticKittiSettings) -> dict[str, Normalisation]:
-    """Input → mean and deviation, as published."""
+    """Input → mean and standard deviation, as in the authors' configuration."""
     from xmodal.types import Normalisation
 
     colours = COLOURS if settings.image_statistics == "imagenet" else ((0.0,), (1.0,))
@@ -259,7 +264,7 @@ def statistics_of(settings: SemanticKittiSettings) -> dict[str, Normalisation]:
 
 
 def rules_of(settings: SemanticKittiSettings) -> Any:
-    """How points come into a picture."""
+    """The rules of projection in the settings."""
     from xmodal.data.semantic_kitti.frames import Rules
 
     return Rules(
@@ -275,75 +280,75 @@ def rules_of(settings: SemanticKittiSettings) -> Any:
 
 
 def canvases(settings: SemanticKittiSettings, sizes: Sequence[tuple[int, int]]) -> tuple[Canvas, Canvas]:
-    """Samples of whole frames and of training frames.
+    """The sizes of evaluation samples and of training samples.
 
     Args:
-        settings: asked for.
-        sizes: height and width of pictures; where the smallest is smaller than a published crop, whole samples are
-            cut to multiples of 16 below it, and training samples have two thirds of its height and four fifths of its
-            width.
+        settings: sizes to use instead of the defaults.
+        sizes: height and width of the pictures. If the smallest is smaller than a published training crop, evaluation
+            samples have its size, rounded down to multiples of 16, and training samples two thirds of its height and
+            four fifths of its width.
     """
     from xmodal.data.semantic_kitti.split import Canvas
 
     if settings.view == "range":
         canvas = Canvas(settings.range_height, settings.range_width)
         return canvas, canvas
-    high, wide = (min(sides) for sides in zip(*sizes, strict=True))
-    pads, whole, training = PADDING, WHOLE, TRAINING
-    if high < TRAINING[0] - 2 * PADDING[0] or wide < TRAINING[1] - 2 * PADDING[1]:
-        pads = (0, 0)
-        whole = _multiple(high), _multiple(wide)
-        training = _multiple(2 * high / 3), _multiple(4 * wide / 5)
-    pads = _told(settings.pad_rows, pads[0]), _told(settings.pad_cols, pads[1])
-    return (
-        _canvas(_told(settings.height, whole[0]), _told(settings.width, whole[1]), pads),
-        _canvas(_told(settings.train_height, training[0]), _told(settings.train_width, training[1]), pads),
-    )
+    height, width = (min(sides) for sides in zip(*sizes, strict=True))
+    padding, whole, training = PADDING, WHOLE, TRAINING
+    if height < TRAINING[0] - 2 * PADDING[0] or width < TRAINING[1] - 2 * PADDING[1]:
+        padding = (0, 0)
+        whole = _round_down(height), _round_down(width)
+        training = _round_down(2 * height / 3), _round_down(4 * width / 5)
+    padding = _or_default(settings.pad_rows, padding[0]), _or_default(settings.pad_cols, padding[1])
+    whole = _or_default(settings.height, whole[0]), _or_default(settings.width, whole[1])
+    training = _or_default(settings.train_height, training[0]), _or_default(settings.train_width, training[1])
+    return _canvas(*whole, padding), _canvas(*training, padding)
 
 
-def _told(asked: int | None, usual: int) -> int:
-    return usual if asked is None else asked
+def _or_default(value: int | None, default: int) -> int:
+    return default if value is None else value
 
 
-def _multiple(side: float) -> int:
+def _round_down(side: float) -> int:
     return max(MULTIPLE, int(side) // MULTIPLE * MULTIPLE)
 
 
-def _canvas(height: int, width: int, pads: tuple[int, int]) -> Canvas:
+def _canvas(height: int, width: int, padding: tuple[int, int]) -> Canvas:
     from xmodal.data.semantic_kitti.split import Canvas
 
-    canvas = Canvas(height, width, *pads)
+    canvas = Canvas(height, width, *padding)
     if min(canvas.window) < 1:
         raise InputError(
-            f"Samples of {height}x{width} pixels are padding alone (pad_rows {pads[0]}, pad_cols {pads[1]}). Give "
-            "larger samples or less padding."
+            f"Samples of {height}x{width} pixels consist only of padding (pad_rows {padding[0]}, pad_cols "
+            f"{padding[1]}). Use larger samples or less padding."
         )
     return canvas
 
 
 def _found(root: Path, settings: SemanticKittiSettings) -> tuple[Contents, list[Frame], dict[str, NDArray[np.int64]]]:
-    """Frames of all splits, and which are whose."""
-    asked = {name: parse_sequences(getattr(settings, name), name) for name in ("train", "valid", "test")}
-    contents = inspect(root, tuple({number for numbers in asked.values() for number in numbers}))
+    """The contents of the folder, the frames of all splits, and the rows of each split."""
+    numbers_of = {name: parse_sequences(getattr(settings, name), name) for name in ("train", "valid", "test")}
+    contents = inspect(root, tuple({number for numbers in numbers_of.values() for number in numbers}))
     contents.report.stop_on_errors()
-    both = sorted(set(asked["train"]) & {*asked["valid"], *asked["test"]})
-    problems = [f"Sequence {number:02d} is to train on and to be scored on as well. Name it once." for number in both]
-    for name, numbers in asked.items():
+    overlap = sorted(set(numbers_of["train"]) & {*numbers_of["valid"], *numbers_of["test"]})
+    problems = [f"Sequence {number:02d} is in train and in valid or test. Name it only once." for number in overlap]
+    for name, numbers in numbers_of.items():
         if numbers and not any(number in contents.frames for number in numbers):
-            there = ", ".join(f"{number:02d}" for number in contents.frames) or "none of those"
-            problems.append(f"{root} has no sequence to {name} on: {getattr(settings, name)} asked for, {there} there.")
-    for number in {*asked["train"], *asked["valid"]} & contents.frames.keys():
+            present = ", ".join(f"{number:02d}" for number in contents.frames) or "none of those"
+            expected = getattr(settings, name)
+            problems.append(f"{root} has no sequence for {name}: {expected} expected, {present} present.")
+    for number in {*numbers_of["train"], *numbers_of["valid"]} & contents.frames.keys():
         if any(frame.labels is None for frame in contents.frames[number]):
             problems.append(
-                f"Sequence {number:02d} has no labels to learn from. Name labelled sequences, as 00 to 10 are."
+                f"Sequence {number:02d} has no labels to learn from. Name labelled sequences, such as 00 to 10."
             )
     if problems:
         raise InputError(problems)
-    frames = [frame for found in contents.frames.values() for frame in found]
-    of = np.array([frame.sequence for frame in frames])
-    rows = {name: np.flatnonzero(np.isin(of, numbers)) for name, numbers in asked.items()}
-    if not asked["valid"]:
-        rows["train"], rows["valid"] = hold_back(of, rows["train"], settings.valid_share)
+    frames = [frame for part in contents.frames.values() for frame in part]
+    sequence_of = np.array([frame.sequence for frame in frames])
+    rows = {name: np.flatnonzero(np.isin(sequence_of, numbers)) for name, numbers in numbers_of.items()}
+    if not numbers_of["valid"]:
+        rows["train"], rows["valid"] = hold_back(sequence_of, rows["train"], settings.valid_share)
     empty = [name for name, numbers in rows.items() if not len(numbers)]
     if empty:
         raise InputError(f"There are too few frames in {root}: {', '.join(empty)} would be empty. Add frames.")
@@ -353,12 +358,14 @@ def _found(root: Path, settings: SemanticKittiSettings) -> tuple[Contents, list[
 def hold_back(
     sequences: NDArray[np.int64], rows: NDArray[np.int64], share: float
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to train on, and the last ones of each sequence, which choose the epoch.
+    """Training rows without the last ones of each sequence, and these last ones, on which the epoch is chosen.
+
+    The last ones and not random ones: neighbouring frames are almost equal, and random frames would be too easy.
 
     Args:
-        sequences: of each frame.
-        rows: frames of training sequences, in the order in which they were taken.
-        share: of each sequence that is held back: at least one frame where it has two, never all.
+        sequences: sequence of each frame.
+        rows: frames of training sequences, in the order of recording.
+        share: share of each sequence that is held out: at least one frame of two or more, never all.
 
     Example:
         >>> hold_back(np.array([0] * 10 + [1] * 2), np.arange(12), 0.2)[1].tolist()
@@ -366,9 +373,9 @@ def hold_back(
     """
     held = np.zeros(len(sequences), np.bool_)
     for number in np.unique(sequences[rows]):
-        mine = rows[sequences[rows] == number]
-        count = min(max(1, round(share * len(mine))), len(mine) - 1)
-        held[mine[len(mine) - count :]] = True
+        sequence_rows = rows[sequences[rows] == number]
+        count = min(max(1, round(share * len(sequence_rows))), len(sequence_rows) - 1)
+        held[sequence_rows[len(sequence_rows) - count :]] = True
     return rows[~held[rows]], rows[held[rows]]
 
 

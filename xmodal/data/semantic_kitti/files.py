@@ -1,12 +1,12 @@
-"""The files of SemanticKITTI: which frames a folder holds, how each is read, and what is wrong with them.
+"""The files of SemanticKITTI: listing the frames of a folder, reading and checking them.
 
     sequences/00/ … 21/
         velodyne/000000.bin    points: x, y, z and remission, float32, little endian
-        labels/000000.label    one word of 32 bits per point: class and instance, see `data.semantic_kitti.classes`
+        labels/000000.label    a 32-bit word per point: class and instance, see `data.semantic_kitti.classes`
         image_2/000000.png     the left colour camera
         calib.txt              P0 to P3 and Tr, twelve numbers each; poses.txt and times.txt are not read
 
-A point p of the scanner lies at the pixel (a / d, b / d) of the camera, (a, b, d) = P2 Tr (p, 1).
+A point p of the scanner is projected to the pixel (a / d, b / d) of the camera, (a, b, d) = P2 Tr (p, 1).
 """
 
 from __future__ import annotations
@@ -32,22 +32,25 @@ R = TypeVar("R")
 CLOUDS, LABELS, IMAGES, CALIBRATION = "velodyne", "labels", "image_2", "calib.txt"
 SUFFIXES = {CLOUDS: ".bin", LABELS: ".label", IMAGES: ".png"}
 POINT_BYTES, WORD_BYTES = 16, 4
-DAMAGED = (OSError, ValueError, SyntaxError)  # what Pillow raises for files that are none of its own
-NAMED = 3  # problems of one kind that are told one by one; the others are counted
-DECODED = 200  # frames of a folder whose points, labels and pixels are all looked at
+# Pillow raises any of these for damaged files, even SyntaxError (for a broken PNG chunk).
+DAMAGED = (OSError, ValueError, SyntaxError)
+# Problems of one kind that are listed; the rest are counted.
+NAMED = 3
+# Frames of a folder whose points, labels and pixels are all read by the check: the data set has 43,000.
+DECODED = 200
 TREE = "Expected: sequences/00 … 21 with velodyne/<frame>.bin, labels/<frame>.label, image_2/<frame>.png and calib.txt."
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One turn of the scanner and what the camera saw meanwhile.
+    """A revolution of the scanner with the camera picture of the same moment.
 
     Attributes:
         sequence: number of the drive.
-        name: of its files, without suffix.
+        name: name of its files, without suffix.
         cloud: file of the points.
         image: file of the picture.
-        labels: file of the labels; None where nobody labelled.
+        labels: file of the labels; None if the sequence is unlabelled.
     """
 
     sequence: int
@@ -58,19 +61,19 @@ class Frame:
 
     @property
     def id(self) -> str:
-        """``08/000123``."""
+        """Sequence and name, such as ``08/000123``."""
         return f"{self.sequence:02d}/{self.name}"
 
 
 @dataclass
 class Contents:
-    """What was found in a folder; complete when the report holds no error.
+    """The contents of a folder; complete if the report holds no error.
 
     Attributes:
         report: errors and warnings.
-        frames: number of a sequence → its frames, in their order.
-        matrices: number of a sequence → P2 Tr (3, 4).
-        sizes: number of a sequence → height and width of its first picture.
+        frames: sequence → its frames, in order.
+        matrices: sequence → P2 Tr (3, 4).
+        sizes: sequence → height and width of its first picture.
     """
 
     report: Report
@@ -80,32 +83,33 @@ class Contents:
 
 
 def read_cloud(path: Path) -> NDArray[np.float32]:
-    """Points (n, 4): x forward, y to the left, z up, in metres, and remission."""
+    """Read points (n, 4): x forward, y to the left, z up, in metres, and remission."""
     raw = _read(path)
     if len(raw) % POINT_BYTES or not raw:
         raise InputError(
             f"{path} has {len(raw)} bytes: points of {POINT_BYTES} bytes each were expected (four float32 numbers). It "
-            "was cut off; copy it again."
+            "is cut off; copy it again."
         )
     points = np.frombuffer(raw, "<f4").astype(np.float32, copy=False).reshape(-1, 4)
     if not np.isfinite(points).all():
-        raise InputError(f"{path} holds points that are not finite. Copy it again, or remove the frame.")
+        raise InputError(f"{path} holds non-finite points. Copy it again, or remove the frame.")
     return points
 
 
 def read_words(path: Path, points: int) -> NDArray[np.uint32]:
-    """The words of a label file (points,)."""
+    """Read the words of a label file, (points,)."""
     raw = _read(path)
     if len(raw) != WORD_BYTES * points:
         raise InputError(
             f"{path} has {len(raw)} bytes: {WORD_BYTES * points} were expected, {WORD_BYTES} for each of {points} "
             "points. Copy it again."
         )
+    # Unsigned: the published loader reads int32, in which large instance numbers are negative.
     return np.frombuffer(raw, "<u4").astype(np.uint32, copy=False)
 
 
 def read_classes(path: Path, points: int) -> NDArray[np.uint8]:
-    """The classes of training (points,)."""
+    """Read the training classes of a label file, (points,)."""
     return training_classes(read_words(path, points), str(path))
 
 
@@ -113,44 +117,44 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f"{path} can't be read ({error.strerror}).") from None
+        raise InputError(f"{path} cannot be read ({error.strerror}).") from None
 
 
 def read_calibration(path: Path) -> dict[str, NDArray[np.float64]]:
-    """Key → (3, 4); what stands behind the first empty line is not looked at."""
-    found: dict[str, NDArray[np.float64]] = {}
+    """Read the matrices of a calib.txt, key → (3, 4), up to the first empty line."""
+    matrices: dict[str, NDArray[np.float64]] = {}
     text = _read(path).decode("utf-8", errors="replace")
     for number, line in enumerate(text.splitlines(), start=1):
         if not line.strip():
             break
         key, _, values = line.partition(":")
         try:
-            found[key.strip()] = np.array(values.split(), dtype=np.float64).reshape(3, 4)
+            matrices[key.strip()] = np.array(values.split(), dtype=np.float64).reshape(3, 4)
         except ValueError:
             raise InputError(
                 f"{path} line {number} is '{line.strip()[:40]}': a key, a colon and twelve numbers were expected."
             ) from None
-    return found
+    return matrices
 
 
 def camera_matrix(path: Path) -> NDArray[np.float64]:
     """P2 Tr (3, 4) of a calib.txt."""
-    found = read_calibration(path)
+    matrices = read_calibration(path)
     for key in ("P2", "Tr"):
-        if key not in found:
+        if key not in matrices:
             raise InputError(
-                f"{path} has no line '{key}:', and points can't be projected without it. P0 to P3 and Tr with twelve "
+                f"{path} has no line '{key}:', and points cannot be projected without it. P0 to P3 and Tr with twelve "
                 "numbers each were expected, without an empty line between them."
             )
-        if not np.isfinite(found[key]).all():
-            raise InputError(f"{path}: '{key}' holds numbers that are not finite.")
-    whole = np.vstack([found["Tr"], [0.0, 0.0, 0.0, 1.0]])
-    matrix: NDArray[np.float64] = found["P2"] @ whole
+        if not np.isfinite(matrices[key]).all():
+            raise InputError(f"{path}: '{key}' holds non-finite numbers. Copy the file again.")
+    transform = np.vstack([matrices["Tr"], [0.0, 0.0, 0.0, 1.0]])
+    matrix: NDArray[np.float64] = matrices["P2"] @ transform
     return matrix
 
 
 def open_picture(path: Path) -> Picture:
-    """A picture in red, green and blue, decoded."""
+    """Read a picture, decoded and converted to RGB."""
     from PIL import Image
 
     try:
@@ -158,43 +162,43 @@ def open_picture(path: Path) -> Picture:
             picture.load()
             return picture if picture.mode == "RGB" else picture.convert("RGB")
     except DAMAGED as error:
-        raise InputError(f"{path} is no picture that can be read ({error}).") from None
+        raise InputError(f"{path} cannot be read as a picture ({error}).") from None
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width, from the first bytes of the file."""
+    """Height and width of a picture, from its header."""
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
             return picture.height, picture.width
     except DAMAGED as error:
-        raise InputError(f"{path} is no picture that can be read ({error}).") from None
+        raise InputError(f"{path} cannot be read as a picture ({error}).") from None
 
 
 def few(problems: Sequence[str], where: str) -> list[str]:
-    """The first problems, and how many more there are."""
+    """The first problems, and the number of further ones."""
     more = [f"… and {len(problems) - NAMED} more problems in {where}."] if len(problems) > NAMED else []
     return [*problems[:NAMED], *more]
 
 
-# ---- which frames there are
+# ---- listing frames
 
 
-def parse_sequences(text: str, what: str) -> tuple[int, ...]:
+def parse_sequences(text: str, name: str) -> tuple[int, ...]:
     """Numbers of sequences from ``0-7,9,10``.
 
     Example:
         >>> parse_sequences("0-2,8", "train")
         (0, 1, 2, 8)
     """
-    found: list[int] = []
+    numbers: list[int] = []
     for part in filter(None, (piece.strip() for piece in text.split(","))):
         ends = re.fullmatch(r"(\d{1,2})(?:-(\d{1,2}))?", part)
         if not ends:
-            raise InputError(f"{what} is '{text}': numbers of sequences were expected, as in 0-7,9,10.")
-        found += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
-    return tuple(dict.fromkeys(found))
+            raise InputError(f"{name} is '{text}': numbers of sequences were expected, as in 0-7,9,10.")
+        numbers += range(int(ends[1]), int(ends[2] or ends[1]) + 1)
+    return tuple(dict.fromkeys(numbers))
 
 
 def sequences_folder(root: Path) -> Path | None:
@@ -206,17 +210,17 @@ def sequences_folder(root: Path) -> Path | None:
 
 
 def _numbered(folder: Path) -> dict[int, Path]:
-    found = {int(path.name): path for path in folder.iterdir() if re.fullmatch(r"\d\d", path.name) and path.is_dir()}
-    return dict(sorted(found.items()))
+    folders = {int(path.name): path for path in folder.iterdir() if re.fullmatch(r"\d\d", path.name) and path.is_dir()}
+    return dict(sorted(folders.items()))
 
 
 def inspect(root: Path, sequences: Sequence[int] | None = None, *, thorough: bool = False) -> Contents:
-    """Find the frames and look at the sizes of their files.
+    """List the frames and check the sizes of their files.
 
     Args:
         root: the folder, or its folder ``sequences``.
-        sequences: numbers of those to look at; None: all.
-        thorough: read points, labels and pixels as well, of up to 200 frames that are evenly spread.
+        sequences: numbers of the sequences to inspect; None: all.
+        thorough: also read points, labels and pixels of up to 200 frames, evenly spread.
     """
     contents = Contents(Report())
     folder = sequences_folder(root)
@@ -225,13 +229,13 @@ def inspect(root: Path, sequences: Sequence[int] | None = None, *, thorough: boo
         return contents
     for number, path in _numbered(folder).items():
         if sequences is None or number in sequences:
-            _look_at_sequence(number, path, contents)
+            _inspect_sequence(number, path, contents)
     if thorough:
-        _look_inside(root, contents)
+        _decode(root, contents)
     return contents
 
 
-def _look_at_sequence(number: int, path: Path, contents: Contents) -> None:
+def _inspect_sequence(number: int, path: Path, contents: Contents) -> None:
     problems: list[str] = []
     files = {part: _files(path / part, suffix) for part, suffix in SUFFIXES.items()}
     try:
@@ -246,7 +250,7 @@ def _look_at_sequence(number: int, path: Path, contents: Contents) -> None:
         if size % POINT_BYTES or not size:
             problems.append(
                 f"{path / CLOUDS / name}.bin has {size} bytes: points of {POINT_BYTES} bytes each were expected. It "
-                "was cut off; copy it again."
+                "is cut off; copy it again."
             )
         elif name in words and words[name] * POINT_BYTES != size * WORD_BYTES:
             problems.append(
@@ -274,9 +278,10 @@ def _look_at_sequence(number: int, path: Path, contents: Contents) -> None:
 
 
 def _files(folder: Path, suffix: str) -> dict[str, int]:
-    """Name without suffix → size, of a folder that may be missing."""
+    """Name without suffix → size in bytes, for the files of a folder; empty if the folder is missing."""
     if not folder.is_dir():
         return {}
+    # scandir, because a sequence has thousands of files: on some systems it returns sizes without a further call.
     with os.scandir(folder) as entries:
         return {
             entry.name.removesuffix(suffix): entry.stat().st_size
@@ -286,60 +291,62 @@ def _files(folder: Path, suffix: str) -> dict[str, int]:
 
 
 def _differences(path: Path, part: str, clouds: dict[str, int], others: dict[str, int]) -> list[str]:
-    """What to say where clouds and pictures or labels don't belong together."""
-    lacking, spare = sorted(clouds.keys() - others.keys()), sorted(others.keys() - clouds.keys())
-    if not lacking and not spare:
+    """A problem if clouds do not have the same names as pictures or labels."""
+    missing, extra = sorted(clouds.keys() - others.keys()), sorted(others.keys() - clouds.keys())
+    if not missing and not extra:
         return []
-    first = f"{part}/{lacking[0]}{SUFFIXES[part]}" if lacking else f"{CLOUDS}/{spare[0]}.bin"
+    example = f"{part}/{missing[0]}{SUFFIXES[part]}" if missing else f"{CLOUDS}/{extra[0]}.bin"
     return [
         f"{path} has {len(clouds)} clouds in {CLOUDS} and {len(others)} files in {part}: one of each for every frame "
-        f"was expected. {first} is missing, for one."
+        f"was expected. {example} is missing, for example."
     ]
 
 
-def _look_inside(root: Path, contents: Contents) -> None:
-    """Read frames to the last number: all, or so many that are evenly spread over a large folder."""
-    frames = [frame for found in contents.frames.values() for frame in found]
+def _decode(root: Path, contents: Contents) -> None:
+    """Read all data of the frames, or of a sample that is spread evenly over a large folder."""
+    frames = [frame for sequence_frames in contents.frames.values() for frame in sequence_frames]
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(len(frames), DECODED)).round().astype(int))
     problems: list[str] = []
     for place in chosen.tolist():
         problems += _frame_problems(frames[place], contents.sizes)
-    known = set(contents.report.errors)
-    contents.report.errors += few([problem for problem in problems if problem not in known], str(root))
+    reported = set(contents.report.errors)
+    contents.report.errors += few([problem for problem in problems if problem not in reported], str(root))
     if len(chosen) < len(frames):
-        contents.report.warnings.append(f"{len(chosen)} of {len(frames)} frames were read to their end, evenly spread.")
+        contents.report.warnings.append(
+            f"{len(chosen)} of {len(frames)} frames, evenly spread, were read to their end."
+        )
 
 
 def _frame_problems(frame: Frame, sizes: dict[int, tuple[int, int]]) -> list[str]:
     problems: list[str] = []
-    sizes_fit = frame.cloud.stat().st_size % POINT_BYTES == 0  # else it was told already
     points = frame.cloud.stat().st_size // POINT_BYTES
-    if sizes_fit:
+    # A cloud of another size is already reported by `_inspect_sequence`.
+    if frame.cloud.stat().st_size % POINT_BYTES == 0:
         _collect(problems, read_cloud, frame.cloud)
     if frame.image.is_file():
         picture = _collect(problems, open_picture, frame.image)
-        usual = sizes.get(frame.sequence)
-        if picture is not None and usual and (picture.height, picture.width) != usual:
+        expected = sizes.get(frame.sequence)
+        if picture is not None and expected and (picture.height, picture.width) != expected:
             problems.append(
                 f"{frame.image} has {picture.height}x{picture.width} pixels, the first picture of its sequence "
-                f"{usual[0]}x{usual[1]}: one size for all was expected, since one calib.txt holds for all."
+                f"{expected[0]}x{expected[1]}: the same size was expected, since all share a calib.txt."
             )
     if frame.labels and frame.labels.is_file() and frame.labels.stat().st_size == WORD_BYTES * points:
         _collect(problems, read_classes, frame.labels, points)
     return problems
 
 
-def _collect(problems: list[str], read: Callable[..., R], *given: Any) -> R | None:
-    """What was read; None, and the problems, where it can't be."""
+def _collect(problems: list[str], read: Callable[..., R], *arguments: Any) -> R | None:
+    """The result of a read function; None, with its problems added, if it raises an `InputError`."""
     try:
-        return read(*given)
+        return read(*arguments)
     except InputError as error:
         problems += error.problems
         return None
 
 
 def check(root: Path) -> Report | None:
-    """What is wrong with a folder of SemanticKITTI; None if it is none."""
+    """Check a folder of SemanticKITTI; None if it is not one."""
     if sequences_folder(root) is None:
         return None
     return inspect(root, thorough=True).report

@@ -1,8 +1,9 @@
-"""Frames of SemanticKITTI as pictures: points at their pixels, kept in memory and on disk, and the image beside them.
+"""Frames of SemanticKITTI: projected points and pictures, cached in memory and on disk.
 
-Where points lie in a picture depends on their files and on the rules of projection alone, so it is worked out once. A
-cache folder holds an array per frame, whose name is a digest of all that it depends on: paths, sizes and times of the
-files, the calibration, the rules. Whatever changes, another file is looked for, and a stale one is never read.
+The pixels of points depend only on their files and on the rules of projection, so they are computed once. A cache
+folder contains an array per frame, whose name includes a digest of everything that it depends on: paths, sizes and
+times of the files, the calibration, and the rules. After any change the name is different, so a stale file is never
+read.
 """
 
 from __future__ import annotations
@@ -33,27 +34,29 @@ from xmodal.files import written_whole
 if TYPE_CHECKING:
     from PIL.Image import Image as Picture
 
-PIXEL_BYTES = 4  # that Pillow needs for three colours
-VERSION = 1  # of what stands in a cached file
-POINT = np.dtype(
-    [("features", "<f4", (5,)), ("number", "<i4"), ("row", "<u2"), ("col", "<u2"), ("label", "<i4")]
-)  # a point of a picture: range, x, y, z and remission, which of the cloud, where, what; 32 bytes
-Drawn = NDArray[Any]  # of POINT, in the order in which they are drawn
+# Pillow stores three colours in four bytes.
+PIXEL_BYTES = 4
+# Part of the digest of a cached file: increase it when the content of cached files changes.
+VERSION = 1
+# A projected point: range, x, y, z and remission; index in the cloud; pixel; class. 32 bytes without gaps.
+POINT = np.dtype([("features", "<f4", (5,)), ("number", "<i4"), ("row", "<u2"), ("col", "<u2"), ("label", "<i4")])
+# An array of POINT, in the order in which points are drawn.
+Drawn = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How points come into a picture.
+    """The rules of projection.
 
     Attributes:
-        view: ``perspective`` (the camera's picture) or ``range`` (directions).
-        duplicates: which of several points of a pixel is seen: the ``nearest``, or the last one of the ``file``.
-        x_min: points are farther in front of the scanner than this, in metres; perspective view.
+        view: ``perspective`` (the camera picture) or ``range`` (all directions).
+        duplicates: which of several points of a pixel is used: the ``nearest``, or the last one in the ``file``.
+        x_min: only points farther in front of the scanner than this are used, in metres; perspective view.
         behind: points behind the camera are mirrored into the picture, as in the published code; perspective view.
-        height: of the range view.
-        width: of the range view.
-        field: degrees of the range view up, down, left and right.
-        lose_first: of the range view: the first point of each file is left out, as in the published code.
+        height: rows of the range view.
+        width: columns of the range view.
+        field: field of view of the range view: up, down, left and right, in degrees.
+        lose_first: drop the first point of each file, as the published code does; range view.
     """
 
     view: str = "perspective"
@@ -68,14 +71,14 @@ class Rules:
 
 @dataclass(frozen=True)
 class StoredPoints:
-    """Where every stored point of a frame lies: what turns maps of answers into one answer per point.
+    """The pixels of all stored points of a frame, by which predictions of pixels become predictions of points.
 
     Attributes:
-        seen: whether a point lies in the picture (n,).
-        row: of its pixel (n,), 0 where it does not.
-        col: likewise (n,).
+        seen: whether a point is in the picture (n,).
+        row: row of its pixel (n,), 0 if it is not in the picture.
+        col: column of its pixel (n,), 0 if it is not in the picture.
         range: distance from the scanner (n,).
-        labels: class of training (n,), 0 where nobody labelled.
+        labels: training class (n,), 0 if unlabelled.
         size: height and width of the picture.
     """
 
@@ -88,15 +91,15 @@ class StoredPoints:
 
 
 class Frames:
-    """Frames by their numbers; what was read last is kept as long as it fits into some memory.
+    """Points and pictures of frames, by index; they are kept in memory until the given amount is used up.
 
     Args:
-        frames: which ones.
+        frames: the frames.
         matrices: sequence → P2 Tr.
-        rules: of projection.
-        cache: folder for projected points; None: they are projected again when they are not in memory.
-        cache_pictures: decoded pictures are put there as well.
-        keep_bytes: memory for points and pictures that were read.
+        rules: the rules of projection.
+        cache: folder for projected points; None: points that are not in memory are projected again.
+        cache_pictures: also cache decoded pictures in the folder.
+        keep_bytes: memory for points and pictures.
     """
 
     def __init__(
@@ -119,7 +122,7 @@ class Frames:
         return len(self.frames)
 
     def size(self, number: int) -> tuple[int, int]:
-        """Height and width of the picture that points are drawn into."""
+        """Height and width of the picture into which points are projected."""
         if self.rules.view == "range":
             return self.rules.height, self.rules.width
         if number not in self._sizes:
@@ -127,7 +130,7 @@ class Frames:
         return self._sizes[number]
 
     def picture(self, number: int) -> Picture:
-        """The camera's picture, red, green and blue."""
+        """The camera picture, in RGB."""
         kept: Picture | None = self._kept.get(("picture", number))
         if kept is None:
             stored = self.cache is not None and self.cache_pictures
@@ -137,7 +140,7 @@ class Frames:
         return kept
 
     def points(self, number: int) -> Drawn:
-        """The points of a frame that lie in its picture, in the order in which they are drawn."""
+        """The points of a frame that are in its picture, in the order in which they are drawn."""
         kept: Drawn | None = self._kept.get(("points", number))
         if kept is None:
             kept = self._cached_points(number) if self.cache else self._project(number, self.size(number))
@@ -145,12 +148,12 @@ class Frames:
         return kept
 
     def augmented(self, number: int, change: PointAugmentation, random: np.random.Generator) -> Drawn:
-        """The same from a cloud that was changed before it was projected; range view."""
+        """The same for points that are augmented before they are projected; range view."""
         points, labels = self._read(number)
         return self._drawn(change(points, random), labels, number, self.size(number))
 
     def stored(self, number: int) -> StoredPoints:
-        """Where every stored point lies, in the order of the file."""
+        """The pixels of all points, in the order of the file."""
         points, labels = self._read(number)
         size = self.size(number)
         pixels = self._pixels(points, number, size)
@@ -159,9 +162,10 @@ class Frames:
         seen[pixels.number], row[pixels.number], col[pixels.number] = True, pixels.row, pixels.col
         return StoredPoints(seen, row, col, ranges(points), labels, size)
 
-    def _keep(self, what: str, number: int, found: Any, size: int) -> None:
+    def _keep(self, kind: str, number: int, value: Any, size: int) -> None:
+        # Nothing is evicted: an epoch reads every frame once, so no kept frame is more useful than another.
         if self._bytes + size <= self.keep_bytes:
-            self._kept[what, number] = found
+            self._kept[kind, number] = value
             self._bytes += size
 
     def _read(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
@@ -194,9 +198,10 @@ class Frames:
         drawn["label"], drawn["features"] = labels[pixels.number[order]], features[order]
         if self.rules.view == "range" and self.rules.lose_first:
             flat = drawn["row"].astype(np.int64) * size[1] + drawn["col"]
-            there = flat == flat[drawn["number"] == 0]
-            if drawn["number"][there][-1] == 0:  # the nearest of its pixel, which counts as empty then
-                drawn = drawn[~there]
+            in_pixel = flat == flat[drawn["number"] == 0]
+            # The published mask is index > 0: the pixel counts as empty if the first point is its nearest.
+            if drawn["number"][in_pixel][-1] == 0:
+                drawn = drawn[~in_pixel]
         return drawn
 
     # ---- on disk
@@ -219,19 +224,20 @@ class Frames:
         frame: Frame,
         sources: Sequence[Path | None],
         facts: tuple[Any, ...],
-        make: Callable[[], NDArray[Any]],
+        compute: Callable[[], NDArray[Any]],
         dtype: np.dtype[Any],
     ) -> NDArray[Any]:
-        """What the cache holds of a frame, made and put there where it doesn't."""
+        """The cached array of a frame, computed and stored if it is missing or damaged."""
         assert self.cache is not None
         states = [(str(file.absolute()), file.stat().st_size, file.stat().st_mtime_ns) for file in sources if file]
         digest = hashlib.blake2b(repr((VERSION, facts, states)).encode(), digest_size=8).hexdigest()
         path = self.cache / f"{frame.sequence:02d}" / f"{frame.name}-{digest}.npy"
-        with contextlib.suppress(ValueError, OSError, EOFError):  # damaged or absent: made again
-            found: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-            if found.dtype == dtype:
-                return found
-        made = make()
-        with written_whole(path) as beside, beside.open("wb") as file:
-            np.save(file, made, allow_pickle=False)
-        return made
+        # Missing, or damaged by an interruption: computed again below.
+        with contextlib.suppress(ValueError, OSError, EOFError):
+            array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.dtype == dtype:
+                return array
+        array = compute()
+        with written_whole(path) as partial, partial.open("wb") as file:
+            np.save(file, array, allow_pickle=False)
+        return array

@@ -1,4 +1,4 @@
-r"""Where the points of a LiDAR lie in a picture: that of the camera, or one of all directions around the scanner.
+r"""Projection of LiDAR points into a picture: that of the camera, or one of all directions around the scanner.
 
 Camera (*perspective view*), for p = (x, y, z) in front of the scanner and M = P2 Tr:
 
@@ -11,9 +11,9 @@ row = \left\lfloor H \left(1 - \frac{\arcsin(z / r) + |f_{down}|}{|f_{up}| + |f_
 
 | symbol | argument | meaning |
 |---|---|---|
-| M | ``matrix`` | of a sequence, `xmodal.data.semantic_kitti.files.camera_matrix` |
-| H, W | ``height``, ``width`` | of the picture |
-| f | ``field`` | up, down, left, right, in degrees |
+| M | ``matrix`` | matrix of a sequence, `xmodal.data.semantic_kitti.files.camera_matrix` |
+| H, W | ``height``, ``width`` | size of the picture |
+| f | ``field`` | field of view: up, down, left, right, in degrees |
 
 Reference: read from the authors' code of arXiv 2409.02438, which takes it from Zhuang et al., ICCV 2021, arXiv
 2106.15277.
@@ -27,20 +27,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FIELD = (3.0, -25.0, -45.0, 45.0)  # degrees up, down, left, right
-ROOM = 1.0  # pixels by which a quick look may be wrong
-NEAR = 0.5  # metres from the plane of the camera within which it may be wrong by more
+# Field of view up, down, left and right in degrees, as in the authors' configuration.
+FIELD = (3.0, -25.0, -45.0, 45.0)
+# Error of the float32 projection in `_candidates`, in pixels, that is allowed for.
+MARGIN = 1.0
+# Distance from the plane of the camera, in metres, below which the error may be larger: such points are candidates.
+NEAR = 0.5
 FEATURES = ("range", "x", "y", "z", "remission")
 
 
 @dataclass(frozen=True, slots=True)
 class Pixels:
-    """Points that lie in a picture, in the order of the file.
+    """The points that are projected into a picture, in the order of the file.
 
     Attributes:
-        number: which of the stored points they are (k,).
-        row: of their pixels (k,).
-        col: likewise.
+        number: indices of the points in the file (k,).
+        row: rows of their pixels (k,).
+        col: columns of their pixels (k,).
     """
 
     number: NDArray[np.int64]
@@ -57,21 +60,22 @@ def to_camera(
     x_min: float = 0.0,
     behind: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
-    """Where points lie in the camera's picture, to a fraction of a pixel.
+    """Coordinates of points in the camera picture, in fractions of a pixel.
 
     Args:
-        points: (n, 3 or more).
+        points: points (n, 3 or more).
         matrix: M.
         height: H.
         width: W.
-        x_min: points must lie farther in front of the scanner than this, in metres.
-        behind: keep points behind the plane of the camera as well, which the division mirrors into the picture, as
-            the published code does.
+        x_min: only points farther in front of the scanner than this are kept, in metres.
+        behind: also keep points behind the plane of the camera, which the division mirrors into the picture, as the
+            published code does.
 
     Returns:
-        Rows and columns of the points that are kept (k, 2); which are kept (n,); and the depth d before the camera
-        (n,), 0 where x is not large enough.
+        Row and column of the kept points (k, 2); a mask of the kept points (n,); and the depth d in front of the
+        camera (n,), 0 for points that x_min drops.
     """
+    # The camera is 0.27 m ahead of the scanner: x > 0 does not imply d > 0.
     front = np.flatnonzero(points[:, 0] > x_min)
     x, y, z = points[front, :3].T.astype(np.float64)
     a, b, d = (m[0] * x + m[1] * y + m[2] * z + m[3] for m in matrix)
@@ -95,23 +99,28 @@ def camera_pixels(
     x_min: float = 0.0,
     behind: bool = False,
 ) -> Pixels:
-    """The points that lie in the camera's picture, and their pixels; arguments as those of `to_camera`."""
-    some = _perhaps(points, matrix, height, width, x_min)
-    place, keep, _ = to_camera(points[some], matrix, height=height, width=width, x_min=x_min, behind=behind)
-    whole = place.astype(np.int32)  # of positive numbers: the next smaller one
-    return Pixels(some[keep], whole[:, 0], whole[:, 1])
+    """The points that are projected into the camera picture, and their pixels; for the arguments see `to_camera`."""
+    candidates = _candidates(points, matrix, height, width, x_min)
+    row_col, keep, _ = to_camera(points[candidates], matrix, height=height, width=width, x_min=x_min, behind=behind)
+    # Truncation is the same as floor for these positive numbers.
+    pixels = row_col.astype(np.int32)
+    return Pixels(candidates[keep], pixels[:, 0], pixels[:, 1])
 
 
-def _perhaps(
+def _candidates(
     points: NDArray[np.float32], matrix: NDArray[np.float64], height: int, width: int, x_min: float
 ) -> NDArray[np.int64]:
-    """Points that may lie in the picture: a quick look at all of them, with room for its rounding."""
-    low = matrix.astype(np.float32)
-    a, b, d = low[:, :3] @ points[:, :3].T + low[:, 3:]  # float32: a quarter of the time
-    inverse = 1.0 / np.where(np.abs(d) < NEAR, np.float32(np.inf), d)  # too near to tell: 0 is inside
+    """Points that may be in the picture, from a projection in float32 with a margin for its error.
+
+    It takes a quarter of the time of float64, which is then used only for the fifth of the points that remain.
+    """
+    matrix32 = matrix.astype(np.float32)
+    a, b, d = matrix32[:, :3] @ points[:, :3].T + matrix32[:, 3:]
+    # For points near the plane of the camera, 1 / ∞ = 0 gives the pixel (0, 0), which is inside.
+    inverse = 1.0 / np.where(np.abs(d) < NEAR, np.float32(np.inf), d)
     col, row = a * inverse, b * inverse
-    seen = (col > -ROOM) & (col < width + ROOM) & (row > -ROOM) & (row < height + ROOM)
-    return np.flatnonzero(seen & (points[:, 0] > x_min))
+    inside = (col > -MARGIN) & (col < width + MARGIN) & (row > -MARGIN) & (row < height + MARGIN)
+    return np.flatnonzero(inside & (points[:, 0] > x_min))
 
 
 def range_pixels(
@@ -121,12 +130,13 @@ def range_pixels(
     width: int,
     field: tuple[float, float, float, float] = FIELD,
 ) -> Pixels:
-    """The pixels of all points in the view of directions; those outside of the fields of view lie on its border."""
+    """The pixels of all points in the range view; points outside of the field of view are put on its border."""
     up, down, left, right = np.abs(np.deg2rad(np.array(field)))
     distance = ranges(points)
     yaw = -np.arctan2(points[:, 1], points[:, 0])
+    # A point at the origin has no direction: 0 / 0 is NaN, which becomes 0.
     with np.errstate(divide="ignore", invalid="ignore"):
-        pitch = np.nan_to_num(np.arcsin(points[:, 2] / distance))  # a point in the scanner has no direction
+        pitch = np.nan_to_num(np.arcsin(points[:, 2] / distance))
     col = np.floor((yaw + left) / (left + right) * width)
     row = np.floor((1.0 - (pitch + down) / (up + down)) * height)
     return Pixels(
@@ -137,23 +147,23 @@ def range_pixels(
 
 
 def ranges(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Distance of each point from the scanner (n,)."""
+    """Distance of each point from the scanner, (n,)."""
     x, y, z = points[:, 0], points[:, 1], points[:, 2]
-    found: NDArray[np.float32] = np.sqrt(x * x + y * y + z * z)
-    return found
+    distance: NDArray[np.float32] = np.sqrt(x * x + y * y + z * z)
+    return distance
 
 
 def features_of(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Range, x, y, z and remission (n, 5)."""
+    """Range, x, y, z and remission of each point, (n, 5)."""
     return np.concatenate([ranges(points)[:, None], points[:, :4]], axis=1)
 
 
 def drawing_order(distance: NDArray[np.float32], rule: str) -> NDArray[np.int64]:
-    """The order in which points are drawn, where the last one of a pixel stays.
+    """The order in which points are drawn; of several points of a pixel, the last one remains.
 
     Args:
-        distance: of the points.
-        rule: ``nearest``: the farthest is drawn first; ``file``: as they are stored.
+        distance: distances of the points.
+        rule: ``nearest``: from far to near; ``file``: the order of the file.
 
     Example:
         >>> drawing_order(np.array([3.0, 9.0, 5.0], np.float32), "nearest").tolist()
@@ -162,7 +172,8 @@ def drawing_order(distance: NDArray[np.float32], rule: str) -> NDArray[np.int64]
     numbers = np.arange(len(distance), dtype=np.uint64)
     if rule != "nearest":
         return numbers.astype(np.int64)
-    # numbers of one sign have the order of their bits; with the place behind them, equal ones keep theirs
+    # The bits of positive floats are in the order of their values. With the index in the low bits, a single sort of
+    # integers gives the order of a stable sort.
     farthest = 2**32 - 1 - np.ascontiguousarray(distance, np.float32).view(np.uint32).astype(np.uint64)
     ordered = np.sort(farthest << np.uint64(32) | numbers)
     return (ordered & np.uint64(2**32 - 1)).astype(np.int64)
@@ -171,7 +182,7 @@ def drawing_order(distance: NDArray[np.float32], rule: str) -> NDArray[np.int64]
 def draw(
     row: NDArray[np.integer[Any]], col: NDArray[np.integer[Any]], values: NDArray[Any], *, height: int, width: int
 ) -> NDArray[Any]:
-    """Maps (…, height, width) of values (k, …) of points, zero where there is none; the last one of a pixel stays."""
+    """Maps (…, height, width) of values (k, …) of points. Empty pixels are 0; the last point of a pixel remains."""
     maps = np.zeros((*values.shape[1:], height * width), values.dtype)
     maps[..., row.astype(np.int64) * width + col] = np.moveaxis(values, 0, -1)
     return maps.reshape(*values.shape[1:], height, width)
@@ -185,14 +196,16 @@ def range_maps(
     field: tuple[float, float, float, float] = FIELD,
     lose_first: bool = False,
 ) -> dict[str, NDArray[Any]]:
-    """``range``, ``idx`` and ``mask`` (height, width) of the range view, -1 where there is no point; the nearest stays.
+    """``range``, ``idx`` and ``mask`` (height, width) of the nearest points in the range view.
+
+    Empty pixels are -1 in range and index.
 
     Args:
-        points: (n, 4).
+        points: points (n, 4).
         height: H.
         width: W.
         field: f.
-        lose_first: leave the first point of the file out of the mask, as the published code does.
+        lose_first: exclude the first point of the file from the mask, as the published code does.
     """
     pixels = range_pixels(points, height=height, width=width, field=field)
     distance = ranges(points)
@@ -201,6 +214,7 @@ def range_maps(
     number, nearest = np.full(height * width, -1, np.int32), np.full(height * width, -1, np.float32)
     number[flat], nearest[flat] = order, distance[order]
     idx = number.reshape(height, width)
+    # The published mask is index > 0, which was probably meant to be ≥ 0.
     return {
         "range": nearest.reshape(height, width),
         "idx": idx,

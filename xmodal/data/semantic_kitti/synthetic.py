@@ -1,12 +1,12 @@
-"""Drives in the form of SemanticKITTI that nobody drove: streets of boxes, seen by a ray-caster's LiDAR and camera.
+"""Synthetic drives in the format of SemanticKITTI: streets of boxes, seen by a ray-cast LiDAR and camera.
 
-A scene stands in the coordinates of the scanner, x forward, y to the left, z up, the ground at z = -1.73: a road with
+A scene is in the coordinates of the scanner, x forward, y to the left, z up, the ground at z = -1.73: a road with
 sidewalks and terrain beyond, rows of buildings, cars on the road, persons and poles on the sidewalk, vegetation. Rays
-of the scanner and of the camera's pixels meet the nearest box (by its slabs) or the ground.
+of the scanner and of the pixels of the camera are intersected with the boxes (slab method) and the ground.
 
-What makes it a task for two: road, sidewalk and terrain lie in one plane and reflect almost alike, so the scanner can
-hardly tell them apart, and in the picture they have different colours. Training sequences keep few of their labels, and
-a teacher that sees every pixel can tell the student what the other points are. Test sequences keep all.
+Cross-modal distillation helps here by design. Road, sidewalk and terrain are in the same plane and have almost the same
+remission, so that LiDAR can hardly distinguish them, while their colours are different. Training sequences keep only
+few labels, and a camera teacher can predict the classes of the other points. Test sequences keep all labels.
 """
 
 from __future__ import annotations
@@ -24,10 +24,14 @@ from xmodal.data.semantic_kitti.files import CALIBRATION, CLOUDS, IMAGES, LABELS
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import write_text, written_whole
 
+# Height of the ground: KITTI's scanner is 1.73 m above the street.
 GROUND = -1.73
+# Range of the scanner in metres.
 FAR = 60.0
-ELEVATIONS = (2.0, -24.8)  # degrees, of the first and the last beam
-LABELLED = 8  # from this sequence on, all labels are kept
+# Elevation of the first and the last beam in degrees, those of KITTI's HDL-64E scanner.
+ELEVATIONS = (2.0, -24.8)
+# From this sequence on, all labels are kept: 08 is the validation sequence of the benchmark.
+FIRST_LABELLED = 8
 ROAD, SIDEWALK, TERRAIN, BUILDING, CAR, PERSON, POLE, VEGETATION = 40, 48, 72, 50, 10, 30, 80, 70
 REMISSION = {
     ROAD: 0.30,
@@ -50,22 +54,24 @@ PALETTE = {
     VEGETATION: (30, 95, 40),
 }
 SKY = (140, 190, 235)
-COUNTED = (CAR, PERSON)  # whose instances are numbered
-TURNS = (0.002, -0.003, 0.0015)  # of the camera against the scanner, radians
-SHIFT = (-0.004, -0.076, -0.27)  # likewise metres
+WITH_INSTANCES = (CAR, PERSON)
+# Rotation (radians) and translation (metres) of the camera relative to the scanner, of the size that real ones have:
+# without them Tr would only exchange axes. The camera is 0.27 m ahead, as on KITTI's car.
+CAMERA_ANGLES = (0.002, -0.003, 0.0015)
+CAMERA_SHIFT = (-0.004, -0.076, -0.27)
 
 
 @dataclass(frozen=True)
 class Scanner:
-    """What a made frame is like.
+    """The parameters of synthetic frames.
 
     Attributes:
-        width: of the picture.
-        height: likewise.
-        beams: of the scanner, one above the other.
-        turns: directions in which each beam is fired.
-        keep: share of the labels that stay in training sequences.
-        seed: of everything.
+        width: width of the picture.
+        height: height of the picture.
+        beams: number of beams of the scanner.
+        turns: number of directions of each beam.
+        keep: share of the labels that are kept in training sequences.
+        seed: seed of all random draws.
     """
 
     width: int
@@ -82,10 +88,10 @@ class Scene:
 
     Attributes:
         low: smallest corner of each box (n, 3).
-        high: largest corner (n, 3).
+        high: largest corner of each box (n, 3).
         kinds: class of each box (n,).
-        road: y at which the road's right and left edges lie.
-        walks: y of the outer edges of the sidewalks, right and left.
+        road: y of the right and left edge of the road.
+        walks: y of the outer edges of the right and left sidewalk.
     """
 
     low: NDArray[np.float64]
@@ -109,20 +115,20 @@ def make(
     keep: float = 0.02,
     workers: int = 0,
 ) -> Path:
-    """Write drives as in SemanticKITTI.
+    """Write synthetic drives in the format of SemanticKITTI.
 
     Args:
         root: a folder that is empty or does not exist.
-        format: ``raw``, the form in which the data set is published; there is no other.
-        seed: of everything.
+        format: ``raw``, the published format; there is no other.
+        seed: seed of all random draws.
         sequences: numbers of the drives; from 08 on all labels are kept.
-        frames: of each drive.
-        width: of the pictures, in pixels.
-        height: of the pictures, in pixels.
-        beams: of the scanner, one above the other.
-        turns: directions in which each beam is fired.
-        keep: share of the labels that stay in sequences before 08; the others become unlabeled.
-        workers: processes; 0: this one.
+        frames: frames of each drive.
+        width: width of the pictures, in pixels.
+        height: height of the pictures, in pixels.
+        beams: number of beams of the scanner.
+        turns: number of directions of each beam.
+        keep: share of the labels that are kept in sequences before 08; the others become unlabeled.
+        workers: worker processes; 0: work in this process.
     """
     root, numbers = Path(root), parse_sequences(sequences, "sequences")
     if format != "raw":
@@ -145,7 +151,7 @@ def _refuse(root: Path, numbers: Sequence[int], *, keep: float, **counts: int) -
         if counts[name] < bound
     ]
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        problems.append(f"{root} is there already. Name a folder that is empty or does not exist.")
+        problems.append(f"{root} already exists: an empty or new folder was expected. Choose another folder.")
     if not numbers or max(numbers) > 21:
         problems.append("sequences were expected to be numbers from 0 to 21, as in 0-3,8.")
     if not 0 <= keep <= 1:
@@ -155,14 +161,15 @@ def _refuse(root: Path, numbers: Sequence[int], *, keep: float, **counts: int) -
 
 
 def write_frame(job: tuple[Path, int, int, Scanner]) -> None:
-    """Cloud, labels and picture of one frame."""
+    """Write the cloud, the labels and the picture of a frame."""
     from PIL import Image
 
     root, sequence, number, scanner = job
+    # Seeded by the frame, not by a shared generator: the files do not depend on the number of workers.
     random = np.random.default_rng([scanner.seed, sequence, number])
     scene = draw_scene(random)
     cloud, words = scan(scene, scanner, random)
-    if sequence < LABELLED:
+    if sequence < FIRST_LABELLED:
         words = np.where(random.random(len(words)) < scanner.keep, words, 0).astype(np.uint32)
     picture = io.BytesIO()
     Image.fromarray(photograph(scene, scanner, random)).save(picture, "PNG")
@@ -172,19 +179,21 @@ def write_frame(job: tuple[Path, int, int, Scanner]) -> None:
         (folder / LABELS / f"{name}.label", words.astype("<u4").tobytes()),
         (folder / IMAGES / f"{name}.png", picture.getvalue()),
     ):
-        with written_whole(path) as beside:
-            beside.write_bytes(content)
+        with written_whole(path) as partial:
+            partial.write_bytes(content)
 
 
 # ---- the scene
 
 
 def draw_scene(random: np.random.Generator) -> Scene:
-    """A street; where it lies beside the scanner is drawn as well, so that no place in the picture tells the class."""
+    """A random street with its boxes."""
+    # A random offset to the scanner: otherwise the position in the picture alone would tell road from sidewalk.
     middle, half = random.uniform(-3, 3), random.uniform(2.5, 4.5)
     road = middle - half, middle + half
     walks = road[0] - random.uniform(1.5, 3), road[1] + random.uniform(1.5, 3)
-    boxes: list[tuple[int, float, float, float, float, float]] = []  # class, x, y, length, width, height
+    # Class, x, y, length, width, height.
+    boxes: list[tuple[int, float, float, float, float, float]] = []
     for side in (-1, 1):
         edge = walks[0] if side < 0 else walks[1]
         x = random.uniform(2, 8) - FAR / 2
@@ -202,13 +211,13 @@ def draw_scene(random: np.random.Generator) -> Scene:
         for _ in range(random.integers(2, 6)):
             side = int(random.integers(0, 2))
             y = random.uniform(min(road[side], walks[side]), max(road[side], walks[side]))
-            thick, tall = (0.6, 1.75) if kind == PERSON else (0.25, 4.0)
-            boxes.append((kind, random.uniform(4, 25), y, thick, thick, tall))
+            box_width, box_height = (0.6, 1.75) if kind == PERSON else (0.25, 4.0)
+            boxes.append((kind, random.uniform(4, 25), y, box_width, box_width, box_height))
     kinds = np.array([box[0] for box in boxes])
     centres, sides = np.array([box[1:3] for box in boxes]), np.array([box[3:] for box in boxes])
     low = np.column_stack([centres - sides[:, :2] / 2, np.full(len(boxes), GROUND)])
     high = np.column_stack([centres + sides[:, :2] / 2, GROUND + sides[:, 2]])
-    # nothing stands where the scanner is
+    # A box around the scanner would hide everything else.
     clear = (low[:, :2] > 0.5).any(axis=1) | (high[:, :2] < -0.5).any(axis=1)
     return Scene(low[clear], high[clear], kinds[clear], road, walks)
 
@@ -216,16 +225,16 @@ def draw_scene(random: np.random.Generator) -> Scene:
 def cast(
     scene: Scene, origin: NDArray[np.float64], rays: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """What rays meet first.
+    """The first intersection of rays with boxes and ground.
 
     Args:
         scene: boxes and ground.
-        origin: where all rays begin (3,).
-        rays: directions (n, 3).
+        origin: origin of all rays (3,).
+        rays: directions (n, 3), of any length.
 
     Returns:
-        How many times its length a ray goes until it meets something (n,), inf for the sky; the class (n,), 0 for the
-        sky; and the number of the box (n,), -1 for ground and sky.
+        The distance in lengths of the ray (n,), inf for the sky; the class (n,), 0 for the sky; and the index of the
+        box (n,), -1 for ground and sky.
     """
     with np.errstate(divide="ignore"):
         inverse = 1.0 / rays
@@ -234,15 +243,15 @@ def cast(
     box = np.full(len(rays), -1)
     heading = np.arctan2(rays[:, 1], rays[:, 0])
     order = np.argsort(heading, kind="stable")
-    turned = heading[order]
+    sorted_headings = heading[order]
     for number, (low, high) in enumerate(zip(scene.low, scene.high, strict=True)):
-        for mine in _towards(order, turned, low - origin, high - origin):
-            part = inverse[mine]
-            near, far = (low - origin) * part, (high - origin) * part
+        for candidates in _rays_towards(order, sorted_headings, low - origin, high - origin):
+            candidate_inverse = inverse[candidates]
+            near, far = (low - origin) * candidate_inverse, (high - origin) * candidate_inverse
             enter = np.minimum(near, far).max(axis=1)
             leave = np.maximum(near, far).min(axis=1)
-            hit = (enter <= leave) & (enter > 0) & (enter < nearest[mine])
-            nearest[mine[hit]], box[mine[hit]] = enter[hit], number
+            hit = (enter <= leave) & (enter > 0) & (enter < nearest[candidates])
+            nearest[candidates[hit]], box[candidates[hit]] = enter[hit], number
     kinds = np.zeros(len(rays), np.int64)
     kinds[box >= 0] = scene.kinds[box[box >= 0]]
     ground = (box < 0) & np.isfinite(nearest)
@@ -253,10 +262,10 @@ def cast(
     return nearest, kinds, box
 
 
-def _towards(
-    order: NDArray[np.int64], turned: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+def _rays_towards(
+    order: NDArray[np.int64], sorted_headings: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> list[NDArray[np.int64]]:
-    """Rays that may meet a box, by their headings; the others are not looked at."""
+    """Rays that may hit a box, by their headings: a box spans only a few degrees, so most rays need no test."""
     corners = np.array([(x, y) for x in (low[0], high[0]) for y in (low[1], high[1])])
     if low[0] <= 0 <= high[0] and low[1] <= 0 <= high[1]:
         return [order]
@@ -264,37 +273,39 @@ def _towards(
     first, last = headings.min(), headings.max()
     if last - first <= np.pi:
         spans = [(first, last)]
-    else:  # behind, where headings jump
+    else:
+        # The box is behind the origin, across the jump of headings from π to -π.
         spans = [(headings[headings > 0].min(), np.pi), (-np.pi, headings[headings <= 0].max())]
-    slack = 1e-9
-    ends = [np.searchsorted(turned, (start - slack, stop + slack)) for start, stop in spans]
+    tolerance = 1e-9
+    ends = [np.searchsorted(sorted_headings, (start - tolerance, stop + tolerance)) for start, stop in spans]
     return [order[start:stop] for start, stop in ends]
 
 
 def scan(scene: Scene, scanner: Scanner, random: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint32]]:
-    """Points (n, 4) of one turn of the scanner, and their words (n,), instances in the high bits."""
+    """Points (n, 4) of a revolution of the scanner, and their label words (n,), with instances in the high bits."""
     up = np.deg2rad(np.linspace(*ELEVATIONS, scanner.beams))[:, None]
     around = np.linspace(np.pi, -np.pi, scanner.turns, endpoint=False)[None]
     rays = np.stack(
         [np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up) * np.ones_like(around)], axis=2
     ).reshape(-1, 3)
     distance, kinds, box = cast(scene, np.zeros(3), rays)
-    seen = distance < FAR
-    count = int(seen.sum())
-    measured = distance[seen] + random.normal(0, 0.02, count)
+    hit = distance < FAR
+    count = int(hit.sum())
+    measured = distance[hit] + random.normal(0, 0.02, count)
     brightness = np.array([REMISSION[kind] for kind in sorted(REMISSION)])
-    means = brightness[np.searchsorted(sorted(REMISSION), kinds[seen])]
+    means = brightness[np.searchsorted(sorted(REMISSION), kinds[hit])]
     remission = np.clip(means + random.normal(0, 0.08, count), 0, 1)
-    cloud = np.column_stack([rays[seen] * measured[:, None], remission]).astype(np.float32)
-    instance = np.where(np.isin(kinds[seen], COUNTED), box[seen] + 1, 0)
-    return cloud, (kinds[seen] + (instance << 16)).astype(np.uint32)
+    cloud = np.column_stack([rays[hit] * measured[:, None], remission]).astype(np.float32)
+    instance = np.where(np.isin(kinds[hit], WITH_INSTANCES), box[hit] + 1, 0)
+    return cloud, (kinds[hit] + (instance << 16)).astype(np.uint32)
 
 
 # ---- the camera
 
 
 def calibration(width: int, height: int) -> dict[str, NDArray[np.float64]]:
-    """P0 to P3 and Tr (3, 4) of a camera whose pictures have this size."""
+    """P0 to P3 and Tr (3, 4) of a camera with pictures of this size."""
+    # Proportions of KITTI's colour camera: focal length 0.58 widths, principal point a little above the middle.
     f = 0.58 * width
     matrix = np.array([[f, 0, width / 2], [0, f, 0.47 * height], [0, 0, 1]])
     shifts = {
@@ -303,15 +314,16 @@ def calibration(width: int, height: int) -> dict[str, NDArray[np.float64]]:
         "P2": (0.06 * f, 0.2, 0.003),
         "P3": (-0.48 * f, 2.0, 0.003),
     }
-    axes = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])  # camera: x to the right, y down, z forward
-    a, b, c = TURNS
-    turn = np.eye(3) + np.array([[0, -c, b], [c, 0, -a], [-b, a, 0]])
-    found = {key: np.column_stack([matrix, shift]) for key, shift in shifts.items()}
-    return found | {"Tr": np.column_stack([turn @ axes, SHIFT])}
+    # Axes of the camera: x to the right, y down, z forward.
+    axes = np.array([[0.0, -1, 0], [0, 0, -1], [1, 0, 0]])
+    a, b, c = CAMERA_ANGLES
+    rotation = np.eye(3) + np.array([[0, -c, b], [c, 0, -a], [-b, a, 0]])
+    matrices = {key: np.column_stack([matrix, shift]) for key, shift in shifts.items()}
+    return matrices | {"Tr": np.column_stack([rotation @ axes, CAMERA_SHIFT])}
 
 
 def calibration_text(width: int, height: int) -> str:
-    """The calib.txt of this camera."""
+    """The content of calib.txt for pictures of this size."""
     return "".join(
         f"{key}: {' '.join(f'{number:.12e}' for number in values.reshape(-1))}\n"
         for key, values in calibration(width, height).items()
@@ -319,18 +331,19 @@ def calibration_text(width: int, height: int) -> str:
 
 
 def photograph(scene: Scene, scanner: Scanner, random: np.random.Generator) -> NDArray[np.uint8]:
-    """The camera's picture (height, width, 3)."""
-    known = calibration(scanner.width, scanner.height)
-    matrix = known["P2"] @ np.vstack([known["Tr"], [0, 0, 0, 1]])
+    """The camera picture, (height, width, 3)."""
+    camera = calibration(scanner.width, scanner.height)
+    matrix = camera["P2"] @ np.vstack([camera["Tr"], [0, 0, 0, 1]])
     inverse = np.linalg.inv(matrix[:, :3])
     origin = -inverse @ matrix[:, 3]
     v, u = np.indices((scanner.height, scanner.width)).reshape(2, -1) + 0.5
     rays = np.stack([u, v, np.ones_like(u)], axis=1) @ inverse.T
     _, kinds, box = cast(scene, origin, rays)
-    known_kinds = sorted({**PALETTE, 0: SKY})
-    table = np.array([PALETTE.get(kind, SKY) for kind in known_kinds], np.float64)
-    lights = random.uniform(0.8, 1.2, len(scene.kinds) + 1)  # of each box and, last, of the ground
+    class_numbers = sorted({**PALETTE, 0: SKY})
+    table = np.array([PALETTE.get(kind, SKY) for kind in class_numbers], np.float64)
+    # The brightness of each box, and of ground and sky, whose index -1 is the last entry.
+    lights = random.uniform(0.8, 1.2, len(scene.kinds) + 1)
     lights[-1] = 1.0
-    colours = table[np.searchsorted(known_kinds, kinds)] * lights[box][:, None]
+    colours = table[np.searchsorted(class_numbers, kinds)] * lights[box][:, None]
     noisy = colours + random.normal(0, 12, colours.shape)
     return np.clip(noisy, 0, 255).astype(np.uint8).reshape(scanner.height, scanner.width, 3)

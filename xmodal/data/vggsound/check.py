@@ -1,10 +1,9 @@
-"""Everything that is wrong with a folder of VGGSound, down to the last number of its clips."""
+"""Checking a folder of VGGSound, including the samples and pixels of its clips."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -14,11 +13,12 @@ from xmodal.data.vggsound.contents import Contents, Row, few, inspect_prepared, 
 from xmodal.data.vggsound.lists import LISTS, find_lists, read_lists
 from xmodal.errors import InputError
 
-DECODED = 200  # clips of a folder whose numbers and pixels are all read
+# Decoding costs about as much as preparing: of the 200,000 clips of VGGSound, 200 are read completely.
+DECODED = 200
 
 
 def check(root: Path) -> Report | None:
-    """What is wrong with a prepared folder or with raw clips; None if it is neither."""
+    """Check a prepared folder or a folder of raw clips; None if it is neither."""
     if is_prepared(root):
         contents = inspect_prepared(root)
     elif any((root / name).is_file() for name in LISTS) and _has_clips(root):
@@ -31,46 +31,45 @@ def check(root: Path) -> Report | None:
     else:
         return None
     if not contents.report.errors:
-        _look_inside(contents)
+        _decode(contents)
     return contents.report
 
 
 def _has_clips(root: Path) -> bool:
+    # train.csv and test.csv are common names: only a list that parses marks a folder of VGGSound.
     try:
         return bool(read_lists(find_lists(root)).clips)
     except InputError:
         return False
 
 
-def _look_inside(contents: Contents) -> None:
-    """Read clips to the last number: all, or so many that are evenly spread over a large folder."""
+def _decode(contents: Contents) -> None:
+    """Read sound and frames of all clips, or of a sample that is spread evenly over a large folder."""
     rows = contents.rows
     chosen = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), DECODED)).round().astype(int))
+    # A video that is cut off still opens: reading its last frame proves that it is complete.
     shares = [0.25, 1 - 0.5 / contents.frames]
-    for part, look in (("sound", _hear(contents)), ("frames", _see(contents, shares))):
-        problems = []
-        for place in chosen.tolist():
-            try:
-                look(rows[place])
-            except InputError as error:
-                problems += error.problems
-        contents.report.errors += few(problems, f"the {part}")
+    sound_problems: list[str] = []
+    frame_problems: list[str] = []
+    for row in (rows[number] for number in chosen.tolist()):
+        try:
+            read_waveform(row.audio, seconds=contents.seconds)
+        except InputError as error:
+            sound_problems += error.problems
+        try:
+            _read_frames(row, contents, shares)
+        except InputError as error:
+            frame_problems += error.problems
+    contents.report.errors += [*few(sound_problems, "the sound"), *few(frame_problems, "the frames")]
     if len(chosen) < len(rows):
-        contents.report.warnings.append(f"{len(chosen)} of {len(rows)} clips were read to their end, evenly spread.")
+        contents.report.warnings.append(f"{len(chosen)} of {len(rows)} clips, evenly spread, were read to their end.")
 
 
-def _hear(contents: Contents) -> Callable[[Row], Any]:
-    return lambda row: read_waveform(row.audio, seconds=contents.seconds)
-
-
-def _see(contents: Contents, shares: Sequence[float]) -> Callable[[Row], None]:
-    def look(row: Row) -> None:
-        if contents.prepared and stored_frames(row.video) != (contents.frames, contents.size):
-            found, side = stored_frames(row.video)
-            raise InputError(
-                f"{row.video.name} holds {found} frames of {side}x{side}, the first clip {contents.frames} of "
-                f"{contents.size}x{contents.size}: one for all was expected."
-            )
-        read_frames(row.video, shares, size=contents.size, seconds=contents.seconds)
-
-    return look
+def _read_frames(row: Row, contents: Contents, shares: Sequence[float]) -> None:
+    if contents.prepared and stored_frames(row.video) != (contents.frames, contents.size):
+        count, side = stored_frames(row.video)
+        raise InputError(
+            f"{row.video.name} holds {count} frames of {side}x{side}, the first clip {contents.frames} of "
+            f"{contents.size}x{contents.size}: the same for all clips was expected."
+        )
+    read_frames(row.video, shares, size=contents.size, seconds=contents.seconds)

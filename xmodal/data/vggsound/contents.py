@@ -1,4 +1,4 @@
-"""Which clips a folder of VGGSound holds, prepared or raw, and what is wrong with it as far as names tell."""
+"""The clips of a prepared folder or a folder of raw clips of VGGSound, listed without decoding them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,25 @@ from xmodal.data.vggsound.lists import (
 from xmodal.errors import InputError
 from xmodal.files import parse_json, read_json
 
-NAMED = 3  # problems of one kind that are told one by one; the others are counted
+# Problems of one kind that are listed; the rest are counted.
+NAMED = 3
+# Folder → suffixes. If a clip is in both folders, the first one is used.
 SOUNDS = {WAVEFORM: (".npy",), SOUND: (".wav", ".flac")}
 SIGHTS = {TALL: PICTURES, TENSOR: (".npy",)}
-NOMINAL = (10.0, 32, 256)  # seconds, frames, size
+# Seconds, frames and size of the clips that the authors' code reads.
+NOMINAL = (10.0, 32, 256)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One clip.
+    """A clip.
 
     Attributes:
         split: ``train`` or ``test``.
         audio: file with the sound.
-        video: file with the frames; the same one for raw clips.
-        label: its class.
-        source: the video it was cut from, or the clip itself where its name does not say.
+        video: file with the frames; for raw clips the same file.
+        label: index of its class.
+        source: id of the video that it was cut from; if its name does not contain it, the name of the clip.
     """
 
     split: str
@@ -52,16 +55,16 @@ class Row:
 
 @dataclass
 class Contents:
-    """What was found; complete when the report holds no error.
+    """The contents of a folder; complete if the report holds no error.
 
     Attributes:
         report: errors and warnings.
-        prepared: whether `prepare` or the authors' code made the files; False: raw clips.
-        rows: the clips, in the order of their files' names.
-        class_names: in the order of their numbers.
-        seconds: that a clip lasts.
-        frames: that are stored of each clip; of raw clips the nominal number.
-        size: of the frames' sides, likewise.
+        prepared: True for files in the layout that `prepare` writes, False for raw clips.
+        rows: the clips, in the order of their file names.
+        class_names: the classes, in the order of their indices.
+        seconds: length of a clip.
+        frames: number of stored frames of each clip; for raw clips the nominal number.
+        size: width and height of the frames; for raw clips the nominal size.
     """
 
     report: Report
@@ -74,14 +77,14 @@ class Contents:
 
 
 def is_prepared(root: Path) -> bool:
-    """Whether a folder has one of the folders that `prepare` writes."""
+    """Whether a folder has label.json or a subfolder that `prepare` writes."""
     return (root / LABELS).exists() or any(
         (root / split / part).is_dir() for split in SPLITS for part in (*SOUNDS, *SIGHTS)
     )
 
 
 def few(problems: Sequence[str], where: str) -> list[str]:
-    """The first problems, and how many more there are."""
+    """The first problems, and the number of further ones."""
     more = [f"… and {len(problems) - NAMED} more problems in {where}."] if len(problems) > NAMED else []
     return [*problems[:NAMED], *more]
 
@@ -90,37 +93,38 @@ def few(problems: Sequence[str], where: str) -> list[str]:
 
 
 def inspect_prepared(root: Path, *, labels: Path | None = None, classes: str = "") -> Contents:
-    """Find out which clips are there; what is in them is read later.
+    """List the clips of a prepared folder; only the header of the first picture is read.
 
     Args:
         root: the folder.
-        labels: file with the number of each class; None: label.json in the folder.
-        classes: those to take, see `choose_classes`; their numbers are counted anew.
+        labels: file with the index of each class; None: label.json in the folder.
+        classes: classes to keep, see `choose_classes`; they get new indices from 0.
     """
     contents = Contents(Report())
     report = contents.report
     facts = _read_facts(root, report)
-    numbers = _read_labels(labels or root / LABELS, report)
+    indices = _read_labels(labels or root / LABELS, report)
     if report.errors:
         return contents
     names = {token_of(name): name for name in map(str, facts.get("classes", []))}
-    chosen = choose_classes([names.get(token, token) for token in numbers], classes)
-    ordered = sorted(numbers, key=lambda token: numbers[token])
+    chosen = choose_classes([names.get(token, token) for token in indices], classes)
+    ordered = sorted(indices, key=lambda token: indices[token])
     kept = [token for token in ordered if names.get(token, token) in set(chosen)]
     contents.class_names = [names.get(token, token) for token in kept]
     contents.seconds = float(facts.get("seconds", NOMINAL[0]))
-    places = {token: place for place, token in enumerate(kept)}
-    left_out: list[str] = []
+    labels = {token: place for place, token in enumerate(kept)}
+    skipped: list[str] = []
     for split in SPLITS:
-        for stem, (audio, video) in _pairs(root / split, left_out).items():
+        for stem, (audio, video) in _pairs(root / split, skipped).items():
             parts = stem.split("_")
             token = parts[-2] if len(parts) > 1 else ""
-            if token not in numbers:
-                left_out.append(f"{split}/{video.parent.name}/{video.name}: the class '{token}' is not in {LABELS}.")
-            elif token in places:
-                contents.rows.append(Row(split, audio, video, places[token], "_".join(parts[:-2]) or stem))
-    if left_out:
-        report.warnings += [f"{len(left_out)} clips of {root} are left out.", *few(left_out, str(root))]
+            if token not in indices:
+                skipped.append(f"{split}/{video.parent.name}/{video.name}: the class '{token}' is not in {LABELS}.")
+            elif token in labels:
+                # The id of a video may contain underscores itself: everything before the class belongs to it.
+                contents.rows.append(Row(split, audio, video, labels[token], "_".join(parts[:-2]) or stem))
+    if skipped:
+        report.warnings += [f"{len(skipped)} clips of {root} are skipped.", *few(skipped, str(root))]
     _check_rows(root, contents)
     if contents.rows:
         try:
@@ -128,12 +132,14 @@ def inspect_prepared(root: Path, *, labels: Path | None = None, classes: str = "
         except InputError as error:
             report.errors += error.problems
     if (root / ".prepared").is_dir() and not facts:
-        report.errors.append(f"{root / FACTS} is missing: the preparation of this folder was stopped. Run it again.")
+        report.errors.append(
+            f"{root / FACTS} is missing: the preparation of this folder was interrupted. Run it again."
+        )
     return contents
 
 
 def _read_facts(root: Path, report: Report) -> dict[str, Any]:
-    """What `prepare` wrote; empty for files of the authors' code."""
+    """The file that `prepare` writes last; empty if files of the authors' code have none."""
     if not (root / FACTS).is_file():
         return {}
     try:
@@ -148,45 +154,47 @@ def _read_facts(root: Path, report: Report) -> dict[str, Any]:
 
 
 def _read_labels(path: Path, report: Report) -> dict[str, int]:
-    """Class token → number, in the order of the numbers."""
+    """Class token → index, in the order of the indices."""
     if not path.is_file():
         report.errors.append(
             f"{path} is missing. Expected: {LABELS} with the number of each class, and train and test with "
-            f"{TALL}/<clip>.jpg and {WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav each. A preparation that was stopped "
+            f"{TALL}/<clip>.jpg and {WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav each. An interrupted preparation "
             "writes it when it is run again."
         )
         return {}
     try:
-        found = parse_json(path.read_text(encoding="utf-8"), str(path))
+        indices = parse_json(path.read_text(encoding="utf-8"), str(path))
     except UnicodeDecodeError as error:
         report.errors.append(
-            f"{path} is no text ({error.reason}): JSON with the number of each class was expected, as in {LABELS}."
+            f"{path} is not text ({error.reason}): JSON with the number of each class was expected, as in {LABELS}."
         )
         return {}
     except InputError as error:
         report.errors += error.problems
         return {}
-    wrong = [token for token, number in found.items() if not isinstance(number, int) or isinstance(number, bool)]
-    if wrong or sorted(found.values()) != list(range(len(found))) or len(found) < 2:
+    # True and False are integers in Python, and would pass for 1 and 0.
+    wrong = [token for token, number in indices.items() if not isinstance(number, int) or isinstance(number, bool)]
+    if wrong or sorted(indices.values()) != list(range(len(indices))) or len(indices) < 2:
         report.errors.append(
             f"{path} was expected to number two or more classes, each once, from 0 without gaps"
-            f"{f', and {wrong[0]!r} is {found[wrong[0]]!r}' if wrong else ''}."
+            f"{f', and {wrong[0]!r} is {indices[wrong[0]]!r}' if wrong else ''}."
         )
         return {}
-    return dict(sorted(found.items(), key=lambda pair: int(pair[1])))
+    return dict(sorted(indices.items(), key=lambda pair: int(pair[1])))
 
 
-def _pairs(folder: Path, left_out: list[str]) -> dict[str, tuple[Path, Path]]:
-    """Name of a clip → its sound and its frames, of a split, in the order of the file names."""
-    heard, seen = (_files(folder, kinds) for kinds in (SOUNDS, SIGHTS))
-    for stem in sorted(heard.keys() ^ seen.keys()):
-        there, lacks = (heard[stem], "there are no frames") if stem in heard else (seen[stem], "there is no sound")
-        left_out.append(f"{folder.name}/{there.parent.name}/{there.name}: {lacks} of this clip.")
-    return {stem: (heard[stem], seen[stem]) for stem in sorted(heard.keys() & seen.keys())}
+def _pairs(folder: Path, skipped: list[str]) -> dict[str, tuple[Path, Path]]:
+    """Name of a clip → its sound and its frames, for the clips of a split in the order of their names."""
+    sounds, pictures = (_files(folder, kinds) for kinds in (SOUNDS, SIGHTS))
+    for stem in sorted(sounds.keys() ^ pictures.keys()):
+        reason = "there are no frames" if stem in sounds else "there is no sound"
+        file = sounds.get(stem) or pictures[stem]
+        skipped.append(f"{folder.name}/{file.parent.name}/{file.name}: {reason} of this clip.")
+    return {stem: (sounds[stem], pictures[stem]) for stem in sorted(sounds.keys() & pictures.keys())}
 
 
 def _files(folder: Path, kinds: dict[str, tuple[str, ...]]) -> dict[str, Path]:
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for part, suffixes in kinds.items():
         if (folder / part).is_dir():
             with os.scandir(folder / part) as entries:
@@ -194,23 +202,23 @@ def _files(folder: Path, kinds: dict[str, tuple[str, ...]]) -> dict[str, Path]:
             for name in sorted(names):
                 stem, dot, suffix = name.rpartition(".")
                 if dot + suffix.lower() in suffixes:
-                    found.setdefault(stem, folder / part / name)
-    return found
+                    files.setdefault(stem, folder / part / name)
+    return files
 
 
 def _check_rows(root: Path, contents: Contents) -> None:
-    """Splits without clips, classes without clips, videos in both splits."""
+    """Report splits without clips, classes without clips, and videos with clips in both splits."""
     report = contents.report
     for split in SPLITS:
-        mine = [row for row in contents.rows if row.split == split]
-        if not mine:
+        rows = [row for row in contents.rows if row.split == split]
+        if not rows:
             report.errors.append(f"{root} has no clip for the split {split} with both sound and frames.")
             continue
-        counts = np.bincount([row.label for row in mine], minlength=len(contents.class_names))
-        absent = [contents.class_names[place] for place in np.flatnonzero(counts == 0)]
-        if absent:
-            told = f"{absent[0]}{f' and {len(absent) - 1} more' if len(absent) > 1 else ''}"
-            report.warnings.append(f"No clip of the split {split} is of the class {told}.")
+        counts = np.bincount([row.label for row in rows], minlength=len(contents.class_names))
+        missing = [contents.class_names[place] for place in np.flatnonzero(counts == 0)]
+        if missing:
+            examples = f"{missing[0]}{f' and {len(missing) - 1} more' if len(missing) > 1 else ''}"
+            report.warnings.append(f"No clip of the split {split} is of the class {examples}.")
     train, test = ({row.source for row in contents.rows if row.split == split} for split in SPLITS)
     if train & test:
         report.warnings.append(f"{len(train & test)} videos have clips in both splits, {min(train & test)} among them.")
@@ -222,14 +230,14 @@ def _check_rows(root: Path, contents: Contents) -> None:
 def inspect_raw(
     root: Path, *, listing: Path | None = None, classes: str = "", most: int = 0, probe: bool = True
 ) -> Contents:
-    """Find the clips that lists name.
+    """Find the files of listed clips.
 
     Args:
         root: folder with the clips.
-        listing: the list; None: the one in the folder.
-        classes: those to take, see `choose_classes`.
-        most: clips of each class and split; 0: all.
-        probe: look at the beginning of each file, and leave out what can't be read.
+        listing: the list; None: see `find_lists`.
+        classes: classes to keep, see `choose_classes`.
+        most: maximum number of clips of each class and split; 0: all.
+        probe: read the header of each file, and skip files that cannot be read.
     """
     contents = Contents(Report(), prepared=False)
     try:
@@ -240,19 +248,20 @@ def inspect_raw(
         return contents
     clips = of_classes(listed.clips, contents.class_names, most)
     files, missing, spare = match_files(root, clips)
-    unread = _probed(files) if probe else {}
+    unreadable = _probed(files) if probe else {}
     numbers = {name: number for number, name in enumerate(contents.class_names)}
+    # By the names of prepared files, so that a prepared folder and its raw clips give the same rows.
     for clip in sorted(clips, key=lambda clip: clip.name):
-        if clip.stem in files and clip.stem not in unread:
+        if clip.stem in files and clip.stem not in unreadable:
             path = files[clip.stem]
             contents.rows.append(Row(clip.split, path, path, numbers[clip.label], clip.video))
-    for what, problems in (
-        ("lines of the lists are left out", [f"{where}: {reason}." for where, reason in listed.refused]),
+    for heading, problems in (
+        ("lines of the lists are skipped", [f"{where}: {reason}." for where, reason in listed.refused]),
         (f"of {len(clips)} listed clips are missing", [f"{stem}: {reason}." for stem, reason in missing]),
-        (f"of {len(clips)} listed clips can't be read and are left out", list(unread.values())),
+        (f"of {len(clips)} listed clips cannot be read and are skipped", list(unreadable.values())),
     ):
         if problems:
-            contents.report.warnings += [f"{len(problems)} {what}.", *few(problems, str(root))]
+            contents.report.warnings += [f"{len(problems)} {heading}.", *few(problems, str(root))]
     if spare and not classes and not most:
         contents.report.warnings.append(f"{spare} files are in no list.")
     _check_rows(root, contents)
@@ -260,13 +269,13 @@ def inspect_raw(
 
 
 def _probed(files: dict[str, Path]) -> dict[str, str]:
-    """Stem → sentence, of the files that have no pictures or no sound, or are no videos."""
+    """Stem → problem, of files that are not videos or have no pictures or no sound."""
     from xmodal.data.media.video import look_at
 
-    unread = {}
+    problems = {}
     for stem, path in sorted(files.items()):
         try:
             look_at(path)
         except InputError as error:
-            unread[stem] = " ".join(error.problems)
-    return unread
+            problems[stem] = " ".join(error.problems)
+    return problems

@@ -1,21 +1,21 @@
-"""VGGSound: ten seconds of an event, heard and seen; in the layout that the authors' code reads, or as clips.
+"""VGGSound: classify the event in clips of ten seconds, from sound or video; prepared as for the authors' code, or raw.
 
     vggsound_root/
-    ├── train/video_jpg/<clip>.jpg    32 frames of 256x256, one below the other: 256 wide and 8192 high
+    ├── train/video_jpg/<clip>.jpg    32 frames of 256x256, stacked vertically: 256 wide and 8192 high
     │         audio_npy/<clip>.npy    (1, samples) at 16 kHz
     ├── test/ video_jpg/<clip>.jpg
     │         audio/<clip>.wav        16 kHz, one channel, floats
-    └── label.json                    {class: number}; the class stands in the clip's name, …_<class>_<anything>
+    └── label.json                    {class: index}; the class is part of the clip's name, …_<class>_<anything>
 
     raw_root/
     ├── vggsound.csv                  video id, start second, label, split; or train.csv and test.csv
     └── <anywhere>/<video id>_<start second, six digits>.mp4
 
     audio  (1, 513, 313)        magnitudes of a spectrogram, see `xmodal.data.media.spectrogram`
-    video  (32, 3, 256, 256)    0 to 255, in a network (x / 255 - mean) / std with the numbers of ImageNet per colour
+    video  (32, 3, 256, 256)    stored as 0 to 255, given to networks as (x / 255 - mean) / std with ImageNet's values
 
-``video_npy/<clip>.npy`` (frames, side, side, 3) may stand in for the tall pictures, and either form of sound may be in
-either split. `data.vggsound.files` makes the first folder from the second, `data.vggsound.synthetic` clips.
+``video_npy/<clip>.npy`` (frames, side, side, 3) may replace the tall pictures, and both forms of sound are allowed in
+both splits. `data.vggsound.files` writes the first folder from the second, `data.vggsound.synthetic` synthetic clips.
 
 Chen et al.: VGGSound: a large-scale audio-visual dataset, ICASSP 2020, arXiv 2004.14368. The layout: Xue et al.: The
 Modality Focusing Hypothesis, ICLR 2023, authors' code.
@@ -41,30 +41,31 @@ if TYPE_CHECKING:
     from xmodal.data.base import Data
 
 MODALITIES = ("audio", "video")
-COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # of ImageNet, for values from 0 to 1
+# Mean and standard deviation of ImageNet per colour, for values from 0 to 1, as in the authors' loader.
+COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class VggsoundSettings(BaseModel):
     """Options of VGGSound.
 
     Attributes:
-        root: prepared folder, or one with clips and their list.
-        classes: a file with one class on each line, or how many, in the order of their names; empty: all.
-        seconds: that a clip lasts; None: as prepared, 10 for raw clips.
-        frames: of a clip; None: as prepared, 32 for raw clips.
-        size: of a frame's sides; None: as prepared, 256 for raw clips.
-        window: samples of a transform.
-        hop: samples from one transform to the next.
-        short: spectrograms of shorter clips are stretched, or the clips followed by silence (pad).
-        random_frames: in training, frames from random moments of their parts of a clip.
-        mirror: in training, half of the clips turned around.
-        valid_share: share of the training clips that choose the epoch, class by class.
-        valid_seed: draws them; the seed of a run does not, so that all runs keep the same clips back.
-        valid_is_test: the test clips choose the epoch, as in the authors' code.
-        labels: of prepared folders, the file that numbers the classes; None: label.json.
-        listing: of raw clips, the list; None: vggsound.csv, or train.csv and test.csv.
-        most: of raw clips, how many of each class and split; 0: all.
-        probe: of raw clips, look at the beginning of each file and leave out what can't be read.
+        root: prepared folder, or a folder with raw clips and their list.
+        classes: a file with a class on each line; a number, to take the first in alphabetical order; empty: all.
+        seconds: length of a clip; None: as prepared, 10 for raw clips.
+        frames: frames of a clip; None: as prepared, 32 for raw clips.
+        size: width and height of a frame; None: as prepared, 256 for raw clips.
+        window: length of the window of the spectrogram, in samples.
+        hop: distance between windows, in samples.
+        short: what happens to clips that are too short: stretch their spectrograms in time, or pad with silence.
+        random_frames: in training, take each frame from a random time within its part of the clip.
+        mirror: in training, flip half of the clips horizontally.
+        valid_share: share of the training clips of each class that are held out to choose the epoch.
+        valid_seed: seed of that draw; independent of the run's seed, so that all runs hold out the same clips.
+        valid_is_test: choose the epoch on the test clips, as the authors' code does.
+        labels: for prepared folders, the file with the index of each class; None: label.json.
+        listing: for raw clips, the list; None: vggsound.csv, or train.csv and test.csv.
+        most: for raw clips, the maximum number of each class and split; 0: all.
+        probe: for raw clips, read the header of each file and skip files that cannot be read.
         as_published: as in the authors' code: --valid-is-test.
     """
 
@@ -155,16 +156,16 @@ def load(root: str, settings: VggsoundSettings, request: DataRequest) -> Data:
 
 
 def _contents(root: Path, settings: VggsoundSettings) -> Contents:
-    """What is in the folder, once the options fit to it."""
+    """The clips of the folder. Raises an `InputError` if the options do not suit its kind."""
     prepared = is_prepared(root)
-    meant = {"listing": settings.listing, "most": settings.most} if prepared else {"labels": settings.labels}
+    options = {"listing": settings.listing, "most": settings.most} if prepared else {"labels": settings.labels}
     problems = [
-        f"{root} holds {'prepared files' if prepared else 'raw clips'}: {name} is no option of theirs. Leave it out."
-        for name, value in meant.items()
+        f"{root} holds {'prepared files' if prepared else 'raw clips'}: {name} is no option for these. Leave it out."
+        for name, value in options.items()
         if value
     ]
     if settings.hop > settings.window:
-        problems.append(f"hop is {settings.hop} and window is {settings.window}: a hop within the window was expected.")
+        problems.append(f"hop is {settings.hop} and window is {settings.window}: a hop of at most window was expected.")
     if problems:
         raise InputError(problems)
     if not prepared:
@@ -174,14 +175,17 @@ def _contents(root: Path, settings: VggsoundSettings) -> Contents:
     contents = inspect_prepared(root, labels=settings.labels, classes=settings.classes)
     if settings.frames and settings.frames > contents.frames:
         contents.report.errors.append(
-            f"{settings.frames} frames were asked for, and {contents.frames} of each clip are stored. Ask for fewer, "
-            "or prepare the clips again."
+            f"frames is {settings.frames}, and {contents.frames} of each clip are stored: at most as many were "
+            "expected. Use fewer, or prepare the clips again."
         )
     return contents
 
 
 def split_rows(rows: Sequence[Row], settings: VggsoundSettings) -> dict[str, NDArray[np.int64]]:
-    """Rows of the three splits: some training clips of each class are kept back, all clips of a video together."""
+    """Rows of the three splits; validation clips are held out of the training clips, class by class.
+
+    All clips of a video stay on the same side: they share scene and sound, and would make validation too easy.
+    """
     test = np.array([row.split == "test" for row in rows])
     if settings.valid_is_test:
         return {"train": np.flatnonzero(~test), "valid": np.flatnonzero(test), "test": np.flatnonzero(test)}
@@ -189,15 +193,16 @@ def split_rows(rows: Sequence[Row], settings: VggsoundSettings) -> dict[str, NDA
     for row in rows:
         if row.split == "train":
             videos.setdefault(row.label, {})[row.source] = None
-    random, held = np.random.default_rng(settings.valid_seed), set[str]()
+    random, valid_videos = np.random.default_rng(settings.valid_seed), set[str]()
     for label in sorted(videos):
+        # Sorted: the draw must not depend on the order of the list.
         names = sorted(videos[label])
         count = min(max(1, round(settings.valid_share * len(names))), len(names) - 1)
-        held |= {names[place] for place in random.permutation(len(names))[:count].tolist()}
-    valid = np.array([row.split == "train" and row.source in held for row in rows])
+        valid_videos |= {names[number] for number in random.permutation(len(names))[:count].tolist()}
+    valid = np.array([row.split == "train" and row.source in valid_videos for row in rows])
     if not valid.any() or not (~valid & ~test).any():
         raise InputError(
-            f"{int((~test).sum())} training clips are too few to keep some back for choosing the epoch: two of a class "
+            f"{int((~test).sum())} training clips are too few to hold some out for choosing the epoch: two of a class "
             "were expected. Add clips, or give --vggsound.valid-is-test."
         )
     return {"train": np.flatnonzero(~valid & ~test), "valid": np.flatnonzero(valid), "test": np.flatnonzero(test)}

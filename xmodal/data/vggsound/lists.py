@@ -1,12 +1,12 @@
-"""The lists of VGGSound, which classes of them to take, and which file belongs to which line.
+"""The lists of VGGSound: parsing them, choosing classes, and matching lines to files.
 
 | list | line | split |
 |---|---|---|
-| vggsound.csv | video id, start second, label, split | as it says |
+| vggsound.csv | video id, start second, label, split | the fourth cell |
 | train.csv, test.csv | <video id>_<start second, six digits>.mp4, label | the name of the list |
 
-A label that contains a comma is quoted; lines that begin with # and a header line are left out. A clip is a file
-<video id>_<start second, six digits>.mp4, in any folder below the one that is given.
+A label that contains a comma is quoted; a header line and lines that begin with # are skipped. A clip is a file
+<video id>_<start second, six digits>.mp4, in the given folder or any subfolder.
 
 Chen et al.: VGGSound: a large-scale audio-visual dataset, ICASSP 2020, arXiv 2004.14368.
 """
@@ -23,9 +23,12 @@ from xmodal.errors import InputError, did_you_mean
 
 SPLITS = ("train", "test")
 LISTS = ("vggsound.csv", *(f"{split}.csv" for split in SPLITS))
+# Containers that download tools write. If a clip exists in several, the first of this list is used.
 SUFFIXES = (".mp4", ".mkv", ".webm", ".m4v", ".mov")
+# The id of a video at YouTube. It may contain - and _, so that file names cannot be split at every _.
 ID = r"[0-9A-Za-z_-]{11}"
-COLUMNS = {  # of header lines, in small letters
+# Names of columns in header lines, in lower case.
+COLUMNS = {
     *("id", "video", "video id", "youtube id", "ytid", "youtube", "file", "filename", "file name", "name", "path"),
     *("start", "start second", "start seconds", "start time", "second", "seconds", "time", "label", "labels", "class"),
     *("class name", "category", "split", "set", "subset", "train test split", "train test"),
@@ -35,12 +38,12 @@ FORMS = "video id, start second, label and split, or file name and label, were e
 
 @dataclass(frozen=True, order=True)
 class Clip:
-    """One line of a list.
+    """A line of a list.
 
     Attributes:
         video: id at YouTube, 11 characters.
         start: second of the video at which the clip begins.
-        label: what is heard and seen.
+        label: the class name.
         split: ``train`` or ``test``.
     """
 
@@ -56,7 +59,7 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """Name of the prepared files: the class is the last part but one, as the authors' code expects it.
+        """Name of the prepared files: the class is the second to last part, where the authors' code reads it.
 
         Example:
             >>> Clip("---g-f_I2yQ", 1, "people marching", "test").name
@@ -67,11 +70,11 @@ class Clip:
 
 @dataclass
 class Listing:
-    """What lists say.
+    """The contents of one or more lists.
 
     Attributes:
-        clips: in the order of the lists.
-        refused: (where, reason) of the lines that can't be used.
+        clips: the clips, in the order of the lists.
+        refused: (where, reason) of the lines that cannot be used.
     """
 
     clips: list[Clip] = field(default_factory=list)
@@ -79,7 +82,7 @@ class Listing:
 
 
 def token_of(label: str) -> str:
-    """A label as one word without underscores.
+    """A label as a word without underscores, since the authors' code splits file names at underscores.
 
     Example:
         >>> token_of("bee, wasp, etc. buzzing"), token_of("police car (siren)")
@@ -89,89 +92,92 @@ def token_of(label: str) -> str:
 
 
 def find_lists(raw: Path, listing: Path | None = None) -> list[Path]:
-    """The lists of a folder: the one that is named, vggsound.csv, train.csv and test.csv, or the only .csv there is."""
+    """The lists to read: ``listing``; vggsound.csv; train.csv and test.csv; or the only .csv of the folder."""
     if listing is not None:
         if not listing.is_file():
-            raise InputError(f"The list {listing} is no file: a .csv with {FORMS}.")
+            raise InputError(f"The list {listing} is not a file. Name a .csv: {FORMS}.")
         return [listing]
     if (raw / LISTS[0]).is_file():
         return [raw / LISTS[0]]
     parts = [raw / name for name in LISTS[1:] if (raw / name).is_file()]
     if parts:
         return parts
-    every = sorted(raw.glob("*.csv"))
-    if len(every) != 1:
-        found = ", ".join(path.name for path in every[:3]) or "none"
-        raise InputError(f"{raw} holds no {', '.join(LISTS[:2])} or {LISTS[2]} (.csv files: {found}). Name the list.")
-    return every
+    candidates = sorted(raw.glob("*.csv"))
+    if len(candidates) != 1:
+        names = ", ".join(path.name for path in candidates[:3]) or "none"
+        raise InputError(f"{raw} holds no {', '.join(LISTS[:2])} or {LISTS[2]} (.csv files: {names}). Name the list.")
+    return candidates
 
 
 def read_lists(paths: Sequence[Path]) -> Listing:
-    """The clips of some lists; a clip that is listed twice is taken as its first line says."""
-    found, seen = Listing(), dict[str, Clip]()
+    """The clips of some lists; of a clip that is listed twice, the first line counts."""
+    listing, first_of = Listing(), dict[str, Clip]()
     for path in paths:
-        named = [split for split in SPLITS if split in path.stem.lower()]
+        splits = [split for split in SPLITS if split in path.stem.lower()]
         lines = _lines(path)
         for number, line in lines[bool(lines) and _is_header(lines[0][1]) :]:
             where = f"{path.name} line {number}"
             try:
-                clip = parse(_cells(line), named[0] if len(named) == 1 else "")
+                clip = parse(_cells(line), splits[0] if len(splits) == 1 else "")
             except ValueError as error:
-                found.refused.append((where, f"{error}"))
+                listing.refused.append((where, f"{error}"))
                 continue
-            before = seen.setdefault(clip.stem, clip)
-            if before is clip:
-                found.clips.append(clip)
+            first = first_of.setdefault(clip.stem, clip)
+            if first is clip:
+                listing.clips.append(clip)
             else:
-                found.refused.append((where, _twice(before, clip)))
-    if not found.clips:
-        names, first = ", ".join(path.name for path in paths), found.refused[:1]
-        told = f" {first[0][0]}: {first[0][1]}." if first else ""
-        raise InputError(f"{names}: no line names a clip. {FORMS.capitalize()}.{told}")
-    return found
+                listing.refused.append((where, _duplicate(first, clip)))
+    if not listing.clips:
+        names = ", ".join(path.name for path in paths)
+        example = "".join(f" {where}: {reason}." for where, reason in listing.refused[:1])
+        raise InputError(f"{names}: no line names a clip. {FORMS.capitalize()}.{example}")
+    return listing
 
 
-def _twice(before: Clip, clip: Clip) -> str:
-    other = [f"as {kind} '{one}'" for kind, one, two in _facts(before, clip) if one != two]
-    return f"{clip.stem} is listed before{f', {chr(44).join(other)}' if other else ''}"
-
-
-def _facts(one: Clip, two: Clip) -> tuple[tuple[str, str, str], ...]:
-    return (("label", one.label, two.label), ("split", one.split, two.split))
+def _duplicate(first: Clip, other: Clip) -> str:
+    differences = [
+        f", as {name} '{getattr(first, name)}'"
+        for name in ("label", "split")
+        if getattr(first, name) != getattr(other, name)
+    ]
+    return f"{other.stem} is listed before{''.join(differences)}"
 
 
 def _lines(path: Path) -> list[tuple[int, str]]:
-    """Number and text of the lines that are neither empty, nor comments."""
+    """Number and text of the lines that are neither empty nor comments."""
     try:
+        # utf-8-sig: spreadsheet programs write a byte-order mark, which would become part of the first video id.
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path.name} is no list of comma-separated text ({error}).") from None
+        raise InputError(f"{path.name} is not comma-separated text ({error}).") from None
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror}.") from None
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from None
+    # Not splitlines(), which also splits at control characters inside of labels and shifts the line numbers.
     lines = enumerate((line.strip() for line in text.split("\n")), start=1)
     return [(number, line) for number, line in lines if line.strip(", ") and not line.lstrip('"').startswith("#")]
 
 
 def _cells(line: str) -> list[str]:
-    """The cells of a line; a ``ValueError`` where it ends inside of one, which would take the next lines with it."""
+    """The cells of a line. Raises a ``ValueError`` if its quotes are unbalanced."""
+    # Line by line and strict: over a whole file, a stray quote would swallow all lines up to the next quote.
     try:
         return [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True, strict=True))]
     except csv.Error as error:
-        raise ValueError(f"its quotes or commas can't be told apart ({error}): {FORMS}") from None
+        raise ValueError(f"its quotes are unbalanced ({error}): {FORMS}") from None
 
 
 def _is_header(line: str) -> bool:
-    """Whether every cell is the name of a column."""
+    """Whether every cell is the name of a column; a malformed first line must be reported, not taken for a header."""
     words = [re.sub(r"[^a-z]+", " ", cell.lower()).strip() for cell in line.split(",")]
     return len(words) > 1 and COLUMNS.issuperset(words)
 
 
 def parse(cells: Sequence[str], split: str = "") -> Clip:
-    """The clip of a line; a ``ValueError`` says what is wrong with it.
+    """The clip of a line. Raises a ``ValueError`` if the line is malformed.
 
     Args:
-        cells: of the line.
-        split: of lines that don't say it.
+        cells: the cells of the line.
+        split: the split of a line of two cells, which does not contain it.
 
     Example:
         >>> parse(["glLQrEijrKg_000300.mp4", "playing hammond organ"], "test")
@@ -188,6 +194,7 @@ def parse(cells: Sequence[str], split: str = "") -> Clip:
         raise ValueError(f"it has {len(cells)} cells: {FORMS}")
     if not re.fullmatch(ID, video):
         raise ValueError(f"the video id is '{video}': 11 letters, digits, - and _ were expected")
+    # Some tools write the column of seconds as floats: 49.0 is accepted, 49.5 is not.
     second = re.fullmatch(r"([0-9]{1,6})(?:\.0*)?", start)
     if not second:
         raise ValueError(f"the start is '{start}': whole seconds were expected")
@@ -199,61 +206,61 @@ def parse(cells: Sequence[str], split: str = "") -> Clip:
 
 
 def choose_classes(labels: Iterable[str], classes: str = "") -> list[str]:
-    """Class names in their order, which numbers them.
+    """The class names in alphabetical order, which is the order of the class indices.
 
     Args:
-        labels: those of all clips.
-        classes: a file with a name at the beginning of each line (stat.csv, for one); how many, in the order of their
-            names; or empty, all.
+        labels: the labels of all clips.
+        classes: a file with a class name at the beginning of each line, such as stat.csv; a number, to take the first
+            in alphabetical order; or empty, to take all.
     """
-    known = sorted(set(labels))
+    names = sorted(set(labels))
     if not classes:
-        return known
+        return names
     if classes.isdecimal():
-        if not 2 <= int(classes) <= len(known):
+        if not 2 <= int(classes) <= len(names):
             raise InputError(
-                f"{classes} classes were asked for: 2 to {len(known)}, which the lists have, were expected."
+                f"classes is {classes}: 2 to {len(names)} were expected, the number of classes in the lists."
             )
-        return known[: int(classes)]
+        return names[: int(classes)]
     if not Path(classes).is_file():
         raise InputError(f"classes is '{classes}': a number, or a file with a class on each line, was expected.")
-    wanted = _names(Path(classes))
-    unknown = [name for name in wanted if name not in set(known)]
+    chosen = _names(Path(classes))
+    unknown = [name for name in chosen if name not in set(names)]
     if unknown:
         more = f" {len(unknown) - 1} more names are in no list either." if len(unknown) > 1 else ""
-        raise InputError(f"{classes}: no clip has the label '{unknown[0]}'. {did_you_mean(unknown[0], known)}{more}")
-    if len(wanted) < 2:
-        raise InputError(f"{classes} names {len(wanted)} classes: two or more were expected.")
-    return sorted(wanted)
+        raise InputError(f"{classes}: no clip has the label '{unknown[0]}'. {did_you_mean(unknown[0], names)}{more}")
+    if len(chosen) < 2:
+        raise InputError(f"{classes} names {len(chosen)} classes: two or more were expected.")
+    return sorted(chosen)
 
 
 def _names(path: Path) -> dict[str, None]:
-    """What stands at the beginning of each line, once and in their order."""
-    found, problems = dict[str, None](), []
+    """The first cells of all lines, in their order and without repetitions."""
+    names, problems = dict[str, None](), []
     for number, line in _lines(path):
         try:
-            found.setdefault(_cells(line)[0])
+            names.setdefault(_cells(line)[0])
         except ValueError as error:
             problems.append(f"{path.name} line {number}: {error}.")
     if problems:
         raise InputError(problems)
-    return {name: None for name in found if name}
+    return {name: None for name in names if name}
 
 
 def of_classes(clips: Sequence[Clip], classes: Sequence[str], most: int = 0) -> list[Clip]:
-    """The clips of some classes; ``most`` of each class and split, 0: all."""
-    wanted, counts, found = set(classes), dict[tuple[str, str], int](), []
+    """The clips of the given classes; the first ``most`` of each class and split, or all if it is 0."""
+    chosen, counts, kept = set(classes), dict[tuple[str, str], int](), []
     for clip in clips:
-        if clip.label in wanted:
+        if clip.label in chosen:
             key = (clip.label, clip.split)
             counts[key] = counts.get(key, 0) + 1
             if not most or counts[key] <= most:
-                found.append(clip)
-    return found
+                kept.append(clip)
+    return kept
 
 
 def refuse_alike(classes: Sequence[str]) -> None:
-    """Raise an `InputError` where two class names would be one in file names."""
+    """Raise an `InputError` if two class names have the same `token_of`."""
     tokens: dict[str, str] = {}
     for name in classes:
         other = tokens.setdefault(token_of(name), name)
@@ -262,11 +269,11 @@ def refuse_alike(classes: Sequence[str]) -> None:
 
 
 def match_files(raw: Path, clips: Iterable[Clip]) -> tuple[dict[str, Path], list[tuple[str, str]], int]:
-    """Stem → file of the clips that are there, (name, reason) of the others, and how many files no clip asks for."""
+    """Stem → file of the clips that exist, (name, reason) of missing clips, and the number of files without a clip."""
     files: dict[str, Path] = {}
-    here = [path for path in raw.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-    for path in sorted(here, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path)):
+    media = [path for path in raw.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
+    for path in sorted(media, key=lambda path: (SUFFIXES.index(path.suffix.lower()), path)):
         files.setdefault(path.stem, path)
-    wanted = {clip.stem for clip in clips}
-    missing = [(stem, f"there is no {stem}.mp4") for stem in sorted(wanted - files.keys())]
-    return {stem: files[stem] for stem in wanted & files.keys()}, missing, len(files.keys() - wanted)
+    stems = {clip.stem for clip in clips}
+    missing = [(stem, f"there is no {stem}.mp4") for stem in sorted(stems - files.keys())]
+    return {stem: files[stem] for stem in stems & files.keys()}, missing, len(files.keys() - stems)

@@ -1,31 +1,32 @@
-"""Clips in the form of VGGSound that nobody filmed: tones and noises, balls and stripes, and cues with a known truth.
+"""Synthetic clips in the format of VGGSound: tones and noise, balls and stripes, and features that are known exactly.
 
-A class is a few bits. As in `data.ravdess.synthetic`, each is the sign of a sum of decisive features, of three kinds:
-what sound and picture both show (z⁰), what the sound alone shows (zᵃ) and what the picture alone shows (zᵛ):
+A class is a few bits. As in `data.ravdess.synthetic`, each bit is the sign of a sum of decisive features, of three
+kinds: those in both sound and picture (z⁰), in the sound only (zᵃ) and in the picture only (zᵛ):
 
     bit_s = [w⁰ z⁰_s > 0],  s = 1 … S,      last bit = [w (zᵃ + zᵛ / 2) > 0],         z ~ N(0, 1), all independent
 
     shown in the sound     w⁰ z⁰ / 2 + σ ε,   w zᵃ + σ ε
-    shown in the picture   w⁰ z⁰ + σ ε,       w zᵛ / 2 + σ ε                          ε ~ N(0, 1), each its own
+    shown in the picture   w⁰ z⁰ + σ ε,       w zᵛ / 2 + σ ε                          ε ~ N(0, 1), all independent
 
 | symbol | argument | meaning |
 |---|---|---|
-| 2^(S + 1) | ``classes`` | how many: 4 or 8 |
-| w⁰ | ``shared`` | strength of what both show; 0: neither shows anything of the other, nor of the first S bits |
-| w | ``specific`` | strength of what one of them shows |
-| σ | ``noise`` | deviation of what is shown from what decides |
+| 2^(S + 1) | ``classes`` | number of classes: 4 or 8 |
+| w⁰ | ``shared`` | strength of the features of both modalities; 0: no shared information, first S bits invisible |
+| w | ``specific`` | strength of the features of a single modality |
+| σ | ``noise`` | standard deviation of the noise between decisive and shown features |
 
-A teacher that hears uses both kinds: zᵃ decides its last bit (right in 85 % of the clips without noise) and z⁰ the
-others. A student that sees can learn those from it. The last one it can't: whoever knows zᵃ knows nothing of zᵛ. By
-counts α = β = 1 / (S + 1) and γ = S / (S + 2); without shared cues γ = 0. Every clip of every class shows features of
-all kinds, and they are independent of one another: else their being there would be shared information. Clips are drawn
-with their class given: where the sign of a sum is wrong, its features change sign.
+An audio teacher uses both kinds: it predicts the last bit from zᵃ (right for 85 % of the clips without noise) and the
+others from z⁰. A video student can learn these others from it. It cannot learn the last bit, because zᵃ says nothing
+about zᵛ. By counts α = β = 1 / (S + 1) and γ = S / (S + 2); without shared features γ = 0. Every clip of every class
+shows features of all kinds, and they are independent of each other: otherwise the presence of a kind would itself be
+shared information. Clips are drawn given their class: if the sign of a sum does not match the bit, its features change
+sign.
 
-A feature is shown by a balance, so that nothing else about a clip tells it. In the sound, z⁰ is the loudness of one
-tone against another (of different pitch, with their harmonics), zᵃ that of one hiss against another (which lie at
-different frequencies, and come and go at different rates). In the picture, z⁰ is the size of one ball against that of
-another (of different colours), zᵛ the contrast of stripes in one direction against those in another. How balls move
-and stripes drift, and all phases, are drawn for each clip.
+A feature is shown as a balance between two signals, so that nothing else in a clip depends on it. In the sound, z⁰ is
+the loudness of one tone against another (different pitches, with harmonics), zᵃ that of one hiss against another (in
+different bands, with different rates of repetition). In the picture, z⁰ is the size of one ball against another (of
+different colours), zᵛ the contrast of stripes in one direction against stripes in another. The movement of balls and
+stripes, and all phases, are drawn for each clip.
 """
 
 from __future__ import annotations
@@ -56,31 +57,39 @@ CLASSES = (
     "hammering nails",
     "ice cracking",
 )
-NUMBERS = (4, 8)  # of classes
+# Two or three bits: with a single bit nothing would be shared, and for four bits the eight names do not suffice.
+NUMBERS = (4, 8)
 LETTERS = np.array(list("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"))
 RATE = 44_100
-FULL = 1.5  # a feature of this size is shown as far as can be
-LOUD = 24.0  # decibels between the smallest and the largest feature
-PITCHES = (220.0, 1400.0)  # hertz, of the first and the last tone
-RATES, BANDS = (3.0, 9.0), (3200.0, 5600.0)  # hertz: how often the first and the last hiss come, and where they lie
-CONTRAST = 16.0  # of the stripes, in steps of grey
-FAINT = 0.5  # what is shown of zᵛ, and of z⁰ in the sound
+# Features are clipped to ± FULL before they are shown.
+FULL = 1.5
+# Level between the smallest and the largest feature, in decibels.
+LOUD = 24.0
+# First and last pitch of the tones, in hertz. Their harmonics end at 2.8 kHz, below the bands of the hisses.
+PITCHES = (220.0, 1400.0)
+# Rates at which the first and the last hiss repeat, and the centres of their bands, in hertz; all below 8 kHz, where
+# sound at 16 kHz ends.
+RATES, BANDS = (3.0, 9.0), (3200.0, 5600.0)
+# Mean contrast of the stripes, in grey levels.
+CONTRAST = 16.0
+# The factor 1/2 of the equations above: of z⁰ in the sound, and of zᵛ.
+FAINT = 0.5
 Cues = dict[str, NDArray[np.float64]]
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Design:
-    """The numbers of the equation above, and of the clips.
+    """The parameters of the equations above, and of the clips.
 
     Attributes:
-        classes: how many.
+        classes: number of classes.
         shared: w⁰.
         specific: w.
         noise: σ.
         seconds: length of a clip.
-        size: of the picture's sides.
-        seed: of everything.
+        size: width and height of the picture.
+        seed: seed of all random draws.
     """
 
     classes: int
@@ -93,7 +102,7 @@ class Design:
 
     @property
     def bits(self) -> int:
-        """S, those that shared features decide; there is one more."""
+        """S, the number of bits that shared features decide; specific features decide one more."""
         return self.classes.bit_length() - 2
 
 
@@ -112,39 +121,39 @@ def make(
     noise: float = 0.2,
     workers: int = 0,
 ) -> Path:
-    """Write clips with their list, vggsound.csv, and the truth about them as truth.json.
+    """Write clips, their list vggsound.csv, and their decisive features as truth.json.
 
     Args:
         root: a folder that is empty or does not exist.
-        format: raw, the clips; prepared: sound and frames of them as well, 8 of half the size.
-        seed: of everything.
-        classes: how many, 4 or 8.
-        clips: of each class for training.
-        test_clips: of each class for testing.
+        format: raw: clips only; prepared: also their sound, and 8 frames of half the size.
+        seed: seed of all random draws.
+        classes: number of classes, 4 or 8.
+        clips: training clips of each class.
+        test_clips: test clips of each class.
         seconds: length of a clip.
-        size: of the picture's sides, an even number of pixels.
-        shared: strength of the cues that sound and picture both show; 0: none.
-        specific: strength of the cues that one of them shows.
-        noise: deviation of a cue as it is shown.
-        workers: processes; 0: this one.
+        size: width and height of the picture, an even number of pixels.
+        shared: strength of the features that both sound and picture show; 0: none.
+        specific: strength of the features that only one modality shows.
+        noise: standard deviation of the noise on a feature as it is shown.
+        workers: worker processes; 0: work in this process.
     """
     from xmodal.data.media.sound import soundfile_module
     from xmodal.data.media.video import av_module
 
     root, raw = Path(root), Path(root) / "raw" if format == "prepared" else Path(root)
     _refuse(root, format, classes=classes, clips=clips, test_clips=test_clips, seconds=seconds, size=size)
+    # A missing package must stop here, with one message, and not in the middle of the work.
     for package in (soundfile_module, av_module):
         package()
     design = Design(classes, shared, specific, noise, seconds, size, seed)
     listed = list_clips(design, {"train": clips, "test": test_clips})
-    cues = {
-        clip.stem: found for (clip, *_), found in in_processes(write_made, [(*c, raw, design) for c in listed], workers)
-    }
-    written = io.StringIO()
-    csv.writer(written, lineterminator="\n").writerows(
+    jobs = [(clip, number, raw, design) for clip, number in listed]
+    cues = {clip.stem: drawn for (clip, *_), drawn in in_processes(write_synthetic_clip, jobs, workers)}
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(
         (clip.video, clip.start, clip.label, clip.split) for clip, _ in listed
     )
-    write_text(raw / LISTS[0], written.getvalue())
+    write_text(raw / LISTS[0], buffer.getvalue())
     write_json(
         raw / "truth.json",
         {
@@ -173,61 +182,63 @@ def _refuse(root: Path, format: str, *, size: int, seconds: float, **counts: int
         "seconds": (seconds, 1.0, 60),
         "size": (size, 32, 512),
     }
-    for what, (value, least, most) in limits.items():
+    for name, (value, least, most) in limits.items():
         if not least <= value <= most:
-            problems.append(f"{what} is {value}: {least} to {most} were expected.")
+            problems.append(f"{name} is {value}: {least} to {most} were expected.")
     if counts["classes"] not in NUMBERS:
         problems.append(f"classes is {counts['classes']}: {' or '.join(map(str, NUMBERS))} were expected.")
     if size % 2:
         problems.append(f"size is {size}: an even number was expected.")
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        problems.append(f"{root} is there already: an empty or new folder was expected. Choose another one.")
+        problems.append(f"{root} already exists: an empty or new folder was expected. Choose another folder.")
     if problems:
         raise InputError(problems)
 
 
 def list_clips(design: Design, counts: dict[str, int]) -> list[tuple[Clip, int]]:
-    """So many clips of each split and class, with a number each: names that nobody has given before."""
+    """The given number of clips of each split and class, each with a running number; their video ids are random."""
     random = np.random.default_rng([design.seed, 1])
-    wanted = [(split, name) for split in SPLITS for name in CLASSES[: design.classes] for _ in range(counts[split])]
-    found = []
-    for number, (split, name) in enumerate(wanted):
+    planned = [(split, name) for split in SPLITS for name in CLASSES[: design.classes] for _ in range(counts[split])]
+    clips = []
+    for number, (split, name) in enumerate(planned):
         video = "".join(LETTERS[random.integers(len(LETTERS), size=11)])
-        found.append((Clip(video, int(random.integers(600)), name, split), number))
-    return found
+        clips.append((Clip(video, int(random.integers(600)), name, split), number))
+    return clips
 
 
-def write_made(job: tuple[Clip, int, Path, Design]) -> dict[str, list[float]]:
-    """Write a clip; its features, as they decide."""
+def write_synthetic_clip(job: tuple[Clip, int, Path, Design]) -> dict[str, list[float]]:
+    """Write a clip and return its decisive features."""
     from xmodal.data.media.sound import Sound
     from xmodal.data.media.video import write_clip
 
     clip, number, raw, design = job
+    # Seeded by the clip, not by a shared generator: the files do not depend on the number of workers.
     random = np.random.default_rng([design.seed, 2, number])
     cues = draw_cues(CLASSES.index(clip.label), design, random)
-    heard, seen = (
+    sound_cues, video_cues = (
         {kind: scale * cues[kind] + design.noise * random.normal(size=len(cues[kind])) for kind, scale in parts}
         for parts in ((("shared", FAINT), ("audio", 1.0)), (("shared", 1.0), ("video", 1.0)))
     )
-    waveform = sound_of(heard, design.seconds, random)
-    with written_whole(raw / f"{clip.stem}.mp4") as beside:
-        write_clip(beside, frames_of(seen, design, random), Sound(waveform, RATE))
+    waveform = sound_of(sound_cues, design.seconds, random)
+    with written_whole(raw / f"{clip.stem}.mp4") as partial:
+        write_clip(partial, frames_of(video_cues, design, random), Sound(waveform, RATE))
     return {kind: [float(value) for value in values] for kind, values in cues.items()}
 
 
 def draw_cues(label: int, design: Design, random: np.random.Generator) -> Cues:
-    """What decides a class, times its weight: (S,) shared, (1,) audio, (1,) video."""
-    signs = np.array([1 if label >> place & 1 else -1 for place in range(design.bits, -1, -1)])
+    """The decisive features of a class, times their weights: (S,) shared, (1,) audio, (1,) video."""
+    signs = np.array([1 if label >> bit & 1 else -1 for bit in range(design.bits, -1, -1)])
     shared = signs[:-1] * np.abs(random.normal(size=design.bits))
-    own = np.array([1.0, FAINT]) * random.normal(size=2)
-    own *= signs[-1] * (1 if own.sum() > 0 else -1)
-    return {"shared": design.shared * shared, "audio": design.specific * own[:1], "video": design.specific * own[1:]}
+    specific = np.array([1.0, FAINT]) * random.normal(size=2)
+    specific *= signs[-1] * (1 if specific.sum() > 0 else -1)
+    audio, video = design.specific * specific[:1], design.specific * specific[1:]
+    return {"shared": design.shared * shared, "audio": audio, "video": video}
 
 
 def _shown(cues: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Two signs of each feature, from -1 to 1: as one grows the other shrinks."""
-    found = np.clip(cues / FULL, -1.0, 1.0)
-    return np.concatenate([found, -found])
+    """Each feature and its negative, from -1 to 1: the levels of the two signals whose balance shows it."""
+    features = np.clip(cues / FULL, -1.0, 1.0)
+    return np.concatenate([features, -features])
 
 
 def sound_of(cues: Cues, seconds: float, random: np.random.Generator) -> NDArray[np.float32]:
@@ -239,6 +250,7 @@ def sound_of(cues: Cues, seconds: float, random: np.random.Generator) -> NDArray
     for pitch, loud in zip(np.geomspace(*PITCHES, len(tones)).tolist(), tones, strict=True):
         turns = pitch * random.uniform(0.98, 1.02) * time + random.uniform()
         total += 10 ** (LOUD / 40 * loud) * _tone(turns, pitch)
+    # At least 1 Hz: the logarithm below is taken of every frequency, also of 0.
     frequency = np.maximum(np.fft.rfftfreq(samples, 1 / RATE), 1.0)
     each = np.geomspace(*RATES, len(hisses)), np.geomspace(*BANDS, len(hisses))
     for rate, band, loud in zip(*each, hisses, strict=True):
@@ -246,21 +258,22 @@ def sound_of(cues: Cues, seconds: float, random: np.random.Generator) -> NDArray
         hiss = np.fft.irfft(np.fft.rfft(random.normal(size=samples)) * shape, samples)
         beat = np.sin(np.pi * (rate * time + random.uniform())) ** 4
         total += 10 ** (LOUD / 40 * loud) * hiss / hiss.std() * beat
+    # A random overall level, so that only the balance between tones carries information, not the loudness.
     return np.asarray(0.5 * 10 ** (random.uniform(-9, 0) / 20) * total / np.abs(total).max(), np.float32)
 
 
 def _tone(turns: NDArray[np.float64], pitch: float) -> NDArray[np.float64]:
-    """A tone with all harmonics below 2.4 kHz; ``turns`` counts its periods."""
+    """A tone with its harmonics up to 2.4 kHz, at least two; ``turns`` counts its periods."""
     harmonics = np.arange(1, max(2, int(2400 / pitch)) + 1)
     points = 8192
     period = np.sin(2 * np.pi * harmonics[:, None] * np.arange(points + 1) / points).sum(axis=0)
-    found: NDArray[np.float64] = np.interp(turns % 1.0, np.linspace(0, 1, points + 1), period)
-    found *= np.sqrt(2 / len(harmonics))
-    return found
+    samples: NDArray[np.float64] = np.interp(turns % 1.0, np.linspace(0, 1, points + 1), period)
+    samples *= np.sqrt(2 / len(harmonics))
+    return samples
 
 
 def frames_of(cues: Cues, design: Design, random: np.random.Generator) -> Iterator[Pixels]:
-    """The frames of a clip."""
+    """The frames of a clip: stripes in the background, balls in front."""
     from xmodal.data.media.video import FRAME_RATE
 
     sizes, clear = _shown(cues["shared"]), _shown(cues["video"])
@@ -275,23 +288,25 @@ def frames_of(cues: Cues, design: Design, random: np.random.Generator) -> Iterat
     y, x = np.mgrid[:size, :size] / size
     angle = np.pi / 4 + np.pi * np.arange(ways)[:, None, None] / ways
     waves = 2 * np.pi * 8 * (np.cos(angle) * x + np.sin(angle) * y)
+    # sin(waves + turn) = cos(turn) sin(waves) + sin(turn) cos(waves): the sines of the picture are computed only once.
     stripes = np.concatenate([np.sin(waves), np.cos(waves)])
     colours = _colours(count)
     for number in range(round(design.seconds * FRAME_RATE)):
         now = number / float(FRAME_RATE)
         turn = start + 2 * np.pi * drift * now
-        weights = np.concatenate([contrast * np.cos(turn), contrast * np.sin(turn)])  # of sin(waves + turn)
+        weights = np.concatenate([contrast * np.cos(turn), contrast * np.sin(turn)])
         picture = 110 + np.tensordot(weights, stripes, axes=1)[..., None].repeat(3, axis=2)
         for which in range(count):
             moved = places[which] + 0.1 * cell * np.sin(2 * np.pi * speed[:, which] * now + phase[:, which])
             distance = np.hypot(y * size - moved[0], x * size - moved[1])
+            # Half a pixel more, and clipped: an edge that is one pixel soft instead of jagged.
             cover = np.clip(radius[which] + 0.5 - distance, 0, 1)[..., None]
             picture += cover * (colours[which] - picture)
         yield np.clip(picture, 0, 255).astype(np.uint8)
 
 
 def _colours(count: int) -> NDArray[np.float64]:
-    """So many colours, evenly around the circle of hues."""
+    """The given number of colours, evenly spaced in hue."""
     hue = np.arange(count)[:, None] / count + np.array([0, 1 / 3, 2 / 3])
-    found: NDArray[Any] = 255 * np.clip(2 * np.abs(2 * (hue % 1) - 1) - 0.5, 0, 1)
-    return found
+    colours: NDArray[Any] = 255 * np.clip(2 * np.abs(2 * (hue % 1) - 1) - 0.5, 0, 1)
+    return colours

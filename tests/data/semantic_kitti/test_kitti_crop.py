@@ -27,7 +27,7 @@ def files(root):
     }
 
 
-def test_clouds_and_labels_are_cut_alike_and_the_rest_is_the_same(raw, tmp_path):
+def test_clouds_and_labels_are_cropped_and_other_files_unchanged(raw, tmp_path):
     prepared = prepare(raw, tmp_path / "fov")
 
     before, after = files(raw), files(tmp_path / "fov")
@@ -38,7 +38,7 @@ def test_clouds_and_labels_are_cut_alike_and_the_rest_is_the_same(raw, tmp_path)
     assert all(after[name] == before[name] for name in before if "velodyne" not in name and "labels" not in name)
 
 
-def test_all_points_of_the_copy_lie_in_the_picture(tmp_path):
+def test_all_points_of_the_copy_are_in_the_picture(tmp_path):
     raw = make(tmp_path / "raw", sequences="0,8", frames=2, width=160, height=48, beams=16, turns=128)
 
     prepare(raw, tmp_path / "fov")
@@ -49,16 +49,16 @@ def test_all_points_of_the_copy_lie_in_the_picture(tmp_path):
     assert check(tmp_path / "fov").errors == []
 
 
-def test_the_copy_trains_as_the_original_does(tmp_path):
+def test_the_copy_gives_the_same_samples_as_the_original(tmp_path):
     raw = make(tmp_path / "raw", sequences="0,8", frames=3, width=160, height=48, beams=16, turns=128)
     prepare(raw, tmp_path / "fov")
-    one, other = (open_data("semantic-kitti", options={"root": folder}) for folder in (raw, tmp_path / "fov"))
+    original, copy = (open_data("semantic-kitti", options={"root": folder}) for folder in (raw, tmp_path / "fov"))
 
-    for mine, theirs in zip(one.train.frames.frames, other.train.frames.frames, strict=True):
-        assert mine.id == theirs.id
-    for number in range(len(one.train.frames)):
+    for original_frame, copied_frame in zip(original.train.frames.frames, copy.train.frames.frames, strict=True):
+        assert original_frame.id == copied_frame.id
+    for number in range(len(original.train.frames)):
         for field in ("row", "col", "label", "features"):
-            assert np.array_equal(one.train.frames.points(number)[field], other.train.frames.points(number)[field])
+            assert np.array_equal(original.train.frames.points(number)[field], copy.train.frames.points(number)[field])
 
 
 def test_workers_give_the_same_bytes(raw, tmp_path):
@@ -68,7 +68,7 @@ def test_workers_give_the_same_bytes(raw, tmp_path):
     assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
-def test_a_second_run_makes_what_changed_and_nothing_else(raw, tmp_path):
+def test_a_second_run_writes_only_changed_and_missing_frames(raw, tmp_path):
     prepare(raw, tmp_path / "fov")
     path = raw / "sequences" / "00" / "labels" / "000002.label"
     path.write_bytes(bytes([70, 0, 0, 0]) * 6)
@@ -83,7 +83,8 @@ def test_a_second_run_makes_what_changed_and_nothing_else(raw, tmp_path):
 def test_pictures_are_linked_or_copied(raw, tmp_path):
     name = "sequences/00/image_2/000000.png"
     for images, same in (("link", True), ("copy", False)):
-        for _ in range(2):  # again: what is there stays there
+        # Twice: the second run keeps existing files.
+        for _ in range(2):
             prepare(raw, tmp_path / images, images=images)
 
         assert os.path.samefile(raw / name, tmp_path / images / name) == same
@@ -100,7 +101,7 @@ def test_a_file_system_without_links_gets_copies(raw, tmp_path, monkeypatch):
     assert files(tmp_path / "fov").keys() == files(raw).keys()
 
 
-def test_sequences_can_be_chosen_and_may_lack_labels(raw, tmp_path):
+def test_sequences_can_be_chosen_and_may_be_unlabelled(raw, tmp_path):
     write_sequence(raw, 11, labels=None)
 
     prepare(raw, tmp_path / "fov", sequences="8-21")
@@ -109,14 +110,14 @@ def test_sequences_can_be_chosen_and_may_lack_labels(raw, tmp_path):
     assert not (tmp_path / "fov" / "sequences" / "11" / "labels").exists()
 
 
-def test_points_near_the_scanner_are_cut_where_that_is_asked(raw, tmp_path):
+def test_x_min_removes_points_near_the_scanner(raw, tmp_path):
     prepare(raw, tmp_path / "fov", x_min=6.0)
 
     cloud = read_cloud(tmp_path / "fov" / "sequences" / "08" / "velodyne" / "000000.bin")
     assert cloud[:, 0].tolist() == [8, 16, 8]
 
 
-def test_a_frame_that_the_camera_does_not_see_is_skipped(tmp_path):
+def test_a_frame_without_visible_points_is_skipped(tmp_path):
     raw = write_root(tmp_path / "raw", test=1)
     write_sequence(raw, 8, points=[(-1.0, 0.0, 0.0, 0.5)], labels=[10])
 
@@ -127,11 +128,11 @@ def test_a_frame_that_the_camera_does_not_see_is_skipped(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "sentence"),
+    ("options", "message"),
     [({"sequences": "5"}, "none of the sequences 5"), ({"images": "move"}, "images is 'move'")],
 )
-def test_what_can_not_be_done_is_one_sentence(raw, tmp_path, options, sentence):
-    with pytest.raises(InputError, match=sentence):
+def test_wrong_options_are_refused(raw, tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
         prepare(raw, tmp_path / "fov", **options)
 
 
@@ -140,9 +141,9 @@ def test_the_raw_folder_is_not_written_to(raw):
         prepare(raw, raw)
 
 
-def test_faults_of_the_raw_files_are_told_before_anything_is_written(raw, tmp_path):
+def test_problems_of_the_raw_files_are_reported_before_anything_is_written(raw, tmp_path):
     (raw / "sequences" / "00" / "calib.txt").unlink()
 
-    with pytest.raises(InputError, match="calib.txt can't be read"):
+    with pytest.raises(InputError, match="calib.txt cannot be read"):
         prepare(raw, tmp_path / "fov")
     assert not (tmp_path / "fov").exists()
