@@ -20,12 +20,20 @@ class InputError(ValueError):
 
 
 class MissingExtra(InputError):
-    """An optional dependency is not installed; the sentence holds the pip command."""
+    """An optional dependency is not installed; the error names the pip command.
 
-    def __init__(self, purpose: str, package: str, extra: str) -> None:
+    Args:
+        purpose: what needs the package, as the subject of a sentence.
+        package: its name.
+        extra: the extra of xmodal that brings it.
+        instead: what to do without it, where something can be done; it follows "Or ".
+    """
+
+    def __init__(self, purpose: str, package: str, extra: str, *, instead: str = "") -> None:
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed. "
             f'Install it with: pip install -c constraints.txt "xmodal[{extra}]"'
+            + (f". Or {instead}." if instead else "")
         )
 
 

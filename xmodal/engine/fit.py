@@ -8,6 +8,7 @@ weights. A run with a folder can be killed at any moment and resumed (`resume=Tr
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.engine.run.folder import open_folder, restore_threads
 from xmodal.engine.run.result import Run, finish, read_back, save_best
-from xmodal.engine.run.tensorboard import Journal
+from xmodal.engine.run.tensorboard import TensorBoardLog, require_tensorboard
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.step_sums import any_signal
 from xmodal.errors import Interrupted, NonFinite
@@ -80,20 +81,23 @@ def fit(
     answers = answers or (folder and folder / "answers")
     loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics, answers)
     if folder is not None:
+        finished = resume and (folder / "result.json").exists()
+        if settings.tracking and not finished:
+            require_tensorboard()  # in all processes: one that raised alone would leave the others waiting
         if fabric.global_rank == 0:
             open_folder(folder, described(settings, seed, shuffle_teacher), resume=resume)
         fabric.barrier()
         if resume:
             restore_threads(folder)
-        if resume and (folder / "result.json").exists():
+        if finished:
             return read_back(loop)
     loop.prepare()
     if folder is not None and resume:
         loop.resume()
-    if settings.tracking and loop.writes and folder is not None:
-        loop.journal = Journal(folder, title=title, epochs=settings.epochs)
-        loop.journal.begin(loop.history)
-    with interrupt.deferred():
+    with interrupt.deferred(), ExitStack() as stack:
+        if settings.tracking and loop.writes and folder is not None:
+            log = TensorBoardLog(folder, title=title, epochs=settings.epochs, history=loop.history)
+            loop.tensorboard = stack.enter_context(closing(log))
         progress.start(title, settings.epochs, loop.epoch, metric=loop.selection.metric)
         try:
             while not loop.finished:

@@ -27,7 +27,7 @@ from xmodal.engine.processes import interrupt
 from xmodal.engine.processes.sync_batchnorm import synchronise_batchnorm
 from xmodal.engine.progress import Progress
 from xmodal.engine.run import checkpoint
-from xmodal.engine.run.tensorboard import Journal
+from xmodal.engine.run.tensorboard import TensorBoardLog
 from xmodal.engine.selection import Selection
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.step_sums import Agreement, Sums, agree
@@ -69,7 +69,7 @@ class Loop:
         self.selection = Selection(*data.info.select, lead=method.lead)
         self.began = self.saved_at = time.monotonic()
         self.writes = folder is not None and fabric.global_rank == 0
-        self.journal: Journal | None = None
+        self.tensorboard: TensorBoardLog | None = None
 
     def prepare(self) -> None:
         """Wrap for devices, build optimisers and loaders, ask the teacher; the order matters to a resume."""
@@ -208,8 +208,8 @@ class Loop:
         self.history.append(row)
         if self.writes and self.folder is not None:
             files.append_row(self.folder / "history.jsonl", row)
-        if self.journal is not None:
-            self.journal.epoch(row)
+        if self.tensorboard is not None:
+            self.tensorboard.epoch(row)
         self.progress.epoch(row)
         self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums()
         if self.settings.patience and self.selection.waited >= self.settings.patience:

@@ -55,7 +55,7 @@ class FitSettings(BaseModel):
     precision: Precision = Field("32-true", description="number format of training, by short names: 32, 64, bf16")
     save_every: int = Field(0, ge=0, description="batches between checkpoints; 0: by time")
     save_seconds: float = Field(30.0, gt=0, description="seconds between checkpoints, where save_every is 0")
-    tracking: bool = Field(False, description="leave a log and TensorBoard events beside the history")
+    tracking: bool = Field(False, description="write a log and TensorBoard events next to the history")
 
     @model_validator(mode="after")
     def _fit_together(self) -> FitSettings:

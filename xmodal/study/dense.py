@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 from pydantic import Field, field_validator
 
+from xmodal.engine.run.tensorboard import tensorboard_installed
 from xmodal.study import comparison
 from xmodal.study.settings import Names, Presets
 
@@ -49,7 +50,11 @@ class Taught(Presets, comparison.Settings):
     gap_frames: int = Field(
         50, ge=0, description="test frames on which the gap between modalities is measured; 0: none"
     )
-    tracking: bool = Field(True, description="leave a log and TensorBoard events beside the history")
+    # on by default only where it can work: the package belongs to an extra, and a default must not refuse to train
+    tracking: bool = Field(
+        default_factory=tensorboard_installed,
+        description="write a log and TensorBoard events next to the history; on where tensorboard is installed",
+    )
     # what a comparison has and these recipes fix
     methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("kd",)
     losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
