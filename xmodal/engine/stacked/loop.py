@@ -273,7 +273,7 @@ class StackLoop:
         return NonFinite(
             f"The loss term{'s' if len(broken) > 1 else ''} {', '.join(broken)} of model {member.number} became "
             f"non-finite in epoch {self.epoch + 1}, step {step + 1} ({told}). {samples_of(batch)} "
-            "Lower the learning rate, clip the gradient, or look at them."
+            "Lower the learning rate, clip the gradient, or check these samples."
         )
 
 
