@@ -127,5 +127,5 @@ def test_a_command_in_64_bits_ends_with_a_run_that_is_evaluated_and_predicts(tmp
 
 
 def test_a_device_without_64_bits_is_refused() -> None:
-    with pytest.raises(InputError, match="needs numbers of 64 bits, and mps has none"):
+    with pytest.raises(InputError, match="needs float64, which mps does not have"):
         launch(MachineSettings(accelerator="mps"), precision="64-true")

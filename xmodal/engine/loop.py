@@ -123,6 +123,8 @@ class Loop:
         self.method.on_epoch_start(self.epoch, self.settings.epochs)
         total, every = len(self.loader), self.settings.accumulate
         save_due = False
+        # `step` counts batches that were trained on, not those that loading processes fetched ahead: a resumed epoch
+        # begins at the right one
         for batch in self.loader.epoch(self.epoch, self.step):
             group = min(every, total - self.step // every * every)  # batches in this update
             closes = (self.step + 1) % every == 0 or self.step + 1 == total

@@ -79,7 +79,7 @@ def disk_table(
     probe = compute(_spread(split, block).to(fabric.device))
     facts = {"code": __version__, "weights": weights_of(method), "rows": rows_of(split), "probe": _hash(probe)}
     facts["precision"] = str(next(iter(probe.values())).dtype)
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    key: str = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
     # Rank 0 decides in all three cases: the probe's last bits and the free space may differ between machines, and
     # processes that disagree would wait in different exchanges.
     key = gather_json(key, fabric.device)[0]
