@@ -517,7 +517,7 @@ def test_a_step_that_asks_a_frozen_part_itself_is_not_stacked() -> None:
         ({"schedule": "plateau"}, "plateau"),
         ({"precision": "bf16-mixed"}, "in 32-true, not in bf16-mixed"),
         ({"precision": "64-true"}, "in 32-true, not in 64-true"),
-        ({"cache": "off"}, "asked in every step"),
+        ({"cache": "off"}, "computed in every step"),
     ],
 )
 def test_settings_that_go_model_by_model_are_trained_alone(given: dict[str, Any], reason: str) -> None:
