@@ -1,8 +1,8 @@
 """A function recorded once and replayed, without the overhead around its operations.
 
 Every step of a stack of small models runs the same few operations, and most of its time is spent around them: in
-transforms, modules, checks, shapes. `record` runs the function once and records its operations (`trace`), which are then
-replayed alone. They are simplified first; results change by rounding at most:
+transforms, modules, checks, shapes. `record` runs the function once and records its operations (`trace`), which are
+then replayed alone. They are simplified first; results change by rounding at most:
 
 - operations without effect (``x * 1``, a view of the same shape) are removed;
 - what is computed twice is computed once;
