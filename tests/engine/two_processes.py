@@ -60,7 +60,7 @@ class Mixing(KD):
 class Trusting(KD):
     """KD that counts some samples only: a third of them not, and another third by half."""
 
-    def weigh(self, term: Term, mine: object, teacher_outputs: object, batch: Batch) -> Tensor:
+    def weigh(self, term: Term, outputs: object, teacher_outputs: object, batch: Batch) -> Tensor:
         return batch.index["image"] % 3 / 2.0
 
 

@@ -132,8 +132,8 @@ def _check(
         )
     if not score and folders is not None:
         problems.append(
-            "Run folders contain scores of the validation split, and score is False. Set it to True, or leave out the "
-            "folders."
+            "Run folders contain scores of the validation split, and score is False. Set it to True, or leave the "
+            "folders out."
         )
     if problems:
         raise InputError(problems)
