@@ -286,7 +286,8 @@ def remember(peers: Sequence[tuple[str, int]]) -> None:
 def gone(seconds: float = 2.0) -> ProcessDied | None:
     """Of a rank that failed: whether that is because another one is gone, and which.
 
-    A launcher needs a moment to take notice of a death. Our own parent speaks itself, having seen it before us.
+    The connection to a rank may break a moment before it has ended. Our own parent speaks itself, having seen it before
+    us.
     """
     here, limit = socket.gethostname(), time.monotonic() + seconds
     while _place.peers:
@@ -317,4 +318,7 @@ def _lives(number: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    try:  # a process that has ended keeps its number until its launcher asks for its status
+        return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:  # no Linux
+        return True
