@@ -120,11 +120,11 @@ def test_prediction_normalises_raw_samples_in_any_batch_size(saved):
 
 def test_prediction_does_not_look_at_other_modalities(saved):
     samples = raw()
-    beside = {**samples, "values": np.full((2, 3), np.nan), "image": None}
+    more = {**samples, "values": np.full((2, 3), np.nan), "image": None}
 
     predictor = open_student(saved)
 
-    assert np.array_equal(predictor.predict(beside).outputs, predictor.predict(samples).outputs)
+    assert np.array_equal(predictor.predict(more).outputs, predictor.predict(samples).outputs)
 
 
 def test_integers_doubles_and_tensors_are_read_as_the_numbers_they_are(saved):
@@ -485,9 +485,9 @@ def test_recurrent_networks_export_under_warnings_as_errors(tmp_path, format):
 
 @pytest.mark.parametrize("format", ["safetensors", "onnx"])
 def test_places_that_hold_nothing_stay_zero_in_a_student_of_raw_samples(tmp_path, format):
-    known = {"lidar": Normalisation([[[5.0]], [[-1.0]]], [[[2.0]], [[0.5]]], empty=True)}
+    normalisation = {"lidar": Normalisation([[[5.0]], [[-1.0]]], [[[2.0]], [[0.5]]], empty=True)}
     info = DataInfo(
-        {"lidar": InputInfo((2, 16, 16), layout="image")}, "multiclass", 3, {}, dense=True, normalisation=known
+        {"lidar": InputInfo((2, 16, 16), layout="image")}, "multiclass", 3, {}, dense=True, normalisation=normalisation
     )
     torch.manual_seed(0)
     own = format == "onnx"  # a small one, since its export takes the time of its layers
@@ -507,6 +507,6 @@ def test_places_that_hold_nothing_stay_zero_in_a_student_of_raw_samples(tmp_path
 
     with torch.no_grad():
         logits = student.module.eval()({"lidar": torch.from_numpy(normalised.astype(np.float32))})
-    found = open_student(done["files"][0])
-    np.testing.assert_allclose(found.predict({"lidar": raw}).outputs, logits.softmax(dim=1), atol=1e-5)
-    assert own or load_student(done["files"][0])[0].normalisation == known
+    predictor = open_student(done["files"][0])
+    np.testing.assert_allclose(predictor.predict({"lidar": raw}).outputs, logits.softmax(dim=1), atol=1e-5)
+    assert own or load_student(done["files"][0])[0].normalisation == normalisation

@@ -26,26 +26,26 @@ JSON = st.recursive(
 def test_a_file_appears_when_its_block_ends(tmp_path):
     path = tmp_path / "deep" / "weights.bin"
 
-    with written_whole(path) as beside:
-        beside.write_bytes(b"new")
+    with written_whole(path) as temporary:
+        temporary.write_bytes(b"new")
         during = path.exists()
 
     assert not during and path.read_bytes() == b"new" and os.listdir(path.parent) == ["weights.bin"]
 
 
-def test_it_is_written_beside_its_place_with_the_same_ending(tmp_path):
-    with written_whole(tmp_path / "student.safetensors") as beside:
-        beside.write_text("x")
+def test_the_temporary_file_is_in_the_same_folder_and_has_the_same_suffix(tmp_path):
+    with written_whole(tmp_path / "student.safetensors") as temporary:
+        temporary.write_text("x")
 
-        assert beside.parent == tmp_path and beside.suffix == ".safetensors" and beside.name.startswith(".")
+        assert temporary.parent == tmp_path and temporary.suffix == ".safetensors" and temporary.name.startswith(".")
 
 
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "result.json"
     path.write_text("old")
 
-    with pytest.raises(RuntimeError, match="half way"), written_whole(path) as beside:
-        beside.write_text("ne")
+    with pytest.raises(RuntimeError, match="half way"), written_whole(path) as temporary:
+        temporary.write_text("ne")
         raise RuntimeError("half way")
 
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["result.json"]
@@ -61,8 +61,8 @@ KILLED = """
 import os, sys
 from pathlib import Path
 from xmodal.files import written_whole
-with written_whole(Path(sys.argv[1])) as beside:
-    with open(beside, "w") as file:
+with written_whole(Path(sys.argv[1])) as temporary:
+    with open(temporary, "w") as file:
         file.write("half of the ne")
         file.flush()
         os._exit(9)
@@ -76,7 +76,7 @@ def test_a_writer_that_is_killed_leaves_the_old_file_whole(tmp_path):
     done = subprocess.run([sys.executable, "-c", KILLED, str(path)], cwd=Path(__file__).parents[1])
 
     assert done.returncode == 9 and read_json(path) == {"schema": SCHEMA, "epochs": 3}
-    assert len(os.listdir(tmp_path)) == 2  # the half file lies beside, under a name that nobody reads
+    assert len(os.listdir(tmp_path)) == 2  # the incomplete file has a hidden name, which is never read
 
     write_json(path, {"epochs": 4})
     assert read_json(path)["epochs"] == 4
@@ -134,13 +134,13 @@ def test_what_is_no_json_object_is_one_sentence(tmp_path, content):
     assert "run it again" in one_sentence(path)
 
 
-@pytest.mark.parametrize(("content", "found"), [('{"schema": 99}', "schema 99"), ('{"epochs": 3}', "schema none")])
-def test_another_schema_is_refused(tmp_path, content, found):
+@pytest.mark.parametrize(("content", "schema"), [('{"schema": 99}', "schema 99"), ('{"epochs": 3}', "schema none")])
+def test_another_schema_is_refused(tmp_path, content, schema):
     path = tmp_path / "result.json"
     path.write_text(content)
 
-    said = one_sentence(path)
-    assert found in said and f"reads schema {SCHEMA}" in said
+    sentence = one_sentence(path)
+    assert schema in sentence and f"reads schema {SCHEMA}" in sentence
 
 
 def test_rows_are_written_appended_and_read(tmp_path):

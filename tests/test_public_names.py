@@ -1,4 +1,4 @@
-"""`import xmodal` costs nothing, offers its names, and answers a misspelt one."""
+"""`import xmodal` costs nothing, offers its names, and suggests the closest name for a misspelt one."""
 
 import ast
 import subprocess
@@ -33,10 +33,10 @@ def test_type_checkers_and_python_find_the_same_names_in_the_same_modules():
         if isinstance(node, ast.If) and isinstance(node.test, ast.Name)
     ]
 
-    told = {alias.name: node.module for node in block.body for alias in node.names}
+    modules = {alias.name: node.module for node in block.body for alias in node.names}
 
-    assert told == xmodal._HOMES
-    assert {*told, "__version__"} == set(xmodal.__all__)
+    assert modules == xmodal._MODULES
+    assert {*modules, "__version__"} == set(xmodal.__all__)
 
 
 def test_a_misspelt_name_gets_the_closest_one():

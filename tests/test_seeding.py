@@ -49,9 +49,9 @@ def test_seeded_block_leaves_no_trace() -> None:
 
 
 def test_near_seeds_give_unrelated_streams() -> None:
-    found = []
+    rows = []
     for seed in range(5):
         seed_all(seed)
-        found.append(draws())
+        rows.append(draws())
 
-    assert len({value for row in found for value in row}) == 20
+    assert len({value for row in rows for value in row}) == 20

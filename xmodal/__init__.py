@@ -1,6 +1,6 @@
 """Cross-modal knowledge distillation: train with several modalities, deploy with fewer.
 
-The names below are loaded when they are first used, so that `import xmodal` brings in no torch.
+Each name below is imported at its first use, so `import xmodal` does not import torch.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ __all__ = [
     "open_student",
 ]
 
-if not TYPE_CHECKING:  # a type checker would take any name for an attribute of a module with __getattr__
-    _HOMES = {
+if not TYPE_CHECKING:
+    # Hidden from type checkers: in a module that defines __getattr__ they accept any misspelt name.
+    _MODULES = {
         "DATA": "xmodal.data",
         "LOSSES": "xmodal.losses",
         "METHODS": "xmodal.methods",
@@ -72,16 +73,18 @@ if not TYPE_CHECKING:  # a type checker would take any name for an attribute of 
     }
 
     def __getattr__(name: str) -> object:
-        if name in _HOMES:
+        if name in _MODULES:
             from importlib import import_module
 
-            globals()[name] = found = getattr(import_module(_HOMES[name]), name)
-            return found
-        if name.startswith("_"):  # asked for by Python and its tools, not by people
+            # Stored in the module, so that later uses do not come through here again.
+            globals()[name] = value = getattr(import_module(_MODULES[name]), name)
+            return value
+        # Python and its tools look up names such as __wrapped__ in every module; suggestions are for people.
+        if name.startswith("_"):
             raise AttributeError(f"module 'xmodal' has no attribute '{name}'")
         from xmodal.errors import did_you_mean
 
         raise AttributeError(f"module 'xmodal' has no attribute '{name}'. {did_you_mean(name, __all__)}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_HOMES})
+        return sorted({*globals(), *_MODULES})

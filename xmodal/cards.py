@@ -1,7 +1,7 @@
-"""Cards: how a method, loss, data set or recipe is announced, once, to the commands, the tests and the README.
+"""Cards: the description of a method, loss, data set or recipe that commands, tests and README read.
 
-A card holds facts and the import path of the code behind them. The lists of cards import nothing heavy, so that
-`xmodal list` and `--help` answer at once; `card.load()` brings the code in when it is used.
+A card holds facts and the import path of the code. The lists of cards import nothing slow, so `xmodal list` and
+`--help` respond immediately; `card.load()` imports the code when it is used.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from xmodal.errors import InputError, did_you_mean
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What every list tells of its entries.
+    """What the cards of all lists have in common.
 
     Attributes:
         name: the word users type.
-        title: half a line that says what it is.
-        path: ``package.module:attribute`` of the code behind it.
-        year: year of publication, None where nothing was published.
+        title: a short description, half a line.
+        path: ``package.module:attribute`` of the code.
+        year: year of publication; None: not published.
         paper: short reference with a link or identifier.
     """
 
@@ -33,21 +33,21 @@ class Card:
     paper: str = ""
 
     def load(self) -> Any:
-        """The object named by ``path``."""
+        """Import the object at ``path``."""
         return load(self.path)
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodCard(Card):
-    """A method: its ``path`` leads to ``build(kit, settings) -> Method``.
+    """A method: its ``path`` is that of ``build(kit, settings) -> Method``.
 
     Attributes:
-        settings: import path of the pydantic class that holds its coefficients.
-        teacher: ``none``; ``frozen`` (trained before, then fixed); ``own`` (trains its teachers itself).
-        paired: whether row i of one modality must show the same thing as row i of another.
-        modalities: how many it takes, in words.
-        tasks: kinds of target it knows.
-        targets: ``sample`` (it has one answer per sample), ``place`` (one for every pixel, dense data) or ``any``.
+        settings: import path of the pydantic class with its coefficients.
+        teacher: ``none``; ``frozen`` (trained before, then fixed); ``own`` (the method trains its teachers itself).
+        paired: whether row i of every modality must belong to the same sample.
+        modalities: how many modalities it takes, in words.
+        tasks: tasks it supports, of `xmodal.names.TASKS`.
+        targets: ``sample`` (one target per sample), ``place`` (one per pixel or voxel: dense data) or ``any``.
     """
 
     settings: str
@@ -60,18 +60,18 @@ class MethodCard(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class LossCard(Card):
-    """A distillation loss: ``path`` leads to a function or a module class, student first, teacher second.
+    """A distillation loss: ``path`` is that of a function or module class; the student comes first, then the teacher.
 
     Attributes:
-        needs: what it reads, from ``logits``, ``features``, ``labels``, ``pairs`` (row i of both sides must show the
-            same thing), ``memory`` (of all rows of the training split).
+        needs: what it reads, from ``logits``, ``features``, ``labels``, ``pairs`` (row i of student and teacher must
+            belong to the same sample), ``memory`` (of all rows of the training split).
         inputs: ``logits`` (rows, classes), ``vectors`` (rows, width), ``maps`` (rows, channels, height, width),
             ``any`` (rows, …) or ``stages`` (two maps of each network).
         samples: ``pointwise`` (a sum over rows, so rows can be weighted), ``mixing`` (rows are compared with one
             another) or ``ordered`` (the order of the rows counts).
-        module: True: the path leads to an ``nn.Module`` class with parameters or a memory.
+        module: whether ``path`` is that of an ``nn.Module`` class, with parameters or a memory.
         widths: ``same`` (adaptors are needed between different widths) or ``any``.
-        weight: the paper's or its code's usual weight of the term.
+        weight: usual weight of the term, from the paper or its code.
     """
 
     needs: tuple[str, ...]
@@ -88,16 +88,17 @@ class DataCard(Card):
 
     Attributes:
         settings: import path of the pydantic class with its options. A data set that is read from files has an option
-            ``root``, the folder; one that can do without them has ``stand_in`` as well.
-        modalities: the inputs it offers.
-        make: import path of ``make(root, *, format, seed) -> Path``, which writes a small copy in the real format.
-        prepare: import path of ``prepare(raw, root, *, progress) -> Prepared``, where raw files need converting.
-        prepared_as: name under which it is prepared, where that isn't its own.
-        check: import path of ``check(root) -> Report | None``: what is wrong with a folder of its own format, None if
-            the folder is none.
-        files: what the folder has to hold, for sentences; empty when it needs none.
-        single: ending of a file that may stand in place of the folder; empty: none may.
-        built_in: True when it needs no files.
+            ``root``, the folder; one that also works without files has ``stand_in`` as well.
+        modalities: inputs of the data set.
+        make: import path of ``make(root, *, format, seed) -> Path``, which writes a small synthetic copy in the real
+            format.
+        prepare: import path of ``prepare(raw, root, *, progress) -> Prepared``, where raw files must be converted.
+        prepared_as: name of the data set for `xmodal data prepare`; empty: ``name``.
+        check: import path of ``check(root) -> Report | None``, which lists what is wrong with a folder in the format of
+            this data set; None: the folder has another format.
+        files: what the folder must contain, for error messages; empty: no files are needed.
+        single: suffix of a single file that is accepted in place of the folder; empty: no file is accepted.
+        built_in: whether it needs no files.
     """
 
     settings: str
@@ -113,16 +114,16 @@ class DataCard(Card):
 
 @dataclass(frozen=True, kw_only=True)
 class RecipeCard(Card):
-    """An experiment: its ``path`` leads to ``run(settings) -> dict`` and ``settings`` to its settings class.
+    """An experiment: its ``path`` is that of ``run(settings) -> dict``.
 
     Attributes:
         settings: import path of the pydantic settings class.
-        references: file of published figures beside the recipes, empty when there are none.
-        published: import path of ``published()``, the settings behind those figures: one object, or several by name,
-            which then begins the keys of their figures (``table2/teacher.0.25``).
-        scores: name of the data set that this experiment scores in a way of its own; empty: none.
-        evaluate: import path of the function that does, with the signature of `xmodal.study.scoring.Evaluate`.
-        evaluation: import path of the pydantic class with its options, which are flags of `xmodal evaluate`.
+        references: name of the file with published figures; empty: there are none.
+        published: import path of ``published()``, the settings behind those figures: one object, or a dictionary by
+            name, where each name is the prefix of the keys of its figures (``table2/teacher.0.25``).
+        scores: name of the data set for which this experiment has its own scoring; empty: none.
+        evaluate: import path of the function for that scoring, with the signature of `xmodal.study.scoring.Evaluate`.
+        evaluation: import path of the pydantic class with its options, which become flags of `xmodal evaluate`.
     """
 
     settings: str
@@ -137,7 +138,7 @@ C = TypeVar("C", bound=Card)
 
 
 class Cards(Mapping[str, C], Generic[C]):
-    """A hand-written list of cards, looked up by name; an unknown name is answered with the closest one."""
+    """Cards by name; the error for an unknown name suggests the closest one."""
 
     def __init__(self, kind: str, cards: Iterable[C]) -> None:
         self.kind = kind

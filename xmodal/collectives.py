@@ -1,7 +1,8 @@
-"""Sums and joins over all processes that gradients flow through; with one process they change nothing.
+"""Differentiable sum and concatenation over all processes; with one process they return their argument.
 
-Gradients of distributed training are averaged over processes, so a value that every process computes from everybody's
-rows must send each row the sum of all processes' gradients: that is what the backward passes here do.
+Each process computes the loss from the rows of all processes, so each row receives a gradient from each process. The
+backward passes here add these gradients up. Distributed training then averages them over the processes, as it does
+with the loss itself.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class _Joined(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
         rows = rows.contiguous()
+        # all_gather needs equal shapes, and the last batch of an epoch may be split unevenly: pad to the longest share
         sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(processes())]
         distributed.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
         counts = [int(size) for size in sizes]
@@ -44,14 +46,14 @@ class _Joined(torch.autograd.Function):
         parts = [torch.empty_like(torch.cat([rows, padding])) for _ in counts]
         distributed.all_gather(parts, torch.cat([rows, padding]))
         first = sum(counts[: distributed.get_rank()])
-        ctx.mine = slice(first, first + len(rows))
+        ctx.local = slice(first, first + len(rows))
         return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         total = gradients[0].clone()
         distributed.all_reduce(total)
-        return total[ctx.mine]
+        return total[ctx.local]
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
@@ -63,20 +65,22 @@ def sum_over_processes(values: Tensor) -> Tensor:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows of all processes joined in the order of their ranks; their numbers may differ."""
+    """Rows of all processes in the order of their ranks; the processes may have different numbers of rows."""
     if processes() == 1:
         return rows
-    if rows.dtype == torch.int16:  # neither gloo nor NCCL sends numbers of 16 bits
+    # neither gloo nor NCCL supports int16
+    if rows.dtype == torch.int16:
         return gather_rows(rows.int()).to(rows.dtype)
     joined: Tensor = _Joined.apply(rows)  # type: ignore[no-untyped-call]
     return joined
 
 
 def gather_json(value: Any, device: torch.device | str = "cpu") -> list[Any]:
-    """The JSON value of every process, in the order of their ranks; as bytes, since nothing here is ever unpickled."""
+    """The JSON value of every process, in the order of their ranks."""
     if processes() == 1:
         return [value]
-    letters = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=device)
-    counts = gather_rows(torch.tensor([len(letters)], device=device)).tolist()
-    parts = torch.split(gather_rows(letters).cpu(), counts)
+    # torch's all_gather_object would unpickle what it receives, and xmodal reads no pickles
+    encoded = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8, device=device)
+    counts = gather_rows(torch.tensor([len(encoded)], device=device)).tolist()
+    parts = torch.split(gather_rows(encoded).cpu(), counts)
     return [json.loads(bytes(part.tolist())) for part in parts]

@@ -1,10 +1,10 @@
-"""The reader of deployed students: raw samples in, predictions out, and nothing executed that a file brings along.
+"""Reading deployed students: raw samples in, predictions out. No code from the file is executed.
 
 student.safetensors ──weights + JSON──▶ builder ──▶ Deployed ─┐
 student.onnx ──graph + JSON──▶ onnxruntime ───────────────────┴─run──▶ Predictor ──▶ Predictions
 
-Both files describe themselves (`read_description`): which inputs, of which shape, their statistics, the task, the names
-of the classes. `.pt2`, `.pt` and `.pth` are not read: opening such a file can run code.
+Both files contain a description (`read_description`): names and shapes of the inputs, their statistics, the task, the
+names of the classes. `.pt2`, `.pt` and `.pth` are not read: opening such a file can run code.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ from xmodal.models.network import evaluating, pick_input
 from xmodal.models.student_file import STUDENT, load_student
 from xmodal.types import Normalisation, Student
 
-Run = Callable[
-    [Mapping[str, NDArray[Any]]], NDArray[Any]
-]  # raw inputs of one batch → outputs before softmax or sigmoid
+# raw inputs of one batch → outputs before softmax or sigmoid
+Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
 
 
 class Deployed(nn.Module):
-    """A student that takes raw input: the statistics of the training split are part of it.
+    """A student that takes raw input and normalises it with the statistics of the training split.
 
     Args:
         module: takes a dictionary of normalised inputs.
         needs: names of the inputs it reads.
-        normalisation: input → statistics; absent inputs are used as they are.
+        normalisation: input → statistics; other inputs are not normalised.
     """
 
     def __init__(self, module: nn.Module, needs: Sequence[str], normalisation: Mapping[str, Normalisation]) -> None:
@@ -46,18 +45,19 @@ class Deployed(nn.Module):
         self.needs = tuple(needs)
         self._slots = {name: slot for slot, name in enumerate(self.needs) if name in normalisation}
         self._empty = {name for name in self._slots if normalisation[name].empty}
-        for name, slot in self._slots.items():  # numbered, since a buffer's name can hold no dot
+        # buffers are numbered because their names may not contain dots, as ``audio.lengths`` does
+        for name, slot in self._slots.items():
             mean, std = normalisation[name].tensors()
             self.register_buffer(f"mean{slot}", mean)
             self.register_buffer(f"std{slot}", std)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Name → raw (batch, …) in, the student's outputs out."""
+        """The student's outputs for raw inputs: name → (batch, …)."""
         outputs: Tensor = self.module(self.normalised(inputs))
         return outputs
 
     def normalised(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """What the module itself reads."""
+        """The inputs after normalisation, as the module reads them."""
         return {name: self._normalised(name, inputs) for name in self.needs}
 
     def _normalised(self, name: str, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -70,12 +70,12 @@ class Deployed(nn.Module):
 
 
 def deployed(student: Student) -> Deployed:
-    """A student with its statistics."""
+    """A student as a module that takes raw input."""
     return Deployed(student.module, student.needs, student.normalisation)
 
 
 def run_torch(module: nn.Module) -> Run:
-    """A module that takes raw tensors as one that takes raw arrays."""
+    """A module that takes tensors, as a function of NumPy arrays."""
 
     def run(batch: Mapping[str, NDArray[Any]]) -> NDArray[Any]:
         with evaluating(module):
@@ -87,13 +87,13 @@ def run_torch(module: nn.Module) -> Run:
 
 
 def open_safetensors(path: Path) -> tuple[Run, dict[str, Any]]:
-    """How to run a ``student.safetensors``, and its description."""
+    """A function that runs a ``student.safetensors``, and its description."""
     student, description = load_student(path)
     return run_torch(deployed(student)), description
 
 
 def open_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
-    """How to run a ``student.onnx``, and its description."""
+    """A function that runs a ``student.onnx``, and its description."""
     if not path.is_file():
         raise InputError(f"There is no file {path}. Give the path of a student that was exported to ONNX.")
     try:
@@ -104,7 +104,8 @@ def open_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
     options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # the runtime's own exceptions share no base class
+    # onnxruntime's exceptions have no common base class
+    except Exception as error:
         raise InputError(f"{path} is damaged or not an ONNX file ({error}). Copy or export it again.") from error
     header = session.get_modelmeta().custom_metadata_map.get(HEADER)
     if header is None:
@@ -125,12 +126,12 @@ def open_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """What a student says of some samples.
+    """Predictions of a student.
 
     Attributes:
-        outputs: (rows, outputs): probabilities; the predicted values for regression.
-        classes: (rows,) class numbers, (rows, labels) zeros and ones for several labels, None for regression.
-        class_names: one per class, empty when the data had none.
+        outputs: (rows, outputs): probabilities, or predicted values for regression.
+        classes: (rows,) class numbers; for several labels (rows, labels) zeros and ones; None for regression.
+        class_names: one per class; empty: the data had no names.
     """
 
     outputs: NDArray[Any]
@@ -139,11 +140,11 @@ class Predictions:
 
     @property
     def labels(self) -> list[str]:
-        """The predicted class of each sample by name (its number, where it has none); several are joined by commas."""
+        """The predicted class of each sample, by name or else by number; several labels are joined by commas."""
         if self.classes is None:
             raise InputError("A regression student predicts values, not classes. Read `outputs`.")
         if self.classes.ndim > 2:
-            raise InputError("A student of dense targets predicts a class for every place. Read `classes`.")
+            raise InputError("A student of dense targets predicts a class for every pixel or voxel. Read `classes`.")
         if self.classes.ndim == 1:
             return [self._name(int(number)) for number in self.classes]
         return [", ".join(self._name(int(number)) for number in np.flatnonzero(row)) for row in self.classes]
@@ -153,7 +154,7 @@ class Predictions:
 
 
 class Predictor:
-    """An opened student.
+    """A student that was read from a file.
 
     Args:
         run: raw inputs of one batch → outputs.
@@ -166,11 +167,11 @@ class Predictor:
         self.needs = tuple(description["needs"])
 
     def predict(self, inputs: Mapping[str, Any], *, batch_size: int = 256) -> Predictions:
-        """Predictions for raw samples, as they were before any normalisation.
+        """Predictions for raw samples, which must not be normalised.
 
         Args:
-            inputs: name → (rows, …) arrays or tensors; those that the student does not need are not looked at.
-            batch_size: rows at a time; memory maps are read that way too.
+            inputs: name → (rows, …) arrays or tensors; inputs that the student does not need are ignored.
+            batch_size: rows per forward pass; memory maps are read in the same blocks.
         """
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: expected 1 or more.")
@@ -181,21 +182,21 @@ class Predictor:
             for first in range(0, rows, batch_size)
         ]
         raw = np.concatenate(parts)
-        wanted = 1 if self.description["task"] == "binary" else self.description["classes"]
-        if raw.ndim == 2 and raw.shape[1] != wanted:
+        expected = 1 if self.description["task"] == "binary" else self.description["classes"]
+        if raw.ndim == 2 and raw.shape[1] != expected:
             raise InputError(
-                f"The student makes {raw.shape[1]} outputs, its description says {wanted}. Export the student again."
+                f"The student has {raw.shape[1]} outputs, its description says {expected}. Export the student again."
             )
         outputs, classes = interpret(raw, self.description["task"])
         return Predictions(outputs, classes, tuple(self.description["class_names"]))
 
 
 def embed(student: Student, description: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """The named parts of a student's embeddings, for networks that make parts (those of the method discom).
+    """The parts of a student's embedding, for networks whose embedding has parts (those of the method discom).
 
     Args:
-        student: as `load_student` rebuilt it.
-        description: that came with it.
+        student: as `load_student` returned it.
+        description: as `load_student` returned it.
         inputs: name → raw (rows, …) arrays or tensors.
 
     Returns:
@@ -203,8 +204,8 @@ def embed(student: Student, description: Mapping[str, Any], inputs: Mapping[str,
     """
     if not isinstance(student.module, Branches):
         raise InputError(
-            "This student makes one embedding, not parts of one. Students of the method discom have parts: invariant, "
-            "informative and irrelevant."
+            "The embedding of this student has no parts. Students of the method discom have the parts invariant, "
+            "informative and irrelevant: give one of those."
         )
     whole, arrays = deployed(student), check_inputs(inputs, description)
     rows, parts = len(arrays[student.needs[0]]), []
@@ -218,7 +219,7 @@ def embed(student: Student, description: Mapping[str, Any], inputs: Mapping[str,
 
 
 def interpret(outputs: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[np.int64] | None]:
-    """A network's outputs as probabilities and classes, or as they are for regression.
+    """Probabilities and classes from a network's outputs; for regression the outputs and None.
 
     Example:
         >>> interpret(np.array([[0.0, 0.0, -50.0], [0.0, 2.0, 0.0]]), "multiclass")[1].tolist()
@@ -235,7 +236,7 @@ def interpret(outputs: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[n
 
 
 def check_inputs(inputs: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """The arrays that a student needs, once their shapes and types are known to fit; all problems at once."""
+    """The arrays that a student needs, with checked shapes and types; one error lists all problems."""
     arrays, problems = {}, []
     if not isinstance(inputs, Mapping):
         raise InputError(
@@ -247,7 +248,7 @@ def check_inputs(inputs: Mapping[str, Any], description: Mapping[str, Any]) -> d
             continue
         value = inputs[name]
         arrays[name] = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asanyarray(value)
-        problems += _unfit(name, arrays[name], description["inputs"][name])
+        problems += _mismatches(name, arrays[name], description["inputs"][name])
     if len({len(array) for array in arrays.values() if array.ndim}) > 1:
         counts = ", ".join(f"'{name}' {len(array)}" for name, array in arrays.items() if array.ndim)
         problems.append(f"The inputs have different numbers of samples ({counts}). Row i of each must be one sample.")
@@ -256,19 +257,19 @@ def check_inputs(inputs: Mapping[str, Any], description: Mapping[str, Any]) -> d
     return arrays
 
 
-def _unfit(name: str, array: NDArray[Any], facts: Mapping[str, Any]) -> list[str]:
+def _mismatches(name: str, array: NDArray[Any], facts: Mapping[str, Any]) -> list[str]:
     kinds = "fiub" if facts["dtype"].startswith("float") else "iub"
     if array.dtype.kind not in kinds:
         return [f"'{name}' holds {array.dtype}: expected numbers that become {facts['dtype']}. Convert it first."]
     shape, dynamic = facts["shape"], facts["dynamic"]
     expected = f"({', '.join(['rows', *('any' if axis in dynamic else str(side) for axis, side in enumerate(shape))])})"
+    # the shape of one sample: the usual mistake
     if list(array.shape) == shape:
         return [
             f"'{name}' is one sample of shape {array.shape}: expected {expected}. Add an axis in front, array[None]."
         ]
     fits = array.ndim == 1 + len(shape) and all(
-        axis in dynamic or side == arrived
-        for axis, (side, arrived) in enumerate(zip(shape, array.shape[1:], strict=True))
+        axis in dynamic or side == size for axis, (side, size) in enumerate(zip(shape, array.shape[1:], strict=True))
     )
     if not fits:
         return [f"'{name}' has shape {array.shape}: expected {expected}, as in training. Reshape or resample it."]
@@ -278,15 +279,16 @@ def _unfit(name: str, array: NDArray[Any], facts: Mapping[str, Any]) -> list[str
 def read_batch(
     arrays: Mapping[str, Any], description: Mapping[str, Any], first: int, last: int
 ) -> dict[str, NDArray[Any]]:
-    """Some rows of checked arrays in the student's types; a number that is not finite is refused with its sample."""
+    """Some rows of checked arrays, in the student's types; NaN and infinity are refused, naming the sample."""
     batch = {}
     for name, array in arrays.items():
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite and is reported below
+        # a value too large for the type becomes infinite, which is reported below
+        with np.errstate(over="ignore"):
             part = np.ascontiguousarray(array[first:last], dtype=description["inputs"][name]["dtype"])
-        wrong = np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(axis=1))
-        if len(wrong):
+        bad = np.flatnonzero(~np.isfinite(part).reshape(len(part), -1).all(axis=1))
+        if len(bad):
             raise InputError(
-                f"Sample {first + wrong[0]} of '{name}' holds NaN or infinite values. Fill or drop such samples first."
+                f"Sample {first + bad[0]} of '{name}' holds NaN or infinite values. Fill or drop such samples first."
             )
         batch[name] = part
     return batch
@@ -296,16 +298,16 @@ def open_student(path: Path | str) -> Predictor:
     """Open a student for prediction.
 
     Args:
-        path: a ``.safetensors`` or ``.onnx`` student, or a folder that holds one.
+        path: a ``.safetensors`` or ``.onnx`` file of a student, or a folder with such a file.
     """
     path = Path(path)
     if path.is_dir():
-        found = [path / name for name in (STUDENT, "student.onnx") if (path / name).is_file()]
-        if not found:
+        files = [path / name for name in (STUDENT, "student.onnx") if (path / name).is_file()]
+        if not files:
             nested = sorted(str(file.parent) for file in path.glob(f"students/*/{STUDENT}"))
             hint = f"It holds students in: {', '.join(nested)}." if nested else "Write one with `xmodal export`."
             raise InputError(f"The folder {path} holds neither {STUDENT} nor student.onnx. {hint}")
-        path = found[0]
+        path = files[0]
     if path.suffix == ".safetensors":
         return Predictor(*open_safetensors(path))
     if path.suffix == ".onnx":

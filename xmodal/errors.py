@@ -1,8 +1,12 @@
-"""What can go wrong, said in sentences.
+"""The exceptions that leave the library on purpose, each with a clear message.
 
-Four kinds of trouble leave the library on purpose: the user's input (`InputError`), the numbers (`NonFinite`), a signal
-(`Interrupted`) and the death of one of several processes (`ProcessDied`). The command line turns them into exit status
-2, 3, 130/143 and 128 plus the signal that killed; anything else is a bug of ours.
+exception       cause                                         exit status of the command line
+InputError      the user's input is wrong                     2
+NonFinite       a loss became infinite or NaN                 3
+Interrupted     Ctrl-C or SIGTERM                             130, 143
+ProcessDied     one of several processes died                 128 + the signal that killed it
+
+Any other exception is a bug in xmodal.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
-    """The user's input is wrong: one sentence per problem (what was expected, what arrived, what to do)."""
+    """The user's input is wrong: one sentence per problem (what was expected, what was given, what to do)."""
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -20,12 +24,20 @@ class InputError(ValueError):
 
 
 class MissingExtra(InputError):
-    """An optional dependency is not installed; the sentence holds the pip command."""
+    """An optional dependency is not installed; the error names the pip command.
 
-    def __init__(self, purpose: str, package: str, extra: str) -> None:
+    Args:
+        purpose: what needs the package, as the subject of a sentence.
+        package: its name.
+        extra: the extra of xmodal that brings it.
+        instead: what to do without it, where something can be done; it follows "Or ".
+    """
+
+    def __init__(self, purpose: str, package: str, extra: str, *, instead: str = "") -> None:
         super().__init__(
             f"{purpose} needs the package '{package}', which is not installed. "
             f'Install it with: pip install -c constraints.txt "xmodal[{extra}]"'
+            + (f". Or {instead}." if instead else "")
         )
 
 
@@ -34,12 +46,12 @@ class NonFinite(ArithmeticError):
 
 
 class ProcessDied(RuntimeError):
-    """One of several processes that train together is gone; the others can't go on, what was saved is there.
+    """One of several processes that train together has ended, so the others can't continue; saved files remain.
 
     Args:
-        sentence: which one, and how.
-        exit_status: its own, or 128 plus the number of the signal that killed it, as shells count it.
-        saved: folder of the run, None if none was opened.
+        sentence: which process, and how it ended.
+        exit_status: of that process; 128 plus the signal number if a signal killed it, as shells report it.
+        saved: folder of the run; None: no folder was opened.
     """
 
     def __init__(self, sentence: str, *, exit_status: int, saved: str | None = None) -> None:
@@ -48,7 +60,7 @@ class ProcessDied(RuntimeError):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived; like KeyboardInterrupt, no `except Exception` may hold it."""
+    """SIGINT or SIGTERM arrived; a `BaseException`, like KeyboardInterrupt, so that `except Exception` lets it pass."""
 
     def __init__(self, signal_number: int, saved: str | None = None) -> None:
         self.signal_number = signal_number
@@ -57,7 +69,7 @@ class Interrupted(BaseException):
 
     @property
     def exit_status(self) -> int:
-        """128 plus the number of the signal, as shells count it: 130 for Ctrl-C, 143 for SIGTERM."""
+        """128 plus the number of the signal, as shells report it: 130 for Ctrl-C, 143 for SIGTERM."""
         return 128 + self.signal_number
 
 
@@ -69,6 +81,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         "Did you mean 'supervised'? Known: kd, supervised."
     """
     known = sorted(known)
+    # 0.6 is difflib's default: one or two wrong letters in a short name still match
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     return f"{hint}Known: {', '.join(known) if known else 'none'}."

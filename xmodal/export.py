@@ -1,8 +1,8 @@
-"""Students → files: safetensors for xmodal, ONNX for other runtimes, torch.export for other users of PyTorch.
+"""Writing students to files: safetensors for xmodal, ONNX for other runtimes, torch.export for other PyTorch users.
 
-Student ──Deployed (statistics inside)──▶ file in a temporary folder ──compared on real samples──▶ its final name
+Student ──Deployed (statistics inside)──▶ file in a temporary folder ──compared on real samples──▶ final name
 
-What is written is first read back and run beside the original; a file that answers differently never gets its name.
+A written file is read back and compared with the student on real samples; only if the outputs agree is it renamed.
 """
 
 from __future__ import annotations
@@ -44,32 +44,34 @@ from xmodal.types import DataInfo, Student
 
 __all__ = ["Deployed", "ExportMismatch", "describe", "export_student", "load_student", "save_student"]
 
-BATCH_SIZES = (1, 4, 7)  # one sample is the usual trap: a graph traced carelessly knows only the size it has seen
-TOLERANCE = 1e-4  # of the largest output, at least 1: kernels that add in another order differ by about 1e-6
+# Several sizes, one sample among them: a graph that was traced with a fixed batch size works for that size only.
+BATCH_SIZES = (1, 4, 7)
+# relative to the largest output, or to 1 if that is larger; other kernels, which add in another order, differ by 1e-6
+TOLERANCE = 1e-4
 
 
 class ExportMismatch(RuntimeError):
-    """An exported file answers differently from the student; it was removed."""
+    """The outputs of an exported file differ from those of the student; the file was removed."""
 
 
 def export_student(
     student: Student, info: DataInfo, out: Path | str, *, format: str, samples: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write a student into a folder and compare what was written with the original on real samples.
+    """Write a student into a folder, and compare the written file with the student on real samples.
 
     Args:
-        student: what to export; it stays as it is.
+        student: what to export; it is not changed.
         info: of the data it was trained on.
         out: folder for ``student.safetensors``, ``student.pt2`` or ``student.onnx``, and ``student.json``.
         format: ``safetensors``, ``torch`` or ``onnx``.
         samples: name → raw rows of the data.
 
     Returns:
-        ``format``, ``files`` (paths, the student first), ``difference`` (largest), and the ``rows`` and ``batch_sizes``
-        that were compared.
+        ``format``, ``files`` (paths, the student first), ``difference`` (the largest), and the ``rows`` and
+        ``batch_sizes`` that were compared.
 
     Raises:
-        ExportMismatch: the file answers differently; nothing is left of it.
+        ExportMismatch: the outputs of the file differ from those of the student; the file was removed.
     """
     if format not in FORMATS:
         raise InputError(f"There is no export format called '{format}'. {did_you_mean(format, FORMATS)}")
@@ -85,8 +87,8 @@ def export_student(
         difference, sizes = _compare(original, run, arrays, description)
         files = [folder / file.name, folder / "student.json"]
         for final in files:
-            with written_whole(final) as beside:
-                shutil.copyfile(Path(temporary) / final.name, beside)
+            with written_whole(final) as partial:
+                shutil.copyfile(Path(temporary) / final.name, partial)
     rows = len(arrays[student.needs[0]])
     return {
         "format": format,
@@ -100,21 +102,22 @@ def export_student(
 def _compare(
     original: Run, exported: Run, arrays: Mapping[str, Any], description: Mapping[str, Any]
 ) -> tuple[float, list[int]]:
-    """Largest difference over batches of several sizes, the last of which holds all rows."""
+    """Largest difference over batches of several sizes, the last with all rows; and the sizes."""
     rows = len(next(iter(arrays.values())))
     sizes = sorted({min(size, rows) for size in (*BATCH_SIZES, rows)})
     largest = 0.0
     for size in sizes:
         batch = read_batch(arrays, description, 0, size)
-        expected, arrived = original(batch), exported(batch)
-        if expected.shape != arrived.shape:
+        expected, outputs = original(batch), exported(batch)
+        if expected.shape != outputs.shape:
             raise ExportMismatch(
-                f"From {size} sample(s) the student makes {expected.shape} and the exported file {arrived.shape}, so "
-                "the file was removed. The network must not depend on the size of a batch."
+                f"For {size} sample(s) the student's outputs have shape {expected.shape} and those of the exported "
+                f"file {outputs.shape}, so the file was removed. The network must not depend on the size of a batch."
             )
-        difference = _difference(expected, arrived)
+        difference = _difference(expected, outputs)
         allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        if not difference <= allowed:  # also when it is not a number
+        # not `>`, which is False for NaN
+        if not difference <= allowed:
             raise ExportMismatch(
                 f"On {size} sample(s) the exported file differs from the student by {difference:.3g} (allowed: "
                 f"{allowed:.3g}), so it was removed. A network that draws random numbers or depends on other samples "
@@ -124,12 +127,12 @@ def _compare(
     return largest, sizes
 
 
-def _difference(expected: NDArray[Any], arrived: NDArray[Any]) -> float:
-    return float(np.abs(expected.astype(np.float64) - arrived).max())
+def _difference(expected: NDArray[Any], outputs: NDArray[Any]) -> float:
+    return float(np.abs(expected.astype(np.float64) - outputs).max())
 
 
 def _on_cpu(student: Student) -> Student:
-    """A copy in eval mode; what was trained in 64 bits is deployed in 32."""
+    """A copy in eval mode; a student trained in float64 is deployed in float32."""
     module = copy.deepcopy(student.module).cpu().eval()
     if any(parameter.dtype == torch.float64 for parameter in module.parameters()):
         module.float()
@@ -149,16 +152,18 @@ def _torch(student: Student, info: DataInfo, folder: Path) -> tuple[Path, Run]:
     file = folder / "student.pt2"
     description = json.dumps(describe(student, info), allow_nan=False)
     torch.export.save(_trace(student, info), file, extra_files={f"{HEADER}.json": description})
-    loaded = torch.export.load(file).module()  # our own file of a moment ago: foreign ones are never opened
+    # loading a .pt2 can run code: this is the file that was just written, and no other is ever loaded
+    loaded = torch.export.load(file).module()
     return file, run_torch(_Program(loaded))
 
 
 class _Program(nn.Module):
-    """An exported program is in eval mode for good and refuses to be told so."""
+    """An exported program as a module; it is always in eval mode, and its ``eval()`` and ``train()`` raise."""
 
     def __init__(self, program: Callable[..., Any]) -> None:
         super().__init__()
-        self._call = (program,)  # in a tuple, which hides it from `eval`
+        # in a tuple, so that it is not a submodule, which `eval()` of this module would reach
+        self._call = (program,)
 
     def forward(self, inputs: Mapping[str, Any]) -> Any:
         return self._call[0](inputs)
@@ -182,7 +187,8 @@ def _onnx(student: Student, info: DataInfo, folder: Path) -> tuple[Path, Run]:
     if program is None:
         raise RuntimeError("torch.onnx.export returned no program")
     program.model.metadata_props[HEADER] = json.dumps(describe(student, info), allow_nan=False)
-    program.save(file, external_data=False)  # one file, whatever its size
+    # weights inside the file, whatever their size: `export_student` moves this one file
+    program.save(file, external_data=False)
     return file, open_onnx(file)[0]
 
 
@@ -194,16 +200,16 @@ FORMATS: dict[str, Callable[[Student, DataInfo, Path], tuple[Path, Run]]] = {
 
 
 def _trace(student: Student, info: DataInfo) -> ExportedProgram:
-    """The graph of a student with its statistics, for any number of rows.
-
-    A program stores its example inputs, hence zeros; two rows, since one would be taken for a constant.
-    """
+    """The graph of a student with its statistics, for any number of rows."""
     module = deployed(student).eval()
+    # A program stores its example inputs, so they are zeros and not samples; torch.export takes an axis of length 1
+    # for a constant, so there are two rows.
     examples = zeros({name: info.inputs[name] for name in student.needs}, 2)
     try:
         with _quiet(), torch.no_grad():
             return torch.export.export(module, (examples,), dynamic_shapes=(_axes(student, info),))
-    except Exception as error:  # the tracer's exceptions share no base class
+    # the exceptions of torch.export have no common base class
+    except Exception as error:
         raise InputError(
             f"torch.export cannot trace this student, so it has no torch or onnx form: {error} Write its forward "
             "without branches on values and without a fixed batch size, or use --format safetensors."
@@ -211,7 +217,7 @@ def _trace(student: Student, info: DataInfo) -> ExportedProgram:
 
 
 def _axes(student: Student, info: DataInfo, *, names: bool = False) -> dict[str, dict[int, Any]]:
-    """Axes of each input that vary: rows, and what the data says. ONNX keeps their names."""
+    """Dynamic axes of each input: the rows, and those of its `InputInfo`; ONNX files keep the names."""
     rows = "batch" if names else Dim("batch")
     return {
         name: {
@@ -224,14 +230,15 @@ def _axes(student: Student, info: DataInfo, *, names: bool = False) -> dict[str,
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the messages of exporters that a user can do nothing about, and with everything else."""
-    logger = logging.getLogger("torch.onnx")  # says that torchvision's operators are missing; none are used
+    """Hide messages of the exporters about which a user can do nothing; all others are shown."""
+    # it reports at each export that torchvision's operators are missing; none are used
+    logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=r".*LeafSpec.*", category=FutureWarning)
-            # all inputs share the axis of the rows, and its name
+            # all inputs share the axis of the rows, and its name is used once
             warnings.filterwarnings("ignore", message=r"# The axis name: .* will not be used", category=UserWarning)
             warnings.filterwarnings("ignore", message=r".*_flat_weights.* were assigned", category=UserWarning)  # GRU
             yield

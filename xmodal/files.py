@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and JSON documents that say which schema they follow."""
+"""Files that are written completely or not at all, and JSON documents with a schema version."""
 
 from __future__ import annotations
 
@@ -13,38 +13,41 @@ from typing import Any
 
 from xmodal.errors import InputError
 
+# The mask can only be read by setting it, which is not safe once other threads run: done once, at import.
 UMASK = os.umask(0)
 os.umask(UMASK)
-SCHEMA = 1  # version of every file that we write; a reader refuses what it doesn't know
+SCHEMA = 1  # version of every file that xmodal writes; readers refuse other versions
 
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """A path beside ``path`` to write to; it is flushed and renamed when the block ends well, removed otherwise."""
+    """A temporary path next to ``path``; renamed to ``path`` when the block succeeds, removed when it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.part-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
-    beside = Path(name)
+    temporary = Path(name)
     try:
-        yield beside
-        with open(beside, "rb") as file:
+        yield temporary
+        # Content before name: after a power cut a renamed file whose content was not flushed can be empty.
+        with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(beside, 0o666 & ~UMASK)  # mkstemp makes private files
-        os.replace(beside, path)
+        # mkstemp makes files that only their owner may read
+        os.chmod(temporary, 0o666 & ~UMASK)
+        os.replace(temporary, path)
         sync_folder(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what processes killed inside `written_whole` have left behind."""
+    """Remove temporary files of processes that were killed inside `written_whole`."""
     for leftover in folder.rglob(".*.part-*"):
         if leftover.is_file():
             leftover.unlink()
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames within a folder survive a power cut."""
+    """Flush a folder, so that renames in it survive a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -53,7 +56,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def plain(value: Any) -> Any:
-    """JSON without NaN: what isn't finite becomes null, paths become text."""
+    """A value that JSON can hold: NaN and infinity become None, paths become text, keys become strings."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -64,12 +67,12 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """One JSON document with our schema version, whole or not at all."""
+    """Write a JSON document with the schema version, completely or not at all."""
     write_text(path, json.dumps(plain({"schema": SCHEMA, **content}), indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A document that `write_json` wrote; anything else is one sentence."""
+    """Read a document that `write_json` wrote."""
     document = parse_json(read_text(path), str(path))
     if document.get("schema") != SCHEMA:
         raise InputError(
@@ -80,7 +83,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_text(path: Path) -> str:
-    """A text file of a run folder."""
+    """Read a text file of a run folder."""
     if not path.is_file():
         raise InputError(f"{path} is missing, so {path.parent} is not a complete run folder. Run it again or --resume.")
     try:
@@ -90,7 +93,7 @@ def read_text(path: Path) -> str:
 
 
 def parse_json(text: str, where: str) -> dict[str, Any]:
-    """A JSON object from text, or a sentence that names the place."""
+    """A JSON object from text; ``where`` names its source in the error message."""
     try:
         value = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -101,23 +104,27 @@ def parse_json(text: str, where: str) -> dict[str, Any]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """A text file, whole or not at all."""
-    with written_whole(path) as beside:
-        beside.write_text(text, encoding="utf-8", newline="\n")
+    """Write a text file, completely or not at all."""
+    with written_whole(path) as temporary:
+        # newline="\n": the same bytes on every system
+        temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """A JSON-lines file, whole or not at all."""
+    """Write a JSON-lines file, completely or not at all."""
     write_text(path, "".join(json.dumps(plain(row)) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a JSON-lines file."""
+    """Read the rows of a JSON-lines file."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """One more row; a process killed here leaves at most half a line, which a resume cuts off."""
+    """Append a row to a JSON-lines file.
+
+    A process that is killed here may leave half a line; `Loop.resume` rewrites the file from the checkpoint.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a", encoding="utf-8") as file:
         file.write(json.dumps(plain(row)) + "\n")

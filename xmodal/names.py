@@ -1,11 +1,11 @@
-"""Words that all parts share: of splits, of tasks, of inputs. No torch here: help texts read them, too."""
+"""Names of splits and tasks, and how the names of inputs are built. No torch here: help texts import this module."""
 
 SPLITS = ("train", "valid", "test")
 TASKS = ("multiclass", "binary", "multilabel", "regression")
 
 
 def owner(name: str) -> str:
-    """The modality that an input is, or goes with.
+    """The modality of an input: ``audio`` for ``audio`` itself and for ``audio.lengths``.
 
     Example:
         >>> owner("audio"), owner("audio.lengths")

@@ -1,9 +1,9 @@
-"""The four nouns that travel through the library: Batch, DataInfo, Step, Student.
+"""The four types that pass between the packages: Batch, DataInfo, Step, Student.
 
 data ──Batch──▶ models ──outputs──▶ method ──Step──▶ engine ──Student──▶ export
 
-They are plain dataclasses. Those that cross a device or a process boundary are not frozen, because Lightning Fabric
-rebuilds them when it moves them.
+They are plain dataclasses. `Batch`, `Step` and `Student` are not frozen: Lightning Fabric rebuilds what it moves to
+another device, and fails on frozen dataclasses.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from xmodal.names import SPLITS as SPLITS
 from xmodal.names import TASKS as TASKS
 from xmodal.names import owner as owner
 
-LABEL_LOSSES = ("cross_entropy", "focal", "lovasz")  # what labels of one class each can ask of a network
-BLOCK_BYTES = 256 * 2**20  # of inputs and outputs that pass through a network at once where nothing is trained
+LABEL_LOSSES = ("cross_entropy", "focal", "lovasz")  # losses of class labels, for tasks with one class per target
+BLOCK_BYTES = 256 * 2**20  # inputs and outputs of one forward pass without gradient take at most this much
 
 
 @dataclass(slots=True)
 class Batch:
-    """What a loader yields.
+    """A batch, as loaders yield it.
 
     Attributes:
-        inputs: name → tensor (rows, …). A name is a modality (``audio``) or something that goes with one
+        inputs: name → tensor (rows, …). A name is a modality (``audio``) or an input that belongs to one
             (``audio.lengths``).
         targets: modality → tensor (rows, …). Paired data has the same tensor under each name.
-        valid: modality → boolean, one per sample (rows,) or per place of a dense target (rows, …): what losses and
-            metrics may count. Empty: everything counts.
-        index: modality → rows of its split (rows,), for methods that remember examples and for caches.
-        scored: modality → whole numbers like a dense target: 0 where metrics do not look, others tell regions apart.
-            Losses of labels look at all places. Empty: metrics look wherever losses do.
+        valid: modality → boolean mask, per sample (rows,) or per pixel or voxel of a dense target (rows, …): what
+            counts in losses and metrics. Empty: everything counts.
+        index: modality → row numbers in its split (rows,), for methods that store examples and for caches.
+        scored: modality → integers of the shape of a dense target: metrics leave out 0 and tell other numbers apart as
+            regions. Losses of labels are computed everywhere. Empty: metrics count what losses count.
     """
 
     inputs: dict[str, Tensor]
@@ -50,13 +50,13 @@ class Batch:
 
     @property
     def paired(self) -> bool:
-        """Whether all modalities share one target (one set of rows, where there are no labels)."""
-        # unpaired modalities may have equal targets by chance; then their rows tell, as they do without labels
+        """Whether all modalities have the same targets and the same rows."""
+        # targets alone do not decide: those of unpaired modalities may be equal by chance, and there may be no labels
         return _shared(self.targets) and _shared(self.index)
 
     @property
     def target(self) -> Tensor:
-        """The target that all modalities share; unpaired batches have none."""
+        """The target of all modalities; an error if the batch is unpaired or has no targets."""
         if not self.targets:
             raise InputError("This batch has no targets: a labelled split was expected. Add labels to the data.")
         if not self.paired:
@@ -68,7 +68,7 @@ class Batch:
 
     @property
     def rows(self) -> int:
-        """How many samples there are: once if paired, the sum over the modalities otherwise."""
+        """How many samples there are; in unpaired data, the sum over the modalities."""
         if not self.targets:
             return len(next(iter(self.inputs.values())))
         if self.paired:
@@ -76,13 +76,14 @@ class Batch:
         return sum(len(target) for target in self.targets.values())
 
     def input(self, name: str) -> Tensor:
-        """One input by name, or a sentence that lists what the batch holds."""
+        """An input by name; the error for an unknown name lists the inputs of the batch."""
         if name not in self.inputs:
             raise InputError(f"The batch holds no input called '{name}'. {did_you_mean(name, self.inputs)}")
         return self.inputs[name]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same batch on another device; tensors that were shared stay shared."""
+        # by identity: paired data has one target under several names, which is moved once and stays one tensor
         moved: dict[int, Tensor] = {}
 
         def move(tensor: Tensor) -> Tensor:
@@ -93,17 +94,17 @@ class Batch:
         return Batch(*({name: move(tensor) for name, tensor in part.items()} for part in _parts(self)))
 
     def doubled(self) -> Batch:
-        """The same batch with inputs and targets of 64 bits where they are broken numbers."""
-        moved: dict[int, Tensor] = {}
+        """The same batch with floating-point inputs and targets as float64."""
+        converted: dict[int, Tensor] = {}
 
-        def widen(tensor: Tensor) -> Tensor:
-            if id(tensor) not in moved:
-                moved[id(tensor)] = tensor.double() if tensor.is_floating_point() else tensor
-            return moved[id(tensor)]
+        def convert(tensor: Tensor) -> Tensor:
+            if id(tensor) not in converted:
+                converted[id(tensor)] = tensor.double() if tensor.is_floating_point() else tensor
+            return converted[id(tensor)]
 
         inputs, targets, *others = _parts(self)
-        wide = ({name: widen(tensor) for name, tensor in part.items()} for part in (inputs, targets))
-        return Batch(*wide, *others)
+        float64 = ({name: convert(tensor) for name, tensor in part.items()} for part in (inputs, targets))
+        return Batch(*float64, *others)
 
 
 def _shared(part: Mapping[str, Tensor]) -> bool:
@@ -115,6 +116,7 @@ def _parts(batch: Batch) -> tuple[dict[str, Tensor], ...]:
     return batch.inputs, batch.targets, batch.valid, batch.index, batch.scored
 
 
+# torch's transforms (torch.func, torch.export) take tensors only inside containers that are registered with them
 pytree.register_pytree_node(
     Batch,
     lambda batch: (list(_parts(batch)), None),
@@ -125,11 +127,11 @@ pytree.register_pytree_node(
 
 @dataclass(frozen=True, slots=True)
 class InputInfo:
-    """What one input looks like, without the batch axis.
+    """Shape and type of an input, without the batch axis.
 
     Attributes:
-        shape: of one sample; a dynamic axis holds the length of a typical one.
-        dtype: NumPy's name of the type that a batch carries.
+        shape: of one sample; on a dynamic axis the length of a typical sample.
+        dtype: NumPy's name of the type in batches.
         layout: ``vector`` (F), ``sequence`` (C, T), ``image`` (C, H, W) or ``other``.
         dynamic: axes of ``shape`` that vary from sample to sample.
     """
@@ -142,12 +144,12 @@ class InputInfo:
 
 @dataclass(frozen=True, slots=True)
 class Normalisation:
-    """Statistics of the training split: a network sees ``(raw - mean) / std``.
+    """Statistics of the training split: networks read ``(raw - mean) / std``.
 
     Attributes:
         mean: nested lists whose shape broadcasts against one sample.
         std: the same shape as ``mean``, nowhere zero.
-        empty: whether places at which all channels (the first axis) are zero hold nothing, and stay zero.
+        empty: whether pixels at which all channels (the first axis) are zero mean "no measurement", and stay zero.
     """
 
     mean: Any
@@ -155,33 +157,34 @@ class Normalisation:
     empty: bool = field(default=False, kw_only=True)
 
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation as float32 tensors."""
+        """Mean and standard deviation as float32 tensors."""
         return torch.tensor(self.mean, dtype=torch.float32), torch.tensor(self.std, dtype=torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class DataInfo:
-    """All that is known of a data set before its first batch.
+    """What is known of a data set before its first batch.
 
     Attributes:
         inputs: name → shape, type and layout.
         task: ``multiclass``, ``binary``, ``multilabel`` or ``regression``.
         classes: classes, labels (multilabel) or width of the target (regression).
         rows: split → modality → number of rows.
-        paired: whether row i of every modality shows the same thing.
-        select: metric and direction (``max`` or ``min``) that choose an epoch on the validation split.
+        paired: whether row i of every modality belongs to the same sample.
+        select: metric and direction (``max`` or ``min``) by which the best epoch on the validation split is chosen.
         class_names: one name per class or label.
         dense: whether there is a target per pixel, point or voxel.
         target_shape: shape of the dense target of one sample, such as (height, width) or (depth, height, width);
             empty: it varies, or is not known.
-        inner: numbers that networks hold at once for one sample besides inputs and outputs, where those are more, such
-            as a volume into which pictures are put.
-        ignore: target value that counts nowhere; where it is a class as well, networks have an output for it.
-        label_losses: terms of the loss of labels, of `LABEL_LOSSES`, with their weights; empty: the usual of the task.
-        class_weights: how much each class counts in the loss of labels; empty: all alike.
+        inner: number of values per sample that networks hold in memory besides inputs and outputs, where that is much,
+            such as a volume into which images are projected.
+        ignore: target value that is left out of losses and metrics; it may be the number of a class, for which networks
+            then have an output.
+        label_losses: terms of the loss on labels, of `LABEL_LOSSES`, with their weights; empty: the task's usual loss.
+        class_weights: weight of each class in the loss on labels; empty: equal weights.
         train_targets: modality → targets of the training split, for class weights and memories.
-        normalisation: input → statistics of the training split; absent inputs are used as they are.
-        metrics: a set of `xmodal.metrics.task.SETS` in place of the task's usual metrics; empty: those.
+        normalisation: input → statistics of the training split; other inputs are not normalised.
+        metrics: a set of `xmodal.metrics.task.SETS` in place of the task's usual metrics; empty: the usual ones.
     """
 
     inputs: Mapping[str, InputInfo]
@@ -202,7 +205,7 @@ class DataInfo:
     inner: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse losses of labels that the targets cannot have."""
+        """Refuse losses and weights that do not fit the targets."""
         for name in self.label_losses:
             if name not in LABEL_LOSSES:
                 raise InputError(f"There is no loss of labels called '{name}'. {did_you_mean(name, LABEL_LOSSES)}")
@@ -215,31 +218,32 @@ class DataInfo:
             )
 
     def block(self, most: int) -> int:
-        """How many rows to run at once where nothing is trained: at most so many, fewer of large samples.
+        """How many rows to predict in one forward pass: at most ``most``, fewer where samples are large.
 
         Example:
             >>> pictures = {"lidar": InputInfo((5, 256, 1024)), "image": InputInfo((3, 256, 1024))}
             >>> DataInfo(pictures, "multiclass", 20, {}, dense=True).block(512)
             9
         """
-        shapes = [known.shape for known in self.inputs.values()]
-        like_inputs = max((math.prod(shape[1:]) for shape in shapes), default=1)
-        answers = (math.prod(self.target_shape) if self.target_shape else like_inputs) if self.dense else 1
-        numbers = sum(map(math.prod, shapes)) + self.outputs * answers + self.inner
-        return max(1, min(most, BLOCK_BYTES // (4 * numbers)))
+        shapes = [spec.shape for spec in self.inputs.values()]
+        # a dense target of unknown shape is taken to be as large as the largest input without its channels
+        largest = max((math.prod(shape[1:]) for shape in shapes), default=1)
+        positions = (math.prod(self.target_shape) if self.target_shape else largest) if self.dense else 1
+        values = sum(map(math.prod, shapes)) + self.outputs * positions + self.inner
+        return max(1, min(most, BLOCK_BYTES // (4 * values)))
 
     def typed(self, dtype: str) -> DataInfo:
-        """The same data, whose broken numbers are of another type, a name of NumPy's."""
+        """The same facts for floating-point inputs of another type; ``dtype`` is NumPy's name of it."""
         inputs = {
-            name: replace(known, dtype=dtype) if known.dtype.startswith("float") else known
-            for name, known in self.inputs.items()
+            name: replace(spec, dtype=dtype) if spec.dtype.startswith("float") else spec
+            for name, spec in self.inputs.items()
         }
         return replace(self, inputs=inputs)
 
     @property
     def doubled(self) -> bool:
-        """Whether samples are numbers of 64 bits, and networks must be."""
-        return any(known.dtype == "float64" for known in self.inputs.values())
+        """Whether samples are float64, and networks must be too."""
+        return any(spec.dtype == "float64" for spec in self.inputs.values())
 
     @property
     def outputs(self) -> int:
@@ -248,27 +252,27 @@ class DataInfo:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The inputs that are modalities; ``audio.lengths`` goes with ``audio`` and is not one."""
+        """The inputs that are modalities: ``audio``, but not ``audio.lengths``, which belongs to it."""
         return tuple(name for name in self.inputs if "." not in name)
 
     def require(self, names: tuple[str, ...], role: str) -> tuple[str, ...]:
-        """The same names, once each of them is known to be a modality of this data."""
+        """Check that each name is a modality of this data, and return the names."""
         for name in names:
             if name not in self.modalities:
-                known = did_you_mean(name, self.modalities)
-                raise InputError(f"The {role} asks for the modality '{name}', which this data does not have. {known}")
+                hint = did_you_mean(name, self.modalities)
+                raise InputError(f"The {role} asks for the modality '{name}', which this data does not have. {hint}")
         return names
 
 
 @dataclass(slots=True)
 class Step:
-    """What a method returns from one training step.
+    """The result of one training step of a method.
 
     Attributes:
-        losses: name → scalar, already weighted; the engine sums all of them and differentiates the sum.
-        counts: name → number of things the mean of that term runs over; absent: the rows of the batch. Several
-            processes weigh their terms by it, so that two equal one.
-        logs: name → scalar, recorded only, averaged over the epoch by rows.
+        losses: name → scalar, already weighted; the engine minimises their sum.
+        counts: name → how many items the mean of that term is over; absent: the rows of the batch. Several processes
+            weight their terms by it, so that two processes compute the same loss as one.
+        logs: name → scalar that is only recorded: the mean over the epoch, weighted by rows.
     """
 
     losses: dict[str, Tensor]
@@ -278,13 +282,13 @@ class Step:
 
 @dataclass(slots=True)
 class Student:
-    """What is deployed.
+    """The network that is deployed, and what it takes to rebuild it.
 
     Attributes:
         module: takes a dictionary with the inputs in ``needs`` (normalised) and returns the outputs.
         needs: names of the inputs it reads.
         target: the modality whose targets it predicts.
-        builder: name under which ``models.BUILDERS`` rebuilds it; None for a user's own module.
+        builder: name of the function in ``models.BUILDERS`` that rebuilds it; None: a user's own module.
         arguments: JSON arguments of the builder.
         normalisation: input → statistics, so that an exported student takes raw input.
     """
@@ -298,7 +302,7 @@ class Student:
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """The modalities it reads; lengths and other inputs that go with one are part of it.
+        """The modalities it reads; inputs such as ``audio.lengths`` count as their modality.
 
         Example:
             >>> Student(nn.Identity(), ("audio", "audio.lengths", "text.tokens"), "audio").modalities

@@ -35,20 +35,22 @@ def score_points(fabric: Fabric, out: Path) -> None:
     fabric.barrier()
     data = open_data("semantic-kitti", options={"root": out / "kitti", "train": "0"})
     torch.manual_seed(0)
-    asked = {name: build_for(data.info, [modality], width=2, encoder=encoder) for name, modality, encoder in NETWORKS}
-    for student in asked.values():
+    students = {
+        name: build_for(data.info, [modality], width=2, encoder=encoder) for name, modality, encoder in NETWORKS
+    }
+    for student in students.values():
         student.module.to(fabric.device).eval()
-    found, _ = evaluate_points(
-        asked,
+    points, _ = evaluate_points(
+        students,
         data,
         "test",
         KittiEvaluation(knn=True),
         fabric=fabric,
-        folders={name: out / "preds" / name for name in asked},
+        folders={name: out / "preds" / name for name in students},
         teachers={"student": "teacher"},
     )
     if fabric.global_rank == 0:
-        files.write_json(out / "points.json", {name: [each.scores, each.tables] for name, each in found.items()})
+        files.write_json(out / "points.json", {name: [each.scores, each.tables] for name, each in points.items()})
     fabric.barrier()
 
 
@@ -77,17 +79,17 @@ def train_scenes(fabric: Fabric, out: Path) -> None:
     data.info = replace(data.info, class_weights=(0.0, 0.5, 1.0, 1.0))
     data.train.targets["lidar"][:6] = 0  # nothing labelled in a third of the pictures
     torch.manual_seed(0)
-    asked = {"encoder": "salsanext", "shape": [2, 16, 16], "width": 2, "dropout": 0.0}
-    module = build_network(inputs={"lidar": asked}, outputs=4, dense=True)
+    description = {"encoder": "salsanext", "shape": [2, 16, 16], "width": 2, "dropout": 0.0}
+    module = build_network(inputs={"lidar": description}, outputs=4, dense=True)
     teacher = build_for(data.info, ["image"], width=2).module
     student = Student(module, ("lidar",), "lidar")
     method = NTDH(student, teacher, data.info, losses=("kl", "dkd:0.1", "dist:0.1"), pixels="labelled")
-    said: dict[str, dict[str, torch.Tensor]] = {}
-    scores = evaluate(method.eval().students(), data.valid, data.info, fabric=fabric, full=True, outputs=said)
-    answers = {name: found["outputs"].tolist() for name, found in said.items()}
+    outputs: dict[str, dict[str, torch.Tensor]] = {}
+    scores = evaluate(method.eval().students(), data.valid, data.info, fabric=fabric, full=True, outputs=outputs)
+    classes = {name: columns["outputs"].tolist() for name, columns in outputs.items()}
     # one update: so deep a network at its smallest enlarges the rounding errors of each by a hundred
     settings = FitSettings(epochs=1, batch_size=17, optimizer="sgd", learning_rate=0.05, clip=1.0)
     run = fit(method, data, settings, seed=3, fabric=fabric)
     if fabric.global_rank == 0:
         save_weights(out / "last.safetensors", run.method)
-        files.write_json(out / "scores.json", {"untrained": scores, "history": run.history, "said": answers})
+        files.write_json(out / "scores.json", {"untrained": scores, "history": run.history, "classes": classes})

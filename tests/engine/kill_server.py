@@ -67,13 +67,13 @@ def die_inside_checkpoints(kill_at: int) -> None:
 
 def digest(run: Run) -> str:
     """Every bit of the result: best and last weights, and the history without its clock."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for module in (run.method, *(student.module for student in run.students.values())):
         for name, tensor in module.state_dict().items():
-            found.update(name.encode() + tensor.numpy().tobytes())
+            digest.update(name.encode() + tensor.numpy().tobytes())
     rows = [{key: value for key, value in row.items() if key != "seconds"} for row in run.history]
-    found.update(json.dumps(rows, sort_keys=True).encode())
-    return found.hexdigest()
+    digest.update(json.dumps(rows, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def serve() -> None:

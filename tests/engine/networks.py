@@ -29,7 +29,7 @@ def pictures(*, rows: int = ROWS, augment: str = "", seed: int = 0) -> Data:
     return assemble(
         {"vector": vector, "image": image},
         dict.fromkeys(names, label),
-        {split: dict.fromkeys(names, found) for split, found in splits.items()},
+        {split: dict.fromkeys(names, target) for split, target in splits.items()},
         augment=augment,
         seed=seed,
     )

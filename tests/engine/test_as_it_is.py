@@ -36,8 +36,8 @@ def test_its_folder_is_that_of_a_finished_run_and_is_read_back(tmp_path: Path) -
 
     again = as_it_is(Supervised(vector_student(), data.info), data, folder=tmp_path / "run")
 
-    found = read_run(tmp_path / "run")
-    assert found.kind == "fit" and found.finished and found.result["stopped"] == "as it is"
+    loaded = read_run(tmp_path / "run")
+    assert loaded.kind == "fit" and loaded.finished and loaded.result["stopped"] == "as it is"
     (name,) = first.students
     one, two = (run.students[name].module.state_dict() for run in (first, again))
     assert all(torch.equal(one[key], two[key]) for key in one)

@@ -83,9 +83,11 @@ def test_outputs_of_dense_students_are_kept_as_classes(data):
 
     evaluate(students, data.test, data.info, fabric=launch(), outputs=outputs)
 
-    found = outputs["lidar"]
-    assert found["outputs"].shape == found["target"].shape == (4, 16, 16) and found["outputs"].dtype == torch.int16
-    assert torch.equal(found["target"], data.test.targets["lidar"])
+    columns = outputs["lidar"]
+    assert (
+        columns["outputs"].shape == columns["target"].shape == (4, 16, 16) and columns["outputs"].dtype == torch.int16
+    )
+    assert torch.equal(columns["target"], data.test.targets["lidar"])
 
 
 def test_any_other_sample_can_stand_in_where_targets_are_dense(data):

@@ -153,7 +153,7 @@ def test_every_term_of_every_epoch_is_in_the_history(tmp_path: Path) -> None:
 def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
     supervised(FitSettings(epochs=1, save_every=1), folder=tmp_path / "run")
 
-    found = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    names = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
     assert {
         "settings.json",
         "environment.json",
@@ -161,8 +161,8 @@ def test_the_run_folder_holds_what_is_promised(tmp_path: Path) -> None:
         "result.json",
         "best/vector.safetensors",
         "students/vector/student.safetensors",
-    } <= found
-    assert any(name.startswith("checkpoints/step-") for name in found)
+    } <= names
+    assert any(name.startswith("checkpoints/step-") for name in names)
 
 
 def test_a_folder_is_never_written_over(tmp_path: Path) -> None:

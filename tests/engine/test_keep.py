@@ -20,8 +20,8 @@ from xmodal.methods.supervised import Supervised
 
 def train(keep: str, *, folder: Path | None = None, **more: Any) -> Run:
     data = pictures()
-    given = {"epochs": 8, "batch_size": 16, "learning_rate": 0.3, **more}
-    return fit(Supervised(vector_student(), data.info), data, FitSettings(keep=keep, **given), folder=folder)
+    settings = {"epochs": 8, "batch_size": 16, "learning_rate": 0.3, **more}
+    return fit(Supervised(vector_student(), data.info), data, FitSettings(keep=keep, **settings), folder=folder)
 
 
 def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
@@ -83,12 +83,12 @@ def test_patience_still_counts_epochs_without_a_better_one() -> None:
 @pytest.mark.parametrize(("lead", "waited", "loss"), [("", [0, 0, 0], -0.7), ("slow", [0, 1, 2], -0.5)])
 def test_the_lead_alone_tells_how_long_nothing_got_better(lead: str, waited: list[int], loss: float) -> None:
     students = {name: vector_student() for name in ("fast", "slow")}
-    selection, found = Selection("accuracy", "max", lead=lead), []
+    selection, counts = Selection("accuracy", "max", lead=lead), []
 
     for epoch, fast in enumerate((0.7, 0.8, 0.9)):
         scores = {"fast": {"accuracy": fast}, "slow": {"accuracy": 0.5}}
         selection.update(epoch, scores, students)
-        found.append(selection.waited)
+        counts.append(selection.waited)
 
-    assert found == waited and selection.loss(scores) == pytest.approx(loss)
+    assert counts == waited and selection.loss(scores) == pytest.approx(loss)
     assert [selection.best[name]["epoch"] for name in students] == [2, 0]  # each keeps its own best epoch all the same

@@ -50,9 +50,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    found = Server()
-    yield found
-    found.close()
+    server = Server()
+    yield server
+    server.close()
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def unharmed(server: Server, tmp_path_factory: pytest.TempPathFactory) -> tuple[
 
 
 def read_digest(folder: Path) -> str:
-    found: str = files.read_json(folder / "digest.json")["digest"]
-    return found
+    digest: str = files.read_json(folder / "digest.json")["digest"]
+    return digest
 
 
 def kill_after(server: Server, folder: Path, delay: float, *, resume: bool) -> None:
@@ -111,9 +111,9 @@ def test_three_kills_one_of_them_inside_a_checkpoint_change_no_bit(
 ) -> None:
     digest, seconds = unharmed
 
-    found = survives(server, tmp_path / "run", delays=[0.45 * seconds, 0.3 * seconds], kill_at=[7])
+    resumed = survives(server, tmp_path / "run", delays=[0.45 * seconds, 0.3 * seconds], kill_at=[7])
 
-    assert found == digest
+    assert resumed == digest
     assert not list((tmp_path / "run").rglob(".*part*")), "half-written files were left behind"
 
 
@@ -142,11 +142,11 @@ def test_a_kill_at_any_moment_changes_no_bit(
     draw = random.Random(moment)
     inside = moment % 3 == 0
 
-    found = survives(
+    resumed = survives(
         server,
         tmp_path / "run",
         delays=[] if inside else [draw.uniform(0.05, 0.95) * seconds],
         kill_at=[draw.randrange(1, 24)] if inside else [],
     )
 
-    assert found == digest
+    assert resumed == digest

@@ -27,9 +27,9 @@ from xmodal.errors import InputError
     ids=lambda value: value.get("schedule", "") if isinstance(value, dict) else "",
 )
 def test_schedules_at_start_middle_and_end(settings: dict[str, Any], expected: list[float]) -> None:
-    found = [factor(FitSettings(epochs=10, **settings), epoch) for epoch in (0.0, 5.0, 10.0)]
+    rates = [factor(FitSettings(epochs=10, **settings), epoch) for epoch in (0.0, 5.0, 10.0)]
 
-    assert found == pytest.approx(expected, abs=1e-12)
+    assert rates == pytest.approx(expected, abs=1e-12)
 
 
 def test_warm_up_rises_to_one_and_the_schedule_starts_after_it() -> None:
@@ -43,13 +43,13 @@ def test_warm_up_rises_to_one_and_the_schedule_starts_after_it() -> None:
 
 def test_cosine_equals_the_library_schedule() -> None:
     parameter = nn.Parameter(torch.zeros(1))
-    theirs = torch.optim.SGD([parameter], lr=0.3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(theirs, T_max=8)
+    reference = torch.optim.SGD([parameter], lr=0.3)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(reference, T_max=8)
     ours = Optimisers([{"params": [parameter]}], FitSettings(epochs=8, learning_rate=0.3, schedule="cosine"), 1)
     for _ in range(8):
         ours.set_rates()
         assert ours.rates == pytest.approx(schedule.get_last_lr())
-        theirs.step()
+        reference.step()
         schedule.step()
         ours.updates += 1
 
@@ -57,40 +57,40 @@ def test_cosine_equals_the_library_schedule() -> None:
 def rates_of(steps: int, per_epoch: int, **settings: Any) -> list[float]:
     """The rate of every update of a training."""
     ours = Optimisers([{"params": [nn.Parameter(torch.zeros(1))]}], FitSettings(**settings), per_epoch)
-    found = []
+    rates = []
     for _ in range(steps):
         ours.parameters[0].grad = torch.ones(1)
         ours.step()
-        found += ours.rates
-    return found
+        rates += ours.rates
+    return rates
 
 
 def test_rates_at_the_end_of_each_update_rise_from_the_first_and_end_at_zero() -> None:
-    found = rates_of(8, 2, epochs=4, learning_rate=1.0, schedule="cosine", warmup=2.0, schedule_point="end")
+    rates = rates_of(8, 2, epochs=4, learning_rate=1.0, schedule="cosine", warmup=2.0, schedule_point="end")
 
     cosine = [0.5 * (1 + math.cos(math.pi * quarter / 4)) for quarter in (1, 2, 3, 4)]
-    assert found == pytest.approx([0.25, 0.5, 0.75, 1.0, *cosine], abs=1e-12)
-    assert found[-1] == 0.0
+    assert rates == pytest.approx([0.25, 0.5, 0.75, 1.0, *cosine], abs=1e-12)
+    assert rates[-1] == 0.0
 
 
 def test_without_warm_up_the_first_update_has_the_whole_rate() -> None:
-    found = rates_of(4, 2, epochs=2, learning_rate=1.0, schedule="cosine", schedule_point="end")
+    rates = rates_of(4, 2, epochs=2, learning_rate=1.0, schedule="cosine", schedule_point="end")
 
-    assert found == pytest.approx([0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(4)])
+    assert rates == pytest.approx([0.5 * (1 + math.cos(math.pi * t / 4)) for t in range(4)])
 
 
 def test_rates_at_the_end_of_each_epoch() -> None:
-    found = rates_of(
+    rates = rates_of(
         4, 1, epochs=4, learning_rate=1.0, schedule="linear", warmup=1, schedule_point="end", schedule_per="epoch"
     )
 
-    assert found == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
+    assert rates == pytest.approx([1.0, 2 / 3, 1 / 3, 0.0])
 
 
 def test_golden_kitti_rates_of_every_update() -> None:
     for case in golden_cases("kitti/lr"):
         p = case.params
-        found = rates_of(
+        rates = rates_of(
             p["iters_per_epoch"] * p["epochs"],
             p["iters_per_epoch"],
             epochs=p["epochs"],
@@ -100,7 +100,7 @@ def test_golden_kitti_rates_of_every_update() -> None:
             schedule_point="end",
         )
 
-        assert case.check(lr=found) == ["lr"]
+        assert case.check(lr=rates) == ["lr"]
 
 
 def test_groups_of_two_optimisers_follow_one_schedule_and_go_on_from_their_state() -> None:
@@ -186,16 +186,16 @@ def test_large_networks_are_updated_by_adam_in_one_call_and_equal_to_rounding() 
     for name, kind in (("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)):
         ours, theirs = nn.Linear(400, FUSED_FROM // 400), nn.Linear(400, FUSED_FROM // 400)
         theirs.load_state_dict(ours.state_dict())
-        mine = Optimisers([{"params": ours.parameters()}], FitSettings(optimizer=name, weight_decay=0.1), 1)
+        optimisers = Optimisers([{"params": ours.parameters()}], FitSettings(optimizer=name, weight_decay=0.1), 1)
         plain = kind(theirs.parameters(), lr=1e-3, weight_decay=0.1)
         for step in range(5):
             for network in (ours, theirs):
                 network(torch.randn(4, 400, generator=torch.Generator().manual_seed(step))).square().sum().backward()
-            mine.step()
+            optimisers.step()
             plain.step()
             plain.zero_grad()
 
-        assert mine.optimizers[0].param_groups[0]["fused"]
+        assert optimisers.optimizers[0].param_groups[0]["fused"]
         torch.testing.assert_close(ours.weight, theirs.weight, rtol=1e-5, atol=1e-6)
 
 

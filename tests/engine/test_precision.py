@@ -49,7 +49,7 @@ def test_batches_carry_the_same_numbers_in_64_bits() -> None:
             assert (values.dtype, batch.inputs[name].dtype) == (SINGLE, DOUBLE)
             assert torch.equal(batch.inputs[name], values.double())
         assert batch.target is batch.targets["image"] and batch.target.dtype == WHOLE
-    assert {known.dtype for known in wide.info.inputs.values()} == {"float64"} and not data.info.doubled
+    assert {info.dtype for info in wide.info.inputs.values()} == {"float64"} and not data.info.doubled
     assert wide.doubled() is wide and wide.train.raw()[pick].inputs["vector"].dtype == SINGLE
 
 
@@ -119,13 +119,13 @@ def test_a_command_in_64_bits_ends_with_a_run_that_is_evaluated_and_predicts(tmp
     assert answer(["distill", "digits", "--method", "kd", *words, "--precision", "64", "--out", out]) == 0
 
     assert answer(["evaluate", out, "digits", "--json"]) == 0
-    assert answer(["predict", out, "digits", "--out", str(tmp_path / "said.csv")]) == 0
+    assert answer(["predict", out, "digits", "--out", str(tmp_path / "predictions.csv")]) == 0
 
     table = read_json(Path(out) / "result.json")
     assert {row["role"] for row in table["rows"]} >= {"teacher", "control", "method"}
-    assert len((tmp_path / "said.csv").read_text().splitlines()) > 100
+    assert len((tmp_path / "predictions.csv").read_text().splitlines()) > 100
 
 
 def test_a_device_without_64_bits_is_refused() -> None:
-    with pytest.raises(InputError, match="needs numbers of 64 bits, and mps has none"):
+    with pytest.raises(InputError, match="needs float64, which mps does not have"):
         launch(MachineSettings(accelerator="mps"), precision="64-true")

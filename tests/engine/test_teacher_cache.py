@@ -13,7 +13,7 @@ from xmodal.engine import teacher_cache, teacher_disk
 from xmodal.engine.fit import fit
 from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
-from xmodal.engine.teacher_cache import Teaching, exchange, refusal, strata
+from xmodal.engine.teacher_cache import TeacherCache, exchange, refusal, strata
 from xmodal.errors import InputError
 from xmodal.methods.kd import KD
 from xmodal.models.network import wrap
@@ -47,16 +47,16 @@ def test_strata_of_regression_are_deciles_and_of_labels_combinations() -> None:
     labels = torch.tensor([[0, 1], [1, 0], [0, 1], [1, 1]])
 
     assert strata(info_with(values, "regression")).tolist() == [9 - row // 4 for row in range(40)]
-    found = strata(info_with(labels, "multilabel"))
-    assert found[0] == found[2] and len(set(found.tolist())) == 3
+    combinations = strata(info_with(labels, "multilabel"))
+    assert combinations[0] == combinations[2] and len(set(combinations.tolist())) == 3
 
 
-def test_the_shuffled_teacher_answers_for_another_row_of_the_class() -> None:
+def test_the_shuffled_teacher_returns_outputs_of_another_row_of_the_class() -> None:
     data = pictures()
     method = KD(image_student(), vector_student().module, data.info)
     fabric = launch()
-    honest = Teaching(method, data.train, data.info, fabric, cache="on", shuffle=False, seed=0)
-    shuffled = Teaching(method, data.train, data.info, fabric, cache="auto", shuffle=True, seed=0)
+    honest = TeacherCache(method, data.train, data.info, fabric, cache="on", shuffle=False, seed=0)
+    shuffled = TeacherCache(method, data.train, data.info, fabric, cache="auto", shuffle=True, seed=0)
     rows = exchange(data.train.targets["vector"], 0)
 
     for batch in in_order(data.train, batch_size=40):
@@ -77,7 +77,7 @@ def test_refusals_name_their_reason() -> None:
 
 
 def by_vectors(augment: str) -> tuple[KD, Data]:
-    """Distillation from a network that says what it reads, and the data."""
+    """Distillation from a network that names the inputs it reads, and the data."""
     data = pictures(augment=augment)
     return KD(image_student(), wrap(Vectors().net, ["vector"]), data.info), data
 
@@ -92,7 +92,7 @@ def test_what_the_teacher_does_not_read_may_be_augmented() -> None:
         assert "vector" in data.train.changing and "augmented" in refusal(method, data.train)
 
 
-def test_a_teacher_that_does_not_say_what_it_reads_may_read_anything() -> None:
+def test_a_teacher_that_does_not_name_its_inputs_may_read_any() -> None:
     data = pictures(augment="image.noise:1")
     method = KD(image_student(), vector_student().module, data.info)
 
@@ -102,7 +102,7 @@ def test_a_teacher_that_does_not_say_what_it_reads_may_read_anything() -> None:
 def test_an_augmented_student_learns_from_the_table_and_from_the_exchanged_one() -> None:
     method, data = by_vectors("image.noise:1")
     plain, exchanged = (
-        Teaching(method, data.train, data.info, launch(), cache="on", shuffle=shuffle, seed=0)
+        TeacherCache(method, data.train, data.info, launch(), cache="on", shuffle=shuffle, seed=0)
         for shuffle in (False, True)
     )
     batch = data.train[Pick(dict.fromkeys(("vector", "image"), torch.arange(9)), epoch=3)]
@@ -118,84 +118,84 @@ def test_an_augmented_student_learns_from_the_table_and_from_the_exchanged_one()
 
 
 @pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many rows the teacher was asked for, question by question."""
-    found: list[int] = []
+def computed_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Rows of each call of ``teach``."""
+    rows: list[int] = []
     teach = KD.teach
 
     def counting(self: KD, batch: Batch) -> dict[str, torch.Tensor]:
-        found.append(batch.rows)
+        rows.append(batch.rows)
         return teach(self, batch)
 
     monkeypatch.setattr(KD, "teach", counting)
-    return found
+    return rows
 
 
-def teaching(place: Path | None, cache: str = "disk", *, method: KD | None = None, **more: Any) -> Teaching:
+def build_cache(disk: Path | None, cache: str = "disk", *, method: KD | None = None, **more: Any) -> TeacherCache:
     data = pictures(**more)
     method = method or KD(image_student(), vector_student().module, data.info)
-    return Teaching(method, data.train, data.info, launch(), cache=cache, shuffle=False, seed=0, place=place)
+    return TeacherCache(method, data.train, data.info, launch(), cache=cache, shuffle=False, seed=0, disk=disk)
 
 
-def all_answers(found: Teaching) -> dict[str, torch.Tensor]:
+def all_outputs(cache: TeacherCache) -> dict[str, torch.Tensor]:
     (batch,) = in_order(pictures().train, batch_size=1000)
-    return found(batch)
+    return cache(batch)
 
 
-def test_answers_on_disk_are_those_in_memory_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_on_disk_are_those_in_memory_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for block in (256, 50):  # 131 rows: one block, three uneven ones
         monkeypatch.setattr(teacher_cache, "BLOCK", block)
-        disk, memory = teaching(tmp_path / str(block)), teaching(None, "memory")
+        disk, memory = build_cache(tmp_path / str(block)), build_cache(None, "memory")
 
-        assert disk.table is None and memory.answers is None
-        assert torch.equal(all_answers(disk)["outputs"], all_answers(memory)["outputs"])
+        assert disk.table is None and memory.disk_table is None
+        assert torch.equal(all_outputs(disk)["outputs"], all_outputs(memory)["outputs"])
         picked = Batch({}, {}, {}, {"image": torch.tensor([130, 0, 7, 7])})
-        assert torch.equal(disk(picked)["outputs"], all_answers(memory)["outputs"][[130, 0, 7, 7]])
-    online = teaching(None, "off")
-    torch.testing.assert_close(all_answers(disk)["outputs"], all_answers(online)["outputs"], atol=1e-5, rtol=0)
+        assert torch.equal(disk(picked)["outputs"], all_outputs(memory)["outputs"][[130, 0, 7, 7]])
+    online = build_cache(None, "off")
+    torch.testing.assert_close(all_outputs(disk)["outputs"], all_outputs(online)["outputs"], atol=1e-5, rtol=0)
 
 
-def test_a_table_that_is_there_is_asked_for_a_few_rows_and_no_more(
-    tmp_path: Path, asked: list[int], monkeypatch: pytest.MonkeyPatch
+def test_of_a_table_that_exists_only_the_probe_is_computed(
+    tmp_path: Path, computed_rows: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(teacher_cache, "BLOCK", 30)
-    first = all_answers(teaching(tmp_path))
-    assert asked == [30, 30, 30, 30, 30, 11]  # the probe, then every row once
+    first = all_outputs(build_cache(tmp_path))
+    assert computed_rows == [30, 30, 30, 30, 30, 11]  # the probe, then every row once
     (tmp_path / ".0.part").mkdir()
-    asked.clear()
+    computed_rows.clear()
 
-    again = all_answers(teaching(tmp_path))
+    again = all_outputs(build_cache(tmp_path))
 
-    assert asked == [30] and torch.equal(first["outputs"], again["outputs"])
+    assert computed_rows == [30] and torch.equal(first["outputs"], again["outputs"])
     assert len([path for path in tmp_path.iterdir() if not path.name.startswith(".")]) == 1
 
 
-def test_whatever_changes_what_the_teacher_says_leads_to_another_table(tmp_path: Path) -> None:
+def test_whatever_changes_the_teachers_outputs_leads_to_another_table(tmp_path: Path) -> None:
     info = pictures().info
-    silent = KD(image_student(), vector_student().module, info)
-    silent.register_buffer("keep", torch.tensor([True, False]))
+    masked = KD(image_student(), vector_student().module, info)
+    masked.register_buffer("keep", torch.tensor([True, False]))
 
-    class Louder(KD):
+    class Doubled(KD):
         def teach(self, batch: Batch) -> dict[str, torch.Tensor]:
-            return {name: 2 * answer for name, answer in super().teach(batch).items()}
+            return {name: 2 * output for name, output in super().teach(batch).items()}
 
-    def louder() -> KD:
-        method = Louder(image_student(), vector_student().module, info)
-        method.__class__.__qualname__ = "KD"  # told by its answers alone
+    def doubled() -> KD:
+        method = Doubled(image_student(), vector_student().module, info)
+        method.__class__.__qualname__ = "KD"  # only its outputs differ
         return method
 
     variants: list[tuple[KD | None, dict[str, Any]]] = [
         (None, {}),
         (KD(image_student(), vector_student(seed=2).module, info), {}),
-        (silent, {}),
-        (louder(), {}),
+        (masked, {}),
+        (doubled(), {}),
         (None, {"seed": 1}),  # other samples
         (None, {"rows": 130}),
     ]
     for count, (method, more) in enumerate(variants, start=1):
-        teaching(tmp_path, method=method, **more)
+        build_cache(tmp_path, method=method, **more)
         assert len(list(tmp_path.iterdir())) == count
-    teaching(tmp_path)
+    build_cache(tmp_path)
     assert len(list(tmp_path.iterdir())) == len(variants)
 
 
@@ -204,52 +204,52 @@ def test_a_table_too_large_for_memory_goes_to_disk_or_is_given_up(
 ) -> None:
     size = 131 * 3 * 4
     monkeypatch.setattr(teacher_cache, "LIMIT", size)
-    assert teaching(tmp_path, "auto").table is not None
+    assert build_cache(tmp_path, "auto").table is not None
     monkeypatch.setattr(teacher_cache, "LIMIT", size - 1)
     for cache in ("auto", "on"):
-        assert teaching(tmp_path, cache).answers is not None
-    online = teaching(None, "auto")
-    assert online.table is None and online.answers is None
-    for cache, place, sentence in (
+        assert build_cache(tmp_path, cache).disk_table is not None
+    online = build_cache(None, "auto")
+    assert online.table is None and online.disk_table is None
+    for cache, disk, sentence in (
         ("memory", tmp_path, "more than the .* for memory. Use --cache off"),
         ("on", None, "more than the .* for memory"),
         ("disk", None, "kept in the run folder, and this training has none"),
     ):
         with pytest.raises(InputError, match=sentence):
-            teaching(place, cache)
+            build_cache(disk, cache)
 
 
 def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_disk, "room", lambda place: 131 * 3 * 4 - 1)
-    with pytest.raises(InputError, match="has no room for the teacher's answers"):
-        teaching(tmp_path / "answers")
+    monkeypatch.setattr(teacher_disk, "free_bytes", lambda folder: 131 * 3 * 4 - 1)
+    with pytest.raises(InputError, match="has no room for the teacher's outputs"):
+        build_cache(tmp_path / "answers")
     assert not (tmp_path / "answers").exists()
 
 
 def test_the_exchanged_table_is_read_from_the_same_file(tmp_path: Path) -> None:
     data = pictures()
     method = KD(image_student(), vector_student().module, data.info)
-    common: dict[str, Any] = {"shuffle": True, "seed": 0, "place": tmp_path}
+    common: dict[str, Any] = {"shuffle": True, "seed": 0, "disk": tmp_path}
     disk, memory = (
-        Teaching(method, data.train, data.info, launch(), cache=cache, **common) for cache in ("disk", "memory")
+        TeacherCache(method, data.train, data.info, launch(), cache=cache, **common) for cache in ("disk", "memory")
     )
 
-    assert torch.equal(all_answers(disk)["outputs"], all_answers(memory)["outputs"])
-    teaching(tmp_path)
+    assert torch.equal(all_outputs(disk)["outputs"], all_outputs(memory)["outputs"])
+    build_cache(tmp_path)
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_half_precision_answers_keep_their_bits(tmp_path: Path) -> None:
+def test_half_precision_outputs_keep_their_bits(tmp_path: Path) -> None:
     data = pictures()
     method = KD(image_student(), vector_student().module, data.info)
     fabric = launch(precision="bf16-mixed")
     disk, memory = (
-        Teaching(method, data.train, data.info, fabric, cache=cache, shuffle=False, seed=0, place=tmp_path)
+        TeacherCache(method, data.train, data.info, fabric, cache=cache, shuffle=False, seed=0, disk=tmp_path)
         for cache in ("disk", "memory")
     )
 
-    found = all_answers(disk)["outputs"]
-    assert found.dtype == torch.bfloat16 and torch.equal(found, all_answers(memory)["outputs"])
+    outputs = all_outputs(disk)["outputs"]
+    assert outputs.dtype == torch.bfloat16 and torch.equal(outputs, all_outputs(memory)["outputs"])
 
 
 def test_trainings_with_either_cache_end_with_the_same_bits(tmp_path: Path) -> None:

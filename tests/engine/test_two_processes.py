@@ -48,10 +48,10 @@ def read(folder: Path, name: str) -> Any:
 
 def assert_same_weights(first: Path, second: Path) -> None:
     for name in ("last.safetensors", "best.safetensors"):
-        mine, theirs = load_file(first / name), load_file(second / name)
-        assert mine.keys() == theirs.keys()
-        for key in mine:
-            np.testing.assert_allclose(mine[key], theirs[key], rtol=0, atol=1e-6, err_msg=key)
+        single, several = load_file(first / name), load_file(second / name)
+        assert single.keys() == several.keys()
+        for key in single:
+            np.testing.assert_allclose(single[key], several[key], rtol=0, atol=1e-6, err_msg=key)
 
 
 def test_two_processes_end_with_the_weights_of_one(one: Path, two: Path) -> None:
@@ -61,14 +61,16 @@ def test_two_processes_end_with_the_weights_of_one(one: Path, two: Path) -> None
 def test_in_64_bits_large_steps_too_end_where_one_process_does(one: Path, two: Path) -> None:
     apart = {}
     for precision in ("32-true", "64-true"):
-        mine, theirs = (load_file(folder / f"{precision}.safetensors") for folder in (one, two))
-        apart[precision] = max(np.abs(mine[key] - theirs[key]).max() for key in mine if mine[key].dtype.kind == "f")
-        assert {part.dtype for part in theirs.values()} <= {np.dtype(f"f{int(precision[:2]) // 8}"), np.dtype("i8")}
+        single, several = (load_file(folder / f"{precision}.safetensors") for folder in (one, two))
+        apart[precision] = max(
+            np.abs(single[key] - several[key]).max() for key in single if single[key].dtype.kind == "f"
+        )
+        assert {part.dtype for part in several.values()} <= {np.dtype(f"f{int(precision[:2]) // 8}"), np.dtype("i8")}
     assert apart["64-true"] < 1e-8 and apart["64-true"] < 1e-5 * apart["32-true"]
     first, second = (read(folder, "64-true.json") for folder in (one, two))
-    for mine, theirs in zip(first["history"], second["history"], strict=True):
-        assert mine["losses"] == pytest.approx(theirs["losses"], rel=1e-8)
-        assert mine["valid"]["image"] == pytest.approx(theirs["valid"]["image"], rel=1e-6)  # summed in 32 bits
+    for single, several in zip(first["history"], second["history"], strict=True):
+        assert single["losses"] == pytest.approx(several["losses"], rel=1e-8)
+        assert single["valid"]["image"] == pytest.approx(several["valid"]["image"], rel=1e-6)  # summed in 32 bits
     assert first["scores"]["image"]["accuracy"] == second["scores"]["image"]["accuracy"]
 
 
@@ -79,48 +81,48 @@ ORDERED = [name for name, card in LOSSES.items() if card.samples == "ordered"]
 @pytest.mark.parametrize("kind", ["KD", "Trusting"])
 @pytest.mark.parametrize("name", MIXING)
 def test_losses_that_mix_samples_take_the_steps_of_one_process(name: str, kind: str, one: Path, two: Path) -> None:
-    mine, theirs = (load_file(folder / f"{name}-{kind}.safetensors") for folder in (one, two))
+    single, several = (load_file(folder / f"{name}-{kind}.safetensors") for folder in (one, two))
 
-    assert mine.keys() == theirs.keys()
-    for key in mine:
-        np.testing.assert_allclose(mine[key], theirs[key], rtol=1e-5, atol=2e-6, err_msg=key)
+    assert single.keys() == several.keys()
+    for key in single:
+        np.testing.assert_allclose(single[key], several[key], rtol=1e-5, atol=2e-6, err_msg=key)
 
 
 @pytest.mark.parametrize("name", ORDERED)
 def test_losses_that_compare_neighbours_have_other_neighbours_in_two_processes(name: str, one: Path, two: Path) -> None:
-    mine, theirs = (load_file(folder / f"{name}-KD.safetensors") for folder in (one, two))
+    single, several = (load_file(folder / f"{name}-KD.safetensors") for folder in (one, two))
 
-    assert all(np.isfinite(part).all() for part in theirs.values())
-    assert max(np.abs(mine[key] - theirs[key]).max() for key in mine if mine[key].dtype.kind == "f") > 1e-5
+    assert all(np.isfinite(part).all() for part in several.values())
+    assert max(np.abs(single[key] - several[key]).max() for key in single if single[key].dtype.kind == "f") > 1e-5
 
 
 def test_two_processes_measure_what_one_measures(one: Path, two: Path) -> None:
-    mine, theirs = (read(folder, "scores.json")["test"]["image"] for folder in (one, two))
-    assert mine.pop("cross_entropy") == pytest.approx(theirs.pop("cross_entropy"), abs=1e-6)
-    assert mine == theirs
-    for mine, theirs in zip(read(one, "scores.json")["history"], read(two, "scores.json")["history"], strict=True):
-        assert mine["losses"] == pytest.approx(theirs["losses"], abs=1e-6)
-        assert mine["valid"]["image"]["accuracy"] == theirs["valid"]["image"]["accuracy"]
+    single, several = (read(folder, "scores.json")["test"]["image"] for folder in (one, two))
+    assert single.pop("cross_entropy") == pytest.approx(several.pop("cross_entropy"), abs=1e-6)
+    assert single == several
+    for single, several in zip(read(one, "scores.json")["history"], read(two, "scores.json")["history"], strict=True):
+        assert single["losses"] == pytest.approx(several["losses"], abs=1e-6)
+        assert single["valid"]["image"]["accuracy"] == several["valid"]["image"]["accuracy"]
 
 
 def test_two_processes_learn_and_count_pixels_as_one_does(one: Path, two: Path) -> None:
-    mine, theirs = (load_file(folder / "dense" / "last.safetensors") for folder in (one, two))
-    for key in mine:
-        np.testing.assert_allclose(mine[key], theirs[key], rtol=0, atol=5e-6, err_msg=key)
+    single, several = (load_file(folder / "dense" / "last.safetensors") for folder in (one, two))
+    for key in single:
+        np.testing.assert_allclose(single[key], several[key], rtol=0, atol=5e-6, err_msg=key)
     first, second = (read(folder / "dense", "scores.json") for folder in (one, two))
     assert first["history"][0]["losses"] == pytest.approx(second["history"][0]["losses"], abs=1e-5)
-    counted, again = (found["untrained"]["lidar"] for found in (first, second))
+    counted, again = (scores["untrained"]["lidar"] for scores in (first, second))
     assert counted.pop("cross_entropy") == pytest.approx(again.pop("cross_entropy"), rel=1e-5)
     assert counted == again and np.sum(counted["confusion"]) > 0
-    assert first["said"] == second["said"] and np.shape(first["said"]["lidar"])[1:] == (16, 16)
+    assert first["classes"] == second["classes"] and np.shape(first["classes"]["lidar"])[1:] == (16, 16)
 
 
 def test_two_processes_train_two_streams_as_one_does(one: Path, two: Path) -> None:
     first, second = (read(folder / "dense", "streams.json")["losses"] for folder in (one, two))
     assert first == pytest.approx(second, abs=1e-5) and len(first) == 5
-    mine, theirs = (load_file(folder / "dense" / "streams.safetensors") for folder in (one, two))
-    for key in mine:
-        np.testing.assert_allclose(mine[key], theirs[key], rtol=0, atol=5e-6, err_msg=key)
+    single, several = (load_file(folder / "dense" / "streams.safetensors") for folder in (one, two))
+    for key in single:
+        np.testing.assert_allclose(single[key], several[key], rtol=0, atol=5e-6, err_msg=key)
 
 
 def test_two_processes_score_and_write_points_as_one_does(one: Path, two: Path) -> None:
@@ -130,29 +132,29 @@ def test_two_processes_score_and_write_points_as_one_does(one: Path, two: Path) 
         assert scores == pytest.approx(second[name][0], rel=1e-6)
         assert tables == second[name][1] and np.sum(tables["points"]["confusion"]) > 0
     assert "ncjsd" in first["student"][0]
-    mine, theirs = (
+    single, several = (
         {path.relative_to(folder / "dense"): path.read_bytes() for path in (folder / "dense").rglob("*.label")}
         for folder in (one, two)
     )
-    assert mine == theirs and len(mine) == 2 * 3 + 6  # of two students, and those of the data
+    assert single == several and len(single) == 2 * 3 + 6  # of two students, and those of the data
 
 
 def test_processes_write_one_table_of_answers_together_and_learn_from_it(one: Path, two: Path) -> None:
-    mine, theirs = (
+    single, several = (
         {str(path.relative_to(folder)): path.read_bytes() for path in (folder / "answers").rglob("*.npy")}
         for folder in (one, two)
     )
 
-    assert mine == theirs and len(mine) == 1
+    assert single == several and len(single) == 1
     first, second = (load_file(folder / "disk.safetensors") for folder in (one, two))
     for key in first:
         np.testing.assert_allclose(first[key], second[key], rtol=0, atol=1e-6, err_msg=key)
 
 
 def test_outputs_of_all_processes_come_back_in_order(one: Path, two: Path) -> None:
-    mine, theirs = (np.array(read(folder, "outputs.json")["outputs"]) for folder in (one, two))
+    single, several = (np.array(read(folder, "outputs.json")["outputs"]) for folder in (one, two))
 
-    np.testing.assert_allclose(mine, theirs, atol=1e-5)
+    np.testing.assert_allclose(single, several, atol=1e-5)
 
 
 def test_only_the_first_process_writes_the_history(two: Path) -> None:

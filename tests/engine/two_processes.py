@@ -60,7 +60,7 @@ class Mixing(KD):
 class Trusting(KD):
     """KD that counts some samples only: a third of them not, and another third by half."""
 
-    def weigh(self, term: Term, mine: object, teacher_outputs: object, batch: Batch) -> Tensor:
+    def weigh(self, term: Term, outputs: object, teacher_outputs: object, batch: Batch) -> Tensor:
         return batch.index["image"] % 3 / 2.0
 
 
@@ -85,7 +85,7 @@ def train_with_answers_on_disk(fabric: Fabric, out: Path) -> None:
     data = pictures()
     method = KD(image_student(dropout=0.0), vector_student().module, data.info)
     settings = FitSettings(epochs=1, batch_size=25, optimizer="sgd", learning_rate=0.05, cache="disk")
-    run = fit(method, data, settings, seed=5, fabric=fabric, folder=out / "disk", answers=out / "answers")
+    run = fit(method, data, settings, seed=5, fabric=fabric, folder=out / "disk", teacher_disk=out / "answers")
     teacher_cache.BLOCK = before
     if fabric.global_rank == 0:
         save_weights(out / "disk.safetensors", run.method)

@@ -48,7 +48,9 @@ def main(words: Sequence[str] | None = None) -> None:
     interrupt.install()  # before anything slow is imported: an earlier signal would end us without a word
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported; its C++ side warns per process
     words = list(sys.argv[1:] if words is None else words)
-    sys.exit(answer(words))
+    status = answer(words)
+    interrupt.leave()
+    sys.exit(status)
 
 
 def answer(words: Sequence[str]) -> int:
@@ -62,38 +64,53 @@ def answer(words: Sequence[str]) -> int:
 
 
 def _answer(words: Sequence[str]) -> int:
+    ended_by: BaseException | None = None
+    try:
+        try:
+            return _obey(words)
+        except (Exception, Interrupted) as error:
+            ended_by = error
+            interrupt.leave()
+    except (Exception, Interrupted) as error:  # a signal that came just before `leave`; the reason came first
+        ended_by = ended_by or error
+        interrupt.leave()
+    return _failed(words, ended_by)
+
+
+def _obey(words: Sequence[str]) -> int:
+    spawn.follow()
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no part of the result
+        found = _find(words)(words[1:])
+    if _is_first():
+        found.show()
+    return found.status
+
+
+def _failed(words: Sequence[str], error: BaseException) -> int:
+    """Say why a command ended, and return its exit status."""
     from xmodal.cli.flags import Help
 
-    try:
-        spawn.follow()
-        with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no part of the result
-            found = _find(words)(words[1:])
-        if _is_first():
-            found.show()
-        return found.status
-    except Help as help_text:
-        Answer({"help": str(help_text)}, "--json" in words, [str(help_text)]).show()
+    if isinstance(error, Help):
+        Answer({"help": str(error)}, "--json" in words, [str(error)]).show()
         return 0
-    except CheckFailed as error:
+    if isinstance(error, CheckFailed):
         return _complain(words, [str(error)], 1)
-    except InputError as error:
+    if isinstance(error, InputError):
         return _complain(words, error.problems, 2)
-    except NonFinite as error:
+    if isinstance(error, NonFinite):
         return _complain(words, [str(error)], 3)
-    except Interrupted as error:
-        return _complain(words, [_interrupted(error)], error.exit_status)
-    except ProcessDied as error:
+    if isinstance(error, ProcessDied):
         return _complain(words, [_died(error)], error.exit_status)
-    except BrokenPipeError:
-        raise
-    except Exception as error:
-        if spawn.has_peers():
-            interrupt.ignore()  # we end anyway, and a launcher may send one
-        if died := spawn.gone():  # that is why we failed
-            return _complain(words, [_died(died)], died.exit_status, aloud=spawn.speaks())
-        if isinstance(error, OSError):
-            return _complain(words, *_system(words, error))
-        return _complain(words, [_ours(words)], 4)
+    if isinstance(error, BrokenPipeError):
+        raise error
+    died = error.__cause__ if isinstance(error, Interrupted) else spawn.gone()
+    if isinstance(died, ProcessDied):  # that is why we failed, or why the launcher sent a signal
+        return _complain(words, [_died(died)], died.exit_status, aloud=spawn.speaks())
+    if isinstance(error, Interrupted):
+        return _complain(words, [_interrupted(error)], error.exit_status)
+    if isinstance(error, OSError):
+        return _complain(words, *_system(words, error))
+    return _complain(words, [_ours(words, error)], 4)
 
 
 def _find(words: Sequence[str]) -> Command:
@@ -160,15 +177,16 @@ def _system(words: Sequence[str], error: OSError) -> tuple[list[str], int]:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return [f"The disk is full ({error.filename or 'while writing'}). Make room and run the command again."], 2
     if error.filename is None:
-        return [_ours(words)], 4
+        return [_ours(words, error)], 4
     return [f"{error.filename}: {error.strerror}. Check the path and its permissions."], 2
 
 
-def _ours(words: Sequence[str]) -> str:
+def _ours(words: Sequence[str], error: BaseException) -> str:
     """Write the report of a bug and say where it is."""
-    text = f"xmodal {__version__}\n{' '.join(words)}\n\n{traceback.format_exc()}"
+    report = "".join(traceback.format_exception(error))
+    text = f"xmodal {__version__}\n{' '.join(words)}\n\n{report}"
     path = Path(f"xmodal-error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt")
-    last = traceback.format_exc().strip().splitlines()[-1]
+    last = report.strip().splitlines()[-1]
     try:
         path.write_text(text, encoding="utf-8")
     except OSError:

@@ -1,1 +1,1 @@
-"""The one loop, and what it needs: it knows the contract of `xmodal.method`, no paper and no probe."""
+"""The training loop and its parts. It depends on the interface `xmodal.method`, not on any method or diagnostic."""

@@ -1,4 +1,4 @@
-"""Scores on a split: every sample once, in order, each student fed what it needs and nothing else."""
+"""Scores on a split: every sample once, in order; each student reads the inputs it needs and no others."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Predict = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 
 
 def predictor(students: Mapping[str, Student]) -> Predict:
-    """Outputs of several students at once; those whose inputs are absent are left out."""
+    """A function that returns the outputs of several students; students whose inputs are absent are left out."""
 
     def predict(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -52,50 +52,56 @@ def evaluate(
 
     Args:
         students: by name; their modules are in eval mode.
-        split: which samples.
+        split: the samples.
         info: of the data.
         fabric: devices; several processes share the samples.
-        predict: how outputs are made; None: by each student's module.
-        metrics: makes the object that collects outputs.
-        full: per-class values and confusion matrices too.
-        batch_size: rows at a time, fewer where samples are large.
-        outputs: a dictionary to fill with ``index``, ``outputs`` and ``target`` of every student; where targets are
-            dense classes, ``outputs`` are the classes that were told.
+        predict: inputs → outputs of each student; None: each student's module is called.
+        metrics: constructor of the object that collects outputs and computes the metrics.
+        full: also compute values per class and confusion matrices.
+        batch_size: rows per forward pass, fewer where samples are large.
+        outputs: a dictionary to fill with ``index``, ``outputs`` and ``target`` of every student; for dense class
+            targets ``outputs`` are the predicted classes.
     """
     predict = predict or predictor(students)
     scores = {name: metrics(info, full=full, device=fabric.device) for name in students}
-    kept: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in students}
+    collected: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in students}
     world = {"rank": fabric.global_rank, "world": fabric.world_size}
     for batch in in_order(split, batch_size=info.block(batch_size), **world):
         empty = not len(next(iter(batch.index.values())))
-        if empty:  # no share of a last batch: not every network takes 0 rows, so it sees one that counts nothing
+        # The last batch may have no row for this process, and not every network takes 0 rows: it gets row 0, whose
+        # outputs and targets are removed again before they count.
+        if empty:
             batch = split[Pick(dict.fromkeys(batch.index, torch.zeros(1, dtype=torch.long)), None)]
         batch = batch.to(fabric.device)
         with fabric.autocast():
-            answers = predict(batch.inputs)
+            predictions = predict(batch.inputs)
         if empty:
             batch = Batch(*({name: part[:0] for name, part in parts.items()} for parts in _parts(batch)))
-            answers = {name: answer[:0] for name, answer in answers.items()}
-        for name, answer in answers.items():
+            predictions = {name: prediction[:0] for name, prediction in predictions.items()}
+        for name, prediction in predictions.items():
             modality = students[name].target
-            scores[name].update(answer, batch.targets[modality], *counting(batch, modality))
+            scores[name].update(prediction, batch.targets[modality], *counting(batch, modality))
             if outputs is not None:
-                whole = info.dense and info.task == "multiclass"  # a score per class and place would be too much
-                told = answer.argmax(dim=1).to(torch.int16) if whole else at_least_float32(answer)
-                kept[name].append((batch.index[modality], told, batch.targets[modality]))
+                # a logit per class and pixel of a whole split would not fit into memory
+                if info.dense and info.task == "multiclass":
+                    prediction = prediction.argmax(dim=1).to(torch.int16)
+                else:
+                    prediction = at_least_float32(prediction)
+                collected[name].append((batch.index[modality], prediction, batch.targets[modality]))
     if outputs is not None:
-        for name, parts in kept.items():
+        for name, parts in collected.items():
             outputs[name] = _joined(parts)
     return {name: score.compute() for name, score in scores.items()}
 
 
 def counting(batch: Batch, modality: str) -> tuple[Tensor | None, ...]:
-    """What metrics are told besides answers and targets: what is valid, and the regions that are scored if any are."""
+    """Arguments of a metric besides outputs and targets: the mask of valid targets, and the scored regions if any."""
     valid = batch.valid.get(modality)
     return (valid, batch.scored[modality]) if modality in batch.scored else (valid,)
 
 
 def _joined(parts: list[tuple[Tensor, Tensor, Tensor]]) -> dict[str, Tensor]:
-    index, answers, target = (gather_rows(torch.cat(column)) for column in zip(*parts, strict=True))
+    index, outputs, target = (gather_rows(torch.cat(column)) for column in zip(*parts, strict=True))
+    # processes take turns at the rows, so joined by rank they are not in order
     order = index.argsort()
-    return {"index": index[order], "outputs": answers[order], "target": target[order]}
+    return {"index": index[order], "outputs": outputs[order], "target": target[order]}

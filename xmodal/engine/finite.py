@@ -1,4 +1,4 @@
-"""Numbers that stop being numbers stop the run, with everything one needs to look."""
+"""The error for a loss that is infinite or NaN: it names the terms, the step and the samples."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ from xmodal.types import Batch, Step
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-SHOWN = 16
+SHOWN = 16  # row numbers in the error message
 
 
 def non_finite(
     step_result: Step, batch: Batch, fabric: Fabric, *, epoch: int, step: int, broken: Sequence[str]
 ) -> NonFinite:
-    """The error that names the loss terms, the epoch, the step and the samples, whichever process had them."""
+    """The error with loss terms, epoch, step and samples of the processes in which they are not finite."""
     values = {name: loss.item() for name, loss in step_result.losses.items()}
-    told = gather_json([values, samples_of(batch)], fabric.device)
-    guilty = [(found, rows) for found, rows in told if not all(map(math.isfinite, found.values()))] or told
-    terms = "; ".join(", ".join(f"{name} = {value:g}" for name, value in found.items()) for found, _ in guilty)
-    samples = " ".join(rows for _, rows in guilty)
+    reports = gather_json([values, samples_of(batch)], fabric.device)
+    # all of them where each term is finite and only their sum overflows
+    reports = [(terms, rows) for terms, rows in reports if not all(map(math.isfinite, terms.values()))] or reports
+    listed = "; ".join(", ".join(f"{name} = {value:g}" for name, value in terms.items()) for terms, _ in reports)
+    samples = " ".join(rows for _, rows in reports)
     return NonFinite(
         f"The loss term{'s' if len(broken) > 1 else ''} {', '.join(broken)} became non-finite in epoch {epoch + 1}, "
-        f"step {step + 1} ({terms}). {samples} Lower the learning rate, clip the gradient, or look at them."
+        f"step {step + 1} ({listed}). {samples} Lower the learning rate, clip the gradient, or check these samples."
     )
 
 
 def samples_of(batch: Batch) -> str:
-    """Rows whose input or target is not finite; all rows of the batch when every one is."""
+    """A sentence on the rows with a non-finite input or target; on all rows of the batch if there are none."""
     bad: list[str] = []
     for part in (batch.inputs, batch.targets):
         for name, tensor in part.items():
             index = batch.index.get(name)
+            # an input such as ``audio.lengths`` has no index, and integers are always finite
             if index is None or not tensor.is_floating_point():
                 continue
             rows = index[~torch.isfinite(tensor).flatten(1).all(dim=1)]
@@ -47,8 +49,8 @@ def samples_of(batch: Batch) -> str:
     if bad:
         return " ".join(bad)
     index = next(iter(batch.index.values()), None)
-    rows_seen = _listed(index.tolist()) if index is not None else "unknown"
-    return f"All inputs are finite; the batch held training rows {rows_seen}."
+    listed = _listed(index.tolist()) if index is not None else "unknown"
+    return f"All inputs are finite; the batch held training rows {listed}."
 
 
 def _listed(rows: Sequence[int]) -> str:

@@ -1,13 +1,14 @@
-"""The one loop. It knows the contract of `Method` and nothing of any paper.
+"""`fit`: train a method. It uses the interface of `Method` and depends on no particular method.
 
     run = fit(method, data, FitSettings(epochs=20), seed=0, folder=Path("runs/kd"))
 
-Every epoch: train on the training split, score every student on the validation split, keep each student's best
-weights. A run with a folder can be killed at any moment and resumed (`resume=True`) to the same bits.
+Each epoch trains on the training split, scores every student on the validation split, and keeps the best weights of
+each student. A run with a folder can be killed at any moment and resumed (`resume=True`); it ends with the same bits.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.engine.run.folder import open_folder, restore_threads
 from xmodal.engine.run.result import Run, finish, read_back, save_best
-from xmodal.engine.run.tensorboard import Journal
+from xmodal.engine.run.tensorboard import TensorBoardLog, require_tensorboard
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.step_sums import any_signal
 from xmodal.errors import Interrupted, NonFinite
@@ -49,51 +50,56 @@ def fit(
     shuffle_teacher: bool = False,
     progress: Progress | None = None,
     title: str = "training",
-    answers: Path | None = None,
+    teacher_disk: Path | None = None,
 ) -> Run:
     """Train a method.
 
     Args:
-        method: networks and objective; with the precision ``64-true`` its numbers have 64 bits from then on.
-        data: splits and what is known of them; the test split is not touched.
+        method: networks and objective; the precision ``64-true`` converts its parameters to float64 in place.
+        data: splits and their description; the test split is not read.
         settings: epochs, optimiser and so on.
-        metrics: makes an object with ``update`` and ``compute`` for each pass over the validation split.
-        seed: of everything random, with the thread count part of the bits.
-        folder: where to keep the run; None: in memory only.
+        metrics: constructor of an object with ``update`` and ``compute``, for each pass over the validation split.
+        seed: of everything random; the bits of the result depend on it and on the number of threads.
+        folder: run folder; None: nothing is written.
         fabric: started devices (`engine.processes.launch`); None: one process.
-        resume: go on with what the folder holds; a finished run is read back.
-        shuffle_teacher: exchange the teacher's answers among samples of one class.
-        progress: where to tell how it goes.
-        title: what the progress line calls it.
-        answers: where a teacher's answers lie that the memory can't hold, for several trainings to share; None: in
-            ``folder``.
+        resume: continue the run in the folder; a finished run is loaded.
+        shuffle_teacher: permute the teacher's outputs among samples of the same class, as a control.
+        progress: shows the progress; None: nothing is shown.
+        title: name of the training in progress lines.
+        teacher_disk: folder for teacher outputs that are too large for memory, which several trainings can share;
+            None: a folder in ``folder``.
 
     Raises:
-        NonFinite: a loss term was infinite or not a number; the best weights so far are kept if there is a folder.
-        Interrupted: a signal asked to stop; the state was saved if there is a folder.
+        NonFinite: a loss term was infinite or NaN; the best weights so far are saved if there is a folder.
+        Interrupted: SIGINT or SIGTERM arrived; the state is saved if there is a folder.
     """
     fabric = fabric or launch(precision=settings.precision)
     if settings.precision == "64-true":
         data = data.doubled()
     as_precise(method, data.info)
     progress = progress or Progress(quiet=True)
-    answers = answers or (folder and folder / "answers")
-    loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics, answers)
+    teacher_disk = teacher_disk or (folder and folder / "answers")
+    loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics, teacher_disk)
     if folder is not None:
+        finished = resume and (folder / "result.json").exists()
+        # before the folder is created, and in all processes: one that raised alone would leave the others waiting
+        if settings.tracking and not finished:
+            require_tensorboard()
         if fabric.global_rank == 0:
             open_folder(folder, described(settings, seed, shuffle_teacher), resume=resume)
         fabric.barrier()
+        # the order of floating-point sums depends on the number of threads
         if resume:
             restore_threads(folder)
-        if resume and (folder / "result.json").exists():
+        if finished:
             return read_back(loop)
     loop.prepare()
     if folder is not None and resume:
         loop.resume()
-    if settings.tracking and loop.writes and folder is not None:
-        loop.journal = Journal(folder, title=title, epochs=settings.epochs)
-        loop.journal.begin(loop.history)
-    with interrupt.deferred():
+    with interrupt.deferred(), ExitStack() as stack:
+        if settings.tracking and loop.writes and folder is not None:
+            log = TensorBoardLog(folder, title=title, epochs=settings.epochs, history=loop.history)
+            loop.tensorboard = stack.enter_context(closing(log))
         progress.start(title, settings.epochs, loop.epoch, metric=loop.selection.metric)
         try:
             while not loop.finished:
@@ -103,7 +109,8 @@ def fit(
             save_best(loop)
             raise
         run = finish(loop)
-        stop = any_signal(fabric, interrupt.pending())  # within the block: a process alone must not leave the others
+        # Inside the block, where a first signal does not raise: the other processes would wait for one that left.
+        stop = any_signal(fabric, interrupt.pending())
     if stop:
         raise Interrupted(stop, saved=None if folder is None else str(folder))
     return run
@@ -119,14 +126,15 @@ def as_it_is(
     folder: Path | None = None,
     fabric: Fabric | None = None,
 ) -> Run:
-    """A run of no epochs: the students with the weights that they come with, scored on the validation split.
+    """A run without training: the students with the weights they have, scored on the validation split.
 
     Args:
-        method: networks, with weights from elsewhere.
-        data: splits; the test split is not touched.
+        method: networks whose weights were loaded from elsewhere.
+        data: splits; the test split is not read.
         metrics: see `fit`.
-        seed: noted in the result.
-        folder: where to keep the run, as one of `fit`; one that is there already is read back.
+        seed: recorded in the result.
+        folder: run folder with the files that `fit` writes; a run that is already in it is loaded. None: nothing is
+            written.
         fabric: started devices.
     """
     fabric = fabric or launch()
@@ -148,5 +156,5 @@ def as_it_is(
 
 
 def described(settings: FitSettings, seed: int, shuffle_teacher: bool = False) -> dict[str, Any]:
-    """What `settings.json` in the folder of a training holds, and what it must equal when it is resumed."""
+    """Content of `settings.json` in the folder of a training; a resumed training must have the same."""
     return {"fit": settings.model_dump(), "seed": seed, "shuffle_teacher": shuffle_teacher}

@@ -1,8 +1,9 @@
 """Epochs and steps: what happens between a batch and an update.
 
-One iteration: move the batch, ask the teacher, take the method's step, let all processes agree on it, go backward, and
-at the end of a group of accumulated batches update. Signals and checkpoints act at updates only, where no half-summed
-gradient has to be kept.
+One iteration moves the batch to the device, gets the teacher's outputs, calls the method's training step, exchanges
+losses and signals with the other processes, and computes the gradients. The optimiser steps after each group of
+accumulated batches. Signals and checkpoints act after an optimiser step only, when no partial gradient would have to be
+saved.
 """
 
 from __future__ import annotations
@@ -27,11 +28,11 @@ from xmodal.engine.processes import interrupt
 from xmodal.engine.processes.sync_batchnorm import synchronise_batchnorm
 from xmodal.engine.progress import Progress
 from xmodal.engine.run import checkpoint
-from xmodal.engine.run.tensorboard import Journal
+from xmodal.engine.run.tensorboard import TensorBoardLog
 from xmodal.engine.selection import Selection
 from xmodal.engine.settings import FitSettings
-from xmodal.engine.step_sums import Agreement, Sums, agree
-from xmodal.engine.teacher_cache import Teaching
+from xmodal.engine.step_sums import Agreement, StepSums, agree
+from xmodal.engine.teacher_cache import TeacherCache
 from xmodal.errors import InputError, Interrupted
 from xmodal.method import Method
 from xmodal.seeding import mix, seed_all
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 
 class Loop:
-    """Everything that one fit holds: built in `prepare`, moved by `train_epoch` and `end_epoch`."""
+    """The state of one training: built by `prepare`, advanced by `train_epoch` and `end_epoch`."""
 
     def __init__(
         self,
@@ -57,28 +58,30 @@ class Loop:
         shuffle_teacher: bool,
         progress: Progress,
         metrics: MetricsFor,
-        answers: Path | None = None,
+        teacher_disk: Path | None = None,
     ) -> None:
         self.method, self.data, self.settings, self.seed = method, data, settings, seed
         self.folder, self.fabric, self.shuffle_teacher = folder, fabric, shuffle_teacher
-        self.progress, self.metrics, self.answers = progress, metrics, answers
+        self.progress, self.metrics, self.teacher_disk = progress, metrics, teacher_disk
         self.epoch, self.step, self.stopped = 0, 0, ""
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
-        self.sums = Sums()
+        self.sums = StepSums()
         self.selection = Selection(*data.info.select, lead=method.lead)
         self.began = self.saved_at = time.monotonic()
         self.writes = folder is not None and fabric.global_rank == 0
-        self.journal: Journal | None = None
+        self.tensorboard: TensorBoardLog | None = None
 
     def prepare(self) -> None:
-        """Wrap for devices, build optimisers and loaders, ask the teacher; the order matters to a resume."""
+        """Seed, move to the device, build loader and optimisers, and fill the teacher cache."""
         fabric, settings = self.fabric, self.settings
+        # First, since everything below may draw random numbers. The rank is part of the seed: processes hold different
+        # samples, whose dropout masks must differ.
         seed_all(self.seed, "fit", fabric.global_rank)
         self.method.train()
         if fabric.world_size > 1:
             synchronise_batchnorm(self.method)
-        # one process without mixed precision needs no wrapper, and a wrapper costs a third of a small step
+        # One process without mixed precision needs no wrapper; Fabric's makes a small step (300 µs) a third slower.
         self.wrapped = fabric.world_size > 1 or settings.precision == "bf16-mixed"
         if self.wrapped:
             self.forward: nn.Module = fabric.setup_module(self.method)
@@ -97,7 +100,7 @@ class Loop:
         self.loader = Loader(self.data.train, sampler, workers=settings.workers)
         updates = updates_per_epoch(len(sampler), settings)
         self.optimisers = Optimisers(self.method.param_groups(), settings, updates)
-        self.teaching = Teaching(
+        self.teacher_cache = TeacherCache(
             self.method,
             self.data.train,
             info,
@@ -105,26 +108,29 @@ class Loop:
             cache=settings.cache,
             shuffle=self.shuffle_teacher,
             seed=self.seed,
-            place=self.answers,
+            disk=self.teacher_disk,
         )
 
     @property
     def finished(self) -> bool:
-        """Whether there is nothing more to train."""
+        """Whether training is over: all epochs are done, or it stopped early."""
         return bool(self.stopped) or self.epoch >= self.settings.epochs
 
     def train_epoch(self) -> None:
-        """The rest of the current epoch, from batch number ``self.step`` on."""
+        """Train on the rest of the current epoch, from batch number ``self.step`` on."""
         self.epoch_began = time.monotonic()
         self.method.train()
         self.method.on_epoch_start(self.epoch, self.settings.epochs)
         total, every = len(self.loader), self.settings.accumulate
         save_due = False
+        # `step` counts batches that were trained on, not those that loading processes fetched ahead: a resumed epoch
+        # begins at the right one
         for batch in self.loader.epoch(self.epoch, self.step):
             group = min(every, total - self.step // every * every)  # batches in this update
             closes = (self.step + 1) % every == 0 or self.step + 1 == total
             agreement = self._backward(batch.to(self.fabric.device), closes)
             self.step += 1
+            # a checkpoint that falls due within a group of accumulated batches is written after the update
             save_due |= agreement.save
             if not closes:
                 continue
@@ -139,28 +145,33 @@ class Loop:
                 save_due = False
 
     def _backward(self, batch: Batch, closes: bool) -> Agreement:
-        """Gradients of one batch, and what all processes agree on about it."""
-        teacher_outputs = self.teaching(batch)
-        # what is clipped must be everybody's gradient, also before the update
-        alone = not closes and not (self.settings.clip is not None and self.settings.clip_at == "backward")
+        """Compute the gradients of one batch; returns what all processes agreed on."""
+        teacher_outputs = self.teacher_cache(batch)
+        # Gradients are averaged over the processes once per update, with the last batch of its group. Clipping after
+        # each backward pass needs the average each time.
+        local = not closes and not (self.settings.clip is not None and self.settings.clip_at == "backward")
         try:
-            with self._unsynchronised(alone):
+            # The forward pass too: DDP decides there whether the next backward pass synchronises.
+            with self._unsynchronised(local):
                 step = self.forward(batch, teacher_outputs)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise InputError(
-                "A batch holds one row, and this network normalises by the statistics of its batch: at least 2 rows "
+                "A batch has one row, and this network normalises with the statistics of its batch: at least 2 rows "
                 "were expected. Raise --batch-size, give more training rows, or use a network without BatchNorm."
             ) from error
+        # Before the backward pass, in which the NaN of a process would spread to the gradients of all; and for signals
+        # and checkpoints too, since all processes must stop or save at the same step.
         agreement = agree(step, batch, self.fabric, signal=interrupt.pending(), save=self._save_due())
         if not agreement.finite:
             raise non_finite(step, batch, self.fabric, epoch=self.epoch, step=self.step, broken=agreement.broken)
         loss = agreement.loss
         parts = self.loader.sampler.parts(self.step, self.settings.accumulate)
+        # by rows and not by batches: the last batch may be shorter or longer
         if parts != 1.0 and self.settings.accumulate_mode == "mean":
-            loss = loss / parts  # by rows: the last batch may be shorter or longer
-        with self._unsynchronised(alone):
+            loss = loss / parts
+        with self._unsynchronised(local):
             if self.wrapped:
                 self.fabric.backward(loss)
             else:
@@ -170,11 +181,11 @@ class Loop:
         self.sums.add(step, batch)
         return agreement
 
-    def _unsynchronised(self, alone: bool) -> AbstractContextManager[Any]:
-        """Within it gradients stay with their process, where there are several and ``alone`` asks for it."""
+    def _unsynchronised(self, local: bool) -> AbstractContextManager[Any]:
+        """A block in which gradients are not averaged over the processes, if ``local``."""
         if self.fabric.world_size == 1:
             return nullcontext()
-        return self.fabric.no_backward_sync(self.forward, enabled=alone)  # type: ignore[arg-type]
+        return self.fabric.no_backward_sync(self.forward, enabled=local)  # type: ignore[arg-type]
 
     def _save_due(self) -> bool:
         if self.folder is None:
@@ -184,7 +195,7 @@ class Loop:
         return time.monotonic() - self.saved_at > self.settings.save_seconds
 
     def end_epoch(self) -> None:
-        """Score, select, record; decide whether to stop early."""
+        """Score on the validation split, select the best weights, record the epoch; decide whether to stop early."""
         students = self.method.students()
         self.method.eval()
         scores = evaluate(
@@ -208,10 +219,10 @@ class Loop:
         self.history.append(row)
         if self.writes and self.folder is not None:
             files.append_row(self.folder / "history.jsonl", row)
-        if self.journal is not None:
-            self.journal.epoch(row)
+        if self.tensorboard is not None:
+            self.tensorboard.epoch(row)
         self.progress.epoch(row)
-        self.epoch, self.step, self.sums = self.epoch + 1, 0, Sums()
+        self.epoch, self.step, self.sums = self.epoch + 1, 0, StepSums()
         if self.settings.patience and self.selection.waited >= self.settings.patience:
             self.stopped = "patience"
 
@@ -223,7 +234,7 @@ class Loop:
     # ---- checkpoints: everything that the next step depends on
 
     def save(self) -> None:
-        """Write a checkpoint; all processes take part, the first one writes."""
+        """Write a checkpoint: all processes contribute their state, rank 0 writes."""
         assert self.folder is not None
         self.saved_at = time.monotonic()
         tensors, plain = self.state()
@@ -233,7 +244,7 @@ class Loop:
         self.fabric.barrier()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The running fit as tensors and JSON: method, optimisers, best weights, loss sums, generators."""
+        """The state of the training as tensors and JSON: method, optimisers, best weights, loss sums, generators."""
         self.sums.fold()
         plain: dict[str, Any] = {
             "epoch": self.epoch,
@@ -252,7 +263,7 @@ class Loop:
         return tensors, plain
 
     def _generators(self) -> dict[str, Tensor]:
-        """Generator states of all processes, (processes, …) each."""
+        """Generator states of all processes: name → (processes, …)."""
         world, device = self.fabric.world_size, self.fabric.device
         if world == 1:
             return {key: value[None] for key, value in generator_states().items()}
@@ -262,6 +273,7 @@ class Loop:
     def resume(self) -> None:
         """Continue from the newest complete checkpoint, if there is one."""
         assert self.folder is not None
+        # one process removes leftovers, and no other may read the folder before it has
         if self.fabric.global_rank == 0:
             checkpoint.sweep(self.folder / "checkpoints")
         self.fabric.barrier()
@@ -273,19 +285,21 @@ class Loop:
             self.notes += notes
             if plain:
                 self.restore(tensors, plain)
+        # Rewritten, because it may hold an epoch that ended after the checkpoint, or half a line.
         if self.writes:
             files.write_rows(self.folder / "history.jsonl", self.history)
 
     def restore(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore the state that `state` returned."""
         if plain["world"] != self.fabric.world_size:
             raise InputError(
                 f"The run in {self.folder} was started with {plain['world']} processes and is resumed with "
                 f"{self.fabric.world_size}. Give --devices {plain['world']}."
             )
-        torch.set_num_threads(plain["threads"])  # the bits depend on it
+        # the order of floating-point sums depends on the number of threads
+        torch.set_num_threads(plain["threads"])
         self.epoch, self.step, self.history = plain["epoch"], plain["step"], plain["history"]
-        self.sums = Sums(plain["sums"][self.fabric.global_rank])
+        self.sums = StepSums(plain["sums"][self.fabric.global_rank])
         parts: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             part, _, name = key.partition("/")
@@ -294,20 +308,21 @@ class Loop:
         self.method.load_extra_state(plain["method"])
         self.optimisers.load_state(parts.get("optimizer", {}), plain["optimizer"])
         self.selection.load_state(parts.get("best", {}), plain["best"], self.fabric.device)
-        # clones: torch reads a generator's state from the start of the storage, whatever row a view begins at
+        # clones: torch reads the state from the start of the storage, even if the tensor is a view of a later row
         states = {key: value[self.fabric.global_rank].clone() for key, value in parts["generators"].items()}
         scalars = ("python_gauss", "numpy_gauss")
-        # last, since everything before may draw numbers
+        # last: loading weights and optimisers may draw random numbers
         restore_generators({key: value.reshape(()) if key in scalars else value for key, value in states.items()})
 
 
 def updates_per_epoch(batches: int, settings: FitSettings) -> int:
-    """How many updates so many batches make."""
+    """Number of optimiser steps in an epoch of so many batches."""
     whole, rest = divmod(batches, settings.accumulate)
     updates = whole + bool(rest and settings.remainder == "flush")
     if not updates:
         raise InputError(
             f"accumulate={settings.accumulate} batches per update, but an epoch has {batches} and "
-            "remainder='drop' throws an incomplete update away: nothing would be learned. Lower one of them."
+            "remainder='drop' discards an incomplete update: nothing would be learned. Lower accumulate, or set "
+            "remainder='flush'."
         )
     return updates

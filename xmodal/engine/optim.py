@@ -1,12 +1,14 @@
 """Optimisers and schedules by name.
 
-A schedule is a factor on the rate as a pure function of the epoch reached (a fraction within an epoch), so there is
-nothing to save but the count of steps. `plateau` alone has a memory, which it saves.
+A schedule multiplies the learning rate by a factor that depends only on the time in epochs, a fraction: (updates so
+far) / (updates per epoch). So only the number of updates is saved; `plateau` alone has more state.
 
-The epoch reached is that before an update, or with ``schedule_point="end"`` that behind it: update t of n per epoch, E
-epochs and W of warm-up has then the rate of the published LiDAR training,
+The time of an update is that before it, or with ``schedule_point="end"`` that after it. With the latter, a cosine
+schedule with warm-up has the rates of the published LiDAR training. For update t = 0, 1, …, with n updates per epoch, E
+epochs and W epochs of warm-up:
 
-    lr (t + 1) / w  for t < w,   lr (1 + cos(π (t - w + 1) / T)) / 2  from there on,   w = max(W n, 1),  T = n (E - W)
+    lr (t + 1) / w                       for t < w
+    lr (1 + cos(π (t - w + 1) / T)) / 2  afterwards,   w = max(W n, 1),  T = n (E - W)
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from torch.optim import Optimizer
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError, did_you_mean
 
-FUSED_FROM = 100_000  # parameters from which on Adam updates all tensors in one call
+FUSED_FROM = 100_000  # with at least so many parameters Adam updates all tensors in one call
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -36,30 +38,29 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 
 
 def build_optimizers(groups: Sequence[Mapping[str, Any]], settings: FitSettings) -> list[Optimizer]:
-    """One optimiser per name that occurs; a group may name its own optimiser, rate and options."""
+    """One optimiser per name in the groups; a group may have its own optimiser, rate and options."""
     by_name: dict[str, list[dict[str, Any]]] = {}
     for group in groups:
-        own = {**group, "params": list(group["params"])}
-        name = own.pop("optimizer", settings.optimizer)
+        group = {**group, "params": list(group["params"])}
+        name = group.pop("optimizer", settings.optimizer)
         if name not in OPTIMIZERS:
             raise InputError(f"There is no optimiser called '{name}'. {did_you_mean(name, OPTIMIZERS)}")
-        by_name.setdefault(name, []).append(own)
-    if not any(len(group["params"]) for found in by_name.values() for group in found):
+        by_name.setdefault(name, []).append(group)
+    if not any(len(group["params"]) for same_name in by_name.values() for group in same_name):
         raise InputError("There is nothing to train: no parameter requires a gradient. Check what was frozen.")
     return [
-        OPTIMIZERS[name](found, **_options(name, settings), **_fused(name, found)) for name, found in by_name.items()
+        OPTIMIZERS[name](same_name, **_options(name, settings), **_fused(name, same_name))
+        for name, same_name in by_name.items()
     ]
 
 
 def _fused(name: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Whether all tensors are updated in one call: three to four times as fast, equal up to rounding.
-
-    Small networks keep the bits that they always had; there an update costs microseconds either way.
-    """
+    """The option with which Adam updates all tensors in one call: 3 to 4 times as fast, equal up to rounding."""
+    # Not small networks: there an update takes microseconds either way, and results keep the bits of earlier versions.
     parameters = [parameter for group in groups for parameter in group["params"]]
-    known = all(tensor.device.type in ("cpu", "cuda") and tensor.is_floating_point() for tensor in parameters)
+    supported = all(tensor.device.type in ("cpu", "cuda") and tensor.is_floating_point() for tensor in parameters)
     large = sum(tensor.numel() for tensor in parameters) >= FUSED_FROM
-    return {"fused": True} if name in ("adam", "adamw") and known and large else {}
+    return {"fused": True} if name in ("adam", "adamw") and supported and large else {}
 
 
 def _options(name: str, settings: FitSettings) -> dict[str, Any]:
@@ -72,18 +73,19 @@ def _options(name: str, settings: FitSettings) -> dict[str, Any]:
 
 
 def factor(settings: FitSettings, epoch: float, *, least: float = 0.0) -> float:
-    """What the schedule multiplies the rate with when ``epoch`` epochs are done.
+    """Factor of the learning rate after ``epoch`` epochs.
 
     Args:
         settings: which schedule.
-        epoch: a fraction within an epoch.
-        least: epochs of warm-up, where none or fewer are asked for.
+        epoch: number of epochs done, a fraction within an epoch.
+        least: lower bound on the epochs of warm-up.
 
     Example:
         >>> factor(FitSettings(schedule="cosine", epochs=10), 5.0)
         0.5
     """
     warm = max(settings.warmup, least)
+    # not 0 at the start: the first update would do nothing
     if epoch < warm:
         return max(epoch, 1e-3 * warm) / warm
     progress = (epoch - warm) / max(settings.epochs - settings.warmup, 1e-12)
@@ -105,9 +107,9 @@ class Optimisers:
     """All optimisers of a method, their schedule, clipping and state.
 
     Args:
-        groups: what ``Method.param_groups`` returned.
-        settings: names and numbers.
-        steps_per_epoch: updates in one epoch.
+        groups: as ``Method.param_groups`` returns them.
+        settings: optimiser, schedule and clipping.
+        steps_per_epoch: updates per epoch.
     """
 
     def __init__(self, groups: Sequence[Mapping[str, Any]], settings: FitSettings, steps_per_epoch: int) -> None:
@@ -117,6 +119,7 @@ class Optimisers:
         self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.updates = 0
         self.plateau = {"factor": 1.0, "best": math.inf, "waited": 0}
+        # rates that only `plateau` changes, at the end of an epoch, are not set again in each step
         self._constant = settings.schedule in ("constant", "plateau") and not settings.warmup
 
     def _groups(self) -> Iterator[tuple[dict[str, Any], float]]:
@@ -125,11 +128,11 @@ class Optimisers:
 
     @property
     def parameters(self) -> list[Tensor]:
-        """Everything that is optimised."""
+        """All parameters that are optimised."""
         return [parameter for group, _ in self._groups() for parameter in group["params"]]
 
     def set_rates(self) -> None:
-        """Put the rates where the schedule wants them after the updates so far."""
+        """Set the learning rates for the next update."""
         steps = self.steps_per_epoch
         end = self.settings.schedule_point == "end"
         if self.settings.schedule_per == "epoch":
@@ -141,7 +144,7 @@ class Optimisers:
             group["lr"] = rate * scale
 
     def clip(self) -> None:
-        """Bound the gradients of everything that is optimised."""
+        """Clip the gradients of all parameters."""
         if self.settings.clip is None:
             return
         if self.settings.clip_mode == "norm":
@@ -150,7 +153,7 @@ class Optimisers:
             torch.nn.utils.clip_grad_value_(self.parameters, self.settings.clip)
 
     def step(self) -> None:
-        """One update, after which gradients are gone."""
+        """Update the parameters and delete their gradients."""
         if self.settings.clip is not None and self.settings.clip_at == "step":
             self.clip()
         if not self._constant:
@@ -161,12 +164,12 @@ class Optimisers:
         self.updates += 1
 
     def drop(self) -> None:
-        """Forget gradients without an update."""
+        """Delete the gradients without an update."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def end_epoch(self, score: float) -> None:
-        """Let ``plateau`` see the epoch's score (smaller is better)."""
+        """Tell ``plateau`` the score of the epoch (smaller is better)."""
         if self.settings.schedule != "plateau":
             return
         if score < self.plateau["best"]:
@@ -179,35 +182,36 @@ class Optimisers:
 
     @property
     def rates(self) -> list[float]:
-        """Current rate of every group."""
+        """Current learning rate of each group."""
         return [group["lr"] for group, _ in self._groups()]
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON from which `load_state` continues."""
+        """The state as tensors and JSON, for `load_state`."""
         tensors: dict[str, Tensor] = {}
         plain: dict[str, Any] = {"updates": self.updates, "plateau": dict(self.plateau), "optimizers": []}
         for number, optimizer in enumerate(self.optimizers):
-            found = optimizer.state_dict()
+            state = optimizer.state_dict()
             rest: dict[str, dict[str, Any]] = {}
-            for index, entries in found["state"].items():
+            for index, entries in state["state"].items():
                 for name, value in entries.items():
                     if isinstance(value, Tensor):
                         tensors[f"{number}/{index}/{name}"] = value
                     else:
                         rest.setdefault(str(index), {})[name] = value
-            plain["optimizers"].append({"param_groups": found["param_groups"], "rest": rest})
+            plain["optimizers"].append({"param_groups": state["param_groups"], "rest": rest})
         return tensors, plain
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any]) -> None:
-        """Take back what `state` gave."""
+        """Restore the state that `state` returned."""
         self.updates = plain["updates"]
         self.plateau = dict(plain["plateau"])
         for number, (optimizer, saved) in enumerate(zip(self.optimizers, plain["optimizers"], strict=True)):
             state: dict[int, dict[str, Any]] = {int(index): dict(entries) for index, entries in saved["rest"].items()}
             for key, tensor in tensors.items():
-                owner, index, name = key.split("/", 2)
-                if int(owner) == number:
+                optimizer_number, index, name = key.split("/", 2)
+                if int(optimizer_number) == number:
                     state.setdefault(int(index), {})[name] = tensor
+            # JSON has no tuples, and torch's Adam unpacks `betas` as one
             groups = [
                 {key: tuple(value) if key == "betas" else value for key, value in group.items()}
                 for group in saved["param_groups"]

@@ -1,4 +1,4 @@
-"""What a person sees while it runs: a bar with the time left on a terminal, one plain line per epoch elsewhere."""
+"""Progress of a command: a bar with the remaining time on a terminal, one plain line per epoch elsewhere."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any, TextIO
 
 
 class Progress:
-    """Progress of a whole command, which may be many fits.
+    """Progress of a command, which may consist of many trainings.
 
     Args:
-        stream: where to; None: standard error.
-        quiet: say nothing (other ranks, library use).
-        fits: how many fits are to come, for the time left.
+        stream: where to write; None: standard error.
+        quiet: write nothing (other ranks, use from Python).
+        fits: how many trainings are expected, for the remaining time.
     """
 
     def __init__(self, *, stream: TextIO | None = None, quiet: bool = False, fits: int = 1) -> None:
@@ -23,19 +23,21 @@ class Progress:
         self.live = not quiet and self.stream.isatty()
         self._bar: Any = None
         self._task: Any = None
-        self._said = 0.0
+        self._last_line = 0.0  # when it was written
 
     def expect(self, fits: int = 1) -> None:
-        """More fits are to come than was known at the start."""
+        """Announce more trainings."""
         self.fits += fits
         if self._bar is not None:
             self._bar.update(self._task, total=self.epochs * self.fits)
 
     def start(self, title: str, epochs: int, at: int = 0, *, metric: str = "") -> None:
-        """A fit begins, at epoch ``at`` when it is resumed; told is the metric that chooses epochs, or the first."""
+        """A training begins, at epoch ``at`` if it is resumed; ``metric`` is shown, or the first one if it is empty."""
         self.title, self.epochs, self.metric = title, epochs, metric
-        self.fits = max(self.fits, self.done + 1)  # more came than were announced
+        # more trainings than were announced must not lead to "4/3"
+        self.fits = max(self.fits, self.done + 1)
         if self.live:
+            # imported here: not needed where the output is no terminal
             from rich.console import Console
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -56,30 +58,31 @@ class Progress:
             self._bar.update(self._task, description=title, total=total, completed=completed)
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is over; plain lines come at most once a second, and always for the last one."""
+        """An epoch is over; plain lines are written at most once per second, and always for the last epoch."""
         text = _summary(row, self.metric)
         if self.live:
             self._bar.update(self._task, advance=1, last=text)
-        elif not self.quiet and (time.monotonic() - self._said >= 1.0 or row["epoch"] + 1 == self.epochs):
-            self._said = time.monotonic()
-            left = f"{self.title} ({self.done + 1}/{self.fits})" if self.fits > 1 else self.title
-            self.say(f"{left}: epoch {row['epoch'] + 1}/{self.epochs}  {text}")
+        elif not self.quiet and (time.monotonic() - self._last_line >= 1.0 or row["epoch"] + 1 == self.epochs):
+            self._last_line = time.monotonic()
+            title = f"{self.title} ({self.done + 1}/{self.fits})" if self.fits > 1 else self.title
+            self.say(f"{title}: epoch {row['epoch'] + 1}/{self.epochs}  {text}")
 
     def end(self) -> None:
-        """The fit is over."""
+        """The training is over."""
         self.done += 1
 
     def say(self, sentence: str) -> None:
-        """One line to the reader."""
+        """Write a line."""
         if self.quiet:
             return
         if self._bar is not None:
+            # through the bar, which would otherwise overwrite the line
             self._bar.console.print(sentence, highlight=False, markup=False)
         else:
             print(sentence, file=self.stream, flush=True)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

@@ -1,4 +1,4 @@
-"""Which epoch each student keeps: the best one on the validation split."""
+"""The best epoch of each student on the validation split, and its weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ class Selection:
     Args:
         metric: name of a validation metric.
         direction: ``max`` or ``min``.
-        lead: student whose score tells whether an epoch is better than those before; empty: any of them.
+        lead: student whose score decides whether an epoch is better than earlier ones (for early stopping and the
+            schedule plateau); empty: any student.
     """
 
     def __init__(self, metric: str, direction: str, *, lead: str = "") -> None:
@@ -30,41 +31,42 @@ class Selection:
         self.waited = 0
 
     def update(self, epoch: int, scores: Mapping[str, Mapping[str, Any]], students: Mapping[str, Student]) -> None:
-        """Look at an epoch; an equal score keeps the earlier one, nan never wins."""
+        """Compare an epoch with the best one: at equal scores the earlier epoch stays, and NaN is never better."""
         better = False
-        for name, found in scores.items():
-            measured(self.metric, found)
-            score = self.sign * found[self.metric]
+        for name, metrics in scores.items():
+            measured(self.metric, metrics)
+            score = self.sign * metrics[self.metric]
             if name not in self.best or score > self.sign * self.best[name]["score"]:
-                kept = found[self.metric] if math.isfinite(score) else -self.sign * math.inf
-                self.best[name] = {"epoch": epoch, "score": kept, "valid": dict(found)}
+                # A NaN of the first epoch becomes the worst score, else no later epoch would compare as better.
+                value = metrics[self.metric] if math.isfinite(score) else -self.sign * math.inf
+                self.best[name] = {"epoch": epoch, "score": value, "valid": dict(metrics)}
                 state = students[name].module.state_dict()
                 self.weights[name] = {key: tensor.detach().clone() for key, tensor in state.items()}
                 better |= self.lead in ("", name)
         self.waited = 0 if better else self.waited + 1
 
     def last(self, epoch: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-        """``best`` as it is when every student ends with the weights of this epoch."""
-        found = {}
+        """The same as ``best``, where every student keeps the weights of this epoch."""
+        best = {}
         for name, valid in scores.items():
             score = valid[self.metric]
-            kept = score if math.isfinite(score) else -self.sign * math.inf
-            found[name] = {"epoch": epoch, "score": kept, "valid": dict(valid)}
-        return found
+            value = score if math.isfinite(score) else -self.sign * math.inf
+            best[name] = {"epoch": epoch, "score": value, "valid": dict(valid)}
+        return best
 
     def loss(self, scores: Mapping[str, Mapping[str, Any]]) -> float:
-        """The score of the lead, or the mean of all, with its sign turned so that smaller is better."""
+        """The score of ``lead``, or the mean over students, with a sign such that smaller is better."""
         watched = [scores[self.lead]] if self.lead else scores.values()
-        values: list[float] = [-self.sign * found[self.metric] for found in watched]
+        values: list[float] = [-self.sign * metrics[self.metric] for metrics in watched]
         return sum(values) / max(len(values), 1)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and JSON from which `load_state` continues."""
-        tensors = {f"{name}/{key}": value for name, kept in self.weights.items() for key, value in kept.items()}
+        """The state as tensors and JSON, for `load_state`."""
+        tensors = {f"{name}/{key}": value for name, weights in self.weights.items() for key, value in weights.items()}
         return tensors, {"best": self.best, "waited": self.waited}
 
     def load_state(self, tensors: Mapping[str, Tensor], plain: Mapping[str, Any], device: torch.device) -> None:
-        """Take back what `state` gave."""
+        """Restore the state that `state` returned."""
         self.best, self.waited = dict(plain["best"]), plain["waited"]
         self.weights = {name: {} for name in self.best}
         for key, value in tensors.items():
@@ -72,7 +74,7 @@ class Selection:
             self.weights[name][parameter] = value.to(device)
 
 
-def measured(metric: str, found: Mapping[str, Any]) -> None:
-    """Refuse a metric for choosing an epoch that is not among those of the validation split."""
-    if metric not in found:
-        raise InputError(f"An epoch is chosen by '{metric}', which is not measured. {did_you_mean(metric, found)}")
+def measured(metric: str, scores: Mapping[str, Any]) -> None:
+    """Check that the metric by which an epoch is chosen is among those of the validation split."""
+    if metric not in scores:
+        raise InputError(f"An epoch is chosen by '{metric}', which is not measured. {did_you_mean(metric, scores)}")

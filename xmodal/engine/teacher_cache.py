@@ -1,9 +1,11 @@
-"""What the teacher says, asked once.
+"""The outputs of a frozen teacher, computed once per training sample.
 
-A frozen teacher that sees each training sample as it is gives the same answer in every epoch: it is asked once, in
-fixed blocks in the order of the rows, and training reads the table. The shuffled-teacher control reads the same table
-with rows exchanged among samples of one class: what the teacher knows of the class survives, what it knows of the
-sample does not. A table that is too large for the memory is a file of the run folder (`xmodal.engine.teacher_disk`).
+A frozen teacher that reads samples without augmentation returns the same outputs in every epoch. They are computed
+once, in blocks of fixed size in the order of the rows, and training reads a table. A table that is too large for memory
+is a file in the run folder (`xmodal.engine.teacher_disk`).
+
+The shuffled-teacher control reads the same table with its rows permuted among the samples of each class: what the
+teacher's outputs say about the class is kept, what they say about the single sample is lost.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from xmodal.data.loader import in_order
 from xmodal.data.split import Split
-from xmodal.engine.teacher_disk import Answers, bytes_of, stored
+from xmodal.engine.teacher_disk import DiskTable, bytes_of, disk_table
 from xmodal.errors import InputError
 from xmodal.method import Method
 from xmodal.seeding import mix
@@ -26,40 +28,44 @@ from xmodal.types import Batch, DataInfo
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+# The block does not depend on --batch-size: kernels differ by block size in the last bits, and a table must be the same
+# for every training that reads it.
 BLOCK = 256
-LIMIT = 4 * 2**30  # bytes of a table that is still kept in memory
+LIMIT = 4 * 2**30  # bytes; larger tables are not kept in memory
 
 
 def refusal(method: Method, split: Split) -> str:
-    """Why this teacher can't be asked once; empty when it can."""
+    """Why the teacher's outputs can't be computed once; empty if they can."""
     if not method.frozen:
-        return "the method freezes no teacher, so its answers change as it trains"
+        return "the method freezes no teacher, so its outputs change during training"
     if method.teach_online:
         return method.teach_online
     if split.changing if method.teach_inputs is None else split.changing.intersection(method.teach_inputs):
-        return "the teacher sees augmented samples, which differ from epoch to epoch"
+        return "the teacher reads augmented samples, which differ from epoch to epoch"
     if not split.paired:
-        return "the data is unpaired, so there are no rows to look up"
+        return "the data is unpaired, so its modalities have no common rows"
     for module in (module for frozen in method.frozen for module in frozen.modules()):
+        # without running statistics a BatchNorm uses those of its batch in eval mode too
         if isinstance(module, _BatchNorm) and not module.track_running_stats:
-            return "the teacher normalises by the statistics of its batch"
+            return "the teacher normalises with the statistics of its batch"
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training:
-            return "the teacher draws dropout"
+            return "the teacher has active dropout"
     return ""
 
 
-class Teaching:
-    """Answers ``method.teach`` for training batches: by asking, from the table, or from the exchanged table.
+class TeacherCache:
+    """Outputs of ``method.teach`` for training batches: computed each time, or read from a table.
 
     Args:
-        method: asks and is asked.
+        method: whose ``teach`` is called.
         split: the training split.
         info: of the data.
         fabric: started devices.
-        cache: ``memory`` or ``disk``; ``on``: either; ``auto``: either if it can be; ``off``: ask in every epoch.
-        shuffle: exchange the answers among samples of one class.
-        seed: of the exchange.
-        place: folder for tables on disk; None: there is none.
+        cache: ``memory`` or ``disk``; ``on``: either of them; ``auto``: either of them if possible; ``off``: compute
+            the outputs in every epoch.
+        shuffle: permute the outputs among samples of the same class.
+        seed: of the permutation.
+        disk: folder for tables on disk; None: there is none.
     """
 
     def __init__(
@@ -72,91 +78,95 @@ class Teaching:
         cache: str,
         shuffle: bool,
         seed: int,
-        place: Path | None = None,
+        disk: Path | None = None,
     ) -> None:
         self.method, self.fabric = method, fabric
         self.table: dict[str, Tensor] | None = None
-        self.answers: Answers | None = None
-        self.exchanged: Tensor | None = None
+        self.disk_table: DiskTable | None = None
+        self.permutation: Tensor | None = None
         self.active = type(method).teach is not Method.teach
-        must = shuffle or cache not in ("auto", "off")
+        required = shuffle or cache not in ("auto", "off")
         if shuffle and not self.active:
             raise InputError("The shuffled-teacher control needs a method with a teacher, and this one has none.")
         if not self.active or not (shuffle or cache != "off"):
             return
-        reason = refusal(method, split) or self._keep(split, info.block(BLOCK), cache, place)
-        if reason and must:
+        reason = refusal(method, split) or self._fill(split, info.block(BLOCK), cache, disk)
+        if reason and required:
             what = "The shuffled-teacher control" if shuffle else "The teacher cache"
-            way = "Leave it out (--no-shuffled)" if shuffle else "Use --cache off, or leave that out"
-            raise InputError(f"{what} is not possible here: {reason}. {way}.")
+            instead = "Leave it out (--no-shuffled)" if shuffle else "Use --cache off, or leave that out"
+            raise InputError(f"{what} is not possible here: {reason}. {instead}.")
         if shuffle:
-            self._exchange(info, seed)
+            self._permute(info, seed)
 
-    def _keep(self, split: Split, block: int, cache: str, place: Path | None) -> str:
-        """Ask for every row and keep the answers; why it can't be done, empty when it is."""
+    def _fill(self, split: Split, block: int, cache: str, disk: Path | None) -> str:
+        """Compute the outputs of all rows and keep them; returns why that is not possible, empty if it was done."""
         if cache != "disk":
             blocks = in_order(split, batch_size=block)
-            first = self._ask(next(blocks).to(self.fabric.device))
+            # the first block shows how large the table will be
+            first = self._compute(next(blocks).to(self.fabric.device))
             size = bytes_of(first, max(split.rows.values()))
             if size <= LIMIT:
-                asked = [first, *(self._ask(batch.to(self.fabric.device)) for batch in blocks)]
-                self.table = {name: torch.cat([answers[name] for answers in asked]) for name in first}
+                outputs = [first, *(self._compute(batch.to(self.fabric.device)) for batch in blocks)]
+                self.table = {name: torch.cat([part[name] for part in outputs]) for name in first}
                 return ""
-            if cache == "memory" or place is None:
-                return f"the teacher's answers take {size / 2**30:.3g} GiB, more than the {LIMIT / 2**30:g} for memory"
-        if place is None:
-            return "answers on disk are kept in the run folder, and this training has none"
-        found = stored(place, self.method, split, ask=self._ask, block=block, fabric=self.fabric)
-        if found is None:
-            return f"the disk of {place} has no room for the teacher's answers"
-        self.answers = Answers(found, self.fabric.device)
+            if cache == "memory" or disk is None:
+                return f"the teacher's outputs take {size / 2**30:.3g} GiB, more than the {LIMIT / 2**30:g} for memory"
+        if disk is None:
+            return "outputs on disk are kept in the run folder, and this training has none"
+        folder = disk_table(disk, self.method, split, compute=self._compute, block=block, fabric=self.fabric)
+        if folder is None:
+            return f"the disk of {disk} has no room for the teacher's outputs"
+        self.disk_table = DiskTable(folder, self.fabric.device)
         return ""
 
-    def _exchange(self, info: DataInfo, seed: int) -> None:
+    def _permute(self, info: DataInfo, seed: int) -> None:
         rows = exchange(strata(info), seed)
-        alone = (rows == torch.arange(len(rows))).double().mean().item()
-        if alone > 0.5:
+        unchanged = (rows == torch.arange(len(rows))).double().mean().item()
+        # with most rows unchanged the control would measure next to nothing
+        if unchanged > 0.5:
             raise InputError(
-                f"The shuffled-teacher control is not possible here: {alone:.0%} of the training rows share their "
+                f"The shuffled-teacher control is not possible here: {unchanged:.0%} of the training rows share their "
                 "class or combination of labels with no other, so hardly anything would be exchanged. Leave it out."
             )
-        self.exchanged = rows.to(self.fabric.device)
+        self.permutation = rows.to(self.fabric.device)
         if self.table is not None:
-            self.table = {name: answers.index_select(0, self.exchanged) for name, answers in self.table.items()}
+            self.table = {name: outputs.index_select(0, self.permutation) for name, outputs in self.table.items()}
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """What the teacher says about the rows of a batch."""
+        """The teacher's outputs for the rows of a batch; empty for a method without a teacher."""
         if not self.active:
             return {}
         rows = next(iter(batch.index.values()))
         if self.table is not None:
-            return {name: answers.index_select(0, rows) for name, answers in self.table.items()}
-        if self.answers is not None:
-            return self.answers(rows if self.exchanged is None else self.exchanged.index_select(0, rows))
-        return self._ask(batch)
+            return {name: outputs.index_select(0, rows) for name, outputs in self.table.items()}
+        if self.disk_table is not None:
+            return self.disk_table(rows if self.permutation is None else self.permutation.index_select(0, rows))
+        return self._compute(batch)
 
-    def _ask(self, batch: Batch) -> dict[str, Tensor]:
+    def _compute(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad(), self.fabric.autocast():
             return self.method.teach(batch)
 
 
 def strata(info: DataInfo) -> Tensor:
-    """A class number per training row: the label, the combination of labels, or the decile of a regressed value."""
-    if info.dense:  # a sample holds many classes: any other will do
+    """The stratum of each training row: its label, its combination of labels, or the decile of its target value."""
+    # a dense sample holds many classes, so all samples form one stratum
+    if info.dense:
         return torch.zeros(max(info.rows["train"].values()), dtype=torch.long)
     target = next(iter(info.train_targets.values()))
     if info.task == "regression":
-        order = target[:, 0].argsort().argsort()
-        decile: Tensor = order * 10 // max(len(order), 1)
+        # sorting twice gives ranks
+        ranks = target[:, 0].argsort().argsort()
+        decile: Tensor = ranks * 10 // max(len(ranks), 1)
         return decile
     if target.ndim > 1:
-        found = torch.unique(target, dim=0, return_inverse=True)
-        return torch.as_tensor(found[1])
+        _, combinations = torch.unique(target, dim=0, return_inverse=True)
+        return torch.as_tensor(combinations)
     return target
 
 
 def exchange(classes: Tensor, seed: int) -> Tensor:
-    """For every row another row of its class (itself where it is alone), each one used once.
+    """A permutation that maps every row to another row of its class; only a row that is alone in its class stays.
 
     Example:
         >>> rows = exchange(torch.tensor([0, 1, 0, 1, 0]), seed=0)
@@ -167,6 +177,7 @@ def exchange(classes: Tensor, seed: int) -> Tensor:
     rows = torch.arange(len(classes))
     for value in classes.unique():  # type: ignore[no-untyped-call]
         members = (classes == value).nonzero().flatten()
-        circle = members[torch.randperm(len(members), generator=generator)]
-        rows[circle] = circle.roll(1)
+        # A cycle through all members in random order; a random permutation alone would leave some rows unchanged.
+        cycle = members[torch.randperm(len(members), generator=generator)]
+        rows[cycle] = cycle.roll(1)
     return rows

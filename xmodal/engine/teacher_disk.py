@@ -1,12 +1,12 @@
-"""A teacher's answers on disk, for tables that are too large for the memory.
+"""Teacher outputs on disk, for tables that are too large for memory.
 
-    answers/<key>/answers.json    names, types and shapes, and the key in words
-    answers/<key>/0.npy …         one array (training rows, …) per answer, memory-mapped
+    answers/<key>/answers.json    names, types and shapes, and what the key was computed from
+    answers/<key>/0.npy …         one array (training rows, …) per output, memory-mapped
 
-The key is a hash of all that the answers depend on: weights and buffers of the teacher, the rows of the split and how
-they are normalised, the number format, and the teacher's answers to some rows spread over the split, so that whatever
-else changes what it says (a mask, a place, other files under the same names) leads to another table. A table that was
-written whole is used again by a resumed run, by all processes, and by every training of a run that asks the same.
+The key is a hash of everything that the outputs depend on: weights and buffers of the teacher, the rows of the split
+and their normalisation, the floating-point format, and the teacher's outputs for some rows spread over the split. The
+latter notice other causes (a mask, another layer, different files under the same names). A complete table is used again
+by a resumed run, by all processes, and by every training of a run with the same key.
 """
 
 from __future__ import annotations
@@ -36,26 +36,26 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 INDEX = "answers.json"
-Ask = Callable[[Batch], dict[str, Tensor]]
+Compute = Callable[[Batch], dict[str, Tensor]]
 
 
-class Answers:
-    """A table on disk, read where it is asked for.
+class DiskTable:
+    """A table on disk, of which only the requested rows are read.
 
     Args:
-        folder: one that `stored` has filled.
-        device: where rows are handed out.
+        folder: as `disk_table` returned it.
+        device: of the tensors that are returned.
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         self.device = device
         self.columns = {
-            name: (np.load(folder / one["file"], mmap_mode="r", allow_pickle=False), getattr(torch, one["dtype"]))
-            for name, one in files.read_json(folder / INDEX)["answers"].items()
+            name: (np.load(folder / entry["file"], mmap_mode="r", allow_pickle=False), getattr(torch, entry["dtype"]))
+            for name, entry in files.read_json(folder / INDEX)["answers"].items()
         }
 
     def __call__(self, rows: Tensor) -> dict[str, Tensor]:
-        """The answers of some rows."""
+        """The outputs for some rows."""
         numbers = rows.cpu().numpy()
         return {
             name: torch.from_numpy(column[numbers]).view(dtype).to(self.device)
@@ -63,75 +63,79 @@ class Answers:
         }
 
 
-def stored(
-    place: Path,
+def disk_table(
+    parent: Path,
     method: Method,
     split: Split,
     *,
-    ask: Ask,
+    compute: Compute,
     block: int,
     fabric: Fabric,
 ) -> Path | None:
-    """The folder of the answers of all rows, which are asked for if they are not there: each process its share.
+    """The folder in ``parent`` with the outputs for all rows; None: the disk has no room for them.
 
-    None where the disk has no room for them.
+    A table that does not exist yet is computed, by each process a share of the rows.
     """
-    probe = ask(_spread(split, block).to(fabric.device))
-    told = {"code": __version__, "weights": weights_of(method), "rows": rows_of(split), "probe": _hash(probe)}
-    told["precision"] = str(next(iter(probe.values())).dtype)
-    key: str = gather_json(hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:24], fabric.device)[0]
-    found = place / key
-    if gather_json((found / INDEX).exists(), fabric.device)[0]:
-        return found
-    if gather_json(room(place) < bytes_of(probe, _length(split)), fabric.device)[0]:
+    probe = compute(_spread(split, block).to(fabric.device))
+    facts = {"code": __version__, "weights": weights_of(method), "rows": rows_of(split), "probe": _hash(probe)}
+    facts["precision"] = str(next(iter(probe.values())).dtype)
+    key: str = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+    # Rank 0 decides in all three cases: the probe's last bits and the free space may differ between machines, and
+    # processes that disagree would wait in different exchanges.
+    key = gather_json(key, fabric.device)[0]
+    folder = parent / key
+    if gather_json((folder / INDEX).exists(), fabric.device)[0]:
+        return folder
+    if gather_json(free_bytes(parent) < bytes_of(probe, _length(split)), fabric.device)[0]:
         return None
-    beside = place / f".{key}.part"
+    # Filled under a hidden name and renamed when complete: a table of a process that was killed is never read.
+    partial = parent / f".{key}.part"
     if fabric.global_rank == 0:
-        _open(beside, probe, _length(split))
+        _create(partial, probe, _length(split))
     fabric.barrier()
-    _fill(beside, probe, _blocks(split, block, fabric), lambda batch: ask(batch.to(fabric.device)))
+    _fill(partial, probe, _blocks(split, block, fabric), lambda batch: compute(batch.to(fabric.device)))
     fabric.barrier()
     if fabric.global_rank == 0:
-        files.write_json(beside / INDEX, {"answers": _described(probe), "key": told})
-        files.sync_folder(beside)
-        os.replace(beside, found)
-        files.sync_folder(place)
+        files.write_json(partial / INDEX, {"answers": _index(probe), "key": facts})
+        files.sync_folder(partial)
+        os.replace(partial, folder)
+        files.sync_folder(parent)
     fabric.barrier()
-    return found
+    return folder
 
 
-def bytes_of(answers: Mapping[str, Tensor], rows: int) -> int:
-    """How much the answers of so many rows take, from those of some."""
-    one = sum(answer[0].nelement() * answer.element_size() for answer in answers.values())
-    return one * rows
+def bytes_of(outputs: Mapping[str, Tensor], rows: int) -> int:
+    """Size of a table of so many rows, given the outputs for some rows."""
+    per_row = sum(output[0].nelement() * output.element_size() for output in outputs.values())
+    return per_row * rows
 
 
-def room(place: Path) -> int:
-    """Free bytes where a folder is, or will be."""
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free
+def free_bytes(folder: Path) -> int:
+    """Free space on the disk of a folder, which need not exist yet."""
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free
 
 
 def weights_of(method: Method) -> str:
-    """Hash of the frozen parts, and of what the method itself keeps beside its networks, such as masks."""
-    found = hashlib.sha256(type(method).__qualname__.encode())
-    own = {name: buffer for name, buffer in method.named_buffers(recurse=False) if buffer is not None}
-    for state in (own, *(module.state_dict() for module in method.frozen)):
-        found.update(_hash(state).encode())
-    return found.hexdigest()
+    """Hash of the frozen networks, and of the method's own buffers, such as masks."""
+    digest = hashlib.sha256(type(method).__qualname__.encode())
+    buffers = {name: buffer for name, buffer in method.named_buffers(recurse=False) if buffer is not None}
+    for state in (buffers, *(module.state_dict() for module in method.frozen)):
+        digest.update(_hash(state).encode())
+    return digest.hexdigest()
 
 
 def rows_of(split: Split) -> str:
-    """Hash of which rows there are, in which order, and how they are normalised."""
-    found = hashlib.sha256()
+    """Hash of the rows of a split, their order and their normalisation."""
+    digest = hashlib.sha256()
     for modality, numbers in split.numbers.items():
-        found.update(modality.encode() + numbers.tobytes())
+        digest.update(modality.encode() + numbers.tobytes())
     for name, column in split.columns.items():
-        found.update(f"{name} {column.shape} {column.dtype}".encode())
+        digest.update(f"{name} {column.shape} {column.dtype}".encode())
     for name, statistics in split._statistics.items():
-        found.update(name.encode() + b"".join(part.tobytes() for part in statistics))
-    return found.hexdigest()
+        digest.update(name.encode() + b"".join(part.tobytes() for part in statistics))
+    return digest.hexdigest()
 
 
 def _length(split: Split) -> int:
@@ -139,57 +143,59 @@ def _length(split: Split) -> int:
 
 
 def _spread(split: Split, block: int) -> Batch:
-    """Rows from the first to the last, at equal distances, as they are."""
+    """Rows at equal distances from the first to the last, without augmentation."""
     count = min(_length(split), block)
     rows = torch.arange(count) * (_length(split) - 1) // max(count - 1, 1)
     return split[Pick(dict.fromkeys(split.rows, rows), epoch=None)]
 
 
 def _hash(tensors: Mapping[str, Tensor]) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, tensor in tensors.items():
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(_numbers(tensor).tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(_array(tensor).tobytes())
+    return digest.hexdigest()
 
 
-def _numbers(tensor: Tensor) -> Any:
-    """A tensor as an array; NumPy has no bfloat16, so that goes by its bits."""
+def _array(tensor: Tensor) -> Any:
+    """A tensor as a NumPy array; bfloat16, which NumPy does not have, as int16 with the same bits."""
     tensor = tensor.detach().cpu().contiguous()
     return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
-def _described(answers: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+def _index(outputs: Mapping[str, Tensor]) -> dict[str, dict[str, str]]:
+    """File and type of each output. Files are numbered, since a name may hold characters that paths can't."""
     return {
-        name: {"file": f"{number}.npy", "dtype": str(answer.dtype).removeprefix("torch.")}
-        for number, (name, answer) in enumerate(answers.items())
+        name: {"file": f"{number}.npy", "dtype": str(output.dtype).removeprefix("torch.")}
+        for number, (name, output) in enumerate(outputs.items())
     }
 
 
-def _open(folder: Path, answers: Mapping[str, Tensor], rows: int) -> None:
-    """Empty files of the right size."""
-    for leftover in folder.parent.glob(".*.part"):  # of one who was killed here
+def _create(folder: Path, outputs: Mapping[str, Tensor], rows: int) -> None:
+    """Create empty files of the right size."""
+    # of processes that were killed while they filled a table
+    for leftover in folder.parent.glob(".*.part"):
         shutil.rmtree(leftover)
     folder.mkdir(parents=True)
-    for name, one in _described(answers).items():
-        like = _numbers(answers[name])
-        np.lib.format.open_memmap(folder / one["file"], mode="w+", dtype=like.dtype, shape=(rows, *like.shape[1:]))
+    for name, entry in _index(outputs).items():
+        like = _array(outputs[name])
+        np.lib.format.open_memmap(folder / entry["file"], mode="w+", dtype=like.dtype, shape=(rows, *like.shape[1:]))
 
 
-def _fill(folder: Path, answers: Mapping[str, Tensor], blocks: Iterator[tuple[slice, Batch]], ask: Ask) -> None:
-    """Write the answers of some blocks of rows."""
+def _fill(folder: Path, outputs: Mapping[str, Tensor], blocks: Iterator[tuple[slice, Batch]], compute: Compute) -> None:
+    """Write the outputs for some blocks of rows."""
     columns = {
-        name: np.lib.format.open_memmap(folder / one["file"], mode="r+") for name, one in _described(answers).items()
+        name: np.lib.format.open_memmap(folder / entry["file"], mode="r+") for name, entry in _index(outputs).items()
     }
     for rows, batch in blocks:
-        for name, answer in ask(batch).items():
-            columns[name][rows] = _numbers(answer)
+        for name, output in compute(batch).items():
+            columns[name][rows] = _array(output)
     for column in columns.values():
         column.flush()
 
 
 def _blocks(split: Split, block: int, fabric: Fabric) -> Iterator[tuple[slice, Batch]]:
-    """Blocks of rows in their order, every ``world``-th one: the same blocks whatever the number of processes."""
+    """Every ``world``-th block of rows. The blocks are the same for any number of processes, and so are the bits."""
     for number in range(fabric.global_rank, math.ceil(_length(split) / block), fabric.world_size):
         rows = slice(number * block, min((number + 1) * block, _length(split)))
         picked = torch.arange(rows.start, rows.stop)

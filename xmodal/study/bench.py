@@ -208,7 +208,7 @@ class Bench:
             shuffle_teacher=shuffle,
             progress=self.progress,
             title=f"seed {self.seed}, {name}",
-            answers=self.folder and self.folder / "answers",
+            teacher_disk=self.folder and self.folder / "answers",
         )
 
     def train(self, name: str, method: Method, *, role: str, shuffle: bool = False) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator
 
+from xmodal.engine.run.tensorboard import tensorboard_installed
 from xmodal.methods import METHODS
 from xmodal.study.plan import Comparison, Entry, Plan
 from xmodal.study.settings import Names, Options, Presets, RunSettings
@@ -53,7 +54,11 @@ class DenseSettings(Presets, RunSettings):
     shuffled: bool = Field(False, description="train a student of a teacher that sees other frames")
     untrained: bool = Field(False, description="train a student of a teacher with its initial weights")
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use")
-    tracking: bool = Field(True, description="leave a log and TensorBoard events next to the history")
+    # on by default only where it can work: the package belongs to an extra, and a default must not refuse to train
+    tracking: bool = Field(
+        default_factory=tensorboard_installed,
+        description="write a log and TensorBoard events next to the history; on where tensorboard is installed",
+    )
     options: Options = Field({}, description="options of the data")
 
     @field_validator("kd_loss")

@@ -67,6 +67,13 @@ def kill_rank(
     process: subprocess.Popen[str], rank: int, history: Path, *, rows: int
 ) -> tuple[str, str, dict[int, int]]:
     """SIGKILL a rank as soon as ``history`` has so many rows; what the command printed, and who its ranks were."""
+    return end_early(process, rank, signal.SIGKILL, history, rows=rows)
+
+
+def end_early(
+    process: subprocess.Popen[str], rank: int | None, number: signal.Signals, history: Path, *, rows: int
+) -> tuple[str, str, dict[int, int]]:
+    """A signal for a rank, or for what started them, as soon as ``history`` has so many rows."""
     limit, ranks = time.monotonic() + 200, {}
     while sorted(ranks) != [0, 1]:
         assert process.poll() is None, process.communicate()[1]
@@ -75,7 +82,7 @@ def kill_rank(
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < limit
         time.sleep(0.005)
-    os.kill(ranks[rank], signal.SIGKILL)
+    os.kill(process.pid if rank is None else ranks[rank], number)
     said, complained = process.communicate(timeout=60)
     return said, complained, ranks
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from rank_death import TORCHRUN, finished, kill_rank, left_of, start, trained
+from rank_death import TORCHRUN, end_early, finished, kill_rank, left_of, start, trained
 
 # 179 rows in batches of 15: 8 and 7 for the two processes, and 7 and 7 in the last one; the network normalises by the
 # statistics of its batches. One training alone: starting takes longer than that.
@@ -87,6 +88,19 @@ def test_under_torchrun_the_survivor_tells_how_to_go_on(
     (sentence,) = [line for line in complained.splitlines() if line.startswith("xmodal: ")]
     assert f"rank {rank} (pid {ranks[rank]}) died" in sentence and "under the same launcher" in sentence
     assert process.returncode == 1 and not list(tmp_path.glob("xmodal-error-*"))
+    assert trained(finished([*TWO, "--out", "run", "--resume"], tmp_path)) == unbroken
+
+
+@pytest.mark.slow
+def test_interrupted_under_torchrun_both_save_with_loading_processes_too(
+    unbroken: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    process = start([*TWO, "--out", "run", "--workers", "1"], tmp_path, command=TORCHRUN)
+
+    _, complained, ranks = end_early(process, None, signal.SIGTERM, tmp_path / HISTORY, rows=2)
+
+    (sentence,) = [line for line in complained.splitlines() if line.startswith("xmodal: ")]
+    assert "the state is saved" in sentence and left_of(ranks) == []
     assert trained(finished([*TWO, "--out", "run", "--resume"], tmp_path)) == unbroken
 
 

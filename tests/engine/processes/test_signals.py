@@ -50,8 +50,8 @@ def rows_of(out: Path) -> list[dict[str, Any]]:
 def unharmed(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     out = tmp_path_factory.mktemp("unharmed") / "run"
     process = start(out)
-    _, told = process.communicate(timeout=200)
-    assert process.returncode == 0, told
+    _, stderr = process.communicate(timeout=200)
+    assert process.returncode == 0, stderr
     return rows_of(out)
 
 
@@ -70,11 +70,11 @@ def test_an_interrupted_command_says_how_to_go_on_and_ends_the_same(
     wait_for_training(out, process, run)
 
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=60)
 
     assert process.returncode == 128 + number
-    last = told.strip().splitlines()[-1]
-    assert "the state is saved" in last and "Traceback" not in told
+    last = stderr.strip().splitlines()[-1]
+    assert "the state is saved" in last and "Traceback" not in stderr
     assert (out / "seed-0" / run / "checkpoints").is_dir()
 
     words = shlex.split(last.partition("Go on with: ")[2])
@@ -101,10 +101,10 @@ def test_both_processes_stop_at_the_same_step_and_go_on(tmp_path: Path) -> None:
     process = start(cut, *short)
     wait_for_training(cut, process, "kd")
     process.send_signal(signal.SIGTERM)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 143, told
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
 
     again = start(cut, *short, "--resume")
-    _, told = again.communicate(timeout=300)
-    assert again.returncode == 0, told
+    _, stderr = again.communicate(timeout=300)
+    assert again.returncode == 0, stderr
     assert rows_of(cut) == rows_of(whole)

@@ -48,7 +48,7 @@ def nobody_leads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in OUTSIDE:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HERE", str(tmp_path))
-    monkeypatch.setattr(spawn, "_place", spawn._Place())
+    monkeypatch.setattr(spawn, "_rank", spawn._Rank())
 
 
 def lead(code: str, processes: int = 2) -> int:
@@ -99,9 +99,9 @@ assert {spawn.LINE!r} not in os.environ, "what a rank starts would take itself f
 """
     assert lead(code, 3) == 0
 
-    told = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
-    assert [line[:-1] for line in told] == [[str(rank), str(rank), "3", "0", "127.0.0.1"] for rank in range(3)]
-    assert len({line[-1] for line in told}) == 1 and told[0][-1].isdigit()
+    lines = [(tmp_path / str(rank)).read_text().split() for rank in range(3)]
+    assert [line[:-1] for line in lines] == [[str(rank), str(rank), "3", "0", "127.0.0.1"] for rank in range(3)]
+    assert len({line[-1] for line in lines}) == 1 and lines[0][-1].isdigit()
     assert capfd.readouterr() == ("out 0\n", "err 0\n")
 
 
@@ -228,9 +228,9 @@ def test_a_survivor_under_a_foreign_launcher_finds_out_who_died(tmp_path: Path) 
     spawn.tell(tmp_path / "stage")  # the folder of the whole command comes first
     spawn.remember([(here, dead), (here, os.getpid()), (here, os.getppid()), ("another-machine", dead)])
 
-    found = spawn.gone()
-    assert found is not None and found.saved == str(tmp_path) and found.exit_status == 137
-    assert str(found) == f"Of the 4 processes of this run, rank 0 (pid {dead}) died; the rest can't go on."
+    died = spawn.gone()
+    assert died is not None and died.saved == str(tmp_path) and died.exit_status == 137
+    assert str(died) == f"Of the 4 processes of this run, rank 0 (pid {dead}) died; the others can't continue."
     assert spawn.speaks()
     spawn.remember([(here, os.getppid()), (here, os.getpid()), ("another-machine", dead)])
     assert not spawn.speaks() and spawn.gone(seconds=0.0) is None

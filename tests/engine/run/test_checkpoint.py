@@ -16,11 +16,11 @@ def saved(folder: Path, *numbers: int) -> None:
 def test_the_two_newest_are_kept_and_the_newest_is_found(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2, 10)
 
-    found = checkpoint.load_newest(tmp_path)
+    newest = checkpoint.load_newest(tmp_path)
 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000000002", "step-000000010"]
-    assert found is not None
-    tensors, state, notes = found
+    assert newest is not None
+    tensors, state, notes = newest
     assert tensors["w"].tolist() == [10.0] * 3 and state == {"number": 10} and notes == []
 
 
@@ -35,10 +35,10 @@ def test_a_damaged_newest_falls_back_to_the_one_before_and_says_so(file: str, da
     else:
         path.write_bytes({"cut": content[:-5], "flipped": content[:-4] + b"\xff" + content[-3:], "empty": b""}[damage])
 
-    found = checkpoint.load_newest(tmp_path)
+    newest = checkpoint.load_newest(tmp_path)
 
-    assert found is not None
-    _, state, notes = found
+    assert newest is not None
+    _, state, notes = newest
     assert state == {"number": 1}
     assert len(notes) == 1 and "step-000000002 is damaged" in notes[0]
 
@@ -61,7 +61,7 @@ def test_tensors_that_share_memory_are_saved(tmp_path: Path) -> None:
     shared = torch.arange(4.0)
     checkpoint.save(tmp_path, 1, {"a": shared, "b": shared[::2]}, {})
 
-    found = checkpoint.load_newest(tmp_path)
+    newest = checkpoint.load_newest(tmp_path)
 
-    assert found is not None
-    assert found[0]["b"].tolist() == [0.0, 2.0]
+    assert newest is not None
+    assert newest[0]["b"].tolist() == [0.0, 2.0]

@@ -76,8 +76,8 @@ def kd(data: Data, seed: int, **more: Any) -> Method:
 
 
 def weights(run: Run) -> dict[str, Tensor]:
-    (found,) = run.students.values()
-    return found.module.state_dict()
+    (student,) = run.students.values()
+    return student.module.state_dict()
 
 
 def furthest(one: Mapping[str, Tensor], two: Mapping[str, Tensor]) -> float:
@@ -139,9 +139,9 @@ SETTINGS = {
 }
 
 
-@pytest.mark.parametrize("given", SETTINGS.values(), ids=SETTINGS)
-def test_many_end_like_each_alone(given: dict[str, Any]) -> None:
-    assert_alike(*both_ways(supervised, FitSettings(**{**SGD, **given})))
+@pytest.mark.parametrize("options", SETTINGS.values(), ids=SETTINGS)
+def test_many_end_like_each_alone(options: dict[str, Any]) -> None:
+    assert_alike(*both_ways(supervised, FitSettings(**{**SGD, **options})))
 
 
 @pytest.mark.parametrize("batch_size", [16, 1000])
@@ -244,7 +244,7 @@ def test_the_same_call_gives_the_same_bits() -> None:
 
 def test_little_memory_means_more_stacks_and_the_same_numbers() -> None:
     data = [make_data(seed) for seed in range(5)]
-    told = io.StringIO()
+    output = io.StringIO()
 
     at_once = fit_many([supervised(own, 0) for own in data], data, FitSettings(**WHOLE))
     in_parts = fit_many(
@@ -252,10 +252,10 @@ def test_little_memory_means_more_stacks_and_the_same_numbers() -> None:
         data,
         FitSettings(**WHOLE),
         memory=100_000,
-        progress=Progress(stream=told),
+        progress=Progress(stream=output),
     )
 
-    assert len(re.findall(r"models at once.*: epoch 4/4", told.getvalue())) > 1
+    assert len(re.findall(r"models at once.*: epoch 4/4", output.getvalue())) > 1
     assert_alike(in_parts, at_once)
 
 
@@ -284,17 +284,17 @@ def test_a_model_that_fills_the_memory_is_trained_alone() -> None:
 
 
 class Asked(Sequence[Any]):
-    """Makes its items when they are asked for, and remembers what was."""
+    """Builds its items when they are read, and records which were."""
 
     def __init__(self, make: Callable[[int], Any], length: int) -> None:
         self.make, self.length = make, length
-        self.asked: list[int] = []
+        self.read: list[int] = []
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, place: Any) -> Any:
-        self.asked.append(place)
+        self.read.append(place)
         return self.make(place)
 
 
@@ -304,7 +304,7 @@ def test_items_are_made_when_they_are_asked_for_once_and_in_order() -> None:
 
     runs = fit_many(methods, data, FitSettings(**SGD))
 
-    assert data.asked == methods.asked == [0, 1, 2, 3]
+    assert data.read == methods.read == [0, 1, 2, 3]
     assert_alike(runs, [fit(methods[seed], data[seed], FitSettings(**SGD), seed=seed) for seed in range(4)])
 
 
@@ -327,12 +327,12 @@ def test_models_of_several_kinds_come_back_in_their_order() -> None:
 
 
 def test_data_that_is_not_read_may_have_other_shapes() -> None:
-    told = io.StringIO()
+    output = io.StringIO()
     data = [make_data(0), make_data(1, width=7)]
 
-    fit_many([supervised(own, 0) for own in data], data, FitSettings(**WHOLE), progress=Progress(stream=told))
+    fit_many([supervised(own, 0) for own in data], data, FitSettings(**WHOLE), progress=Progress(stream=output))
 
-    assert "2 models at once" in told.getvalue()
+    assert "2 models at once" in output.getvalue()
 
 
 class Unused(nn.Module):
@@ -511,17 +511,17 @@ def test_a_step_that_asks_a_frozen_part_itself_is_not_stacked() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "reason"),
+    ("options", "reason"),
     [
         ({"patience": 3}, "patience"),
         ({"schedule": "plateau"}, "plateau"),
         ({"precision": "bf16-mixed"}, "in 32-true, not in bf16-mixed"),
         ({"precision": "64-true"}, "in 32-true, not in 64-true"),
-        ({"cache": "off"}, "asked in every step"),
+        ({"cache": "off"}, "computed in every step"),
     ],
 )
-def test_settings_that_go_model_by_model_are_trained_alone(given: dict[str, Any], reason: str) -> None:
-    data, settings = make_data(), FitSettings(**{**WHOLE, **given})
+def test_settings_that_go_model_by_model_are_trained_alone(options: dict[str, Any], reason: str) -> None:
+    data, settings = make_data(), FitSettings(**{**WHOLE, **options})
 
     (run,) = fit_many([kd(data, 0)], data, settings)
 
@@ -596,18 +596,18 @@ def test_nothing_to_train_and_nothing_learned_are_the_sentences_of_fit() -> None
 
 
 def test_progress_is_told_for_the_stack() -> None:
-    told, data = io.StringIO(), make_data()
+    output, data = io.StringIO(), make_data()
 
     fit_many(
         [supervised(data, 0), supervised(data, 1)],
         data,
         FitSettings(**WHOLE),
-        progress=Progress(stream=told),
+        progress=Progress(stream=output),
         title="students",
     )
 
-    assert "students, 2 models at once: epoch 4/4  loss " in told.getvalue()
-    assert "faint: accuracy 0." in told.getvalue()
+    assert "students, 2 models at once: epoch 4/4  loss " in output.getvalue()
+    assert "faint: accuracy 0." in output.getvalue()
 
 
 @pytest.fixture

@@ -87,18 +87,18 @@ def test_a_student_from_a_folder_has_its_recorded_score(tmp_path: Path) -> None:
     for run in train(data, tmp_path):
         assert run.folder is not None
         student, _ = load_student(run.folder / "students" / "sensor")
-        found = evaluate({"sensor": student}, data.valid, data.info, fabric=launch())
+        scores = evaluate({"sensor": student}, data.valid, data.info, fabric=launch())
 
-        assert found["sensor"]["accuracy"] == run.best["sensor"]["valid"]["accuracy"]
+        assert scores["sensor"]["accuracy"] == run.best["sensor"]["valid"]["accuracy"]
 
 
 def test_finished_runs_are_read_back(tmp_path: Path) -> None:
-    data, told = make_data(), io.StringIO()
+    data, output = make_data(), io.StringIO()
     before = train(data, tmp_path)
 
-    again = train(data, tmp_path, resume=True, progress=Progress(stream=told))
+    again = train(data, tmp_path, resume=True, progress=Progress(stream=output))
 
-    assert "epoch" not in told.getvalue(), "nothing is trained"
+    assert "epoch" not in output.getvalue(), "nothing is trained"
     assert_same_bits(again, before)
     for one, other in zip(again, before, strict=True):
         assert (one.best, list(one.history)) == (other.best, list(other.history))

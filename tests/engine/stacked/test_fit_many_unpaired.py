@@ -66,8 +66,8 @@ class Both(Method):
         return Step({**losses, "apart": (answers[0].mean(0) - answers[1].mean(0)).square().sum()})
 
     def answer(self, batch: Batch, name: str) -> Tensor:
-        found: Tensor = self._students[name].module({name: batch.input(name)})
-        return found
+        outputs: Tensor = self._students[name].module({name: batch.input(name)})
+        return outputs
 
     def students(self) -> dict[str, Student]:
         return dict(self._students)

@@ -21,13 +21,13 @@ def test_two_models_by_hand() -> None:
     outputs = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [1.0, 0.0], [1.0, 0.0]]])
 
     scores.update(outputs, torch.tensor([0, 1, 1]))
-    found = scores.compute()
+    values = scores.compute()
 
-    assert found["accuracy"].tolist() == pytest.approx([2 / 3, 1 / 3])
-    assert found["macro_f1"].tolist() == pytest.approx([2 / 3, 1 / 4])  # (2/3 + 2/3) / 2; (1/2 + 0) / 2
-    assert found["weighted_f1"].tolist() == pytest.approx([2 / 3, 1 / 6])
+    assert values["accuracy"].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert values["macro_f1"].tolist() == pytest.approx([2 / 3, 1 / 4])  # (2/3 + 2/3) / 2; (1/2 + 0) / 2
+    assert values["weighted_f1"].tolist() == pytest.approx([2 / 3, 1 / 6])
     low, high = math.log(1 + math.exp(-1)), math.log(1 + math.e)
-    assert found["cross_entropy"].tolist() == pytest.approx([(2 * low + high) / 3, (low + 2 * high) / 3])
+    assert values["cross_entropy"].tolist() == pytest.approx([(2 * low + high) / 3, (low + 2 * high) / 3])
 
 
 @pytest.mark.parametrize("present", [4, 3, 1])  # a class that occurs nowhere
@@ -42,12 +42,12 @@ def test_each_model_has_the_scores_that_it_has_alone(present: int, shared: bool)
 
     for part in (slice(0, 20), slice(20, 37)):
         many.update(outputs[:, part], target[..., part])
-    found = many.compute()
+    scores = many.compute()
 
     for model in range(models):
         alone = Scores(info)
         alone.update(outputs[model], target if shared else target[model])
-        ours, theirs = {name: values[model].item() for name, values in found.items()}, alone.compute()
+        ours, theirs = {name: values[model].item() for name, values in scores.items()}, alone.compute()
         assert ours.pop("cross_entropy") == pytest.approx(theirs.pop("cross_entropy"), rel=1e-5)
         assert ours == theirs  # to the bit: what was written down in training is what a reloaded student has
 

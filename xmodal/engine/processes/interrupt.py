@@ -1,7 +1,10 @@
-"""Ctrl-C and SIGTERM: finish the step, save, leave.
+"""Ctrl-C and SIGTERM: finish the step, save, exit.
 
-The handler is installed before anything slow is imported, because a signal that arrives earlier would kill the process
-without a word. Outside of `deferred` a signal raises `Interrupted` at once; inside, the loop asks `pending()`.
+The handler is installed before anything slow is imported, because an earlier signal would kill the process without a
+message. Outside of `deferred` a signal raises `Interrupted` immediately; inside, the loop checks `pending()`.
+
+Under `torchrun` and similar launchers the death of another rank shows in two ways, in any order: a collective fails,
+and the launcher, which has seen the death, sends SIGTERM. An `Interrupted` raised after the death has it as its cause.
 """
 
 from __future__ import annotations
@@ -19,32 +22,38 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class _Watch:
-    """State of the handler; there is one per process because signals are."""
+    """State of the handler; there is one per process, as there is one handler per process."""
 
     def __init__(self) -> None:
         self.received = 0
         self.deferring = 0
+        self.leaving = False
 
 
 _watch = _Watch()
 
 
 def install() -> None:
-    """Answer the two signals from now on."""
+    """Handle both signals from now on."""
+    _watch.leaving = False
     for number in SIGNALS:
         signal.signal(number, _handle)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
+    if _watch.leaving:
+        return
     first = not _watch.received
     _watch.received = number
-    if not _watch.deferring or not first:  # a second signal doesn't wait for the step
-        raise Interrupted(number)
+    # a second signal doesn't wait for the step, which may hang
+    if not _watch.deferring or not first:
+        # Checked here and not later: if the user has interrupted all ranks, the others end soon, too, without a death.
+        raise Interrupted(number) from None if spawn.hears() else spawn.gone(seconds=0.0)
 
 
 @contextmanager
 def deferred() -> Iterator[None]:
-    """Within this block a first signal only sets what `pending` returns."""
+    """In this block a first signal does not raise; it sets what `pending` returns."""
     _watch.deferring += 1
     try:
         yield
@@ -54,7 +63,7 @@ def deferred() -> Iterator[None]:
 
 @contextmanager
 def saved_in(folder: Path) -> Iterator[None]:
-    """Within this block whatever is interrupted can be resumed from ``folder``, that of the whole command."""
+    """In this block an `Interrupted` gets ``folder``, the run folder of the command, from which it can be resumed."""
     spawn.tell(folder)
     try:
         yield
@@ -63,12 +72,19 @@ def saved_in(folder: Path) -> Iterator[None]:
         raise
 
 
-def ignore() -> None:
-    """Signals change nothing any more: the command is about to end for another reason."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def leave() -> None:
+    """Ignore signals from now on: the command has ended, and only its message is left to be written."""
+    # A flag and not SIG_IGN: Python complains about a signal that arrives while the handler is being replaced.
+    _watch.leaving = True
+    if spawn.has_peers():
+        # torch's own handler raises an error for a loading process that the launcher has ended together with this rank
+        signal.signal(signal.SIGCHLD, _nothing)
+
+
+def _nothing(number: int, frame: FrameType | None) -> None:
+    return None
 
 
 def pending() -> int:
-    """Number of the signal that arrived, 0 if none did."""
+    """Number of the signal that arrived; 0: none."""
     return _watch.received

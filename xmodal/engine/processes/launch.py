@@ -1,8 +1,7 @@
 """Devices and processes, through Lightning Fabric.
 
-Call `launch` before data, run folder and output are touched: with several devices it starts the whole command again,
-once per device, and waits as their small parent (`engine.processes.spawn`). In the processes that go on only rank 0 may
-print and write.
+Call `launch` before anything is read, written or printed: with several devices it starts the whole command again, once
+per device, and waits for these processes (`engine.processes.spawn`). In them only rank 0 may print and write.
 """
 
 from __future__ import annotations
@@ -29,47 +28,52 @@ if TYPE_CHECKING:
 
 
 def launch(machine: MachineSettings | None = None, *, precision: Precision = "32-true") -> Fabric:
-    """A started Fabric; under `torchrun` and SLURM it joins the processes that are there.
+    """A started Fabric; under `torchrun` and SLURM this process joins those that the launcher started.
 
-    With several devices and no such launcher it does not return in the process that calls it, but in those started.
+    With several devices and no such launcher, this function returns in the started processes only; the process that
+    called it waits for them and exits.
     """
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
 
     machine = machine or MachineSettings()
+    # early: until now signals to a started process wait
     spawn.follow()
     if machine.threads:
         torch.set_num_threads(machine.threads)
     _check_devices(machine, precision)
     if spawn.leads(machine.devices):
-        sys.exit(_led(machine.devices))
+        sys.exit(_spawned_status(machine.devices))
     local, nodes = _processes(machine)
     on_cpu = machine.accelerator == "cpu" or not torch.cuda.is_available()
     several = local * nodes > 1
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it announces every process
-    # the method's buffers are equal everywhere by construction: batch statistics are synchronised, memories update from
-    # gathered rows
+    # without this it prints a line per process
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    # Buffers need no broadcast, they are equal in all processes: batch statistics are computed over all processes, and
+    # memories are updated with gathered rows.
     buffers: dict[str, Any] = {_buffers_option(): False}
     backend = "gloo" if on_cpu else None
     fabric = Fabric(
         accelerator="cpu" if on_cpu and machine.accelerator != "mps" else machine.accelerator,
         devices=local,
         num_nodes=nodes,
-        precision="32-true" if precision == "64-true" else precision,  # of 64 bits are data and networks, not a context
+        # for float64 data and networks are converted (`as_precise`); Fabric has nothing to do
+        precision="32-true" if precision == "64-true" else precision,
+        # without find_unused_parameters DDP fails when a step doesn't use a parameter
         strategy=DDPStrategy(find_unused_parameters=True, process_group_backend=backend, **buffers)
         if several
         else "auto",
     )
     fabric.launch()
     if several:
-        atexit.register(_part)
-        here = [socket.gethostname(), os.getpid()]
-        spawn.remember(gather_json(here, fabric.device))
+        atexit.register(_destroy_process_group)
+        # a rank can later find out which other one has died
+        spawn.remember(gather_json([socket.gethostname(), os.getpid()], fabric.device))
     return fabric
 
 
-def _led(processes: int) -> int:
-    """Exit status of a script whose processes have ended."""
+def _spawned_status(processes: int) -> int:
+    """Run this command as several processes, and return the exit status."""
     try:
         return spawn.lead(spawn.same_command(), processes)
     except ProcessDied as error:
@@ -78,7 +82,7 @@ def _led(processes: int) -> int:
 
 
 def _processes(machine: MachineSettings) -> tuple[int, int]:
-    """How many processes run on each machine, and on how many machines, as the launcher says."""
+    """Number of processes per machine and number of machines, from the environment that the launcher set."""
     if "LOCAL_WORLD_SIZE" in os.environ:
         local = int(os.environ["LOCAL_WORLD_SIZE"])
         return local, max(int(os.environ.get("WORLD_SIZE", local)) // local, 1)
@@ -88,27 +92,29 @@ def _processes(machine: MachineSettings) -> tuple[int, int]:
     return machine.devices, 1
 
 
-def _part() -> None:
-    """End the threads of the process group: an interpreter that exits while they run aborts now and then."""
+def _destroy_process_group() -> None:
+    # its threads must end first: an interpreter that exits while they run sometimes aborts
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
 def _check_devices(machine: MachineSettings, precision: Precision) -> None:
-    """Devices that are asked for by name must be there, and know the number format."""
-    there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    """Check that the requested devices exist and support the floating-point format."""
+    available = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     if machine.accelerator == "mps" and precision == "64-true":
-        raise InputError("--precision 64 needs numbers of 64 bits, and mps has none. Say --accelerator cpu.")
-    kind = "cuda" if machine.accelerator == "auto" and there["cuda"] else machine.accelerator
-    found = there.get(kind, machine.devices)
-    if found < machine.devices and "LOCAL_WORLD_SIZE" not in os.environ and not spawn.under_slurm():
+        raise InputError("--precision 64 needs float64, which mps does not have. Use --accelerator cpu.")
+    kind = "cuda" if machine.accelerator == "auto" and available["cuda"] else machine.accelerator
+    # as many CPU processes as requested can be started
+    count = available.get(kind, machine.devices)
+    # under a launcher the number of processes is the launcher's
+    if count < machine.devices and "LOCAL_WORLD_SIZE" not in os.environ and not spawn.under_slurm():
         raise InputError(
             f"--accelerator {machine.accelerator} --devices {machine.devices} asks for {machine.devices} {kind} "
-            f"device(s), and {found} are here. Lower --devices, or say --accelerator cpu."
+            f"device(s), and this machine has {count}. Lower --devices, or use --accelerator cpu."
         )
 
 
 def _buffers_option() -> str:
-    """What this torch calls the option that leaves buffers alone between steps."""
-    known = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
-    return "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+    """Name of DDP's option for the broadcast of buffers; newer versions of torch have renamed it."""
+    parameters = inspect.signature(torch.nn.parallel.DistributedDataParallel).parameters
+    return "forward_sync_buffers" if "forward_sync_buffers" in parameters else "broadcast_buffers"

@@ -1,7 +1,7 @@
-"""Batch statistics over all processes, on any device.
+"""BatchNorm with the statistics of the batches of all processes, on any device.
 
-torch's own SyncBatchNorm refuses CPU tensors. Sum, square sum and count travel in one vector through a differentiable
-all-reduce, so uneven shares come out right as well.
+torch's own SyncBatchNorm refuses CPU tensors. The sums and the number of values are exchanged, not means, so shares of
+different size are correct as well.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from xmodal.collectives import sum_over_processes
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """BatchNorm whose training statistics are those of the global batch; the parameter names stay the same."""
+    """BatchNorm with the statistics of the global batch in training; parameter names are those of torch's BatchNorm."""
 
     def _check_input_dim(self, input: Tensor) -> None:
         if input.dim() < 2:
@@ -28,14 +28,17 @@ class SyncedBatchNorm(_BatchNorm):
             return evaluated
         axes = [axis for axis in range(input.dim()) if axis != 1]
         shape = [1, -1] + [1] * (input.dim() - 2)
+        # sums over many rows need more digits than half precision has
         wide = input.float() if input.dtype in (torch.float16, torch.bfloat16) else input
         count = wide.new_tensor([float(wide.numel() // wide.shape[1])])
         channels = wide.shape[1]
         sums = sum_over_processes(torch.cat([wide.sum(axes), count]))
         mean = sums[:channels] / sums[-1]
-        # the deviations from the common mean, in a second trip: a difference of large squares loses digits
+        # A second exchange, of squared deviations from the common mean: E[x²] - E[x]², which needs only one exchange,
+        # loses digits where the mean is large.
         squares = sum_over_processes((wide - mean.view(shape)).square().sum(axes))
         variance = squares / sums[-1]
+        # the running variance is unbiased, as torch's is
         if self.track_running_stats and self.training:
             self._track(mean.detach(), (squares / (sums[-1] - 1)).detach())
         out = (wide - mean.view(shape)) * (variance + self.eps).rsqrt().view(shape)
@@ -54,7 +57,7 @@ class SyncedBatchNorm(_BatchNorm):
 
 
 def synchronise_batchnorm(module: nn.Module) -> None:
-    """Replace every BatchNorm below ``module`` that trains, keeping parameters and buffers themselves."""
+    """Replace every BatchNorm in ``module`` that is in training mode; its parameters and buffers are kept."""
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm) and child.training:
             synced = SyncedBatchNorm(

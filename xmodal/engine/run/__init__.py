@@ -1,1 +1,1 @@
-"""What a run leaves behind: its folder, checkpoints, result, and TensorBoard events."""
+"""Files of a run: its folder, checkpoints, result, log and TensorBoard events."""

@@ -1,4 +1,4 @@
-"""A finished fit: in memory, on disk, and read back from there."""
+"""The result of a training: in memory, written to its folder, and loaded from it."""
 
 from __future__ import annotations
 
@@ -20,19 +20,20 @@ from xmodal.types import DataInfo, Student
 if TYPE_CHECKING:
     from xmodal.engine.loop import Loop
 
-LAST = "last.safetensors"  # of the whole method, for stages that go on with more of it than its students
+# Weights of the whole method: a later stage may continue with more of it than its students.
+LAST = "last.safetensors"
 
 
 @dataclass
 class Run:
-    """What a fit leaves behind, in memory; `folder` holds the same on disk.
+    """The result of a training; `folder` holds the same on disk.
 
     Attributes:
         method: the method with its weights after the last epoch.
-        students: each with the weights that it keeps (``settings.keep``: of its best epoch, or the last), in eval mode.
+        students: with their final weights (``settings.keep``: of the best epoch, or of the last), in eval mode.
         history: one row per epoch.
-        best: student → the epoch that its weights are from, score and validation metrics.
-        seconds: training time of this process, not of earlier ones that were resumed.
+        best: student → epoch of its weights, score and validation metrics.
+        seconds: training time of this process, without that before a resume.
     """
 
     method: Method
@@ -45,20 +46,20 @@ class Run:
 
 
 def save_best(loop: Loop) -> None:
-    """Write what each student has reached so far, where training can't go on."""
+    """Write the best weights so far, of a training that can't continue."""
     if loop.writes and loop.folder is not None and loop.history:
         write_students(loop.folder, _kept(loop)[0], loop.data.info)
 
 
 def write_students(folder: Path, students: Mapping[str, Student], info: DataInfo) -> None:
-    """The weights that each student keeps, alone and with all that it takes to deploy it."""
+    """Write the final weights of each student, alone and in a file that can be deployed."""
     for name, student in students.items():
         save_weights(folder / "best" / f"{name}.safetensors", student.module)
         save_student(folder / "students" / name / "student.safetensors", student, info)
 
 
 def finish(loop: Loop) -> Run:
-    """The finished run, written out."""
+    """The result of a training that is over, written to its folder."""
     students, best = _kept(loop)
     seconds = time.monotonic() - loop.began
     run = Run(loop.method, students, loop.history, best, seconds, loop.folder, loop.notes)
@@ -70,11 +71,11 @@ def finish(loop: Loop) -> Run:
 
 
 def write_run(run: Run, info: DataInfo, *, seed: int, stopped: str = "") -> None:
-    """Write what a finished training leaves in its folder beside settings and history; `result.json` comes last."""
+    """Write the files of a finished training, besides settings and history."""
     assert run.folder is not None
     write_students(run.folder, run.students, info)
-    with files.written_whole(run.folder / LAST) as beside:
-        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in _trained(run.method).items()}, beside)
+    with files.written_whole(run.folder / LAST) as temporary:
+        save_file({name: tensor.cpu().contiguous().clone() for name, tensor in _trained(run.method).items()}, temporary)
     result = {
         "seed": seed,
         "epochs": len(run.history),
@@ -90,32 +91,33 @@ def write_run(run: Run, info: DataInfo, *, seed: int, stopped: str = "") -> None
             for name, student in run.students.items()
         },
     }
+    # last: its presence says that everything else is there
     files.write_json(run.folder / "result.json", result)
 
 
 def _trained(method: Method) -> dict[str, Tensor]:
-    """The state of a method without its frozen parts, which come with its construction."""
+    """The state of a method without its frozen parts, which are built and loaded with it."""
     frozen = {id(tensor) for module in method.frozen for tensor in module.state_dict(keep_vars=True).values()}
     state = method.state_dict(keep_vars=True)
     return {name: tensor.detach() for name, tensor in state.items() if id(tensor) not in frozen}
 
 
 def _copy(student: Student) -> Student:
-    found = copy.copy(student)
-    found.module = copy.deepcopy(student.module).eval()
-    return found
+    copied = copy.copy(student)
+    copied.module = copy.deepcopy(student.module).eval()
+    return copied
 
 
 def with_weights(student: Student, weights: Mapping[str, Tensor] | None) -> Student:
-    """A copy of a student with these weights (None: its own), in eval mode."""
-    found = _copy(student)
+    """A copy of a student in eval mode, with these weights; None: with its present weights."""
+    copied = _copy(student)
     if weights is not None:
-        found.module.load_state_dict({**found.module.state_dict(), **weights})
-    return found
+        copied.module.load_state_dict({**copied.module.state_dict(), **weights})
+    return copied
 
 
 def _kept(loop: Loop) -> tuple[dict[str, Student], dict[str, dict[str, Any]]]:
-    """The students as they end, and which epoch that is."""
+    """The students with their final weights, and the epochs, scores and metrics of these."""
     students = loop.method.students()
     if loop.settings.keep == "last":
         best = loop.selection.last(len(loop.history) - 1, loop.history[-1]["valid"])
@@ -125,7 +127,7 @@ def _kept(loop: Loop) -> tuple[dict[str, Student], dict[str, dict[str, Any]]]:
 
 
 def read_back(loop: Loop) -> Run:
-    """A finished run from its folder."""
+    """Load a finished run from its folder."""
     assert loop.folder is not None
     result = files.read_json(loop.folder / "result.json")
     method = loop.method.to(loop.fabric.device).eval()
@@ -136,11 +138,11 @@ def read_back(loop: Loop) -> Run:
         load_weights_into(student.module, loop.folder / "best" / f"{name}.safetensors")
     best = {
         name: {
-            "epoch": found["best_epoch"],
-            "valid": found["valid"],
-            "score": found["valid"][loop.selection.metric],
+            "epoch": student["best_epoch"],
+            "valid": student["valid"],
+            "score": student["valid"][loop.selection.metric],
         }
-        for name, found in result["students"].items()
+        for name, student in result["students"].items()
     }
     loop.progress.end()
     history = files.read_rows(loop.folder / "history.jsonl")

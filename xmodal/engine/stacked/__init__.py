@@ -1,1 +1,1 @@
-"""`fit_many`: many small models trained as one."""
+"""`fit_many`: many small models trained as one stacked model."""

@@ -1,6 +1,6 @@
-"""The history of many models: tables with a column per model; one model's rows are made when they are asked for.
+"""The histories of many models: tables with a column per model. Rows of a model are built when they are read.
 
-A thousand epochs of a thousand models are a million rows, most of which nobody reads.
+A thousand epochs of a thousand models are a million rows, most of which are never read.
 """
 
 from __future__ import annotations
@@ -19,50 +19,52 @@ Values = Mapping[str, Sequence[Any] | Tensor]
 
 
 class Tables:
-    """What was recorded of a stack, epoch by epoch.
+    """The histories of a stack.
 
     Args:
-        models: how many there are.
-        steps: of an epoch.
+        models: number of models.
+        steps: per epoch.
     """
 
     def __init__(self, models: int, steps: int) -> None:
         self.models, self.steps = models, steps
         self.names: tuple[list[str], list[str]] = ([], [])
-        self.means: Any = []  # per epoch losses and logs, each with one value per model
+        self.means: Any = []  # per epoch: losses, then logs, each with one value per model
         self.valid: list[Mapping[str, Values]] = []
         self.rates: list[list[float]] = []
         self.seconds: list[float] = []
         self._steps: list[tuple[Sequence[Tensor], int]] = []
 
-    def add(self, step: StepRecord, found: Sequence[Tensor], rows: int) -> None:
-        """Remember losses, counts and logs of a step, which come in this order."""
+    def add(self, step: StepRecord, results: Sequence[Tensor], rows: int) -> None:
+        """Store losses, counts and logs of a step: the first of its results, in this order."""
         self.names = (step.losses, step.logs)
-        self._steps.append((found[: 2 * len(step.losses) + len(step.logs)], rows))
+        self._steps.append((results[: 2 * len(step.losses) + len(step.logs)], rows))
 
     def broken(self) -> tuple[int, int, dict[str, float]] | None:
-        """Step, model and losses of the first loss of this epoch that isn't finite."""
+        """Step, model and losses of the first non-finite loss of this epoch; None: all are finite."""
         terms = len(self.names[0])
-        if all(math.isfinite(sum(term.sum() for term in found[:terms]).item()) for found, _ in self._steps):  # type: ignore[union-attr]
+        # one number per step is read first; a sum may be infinite although its terms aren't, so the terms decide
+        if all(math.isfinite(sum(term.sum() for term in values[:terms]).item()) for values, _ in self._steps):  # type: ignore[union-attr]
             return None
-        for number, (found, _) in enumerate(self._steps):  # a sum may be infinite though its terms aren't
-            good = torch.stack([torch.isfinite(term) for term in found[:terms]]).all(dim=0)
-            if not good.all():
-                model = int(good.int().argmin())
-                values = {name: term[model].item() for name, term in zip(self.names[0], found, strict=False)}
-                return number, model, values
+        for number, (values, _) in enumerate(self._steps):
+            finite = torch.stack([torch.isfinite(term) for term in values[:terms]]).all(dim=0)
+            if not finite.all():
+                model = int(finite.int().argmin())
+                losses = {name: term[model].item() for name, term in zip(self.names[0], values, strict=False)}
+                return number, model, losses
         return None
 
     def end_epoch(self, scores: Mapping[str, Values], rates: list[float], seconds: float) -> None:
-        """Close an epoch: terms are averaged by what they counted, logs by rows, as `sums.Sums` does."""
+        """Close an epoch: terms are averaged with their counts as weights, logs with rows, as in `StepSums`."""
         losses, logs = self.names
         terms = len(losses)
+        # the mean over one step is its value, also where it counted nothing
         if len(self._steps) == 1:
-            found = self._steps[0][0]
-            self.means.append([*found[:terms], *found[2 * terms :]])
+            results = self._steps[0][0]
+            self.means.append([*results[:terms], *results[2 * terms :]])
         else:
             columns = [
-                torch.stack(column).double() for column in zip(*(found for found, _ in self._steps), strict=True)
+                torch.stack(column).double() for column in zip(*(results for results, _ in self._steps), strict=True)
             ]
             rows = torch.tensor([rows for _, rows in self._steps], dtype=torch.float64)[:, None]
             weights = [*columns[terms : 2 * terms], *[rows.to(columns[0].device)] * len(logs)]
@@ -75,28 +77,28 @@ class Tables:
         self.seconds.append(seconds / self.models)
 
     def mean_row(self) -> dict[str, Any]:
-        """The newest row, averaged over the models: for the progress line."""
+        """The latest row, averaged over the models, for the progress line."""
         terms = len(self.names[0])
         valid = {
             student: {
-                name: float(torch.as_tensor(values, dtype=torch.float64).mean()) for name, values in found.items()
+                name: float(torch.as_tensor(values, dtype=torch.float64).mean()) for name, values in metrics.items()
             }
-            for student, found in self.valid[-1].items()
+            for student, metrics in self.valid[-1].items()
         }
         loss = sum(float(value.double().mean()) for value in self.means[-1][:terms])
         return {"epoch": len(self.means) - 1, "loss": loss, "valid": valid}
 
     def done(self) -> Tables:
-        """The same, ready to be read: what was recorded is joined and brought to the CPU."""
+        """Join the epochs and move them to the CPU, after the last one; returns the tables."""
         self.means = [torch.stack(column).cpu() for column in zip(*self.means, strict=True)]
         return self
 
     def of(self, model: int) -> History:
-        """One model's rows."""
+        """The history of a model."""
         return History(self, model)
 
     def row(self, epoch: int, model: int) -> dict[str, Any]:
-        """One epoch of one model, with the keys of a row of `fit`."""
+        """The row of an epoch of a model, with the keys of the rows of `fit`."""
         losses, logs = self.names
         values = [column[epoch, model].item() for column in self.means]
         terms = dict(zip(losses, values, strict=False))
@@ -112,15 +114,15 @@ class Tables:
         }
 
     def scores(self, epoch: int, model: int) -> dict[str, dict[str, Any]]:
-        """Student → metrics of one epoch and model."""
+        """Student → metrics, of an epoch of a model."""
         return {
-            student: {name: _number(values[model]) for name, values in found.items()}
-            for student, found in self.valid[epoch].items()
+            student: {name: _number(values[model]) for name, values in metrics.items()}
+            for student, metrics in self.valid[epoch].items()
         }
 
 
 class History(Sequence[dict[str, Any]]):
-    """The rows of one model, made when they are asked for."""
+    """The rows of a model, which are built when they are read."""
 
     def __init__(self, tables: Tables, model: int) -> None:
         self._tables, self._model = tables, model
@@ -129,17 +131,17 @@ class History(Sequence[dict[str, Any]]):
         return len(self._tables.seconds)
 
     @overload
-    def __getitem__(self, place: int) -> dict[str, Any]: ...
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
 
     @overload
-    def __getitem__(self, place: slice) -> list[dict[str, Any]]: ...
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
 
-    def __getitem__(self, place: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
-        if not -len(self) <= place < len(self):
-            raise IndexError(f"epoch {place} of {len(self)}")
-        return self._tables.row(place % len(self), self._model)
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"epoch {index} of {len(self)}")
+        return self._tables.row(index % len(self), self._model)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[number] for number in range(len(self)))

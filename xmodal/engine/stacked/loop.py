@@ -1,4 +1,4 @@
-"""The loop of `fit` for a stack of models: the same order of things, every tensor with an axis of models in front."""
+"""The loop of `fit` for a stack of models: the same steps in the same order, with an axis of models in every tensor."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from xmodal.engine.progress import Progress
 from xmodal.engine.run.result import Run, with_weights
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.stacked.history import Tables
-from xmodal.engine.stacked.model_kind import BLOCK, Kind, Member, StepRecord
+from xmodal.engine.stacked.model_kind import BLOCK, Member, ModelKind, StepRecord
 from xmodal.engine.stacked.scores import ManyScores
 from xmodal.engine.stacked.selection import StackSelection
 from xmodal.engine.stacked.tables import Table, batch_of
@@ -30,24 +30,24 @@ from xmodal.seeding import mix
 from xmodal.types import Student
 
 Values = Mapping[str, Sequence[Any] | Tensor]  # metric → one value per model
-Rows = Mapping[str, Tensor]  # owner → (models, batch)
+Rows = Mapping[str, Tensor]  # owner → (models, batch) row numbers
 
 
 class StackLoop:
-    """Training of models that are alike.
+    """Training of a stack.
 
     Args:
-        kind: what they have in common.
+        kind: what the models have in common.
         members: the models.
-        settings: of all of them.
+        settings: of all models.
         metrics: as in `fit`.
-        score: whether the validation split is looked at.
-        progress: where to tell how it goes.
+        score: whether to score the validation split.
+        progress: shows the progress.
     """
 
     def __init__(
         self,
-        kind: Kind,
+        kind: ModelKind,
         members: Sequence[Member],
         settings: FitSettings,
         *,
@@ -78,12 +78,16 @@ class StackLoop:
             for member in members
         ]
         self.steps = len(self.samplers[0])
-        # unpaired rows that are recycled or cut are others in each epoch
-        self.all_at_once = self.steps == 1 and (kind.paired or len({*members[0].info.rows["train"].values()}) == 1)
-        own = dict(zip(kind.trained, self.trained, strict=True))
-        groups = [{"params": [own[name] for name in names if name in own], **more} for names, more in kind.groups]
+        # Whether every batch holds all rows, the same ones in each epoch. Unpaired modalities of different length are
+        # recycled or cut, with other rows in each epoch.
+        self.full_batch = self.steps == 1 and (kind.paired or len({*members[0].info.rows["train"].values()}) == 1)
+        parameters = dict(zip(kind.trained, self.trained, strict=True))
+        groups = [
+            {"params": [parameters[name] for name in names if name in parameters], **options}
+            for names, options in kind.groups
+        ]
         updates = updates_per_epoch(self.steps, settings)
-        # the bound of a gradient is each model's own, so it is kept here
+        # without clipping, which `_clipped` does for each model by itself
         self.optimisers = Optimisers(groups, settings.model_copy(update={"clip": None}), updates)
         self.tables = Tables(len(members), self.steps)
         self.selection = StackSelection(*members[0].info.select, models=len(members), keep=settings.keep)
@@ -94,14 +98,15 @@ class StackLoop:
         self.whole: tuple[StepRecord, Sequence[Tensor]] | None = None
 
     def rehearse(self) -> None:
-        """Do once what a training does, to no effect: raises where these models can't be stacked."""
+        """Prepare a step and score once, without changing weights; raises if these models can't be stacked."""
         next(self._batches())
         if self.score:
             self._scores()
 
     def run(self) -> list[Run]:
         """Train to the end."""
-        self.kind.method.train()  # it is what is recorded, and an earlier stack has left it in eval mode
+        # the method that is recorded is that of the first member of the kind; an earlier stack left it in eval mode
+        self.kind.method.train()
         for member in self.members:
             member.method.train()
         while self.epoch < self.settings.epochs:
@@ -113,6 +118,7 @@ class StackLoop:
             if not self.progress.quiet:
                 self.progress.epoch(self.tables.mean_row())
             self.epoch += 1
+            # a stack has no checkpoints, so nothing is saved
             if stop := interrupt.pending():
                 raise Interrupted(stop, saved=None)
         return self._finish()
@@ -121,9 +127,10 @@ class StackLoop:
         return dict(zip([*self.kind.trained, *self.kind.fixed], [*self.trained, *self.fixed], strict=True))
 
     def _batches(self) -> Iterator[tuple[StepRecord, Sequence[Tensor], Rows | None]]:
-        """Recorded step, prepared batch and the rows in it; a batch of all rows is prepared once, in any order."""
+        """Per batch of an epoch: the recorded step, the prepared batch, and its rows; None: all rows in their order."""
         weights = [tensor.data for tensor in self.trained]
-        if self.all_at_once:
+        # a batch of all rows is the same in every epoch, and its order does not matter: prepared once
+        if self.full_batch:
             if self.whole is None:
                 tensors = self.table.tensors
                 step = self.kind.step(weights, self.fixed, tensors, self.table.axes)
@@ -131,10 +138,11 @@ class StackLoop:
             yield *self.whole, None
             return
         picks = [[pick.rows for pick in sampler.at(self.epoch)] for sampler in self.samplers]
-        some = next(iter(self.members[0].info.rows["train"]))  # with paired data the order of all
+        # in paired data (owner `ALL`, an empty string) all modalities have the order of the first one
+        first = next(iter(self.members[0].info.rows["train"]))
         for number in range(self.steps):
             rows = {
-                owner: torch.stack([own[number][owner or some] for own in picks]).to(self.device)
+                owner: torch.stack([batches[number][owner or first] for batches in picks]).to(self.device)
                 for owner in dict.fromkeys(self.table.owners)
             }
             tensors = self.table.pick(rows)
@@ -144,49 +152,55 @@ class StackLoop:
     @torch.no_grad()
     def _train_epoch(self) -> None:
         every, settings = self.settings.accumulate, self.settings
-        waiting: list[Tensor] = []
-        seen = []
+        accumulated: list[Tensor] = []
+        batch_rows = []
         for number, (step, prepared, rows) in enumerate(self._batches()):
             group = min(every, self.steps - number // every * every)
-            found = step.play([*(tensor.data for tensor in self.trained), *self.fixed], prepared)
-            slopes, rest = found[: len(self.trained)], found[len(self.trained) :]
-            self._keep_buffers(rest[len(rest) - len(self.kind.buffers) :])
-            whole = self.table.tensors[0].shape[0 if self.table.shared[0] else 1]
-            size = whole if rows is None else next(iter(rows.values())).shape[1]
+            results = step.play([*(tensor.data for tensor in self.trained), *self.fixed], prepared)
+            gradients, rest = results[: len(self.trained)], results[len(self.trained) :]
+            self._store_buffers(rest[len(rest) - len(self.kind.buffers) :])
+            all_rows = self.table.tensors[0].shape[0 if self.table.shared[0] else 1]
+            size = all_rows if rows is None else next(iter(rows.values())).shape[1]
             self.tables.add(step, rest, size)
-            seen.append(rows)
+            batch_rows.append(rows)
             parts = self.samplers[0].parts(number, every)
             if parts != 1.0 and settings.accumulate_mode == "mean":
-                slopes = [slope / parts for slope in slopes]
-            waiting = [a + b for a, b in zip(waiting, slopes, strict=True)] if waiting else list(slopes)
+                gradients = [gradient / parts for gradient in gradients]
+            # the order of `fit`: autograd adds a batch's gradient to those before, and clipping bounds the sum
+            if accumulated:
+                accumulated = [total + gradient for total, gradient in zip(accumulated, gradients, strict=True)]
+            else:
+                accumulated = list(gradients)
             if settings.clip_at == "backward":
-                waiting = self._clipped(waiting)
+                accumulated = self._clipped(accumulated)
             if (number + 1) % every and number + 1 < self.steps:
                 continue
             if group == every or settings.remainder == "flush":
                 if settings.clip_at == "step":
-                    waiting = self._clipped(waiting)
-                for parameter, slope in zip(self.trained, waiting, strict=True):
-                    parameter.grad = slope
+                    accumulated = self._clipped(accumulated)
+                for parameter, gradient in zip(self.trained, accumulated, strict=True):
+                    parameter.grad = gradient
                 self.optimisers.step()
-            waiting = []
+            accumulated = []
+        # once per epoch: each check waits for the device, and steps of small models are short
         if broken := self.tables.broken():
-            raise self._non_finite(*broken, seen)
+            raise self._non_finite(*broken, batch_rows)
 
-    def _keep_buffers(self, found: Sequence[Tensor]) -> None:
-        for place, tensor in zip(self.kind.buffer_places, found, strict=True):
+    def _store_buffers(self, buffers: Sequence[Tensor]) -> None:
+        for place, tensor in zip(self.kind.buffer_places, buffers, strict=True):
             self.fixed[place] = tensor
 
-    def _clipped(self, slopes: list[Tensor]) -> list[Tensor]:
-        """Gradients within their bound, each model's by itself."""
+    def _clipped(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Clipped gradients; the norm is that of each model by itself."""
         bound = self.settings.clip
         if bound is None:
-            return slopes
+            return gradients
         if self.settings.clip_mode == "value":
-            return [slope.clamp(-bound, bound) for slope in slopes]
-        norms = torch.stack([slope.reshape(len(slope), -1).norm(dim=1) for slope in slopes]).norm(dim=0)
+            return [gradient.clamp(-bound, bound) for gradient in gradients]
+        norms = torch.stack([gradient.reshape(len(gradient), -1).norm(dim=1) for gradient in gradients]).norm(dim=0)
+        # 1e-6 as in torch's clip_grad_norm_, which `fit` uses
         factor = (bound / (norms + 1e-6)).clamp(max=1.0)
-        return [slope * factor.reshape(-1, *[1] * (slope.ndim - 1)) for slope in slopes]
+        return [gradient * factor.reshape(-1, *[1] * (gradient.ndim - 1)) for gradient in gradients]
 
     @torch.no_grad()
     def _scores(self) -> dict[str, Values]:
@@ -194,34 +208,38 @@ class StackLoop:
         assert self.valid is not None and self.members[0].valid is not None
         infos = [member.info for member in self.members]
         students = self.members[0].method.students()
+        # parts 2 and 4 of a batch are masks and scored regions, which `ManyScores` does not know
         masked = any(part in (2, 4) for part, _, _ in self.kind.valid_layout)
         together = self.metrics is Scores and ManyScores.applies(infos[0]) and not masked
-        counting: dict[str, Any] = {
+        scores: dict[str, Any] = {
             name: ManyScores(infos[0], models=len(infos), device=self.device)
             if together
             else [self.metrics(info, full=False, device=self.device) for info in infos]
             for name in students
         }
-        for outputs, batch, axes in self._answers():
-            for name, answer in outputs.items():
-                own = students[name].target
+        for outputs, batch, axes in self._predictions():
+            for name, output in outputs.items():
+                modality = students[name].target
                 if together:
-                    counting[name].update(answer, batch.targets[own])
+                    scores[name].update(output, batch.targets[modality])
                     continue
-                targets = _each(batch.targets[own], axes.targets[own], len(infos))
-                masks = _each(batch.valid.get(own), axes.valid.get(own), len(infos))
-                regions = _each(batch.scored.get(own), axes.scored.get(own), len(infos))
-                for score, *of_one in zip(counting[name], answer, targets, masks, regions, strict=True):
-                    score.update(*(of_one if of_one[-1] is not None else of_one[:-1]))
+                targets = _per_model(batch.targets[modality], axes.targets[modality], len(infos))
+                masks = _per_model(batch.valid.get(modality), axes.valid.get(modality), len(infos))
+                regions = _per_model(batch.scored.get(modality), axes.scored.get(modality), len(infos))
+                for score, *arguments in zip(scores[name], output, targets, masks, regions, strict=True):
+                    # regions only where there are any, as `counting` in `evaluate` passes them
+                    score.update(*(arguments if arguments[-1] is not None else arguments[:-1]))
         if together:
-            return {name: scores.compute() for name, scores in counting.items()}
-        found = {name: [score.compute() for score in scores] for name, scores in counting.items()}
-        return {name: {key: [row[key] for row in rows] for key in rows[0]} for name, rows in found.items()}
+            return {name: score.compute() for name, score in scores.items()}
+        rows = {name: [score.compute() for score in per_model] for name, per_model in scores.items()}
+        return {
+            name: {key: [row[key] for row in per_model] for key in per_model[0]} for name, per_model in rows.items()
+        }
 
-    def _answers(self) -> Iterator[tuple[Mapping[str, Tensor], Any, Any]]:
-        """What students say of a block of the validation split, the block, and the axes of the models in its tensors.
+    def _predictions(self) -> Iterator[tuple[Mapping[str, Tensor], Any, Any]]:
+        """Outputs of the students for blocks of the validation split, each block, and the axes of the models in it.
 
-        Unpaired rows are looked at modality by modality.
+        Unpaired rows are predicted modality by modality.
         """
         assert self.valid is not None and self.members[0].valid is not None
         for owner, names in self.kind.scored_together().items():
@@ -232,9 +250,9 @@ class StackLoop:
                 yield self.kind.predict(self._state(), inputs, {name: axes.inputs[name] for name in names}), batch, axes
 
     def _valid_batch(self, leaves: Sequence[Any], owner: str) -> Any:
-        """A batch of what scoring reads of one owner's validation rows, or of what belongs to its tensors."""
+        """A batch of an owner's validation leaves, or of values that belong to these leaves, such as axes."""
         read = zip(self.kind.valid_leaves, leaves, self.kind.valid_owners, strict=True)
-        return batch_of(self.kind.valid_layout, {number: leaf for number, leaf, own in read if own == owner})[0]
+        return batch_of(self.kind.valid_layout, {number: leaf for number, leaf, name in read if name == owner})[0]
 
     def _finish(self) -> list[Run]:
         seconds = (time.monotonic() - self.began) / len(self.members)
@@ -246,37 +264,40 @@ class StackLoop:
 
     @torch.no_grad()
     def kept(self) -> list[dict[str, Student]]:
-        """The students of every model with the weights that they keep; its method gets those of this moment."""
-        state, found = self._state(), []
+        """The students of every model with their final weights; the methods get the present weights."""
+        state, kept = self._state(), []
         for number, member in enumerate(self.members):
-            own = dict([*member.method.named_parameters(), *member.method.named_buffers()])
+            tensors = dict([*member.method.named_parameters(), *member.method.named_buffers()])
             for name in (*self.kind.trained, *self.kind.buffers):
-                own[name].copy_(state[name][number])
+                tensors[name].copy_(state[name][number])
             member.method.eval()
             students = member.method.students().items()
-            found.append({name: with_weights(one, self.selection.weights(name, number)) for name, one in students})
-        return found
+            kept.append({name: with_weights(item, self.selection.weights(name, number)) for name, item in students})
+        return kept
 
-    def _non_finite(self, step: int, model: int, values: Mapping[str, float], seen: Sequence[Rows | None]) -> NonFinite:
-        member, rows = self.members[model], seen[step]
-        own = {
+    def _non_finite(
+        self, step: int, model: int, values: Mapping[str, float], batch_rows: Sequence[Rows | None]
+    ) -> NonFinite:
+        """The error for a loss of a model, with the samples of its batch."""
+        member, rows = self.members[model], batch_rows[step]
+        model_rows = {
             owner: torch.arange(member.train.rows(owner)) if rows is None else rows[owner][model].cpu()
             for owner in self.table.owners
         }
         tensors = zip(self.kind.pick(member.train), self.kind.owners, strict=True)
-        picked = [tensor[own[owner].to(tensor.device)] for tensor, owner in tensors]
-        batch, _ = self.kind.batch(picked, len(next(iter(own.values()))))
+        picked = [tensor[model_rows[owner].to(tensor.device)] for tensor, owner in tensors]
+        batch, _ = self.kind.batch(picked, len(next(iter(model_rows.values()))))
         owners = {name: member.train.owners[n] for part, name, n in self.kind.layout if part == 0}
-        batch.index = {name: own[owner] for name, owner in owners.items() if owner in own}
+        batch.index = {name: model_rows[owner] for name, owner in owners.items() if owner in model_rows}
         broken = [name for name, value in values.items() if not math.isfinite(value)]
-        told = ", ".join(f"{name} = {value:g}" for name, value in values.items())
+        listed = ", ".join(f"{name} = {value:g}" for name, value in values.items())
         return NonFinite(
             f"The loss term{'s' if len(broken) > 1 else ''} {', '.join(broken)} of model {member.number} became "
-            f"non-finite in epoch {self.epoch + 1}, step {step + 1} ({told}). {samples_of(batch)} "
-            "Lower the learning rate, clip the gradient, or look at them."
+            f"non-finite in epoch {self.epoch + 1}, step {step + 1} ({listed}). {samples_of(batch)} "
+            "Lower the learning rate, clip the gradient, or check these samples."
         )
 
 
-def _each(values: Tensor | None, axis: int | None, models: int) -> Sequence[Tensor | None]:
-    """One model's values after the other."""
+def _per_model(values: Tensor | None, axis: int | None, models: int) -> Sequence[Tensor | None]:
+    """The values of each model; ``axis`` None: all models share them."""
     return [values] * models if values is None or axis is None else list(values)

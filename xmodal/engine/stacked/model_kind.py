@@ -1,4 +1,4 @@
-"""A kind of model: what all members of a stack have in common, and their training step recorded for many."""
+"""What the models of a stack have in common, and their training step recorded for many models."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from xmodal.engine.stacked.tracer import NotRecordable
 from xmodal.method import Method
 from xmodal.types import Batch, DataInfo
 
-BLOCK = 512  # rows that are predicted at a time, as in `evaluate`
+BLOCK = 512  # rows per forward pass on the validation split, as in `evaluate`
 
 
 @dataclass(slots=True)
 class Member:
-    """One model with all that training it asks for.
+    """One model and its data.
 
     Attributes:
-        number: its place among the methods that were given.
+        number: its index in the methods passed to `fit_many`.
         seed: of its order of batches.
-        train: the training split, with what its teacher says.
+        train: the training split, with the outputs of its teacher.
         valid: the validation split; None: not scored.
-        data: where it all came from, as long as it may be trained alone.
+        data: the data set; None once it is certain that the model is not trained alone.
     """
 
     number: int
@@ -41,23 +41,23 @@ class Member:
     data: Data | None = None
 
     def key(self) -> Hashable:
-        """What must be equal for two models to be alike, but for the shapes of the data that they read."""
+        """What must be equal for two models to be stacked together, besides the shapes of the data that they read."""
         state = tuple((name, shape_of(tensor), tensor.requires_grad) for name, tensor in state_of(self.method).items())
         groups = tuple((names, repr(sorted(options.items()))) for names, options in groups_of(self.method))
         layouts = tuple((leaves.layout, tuple(leaves.owners)) for leaves in (self.train, self.valid) if leaves)
         students = tuple((name, student.needs, student.target) for name, student in self.method.students().items())
-        known = (self.info.task, self.info.classes, self.info.select, tuple(self.info.rows["train"].values()))
-        return type(self.method), plain_settings(self.method), state, groups, layouts, students, known
+        data = (self.info.task, self.info.classes, self.info.select, tuple(self.info.rows["train"].values()))
+        return type(self.method), plain_settings(self.method), state, groups, layouts, students, data
 
 
 @dataclass(slots=True)
 class StepRecord:
-    """The training step of a number of models, and what its results are.
+    """The recorded training step of many models, and the names of its results.
 
     Attributes:
-        play: gradients, losses, counts, logs and buffers from weights, fixed state and a batch.
-        losses: names of the terms.
-        logs: names of what is logged.
+        play: weights, fixed state and a batch → gradients, losses, counts, logs and buffers.
+        losses: names of the loss terms.
+        logs: names of the logged values.
     """
 
     play: Recorded
@@ -65,12 +65,12 @@ class StepRecord:
     logs: list[str]
 
 
-class Kind:
-    """Models that are alike.
+class ModelKind:
+    """Models that can be stacked together.
 
     Args:
         member: any of them.
-        batch_size: rows in a step.
+        batch_size: rows per step.
     """
 
     def __init__(self, member: Member, batch_size: int) -> None:
@@ -90,10 +90,12 @@ class Kind:
         self._steps: dict[Hashable, StepRecord] = {}
         self._predictions: dict[Hashable, Recorded] = {}
         optimised = {name for names, _ in self.groups for name in names}
+        # The step of one model is recorded, to see which tensors it reads and how much memory it takes. Leaves shorter
+        # than a batch start over.
         rows = min(batch_size, max(map(len, member.train.tensors)))
         first = [tensor[torch.arange(rows) % len(tensor)] for tensor in member.train.tensors]
-        alone = self._alone(list(state), list(state.values()), first)
-        used_state, used_leaves = alone.used[: len(state)], alone.used[len(state) :]
+        one_step = self._record_one(list(state), list(state.values()), first)
+        used_state, used_leaves = one_step.used[: len(state)], one_step.used[len(state) :]
         used = {name for name, is_used in zip(state, used_state, strict=True) if is_used}
         self.trained = [name for name in state if state[name].requires_grad and name in used & optimised]
         self.fixed = [name for name in state if name not in self.trained]
@@ -103,19 +105,22 @@ class Kind:
             raise NotRecordable("nothing in it is trained")
         self.leaves = [number for number, is_used in enumerate(used_leaves) if is_used]
         self.owners = [member.train.owners[number] for number in self.leaves]
-        # of the validation split: what students read, their targets, and what counts
-        asked = {0: self.needs, 1: self.targets, 2: self.targets, 4: self.targets}
-        self.valid_leaves = sorted({n for part, name, n in self.valid_layout if name in asked.get(part, ())})
+        # of the validation split: inputs that students read, their targets, masks and scored regions
+        parts = {0: self.needs, 1: self.targets, 2: self.targets, 4: self.targets}
+        self.valid_leaves = sorted({n for part, name, n in self.valid_layout if name in parts.get(part, ())})
         self.valid_owners = [member.valid.owners[number] for number in self.valid_leaves] if member.valid else []
-        self.shapes = [torch.empty_like(tensor[:0]) for tensor in self.shapes]  # not a slice, which holds the whole
+        # shapes only; a slice `tensor[:0]` would keep the memory of the whole tensor
+        self.shapes = [torch.empty_like(tensor[:0]) for tensor in self.shapes]
         self.shapes_of_first = self.shapes_read(member)
-        self.proven = False  # whether a stack was seen to work
+        self.proven = False  # whether a stack has run without an error
         size = bytes_of(state.values())
         scored = bytes_of(self.pick_valid(member.valid)) if member.valid else 0
         data = bytes_of(self.pick(member.train))
         batch = bytes_of(tensor[:batch_size] for tensor in self.pick(member.train))
-        self.working = batch + 2 * alone.bytes  # what one step of one model goes through
-        self.bytes = 8 * size + data + 2 * scored + self.working  # with copies, gradients, moments, best weights
+        # Estimates of the memory of one model. In a step: the batch, forward pass and backward pass.
+        self.working = batch + 2 * one_step.bytes
+        # In all: weights (8 times: copies, gradients, moments of Adam, best weights), data, and the step.
+        self.bytes = 8 * size + data + 2 * scored + self.working
 
     def pick(self, leaves: Leaves) -> list[Tensor]:
         """The leaves of a training split that the training step reads."""
@@ -126,37 +131,41 @@ class Kind:
         return [leaves.tensors[number] for number in self.valid_leaves]
 
     def shapes_read(self, member: Member) -> Hashable:
-        """Shapes of the data that a model reads: the rest of what must be equal for two models to be alike."""
+        """Shapes of the data that a model reads; they too must be equal for two models to be stacked together."""
         valid = self.pick_valid(member.valid) if member.valid else []
         return tuple(map(shape_of, self.pick(member.train))), tuple(map(shape_of, valid))
 
     def trim(self, member: Member) -> None:
-        """Let go of the data that nobody reads."""
+        """Release the data that is not read."""
         for leaves, used in ((member.train, self.leaves), (member.valid, self.valid_leaves)):
             if leaves:
                 leaves.tensors = [t if n in used else torch.empty_like(t[:0]) for n, t in enumerate(leaves.tensors)]
 
     def scored_together(self) -> dict[str, list[str]]:
-        """Owner of rows → inputs that students read of them: the parts in which a validation split is looked at."""
+        """Owner of rows → inputs that students read: the groups in which the validation split is predicted."""
         if self.paired:
             return {ALL: self.needs}
-        places = dict(zip(self.valid_leaves, self.valid_owners, strict=True))
-        owners = {name: places[number] for part, name, number in self.valid_layout if part == 0 and name in self.needs}
+        owner_of = dict(zip(self.valid_leaves, self.valid_owners, strict=True))
+        owners = {
+            name: owner_of[number] for part, name, number in self.valid_layout if part == 0 and name in self.needs
+        }
         return {
             owner: [name for name in self.needs if owners[name] == owner] for owner in dict.fromkeys(owners.values())
         }
 
     def batch(self, tensors: Sequence[Tensor], rows: int) -> tuple[Batch, dict[str, Tensor]]:
-        """A batch from the leaves that are read; the others are there with the right shape and no content."""
+        """A batch with the leaves that are read; the others have the right shape and zeros."""
+        # expanded from a single zero, which takes no memory
         empty = {n: shape.new_zeros(()).expand(rows, *shape.shape[1:]) for n, shape in enumerate(self.shapes)}
         return batch_of(self.layout, {**empty, **dict(zip(self.leaves, tensors, strict=True))})
 
-    def _alone(self, names: Sequence[str], state: Sequence[Tensor], leaves: Sequence[Tensor]) -> Recorded:
-        """The step of one model, to see which tensors it reads and how much it computes."""
+    def _record_one(self, names: Sequence[str], state: Sequence[Tensor], leaves: Sequence[Tensor]) -> Recorded:
+        """The recorded forward pass of a training step of one model."""
 
         def losses(*tensors: Tensor) -> list[Tensor]:
-            given = {name: tensor.clone() for name, tensor in zip(names, tensors[: len(names)], strict=True)}
-            step = functional_call(self.method, given, batch_of(self.layout, dict(enumerate(tensors[len(names) :]))))
+            # clones: batch statistics are written to buffers, which must stay those of the model
+            copies = {name: tensor.clone() for name, tensor in zip(names, tensors[: len(names)], strict=True)}
+            step = functional_call(self.method, copies, batch_of(self.layout, dict(enumerate(tensors[len(names) :]))))
             return [*step.losses.values(), *step.logs.values()]
 
         return record(losses, [tensor.detach() for tensor in state], leaves)
@@ -164,7 +173,7 @@ class Kind:
     def step(
         self, trained: Sequence[Tensor], fixed: Sequence[Tensor], leaves: Sequence[Tensor], axes: Sequence[int | None]
     ) -> StepRecord:
-        """The recorded training step for tensors of these shapes; ``axes`` as in `torch.func.vmap`, for the leaves."""
+        """The recorded training step for tensors of these shapes; ``axes`` of the leaves as in `torch.func.vmap`."""
         key = (len(trained[0]), tuple(map(shape_of, leaves)), tuple(axes))
         if key not in self._steps:
             rows = leaves[0].shape[0 if axes[0] is None else 1] if leaves else 0
@@ -184,43 +193,45 @@ class Kind:
         def loss(
             weights: list[Tensor], rest: list[Tensor], tensors: list[Tensor]
         ) -> tuple[Tensor, tuple[list[Tensor], ...]]:
-            rest = [tensor.clone() for tensor in rest]  # batch statistics write to them
+            # clones: batch normalisation writes its running statistics to buffers
+            rest = [tensor.clone() for tensor in rest]
             state = dict(zip([*self.trained, *self.fixed], [*weights, *rest], strict=True))
             batch, teacher_outputs = self.batch(tensors, rows)
             step = functional_call(self.method, state, (batch, teacher_outputs))
             names.update(losses=list(step.losses), logs=list(step.logs))
             terms = list(step.losses.values())
-            # `Batch.rows`, which would compare rows to find out whether they belong together
-            whole = rows if self.paired else rows * len(batch.targets)
-            counts = [torch.as_tensor(step.counts.get(name, whole)) for name in step.losses]
+            # `Batch.rows` can't be read here: it compares index numbers to find out whether the batch is paired
+            all_rows = rows if self.paired else rows * len(batch.targets)
+            counts = [torch.as_tensor(step.counts.get(name, all_rows)) for name in step.losses]
             aux = (terms, counts, list(step.logs.values()), [rest[place] for place in self.buffer_places])
             return sum(terms[1:], terms[0]), aux
 
         def all_models(*tensors: Tensor) -> list[Tensor]:
-            given = list(tensors)
+            inputs = list(tensors)
             first, second = len(trained), len(trained) + len(fixed)
-            found = vmap(grad(loss, has_aux=True), in_dims=(0, 0, axes), randomness="different")(
-                given[:first], given[first:second], given[second:]
+            # randomness="different": each model has its own dropout masks
+            gradients, aux = vmap(grad(loss, has_aux=True), in_dims=(0, 0, axes), randomness="different")(
+                inputs[:first], inputs[first:second], inputs[second:]
             )
-            return [*found[0], *(tensor for part in found[1] for tensor in part)]
+            return [*gradients, *(tensor for part in aux for tensor in part)]
 
         return StepRecord(record(all_models, [*trained, *fixed], leaves), **names)
 
     def predict(
         self, state: Mapping[str, Tensor], inputs: Mapping[str, Tensor], axes: Mapping[str, int | None]
     ) -> dict[str, Tensor]:
-        """Outputs (models, batch, …) of every student that finds its inputs, in eval mode."""
+        """Outputs (models, batch, …) of every student whose inputs are given, in eval mode."""
         shapes = tuple((name, shape_of(tensor)) for name, tensor in inputs.items())
         key = (len(next(iter(state.values()))), shapes, tuple(axes.values()))
         students = [name for name, needs in self.reads.items() if needs <= inputs.keys()]
         if key not in self._predictions:
 
             def all_models(*tensors: Tensor) -> list[Tensor]:
-                weights, given = list(tensors[: len(state)]), list(tensors[len(state) :])
-                found: list[Tensor] = vmap(
+                weights, batch = list(tensors[: len(state)]), list(tensors[len(state) :])
+                outputs: list[Tensor] = vmap(
                     self._outputs(students, list(state), list(inputs)), in_dims=(0, list(axes.values()))
-                )(weights, given)
-                return found
+                )(weights, batch)
+                return outputs
 
             training = self.method.training
             self.method.eval()
@@ -228,24 +239,24 @@ class Kind:
             self.method.train(training)
         play = self._predictions[key]
         outputs = play(list(state.values()), play.prepare(list(inputs.values())))
-        # sideways computed outputs are views, which not every metric can read
+        # contiguous: outputs that were computed transposed are views, which not every metric can read
         return {name: tensor.contiguous() for name, tensor in zip(students, outputs, strict=True)}
 
     def _outputs(
         self, students: list[str], state: list[str], inputs: list[str]
     ) -> Callable[[list[Tensor], list[Tensor]], list[Tensor]]:
-        asked = _Predicts(self.method)
+        module = _Predicts(self.method)
 
-        def outputs(weights: list[Tensor], given: list[Tensor]) -> list[Tensor]:
+        def outputs(weights: list[Tensor], tensors: list[Tensor]) -> list[Tensor]:
             named = {f"method.{name}": tensor for name, tensor in zip(state, weights, strict=True)}
-            found = functional_call(asked, named, (dict(zip(inputs, given, strict=True)),))
-            return [found[name] for name in students]
+            predictions = functional_call(module, named, (dict(zip(inputs, tensors, strict=True)),))
+            return [predictions[name] for name in students]
 
         return outputs
 
 
 class _Predicts(nn.Module):
-    """A method whose forward is ``predict``, which is what `functional_call` can call."""
+    """A module whose ``forward`` is the method's ``predict``: `functional_call` calls nothing else."""
 
     def __init__(self, method: Method) -> None:
         super().__init__()

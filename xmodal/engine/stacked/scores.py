@@ -1,6 +1,7 @@
-"""The metrics of a validation split for many models at once: torchmetrics objects would cost more than training.
+"""The metrics of a validation split for many models together.
 
-For class numbers only; other tasks are scored model by model.
+torchmetrics objects, one set per model, would take longer than training. For class targets only; other tasks are scored
+model by model.
 """
 
 from __future__ import annotations
@@ -13,52 +14,53 @@ from xmodal.types import DataInfo
 
 
 class ManyScores:
-    """What `Scores` computes in training, one value per model.
+    """The metrics that `Scores` computes in training, with one value per model.
 
     Args:
         info: of the data; `applies` must hold.
-        models: how many.
-        device: where the outputs are.
+        models: number of models.
+        device: of the outputs.
     """
 
     def __init__(self, info: DataInfo, *, models: int, device: torch.device | str = "cpu") -> None:
         self.models, self.classes, self.rows = models, info.classes, 0
         self.first = torch.arange(models, device=device)[:, None] * info.classes
-        self.hits, self.answers, self.truths = (
+        self.hits, self.predicted, self.true = (
             torch.zeros(models * info.classes, dtype=torch.long, device=device) for _ in range(3)
         )
         self.loss = torch.zeros(models, dtype=torch.float64, device=device)
 
     @staticmethod
     def applies(info: DataInfo) -> bool:
-        """Whether this data's metrics are among those that are computed here."""
+        """Whether the metrics of this data are those that are computed here."""
         return info.task == "multiclass" and not info.dense and info.ignore is None and not info.metrics
 
     def update(self, outputs: Tensor, target: Tensor) -> None:
         """Count one batch: outputs (models, batch, classes), target (batch,) or (models, batch)."""
         outputs = outputs.float()
         target = target.expand(outputs.shape[:2])
-        answer = outputs.argmax(dim=2)
         size = len(self.hits)
-        answers, truths = (answer + self.first).flatten(), (target + self.first).flatten()
-        self.answers += torch.bincount(answers, minlength=size)
-        self.truths += torch.bincount(truths, minlength=size)
-        self.hits += torch.bincount(truths[answers == truths], minlength=size)
+        # class numbers of model m begin at m × classes, so that one bincount counts for all models
+        predicted, true = (outputs.argmax(dim=2) + self.first).flatten(), (target + self.first).flatten()
+        self.predicted += torch.bincount(predicted, minlength=size)
+        self.true += torch.bincount(true, minlength=size)
+        self.hits += torch.bincount(true[predicted == true], minlength=size)
         values = F.cross_entropy(outputs.flatten(0, 1), target.flatten(), reduction="none")
         self.loss += values.view(target.shape).sum(dim=1)
         self.rows += target.shape[1]
 
     def compute(self) -> dict[str, Tensor]:
         """Name → (models,)."""
-        hits, answers, truths = (
-            count.view(self.models, -1).float() for count in (self.hits, self.answers, self.truths)
+        hits, predicted, true = (
+            count.view(self.models, -1).float() for count in (self.hits, self.predicted, self.true)
         )
-        f1 = 2 * hits / (answers + truths).clamp(min=1)
-        there = ((answers + truths) > 0).float()  # a class that occurs nowhere has no share in the mean
+        f1 = 2 * hits / (predicted + true).clamp(min=1)
+        # a class that is neither predicted nor among the targets is left out of the mean
+        occurs = ((predicted + true) > 0).float()
         return {
             "accuracy": hits.sum(1) / self.rows,
-            # each share divided before the sum, as torchmetrics does, for the same bits
-            "macro_f1": (f1 * there / there.sum(1, keepdim=True)).sum(1),
-            "weighted_f1": (f1 * truths / truths.sum(1, keepdim=True)).sum(1),
+            # divided before the sum, as torchmetrics does, for the same bits
+            "macro_f1": (f1 * occurs / occurs.sum(1, keepdim=True)).sum(1),
+            "weighted_f1": (f1 * true / true.sum(1, keepdim=True)).sum(1),
             "cross_entropy": (self.loss / self.rows).float(),
         }

@@ -1,8 +1,8 @@
-"""Splits as plain tensors, one model's and many models'.
+"""Splits as lists of tensors, for one model and for many.
 
-A whole split is one `Batch`; as `Leaves` it is a list of tensors (one that stands under several names once) and a
-layout that says where each belongs. In unpaired data each modality has rows of its own, in an order of its own: every
-leaf says whose. The leaves of many models form a `Table`, from which batches are picked for all of them at once.
+`Leaves` holds a whole split of one model: a list of tensors (shared ones once), and a layout that says where each
+belongs in a `Batch`. In unpaired data each modality has its own rows in its own order, so each leaf has an owner. The
+leaves of many models form a `Table`, from which batches are picked for all models together.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from xmodal.data.loader import in_order
 from xmodal.data.split import Split
 from xmodal.types import Batch, DataInfo, _parts
 
-Layout = tuple[tuple[int, str, int], ...]  # part of a batch (the last: what the teacher says), name, number of the leaf
-TEACHER_OUTPUTS = 5
-ALL = ""  # whose rows they are, where the rows of all modalities belong together
+Layout = tuple[tuple[int, str, int], ...]  # part of a batch (in the order of `_parts`), name, number of the leaf
+TEACHER_OUTPUTS = 5  # number of the part that follows those of `Batch`
+ALL = ""  # owner of all rows in paired data
 
 
 @dataclass(slots=True)
@@ -27,9 +27,9 @@ class Leaves:
     """A whole split of one model as a list of tensors.
 
     Attributes:
-        layout: where each tensor belongs.
-        tensors: with one row per sample each, or none where nobody reads it.
-        owners: for each tensor the modality whose rows it has; `ALL` in paired data.
+        layout: where each tensor belongs in a batch.
+        tensors: each has one row per sample, or no row if it is not read.
+        owners: of each tensor: the modality whose rows it has; `ALL` in paired data.
     """
 
     layout: Layout
@@ -37,21 +37,21 @@ class Leaves:
     owners: list[str]
 
     def copy(self) -> Leaves:
-        """The same tensors in a list of its own."""
+        """The same tensors in a new list."""
         return Leaves(self.layout, self.tensors[:], self.owners)
 
     def rows(self, owner: str = ALL) -> int:
-        """How many samples a modality has, or all of them together."""
-        return max(len(tensor) for tensor, own in zip(self.tensors, self.owners, strict=True) if own == owner)
+        """Number of samples of an owner."""
+        return max(len(tensor) for tensor, name in zip(self.tensors, self.owners, strict=True) if name == owner)
 
     @property
     def bytes(self) -> int:
-        """What the tensors take."""
+        """Size of the tensors."""
         return bytes_of(self.tensors)
 
 
 def bytes_of(tensors: Iterable[Tensor]) -> int:
-    """What some tensors take."""
+    """Size of some tensors in bytes."""
     return sum(tensor.nelement() * tensor.element_size() for tensor in tensors)
 
 
@@ -61,7 +61,8 @@ def read(split: Split, device: torch.device) -> Leaves:
     numbers: dict[int, int] = {}
     tensors: list[Tensor] = []
     owners: list[str] = []
-    for batch in in_order(split, batch_size=max(split.rows.values())):  # one, or one per modality
+    # batches as large as the split: one in paired data, one per modality otherwise
+    for batch in in_order(split, batch_size=max(split.rows.values())):
         owner = ALL if split.paired else next(iter(batch.index))
         for part, values in enumerate(_parts(batch.to(device))):
             for name, tensor in values.items():
@@ -74,7 +75,7 @@ def read(split: Split, device: torch.device) -> Leaves:
 
 
 def with_teacher_outputs(leaves: Leaves, teacher_outputs: Mapping[str, Tensor]) -> Leaves:
-    """The same with what a teacher says of each row."""
+    """The same leaves with the teacher's outputs for each row."""
     first = len(leaves.tensors)
     layout = [(TEACHER_OUTPUTS, name, first + number) for number, name in enumerate(teacher_outputs)]
     return Leaves(
@@ -85,7 +86,7 @@ def with_teacher_outputs(leaves: Leaves, teacher_outputs: Mapping[str, Tensor]) 
 
 
 def batch_of(layout: Layout, tensors: Mapping[int, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
-    """A batch of the leaves that are there, by number, and what the teacher says of it."""
+    """A batch of some leaves, by number, and the teacher's outputs for it."""
     parts: list[dict[str, Tensor]] = [{} for _ in range(TEACHER_OUTPUTS + 1)]
     for part, name, number in layout:
         if number in tensors:
@@ -93,8 +94,9 @@ def batch_of(layout: Layout, tensors: Mapping[int, Tensor]) -> tuple[Batch, dict
     return Batch(*parts[:TEACHER_OUTPUTS]), parts[TEACHER_OUTPUTS]
 
 
-def strange_targets(leaves: Leaves, info: DataInfo) -> str:
-    """Losses look whether class numbers are possible, and can't while many models are recorded: it is done here."""
+def invalid_targets(leaves: Leaves, info: DataInfo) -> str:
+    """Why targets are invalid; empty if they are not."""
+    # losses check this in every step, but not in a recorded one, which may not branch on numbers
     targets = batch_of(leaves.layout, dict(enumerate(leaves.tensors)))[0].targets
     for target in targets.values():
         if info.task == "multiclass" and target.numel() and not (0 <= target.min() and target.max() < info.classes):
@@ -106,13 +108,14 @@ class Table:
     """The leaves of many models.
 
     Args:
-        members: the same leaves of each model, in the same order; the same tensor where models share it.
+        members: of each model the same leaves in the same order; a tensor that all models share is stored once.
         owners: of each leaf.
     """
 
     def __init__(self, members: Sequence[Sequence[Tensor]], owners: Sequence[str]) -> None:
         self.models, self.owners = len(members), list(owners)
         columns = [list(column) for column in zip(*members, strict=True)]
+        # by identity: models on the same data set hold the same tensor, and comparing numbers would take long
         self.shared = [all(tensor is column[0] for tensor in column) for column in columns]
         self.tensors = [
             column[0] if shared else torch.stack(column) for column, shared in zip(columns, self.shared, strict=True)
@@ -120,24 +123,25 @@ class Table:
 
     @property
     def axes(self) -> list[int | None]:
-        """For each whole leaf the axis of the models."""
+        """Axis of the models in each leaf; None: models share it."""
         return [None if shared else 0 for shared in self.shared]
 
     def pick(self, rows: Mapping[str, Tensor]) -> list[Tensor]:
-        """Leaves (models, batch, …) of ``rows``, by owner (models, batch), which index each model's own split."""
-        found = []
+        """Leaves (models, batch, …) with the given rows: owner → (models, batch) row numbers in each model's split."""
+        leaves = []
         for tensor, shared, owner in zip(self.tensors, self.shared, self.owners, strict=True):
-            own = rows[owner]
+            numbers = rows[owner]
             if shared:
-                picked = tensor.index_select(0, own.flatten())
+                picked = tensor.index_select(0, numbers.flatten())
             else:
-                first = torch.arange(self.models, device=own.device)[:, None] * tensor.shape[1]
-                picked = tensor.flatten(0, 1).index_select(0, (own + first).flatten())
-            found.append(picked.unflatten(0, own.shape))
-        return found
+                # in the flat table row r of model m has the number m × rows + r
+                first = torch.arange(self.models, device=numbers.device)[:, None] * tensor.shape[1]
+                picked = tensor.flatten(0, 1).index_select(0, (numbers + first).flatten())
+            leaves.append(picked.unflatten(0, numbers.shape))
+        return leaves
 
     def slice(self, first: int, last: int) -> list[Tensor]:
-        """The rows from ``first`` up to ``last`` of every model."""
+        """The rows from ``first`` to ``last`` of every model."""
         return [
             tensor[first:last] if shared else tensor[:, first:last]
             for tensor, shared in zip(self.tensors, self.shared, strict=True)

@@ -13,8 +13,8 @@ from xmodal.engine.stacked.tracer import NotRecordable, trace
 
 
 def names(graph: fx.GraphModule) -> list[str]:
-    found = [node for node in graph.graph.nodes if node.op == "call_function"]
-    return [str(node.target).removeprefix("aten.") for node in found]
+    calls = [node for node in graph.graph.nodes if node.op == "call_function"]
+    return [str(node.target).removeprefix("aten.") for node in calls]
 
 
 def test_operations_come_in_their_order_and_play_back() -> None:

@@ -35,9 +35,9 @@ def softmax_regressions(classes: int) -> tuple[Tensor, Tensor, Tensor]:
 def test_a_small_function_is_played_back_with_other_numbers() -> None:
     recorded = record(lambda state, given: [state * 2 + given], [torch.tensor(1.0)], [torch.tensor(10.0)])
 
-    (found,) = recorded([torch.tensor(3.0)], recorded.prepare([torch.tensor(20.0)]))
+    (result,) = recorded([torch.tensor(3.0)], recorded.prepare([torch.tensor(20.0)]))
 
-    assert found.item() == 26.0
+    assert result.item() == 26.0
 
 
 @pytest.mark.parametrize("classes", [2, 16, 17])  # short last axes are computed sideways
@@ -46,9 +46,9 @@ def test_gradients_of_many_are_those_of_the_function(classes: int) -> None:
     recorded = record(slopes, [weight], [x, target])
     other = torch.randn_like(weight)
 
-    found = recorded([other], recorded.prepare([x, target]))
+    results = recorded([other], recorded.prepare([x, target]))
 
-    for ours, theirs in zip(found, slopes(other, x, target), strict=True):
+    for ours, theirs in zip(results, slopes(other, x, target), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
@@ -69,9 +69,9 @@ def test_one_in_another_type_is_no_nothing() -> None:
     state = torch.tensor([1, 2])
     recorded = record(lambda state: [state / 1], [state], [])
 
-    (found,) = recorded([state], recorded.prepare([]))
+    (result,) = recorded([state], recorded.prepare([]))
 
-    assert found.dtype == torch.float32
+    assert result.dtype == torch.float32
 
 
 def test_short_rows_are_computed_sideways() -> None:
@@ -101,9 +101,9 @@ def test_statistics_that_are_written_on_the_way_come_out() -> None:
     start, x = [torch.zeros(4), torch.ones(4)], torch.randn(30, 4) + 3
     recorded = record(normalised, start, [x])
 
-    found = recorded(start, recorded.prepare([x]))
+    results = recorded(start, recorded.prepare([x]))
 
-    for ours, theirs in zip(found, normalised(*start, x), strict=True):
+    for ours, theirs in zip(results, normalised(*start, x), strict=True):
         torch.testing.assert_close(ours, theirs)
     assert start[0].eq(0).all(), "what was given is as it was"
 
