@@ -108,7 +108,7 @@ class Settings(Presets, comparison.Settings):
 
         shared = {
             "temperature": 1.0,
-            "place": place(self.place, self.teacher[0]),
+            "layer": place(self.place, self.teacher[0]),
             "disturb": self.disturb,
             "kd_weight": self.kd_weight,
             "task_weight": self.task_weight,

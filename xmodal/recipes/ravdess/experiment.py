@@ -101,7 +101,7 @@ class Settings(RavdessSettings, comparison.Settings):
         """Every loss with every mode."""
         shared = {
             "temperature": self.temperature,
-            "place": self.layer,
+            "layer": self.layer,
             "fill": "batch_mean" if self.as_published and self.fill == "mean" else self.fill,
             "distance": self.distance,
             "permutations": self.permutations,

@@ -212,7 +212,7 @@ def masked(bench: Bench, found: Saliency, settings: Settings, remove: str, ratio
     from xmodal.seeding import seeded
 
     own = MFHSettings(
-        place=PLACE,
+        layer=PLACE,
         remove=remove,
         ratio=ratio,
         fill=settings.fill,
