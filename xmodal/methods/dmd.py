@@ -42,7 +42,7 @@ from xmodal.losses.graph import edge_regularisation, graph_distance
 from xmodal.losses.margin import ordinal_margin
 from xmodal.losses.reduce import masked_mean
 from xmodal.losses.task import task_values, what_counts
-from xmodal.method import Kit, Method, trainable
+from xmodal.method import Kit, Method
 from xmodal.methods.settings import DMDSettings, DMDTerms
 from xmodal.models.dmd.graph_unit import GRAPHS, GraphUnit
 from xmodal.models.dmd.net import DMDNet, DMDNumbers, DMDOutputs, SequenceInput
@@ -293,10 +293,6 @@ class DMD(Method):
         """Which rows have a target that counts."""
         ignore = self._info.ignore if self._info.task == "multiclass" else None
         return what_counts(batch.target, valid=next(iter(batch.valid.values()), None), ignore=ignore)
-
-    def param_groups(self) -> list[dict[str, Any]]:
-        """All in one group: network and graph units."""
-        return [{"params": trainable([self])}]
 
     @torch.no_grad()
     def edges_of(self, batches: Iterable[Batch]) -> dict[str, Tensor]:
