@@ -87,7 +87,7 @@ def test_warnings_of_the_data_are_in_the_result():
     [
         ("kd --student-layer nope", "no layer called 'nope'"),
         ("mfh --layer nope", "no layer called 'nope'"),
-        ("mfh --channels 3,900", "Channels 900 were asked for, and 'embedding' has the channels 0 to"),
+        ("mfh --channels 3,900", "The option channels names 900, and 'embedding' has the channels 0 to"),
         ("mfh --permutations 0", "permutations"),
         ("ntdh --mask samples --loss nope", "no loss called 'nope'"),
     ],
