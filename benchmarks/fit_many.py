@@ -35,6 +35,7 @@ from xmodal.engine.settings import FitSettings
 from xmodal.engine.stacked.fit_many import fit_many
 from xmodal.method import Method
 from xmodal.methods.kd import KD
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import student_of
 
@@ -152,10 +153,12 @@ def stacked(problems: Sequence[Problem]) -> list[dict[str, float]]:
             student_of(copy_of(problem.networks["KD"]), own.info, ["b"]),
             run.students["a"].module,
             own.info,
-            losses=("kl(scale=none):1",),
-            temperature=problem.setting.temperature,
-            kd_weight=problem.setting.weight,
-            task_weight=1.0,
+            DistillationOptions(
+                losses=("kl(scale=none):1",),
+                temperature=problem.setting.temperature,
+                kd_weight=problem.setting.weight,
+                task_weight=1.0,
+            ),
         )
         for problem, own, run in zip(problems, data, runs["teacher"], strict=True)
     ]

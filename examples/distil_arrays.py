@@ -14,6 +14,7 @@ import xmodal
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.processes.launch import launch
 from xmodal.methods.kd import KD
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import build_for
 
@@ -30,7 +31,7 @@ def main() -> None:
     teacher = xmodal.fit(Supervised(network, data.info), data, settings).students["top+bottom"]
 
     # student: the lower half, labels and teacher
-    method = KD(build_for(data.info, ("bottom",)), teacher.module, data.info, temperature=4.0)
+    method = KD(build_for(data.info, ("bottom",)), teacher.module, data.info, DistillationOptions(temperature=4.0))
     student = xmodal.fit(method, data, settings).students["bottom"]
 
     # the test split, once

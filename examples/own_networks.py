@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import xmodal
 from xmodal.methods.kd import KD
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import student_of
 
@@ -46,7 +47,7 @@ def main() -> None:
     teacher = student_of(Both(), data.info, ("motion", "sound"))
     teacher = xmodal.fit(Supervised(teacher, data.info), data, settings).students["motion+sound"]
     small = student_of(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)), data.info, ("sound",))
-    run = xmodal.fit(KD(small, teacher.module, data.info, temperature=2.0), data, settings)
+    run = xmodal.fit(KD(small, teacher.module, data.info, DistillationOptions(temperature=2.0)), data, settings)
     told = xmodal.export_student(run.students["sound"], data.info, "student", format="onnx", samples=inputs)
     print(
         f"validation accuracy {run.best['sound']['score']:.3f}, {told['files'][0]} differs by {told['difference']:.1e}"

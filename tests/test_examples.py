@@ -92,8 +92,8 @@ def trusted(monkeypatch):
     return module
 
 
-def test_the_page_has_a_file_settings_a_try_a_card_and_a_test():
-    assert len(code_blocks(PAGE)) == 5
+def test_the_page_has_a_file_settings_a_try_a_card_a_test_a_second_file_and_a_second_teacher():
+    assert len(code_blocks(PAGE)) == 7
 
 
 def test_the_new_method_trains_as_the_page_says(trusted, capsys):

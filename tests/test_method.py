@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from xmodal.method import Method, gather_rows, trainable
+from xmodal.method import DescribesTeacher, Method, Reports, gather_rows, trainable
 from xmodal.types import Batch, Step, Student
 
 
@@ -70,6 +70,7 @@ def test_what_is_not_written_does_nothing():
     method.load_extra_state({})
 
     assert method.teach(batch) == {} and method.extra_state() == {} and not method.stackable
+    assert not isinstance(method, DescribesTeacher | Reports)  # two protocols that a method may leave out
 
 
 def test_only_what_needs_gradients_is_optimised():

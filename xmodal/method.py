@@ -1,18 +1,19 @@
 """Method: the contract between a paper and the engine.
 
 A method is a module that holds the student(s), a frozen teacher if there is one, and every network that exists only
-for training. The engine calls its members in this order and knows nothing else about it:
+for training. The engine calls its members in this order and depends on nothing else:
 
     on_epoch_start → teach (or the teacher cache) → training_step → predict on the validation split → students
 
-A new method is one file in `methods/`, one card in its list, a test and a docs page (docs/guide/new_method.md).
+Two protocols are optional: `DescribesTeacher` for the teacher cache, `Reports` for findings that a run keeps. A new
+method is one file in `methods/`, its settings, one card, a test and a docs page (docs/guide/new_method.md).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -24,28 +25,30 @@ F = TypeVar("F")
 
 
 class Method(nn.Module, ABC):
-    """What a paper does between a batch and its losses; subclasses write `training_step` and `students`."""
+    """The step of a paper from a batch to its losses; subclasses write `training_step` and `students`."""
 
     # True promises `fit_many` that `training_step` is a function of parameters, buffers, batch and ``teacher_outputs``
-    # alone, without branches on their numbers, and that it never calls a frozen part: then many may be trained as one
+    # alone, that its branches do not depend on values of tensors, and that it calls no frozen part. Only then can the
+    # step be recorded once and mapped over many models.
     stackable = False
-    # the student whose score early stopping and the schedule plateau look at; empty: all of them
+    # Early stopping and the schedule `plateau` follow the score of this student; empty: of all students.
     lead = ""
 
     def __init__(self) -> None:
         super().__init__()
+        # a plain list: as an `nn.ModuleList` the teacher would be in the state dict under two names
         self._frozen: list[nn.Module] = []
 
     @abstractmethod
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
-        """The paper's objective on one batch; ``teacher_outputs`` is what ``teach`` said about its rows."""
+        """The paper's objective on one batch; ``teacher_outputs`` has the rows that `teach` computes for the batch."""
 
     @abstractmethod
     def students(self) -> dict[str, Student]:
-        """What to select, save and export, by name."""
+        """The networks to select, save and export, by name."""
 
     def predict(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs of each student that finds its inputs, and of those inputs alone."""
+        """Outputs of each student whose inputs are all present. It receives these inputs and no others."""
         return {
             name: student.module({need: inputs[need] for need in student.needs})
             for name, student in self.students().items()
@@ -53,39 +56,29 @@ class Method(nn.Module, ABC):
         }
 
     def teach(self, batch: Batch) -> dict[str, Tensor]:
-        """All that a frozen teacher says of a batch, one row per sample, without gradient.
+        """All outputs of frozen teachers that `training_step` reads, one row per sample, without gradient.
 
-        What it says of a row must not depend on the other rows, or on anything drawn; if it does, `teach_online` says
-        why, and the teacher is asked again in every epoch.
+        A row must depend on its own sample alone, and on nothing random: the engine computes it once and reads it from
+        a table in later epochs. A method for which this does not hold says so, see `DescribesTeacher`.
         """
         return {}
 
-    @property
-    def teach_online(self) -> str:
-        """Why the teacher can't be asked once; empty when it can."""
-        return ""
-
-    @property
-    def teach_inputs(self) -> tuple[str, ...] | None:
-        """The modalities that `teach` looks at; None: any that the batch holds."""
-        return None
-
     def param_groups(self) -> list[dict[str, Any]]:
-        """What to optimise. A group may carry ``optimizer``, ``lr`` and other options of its own."""
+        """The parameters to optimise. A group may have an ``optimizer``, an ``lr`` and other options of its own."""
         return [{"params": [parameter for parameter in self.parameters() if parameter.requires_grad]}]
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
         """Schedules that belong to the paper: a pure function of its arguments, called again on resume."""
 
     def extra_state(self) -> dict[str, Any]:
-        """JSON that must survive a resume."""
+        """JSON that a resumed training needs and that is in no parameter or buffer."""
         return {}
 
     def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """Take back what ``extra_state`` gave."""
+        """Restore the result of `extra_state`; ``state`` of a finished run holds the `Reports.report` too."""
 
     def forward(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
-        """The training step: distributed wrappers go around the whole method."""
+        """The training step. Distributed wrappers call `forward`, so it is the whole method that they wrap."""
         return self.training_step(batch, teacher_outputs)
 
     def train(self, mode: bool = True) -> Method:
@@ -97,56 +90,94 @@ class Method(nn.Module, ABC):
 
     def freeze(self, module: M) -> M:
         """Stop a module's gradients and keep it in eval mode, now and after every ``train()``."""
+        # Eval mode must begin here: switched only in `train`, a teacher would normalise by batch statistics, and move
+        # its running ones, in every call before the first `train`.
         module.requires_grad_(False).eval()
         self._frozen.append(module)
         return module
 
     @property
     def frozen(self) -> Sequence[nn.Module]:
-        """The modules given to ``freeze``."""
+        """The modules passed to `freeze`."""
         return tuple(self._frozen)
 
     def gather(self, rows: Tensor) -> Tensor:
-        """Rows of all processes joined, differentiable; the same tensor when there is one process.
+        """Rows of all processes joined, differentiable; the same tensor where there is one process.
 
-        A term computed on gathered rows is the same number everywhere: give its ``counts`` the gathered rows.
+        A term computed on gathered rows has the same value in every process: its ``counts`` are the gathered rows.
         """
         return gather_rows(rows)
 
 
+@runtime_checkable
+class DescribesTeacher(Protocol):
+    """A method that tells the teacher cache what `Method.teach` depends on.
+
+    Without it the cache assumes that the teacher reads every input and that its outputs are the same in every epoch.
+    """
+
+    @property
+    def teach_inputs(self) -> tuple[str, ...] | None:
+        """The modalities that `teach` reads; None: any that the batch holds."""
+
+    @property
+    def teach_online(self) -> str:
+        """The reason why the outputs must be computed in every epoch, for a sentence; empty: there is none."""
+
+
+@runtime_checkable
+class Reports(Protocol):
+    """A method with findings for tables and figures."""
+
+    def report(self) -> dict[str, Any]:
+        """JSON that `result.json` of a run holds under ``method``. It is no state: training never reads it."""
+
+
 class Kit(Protocol):
-    """What a recipe lends to ``build(kit, settings)`` of a method, so that methods import no engine."""
+    """The services that ``build(kit, settings)`` of a method receives from a recipe, so that methods import no engine.
+
+    Attributes:
+        info: of the data.
+        student: modalities at deployment.
+        teaching: modalities that the teacher reads.
+        seed: of all random draws.
+    """
 
     info: DataInfo
-    student: tuple[str, ...]  # modalities at deployment
-    teaching: tuple[str, ...]  # modalities that the teacher sees
-    seed: int  # of everything that is drawn
+    student: tuple[str, ...]
+    teaching: tuple[str, ...]
+    seed: int
 
     def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
-        """A fresh network for these modalities, as a student that says how to rebuild it."""
+        """A fresh network for these modalities, as a student with the description that rebuilds it.
+
+        Equal seeds, sides and modalities give equal initial weights.
+        """
 
     def teacher(self) -> nn.Module:
-        """The finished teacher network, reused where it was trained before."""
+        """The finished teacher, trained on the first call; every call returns a copy."""
 
     def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
-        """Rows of the training or validation split in their order, as they are; for diagnostics.
+        """Rows of the training or validation split in order, without augmentation; for diagnostics.
 
-        ``size`` is how many there are in a batch; None: as many as the memory takes.
+        ``size`` is the number of rows of a batch; None: as many as the memory allows.
         """
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
-        """Train a stage of the method; a finished stage is taken as it is.
+        """Train a stage of the method; a stage that the run folder holds is loaded instead.
 
-        ``epochs`` shortens what the recipe is set to; ``keep`` (``best`` or ``last``) replaces it.
+        ``epochs`` can shorten the recipe's training, not lengthen it; ``keep`` (``best`` or ``last``) replaces the
+        recipe's choice of weights.
         """
 
     def validate(self, method: Method) -> dict[str, dict[str, float]]:
         """Student → metric → value on the validation split."""
 
     def once(self, what: str, find: Callable[[], F]) -> F:
-        """What was found under this name before, else what ``find`` finds now: methods side by side measure once.
+        """The result of ``find``, computed on the first call with this name: methods that are compared share it.
 
-        The name must say all that the finding depends on, apart from data and seed; nobody may change what it is.
+        The name must contain everything that the result depends on, apart from data and seed, and no caller may change
+        the result.
         """
 
 

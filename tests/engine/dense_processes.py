@@ -19,6 +19,7 @@ from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.ntdh import NTDH
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.pmf import PMF
 from xmodal.models.network import build_for, build_network
 from xmodal.models.pixels.pmf_net import build_pmf
@@ -83,7 +84,8 @@ def train_scenes(fabric: Fabric, out: Path) -> None:
     module = build_network(inputs={"lidar": description}, outputs=4, dense=True)
     teacher = build_for(data.info, ["image"], width=2).module
     student = Student(module, ("lidar",), "lidar")
-    method = NTDH(student, teacher, data.info, losses=("kl", "dkd:0.1", "dist:0.1"), pixels="labelled")
+    options = DistillationOptions(losses=("kl", "dkd:0.1", "dist:0.1"), pixels="labelled")
+    method = NTDH(student, teacher, data.info, options)
     outputs: dict[str, dict[str, torch.Tensor]] = {}
     scores = evaluate(method.eval().students(), data.valid, data.info, fabric=fabric, full=True, outputs=outputs)
     classes = {name: columns["outputs"].tolist() for name, columns in outputs.items()}

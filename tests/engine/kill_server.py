@@ -24,6 +24,7 @@ from xmodal.engine.run import checkpoint
 from xmodal.engine.settings import FitSettings
 from xmodal.method import Method
 from xmodal.methods.kd import KD
+from xmodal.methods.options import DistillationOptions
 
 SETTINGS = FitSettings(
     epochs=6,
@@ -44,7 +45,7 @@ def attempt(folder: Path, *, resume: bool, kill_at: int) -> None:
     if kill_at:
         die_inside_checkpoints(kill_at)
     data = pictures(augment="noise:0.2,shift:1")
-    method: Method = KD(image_student(), vector_student().module, data.info, temperature=2.0)
+    method: Method = KD(image_student(), vector_student().module, data.info, DistillationOptions(temperature=2.0))
     run = fit(method, data, SETTINGS, seed=3, folder=folder, resume=resume)
     files.write_json(folder / "digest.json", {"digest": digest(run)})
 

@@ -12,6 +12,7 @@ from xmodal.engine.settings import FitSettings
 from xmodal.engine.teacher_cache import strata
 from xmodal.methods.kd import KD
 from xmodal.methods.ntdh import NTDH
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import build_for
 
@@ -61,7 +62,7 @@ def test_labels_of_few_pixels_are_learned(data, teacher):
 def test_a_lidar_student_learns_from_a_camera_teacher(kind, options, data, teacher):
     module = teacher.students["image"].module
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
-    method = kind(network(data, "lidar"), module, data.info, temperature=1.0, **options)
+    method = kind(network(data, "lidar"), module, data.info, DistillationOptions(temperature=1.0, **options))
 
     run = trained(method, data)
 

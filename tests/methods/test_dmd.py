@@ -370,7 +370,7 @@ def test_edges_before_training_are_kept_with_the_run(tmp_path):
     again = make(data.info)
     again.load_extra_state(method.extra_state())
 
-    kept = method.extra_state()["edges"]["homo"]
+    kept = method.report()["edges"]["homo"]
     assert edges["homo"].shape == (10, 6) and sum(kept["start"]["mean"]) == pytest.approx(1.0)
     assert kept["start"]["mean"] == pytest.approx(edges["homo"].mean(0).tolist())
     assert kept["start"]["std"] == pytest.approx(edges["homo"].std(0, correction=0).tolist())

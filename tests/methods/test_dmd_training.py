@@ -113,7 +113,7 @@ def test_a_comparison_trains_dmd_beside_other_methods_and_scores_the_deployed_mo
     assert found["dmd"]["needs"] == ["audio"] and found["dmd"]["student"] == "audio" and not notes
     assert np.isfinite(found["dmd"]["test"]["mae"])
     assert set(bench.runs["dmd"].students) == {"text", "vision", "audio", "fused"}
-    start = bench.runs["dmd"].method.extra_state()["edges"]["hetero"]["start"]
+    start = bench.runs["dmd"].method.report()["edges"]["hetero"]["start"]
     assert sum(start["mean"]) == pytest.approx(1.0, abs=1e-5)
 
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from array_golden import golden_cases
+from distilled import distilled
 from torch import nn
 
 from xmodal.methods.kd import KD
@@ -29,7 +30,7 @@ def method_of(case, kind, **options):
     shape = tuple(case.given("student_prob").shape[1:])
     inputs = {name: InputInfo(shape, layout="image") for name in ("lidar", "image")}
     info = DataInfo(inputs, "multiclass", shape[0], {}, dense=True, ignore=0)
-    return kind(says("lidar"), says("image").module, info, **{**AS_PUBLISHED, **options})
+    return distilled(kind, says("lidar"), says("image").module, info, **{**AS_PUBLISHED, **options})
 
 
 def value_of(case, kind, **options):

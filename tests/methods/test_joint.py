@@ -64,7 +64,7 @@ def test_training_brings_the_networks_together(sides):
 def test_unpaired_data_is_refused_in_a_sentence(make_toy):
     data = make_toy(paired=False)
 
-    with pytest.raises(InputError, match="agree about the same samples"):
+    with pytest.raises(InputError, match="compares two networks on the same samples"):
         Joint(build_for(data.info, ["clear"]), build_for(data.info, ["faint"]), data.info)
 
 

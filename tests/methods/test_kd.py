@@ -9,6 +9,7 @@ from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.losses.logits import kl
 from xmodal.methods.kd import KD, KDSettings, build
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.types import Batch, Student
 
@@ -30,7 +31,9 @@ def values(step):
 @pytest.fixture
 def make(linear_student, linear_teacher, make_info):
     def build_method(info=None, student=EYE, teacher=EYE, **coefficients):
-        return KD(linear_student(student), linear_teacher(teacher), info or make_info(), **coefficients)
+        return KD(
+            linear_student(student), linear_teacher(teacher), info or make_info(), DistillationOptions(**coefficients)
+        )
 
     return build_method
 
@@ -104,7 +107,8 @@ def test_no_labels_switches_the_label_term_off(labels, task_weight, linear_stude
 
     method = build(Kit(), KDSettings(labels=labels, temperature=3.0, kd_weight=0.25))
 
-    assert (method.temperature, method.kd_weight, method.task_weight) == (3.0, 0.25, task_weight)
+    options = method.options
+    assert (options.temperature, options.kd_weight, options.task_weight) == (3.0, 0.25, task_weight)
 
 
 def test_binary_outputs_are_compared_as_yes_or_no(make, make_batch, make_info):
@@ -163,7 +167,7 @@ def test_a_pixel_that_does_not_count_changes_nothing(make_info, masked_by, task_
     student, teacher = PerPixel(), PerPixel()
     student_side = Student(Named(student, "faint"), ("faint",), "faint")
     info = make_info(classes=3, dense=True, ignore=255 if masked_by == "ignore" else None)
-    method = KD(student_side, Named(teacher, "clear"), info, task_weight=task_weight)
+    method = KD(student_side, Named(teacher, "clear"), info, DistillationOptions(task_weight=task_weight))
     clear, faint = torch.randn(2, 2, 4, 5), torch.randn(2, 2, 4, 5)
     target, out = torch.randint(0, 3, (2, 4, 5)), torch.rand(2, 4, 5) > 0.5
     target[out] = 255 if masked_by == "ignore" else 0
@@ -254,7 +258,7 @@ def test_fit_leaves_weights_and_statistics_of_the_teacher_alone(linear_student, 
 
 def test_a_student_learns_from_the_teacher_alone(linear_student, linear_teacher, toy_data):
     contrary = linear_teacher([[4.0, -4.0], [-4.0, 4.0]])  # answers the wrong class with confidence
-    method = KD(linear_student([[0.0, 0.0], [0.0, 0.0]]), contrary, toy_data.info, task_weight=0.0)
+    method = KD(linear_student([[0.0, 0.0], [0.0, 0.0]]), contrary, toy_data.info, DistillationOptions(task_weight=0.0))
 
     run = fit(method, toy_data, FitSettings(epochs=10, batch_size=16, learning_rate=0.1))
 

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from distilled import distilled
 from torch import nn
 
 from xmodal.errors import InputError
@@ -10,6 +11,7 @@ from xmodal.losses.task import label_terms
 from xmodal.methods.kd import KD
 from xmodal.methods.mfh import MFH
 from xmodal.methods.ntdh import NTDH
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import Reads
 from xmodal.models.scenes.build import build_scene
@@ -42,7 +44,7 @@ def room(rows=2, seed=0):
 def teacher_outputs(kind=KD, batch=None, info=None, **options):
     batch = batch or room()
     given = {"kd_weight": 1.0, "task_weight": 0.0, "temperature": 1.0, **options}
-    method = kind(says("depth"), says("rgb").module, info or facts(), **given)
+    method = distilled(kind, says("depth"), says("rgb").module, info or facts(), **given)
     return method(batch, method.teach(batch))
 
 
@@ -156,15 +158,15 @@ def test_a_batch_of_which_nothing_is_heard_costs_nothing():
 
 
 def test_weightings_and_places_that_make_no_sense_are_refused():
-    with pytest.raises(InputError, match="must give weights of classes"):
+    with pytest.raises(InputError, match="needs data with class weights"):
         teacher_outputs(info=facts(class_weights=()), weighting="classes")
-    with pytest.raises(InputError, match="reduction must be pixel"):
+    with pytest.raises(InputError, match="needs .* the reduction 'pixel'"):
         teacher_outputs(weighting="classes", reduction="reference")
     with pytest.raises(InputError, match="no weighting called 'class'"):
         teacher_outputs(weighting="class")
     without = room()
     without.scored.clear()
-    with pytest.raises(InputError, match="does not say where that is"):
+    with pytest.raises(InputError, match="does not say where metrics look in training"):
         teacher_outputs(batch=without, pixels="scored")
 
 
@@ -200,7 +202,7 @@ def test_every_loss_of_the_zoo_takes_voxels_of_networks_for_rooms(loss):
         {},
         dict.fromkeys(inputs, torch.arange(3)),
     )
-    method = KD(student, teacher.module, info, losses=[loss], weighting="classes")
+    method = KD(student, teacher.module, info, DistillationOptions(losses=[loss], weighting="classes"))
     method.on_epoch_start(1, 2)
 
     step = method(batch, method.teach(batch))

@@ -10,6 +10,7 @@ from xmodal.losses.features import hint
 from xmodal.losses.relational import sp
 from xmodal.methods.kd import KD
 from xmodal.methods.loss_text import coefficients, parse_loss, split_loss
+from xmodal.methods.options import DistillationOptions
 from xmodal.models.network import build_for
 
 
@@ -26,11 +27,9 @@ def made(data, *losses, seed=0):
         student,
         teacher,
         data.info,
-        losses=losses,
-        kd_weight=1.0,
-        task_weight=0.0,
-        student_layer=outputs,
-        teacher_layer=outputs,
+        DistillationOptions(
+            losses=losses, kd_weight=1.0, task_weight=0.0, student_layer=outputs, teacher_layer=outputs
+        ),
     ).eval()
 
 
@@ -121,7 +120,8 @@ def test_coefficients_reach_the_loss(digits):
 def test_own_options_go_before_the_temperature_of_all(digits):
     student, teacher = build_for(digits.info, ["rows"]), build_for(digits.info, ["image"]).module
 
-    method = KD(student, teacher, digits.info, losses=("kl", "kl(temperature=2)"), temperature=3.0)
+    options = DistillationOptions(losses=("kl", "kl(temperature=2)"), temperature=3.0)
+    method = KD(student, teacher, digits.info, options)
 
     assert [term.options["temperature"] for term in method.terms] == [3.0, 2.0]
 

@@ -1,10 +1,11 @@
-"""A teacher heard through some of its channels."""
+"""Distillation from a teacher without some of its channels."""
 
 import json
 
 import numpy as np
 import pytest
 import torch
+from distilled import distilled
 
 from xmodal.data.arrays import from_arrays
 from xmodal.data.loader import in_order
@@ -27,7 +28,7 @@ FIRST = torch.tensor([True, False])
 def make(linear_student, linear_teacher, make_info):
     def made(channels=None, kind=MFH, **options):
         options |= {"channels": channels} if kind is MFH else {}
-        return kind(linear_student(EYE), linear_teacher(EYE), make_info(), **options)
+        return distilled(kind, linear_student(EYE), linear_teacher(EYE), make_info(), **options)
 
     return made
 
@@ -123,7 +124,7 @@ def test_a_mean_over_the_batch_is_asked_for_in_every_epoch(make, toy_data):
     ],
 )
 def test_the_channels_that_both_modalities_know_are_found(make_kit, asked, kept):
-    settings = MFHSettings(place="input:clear", ratio=0.5, **asked)
+    settings = MFHSettings(layer="input:clear", ratio=0.5, **asked)
 
     method = build(make_kit(), settings)
 
@@ -132,7 +133,7 @@ def test_the_channels_that_both_modalities_know_are_found(make_kit, asked, kept)
 
 
 def test_random_channels_follow_the_seed(make_kit):
-    settings = MFHSettings(place="input:clear", ratio=0.5, remove="random", sweep_epochs=1)
+    settings = MFHSettings(layer="input:clear", ratio=0.5, remove="random", sweep_epochs=1)
     kits = [make_kit(epochs=1) for _ in range(6)]
     for seed, kit in enumerate(kits):
         kit.seed = seed // 2
@@ -146,7 +147,7 @@ def test_random_channels_follow_the_seed(make_kit):
 def test_a_ratio_that_is_not_given_is_the_best_on_validation(make_kit):
     kit = make_kit(epochs=3)
 
-    method = build(kit, MFHSettings(place="input:clear", sweep_epochs=2))
+    method = build(kit, MFHSettings(layer="input:clear", sweep_epochs=2))
 
     curve = {row["ratio"]: row["valid"] for row in method.findings["curve"]}
     assert tuple(curve) == RATIOS and {row["metric"] for row in method.findings["curve"]} == {"accuracy"}
@@ -181,12 +182,12 @@ def test_what_was_found_stays_with_the_run(make_kit, tmp_path):
 
 
 def test_channels_and_ratios_that_do_not_exist_are_told(make_kit):
-    with pytest.raises(InputError, match="Channels 4, 9 were asked for, and 'input:clear' has the channels 0 to 3"):
-        build(make_kit(epochs=1), MFHSettings(place="input:clear", channels=(1, 4, 9)))
+    with pytest.raises(InputError, match="The option channels names 4, 9, and 'input:clear' has the channels 0 to 3"):
+        build(make_kit(epochs=1), MFHSettings(layer="input:clear", channels=(1, 4, 9)))
     with pytest.raises(ValueError, match="expected a share from 0 to below 1, or auto"):
         MFHSettings(ratio=1.5)
     with pytest.raises(InputError, match="no layer called 'embeding'.*Did you mean 'embedding'"):
-        build(make_kit(epochs=1), MFHSettings(place="embeding", ratio=0.5))
+        build(make_kit(epochs=1), MFHSettings(layer="embeding", ratio=0.5))
 
 
 def test_the_method_takes_its_saliency_from_the_training_rows(make_kit, shared_and_own):

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 import torch
 import torch.nn.functional as F
+from distilled import distilled
 
 from xmodal.data import open_data
 from xmodal.data.loader import in_order
@@ -19,6 +20,7 @@ from xmodal.losses.relational import rkd
 from xmodal.methods.kd import KD
 from xmodal.methods.mfh import Channels, stay_of
 from xmodal.methods.ntdh import NTDH, build
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.settings import NTDHSettings
 from xmodal.models.network import build_for
 
@@ -43,7 +45,7 @@ def batch(make_batch):
 def make(linear_student, linear_teacher, make_info):
     def made(kind=NTDH, **options):
         info = make_info(classes=3, width=3, rows={"train": {"clear": 4, "faint": 4}})
-        return kind(linear_student(EYE), linear_teacher(EYE), info, **options)
+        return distilled(kind, linear_student(EYE), linear_teacher(EYE), info, **options)
 
     return made
 
@@ -137,7 +139,7 @@ def test_a_lower_threshold_lets_more_samples_count(make, batch):
 def test_every_loss_carries_the_mask(name, digits):
     torch.manual_seed(0)
     student, teacher = build_for(digits.info, ["noisy"]), build_for(digits.info, ["image"])
-    method = NTDH(student, teacher.module, digits.info, losses=(name,))
+    method = NTDH(student, teacher.module, digits.info, DistillationOptions(losses=(name,)))
     rows = next(iter(in_order(digits.train, batch_size=16)))
 
     losses = run(method, rows)

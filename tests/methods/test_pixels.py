@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from distilled import distilled
 from torch import nn
 
 from xmodal.diagnostics.divergence import from_logits, measure_divergence
@@ -13,6 +14,7 @@ from xmodal.methods.joint import Joint
 from xmodal.methods.kd import KD
 from xmodal.methods.mfh import Channels
 from xmodal.methods.ntdh import NTDH
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import Reads, build_for
 from xmodal.types import Batch, DataInfo, InputInfo, Student
@@ -48,7 +50,7 @@ def term(kind, batch, info, **options):
     """Value of the teacher's term, what its mean counted, and the gradient of the student's answers."""
     given = {"kd_weight": 1.0, "task_weight": 0.0, **options}
     answers = {**batch.inputs, "lidar": batch.inputs["lidar"].clone().requires_grad_()}
-    method = kind(says("lidar"), says("image").module, info, **given)
+    method = distilled(kind, says("lidar"), says("image").module, info, **given)
     asked = Batch(answers, batch.targets, batch.valid)
     step = method(asked, method.teach(asked))
     (value,), (count,) = step.losses.values(), step.counts.values()
@@ -158,7 +160,7 @@ def test_losses_of_features_compare_maps_of_dense_networks(name):
     student, teacher = build_for(info, ["lidar"], width=2), build_for(info, ["image"], width=4)
     samples = {key: torch.randn(3, *known.shape) for key, known in inputs.items()}
     batch = Batch(samples, dict.fromkeys(samples, torch.randint(3, (3, 16, 16))))
-    method = KD(student, teacher.module, info, losses=(name,), task_weight=0.0)
+    method = KD(student, teacher.module, info, DistillationOptions(losses=(name,), task_weight=0.0))
 
     step = method(batch, method.teach(batch))
     step.losses["kd"].backward()
@@ -194,7 +196,7 @@ def test_data_names_the_losses_of_its_labels_for_every_method():
     batch, info = scene(0), info_of(0, label_losses={"focal": 1.0, "lovasz": 0.5}, class_weights=(0.0, 0.5, 1.0, 1.0))
 
     alone = Supervised(says("lidar"), info)(batch, {})
-    kd = KD(says("lidar"), says("image").module, info, task_weight=2.0)
+    kd = KD(says("lidar"), says("image").module, info, DistillationOptions(task_weight=2.0))
     teacher_outputs = kd(batch, kd.teach(batch))
     joint = Joint(says("image"), says("lidar"), info)(batch, {})
 
@@ -213,9 +215,9 @@ def test_methods_that_pick_pixels_are_trained_one_by_one():
 
 def test_unknown_words_are_refused():
     with pytest.raises(InputError, match="no reduction called 'mean'. Known: pixel, reference"):
-        KD(says("lidar"), says("image").module, info_of(), reduction="mean")
+        DistillationOptions(reduction="mean")
     with pytest.raises(InputError, match="no choice of pixels called 'label'. Did you mean 'labelled'"):
-        KD(says("lidar"), says("image").module, info_of(), pixels="label")
+        DistillationOptions(pixels="label")
 
 
 @pytest.mark.parametrize("ignore", [0, 255])

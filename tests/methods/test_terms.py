@@ -12,6 +12,7 @@ from xmodal.losses import LOSSES
 from xmodal.losses.relational import rkd
 from xmodal.methods.kd import KD
 from xmodal.methods.loss_text import parse_loss
+from xmodal.methods.options import DistillationOptions
 from xmodal.models.network import build_for
 
 
@@ -23,7 +24,10 @@ def digits():
 def made(data, *, student="noisy", teacher="image", seed=0, width=None, **options):
     torch.manual_seed(seed)
     return KD(
-        build_for(data.info, [student], width=width), build_for(data.info, [teacher]).module, data.info, **options
+        build_for(data.info, [student], width=width),
+        build_for(data.info, [teacher]).module,
+        data.info,
+        DistillationOptions(**options),
     )
 
 
@@ -118,7 +122,7 @@ def test_class_probabilities_need_classes():
     info = DataInfo({"a": vector, "b": vector}, "regression", 2, rows={})
 
     with pytest.raises(InputError, match="compares class probabilities, and the task is regression"):
-        KD(build_for(info, ["a"]), build_for(info, ["b"]).module, info, losses=("dkd",))
+        KD(build_for(info, ["a"]), build_for(info, ["b"]).module, info, DistillationOptions(losses=("dkd",)))
 
 
 def test_the_memory_of_crd_follows_the_rows_of_the_batch(digits):

@@ -86,8 +86,8 @@ def test_warnings_of_the_data_are_in_the_result():
     ("options", "words"),
     [
         ("kd --student-layer nope", "no layer called 'nope'"),
-        ("mfh --place nope", "no layer called 'nope'"),
-        ("mfh --channels 3,900", "Channels 900 were asked for, and 'embedding' has the channels 0 to"),
+        ("mfh --layer nope", "no layer called 'nope'"),
+        ("mfh --channels 3,900", "The option channels names 900, and 'embedding' has the channels 0 to"),
         ("mfh --permutations 0", "permutations"),
         ("ntdh --mask samples --loss nope", "no loss called 'nope'"),
     ],

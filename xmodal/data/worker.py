@@ -14,8 +14,8 @@ PARENT_DEATH_SIGNAL, KILL = 1, 9
 def end_with_parent() -> None:
     """Call first in a worker: Linux then kills it when its parent dies, even if SIGKILL ends the parent.
 
-    Signals for the process group of the parent (Ctrl-C, SIGTERM from `torchrun`) do not reach a worker: the parent needs
-    it to finish the step. On other systems a worker ends at its next attempt to communicate with the parent.
+    Signals for the parent's process group (Ctrl-C, SIGTERM from `torchrun`) do not reach a worker: the parent needs it
+    to finish the step. On other systems a worker ends at its next attempt to communicate with the parent.
     """
     if sys.platform != "linux":
         return

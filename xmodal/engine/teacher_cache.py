@@ -21,7 +21,7 @@ from xmodal.data.loader import in_order
 from xmodal.data.split import Split
 from xmodal.engine.teacher_disk import DiskTable, bytes_of, disk_table
 from xmodal.errors import InputError
-from xmodal.method import Method
+from xmodal.method import DescribesTeacher, Method
 from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo
 
@@ -38,9 +38,12 @@ def refusal(method: Method, split: Split) -> str:
     """Why the teacher's outputs can't be computed once; empty if they can."""
     if not method.frozen:
         return "the method freezes no teacher, so its outputs change during training"
-    if method.teach_online:
-        return method.teach_online
-    if split.changing if method.teach_inputs is None else split.changing.intersection(method.teach_inputs):
+    inputs = None
+    if isinstance(method, DescribesTeacher):
+        if method.teach_online:
+            return method.teach_online
+        inputs = method.teach_inputs
+    if split.changing if inputs is None else split.changing.intersection(inputs):
         return "the teacher reads augmented samples, which differ from epoch to epoch"
     if not split.paired:
         return "the data is unpaired, so its modalities have no common rows"

@@ -9,7 +9,7 @@ METHODS = Cards(
     [
         MethodCard(
             name="supervised",
-            title="labels alone: the no-KD control, and how teachers are trained",
+            title="labels alone: the no-KD control, and the training of teachers",
             path="xmodal.methods.supervised:build",
             settings="xmodal.methods.settings:SupervisedSettings",
             teacher="none",
@@ -31,7 +31,7 @@ METHODS = Cards(
         ),
         MethodCard(
             name="mfh",
-            title="a teacher heard through the channels that both modalities know (modality focusing)",
+            title="a teacher without the channels that carry its own modality alone (modality focusing)",
             path="xmodal.methods.mfh:build",
             settings="xmodal.methods.settings:MFHSettings",
             year=2023,
@@ -55,7 +55,7 @@ METHODS = Cards(
         ),
         MethodCard(
             name="discom",
-            title="a student of each modality at once and no teacher: embeddings split in three, modalities unlearned",
+            title="a student per modality, no teacher: embeddings split in three parts, modalities unlearned",
             path="xmodal.methods.discom:build",
             settings="xmodal.methods.settings:DisCoMSettings",
             year=2024,
@@ -81,7 +81,7 @@ METHODS = Cards(
         ),
         MethodCard(
             name="pmf",
-            title="LiDAR and camera answer for every pixel, and each learns from the surer one",
+            title="LiDAR and camera classify every pixel, and each learns from the more confident one",
             path="xmodal.methods.pmf:build",
             settings="xmodal.methods.settings:PMFSettings",
             year=2021,

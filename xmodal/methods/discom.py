@@ -1,9 +1,9 @@
 r"""DisCoM-KD: a student for every modality from one training, without a teacher, from data that need not be paired.
 
-Two encoders per modality make three parts of an embedding: what all modalities know about the task (invariant, u), what
-only this one knows (informative, v) and what merely gives the modality away (irrelevant, w). The modalities meet in
-heads that all of them share, and in an adversary that may not find out where an invariant part comes from. No term
-compares row i of one modality with row i of another.
+Two encoders per modality compute three parts of an embedding: task information that all modalities share (invariant,
+u), task information of this one alone (informative, v), and what identifies the modality without helping the task
+(irrelevant, w). All modalities share the auxiliary heads, and an adversary that must not recognise the modality of an
+invariant part. No term compares row i of one modality with row i of another.
 
 $$L = L_{cl} + L_{aux} + L_{adv} + L_{mod} + L_{\perp}$$
 
@@ -17,7 +17,7 @@ $$L = L_{cl} + L_{aux} + L_{adv} + L_{mod} + L_{\perp}$$
 
 Each is a mean over the rows of all modalities, m is the modality of a row and y its label. Deployed are, per modality,
 both encoders, the projection and the head. Reference: Ienco, Dantas: DisCoM-KD, BMVC 2024, arXiv 2408.07080. Only its
-abstract and the authors' code could be read; docs/methods/discom.md numbers where they and this file differ.
+abstract and the authors' code were available; docs/methods/discom.md numbers the differences from them.
 """
 
 from __future__ import annotations
@@ -40,27 +40,29 @@ from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
 TERMS = ("task", "auxiliary", "adversarial", "modality", "orthogonality")
-RELEASED = ", released targets"  # behind the names of the two terms whose targets are those of the authors' code
+# suffix of the two terms with the targets of the authors' code: their values are not cross-entropies of the modality,
+# and must not be compared with those of other runs
+RELEASED = ", released targets"
 
 
 class DisCoM(Method):
     """One student per modality, trained together.
 
     Args:
-        branches: modality → student around `Branches` (`branches_for`, or `branches_of` for your own encoders). Their
-            order numbers the modalities.
+        branches: modality → student around `Branches` (`branches_for`, or `branches_of` for your own encoders), in the
+            order of the modality numbers m.
         info: of the data.
         task_weight: of L_cl.
         auxiliary_weight: of L_aux.
         adversarial_weight: of L_adv.
         modality_weight: of L_mod.
-        orthogonality_weight: of L_⊥. A term of weight 0 is left out; heads that it alone trains stay as they are.
-        domain_targets: ``index``, or ``released`` for what the authors' code computes (see `domain_loss`).
+        orthogonality_weight: of L_⊥. A term of weight 0 is left out; heads that no other term trains stay untrained.
+        domain_targets: ``index``, or ``released`` for the targets of the authors' code (see `domain_loss`).
         perp: form of the cosine, see `orthogonality`.
         reversal: λ, strength of the reversed gradient.
-        reversal_ramp: let λ grow from 0 to its full strength during training.
+        reversal_ramp: whether λ grows from 0 to its full strength during training.
         adversary_hidden: width of a hidden layer of the adversary; 0: linear, as published.
-        regression_loss: ``mse`` or ``huber`` (δ = 1), both in units of the training targets' deviation.
+        regression_loss: ``mse`` or ``huber`` (δ = 1), both in units of the training targets' standard deviation.
 
     Example:
         >>> from xmodal.types import InputInfo
@@ -94,21 +96,25 @@ class DisCoM(Method):
         super().__init__()
         modules = _modules(branches, domain_targets)
         if info.dense:
-            raise InputError("DisCoM-KD has one embedding per sample, and this data has a target per place.")
+            raise InputError(
+                "DisCoM-KD has one embedding per sample, and this data has dense targets (for each pixel or voxel). "
+                "Choose another method."
+            )
         if info.label_losses or info.class_weights:
-            raise InputError("DisCoM-KD has a loss of labels of its own. Leave label_losses and class_weights out.")
+            raise InputError("DisCoM-KD has a fixed loss of labels. Leave label_losses and class_weights out.")
         self.modalities = tuple(branches)
-        self.branches = nn.ModuleList(modules)  # by number: a list takes names with any letters
+        # by number: names in a `ModuleDict` may hold no dot and must not be names of its methods
+        self.branches = nn.ModuleList(modules)
         self.heads = SharedHeads(modules[0].part_width, info.outputs, len(modules), adversary_hidden=adversary_hidden)
         self._students, self._info = dict(branches), info
         weights = (task_weight, auxiliary_weight, adversarial_weight, modality_weight, orthogonality_weight)
         self.weights = dict(zip(TERMS, weights, strict=True))
         self.domain_targets, self.perp, self.regression_loss = domain_targets, perp, regression_loss
         self.reversal, self.reversal_ramp, self.strength = reversal, reversal_ramp, reversal
-        self._rest_heads()
+        self._freeze_unused_heads()
 
-    def _rest_heads(self) -> None:
-        """Heads that no term trains must not wait for a gradient."""
+    def _freeze_unused_heads(self) -> None:
+        # with several processes, a parameter that requires a gradient and gets none stops the training
         heads = self.heads
         trained: dict[str, Sequence[nn.Module]] = {
             "task": [branches.head for branches in self.branches],  # type: ignore[misc]
@@ -124,17 +130,18 @@ class DisCoM(Method):
         """All terms whose weight is not 0."""
         inputs = {name: batch.input(name) for name in self.modalities}
         targets = {name: batch.targets[name] for name in self.modalities}
-        found, counts = self.terms(inputs, targets, valid=batch.valid)
-        label = RELEASED if self.domain_targets == "released" else ""
-        named = {name: f"{name}{label}" if name in ("adversarial", "modality") else name for name in found}
-        return Step({named[name]: self.weights[name] * value for name, value in found.items()}, counts)
+        terms, counts = self.terms(inputs, targets, valid=batch.valid)
+        suffix = RELEASED if self.domain_targets == "released" else ""
+        named = {name: f"{name}{suffix}" if name in ("adversarial", "modality") else name for name in terms}
+        return Step({named[name]: self.weights[name] * value for name, value in terms.items()}, counts)
 
     def terms(
         self, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, valid: Mapping[str, Tensor] | None = None
     ) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
-        """The terms of the objective before their weights, and what the first two counted where a mask says so.
+        """The terms of the objective before their weights, and the counts of the first two where there is a mask.
 
-        With all weights 1 the objective, for anybody's loop, is ``sum(method.terms(inputs, targets)[0].values())``.
+        With all weights 1 the objective, in a training loop of your own, is
+        ``sum(method.terms(inputs, targets)[0].values())``.
 
         Args:
             inputs: modality → (rows, …); the modalities may have different numbers of rows.
@@ -147,18 +154,19 @@ class DisCoM(Method):
         terms: dict[str, Tensor] = {}
         counts: dict[str, Tensor | int] = {}
         if self.weights["task"]:
-            answers = [branches.answer(each) for branches, each in zip(self.each, parts, strict=True)]
-            terms["task"], counts["task"] = self._task(answers, labels, masks)
+            outputs = [branches.answer(each) for branches, each in zip(self.each, parts, strict=True)]
+            terms["task"], counts["task"] = self._task(outputs, labels, masks)
         if self.weights["auxiliary"]:
             invariant, rows = self._task([self.heads.auxiliary(each.invariant) for each in parts], labels, masks)
             informative, _ = self._task([self.heads.auxiliary(each.informative) for each in parts], labels, masks)
             terms["auxiliary"], counts["auxiliary"] = invariant + informative, rows
         if self.weights["adversarial"]:
-            hidden = [reverse_gradient(each.invariant, self.strength) for each in parts]
-            terms["adversarial"] = self._domain(self.heads.adversary, hidden)
+            reversed_parts = [reverse_gradient(each.invariant, self.strength) for each in parts]
+            terms["adversarial"] = self._domain(self.heads.adversary, reversed_parts)
         if self.weights["modality"]:
-            told = self._domain(self.heads.informative, [each.informative for each in parts])
-            terms["modality"] = (told + self._domain(self.heads.irrelevant, [each.irrelevant for each in parts])) / 2
+            informative = self._domain(self.heads.informative, [each.informative for each in parts])
+            irrelevant = self._domain(self.heads.irrelevant, [each.irrelevant for each in parts])
+            terms["modality"] = (informative + irrelevant) / 2
         if self.weights["orthogonality"]:
             terms["orthogonality"] = self._perpendicular(parts)
         return terms, counts if masks is not None else {}
@@ -181,14 +189,16 @@ class DisCoM(Method):
 
     def _masks(self, targets: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> list[Tensor] | None:
         ignore = self._info.ignore if self._info.task == "multiclass" else None
-        found = [what_counts(targets[name], valid=valid.get(name), ignore=ignore) for name in self.modalities]
-        if all(mask is None for mask in found):
+        masks = [what_counts(targets[name], valid=valid.get(name), ignore=ignore) for name in self.modalities]
+        if all(mask is None for mask in masks):
             return None
+        # the masks of all modalities are joined, so one without a mask needs one too
         every = [torch.ones(len(targets[name]), dtype=torch.bool, device=targets[name].device) for name in targets]
-        return [all_rows if mask is None else mask for mask, all_rows in zip(found, every, strict=True)]
+        return [all_rows if mask is None else mask for mask, all_rows in zip(masks, every, strict=True)]
 
     def _domain(self, head: nn.Module, parts: Sequence[Tensor]) -> Tensor:
         """One pass of a head over the rows of all modalities, then the loss of each modality's rows."""
+        # one pass, because batch normalisation in a hidden layer must see all modalities with the same statistics
         rows = [len(part) for part in parts]
         return domain_loss(head(torch.cat(list(parts))).split(rows), targets=self.domain_targets)
 
@@ -199,7 +209,7 @@ class DisCoM(Method):
         )
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
-        """Strength of the reversal, where it grows."""
+        """Strength of the reversal, if it grows."""
         if self.reversal_ramp:
             self.strength = self.reversal * reversal_ramp(epoch / max(epochs, 1))
 
@@ -216,34 +226,36 @@ def _modules(branches: Mapping[str, Student], domain_targets: str) -> list[Branc
     if domain_targets == "released" and len(modules) != 2:
         raise InputError(
             f"domain_targets 'released' is defined for two modalities, and there are {len(modules)} ({listed}). Name "
-            "two, or leave it at 'index'."
+            "two, or choose 'index'."
         )
-    found = [module for module in modules if isinstance(module, Branches)]
-    if len(found) < len(modules):
+    branch_modules = [module for module in modules if isinstance(module, Branches)]
+    if len(branch_modules) < len(modules):
         raise InputError("DisCoM-KD is built around Branches: make the students by branches_for or branches_of.")
-    widths = {module.modality: 2 * module.part_width for module in found}
+    widths = {module.modality: 2 * module.part_width for module in branch_modules}
     if len(set(widths.values())) > 1:
-        said = ", ".join(f"{name} {width}" for name, width in widths.items())
+        listed = ", ".join(f"{name} {width}" for name, width in widths.items())
         raise InputError(
-            f"The encoders make embeddings of different widths ({said}), and all modalities share the same heads. Give "
-            "them one width (--student-width), or encoders that have it."
+            f"The encoders make embeddings of different widths ({listed}), and all modalities share the same heads. "
+            "Give them one width (--student-width), or encoders that have it."
         )
-    return found
+    return branch_modules
 
 
 def build(kit: Kit, settings: DisCoMSettings) -> DisCoM:
     """Fresh branches for every modality that the recipe names, around the encoders of its students."""
-    asked = settings.modalities or tuple(name for name in kit.info.modalities if name in (*kit.teaching, *kit.student))
-    names = kit.info.require(asked, "method discom")
+    sides = tuple(name for name in kit.info.modalities if name in (*kit.teaching, *kit.student))
+    names = kit.info.require(settings.modalities or sides, "method discom")
     if len(set(names)) < len(names):
         raise InputError(f"The modalities of discom are {', '.join(names)}: expected each of them once.")
+    # the recipe's choice of encoders: its network is built for its description, and then discarded
     described = {name: kit.network((name,)).arguments for name in names}
     if any(arguments is None for arguments in described.values()):
         raise InputError(
             "DisCoM-KD needs two encoders per modality, and a whole network of yours was given. In Python, "
             "xmodal.models.discom_net.branches_of makes a student of two encoders of your own."
         )
-    with torch.random.fork_rng(devices=[]):  # fresh weights that depend on the seed alone
+    # initial weights must depend on the seed alone, not on the networks that were built before
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(kit.seed, "discom"))
         branches = {
             name: branches_for(kit.info, name, arguments["inputs"][name])

@@ -1,9 +1,9 @@
-r"""DMD: modalities that teach one another over two learned graphs, then each deploys alone or all together.
+r"""DMD: modalities that teach one another over two learned graphs, and are deployed alone or all together.
 
 A network splits every modality into a homogeneous part, by one encoder for all, and a heterogeneous part, by an encoder
-of its own, and predicts from each part and from all of them. Two small graphs whose nodes are the modalities decide for
-every sample who should listen to whom: one over the homogeneous heads, each of which sees its modality alone, and one
-over the heterogeneous heads, which have seen all modalities. There is no teacher beside the students.
+for each, and predicts from each part and from all of them. Two small graphs whose nodes are the modalities weigh for
+every sample how much each modality learns from each other: one over the homogeneous heads, each of which reads its
+modality alone, and one over the heterogeneous heads, which have read all modalities. There is no separate teacher.
 
 $$L = L_{task} + \lambda_1 (L_{homo} + L_{hetero}) + \lambda_2 \left(L_{cyc} + L_{rec}\right)
       + \gamma \left(L_{mar} + L_{ort}\right)$$
@@ -22,8 +22,8 @@ $$L = L_{task} + \lambda_1 (L_{homo} + L_{hetero}) + \lambda_2 \left(L_{cyc} + L
 
 with ω = e + π from `GraphUnit`. Samples must be paired. Deployed are, per modality, projection, shared encoder and
 homogeneous head, and the fused model, which needs all modalities. Reference: Li, Wang, Cui: Decoupled Multimodal
-Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802. The paper's text was not at hand; this file follows the
-authors' code, and docs/methods/dmd.md numbers the places where it does not.
+Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802. The paper's text was not available; this file follows
+the authors' code, and docs/methods/dmd.md numbers the differences.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from xmodal.losses.graph import edge_regularisation, graph_distance
 from xmodal.losses.margin import ordinal_margin
 from xmodal.losses.reduce import masked_mean
 from xmodal.losses.task import task_values, what_counts
-from xmodal.method import Kit, Method, trainable
+from xmodal.method import Kit, Method
 from xmodal.methods.settings import DMDSettings, DMDTerms
 from xmodal.models.dmd.graph_unit import GRAPHS, GraphUnit
 from xmodal.models.dmd.net import DMDNet, DMDNumbers, DMDOutputs, SequenceInput
@@ -51,12 +51,12 @@ from xmodal.models.network import as_precise, checked, evaluating, statistics_fo
 from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
-HIDDEN = {"homo": 64, "hetero": 32}  # widths of the graph units
-KERNEL = 5  # of the projection where none is given, or as long as the sequence
+HIDDEN = {"homo": 64, "hetero": 32}  # widths of the graph units in the authors' code
+KERNEL = 5  # of the projection by default; shorter sequences have one of their length
 
 
 class Heads(NamedTuple):
-    """What the nodes of a graph say of a batch.
+    """Outputs of the nodes of a graph for a batch.
 
     Attributes:
         logits: (rows, nodes, outputs).
@@ -67,10 +67,13 @@ class Heads(NamedTuple):
     representations: Tensor
 
 
-def heads_of(said: DMDOutputs, graph: str) -> Heads:
+def heads_of(outputs: DMDOutputs, graph: str) -> Heads:
     """Outputs of the heads that are the nodes of a graph."""
-    found = (said.homo, said.homo_features) if graph == "homo" else (said.hetero, said.hetero_features)
-    return Heads(*(torch.stack(list(each.values()), dim=1) for each in found))
+    if graph == "homo":
+        logits, features = outputs.homo, outputs.homo_features
+    else:
+        logits, features = outputs.hetero, outputs.hetero_features
+    return Heads(*(torch.stack(list(each.values()), dim=1) for each in (logits, features)))
 
 
 class DMD(Method):
@@ -81,7 +84,7 @@ class DMD(Method):
         info: of the data.
         task_weight: of L_task.
         regression_loss: ``l1`` (as published) or ``mse``, for values.
-        distil_weight: λ₁; 0 leaves both graphs out, and they rest.
+        distil_weight: λ₁; 0 leaves both graphs out, untrained.
         logit_weight: of L_logit.
         representation_weight: of L_repr.
         regularisation_weight: of L_reg.
@@ -93,13 +96,13 @@ class DMD(Method):
         hetero_edges: see above.
         reconstruction_weight: of L_rec.
         cycle_weight: of L_cyc.
-        margin_weight: of L_mar. A term of weight 0 is left out; what it alone trains stays as it is.
+        margin_weight: of L_mar. A term of weight 0 is left out; parts that no other term trains stay untrained.
         margin: see `ordinal_margin`.
         margin_pairs: see `ordinal_margin`.
         orthogonality_weight: of L_ort.
         orthogonality: axis of `sequence_orthogonality`.
         orthogonality_abs: |cos| in place of max(0, cos).
-        round_targets: count targets as equal when four decimals are.
+        round_targets: compare targets of L_mar to four decimals.
     """
 
     def __init__(
@@ -131,9 +134,13 @@ class DMD(Method):
     ) -> None:
         super().__init__()
         if info.dense:
-            raise InputError("DMD has one output per sample, and this data has a target per place.")
+            raise InputError(
+                "DMD has one output per sample, and this data has dense targets (for each pixel or voxel). Choose "
+                "another method."
+            )
         self.network, self._info = network, info
         self.modalities = network.modalities
+        # as in the authors' code, which selects its epoch by the fused model
         self.lead = next(name for name, student in network.students().items() if student.module is network.fused)
         self.task_weight, self.regression_loss = task_weight, regression_loss
         self.distil_weight, self.logit_weight = distil_weight, logit_weight
@@ -160,45 +167,44 @@ class DMD(Method):
             }
         )
         self.start: dict[str, dict[str, list[float]]] = {}
-        self._rest()
+        self._freeze_unused_parts()
 
     def _weights_of(self, graph: str) -> dict[str, float]:
         """Weights of the terms of a graph, without those that are 0."""
-        kind = self.representation[graph]
-        known = {
+        weights = {
             "logit": self.logit_weight,
-            "repr": self.representation_weight if kind != "off" else 0.0,
+            "repr": self.representation_weight if self.representation[graph] != "off" else 0.0,
             "reg": self.regularisation_weight,
         }
-        return {name: self.distil_weight * weight for name, weight in known.items() if self.distil_weight * weight}
+        return {name: self.distil_weight * weight for name, weight in weights.items() if self.distil_weight * weight}
 
-    def _rest(self) -> None:
-        """What no term trains must not wait for a gradient."""
+    def _freeze_unused_parts(self) -> None:
+        # with several processes, a parameter that requires a gradient and gets none stops the training
         for graph, unit in self.units.items():
             unit.requires_grad_(bool(self._weights_of(graph)))
         self.network.alignments.requires_grad_(self.margin_weight > 0)
         self.network.decoders.requires_grad_(self.reconstruction_weight + self.cycle_weight > 0)
 
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
-        """All terms whose weight is not 0, and the edges."""
-        said = self.network({name: batch.input(name) for name in self.network.needs})
+        """All terms whose weight is not 0; the edges are logged."""
+        outputs = self.network({name: batch.input(name) for name in self.network.needs})
         target, valid = batch.target, self._valid(batch)
         step = Step({})
-        self._learn_labels(step, said, target, valid)
+        self._learn_labels(step, outputs, target, valid)
         for graph in GRAPHS:
             if weights := self._weights_of(graph):
-                self._distil(step, graph, weights, heads_of(said, graph), target, valid)
-        self._keep_content(step, said)
-        self._arrange(step, said, target, valid)
+                self._distil(step, graph, weights, heads_of(outputs, graph), target, valid)
+        self._reconstruct(step, outputs)
+        self._arrange(step, outputs, target, valid)
         return step
 
-    def _learn_labels(self, step: Step, said: DMDOutputs, target: Tensor, valid: Tensor | None) -> None:
+    def _learn_labels(self, step: Step, outputs: DMDOutputs, target: Tensor, valid: Tensor | None) -> None:
         """L_task, a term for each head."""
-        outputs = {"task_fused": said.fused, "task_common": said.common}
-        outputs |= {f"task_homo_{name}": logits for name, logits in said.homo.items()}
-        outputs |= {f"task_hetero_{name}": logits for name, logits in said.hetero.items()}
-        for name, head in outputs.items():
-            loss, count = masked_mean(self._errors(head, target), valid)
+        heads = {"task_fused": outputs.fused, "task_common": outputs.common}
+        heads |= {f"task_homo_{name}": logits for name, logits in outputs.homo.items()}
+        heads |= {f"task_hetero_{name}": logits for name, logits in outputs.hetero.items()}
+        for name, logits in heads.items():
+            loss, count = masked_mean(self._errors(logits, target), valid)
             step.losses[name] = self.task_weight * loss
             if valid is not None:
                 step.counts[name] = count
@@ -212,11 +218,12 @@ class DMD(Method):
         target: Tensor,
         valid: Tensor | None,
     ) -> None:
-        """L_homo or L_hetero: means over the batch are squared and multiplied, so processes see everybody's rows."""
+        """L_homo or L_hetero, on the rows of all processes."""
         unit: GraphUnit = self.units[graph]  # type: ignore[assignment]
+        # L_reg squares a mean over the batch, so the mean of the processes' terms is not the term of all rows
         logits, representations = self.gather(heads.logits), self.gather(heads.representations)
         if self.training and unit.kind == "auto":
-            unit.observe(self._node_errors(logits.detach(), self.gather(target), self._everybody(valid)))
+            unit.observe(self._node_errors(logits.detach(), self.gather(target), self._gathered(valid)))
         edges = unit(logits, representations)
         weight_of_edge = edges + unit.prior
         for name, weight in weights.items():
@@ -230,27 +237,27 @@ class DMD(Method):
             step.counts[f"{graph}_{name}"] = len(logits)
         step.logs |= edge_logs(graph, unit, edges.detach())
 
-    def _everybody(self, valid: Tensor | None) -> Tensor | None:
+    def _gathered(self, valid: Tensor | None) -> Tensor | None:
         return None if valid is None else self.gather(valid)
 
-    def _keep_content(self, step: Step, said: DMDOutputs) -> None:
+    def _reconstruct(self, step: Step, outputs: DMDOutputs) -> None:
         """L_rec and L_cyc."""
         pairs = {
-            "reconstruction": (self.reconstruction_weight, said.rebuilt, said.projected),
-            "cycle": (self.cycle_weight, said.private, said.private_again),
+            "reconstruction": (self.reconstruction_weight, outputs.rebuilt, outputs.projected),
+            "cycle": (self.cycle_weight, outputs.private, outputs.private_again),
         }
-        for name, (weight, found, wanted) in pairs.items():
+        for name, (weight, first, second) in pairs.items():
             if weight:
-                distances = [masked_mean((found[m] - wanted[m]).square())[0] for m in self.modalities]
+                distances = [masked_mean((first[m] - second[m]).square())[0] for m in self.modalities]
                 step.losses[name] = weight * torch.stack(distances).sum()
 
-    def _arrange(self, step: Step, said: DMDOutputs, target: Tensor, valid: Tensor | None) -> None:
+    def _arrange(self, step: Step, outputs: DMDOutputs, target: Tensor, valid: Tensor | None) -> None:
         """L_mar, which compares rows of all processes, and L_ort."""
         if self.margin_weight:
-            aligned = self.gather(torch.stack(list(said.aligned.values()), dim=1))  # (rows, modalities, width)
+            aligned = self.gather(torch.stack(list(outputs.aligned.values()), dim=1))  # (rows, modalities, width)
             count = len(self.modalities)
             values = self.gather(_as_values(target, self._info)).repeat_interleave(count, dim=0)
-            mask = self._everybody(valid)
+            mask = self._gathered(valid)
             step.losses["margin"] = self.margin_weight * ordinal_margin(
                 aligned.flatten(0, 1),
                 values,
@@ -262,8 +269,9 @@ class DMD(Method):
             )
             step.counts["margin"] = len(aligned)
         if self.orthogonality_weight:
+            # this form takes its cosine over the batch, so it needs the rows of all processes
             mixing = self.orthogonality == "legacy_batch"
-            parts = [(said.private[m], said.shared[m]) for m in self.modalities]
+            parts = [(outputs.private[m], outputs.shared[m]) for m in self.modalities]
             if mixing:
                 parts = [(self.gather(private), self.gather(shared)) for private, shared in parts]
             cosines = [sequence_orthogonality(*pair, axis=self.orthogonality, perp=self.perp) for pair in parts]
@@ -286,30 +294,35 @@ class DMD(Method):
         ignore = self._info.ignore if self._info.task == "multiclass" else None
         return what_counts(batch.target, valid=next(iter(batch.valid.values()), None), ignore=ignore)
 
-    def param_groups(self) -> list[dict[str, Any]]:
-        """All in one group: network and graph units."""
-        return [{"params": trainable([self])}]
-
     @torch.no_grad()
     def edges_of(self, batches: Iterable[Batch]) -> dict[str, Tensor]:
         """Graph → edges of every row, (rows, edges), in evaluation mode."""
-        found: dict[str, list[Tensor]] = {graph: [] for graph in GRAPHS}
+        edges: dict[str, list[Tensor]] = {graph: [] for graph in GRAPHS}
         with evaluating(self):
             for batch in batches:
+                # `build` calls this before the engine has moved the method to the device
                 self.to(next(iter(batch.inputs.values())).device)
-                said = self.network({name: batch.input(name) for name in self.network.needs})
+                outputs = self.network({name: batch.input(name) for name in self.network.needs})
                 for graph in GRAPHS:
-                    heads = heads_of(said, graph)
-                    found[graph].append(self.units[graph](heads.logits, heads.representations))
-        return {graph: torch.cat(parts) for graph, parts in found.items()}
+                    heads = heads_of(outputs, graph)
+                    edges[graph].append(self.units[graph](heads.logits, heads.representations))
+        return {graph: torch.cat(parts) for graph, parts in edges.items()}
 
     def measure_start(self, batches: Iterable[Batch]) -> None:
-        """Note the edges before training: the first point of their curve, which `extra_state` keeps."""
+        """Record the edges before training, the first point of their curve in the report."""
         for graph, edges in self.edges_of(batches).items():
             self.start[graph] = {"mean": edges.mean(0).tolist(), "std": edges.std(0, correction=0).tolist()}
 
     def extra_state(self) -> dict[str, Any]:
-        """Of each graph the names of its edges, its prior as it is now, and its edges before training."""
+        """The edges before training: a resumed method has other weights and could not measure them again."""
+        return {"edges": {graph: {"start": self.start.get(graph)} for graph in GRAPHS}}
+
+    def load_extra_state(self, state: Mapping[str, Any]) -> None:
+        """Restore the edges before training, from `extra_state` or from the `report` of a finished run."""
+        self.start = {graph: edges["start"] for graph, edges in state.get("edges", {}).items() if edges["start"]}
+
+    def report(self) -> dict[str, Any]:
+        """Of each graph the names of its edges, its present prior, and its edges before training."""
         units: Iterable[tuple[str, Any]] = self.units.items()
         return {
             "edges": {
@@ -317,10 +330,6 @@ class DMD(Method):
                 for graph, unit in units
             }
         }
-
-    def load_extra_state(self, state: Mapping[str, Any]) -> None:
-        """The edges before training; the prior is a buffer."""
-        self.start = {graph: kept["start"] for graph, kept in state.get("edges", {}).items() if kept["start"]}
 
     def students(self) -> dict[str, Student]:
         """Each modality by its name, and ``fused``, which needs all of them."""
@@ -331,12 +340,12 @@ class DMD(Method):
 
 
 class OtherHead(nn.Module):
-    """One of the heads that nobody deploys, computed by the whole network.
+    """A head that is trained and not deployed, computed by the whole network.
 
     Args:
-        network: all of it.
+        network: with all its heads.
         kind: ``common`` or ``hetero``.
-        modality: whose heterogeneous head.
+        modality: of a heterogeneous head.
     """
 
     def __init__(self, network: DMDNet, kind: str, modality: str = "") -> None:
@@ -345,8 +354,8 @@ class OtherHead(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (batch, outputs)."""
-        said: DMDOutputs = self.network(inputs)
-        return said.common if self.kind == "common" else said.hetero[self.modality]
+        outputs: DMDOutputs = self.network(inputs)
+        return outputs.common if self.kind == "common" else outputs.hetero[self.modality]
 
 
 def other_students(method: DMD) -> dict[str, Student]:
@@ -358,39 +367,41 @@ def other_students(method: DMD) -> dict[str, Student]:
 
 
 def edge_logs(graph: str, unit: GraphUnit, edges: Tensor) -> dict[str, Tensor]:
-    """``edge homo text>audio`` → mean over the batch, ``… std`` → deviation, ``… prior`` → π."""
+    """``edge homo text>audio`` → mean over the batch, ``… std`` → standard deviation, ``… prior`` → π."""
+    # a clone: the prior ``auto`` changes in place, and logs are read at the end of the epoch
     columns = {"": edges.mean(dim=0), " std": edges.std(dim=0, correction=0), " prior": unit.prior.clone()}
     return {
-        f"edge {graph} {name}{what}": value
-        for what, values in columns.items()
+        f"edge {graph} {name}{column}": value
+        for column, values in columns.items()
         for name, value in zip(unit.names, values.unbind(), strict=True)
     }
 
 
 def _as_values(target: Tensor, info: DataInfo) -> Tensor:
-    """Targets as vectors whose summed absolute difference is their distance; unlike classes are 1 apart."""
+    """Targets as vectors whose summed absolute difference is their distance; different classes have distance 1."""
     if info.task == "multiclass":
+        # half of a one-hot vector: two of them differ in two entries
         return (target[:, None] == torch.arange(info.classes, device=target.device)).float() / 2
     values = target if target.is_floating_point() else target.float()
     return values.reshape(len(target), -1)
 
 
 def build_network(info: DataInfo, modalities: Sequence[str], settings: DMDSettings) -> DMDNet:
-    """A fresh network for some modalities of a data set; sizes are those of the data."""
+    """A fresh network for some modalities of a data set; widths and lengths of its inputs are those of the data."""
     names = info.require(tuple(modalities), "method dmd")
-    listed = {"kernel": settings.kernel, "input_dropout": settings.input_dropout}
-    listed["attention_dropout"] = settings.attention_dropout
+    per_modality = {"kernel": settings.kernel, "input_dropout": settings.input_dropout}
+    per_modality["attention_dropout"] = settings.attention_dropout
     problems = [
-        f"{key} has {len(given)} numbers for {len(names)} modalities ({', '.join(names)}): expected one for all of "
+        f"{key} has {len(values)} numbers for {len(names)} modalities ({', '.join(names)}): expected one for all of "
         "them or one for each."
-        for key, given in listed.items()
-        if len(given) not in (0, 1, len(names))
+        for key, values in per_modality.items()
+        if len(values) not in (0, 1, len(names))
     ]
     if settings.mask_padding:
         absent = [f"{name}.lengths" for name in names if f"{name}.lengths" not in info.inputs]
         problems += [f"mask_padding needs the input '{name}', which this data does not have." for name in absent]
     inputs, encoders = {}, _encoders(info, names, settings)
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         layout, shape = info.inputs[name].layout, info.inputs[name].shape
         if layout not in ("vector", "sequence") or info.inputs[name].dynamic:
             problems.append(
@@ -401,12 +412,12 @@ def build_network(info: DataInfo, modalities: Sequence[str], settings: DMDSettin
         width, length = shape[0], shape[1] if layout == "sequence" else 1
         if name in encoders:
             width, length = encoders[name].width, info.inputs[f"{name}.tokens"].shape[1]
-        own = {key: given[place if len(given) > 1 else 0] for key, given in listed.items() if given}
-        inputs[name] = SequenceInput(width, length, **{"kernel": min(KERNEL, length), **own})  # type: ignore[arg-type]
+        values = {key: each[position if len(each) > 1 else 0] for key, each in per_modality.items() if each}
+        inputs[name] = SequenceInput(width, length, **{"kernel": min(KERNEL, length), **values})  # type: ignore[arg-type]
     if problems:
         raise InputError(problems)
-    asked = {field.name for field in fields(DMDNumbers)} & set(DMDSettings.model_fields)
-    numbers = DMDNumbers(**{name: getattr(settings, name) for name in asked}, outputs=info.outputs)
+    shared = {field.name for field in fields(DMDNumbers)} & set(DMDSettings.model_fields)
+    numbers = DMDNumbers(**{name: getattr(settings, name) for name in shared}, outputs=info.outputs)
     return DMDNet(inputs, numbers, encoders, as_published=settings.as_published)
 
 
@@ -414,23 +425,25 @@ def _encoders(info: DataInfo, names: Sequence[str], settings: DMDSettings) -> di
     """The text encoder, for the modality whose tokens the data has."""
     if settings.text_encoder is None:
         return {}
-    found = [name for name in names if f"{name}.tokens" in info.inputs]
-    if not found:
+    with_tokens = [name for name in names if f"{name}.tokens" in info.inputs]
+    if not with_tokens:
         raise InputError(
-            "text_encoder reads tokens, an input called MODALITY.tokens, and this data has none. Load it with its "
-            "tokens, or leave the text encoder out: then features that come with the data are used."
+            "text_encoder reads tokens, an input called MODALITY.tokens, and this data has none. Load the data with "
+            "its tokens, or leave the text encoder out: then the features of the data are used."
         )
-    return {found[0]: load_text_encoder(settings.text_encoder, fine_tune=settings.fine_tune)}
+    return {with_tokens[0]: load_text_encoder(settings.text_encoder, fine_tune=settings.fine_tune)}
 
 
 def build(kit: Kit, settings: DMDSettings) -> DMD:
     """A fresh network for every modality that the recipe names, and the edges before training."""
-    asked = settings.modalities or tuple(name for name in kit.info.modalities if name in (*kit.teaching, *kit.student))
-    if len(set(asked)) < len(asked):
-        raise InputError(f"The modalities of dmd are {', '.join(asked)}: expected each of them once.")
-    with torch.random.fork_rng(devices=[]):  # fresh weights that depend on the seed alone
+    sides = tuple(name for name in kit.info.modalities if name in (*kit.teaching, *kit.student))
+    names = settings.modalities or sides
+    if len(set(names)) < len(names):
+        raise InputError(f"The modalities of dmd are {', '.join(names)}: expected each of them once.")
+    # initial weights must depend on the seed alone, not on the networks that were built before
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(kit.seed, "dmd"))
-        network = build_network(kit.info, asked, settings)
+        network = build_network(kit.info, names, settings)
         terms = {name: getattr(settings, name) for name in DMDTerms.model_fields if name != "as_published"}
         method = as_precise(DMD(network, kit.info, **terms), kit.info)
     for student in method.students().values():

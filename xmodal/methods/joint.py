@@ -1,8 +1,8 @@
 r"""Joint training: two networks of different modalities learn the task and to agree with one another.
 
 It is the first step of Algorithm 1 of the modality focusing hypothesis, and of the channel mask of the non-target
-divergence hypothesis: in networks that had to agree, a channel matters for the agreement exactly if it carries what
-both modalities know. Training needs paired samples of both sides; what comes out are two networks, one per side.
+divergence hypothesis: in networks that had to agree, a channel matters for the agreement exactly if it carries
+information of both modalities. Training needs paired samples of both sides; the result is two networks, one per side.
 
 $$L = L_{task}(f, y) + L_{task}(g, y) + w_{agree} \, D(g, f)$$
 
@@ -14,7 +14,7 @@ $$L = L_{task}(f, y) + L_{task}(g, y) + w_{agree} \, D(g, f)$$
 | w | ``agreement_weight`` |
 
 References: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487, Algorithm 1, step 1. Chen et al.:
-Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
+Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; after the authors' code.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class Joint(Method):
     """Two networks, the task for each, and their agreement.
 
     Args:
-        teacher: f, the network that will teach.
+        teacher: f, the network that teaches afterwards.
         student: g, a network of the modalities at deployment.
         info: of the data; must be paired.
-        agreement: name of the loss D between the outputs; a gradient reaches both networks.
+        agreement: name of the loss D between the outputs; its gradient reaches both networks.
         agreement_weight: w.
 
     Example:
@@ -65,19 +65,20 @@ class Joint(Method):
         super().__init__()
         if not info.paired:
             raise InputError(
-                "Two networks can only agree about the same samples, and this data is unpaired. Give paired data."
+                "Joint training compares two networks on the same samples, and this data is unpaired. Give paired data."
             )
         self.networks = {TEACHER: teacher, STUDENT: student}
         self.teacher, self.student = teacher.module, student.module
         self._info = info
-        if info.dense or info.label_losses or info.class_weights:  # those pick rows, as many as there are
+        if info.dense or info.label_losses or info.class_weights:
+            # these select rows, and a recorded step has one shape for all models
             self.stackable = False
         self.agreement_weight = agreement_weight
         sides = [Side(side.module, info, side.needs, (), role) for role, side in self.networks.items()]
         (self.agreement,) = build_terms([agreement], sides[1], sides[0], info)
 
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
-        """The task for each, and what separates them."""
+        """L = L_task(f, y) + L_task(g, y) + w D(g, f)."""
         step, outputs = Step({}), {}
         for side, network in self.networks.items():
             outputs[side] = network.module({name: batch.input(name) for name in network.needs})
@@ -85,11 +86,11 @@ class Joint(Method):
             terms = label_terms(outputs[side], batch.target, self._info, valid=valid, gather=self.gather)
             for name, (loss, count) in terms.items():
                 step.losses[f"{side} {name}"], step.counts[f"{side} {name}"] = loss, count
-        mine, theirs = {OUTPUTS: outputs[STUDENT]}, {OUTPUTS: outputs[TEACHER]}
-        valid = batch.valid.get(self.networks[STUDENT].target)
+        student, teacher = {OUTPUTS: outputs[STUDENT]}, {OUTPUTS: outputs[TEACHER]}
+        mask = batch.valid.get(self.networks[STUDENT].target)
         if self._info.task == "multiclass" and self._info.ignore is not None:
-            valid = what_counts(batch.target, valid=valid, ignore=self._info.ignore)
-        loss, count = self.agreement(mine, theirs, batch, valid=valid, gather=self.gather)
+            mask = what_counts(batch.target, valid=mask, ignore=self._info.ignore)
+        loss, count = self.agreement(student, teacher, batch, mask=mask, gather=self.gather)
         step.losses["agreement"], step.counts["agreement"] = self.agreement_weight * loss, count
         return step
 
@@ -99,15 +100,16 @@ class Joint(Method):
 
 
 def fit_joint(kit: Kit, *, agreement: str, stage: str) -> Joint:
-    """Train both sides of a recipe together; they end with the weights after the last epoch, which agree.
+    """Train both sides of a recipe together.
 
     Args:
-        kit: lends networks and training.
+        kit: builds the networks and trains them.
         agreement: name of the loss between them.
-        stage: under which the run is kept.
+        stage: name under which the run is kept.
     """
     teacher = kit.network(kit.teaching, side=TEACHER)
     joint = Joint(teacher, kit.network(kit.student), kit.info, agreement=agreement)
+    # the best epochs of the two sides differ, and only networks of the same epoch were trained to agree
     kit.fit(joint, stage=stage, keep="last")
     joint.eval()
     return joint

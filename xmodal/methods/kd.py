@@ -1,189 +1,189 @@
-r"""Knowledge distillation: a student that sees one modality learns the outputs of a teacher that sees others.
+r"""Knowledge distillation: a student that reads one modality learns the outputs of a teacher that reads others.
 
-A frozen teacher answers each training sample; the student, fed another view of the same sample, is asked for the
-label and for the teacher's softened answer. Training needs paired samples of both sides' modalities, deployment the
-student's alone.
+The outputs of a frozen teacher are computed for each training sample; the student, which reads another view of the same
+sample, learns the label and the teacher's softened outputs. Training needs paired samples of both sides' modalities,
+deployment the student's alone.
 
 $$L = w_{task} \, L_{task}(s, y) + w_{kd} \, \tau^2 \, KL(p_{t / \tau} \,\|\, p_{s / \tau})$$
 
-Reference: Hinton, Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531.
+With other losses $D_k$ of the zoo, weighted $w_k$, the second term is $w_{kd} \sum_k w_k D_k(s, t)$. Reference: Hinton,
+Vinyals, Dean: Distilling the Knowledge in a Neural Network, 2015, arXiv 1503.02531.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from xmodal.errors import InputError, did_you_mean
-from xmodal.losses.logits import standardise as standardised
+from xmodal.errors import InputError
+from xmodal.losses.logits import standardise
 from xmodal.losses.reduce import at_least_float32
 from xmodal.losses.task import label_terms, what_counts
 from xmodal.method import Kit, Method
+from xmodal.methods.options import DEFAULTS, DistillationOptions
 from xmodal.methods.settings import KDSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, Term, build_terms
 from xmodal.models.layers import tapped
 from xmodal.models.network import Network, Reads
 from xmodal.types import Batch, DataInfo, Step, Student
 
-PIXELS = ("labelled", "projected", "scored", "all")
-WEIGHTINGS = ("alike", "classes")
-
 
 class KD(Method):
-    r"""Distillation by any losses of the zoo; by default the temperature-scaled one of outputs.
+    r"""Distillation by any losses of the zoo; by default the temperature-scaled divergence of outputs.
 
     Args:
         student: the network to deploy.
         teacher: a finished network that takes a dictionary of inputs; frozen here.
-        info: kind of target: class probabilities, yes-or-no outputs or values are compared accordingly.
-        losses: ``name`` or ``name:weight`` each; empty: the one of the task.
-        temperature: τ of the losses that have one; None: each its own default.
-        kd_weight: w_kd, over all terms together.
-        task_weight: w_task; 0 learns from the teacher alone.
-        student_layer: modules whose features are compared; empty: chosen by what a loss needs.
-        teacher_layer: the same for the teacher.
-        standardise: let the losses see outputs with mean 0 and spread 1 in each row.
-        kd_warmup: epochs over which kd_weight grows from nothing, in equal steps.
-        pixels: where the teacher is heard: at ``labelled`` places, at ``projected`` ones (all that the batch calls
-            valid, labelled or not), at ``scored`` ones (where metrics look, in data that says so), or at ``all``.
-        reduction: ``pixel``, the mean over these places; ``reference``, as the authors of the non-target divergence
-            hypothesis do for pictures: the sum over them, divided by all places of the batch and by the classes.
-        weighting: how much a place counts in losses with a value for each: all ``alike``; or by the weights of the
-            ``classes`` that the teacher sees there, $c_i = \sum_k p_{t,ik} w_k$ with `DataInfo.class_weights`, as a
-            weighted mean $\sum_i c_i D_i / \sum_i c_i$: what there is most of does not drown the rest.
+        info: of the data; its kind of target selects the default loss.
+        options: losses, weights and layers.
 
     Example:
         >>> from xmodal.models.network import build_for
         >>> from xmodal.types import InputInfo
         >>> vector = InputInfo((4,), layout="vector")
         >>> info = DataInfo({"clear": vector, "faint": vector}, "multiclass", 3, rows={})
-        >>> method = KD(build_for(info, ["faint"]), build_for(info, ["clear"]).module, info, temperature=2.0)
+        >>> student, teacher = build_for(info, ["faint"]), build_for(info, ["clear"]).module
+        >>> method = KD(student, teacher, info, DistillationOptions(temperature=2.0))
         >>> sorted(method.students()), method.teacher.training
         (['faint'], False)
     """
 
     def __init__(
-        self,
-        student: Student,
-        teacher: nn.Module,
-        info: DataInfo,
-        *,
-        losses: Sequence[str] = (),
-        temperature: float | None = None,
-        kd_weight: float = 0.5,
-        task_weight: float = 0.5,
-        student_layer: Sequence[str] = (),
-        teacher_layer: Sequence[str] = (),
-        standardise: bool = False,
-        kd_warmup: int = 0,
-        pixels: str = "labelled",
-        reduction: str = "pixel",
-        weighting: str = "alike",
+        self, student: Student, teacher: nn.Module, info: DataInfo, options: DistillationOptions = DEFAULTS
     ) -> None:
         super().__init__()
         if not info.paired:
             raise InputError(
-                "Distillation asks teacher and student about the same samples, and this data is unpaired. Give paired "
+                "Distillation compares teacher and student on the same samples, and this data is unpaired. Give paired "
                 "data, or choose a method that accepts unpaired data (`xmodal list methods`), such as supervised."
+            )
+        if options.weighting == "classes" and not (info.class_weights and options.reduction == "pixel"):
+            raise InputError(
+                "The weighting 'classes' needs data with class weights, and the reduction 'pixel'. "
+                "Choose the weighting 'alike'."
             )
         self.network = student.module
         self.teacher = self.freeze(teacher)
-        self._student, self._info = student, info
-        self.kd_weight, self.task_weight = kd_weight, task_weight
-        if pixels not in PIXELS:
-            raise InputError(f"There is no choice of pixels called '{pixels}'. {did_you_mean(pixels, PIXELS)}")
-        if weighting not in WEIGHTINGS:
-            raise InputError(f"There is no weighting called '{weighting}'. {did_you_mean(weighting, WEIGHTINGS)}")
-        if weighting == "classes" and not (info.class_weights and reduction == "pixel"):
-            raise InputError(
-                "To weigh places by the classes that the teacher sees, the data must give weights of classes, and the "
-                "reduction must be pixel. Choose the weighting alike."
-            )
-        self.pixels, self.reduction, self.weighting = pixels, reduction, weighting
-        self.standardise, self.kd_warmup, self.grown = standardise, kd_warmup, 1.0
-        mine = Side(student.module, info, student.needs, student_layer, "student")
-        theirs = Side(teacher, info, tuple(info.inputs), teacher_layer, "teacher")
-        losses = losses or (BY_TASK[info.task],)
-        self.temperature = temperature
-        self.terms = build_terms(losses, mine, theirs, info, temperature=temperature, reduction=reduction)
-        self.trained_terms = nn.ModuleList(self.terms)  # parameters of losses and adaptors reach the optimiser
-        # a memory knows more than the batch, and where the order of rows counts, a whole batch has to be shuffled
+        self._student, self._info, self.options = student, info, options
+        self.warmup = 1.0  # factor of kd_weight in this epoch
+        sides = (
+            Side(student.module, info, student.needs, options.student_layer, "student"),
+            Side(teacher, info, tuple(info.inputs), options.teacher_layer, "teacher"),
+        )
+        losses = options.losses or (BY_TASK[info.task],)
+        self.terms = build_terms(losses, *sides, info, temperature=options.temperature, reduction=options.reduction)
+        # as a module list, parameters of losses and adaptors reach the optimiser and the checkpoint
+        self.trained_terms = nn.ModuleList(self.terms)
+        self._student_layers = sorted({name for term in self.terms for name in term.student_layers} - {OUTPUTS})
+        self._teacher_layers = sorted({name for term in self.terms for name in term.teacher_layers} - {OUTPUTS})
+        # a memory holds rows of other batches, and where the order of rows matters, a full batch must be shuffled too
         self.stackable = all("memory" not in term.card.needs and term.card.samples != "ordered" for term in self.terms)
-        self.stackable &= not (info.dense or info.label_losses or info.class_weights)  # those pick rows
-        self._mine = sorted({name for term in self.terms for name in term.student_layers} - {OUTPUTS})
-        self._theirs = sorted({name for term in self.terms for name in term.teacher_layers} - {OUTPUTS})
+        # these select rows, and a recorded step has one shape for all models
+        self.stackable &= not (info.dense or info.label_losses or info.class_weights)
 
     def teach(self, batch: Batch) -> dict[str, Tensor]:
-        """The teacher's outputs and the layers that are compared, one row per sample."""
-        with torch.no_grad(), tapped(self.teacher, self._theirs) as seen:
+        """Outputs of the teacher and of its layers that are compared, one row per sample."""
+        with torch.no_grad(), tapped(self.teacher, self._teacher_layers) as layers:
             outputs = self.teacher(batch.inputs)
-        return {OUTPUTS: outputs, **seen}
+        return {OUTPUTS: outputs, **layers}
+
+    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
+        """L = w_kd Σ_k w_k D_k(s, t) + w_task L_task(s, y), a term for each D_k."""
+        student, teacher, options = self._outputs(batch), teacher_outputs, self.options
+        logits = student[OUTPUTS]
+        if options.standardise:
+            student, teacher = ({**side, OUTPUTS: standardise(side[OUTPUTS])} for side in (student, teacher))
+        mask, class_weights = self._mask(batch), self._class_weights(teacher)
+
+        step = Step({})
+        for name, term in self._named_terms():
+            distance, count = self._distance(term, student, teacher, batch, mask, class_weights)
+            step.losses[name] = self.warmup * options.kd_weight * term.weight * distance
+            step.counts[name] = count
+        if options.task_weight:
+            valid = batch.valid.get(self._student.target)
+            labels = label_terms(logits, batch.target, self._info, valid=valid, gather=self.gather)
+            for name, (loss, count) in labels.items():
+                step.losses[name], step.counts[name] = options.task_weight * loss, count
+        return step
+
+    def _outputs(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Outputs of the student and of its layers that are compared."""
+        with tapped(self.network, self._student_layers) as layers:
+            outputs = self.network({name: batch.input(name) for name in self._student.needs})
+        return {OUTPUTS: outputs, **layers}
+
+    def _named_terms(self) -> list[tuple[str, Term]]:
+        if len(self.terms) == 1:
+            return [("kd", self.terms[0])]
+        return [(f"kd {number} {term.card.name}", term) for number, term in enumerate(self.terms, start=1)]
+
+    def _distance(
+        self,
+        term: Term,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        batch: Batch,
+        mask: Tensor | None,
+        class_weights: Tensor | None,
+    ) -> tuple[Tensor, Tensor | int]:
+        """D of one term, and what its mean runs over: rows, or with class weights their sum."""
+        weights = self.weigh(term, student, teacher, batch)
+        if class_weights is None or not term.by_row or (self._info.dense and not term.by_place):
+            return term(student, teacher, batch, mask=mask, gather=self.gather, weights=weights)
+        weights = class_weights if weights is None else class_weights * weights
+        mean, count = term(student, teacher, batch, mask=mask, gather=self.gather, weights=weights)
+        # the term divides by the number of places, a weighted mean by the sum of the class weights; the weights of
+        # `weigh` are not in the divisor: a sample that is left out still counts there
+        total = (class_weights if mask is None else class_weights[mask]).sum()
+        return mean * count / torch.where(total > 0, total, torch.ones_like(total)), total
+
+    def weigh(
+        self, term: Term, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], batch: Batch
+    ) -> Tensor | None:
+        """Weights of the samples in a term, for methods that trust some more than others; None: 1 for each."""
+        return None
+
+    def _mask(self, batch: Batch) -> Tensor | None:
+        """Where outputs are compared, as the option ``pixels`` says; None: everywhere."""
+        pixels, info, modality = self.options.pixels, self._info, self._student.target
+        if pixels == "all":
+            return None
+        if pixels == "scored":
+            if modality not in batch.scored:
+                raise InputError(
+                    "The option pixels is 'scored', and this data does not say where metrics look in training. Choose "
+                    "other pixels: labelled, projected or all."
+                )
+            return batch.scored[modality] > 0
+        valid = batch.valid.get(modality)
+        if pixels == "labelled" and info.task == "multiclass" and info.ignore is not None:
+            return what_counts(batch.target, valid=valid, ignore=info.ignore)
+        return valid
+
+    def _class_weights(self, teacher: Mapping[str, Tensor]) -> Tensor | None:
+        """Weight Σ_k p_k w_k of each place, (rows, …), with the teacher's probabilities p; None: all are 1."""
+        if self.options.weighting == "alike":
+            return None
+        probabilities = at_least_float32(teacher[OUTPUTS]).softmax(dim=1)
+        weights = torch.tensor(self._info.class_weights, device=probabilities.device, dtype=probabilities.dtype)
+        return torch.einsum("rk...,k->r...", probabilities, weights)
 
     @property
     def teach_inputs(self) -> tuple[str, ...] | None:
-        """What the teacher reads, where its kind of network tells."""
+        """The teacher's modalities, if its kind of network has them."""
         return self.teacher.modalities if isinstance(self.teacher, (Network, Reads)) else None
 
-    def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
-        """Label term plus the teacher's terms."""
-        info, valid = self._info, batch.valid.get(self._student.target)
-        heard = None if self.pixels == "all" else valid
-        if self.pixels == "labelled" and info.task == "multiclass" and info.ignore is not None:
-            heard = what_counts(batch.target, valid=valid, ignore=info.ignore)
-        if self.pixels == "scored":
-            heard = self._scored(batch)
-        with tapped(self.network, self._mine) as seen:
-            outputs = self.network({name: batch.input(name) for name in self._student.needs})
-        mine = {OUTPUTS: outputs, **seen}
-        if self.standardise:
-            mine, teacher_outputs = ({**side, OUTPUTS: standardised(side[OUTPUTS])} for side in (mine, teacher_outputs))
-        step = Step({})
-        classes = self._class_weight(teacher_outputs) if self.weighting == "classes" else None
-        for number, term in enumerate(self.terms):
-            omega = self.weigh(term, mine, teacher_outputs, batch)
-            by_class = classes is not None and term.by_row and (term.by_place or not info.dense)
-            if classes is not None and by_class:
-                omega = classes if omega is None else classes * omega
-            value, count = term(mine, teacher_outputs, batch, valid=heard, gather=self.gather, omega=omega)
-            if classes is not None and by_class:
-                total = (classes if heard is None else classes[heard]).sum()
-                value, count = value * count / torch.where(total > 0, total, torch.ones_like(total)), total
-            name = "kd" if len(self.terms) == 1 else f"kd {number + 1} {term.card.name}"
-            step.losses[name] = self.grown * self.kd_weight * term.weight * value
-            step.counts[name] = count
-        if self.task_weight:
-            for name, (loss, count) in label_terms(
-                outputs, batch.target, info, valid=valid, gather=self.gather
-            ).items():
-                step.losses[name], step.counts[name] = self.task_weight * loss, count
-        return step
-
-    def _scored(self, batch: Batch) -> Tensor:
-        """The places that metrics look at."""
-        if self._student.target not in batch.scored:
-            raise InputError(
-                "The teacher is to be heard where metrics look, and this data does not say where that is in training. "
-                "Choose other pixels: labelled, projected or all."
-            )
-        return batch.scored[self._student.target] > 0
-
-    def _class_weight(self, teacher_outputs: Mapping[str, Tensor]) -> Tensor:
-        """How much the class that the teacher sees counts, (rows, …)."""
-        seen = at_least_float32(teacher_outputs[OUTPUTS]).softmax(dim=1)
-        weights = torch.tensor(self._info.class_weights, device=seen.device, dtype=seen.dtype)
-        return torch.einsum("rk...,k->r...", seen, weights)
-
-    def weigh(
-        self, term: Term, mine: Mapping[str, Tensor], teacher_outputs: Mapping[str, Tensor], batch: Batch
-    ) -> Tensor | None:
-        """How much each sample of a batch counts in a term; None: all of them fully. For methods that trust some."""
-        return None
+    @property
+    def teach_online(self) -> str:
+        """Empty: equal samples have equal outputs in every epoch."""
+        return ""
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
-        """Strength of the teacher's term, and schedules of the losses that have one."""
-        self.grown = min(1.0, epoch / self.kd_warmup) if self.kd_warmup else 1.0
+        """Strength of the teacher's terms, and schedules of the losses that have one."""
+        self.warmup = min(1.0, epoch / self.options.kd_warmup) if self.options.kd_warmup else 1.0
         for term in self.terms:
             term.on_epoch_start(epoch, epochs)
 
@@ -194,19 +194,4 @@ class KD(Method):
 
 def build(kit: Kit, settings: KDSettings) -> KD:
     """A fresh student, taught by the recipe's teacher."""
-    return KD(
-        kit.network(kit.student),
-        kit.teacher(),
-        kit.info,
-        losses=settings.loss,
-        temperature=settings.temperature,
-        student_layer=settings.student_layer,
-        teacher_layer=settings.teacher_layer,
-        kd_weight=settings.kd_weight,
-        task_weight=settings.task_weight if settings.labels else 0.0,
-        standardise=settings.standardise,
-        kd_warmup=settings.kd_warmup,
-        pixels=settings.pixels,
-        reduction=settings.reduction,
-        weighting=settings.weighting,
-    )
+    return KD(kit.network(kit.student), kit.teacher(), kit.info, settings.options())

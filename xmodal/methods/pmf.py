@@ -1,21 +1,21 @@
-r"""PMF: camera and LiDAR answer for every pixel, the LiDAR with the camera's maps, and each learns from the surer one.
+r"""PMF: a camera and a LiDAR stream classify every pixel, and each learns from the more confident one.
 
-A network of two streams sees a scene twice in the camera's plane. The LiDAR stream takes in what the camera stream
-sees, both answer, and where one is surer than the other of a pixel it guides the other there.
+A network of two streams reads a scene twice in the camera's plane. The LiDAR stream fuses the feature maps of the
+camera stream, both predict, and where one is more confident about a pixel than the other it guides the other there.
 
 $$L = L_{labels}(p) + L_{labels}(p^{camera}) + \gamma \, L_{per}(p, p^{camera}), \qquad
 L_{labels} = L_{foc} + \lambda L_{lov}$$
 
 | symbol | argument | meaning |
 |---|---|---|
-| p, p^camera | ``network`` | answers of the two streams (rows, classes, height, width) |
-| L_labels | ``info`` | what the labels of the data ask for; where it names nothing, focal and Lovász loss, λ = 1 |
+| p, p^camera | ``network`` | probabilities of the two streams (rows, classes, height, width) |
+| L_labels | ``info`` | the data's losses of labels; focal and Lovász loss with λ = 1 where it names none |
 | L_per | ``threshold`` τ, ``detach`` | `perception_aware`, a mean over all pixels and classes |
 | γ | ``perception_weight`` | weight of L_per |
 
 Samples must be paired and targets dense. Deployed are the LiDAR stream, which needs both modalities, and the camera
 stream, which needs its own alone. Reference: Zhuang et al.: Perception-Aware Multi-Sensor Fusion for 3D LiDAR Semantic
-Segmentation, ICCV 2021, arXiv 2106.15277, equations 4 to 10; read from the authors' code.
+Segmentation, ICCV 2021, arXiv 2106.15277, equations 4 to 10; after the authors' code.
 """
 
 from __future__ import annotations
@@ -39,8 +39,9 @@ from xmodal.models.pixels.pmf_net import PMFNet, build_pmf
 from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
-PUBLISHED = {"focal": 1.0, "lovasz": 1.0}  # losses of labels of data that names none
-HYBRID: dict[str, dict[str, Any]] = {  # the optimiser of each stream, as published; the rate is that of the run
+PUBLISHED = {"focal": 1.0, "lovasz": 1.0}  # losses of labels for data that names none
+# the optimiser of each stream, as published; the learning rate is that of the run
+HYBRID: dict[str, dict[str, Any]] = {
     "lidar": {"optimizer": "adamw"},
     "camera": {"optimizer": "sgd", "momentum": 0.9, "nesterov": True},
 }
@@ -50,11 +51,11 @@ class PMF(Method):
     """Two streams trained together.
 
     Args:
-        student: around a `PMFNet`, as `build_pmf` makes it.
+        student: around a `PMFNet`, from `build_pmf`.
         info: of the data.
         perception_weight: γ; 0 leaves the term out.
-        threshold: τ, how sure a stream must be to guide.
-        detach: whether the stream that guides is a constant; False as published.
+        threshold: τ, confidence from which a stream guides the other.
+        detach: whether no gradient flows through the guiding stream; False as published.
         hybrid: AdamW for the LiDAR stream and SGD for the camera's, as published; False: the optimiser of the run.
         lidar_weight_decay: of AdamW.
         camera_weight_decay: of SGD.
@@ -82,44 +83,48 @@ class PMF(Method):
     ) -> None:
         super().__init__()
         if not isinstance(student.module, PMFNet):
-            raise InputError("PMF is built around the network of two streams: make the student by build_pmf.")
+            raise InputError("PMF is built around the network of two streams: build the student by build_pmf.")
         if not info.dense or info.task != "multiclass":
-            raise InputError("PMF answers with a class for every pixel, and this data has other targets.")
+            raise InputError(
+                "PMF predicts a class for every pixel, and this data has other targets. Choose another method."
+            )
         self.network = student.module
         self.perception_weight, self.threshold, self.detach = perception_weight, threshold, detach
         self.hybrid = hybrid
         self.weight_decay = {"lidar": lidar_weight_decay, "camera": camera_weight_decay}
         self._info = replace(info, label_losses=info.label_losses or PUBLISHED)
         self._students = {"+".join(student.needs): student, student.needs[1]: camera_student(student, info)}
+        # the network that the paper scores; the camera stream alone must not stop its training
         self.lead = next(iter(self._students))
 
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
-        """The labels' terms of both streams, and what they learn from one another."""
+        """L = L_labels(p) + L_labels(q) + γ L_per(p, q), with q of the camera stream."""
         lidar, camera = self.network.names
-        said = self.network.streams({name: batch.input(name) for name in (lidar, camera)})
+        outputs = self.network.streams({name: batch.input(name) for name in (lidar, camera)})
         target, valid = batch.target, batch.valid.get(lidar)
         step = Step({})
-        for stream, answers in (("", said.lidar), ("camera ", said.camera)):
-            terms = label_terms(answers, target, self._info, valid=valid, gather=self.gather)
+        for stream, logits in (("", outputs.lidar), ("camera ", outputs.camera)):
+            terms = label_terms(logits, target, self._info, valid=valid, gather=self.gather)
             for name, (loss, count) in terms.items():
                 step.losses[stream + name], step.counts[stream + name] = loss, count
-        p, q = (at_least_float32(answers).softmax(dim=1) for answers in said)
+        p, q = (at_least_float32(logits).softmax(dim=1) for logits in outputs)
         if self.perception_weight:
-            both = perception_aware(p, q, threshold=self.threshold, detach=self.detach, softmax=False)
-            step.losses["perception"] = self.perception_weight * both
+            distance = perception_aware(p, q, threshold=self.threshold, detach=self.detach, softmax=False)
+            step.losses["perception"] = self.perception_weight * distance
         with torch.no_grad():
             step.logs = {f"entropy {name}": normalised_entropy(each).mean() for name, each in ((lidar, p), (camera, q))}
         return step
 
     def predict(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Answers of both streams from one pass, where both modalities are there."""
+        """Outputs of both streams from one pass, where both modalities are present."""
         lidar, camera = self.network.names
+        # the inherited `predict` would run the camera stream twice: alone, and inside the LiDAR stream
         if lidar in inputs and camera in inputs:
             return dict(zip(self._students, self.network.streams(inputs), strict=True))
         return super().predict(inputs)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """The two streams, each with its published optimiser, or all in one group."""
+        """The two streams, each with its published optimiser, or all parameters in one group."""
         if not self.hybrid:
             return [{"params": trainable([self])}]
         streams = {"lidar": self.network.lidar_parameters(), "camera": self.network.camera_parameters()}
@@ -134,25 +139,22 @@ class PMF(Method):
 
 
 def camera_student(student: Student, info: DataInfo) -> Student:
-    """The camera stream of a `PMFNet` as a student of its own, which shares the stream's modules."""
-    network, asked = student.module, dict((student.arguments or {}).get("camera", {}))
+    """The camera stream of a `PMFNet` as a separate student, which shares the stream's modules."""
+    network = student.module
     assert isinstance(network, PMFNet)
     name = network.names[1]
     alone = Network({name: network.camera}, network.camera_head, dense=True)
-    described = {key: value for key, value in asked.items() if key != "name"}
-    arguments: dict[str, Any] = {
-        "inputs": {name: described},
-        "outputs": info.outputs,
-        "fusion": "sum",
-        "dense": True,
-    }
-    statistics = {key: known for key, known in student.normalisation.items() if key == name}
-    known = student.arguments is not None
-    return Student(alone, (name,), name, "network" if known else None, arguments if known else None, statistics)
+    statistics = {key: value for key, value in student.normalisation.items() if key == name}
+    if student.arguments is None:
+        return Student(alone, (name,), name, None, None, statistics)
+    # described as an ordinary network, so that its file can be loaded without the LiDAR stream
+    encoder = {key: value for key, value in student.arguments["camera"].items() if key != "name"}
+    arguments = {"inputs": {name: encoder}, "outputs": info.outputs, "fusion": "sum", "dense": True}
+    return Student(alone, (name,), name, "network", arguments, statistics)
 
 
 def build(kit: Kit, settings: PMFSettings) -> PMF:
-    """A fresh network for the LiDAR pictures that are deployed and the camera pictures that teach."""
+    """A fresh network for LiDAR and camera pictures; by default the student's modality is the LiDAR's."""
     lidar = settings.lidar or kit.student[0]
     others = [name for name in (*kit.teaching, *kit.student) if name != lidar]
     if not settings.camera and not others:
@@ -160,7 +162,8 @@ def build(kit: Kit, settings: PMFSettings) -> PMF:
             f"PMF reads two modalities, and only '{lidar}' is named on both sides. Name the camera's with --pmf.camera."
         )
     camera = settings.camera or others[0]
-    with torch.random.fork_rng(devices=[]):  # fresh weights that depend on the seed alone
+    # initial weights must depend on the seed alone, not on the networks that were built before
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(mix(kit.seed, "pmf"))
         student = build_pmf(
             kit.info,

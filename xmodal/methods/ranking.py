@@ -1,6 +1,6 @@
-"""What is measured on finished networks before a student is taught: the saliency of channels, and their means.
+"""Measurements on finished networks before a student is taught: the saliency of channels, and their means.
 
-Both pass over the whole training split, so methods that stand side by side and differ in what they remove share them.
+Both pass over the whole training split, so methods that are compared and differ only in what they remove share them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from xmodal.models.masking import place_means
 
 
 def name_of_ranking(
-    networks: str, place: str, *, distance: str, disturb: str, permutations: int | str, within: int | None = None
+    networks: str, layer: str, *, distance: str, disturb: str, permutations: int | str, within: int | None = None
 ) -> str:
     """The name under which a kit keeps a saliency.
 
@@ -22,14 +22,14 @@ def name_of_ranking(
         'saliency of joint at head: mse, permute, 10'
     """
     population = "" if within is None else f" in batches of {within}"
-    return f"saliency of {networks} at {place}: {distance}, {disturb}, {permutations}{population}"
+    return f"saliency of {networks} at {layer}: {distance}, {disturb}, {permutations}{population}"
 
 
 def rank_channels(
     kit: Kit,
     teacher: nn.Module,
     student: nn.Module,
-    place: str,
+    layer: str,
     *,
     networks: str,
     distance: str,
@@ -40,12 +40,12 @@ def rank_channels(
     """Algorithm 1 on the training split, once for the same networks and settings.
 
     Args:
-        kit: lends the rows, the seed, and what was found before.
-        teacher: whose channels are ranked.
-        student: whose answers they are ranked by.
-        place: in the teacher.
-        networks: which two these are, in a word.
-        distance: of the answers.
+        kit: holds the rows, the seed, and earlier measurements.
+        teacher: the network whose channels are ranked.
+        student: the network whose outputs the teacher's are compared with.
+        layer: of the teacher.
+        networks: name of the two trained networks.
+        distance: of their outputs.
         disturb: how a channel is disturbed.
         permutations: how many, or ``exact``.
         within: permute inside batches of so many rows; None: over all rows.
@@ -56,7 +56,7 @@ def rank_channels(
             teacher,
             student,
             kit.batches(size=within),
-            place,
+            layer,
             distance=distance,  # type: ignore[arg-type]
             disturb=disturb,  # type: ignore[arg-type]
             permutations=permutations,
@@ -66,17 +66,17 @@ def rank_channels(
         )
 
     name = name_of_ranking(
-        networks, place, distance=distance, disturb=disturb, permutations=permutations, within=within
+        networks, layer, distance=distance, disturb=disturb, permutations=permutations, within=within
     )
     return kit.once(name, measure)
 
 
-def channel_means(kit: Kit, teacher: nn.Module, place: str, *, networks: str) -> Tensor:
+def channel_means(kit: Kit, teacher: nn.Module, layer: str, *, networks: str) -> Tensor:
     """The mean of each channel over the training split, once for the same network."""
-    return kit.once(f"means of {networks} at {place}", lambda: place_means(teacher, place, kit.batches()))
+    return kit.once(f"means of {networks} at {layer}", lambda: place_means(teacher, layer, kit.batches()))
 
 
-def count_channels(kit: Kit, teacher: nn.Module, place: str) -> int:
-    """How many channels stand at a place, from the first batch."""
+def count_channels(kit: Kit, teacher: nn.Module, layer: str) -> int:
+    """The number of channels of a layer, from the first batch."""
     first = next(iter(kit.batches()))
-    return len(place_means(teacher, place, [first]))
+    return len(place_means(teacher, layer, [first]))

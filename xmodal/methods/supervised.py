@@ -1,7 +1,7 @@
-"""Supervised learning: the loss of the labels and nothing else.
+"""Supervised learning: the loss of the labels alone.
 
-It trains teachers, and on the student's modality it is the no-KD control that every comparison prints. Samples need
-not be paired; the modalities that the network reads are needed, nothing else.
+It trains teachers, and on the student's modality it is the no-KD control of every comparison. Samples need not be
+paired; training and deployment need the modalities that the network reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Supervised(Method):
 
     Args:
         student: the network to train.
-        info: says which loss the targets ask for.
+        info: of the data; its kind of target selects the loss.
 
     Example:
         >>> from xmodal.models.network import build_for
@@ -37,7 +37,8 @@ class Supervised(Method):
 
     def __init__(self, student: Student, info: DataInfo) -> None:
         super().__init__()
-        if info.label_losses or info.class_weights:  # those pick rows, as many as there are
+        if info.label_losses or info.class_weights:
+            # these select rows, and a recorded step has one shape for all models
             self.stackable = False
         self.network = student.module
         self._student, self._info = student, info

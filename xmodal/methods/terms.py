@@ -1,7 +1,7 @@
-"""Terms: losses of the zoo between a student and a teacher, on their outputs or on layers named by their modules.
+"""Terms: losses of the zoo between a student and a teacher, on their outputs or on named layers.
 
-A term knows which tensors of both networks it compares, adapts their shapes, and says how many things its mean counts.
-Methods that distil from a frozen teacher hold a list of them.
+A term selects the tensors of both networks that it compares, adapts their shapes, and returns the number of rows that
+its mean runs over. Methods with a frozen teacher hold a list of them.
 """
 
 from __future__ import annotations
@@ -9,13 +9,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from xmodal.cards import LossCard
-from xmodal.errors import InputError, did_you_mean
+from xmodal.errors import InputError
 from xmodal.losses.adaptors import adaptor_for, pointwise
 from xmodal.losses.reduce import masked_mean, picked
 from xmodal.methods.loss_text import parse_loss
@@ -26,20 +27,19 @@ from xmodal.types import Batch, DataInfo
 OUTPUTS = "outputs"
 WHOLE = ("maps", "stages")  # kinds of inputs of losses that compare a sample's maps, not single places
 BY_TASK = {"multiclass": "kl", "binary": "bernoulli_kl", "multilabel": "bernoulli_kl", "regression": "mse"}
-REDUCTIONS = ("pixel", "reference")
 Gather = Callable[[Tensor], Tensor]
 Shape = tuple[int, ...]
 
 
 class Side:
-    """What one of the two networks offers to compare.
+    """The tensors of one of the two networks that a loss can compare.
 
     Args:
         module: the network.
         info: of the data.
         needs: inputs that it reads.
-        layers: names asked for, ``outputs`` among them; empty: chosen by what a loss compares.
-        role: ``student`` or ``teacher``, for the sentences.
+        layers: names of layers to compare, ``outputs`` among them; empty: chosen by what a loss compares.
+        role: ``student`` or ``teacher``, for error messages.
     """
 
     def __init__(
@@ -51,15 +51,16 @@ class Side:
             if name != OUTPUTS:
                 layer_of(module, name)
 
+    # cached and computed on first use: losses of outputs never need this pass through the network
     @functools.cached_property
     def shapes(self) -> dict[str, Shape]:
-        """Layer → shape of one sample; a dry run, for the losses that compare features."""
+        """Layer → shape of one sample, from a pass of zeros."""
         device = next((tensor.device for tensor in self.module.parameters()), torch.device("cpu"))
         inputs = zeros({name: self.info.inputs[name] for name in self.needs}, 2)
         return output_shapes(self.module, {name: tensor.to(device) for name, tensor in inputs.items()})
 
     def shape_of(self, name: str, card: LossCard | None = None) -> Shape:
-        """Shape of one sample of a layer or of the outputs; of one place of dense outputs, unless maps are asked."""
+        """Shape of one sample of a layer or of the outputs; dense outputs have that of one place, or of whole maps."""
         if name != OUTPUTS:
             return self.shapes[name]
         whole = self.info.dense and (card is None or card.inputs in WHOLE)
@@ -79,23 +80,24 @@ class Side:
         for name in self.layers:
             if card.inputs != "maps" or len(self.shape_of(name)) in (3, 4):
                 return name
-        raise self._no_maps(f"the layers {', '.join(self.layers)} give none")
+        raise self._no_maps(f"the layers {', '.join(self.layers)} have none")
 
     def _maps(self) -> list[str]:
-        """Layers with maps of pixels (channels, height, width); of voxels, where a network comes to have those."""
+        """Layers with maps of pixels (channels, height, width), or of voxels in networks that have both."""
         axes = max((len(shape) for shape in self.shapes.values() if len(shape) in (3, 4)), default=3)
         return [name for name, shape in self.shapes.items() if len(shape) == axes]
 
     def _last_map(self) -> str:
+        # pooled maps of one pixel have no spatial pattern to compare; they are better than none
         names = [name for name in self._maps() if min(self.shapes[name][1:]) > 1] or self._maps()
         if not names:
-            raise self._no_maps("it has no such layer")
+            raise self._no_maps("there is no such layer")
         return names[-1]
 
     def _stages(self) -> tuple[str, ...]:
         by_size = {self.shapes[name][1:]: name for name in self._maps()}  # the last layer of each resolution
         if len(by_size) < 2:
-            raise self._no_maps("it has not two of them at different resolutions")
+            raise self._no_maps("there are no two of different resolutions")
         return tuple(by_size.values())[-2:]
 
     def _no_maps(self, why: str) -> InputError:
@@ -108,7 +110,47 @@ class Side:
     def _embedding(self) -> str:
         if "embedding" in self.shapes:
             return "embedding"
+        # the last layer makes the outputs, so the one before it makes the features
         return list(self.shapes)[-2] if len(self.shapes) > 1 else list(self.shapes)[-1]
+
+
+@dataclass(slots=True)
+class Rows:
+    """The rows that a loss compares: row i of the student with row i of the teacher.
+
+    Attributes:
+        student: a tensor for each layer.
+        teacher: the same.
+        options: keyword arguments of the loss; tensors among them have a value per row.
+        weights: (rows, …), factor of each row; None: 1.
+    """
+
+    student: list[Tensor]
+    teacher: list[Tensor]
+    options: dict[str, Any]
+    weights: Tensor | None
+
+    def __len__(self) -> int:
+        return len(self.student[0])
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Rows:
+        """The same change of every tensor."""
+        return Rows(
+            [change(part) for part in self.student],
+            [change(part) for part in self.teacher],
+            {key: change(value) if isinstance(value, Tensor) else value for key, value in self.options.items()},
+            None if self.weights is None else change(self.weights),
+        )
+
+    def take(self, rows: Tensor | slice) -> Rows:
+        """Some of the rows."""
+        return self.map(lambda part: part[rows])
+
+    def nothing(self) -> Tensor:
+        """The value of a loss without rows: 0."""
+        # Zero times the outputs keeps them in the graph: with several processes a network without a gradient in one of
+        # them would make the others wait.
+        return sum((part.sum() * 0.0 for part in self.student), self.student[0].new_zeros(()))
 
 
 class Term(nn.Module):
@@ -120,9 +162,9 @@ class Term(nn.Module):
         student: layers to compare and their shapes.
         teacher: the same.
         info: of the data.
-        temperature: for losses that have one; None leaves each its own.
+        temperature: for losses that have one; None leaves each its default.
         options: of the loss and of the term, see `xmodal.methods.loss_text`.
-        reduction: ``pixel`` or ``reference``, see `xmodal.methods.kd.KD`; for losses with one value per place.
+        reduction: of losses with one value per place, see `xmodal.methods.options`.
     """
 
     def __init__(
@@ -138,143 +180,148 @@ class Term(nn.Module):
         reduction: str = "pixel",
     ) -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise InputError(f"There is no reduction called '{reduction}'. {did_you_mean(reduction, REDUCTIONS)}")
         self.reduction, self.ignore, self.classes = reduction, info.ignore, info.outputs
-        # places of dense outputs are rows like any others to losses that do not ask how they lie
+        # to losses that do not look at neighbours, the places of dense outputs are rows like any others
         self.by_place = info.dense and OUTPUTS in student and OUTPUTS in teacher and card.inputs not in WHOLE
         self.card, self.weight = card, weight
         self.student_layers, self.teacher_layers = tuple(student), tuple(teacher)
         self.adaptors = nn.ModuleList()
-        own = {**(options or {})}
-        adaptor, self.group = own.pop("adaptor", "auto"), own.pop("group", 0)
+        coefficients = {**(options or {})}
+        adaptor, self.group = coefficients.pop("adaptor", "auto"), coefficients.pop("group", 0)
         loss = card.load()
         if card.module:
-            loss, own = _build(card, loss, student, teacher, info, own), {}
+            loss, coefficients = _build(card, loss, student, teacher, info, coefficients), {}
         elif card.widths == "same":
-            join = pointwise if adaptor == "linear" else adaptor_for
-            pairs = zip(student.values(), teacher.values(), strict=True)
-            self.adaptors.extend(join(mine, theirs) for mine, theirs in pairs)
+            adapt = pointwise if adaptor == "linear" else adaptor_for
+            self.adaptors.extend(adapt(*shapes) for shapes in zip(student.values(), teacher.values(), strict=True))
         self.loss: Callable[..., Tensor] = loss
-        known = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
+        arguments = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss).parameters
         self.options: dict[str, Any] = {}
-        if temperature is not None and "temperature" in known:
+        if temperature is not None and "temperature" in arguments:
             self.options["temperature"] = temperature
-        self.options |= own
-        self.by_row = card.samples == "pointwise" and "reduction" in known
+        # after the common temperature, so that one written with the loss, kl(temperature=2), replaces it
+        self.options |= coefficients
+        self.by_row = card.samples == "pointwise" and "reduction" in arguments
 
     def forward(
         self,
-        mine: Mapping[str, Tensor],
-        theirs: Mapping[str, Tensor],
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
         batch: Batch,
         *,
-        valid: Tensor | None,
+        mask: Tensor | None,
         gather: Gather,
-        omega: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> tuple[Tensor, Tensor | int]:
-        """Value of the loss (unweighted) and what its mean counted.
-
-        Places of dense outputs that count are rows of their own, samples in all that follows.
+        """Value of the loss without the term's weight, and how many rows its mean runs over.
 
         Args:
-            mine: layers and outputs of the student.
-            theirs: of the teacher.
+            student: outputs of the student and of its layers.
+            teacher: the same of the teacher.
             batch: labels and row numbers.
-            valid: (rows,) or (rows, …), which places count; None: all.
+            mask: (rows,) or (rows, …), the rows or places to compare; None: all.
             gather: joins the rows of all processes.
-            omega: (rows, …), how much each sample counts: it multiplies the values of a loss that has one per sample,
-                with the same divisor; where samples are compared with one another, those with 0 are left out.
+            weights: (rows, …), factor of each value in losses with a value per row or place, without a change of the
+                divisor. Losses that compare rows with one another leave out the rows of weight 0.
         """
+        places = student[OUTPUTS].numel() // self.classes if self.by_place else 0
         target = batch.target if "labels" in self.card.needs else None
-        places = 0
         if self.by_place:
-            places = mine[OUTPUTS].numel() // self.classes
-            mine, theirs, target, omega = self._as_rows(mine, theirs, target, valid, omega)
-            valid = None
-        student = [mine[name] for name in self.student_layers]
+            student, teacher, target, weights = self._places_as_rows(student, teacher, target, mask, weights)
+            mask = None
+        rows = self._compared(student, teacher, target, weights, batch)
+        # Pointwise losses stay with the rows of this process, and the engine averages them by their counts. A memory
+        # gathers by itself.
+        if self.card.samples != "pointwise" and "memory" not in self.card.needs:
+            rows = rows.map(gather)
+        if not len(rows):
+            return rows.nothing(), 0
+        if self.by_row:
+            return self._mean(rows, mask, places)
+        return self._between_rows(rows), len(rows)
+
+    def _places_as_rows(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor | None,
+        mask: Tensor | None,
+        weights: Tensor | None,
+    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Tensor | None, Tensor | None]:
+        """Outputs, labels and weights of the places in the mask, (places, …)."""
+        logits, teacher_logits = student[OUTPUTS], teacher[OUTPUTS]
+        numbers = torch.arange(logits.numel() // logits.shape[1], device=logits.device)
+        numbers = numbers.reshape(len(logits), *logits.shape[2:])
+        if target is not None and self.ignore is not None and not 0 <= self.ignore < self.classes:
+            # the value that marks unlabelled places is no class, so a loss of labels would index out of range there
+            labelled = target != self.ignore
+            mask = labelled if mask is None else mask & labelled
+        rows, chosen = picked(logits, numbers, mask)
+        teacher_rows, _ = picked(teacher_logits, numbers, mask)
+        if weights is not None:
+            per_place = weights.reshape(*weights.shape, *[1] * (numbers.ndim - weights.ndim)).expand_as(numbers)
+            weights = per_place.flatten()[chosen]
+        target = None if target is None else target.flatten()[chosen]
+        return {**student, OUTPUTS: rows}, {**teacher, OUTPUTS: teacher_rows}, target, weights
+
+    def _compared(
+        self,
+        student: Mapping[str, Tensor],
+        teacher: Mapping[str, Tensor],
+        target: Tensor | None,
+        weights: Tensor | None,
+        batch: Batch,
+    ) -> Rows:
+        """The layers of both sides, those of the student through their adaptors, and the arguments of the loss."""
+        layers = [student[name] for name in self.student_layers]
         if len(self.adaptors):
-            student = [adaptor(part) for adaptor, part in zip(self.adaptors, student, strict=True)]
-        teacher = [theirs[name].to(student[0].dtype) for name in self.teacher_layers]
+            layers = [adaptor(part) for adaptor, part in zip(self.adaptors, layers, strict=True)]
+        # the teacher's table is in the precision in which it was computed, which mixed precision changes
+        teacher_layers = [teacher[name].to(layers[0].dtype) for name in self.teacher_layers]
         options = dict(self.options)
         if target is not None:
             options["target"] = target
         if "memory" in self.card.needs:
-            options["rows"] = next(iter(batch.index.values()))
-            options["weight"], omega = omega, None
-        elif self.card.samples != "pointwise":
-            student, teacher = [gather(part) for part in student], [gather(part) for part in teacher]
-            options = {key: gather(value) if isinstance(value, Tensor) else value for key, value in options.items()}
-            omega = None if omega is None else gather(omega)
-        count = len(student[0])
-        if not count:  # no place counts, here or anywhere
-            return sum((part.sum() * 0.0 for part in student), student[0].new_zeros(())), count
-        if omega is not None and not self.by_row:
-            kept = self._kept(omega)
-            if not len(kept):
-                return sum((part.sum() * 0.0 for part in student), student[0].new_zeros(())), count
-            student, teacher = [part[kept] for part in student], [part[kept] for part in teacher]
-            options = {key: value[kept] if isinstance(value, Tensor) else value for key, value in options.items()}
-        sides = (student, teacher) if self.card.inputs == "stages" else (student[0], teacher[0])
-        if not self.by_row and 0 < self.group < len(student[0]):
-            return self._in_groups(student, teacher, options), count
-        if not self.by_row:
-            return self.loss(*sides, **options), count
-        values = self.loss(*sides, **options, reduction="none")
-        if omega is not None:
-            values = values * self._per_value(omega, values)
-        if valid is not None and valid.shape != values.shape:
-            valid = valid.flatten(1).any(dim=1)
-        mean, counted = masked_mean(values, valid)
-        if self.reduction == "reference":
-            divisor = places if self.by_place else values.numel()
-            return mean * counted / (divisor * self.classes), divisor
-        return mean, counted
+            options |= {"rows": next(iter(batch.index.values())), "weight": weights}
+            weights = None
+        return Rows(layers, teacher_layers, options, weights)
 
-    def _as_rows(
-        self,
-        mine: Mapping[str, Tensor],
-        theirs: Mapping[str, Tensor],
-        target: Tensor | None,
-        valid: Tensor | None,
-        omega: Tensor | None,
-    ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor], Tensor | None, Tensor | None]:
-        """Outputs, labels and weights of the places that count."""
-        student, teacher = mine[OUTPUTS], theirs[OUTPUTS]
-        numbers = torch.arange(student.numel() // student.shape[1], device=student.device)
-        numbers = numbers.reshape(len(student), *student.shape[2:])
-        if target is not None and self.ignore is not None and not 0 <= self.ignore < self.classes:
-            known = target != self.ignore  # a loss of labels has nothing to say elsewhere
-            valid = known if valid is None else valid & known
-        rows, chosen = picked(student, numbers, valid)
-        theirs = {**theirs, OUTPUTS: picked(teacher, numbers, valid)[0]}
-        if omega is not None:
-            spread = omega if omega.ndim > 1 else omega.reshape(-1, *[1] * (numbers.ndim - 1)).expand_as(numbers)
-            omega = spread.flatten()[chosen]
-        return {**mine, OUTPUTS: rows}, theirs, None if target is None else target.flatten()[chosen], omega
+    def _value(self, rows: Rows, **more: Any) -> Tensor:
+        sides = (rows.student, rows.teacher) if self.card.inputs == "stages" else (rows.student[0], rows.teacher[0])
+        return self.loss(*sides, **rows.options, **more)
 
-    def _in_groups(self, student: list[Tensor], teacher: list[Tensor], options: Mapping[str, Any]) -> Tensor:
-        """Mean over groups of rows, each by its number of rows; a last one of a single row has nothing to compare."""
-        values, rows = [], len(student[0])
-        for first in range(0, rows - 1, self.group):
-            part = slice(first, first + self.group)
-            sides = [part_of[part] for part_of in student], [part_of[part] for part_of in teacher]
-            own = {key: value[part] if isinstance(value, Tensor) else value for key, value in options.items()}
-            chosen = sides if self.card.inputs == "stages" else (sides[0][0], sides[1][0])
-            values.append(len(sides[0][0]) / rows * self.loss(*chosen, **own))
-        return torch.stack(values).sum()
+    def _mean(self, rows: Rows, mask: Tensor | None, places: int) -> tuple[Tensor, Tensor | int]:
+        """Of a loss with a value per row (or place): the weighted values' mean over the mask."""
+        values = self._value(rows, reduction="none")
+        if rows.weights is not None:
+            # a loss with one value for a sample of many places gives it the mean weight of these
+            shared = rows.weights.ndim > 1 and rows.weights.shape != values.shape
+            values = values * (rows.weights.flatten(1).mean(dim=1) if shared else rows.weights)
+        if mask is not None and mask.shape != values.shape:
+            mask = mask.flatten(1).any(dim=1)  # a sample is compared if any of its places is
+        mean, count = masked_mean(values, mask)
+        if self.reduction == "pixel":
+            return mean, count
+        divisor = places if self.by_place else values.numel()
+        return mean * count / (divisor * self.classes), divisor
 
-    def _kept(self, omega: Tensor) -> Tensor:
-        """Numbers of the rows that count."""
-        return (omega.flatten(1).amax(dim=1) if omega.ndim > 1 else omega).nonzero().flatten()
-
-    def _per_value(self, omega: Tensor, values: Tensor) -> Tensor:
-        if omega.shape == values.shape:
-            return omega
-        return omega.flatten(1).mean(dim=1) if omega.ndim > 1 else omega
+    def _between_rows(self, rows: Rows) -> Tensor:
+        """Of a loss that compares rows with one another: its value, or the mean over groups weighted by their size."""
+        if rows.weights is not None:
+            weights = rows.weights.flatten(1).amax(dim=1) if rows.weights.ndim > 1 else rows.weights
+            counted = weights.nonzero().flatten()
+            if not len(counted):
+                return rows.nothing()
+            rows = rows.take(counted)
+        if not 0 < self.group < len(rows):
+            return self._value(rows)
+        # the range ends one row early: a last group of a single row has nothing to compare
+        starts = range(0, len(rows) - 1, self.group)
+        groups = [rows.take(slice(start, start + self.group)) for start in starts]
+        return torch.stack([len(group) / len(rows) * self._value(group) for group in groups]).sum()
 
     def on_epoch_start(self, epoch: int, epochs: int) -> None:
-        """The loss's own schedule, where it has one."""
+        """The schedule of the loss, if it has one."""
         start = getattr(self.loss, "on_epoch_start", None)
         if start is not None:
             start(epoch, epochs)
@@ -288,11 +335,12 @@ def _build(
     info: DataInfo,
     options: Mapping[str, Any],
 ) -> nn.Module:
-    """A loss with parameters or a memory, for the shapes at hand."""
+    """A loss with parameters or a memory, for these shapes."""
     shapes = (next(iter(student.values())), next(iter(teacher.values())))
     if "memory" in card.needs:
         rows = max(info.rows["train"].values())
         labels = next(iter(info.train_targets.values())) if options.get("exact") else None
+        # 16384 negatives as in the CRD authors' code; a small data set has fewer other rows
         return kind(*shapes, **{"rows": rows, "negatives": min(16384, rows - 1), **options}, labels=labels)
     return kind(*shapes, **options) if "features" in card.needs else kind(**options)
 
@@ -306,17 +354,24 @@ def build_terms(
     temperature: float | None = None,
     reduction: str = "pixel",
 ) -> list[Term]:
-    """The terms that were asked for; all that can't be is told together."""
+    """A term for each loss; all problems of the losses are raised together."""
     terms, problems = [], []
     for text in losses:
         try:
             card, weight, options = parse_loss(text)
             _check_task(card, info)
-            mine, theirs = student.choose(card), teacher.choose(card)
-            shapes = {name: student.shape_of(name, card) for name in mine}
-            teacher_outputs = {name: teacher.shape_of(name, card) for name in theirs}
-            told: dict[str, Any] = {"temperature": temperature, "options": options, "reduction": reduction}
-            terms.append(Term(card, weight, student=shapes, teacher=teacher_outputs, info=info, **told))
+            student_layers, teacher_layers = student.choose(card), teacher.choose(card)
+            term = Term(
+                card,
+                weight,
+                student={name: student.shape_of(name, card) for name in student_layers},
+                teacher={name: teacher.shape_of(name, card) for name in teacher_layers},
+                info=info,
+                temperature=temperature,
+                options=options,
+                reduction=reduction,
+            )
+            terms.append(term)
         except InputError as error:
             problems += error.problems
     if problems:

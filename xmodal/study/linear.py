@@ -24,6 +24,7 @@ from xmodal.engine.settings import FitSettings
 from xmodal.engine.stacked.fit_many import fit_many
 from xmodal.method import Method
 from xmodal.methods.kd import KD
+from xmodal.methods.options import DistillationOptions
 from xmodal.models.network import build_network
 from xmodal.reports.tables import in_percent
 from xmodal.study.references import Reference
@@ -82,10 +83,12 @@ def distillation(student: Student, teacher: Run, info: DataInfo, settings: Study
         student,
         only(teacher).module,
         info,
-        losses=("kl",),
-        temperature=1.0,
-        kd_weight=1.0 if settings.kl_reduction == "batchmean" else 1.0 / info.classes,
-        task_weight=float(settings.kd_labels),
+        DistillationOptions(
+            losses=("kl",),
+            temperature=1.0,
+            kd_weight=1.0 if settings.kl_reduction == "batchmean" else 1.0 / info.classes,
+            task_weight=float(settings.kd_labels),
+        ),
     )
 
 

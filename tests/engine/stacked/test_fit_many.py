@@ -25,6 +25,7 @@ from xmodal.errors import InputError, Interrupted, NonFinite
 from xmodal.losses import LOSSES
 from xmodal.method import Method
 from xmodal.methods.kd import KD
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import student_of
 from xmodal.types import Batch, Step, Student
@@ -72,7 +73,7 @@ def supervised(data: Data, seed: int, **more: Any) -> Method:
 
 
 def kd(data: Data, seed: int, **more: Any) -> Method:
-    return KD(student(data, seed), student(data, seed + 100, "clear").module, data.info, **more)
+    return KD(student(data, seed), student(data, seed + 100, "clear").module, data.info, DistillationOptions(**more))
 
 
 def weights(run: Run) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from xmodal.engine.fit import fit
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.joint import Joint
 from xmodal.methods.mfh import MFH, Channels
+from xmodal.methods.options import DistillationOptions
 from xmodal.models.clips.audio_video import build_ravdess, ravdess_place
 from xmodal.models.feature_layers import replacing
 from xmodal.models.masking import masked
@@ -267,11 +268,13 @@ def test_golden_mfh_ravdess_distill(name, number):
         fresh(file, "ImageNet", case["gain"]),
         fresh(file, "AudioNet", case["gain"]).module,
         data.info,
+        DistillationOptions(
+            losses=[f"kl:{1 / 8}"],  # the published mean is over classes as well
+            temperature=1.0,
+            task_weight=case["weights"][0],
+            kd_weight=case["weights"][1],
+        ),
         channels=channels,
-        losses=[f"kl:{1 / 8}"],  # the published mean is over classes as well
-        temperature=1.0,
-        task_weight=case["weights"][0],
-        kd_weight=case["weights"][1],
     )
 
     run = descend(method, data, case)

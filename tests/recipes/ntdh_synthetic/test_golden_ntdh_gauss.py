@@ -18,6 +18,7 @@ from torch import nn
 from xmodal.data.gaussian.draws import HYPERPLANE, draw_sweep, increase_gamma
 from xmodal.losses.distance import cmd
 from xmodal.methods.ntdh import NTDH
+from xmodal.methods.options import DistillationOptions
 from xmodal.models.network import student_of, wrap
 from xmodal.recipes.ntdh_synthetic import classification, gauss
 from xmodal.recipes.ntdh_synthetic.divergence import OUTPUTS
@@ -151,14 +152,16 @@ def check_mode(name, case):
         student_of(nn.Identity(), info, ["b"]),
         wrap(nn.Identity(), ["a"]),
         info,
+        DistillationOptions(
+            losses=settings.losses(mode),
+            kd_weight=1.0,
+            task_weight=0.0,
+            student_layer=OUTPUTS,
+            teacher_layer=OUTPUTS,
+        ),
         samples=mode.endswith("_pssm"),
         detach=settings.detach,
         scale_logits=settings.scale_logits,
-        losses=settings.losses(mode),
-        kd_weight=1.0,
-        task_weight=0.0,
-        student_layer=OUTPUTS,
-        teacher_layer=OUTPUTS,
     )
     student = inputs["student"].requires_grad_()
     batch = Batch(

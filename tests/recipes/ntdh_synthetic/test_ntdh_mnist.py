@@ -132,7 +132,7 @@ def test_all_losses_of_the_authors_and_crd_are_trained_from_the_command_line(tmp
 def test_sides_can_be_exchanged():
     entries = Settings(teacher="mnist_m", student="mnist", modes="random").comparison().entries
 
-    assert entries[0].options["place"] == place(1, "mnist_m")
+    assert entries[0].options["layer"] == place(1, "mnist_m")
 
 
 def test_as_published_networks_end_in_an_activation_and_test_digits_choose_the_epoch():

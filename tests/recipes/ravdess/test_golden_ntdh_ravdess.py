@@ -11,6 +11,7 @@ from hash_fill import golden_files
 from torch import nn
 
 from xmodal.methods.mfh import MFH
+from xmodal.methods.options import DistillationOptions
 from xmodal.models.network import student_of, wrap
 from xmodal.recipes.ravdess.experiment import Settings
 from xmodal.types import Batch, DataInfo, InputInfo
@@ -36,10 +37,12 @@ def distilled(name, case):
         student_of(nn.Identity(), info, ["image"]),
         wrap(nn.Identity(), ["audio"]),
         info,
-        losses=options["loss"],
-        temperature=options["temperature"],
-        kd_weight=options["kd_weight"],
-        task_weight=options["task_weight"],
+        DistillationOptions(
+            losses=options["loss"],
+            temperature=options["temperature"],
+            kd_weight=options["kd_weight"],
+            task_weight=options["task_weight"],
+        ),
     )
     target = torch.tensor(case["inputs"]["target"])
     batch = Batch({"audio": teacher, "image": student}, dict.fromkeys(("audio", "image"), target))

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xmodal import files
-from xmodal.method import Method
+from xmodal.method import Method, Reports
 from xmodal.models.student_file import load_weights_into, save_student, save_weights
 from xmodal.types import DataInfo, Student
 
@@ -81,7 +81,7 @@ def write_run(run: Run, info: DataInfo, *, seed: int, stopped: str = "") -> None
         "epochs": len(run.history),
         "stopped": stopped or "epochs",
         "seconds": run.seconds,
-        "method": run.method.extra_state(),
+        "method": run.method.extra_state() | (run.method.report() if isinstance(run.method, Reports) else {}),
         "students": {
             name: {
                 "needs": list(student.needs),

@@ -21,6 +21,7 @@ from xmodal.engine.run.result import Run
 from xmodal.engine.settings import FitSettings
 from xmodal.losses.distance import cmd
 from xmodal.methods.ntdh import NTDH
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.study.linear import Stream, accuracy, only, row, train
 from xmodal.study.settings import DivergenceSettings
@@ -92,14 +93,16 @@ def distillation(
             copy.deepcopy(student),
             teacher.module,
             info,
+            DistillationOptions(
+                losses=settings.losses(mode),
+                kd_weight=1.0,
+                task_weight=1.0,
+                student_layer=OUTPUTS,
+                teacher_layer=OUTPUTS,
+            ),
             samples=mode.endswith("_pssm"),
             detach=settings.detach,
             scale_logits=settings.scale_logits,
-            losses=settings.losses(mode),
-            kd_weight=1.0,
-            task_weight=1.0,
-            student_layer=OUTPUTS,
-            teacher_layer=OUTPUTS,
         )
 
 

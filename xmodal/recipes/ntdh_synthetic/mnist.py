@@ -124,7 +124,7 @@ class Settings(Presets, DataFlags, RunSettings):
 
         shared = {
             "temperature": 1.0,
-            "place": place(self.place, self.teacher[0]),
+            "layer": place(self.place, self.teacher[0]),
             "disturb": self.disturb,
             "kd_weight": self.kd_weight,
             "task_weight": self.task_weight,

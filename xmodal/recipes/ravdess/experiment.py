@@ -93,7 +93,7 @@ class Settings(RavdessSettings):
         """Every loss with every mode; the teacher comes out of the joint training."""
         shared = {
             "temperature": self.temperature,
-            "place": self.layer,
+            "layer": self.layer,
             "fill": "batch_mean" if self.as_published and self.fill == "mean" else self.fill,
             "distance": self.distance,
             "permutations": self.permutations,

@@ -199,7 +199,7 @@ def masked(bench: Bench, saliency: Saliency, settings: Settings, remove: str, ra
     from xmodal.seeding import seeded
 
     options = MFHSettings(
-        place=PLACE,
+        layer=PLACE,
         remove=remove,
         ratio=ratio,
         fill=settings.fill,

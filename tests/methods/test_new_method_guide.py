@@ -1,0 +1,60 @@
+"""What docs/guide/new_method.md promises: a method that is written from it passes the tests of every method."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/guide/new_method.md"
+NEWCOMERS = ("trusted", "bridged", "blended")  # the two of the page, and tests/methods/blended.py
+
+
+def common_tests(which):
+    """The common tests of the methods in `newcomers`: exit status, outcomes, and the text."""
+    paths = [str(ROOT), str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "newcomers", "-p", "no:cacheprovider", "-p", "no:xdist"]
+        + ["-rA", "--tb=short", "-k", which, "tests/common/test_methods.py"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        capture_output=True,
+        text=True,
+    )
+    outcomes = re.findall(r"^(PASSED|FAILED|ERROR) \S+\[(?:\w+-)?(\w+)\]", done.stdout, flags=re.MULTILINE)
+    return done.returncode, Counter(outcomes), done.stdout + done.stderr
+
+
+def test_methods_of_the_guide_pass_the_common_tests():
+    status, outcomes, text = common_tests(" or ".join(NEWCOMERS))
+
+    assert status == 0, text
+    counts = {name: outcomes["PASSED", name] for name in NEWCOMERS}
+    assert len(set(counts.values())) == 1 and counts["bridged"] >= 18, counts
+    assert sum(outcomes.values()) == sum(counts.values())
+
+
+def test_a_layer_without_a_seed_fails_there_as_the_guide_says():
+    status, outcomes, text = common_tests("same_seed and unseeded")
+
+    assert status == 1 and outcomes == {("FAILED", "unseeded"): 1}, text
+
+
+def test_the_second_teacher_of_the_page_is_a_finished_stage(make_bench):
+    (code,) = (
+        block for block in re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), re.M | re.S) if "second_" in block
+    )
+    names = {}
+    exec(compile(code, PAGE.name, "exec"), names)
+    bench = make_bench(epochs=1)
+
+    network = names["second_teacher"](bench, ("faint",))
+
+    trained = bench.stages["teacher of faint"].students["faint"].module.state_dict()
+    fresh = bench.network(("faint",), side="teacher").module.state_dict()
+    assert all(torch.equal(value, trained[name]) for name, value in network.state_dict().items())
+    assert not all(torch.equal(value, fresh[name]) for name, value in network.state_dict().items())
