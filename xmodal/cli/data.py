@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 import re
 import sys
@@ -11,20 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
-import tyro
 from pydantic import BaseModel, Field, create_model
 
 from xmodal.cards import DataCard, load
-from xmodal.cli.flags import Flags, Help, meaning
 from xmodal.cli.output import Answer
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, Help, Section, parse, parse_sections
 from xmodal.data import DATA
-from xmodal.data.options import validated
 from xmodal.errors import InputError, did_you_mean
+from xmodal.flags import Flag
 
-ROOT = (Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")], Field(description="folder to write"))
+ROOT = (Annotated[Path, Flag(metavar="ROOT", positional=True)], Field(description="folder to write"))
 RAW = (
-    Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RAW")],
+    Annotated[Path, Flag(metavar="RAW", positional=True)],
     Field(description="folder of raw files, or the file"),
 )
 NAMED = 20  # skipped items that are told one by one; the others are counted
@@ -53,8 +50,8 @@ def make(words: Sequence[str]) -> Answer:
     """The command ``xmodal data make NAME ROOT``; options of the data set are flags."""
     name, function = _function(words, "make")
     model = _flags(function, f"Write a small copy of {name} in its real format.", {"root": ROOT})
-    flags: Any = parse(model, words[1:], prog=f"xmodal data make {name}")
-    written = function(flags.root, **_own(function, flags))
+    flags, arguments = _read(function, model, words[1:], prog=f"xmodal data make {name}")
+    written = function(flags.root, **arguments)
     return Answer({"folder": str(written)}, flags.as_json, [f"Written: {written}"])
 
 
@@ -62,10 +59,9 @@ def prepare(words: Sequence[str]) -> Answer:
     """The command ``xmodal data prepare NAME RAW ROOT``; unreadable files are listed, and do not fail it."""
     name, function = _function(words, "prepare")
     about = f"Turn the raw files of {name} into what its loader reads. What can't be read is listed and left out."
-    flags: Any = parse(
-        _flags(function, about, {"raw": RAW, "root": ROOT}), words[1:], prog=f"xmodal data prepare {name}"
-    )
-    prepared = function(flags.raw, flags.root, **_own(function, flags), progress=_progress())
+    model = _flags(function, about, {"raw": RAW, "root": ROOT})
+    flags, arguments = _read(function, model, words[1:], prog=f"xmodal data prepare {name}")
+    prepared = function(flags.raw, flags.root, **arguments, progress=_progress())
     result = {
         "folder": str(flags.root),
         "done": len(prepared.done),
@@ -84,7 +80,7 @@ def prepare(words: Sequence[str]) -> Answer:
 class CheckFlags(Flags):
     """Say everything that is wrong with a data folder; exit 2 if something has to be repaired."""
 
-    root: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="ROOT")] = Field(description="the folder")
+    root: Annotated[Path, Flag(metavar="ROOT", positional=True)] = Field(description="the folder")
 
 
 def check(words: Sequence[str]) -> Answer:
@@ -127,20 +123,13 @@ def _function(words: Sequence[str], what: str) -> tuple[str, Callable[..., Any]]
 
 
 def _flags(function: Callable[..., Any], about: str, words: dict[str, Any]) -> type[Flags]:
-    """Flags from the keyword arguments of a function, with the help of its docstring.
-
-    An argument ``settings`` with the options of the data set is not a flag: each of its fields is.
-    """
+    """Flags from the keyword arguments of a function, with the help of its docstring."""
     fields = dict(words)
     for name, (hint, parameter) in _keywords(function).items():
-        found = re.search(rf"^ +{name}: (.*(?:\n {{12,}}.*)*)", function.__doc__ or "", re.MULTILINE)
-        said = " ".join(found.group(1).split()) if found else ""
+        text = re.search(rf"^ +{name}: (.*(?:\n {{12,}}.*)*)", function.__doc__ or "", re.MULTILINE)
+        meaning = " ".join(text.group(1).split()) if text else ""
         least = 0 if hint in (int, float) else None
-        fields[name] = hint, Field(parameter.default, description=said, ge=least)
-    for name, field in _settings(function).model_fields.items():
-        described = copy.copy(field)
-        described.description = meaning(_settings(function), name)
-        fields[name] = field.annotation, described
+        fields[name] = hint, Field(parameter.default, description=meaning, ge=least)
     return create_model("DataFlags", __base__=Flags, __doc__=about, **fields)
 
 
@@ -151,20 +140,18 @@ def _keywords(function: Callable[..., Any]) -> dict[str, tuple[Any, inspect.Para
     return {name: (hints[name], named[name]) for name in named if name not in ("progress", "settings")}
 
 
-def _settings(function: Callable[..., Any]) -> type[BaseModel]:
-    """The class of a function's argument ``settings``; one without fields where it takes none."""
-    kinds = get_args(get_type_hints(function).get("settings", BaseModel))
-    return next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), BaseModel)
+def _settings(function: Callable[..., Any]) -> list[type[BaseModel]]:
+    """The class of a function's argument ``settings``, whose fields are flags; none without this argument."""
+    kinds = get_args(get_type_hints(function).get("settings"))
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
 
 
-def _own(function: Callable[..., Any], flags: BaseModel) -> dict[str, Any]:
-    """The keyword arguments of a function, from its flags."""
-    given = {name: getattr(flags, name) for name in _keywords(function)}
-    settings = _settings(function)
-    if not settings.model_fields:
-        return given
-    options = {name: getattr(flags, name) for name in settings.model_fields}
-    return {**given, "settings": validated(settings, options, "The options")}
+def _read(function: Callable[..., Any], model: type[Flags], words: Sequence[str], *, prog: str) -> tuple[Any, Any]:
+    """The flags of a command, and the keyword arguments for its function."""
+    options = _settings(function)
+    flags, *settings = parse_sections([Section(model), *map(Section, options)], words, prog=prog)
+    arguments = {name: getattr(flags, name) for name in _keywords(function)}
+    return flags, arguments | ({"settings": settings[0]} if settings else {})
 
 
 def _progress() -> Callable[[int, int], None]:

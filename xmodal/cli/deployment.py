@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from pydantic import Field
 
-from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer, CheckFailed
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, parse
 from xmodal.cli.recipe_flags import read_with_data
 from xmodal.cli.students import Found, best_of, find_students, info_of, source_of
 from xmodal.errors import InputError
 from xmodal.files import read_json
+from xmodal.flags import Flag
 from xmodal.study.settings import Names
 
 if TYPE_CHECKING:
@@ -28,7 +27,7 @@ CHUNK = 1024  # rows read at a time
 class ExportFlags(Flags):
     """Write the student of a run on its own; the file is run beside the student before this says done."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = Field(
+    run: Annotated[Path, Flag(metavar="RUN", positional=True)] = Field(
         description="run folder: a comparison, a single fit or a student's folder"
     )
     format: Literal["safetensors", "torch", "onnx"] = Field("safetensors", description="format of the file")
@@ -115,10 +114,10 @@ class PredictFlags(Flags):
     as in the data, whatever the split.
     """
 
-    student: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDENT")] = Field(
+    student: Annotated[Path, Flag(metavar="STUDENT", positional=True)] = Field(
         description="student.safetensors, student.onnx, the folder of one, or a run folder"
     )
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
+    data: Annotated[str, Flag(metavar="DATA", positional=True)] = Field(
         description="folder with the arrays that the student reads (labels aside), a .npy file, or a data set's name"
     )
     modalities: Names = Field((), description="of a run folder: what the student reads, no more and no less")
@@ -133,7 +132,7 @@ class PredictFlags(Flags):
 
 def predict(words: Sequence[str]) -> Answer:
     """The command ``xmodal predict STUDENT DATA``."""
-    flags, options = read_with_data(PredictFlags, words, prog="xmodal predict", place=1)
+    flags, options = read_with_data(PredictFlags, words, prog="xmodal predict")
     from xmodal.cli.inputs import open_samples
     from xmodal.cli.predictions import maps_summary, summary, table, write_csv, write_maps
     from xmodal.deploy import open_student

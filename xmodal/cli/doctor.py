@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer, columns
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, parse
 from xmodal.data import DATA
 from xmodal.version import __version__
 
@@ -26,7 +25,6 @@ PURPOSES = {
     "torchmetrics": "metrics",
     "scipy": "intervals and tests",
     "pydantic": "settings",
-    "tyro": "help texts of the commands",
     "rich": "progress on a terminal",
     "safetensors": "weights on disk",
     "scikit-learn": "the built-in digits, classic models",

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import tyro
 from pydantic import Field
 
-from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer
+from xmodal.cli.parser import Flags
 from xmodal.cli.recipe_flags import read_with_data
 from xmodal.errors import InputError
 from xmodal.files import written_whole
+from xmodal.flags import Flag
 
 CHUNK = 1024  # rows read at a time
 
@@ -25,10 +25,10 @@ class EmbedFlags(Flags):
     The file holds the parts by name and the numbers of the rows. Options of a data set are flags with its name.
     """
 
-    student: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDENT")] = Field(
+    student: Annotated[Path, Flag(metavar="STUDENT", positional=True)] = Field(
         description="student.safetensors of the method discom, or the folder of one"
     )
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
+    data: Annotated[str, Flag(metavar="DATA", positional=True)] = Field(
         description="folder with the array that the student reads, a .npy file, or a data set's name"
     )
     out: Path = Field(Path("embeddings.npz"), description="file to write, replaced in one step")
@@ -38,7 +38,7 @@ class EmbedFlags(Flags):
 
 def embed(words: Sequence[str]) -> Answer:
     """The command ``xmodal embed STUDENT DATA``."""
-    flags, options = read_with_data(EmbedFlags, words, prog="xmodal embed", place=1)
+    flags, options = read_with_data(EmbedFlags, words, prog="xmodal embed")
     from xmodal.cli.inputs import open_samples
     from xmodal.deploy import embed as parts_of
     from xmodal.models.student_file import load_student

@@ -7,15 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from pydantic import Field
 
-from xmodal.cli.flags import Flags, Help
 from xmodal.cli.output import Answer
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, Help, parse
 from xmodal.cli.recipe_flags import read_settings
 from xmodal.engine.processes import spawn
 from xmodal.errors import InputError
+from xmodal.flags import Flag
 from xmodal.recipes import RECIPES
 
 
@@ -87,7 +86,7 @@ def _told(result: Mapping[str, Any]) -> list[str]:
 class ReproduceFlags(Flags):
     """Run recipes at their published settings and compare with the published figures; exit 1 if one is off."""
 
-    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE ...]")] = Field(
+    recipes: Annotated[tuple[str, ...], Flag(metavar="[RECIPE ...]", positional=True)] = Field(
         (), description="default: every recipe that has reference figures"
     )
     out: Path = Field(Path("runs/reproduce"), description="run folders go below this one, named after their recipes")

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import tyro
 from pydantic import BaseModel, Field
 
 from xmodal.cards import Card, DataCard, LossCard, MethodCard, RecipeCard, load
 from xmodal.cli.doctor import doctor as doctor
-from xmodal.cli.flags import Flags, meaning
 from xmodal.cli.output import Answer, columns
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, parse
 from xmodal.data import DATA
 from xmodal.errors import InputError, did_you_mean
+from xmodal.flags import Flag
 from xmodal.losses import LOSSES
 from xmodal.methods import METHODS
 from xmodal.recipes import RECIPES
@@ -25,7 +24,7 @@ LISTS: dict[str, Mapping[str, Card]] = {"methods": METHODS, "losses": LOSSES, "d
 class ListFlags(Flags):
     """What there is: methods, losses, data sets and recipes; or all that is known of one of them."""
 
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[methods|losses|data|recipes|NAME]")] = Field(
+    what: Annotated[str, Flag(metavar="[methods|losses|data|recipes|NAME]", positional=True)] = Field(
         "", description="one list, or the name of an entry, which shows its facts and its settings with their defaults"
     )
 
@@ -80,7 +79,7 @@ def _facts(card: Card) -> dict[str, Any]:
         []
         if model is None
         else [
-            {"name": name, "default": field.get_default(call_default_factory=True), "meaning": meaning(model, name)}
+            {"name": name, "default": field.get_default(call_default_factory=True), "meaning": field.description or ""}
             for name, field in model.model_fields.items()
         ]
     )

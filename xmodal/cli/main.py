@@ -62,7 +62,7 @@ def answer(words: Sequence[str]) -> int:
 
 
 def _answer(words: Sequence[str]) -> int:
-    from xmodal.cli.flags import Help
+    from xmodal.cli.parser import Help
 
     try:
         spawn.follow()

@@ -7,17 +7,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from pydantic import Field
 
 from xmodal.cards import RecipeCard, load
-from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, parse
 from xmodal.cli.recipe_flags import read_evaluation
 from xmodal.cli.students import Found, find_students, source_of
 from xmodal.errors import InputError
 from xmodal.files import write_json
+from xmodal.flags import Flag
 from xmodal.recipes import scoring_of
 
 if TYPE_CHECKING:
@@ -37,10 +36,10 @@ class EvaluateFlags(Flags):
     its name. Data sets that are scored in a way of their own (semantic-kitti) have further flags, which say how.
     """
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = Field(
+    run: Annotated[Path, Flag(metavar="RUN", positional=True)] = Field(
         description="run folder: a comparison, a single fit or a student's folder"
     )
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
+    data: Annotated[str, Flag(metavar="DATA", positional=True)] = Field(
         "", description="a data set's name or a folder; default: the data of the run"
     )
     split: Literal["test", "valid", "train"] = Field("test", description="which split to score")
@@ -260,7 +259,7 @@ def _unfit(found: Found, description: Mapping[str, Any], info: DataInfo, *, any_
 class ReportFlags(Flags):
     """Draw run folders again as one self-contained page; nothing is trained and no network is asked."""
 
-    runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN [RUN ...]")] = Field(
+    runs: Annotated[tuple[Path, ...], Flag(metavar="RUN [RUN ...]", positional=True)] = Field(
         description="run folders, in the order of their sections", min_length=1
     )
     out: Path | None = Field(None, description="file; default: report.html in the run folder, or here for several")

@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from pydantic import Field, field_validator
 
+from xmodal.flags import Flag
 from xmodal.study import comparison
 from xmodal.study.settings import Names, Presets
 
@@ -51,13 +51,13 @@ class Taught(Presets, comparison.Settings):
     )
     tracking: bool = Field(True, description="leave a log and TensorBoard events beside the history")
     # what a comparison has and these recipes fix
-    methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("kd",)
-    losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    vary: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    sweep: Annotated[str, tyro.conf.Suppress] = ""
-    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
-    augment: Annotated[str, tyro.conf.Suppress] = ""
-    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
+    methods: Annotated[tuple[str, ...], Flag(hidden=True)] = ("kd",)
+    losses: Annotated[tuple[str, ...], Flag(hidden=True)] = ()
+    vary: Annotated[tuple[str, ...], Flag(hidden=True)] = ()
+    sweep: Annotated[str, Flag(hidden=True)] = ""
+    task: Annotated[Literal["", "multiclass"], Flag(hidden=True)] = ""
+    augment: Annotated[str, Flag(hidden=True)] = ""
+    fusion: Annotated[Literal["sum", "concat"], Flag(hidden=True)] = "sum"
 
     @field_validator("kd_loss")
     @classmethod

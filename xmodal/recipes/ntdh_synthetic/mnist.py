@@ -21,11 +21,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-import tyro
 from pydantic import Field, field_validator
 
 from xmodal.engine.progress import Progress
 from xmodal.engine.settings import OptimizerName
+from xmodal.flags import Flag
 from xmodal.study import comparison
 from xmodal.study.channels import LOSSES, heard_table, known_modes, measure_heard, removal, row_name
 from xmodal.study.settings import Names, Options, Presets, Seeds, known_names
@@ -82,11 +82,11 @@ class Settings(Presets, comparison.Settings):
     seeds: Seeds = Field((0, 1, 2), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     options: Options = Field(PRESETS["quick"]["options"], description="options of the data")
     # what a comparison has and this recipe fixes
-    data: Annotated[Literal["mnist"], tyro.conf.Suppress] = "mnist"
-    methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("ntdh",)
-    losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    sweep: Annotated[str, tyro.conf.Suppress] = ""
-    shuffled: Annotated[bool, tyro.conf.Suppress] = False  # needs a teacher that answers once; noise is new each time
+    data: Annotated[Literal["mnist"], Flag(hidden=True)] = "mnist"
+    methods: Annotated[tuple[str, ...], Flag(hidden=True)] = ("ntdh",)
+    losses: Annotated[tuple[str, ...], Flag(hidden=True)] = ()
+    sweep: Annotated[str, Flag(hidden=True)] = ""
+    shuffled: Annotated[bool, Flag(hidden=True)] = False  # needs a teacher that answers once; noise is new each time
 
     @field_validator("distill")
     @classmethod

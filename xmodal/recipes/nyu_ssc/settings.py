@@ -15,10 +15,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
 from pydantic import Field, model_validator
 
 from xmodal.engine.settings import FitSettings, OptimizerName, ScheduleName
+from xmodal.flags import Flag
 from xmodal.study.dense import Taught
 from xmodal.study.settings import Seeds
 
@@ -101,14 +101,14 @@ class Settings(Taught):
     seeds: Seeds = Field((2019,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     shuffled: bool = Field(False, description="train a student of a teacher that sees other frames")
     # what a comparison has and this recipe fixes
-    data: Annotated[Literal["nyu"], tyro.conf.Suppress] = "nyu"
-    teacher: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    student: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    teacher_encoder: Annotated[str, tyro.conf.Suppress] = "auto"
-    student_encoder: Annotated[str, tyro.conf.Suppress] = "auto"
-    teacher_width: Annotated[int | None, tyro.conf.Suppress] = None
-    student_width: Annotated[int | None, tyro.conf.Suppress] = None
-    dropout: Annotated[float, tyro.conf.Suppress] = 0.0
+    data: Annotated[Literal["nyu"], Flag(hidden=True)] = "nyu"
+    teacher: Annotated[tuple[str, ...], Flag(hidden=True)] = ()
+    student: Annotated[tuple[str, ...], Flag(hidden=True)] = ()
+    teacher_encoder: Annotated[str, Flag(hidden=True)] = "auto"
+    student_encoder: Annotated[str, Flag(hidden=True)] = "auto"
+    teacher_width: Annotated[int | None, Flag(hidden=True)] = None
+    student_width: Annotated[int | None, Flag(hidden=True)] = None
+    dropout: Annotated[float, Flag(hidden=True)] = 0.0
 
     @model_validator(mode="after")
     def _consequences(self) -> Settings:

@@ -22,10 +22,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-import tyro
 from pydantic import Field, field_validator
 
 from xmodal.engine.progress import Progress
+from xmodal.flags import Flag
 from xmodal.recipes.ravdess.saliency import described_ranking
 from xmodal.recipes.ravdess.settings import RavdessSettings
 from xmodal.study import comparison
@@ -76,11 +76,11 @@ class Settings(RavdessSettings, comparison.Settings):
         None, description="run of ravdess-saliency, or the authors' results folder; None: trained and ranked here"
     )
     # what a comparison has and this recipe fixes
-    methods: Annotated[tuple[str, ...], tyro.conf.Suppress] = ("mfh",)
-    losses: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    vary: Annotated[tuple[str, ...], tyro.conf.Suppress] = ()
-    sweep: Annotated[str, tyro.conf.Suppress] = ""
-    shuffled: Annotated[bool, tyro.conf.Suppress] = False
+    methods: Annotated[tuple[str, ...], Flag(hidden=True)] = ("mfh",)
+    losses: Annotated[tuple[str, ...], Flag(hidden=True)] = ()
+    vary: Annotated[tuple[str, ...], Flag(hidden=True)] = ()
+    sweep: Annotated[str, Flag(hidden=True)] = ""
+    shuffled: Annotated[bool, Flag(hidden=True)] = False
 
     @field_validator("mode")
     @classmethod

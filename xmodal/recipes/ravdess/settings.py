@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
 from pydantic import Field, model_validator
 
 from xmodal.engine.settings import OptimizerName
+from xmodal.flags import Flag
 from xmodal.study.settings import Names, Options, PairSettings, Presets, Seeds
 
 SMALL: dict[str, Any] = {
@@ -68,12 +68,12 @@ class RavdessSettings(Presets, PairSettings):
     )
     options: Options = Field({}, description="options of the data")
     # what these recipes fix
-    data: Annotated[Literal["ravdess"], tyro.conf.Suppress] = "ravdess"
-    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
-    teacher_encoder: Annotated[str, tyro.conf.Suppress] = "auto"
-    student_encoder: Annotated[str, tyro.conf.Suppress] = "auto"
-    dropout: Annotated[float, tyro.conf.Suppress] = 0.0
-    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
+    data: Annotated[Literal["ravdess"], Flag(hidden=True)] = "ravdess"
+    task: Annotated[Literal["", "multiclass"], Flag(hidden=True)] = ""
+    teacher_encoder: Annotated[str, Flag(hidden=True)] = "auto"
+    student_encoder: Annotated[str, Flag(hidden=True)] = "auto"
+    dropout: Annotated[float, Flag(hidden=True)] = 0.0
+    fusion: Annotated[Literal["sum", "concat"], Flag(hidden=True)] = "sum"
 
     @model_validator(mode="after")
     def _two_sides(self) -> RavdessSettings:

@@ -17,10 +17,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from xmodal.engine.settings import FitSettings, OptimizerName, ScheduleName
+from xmodal.flags import Flag
 from xmodal.recipes.semantic_kitti.authors_config import DATA, read_config
 from xmodal.study.dense import Taught
 from xmodal.study.settings import Seeds
@@ -108,9 +108,9 @@ class Settings(Taught):
     student_width: int | None = Field(32, ge=1, description="channels of the students at full resolution")
     shuffled: bool = Field(False, description="train a student of a teacher that sees other frames (needs no augment)")
     # what a comparison has and this recipe fixes
-    data: Annotated[Literal["semantic-kitti"], tyro.conf.Suppress] = "semantic-kitti"
-    teacher: Annotated[tuple[str, ...], tyro.conf.Suppress] = (TEACHER,)
-    student: Annotated[tuple[str, ...], tyro.conf.Suppress] = (STUDENT,)
+    data: Annotated[Literal["semantic-kitti"], Flag(hidden=True)] = "semantic-kitti"
+    teacher: Annotated[tuple[str, ...], Flag(hidden=True)] = (TEACHER,)
+    student: Annotated[tuple[str, ...], Flag(hidden=True)] = (STUDENT,)
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:

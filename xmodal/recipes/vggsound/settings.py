@@ -14,10 +14,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
 from pydantic import Field, field_validator, model_validator
 
 from xmodal.engine.settings import OptimizerName, ScheduleName
+from xmodal.flags import Flag
 from xmodal.study.settings import Names, Options, PairSettings, Presets, Seeds, Shares, known_names
 
 MODALITIES = ("audio", "video")
@@ -113,9 +113,9 @@ class VggsoundSettings(Presets, PairSettings):
     seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     options: Options = Field({}, description="options of the data")
     # what this recipe fixes
-    data: Annotated[Literal["vggsound"], tyro.conf.Suppress] = "vggsound"
-    task: Annotated[Literal["", "multiclass"], tyro.conf.Suppress] = ""
-    fusion: Annotated[Literal["sum", "concat"], tyro.conf.Suppress] = "sum"
+    data: Annotated[Literal["vggsound"], Flag(hidden=True)] = "vggsound"
+    task: Annotated[Literal["", "multiclass"], Flag(hidden=True)] = ""
+    fusion: Annotated[Literal["sum", "concat"], Flag(hidden=True)] = "sum"
 
     @classmethod
     def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
