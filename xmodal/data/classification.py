@@ -35,29 +35,27 @@ Floats = NDArray[np.float64]
 
 
 class ClassificationSettings(BaseModel):
-    """Options of the classes seen twice.
-
-    Attributes:
-        shared: decisive columns that both modalities see, of the 20 that each sees; the published γ is shared / 20.
-        samples: in all; 40 % of them are the test split.
-        valid_share: share of the training rows that choose the epoch.
-        random_state: of the samples and their split; None: 42 plus the seed.
-        noise_seed: of the noise; None: 42 plus the seed.
-        scale_on_all: mean and deviation of the columns come from all rows, the test rows among them.
-        valid_in_train: the validation rows are trained on as well: only for runs that choose no epoch.
-        as_published: as in the authors' code: --scale-on-all --valid-in-train.
-    """
+    """Options of the synthetic classes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shared: int = Field(default=10, ge=0, le=SEEN)
-    samples: int = Field(default=10_000, ge=100)
-    valid_share: float = Field(default=0.1, gt=0, lt=1)
-    random_state: int | None = Field(default=None, ge=0, lt=2**32)
-    noise_seed: int | None = Field(default=None, ge=0, lt=2**32)
-    scale_on_all: bool = False
-    valid_in_train: bool = False
-    as_published: bool = False
+    shared: int = Field(
+        10,
+        ge=0,
+        le=SEEN,
+        description="informative features that both modalities contain, of 20 in each; the published γ is shared / 20",
+    )
+    samples: int = Field(10_000, ge=100, description="number of samples; 40 % of them are the test split")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="share of the training rows that choose the epoch")
+    random_state: int | None = Field(
+        None, ge=0, lt=2**32, description="seed of the samples and their split; None: 42 plus the seed"
+    )
+    noise_seed: int | None = Field(None, ge=0, lt=2**32, description="seed of the noise; None: 42 plus the seed")
+    scale_on_all: bool = Field(False, description="standardise with all rows, the test rows among them")
+    valid_in_train: bool = Field(
+        False, description="train on the validation rows as well: only for runs that choose no epoch"
+    )
+    as_published: bool = Field(False, description="as in the authors' code: --scale-on-all --valid-in-train")
 
     @model_validator(mode="after")
     def _published(self) -> ClassificationSettings:
