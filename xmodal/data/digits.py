@@ -39,29 +39,20 @@ Array = NDArray[np.float32]
 
 
 class DigitsSettings(BaseModel):
-    """Options of the built-in digits.
-
-    Attributes:
-        views: which to offer as modalities.
-        train_share: share of the samples in the training split, class by class.
-        valid_share: share in the validation split.
-        test_share: share in the test split; 0.1, 0.1, 0.8 is the low-label setting.
-        coarse_noise: standard deviation of the noise in ``coarse``.
-        noisy_noise: standard deviation of the noise in ``noisy``.
-        noise_seed: another number draws other noise.
-        paired: False draws the batches of each view on their own, as unpaired methods see them.
-    """
+    """Options of the built-in digits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    views: tuple[str, ...] = VIEWS
-    train_share: float = Field(default=0.7, gt=0, lt=1)
-    valid_share: float = Field(default=0.1, gt=0, lt=1)
-    test_share: float = Field(default=0.2, gt=0, lt=1)
-    coarse_noise: float = Field(default=0.15, ge=0)
-    noisy_noise: float = Field(default=0.45, ge=0)
-    noise_seed: int = Field(default=0, ge=0)
-    paired: bool = True
+    views: tuple[str, ...] = Field(VIEWS, description="views to use as modalities")
+    train_share: float = Field(0.7, gt=0, lt=1, description="share of each class in the training split")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="share in the validation split")
+    test_share: float = Field(
+        0.2, gt=0, lt=1, description="share in the test split; 0.1, 0.1 and 0.8 are the low-label setting"
+    )
+    coarse_noise: float = Field(0.15, ge=0, description="standard deviation of the noise in coarse")
+    noisy_noise: float = Field(0.45, ge=0, description="standard deviation of the noise in noisy")
+    noise_seed: int = Field(0, ge=0, description="seed of the noise")
+    paired: bool = Field(True, description="False: shuffle each view by itself, as unpaired data")
 
     @field_validator("views")
     @classmethod
