@@ -50,50 +50,38 @@ ROWS = ("train", "valid", "test")
 
 
 class GaussianSettings(BaseModel):
-    """Options of the Gaussian pairs.
-
-    Attributes:
-        experiment: ``own``, or a published one: ``increase-gamma`` reads ``shared``, ``increase-alpha`` ``a_only``,
-            ``modify-gamma`` both, and each fixes all else but the numbers of rows.
-        shared: decisive features that both modalities see; 5 unless shares are given.
-        a_only: decisive features that only a sees; 5 unless shares are given.
-        b_only: decisive features that only b sees; 5 unless shares are given.
-        unseen: decisive features that nobody sees: they bound what can be learned.
-        decisive: how many are seen in all, where alpha, beta or gamma is given in place of numbers.
-        alpha: share of a's decisive features that only a sees.
-        beta: share of b's decisive features that only b sees.
-        gamma: share of common features among all that are seen.
-        a_width: channels of a; those without a decisive feature are noise.
-        b_width: channels of b.
-        a_noise: standard deviation of the noise on a's decisive channels.
-        b_noise: standard deviation of the noise on b's decisive channels.
-        label_noise: share of the labels drawn at random.
-        classes: two by a hyperplane, more by the largest of as many.
-        train: rows.
-        valid: rows.
-        test: rows.
-    """
+    """Options of the Gaussian pairs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    experiment: Literal["own", "increase-gamma", "increase-alpha", "modify-gamma"] = "own"
-    shared: Count = Field(default=None, ge=0)
-    a_only: Count = Field(default=None, ge=0)
-    b_only: Count = Field(default=None, ge=0)
-    unseen: int = Field(default=0, ge=0)
-    decisive: int = Field(default=15, ge=1)
-    alpha: float | None = Field(default=None, ge=0, le=1)
-    beta: float | None = Field(default=None, ge=0, le=1)
-    gamma: float | None = Field(default=None, ge=0, le=1)
-    a_width: int = Field(default=25, ge=1)
-    b_width: int = Field(default=25, ge=1)
-    a_noise: float = Field(default=0.0, ge=0)
-    b_noise: float = Field(default=0.0, ge=0)
-    label_noise: float = Field(default=0.0, ge=0, le=1)
-    classes: int = Field(default=2, ge=2)
-    train: int = Field(default=200, ge=2)
-    valid: int = Field(default=200, ge=2)
-    test: int = Field(default=1000, ge=2)
+    experiment: Literal["own", "increase-gamma", "increase-alpha", "modify-gamma"] = Field(
+        "own",
+        description="own, or a published experiment: increase-gamma reads shared, increase-alpha a_only, modify-gamma "
+        "both, and each fixes everything else but the numbers of rows",
+    )
+    shared: Count = Field(None, ge=0, description="decisive features in both modalities; None: 5, or as the shares say")
+    a_only: Count = Field(None, ge=0, description="decisive features only in a; None: 5, or as the shares say")
+    b_only: Count = Field(None, ge=0, description="decisive features only in b; None: 5, or as the shares say")
+    unseen: int = Field(
+        0, ge=0, description="decisive features in neither modality: they bound the accuracy that can be reached"
+    )
+    decisive: int = Field(
+        15, ge=1, description="decisive features in a or b, where alpha, beta or gamma is set in place of numbers"
+    )
+    alpha: float | None = Field(None, ge=0, le=1, description="share of a's decisive features that are not in b")
+    beta: float | None = Field(None, ge=0, le=1, description="share of b's decisive features that are not in a")
+    gamma: float | None = Field(
+        None, ge=0, le=1, description="share of the decisive features in a or b that are in both"
+    )
+    a_width: int = Field(25, ge=1, description="channels of a; those without a decisive feature are noise")
+    b_width: int = Field(25, ge=1, description="channels of b; those without a decisive feature are noise")
+    a_noise: float = Field(0.0, ge=0, description="standard deviation of the noise on a's decisive channels")
+    b_noise: float = Field(0.0, ge=0, description="standard deviation of the noise on b's decisive channels")
+    label_noise: float = Field(0.0, ge=0, le=1, description="share of the labels drawn at random")
+    classes: int = Field(2, ge=2, description="number of classes: 2 by one hyperplane, more by the largest of as many")
+    train: int = Field(200, ge=2, description="training rows")
+    valid: int = Field(200, ge=2, description="validation rows")
+    test: int = Field(1000, ge=2, description="test rows")
 
     @model_validator(mode="after")
     def _possible(self) -> GaussianSettings:
