@@ -50,33 +50,28 @@ TEXTURED = "The backgrounds of mnist_m are procedural textures."
 
 
 class MnistSettings(BaseModel):
-    """Options of MNIST and MNIST-M.
-
-    Attributes:
-        root: folder with the four IDX files.
-        stand_in: without a root, take scikit-learn's digits in their place.
-        noise: level of the noise on mnist_m; the published one hides everything but for long training.
-        mnist_noise: level on mnist; None: four times the other, as published.
-        fresh: new noise at every access in training; --no-fresh: one draw per sample.
-        valid_share: share of the training digits that choose the epoch.
-        valid_is_test: the test digits choose the epoch, as in the authors' code.
-        backgrounds: folder of pictures; None: what was prepared, or procedural textures.
-        background_seed: of pictures and places; None: what was prepared, or 42.
-        as_published: as in the authors' code: --valid-is-test.
-    """
+    """Options of MNIST and MNIST-M."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = None
-    stand_in: bool = False
-    noise: float = Field(default=1.0, ge=0)
-    mnist_noise: float | None = Field(default=None, ge=0)
-    fresh: bool = True
-    valid_share: float = Field(default=0.1, gt=0, lt=1)
-    valid_is_test: bool = False
-    backgrounds: Path | None = None
-    background_seed: int | None = Field(default=None, ge=0)
-    as_published: bool = False
+    root: Path | None = Field(None, description="folder with the four IDX files")
+    stand_in: bool = Field(False, description="without a root, take scikit-learn's digits in their place")
+    noise: float = Field(
+        1.0, ge=0, description="level of the noise on mnist_m; the published one hides everything but for long training"
+    )
+    mnist_noise: float | None = Field(
+        None, ge=0, description="level on mnist; None: four times the other, as published"
+    )
+    fresh: bool = Field(True, description="new noise at every access in training; --no-fresh: one draw per sample")
+    valid_share: float = Field(0.1, gt=0, lt=1, description="share of the training digits that choose the epoch")
+    valid_is_test: bool = Field(False, description="the test digits choose the epoch, as in the authors' code")
+    backgrounds: Path | None = Field(
+        None, description="folder of pictures; None: what was prepared, or procedural textures"
+    )
+    background_seed: int | None = Field(
+        None, ge=0, description="of pictures and places; None: what was prepared, or 42"
+    )
+    as_published: bool = Field(False, description="as in the authors' code: --valid-is-test")
 
     @model_validator(mode="after")
     def _published(self) -> MnistSettings:
