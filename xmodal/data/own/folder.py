@@ -30,25 +30,25 @@ SCAN_BYTES = 256 * 2**20  # loading looks for NaN in this much of each modality;
 
 
 class FolderSettings(BaseModel):
-    """Options of a folder with own data.
-
-    Attributes:
-        modalities: which to use; empty: those of data.json, or else all.
-        split: number of the index files, for example 3 for train_idx_3.npy; None: those without a number.
-        nan: what becomes of samples with NaN or infinite values: refuse, drop (leave them out) or zero.
-        allow_overlap: a row may be in two splits.
-        repeated: a row listed twice in a split counts twice (count) or once.
-        renumber: count classes anew without gaps; their old numbers become their names.
-    """
+    """Options of a folder with own data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    modalities: tuple[str, ...] = ()
-    split: int | None = Field(default=None, ge=0)
-    nan: Literal["refuse", "drop", "zero"] = "refuse"
-    allow_overlap: bool = False
-    repeated: Literal["count", "once"] = "count"
-    renumber: bool = False
+    modalities: tuple[str, ...] = Field((), description="which to use; empty: those of data.json, or else all")
+    split: int | None = Field(
+        None,
+        ge=0,
+        description="number of the index files, for example 3 for train_idx_3.npy; None: those without a number",
+    )
+    nan: Literal["refuse", "drop", "zero"] = Field(
+        "refuse",
+        description="what becomes of samples with NaN or infinite values: refuse, drop (leave them out) or zero",
+    )
+    allow_overlap: bool = Field(False, description="a row may be in two splits")
+    repeated: Literal["count", "once"] = Field(
+        "count", description="a row listed twice in a split counts twice (count) or once"
+    )
+    renumber: bool = Field(False, description="count classes anew without gaps; their old numbers become their names")
 
     @property
     def rules(self) -> Rules:
