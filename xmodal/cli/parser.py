@@ -188,7 +188,8 @@ class Parser(argparse.ArgumentParser):
 
     def _closest(self, flag: str) -> str:
         close = difflib.get_close_matches(flag, self.flags, n=1, cutoff=0.6)
-        return f"Did you mean {close[0]}? See {self.prog} --help." if close else f"See {self.prog} --help for all of them."
+        hint = f"Did you mean {close[0]}? See" if close else "See"
+        return f"{hint} {self.prog} --help{'' if close else ' for all of them'}."
 
     def check(self, number: int, values: Mapping[str, Any], problems: list[str]) -> Any:
         """The settings object of a section; None with the reasons appended to ``problems``."""
