@@ -56,7 +56,7 @@ def test_options_of_a_data_set_are_flags_of_make(call, read) -> None:
     assert read(Path("pairs/truth.json"))["modalities"]["a"]["specific"] == [2]
     assert np.load("pairs/train_idx.npy").shape == (20,)
     assert refused[0] == 2 and "one or the other" in refused[2]
-    assert "decisive features that both modalities see" in " ".join(call("data make gaussian --help")[1].split())
+    assert "decisive features in both modalities" in " ".join(call("data make gaussian --help")[1].split())
 
 
 def test_check_says_everything(call) -> None:
