@@ -86,7 +86,7 @@ def _told(result: Mapping[str, Any]) -> list[str]:
 class ReproduceFlags(Flags):
     """Run recipes at their published settings and compare with the published figures; exit 1 if one is off."""
 
-    recipes: Annotated[tuple[str, ...], Flag(metavar="[RECIPE ...]", positional=True)] = Field(
+    recipes: Annotated[tuple[str, ...], Flag(metavar="RECIPE ...", positional=True)] = Field(
         (), description="default: every recipe that has reference figures"
     )
     out: Path = Field(Path("runs/reproduce"), description="run folders go below this one, named after their recipes")
