@@ -1,8 +1,8 @@
 """Settings classes as flags: argparse reads the command line and draws the help, pydantic checks the values.
 
 A command has one `Section` per settings class. Its fields become flags: booleans ``--flag`` and ``--no-flag``, tuples
-comma-separated lists, ``X | None`` accepts ``none``. How a field looks otherwise is said by its `xmodal.flags.Flag`.
-Everything that is wrong with a command line is reported together, one sentence per problem.
+comma-separated lists, and ``X | None`` accepts ``none``; a `xmodal.flags.Flag` in its annotation changes how it looks.
+All problems of a command line are reported together, one sentence each.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Flags(BaseModel):
     )
 
 
-WORDS = "arguments"  # heading of what stands without a flag
+WORDS = "arguments"  # heading of positional fields
 GROUPS = {FitSettings: "training", MachineSettings: "machine", Flags: "every command"}  # class → heading in the help
 
 
@@ -51,7 +51,7 @@ class Section:
     Attributes:
         model: the settings class.
         title: heading of its flags in the help, but for those of `GROUPS`.
-        prefix: put before the name of each flag, such as ``kd.``.
+        prefix: of all its flags, such as ``kd.``.
         base: values of fields for which no flag is given, such as those of an earlier run.
         key: under which a recipe keeps these values among its ``options``.
     """
@@ -64,10 +64,9 @@ class Section:
 
 
 class Switch(argparse.Action):
-    """``--labels`` and ``--no-labels``, and with a prefix ``--kd.no-labels``."""
+    """A pair of flags for a boolean: ``--labels`` and ``--no-labels``, with a prefix ``--kd.no-labels``."""
 
     # argparse.BooleanOptionalAction would call the last one --no-kd.labels
-
     def __init__(self, **arguments: Any) -> None:
         super().__init__(nargs=0, **arguments)
 
@@ -80,8 +79,8 @@ class Parser(argparse.ArgumentParser):
     """The flags and words of a command.
 
     Args:
-        sections: settings classes; the description of the first one introduces the help.
-        prog: how the command is called, for the help and for error messages.
+        sections: settings classes; the docstring of the first one introduces the help.
+        prog: name of the command, for the help and for error messages.
     """
 
     def __init__(self, sections: Sequence[Section], *, prog: str) -> None:
@@ -94,14 +93,14 @@ class Parser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS,
             formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32),
         )
-        # Python 3.14 colours the help of a terminal; it looks at standard error here, and the text may go to a file
+        # Python 3.14 colours the help if sys.stdout is a terminal; while a command runs, that is standard error
         self.color = False
-        # a value such as -1e-3 is no flag; argparse recognises only -1 and -0.1 before Python 3.14
+        # values such as -1e-3 are not flags; before Python 3.14 argparse recognises only -1 and -0.1
         self._negative_number_matcher = re.compile("-[^-]")
         self.sections = sections
         self.flags: dict[str, argparse.Action] = {}
         self.words: list[str] = []
-        self._names: dict[str, str] = {}  # argparse's `dest` (number of the section, field) → name in error messages
+        self._names: dict[str, str] = {}  # argparse's `dest` ("SECTION FIELD") → name in error messages
         titles = dict.fromkeys([WORDS, *(section.title for section in sections), *GROUPS.values()])
         self._groups = {title: self.add_argument_group(title) for title in titles}
         usage = [prog]
@@ -119,13 +118,15 @@ class Parser(argparse.ArgumentParser):
         """Add a positional field and return how it looks in the usage line."""
         dest, text = f"{number} {name}", _help_of(info, name, self.sections[number].base)
         metavar = flag_of(info.metadata).metavar or name.upper()
-        nargs = "*" if _is_list(info) else "?"  # a missing word is left to pydantic, which reports all problems
+        # all words are optional here: pydantic reports a missing one, together with all other problems
+        nargs = "*" if _is_list(info) else "?"
         self._groups[WORDS].add_argument(dest, nargs=nargs, metavar=metavar, help=text)
         self._names[dest] = name.upper()
         self.words.append(name.upper())
         return metavar
 
     def _add_flag(self, number: int, name: str, info: FieldInfo) -> None:
+        """Add a field with its ``--flag``, its aliases, and ``--no-flag`` if it is a boolean."""
         section, flag = self.sections[number], flag_of(info.metadata)
         arguments: dict[str, Any] = {"action": Switch}
         if _is_list(info):
@@ -141,22 +142,23 @@ class Parser(argparse.ArgumentParser):
             spellings = [f"--{section.prefix}{spelling}"]
             if info.annotation is bool and name != "as_json":
                 spellings.append(f"--{section.prefix}no-{spelling}")
-            # argparse refuses the same flag in two sections, which is a bug of ours
+            # argparse raises an error for the same flag in two sections, which would be a bug in a settings class
             action = group.add_argument(*spellings, dest=dest, help=text, **arguments)
             self.flags.update(dict.fromkeys(spellings, action))
             self._names.setdefault(dest, spellings[0])
-            text = argparse.SUPPRESS  # the help lists no aliases
+            # the help lists no aliases: they are for commands that are written down somewhere already
+            text = argparse.SUPPRESS
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse refuses; it would print the message and end the process."""
+        """Raise an error, where argparse itself would print the message and end the process."""
         raise InputError(f"{self.prog}: {message}. See {self.prog} --help.")
 
     def read(self, words: Sequence[str]) -> tuple[list[dict[str, Any]], list[str]]:
-        """Values by field, one dictionary per section, and what is wrong with the words."""
+        """Values by field, one dictionary per section, and a sentence for each problem of the words."""
         accepted: list[str] = []
         problems: list[str] = []
         unknown: set[str] = set()
-        # argparse stops at the first problem: what it would refuse is reported and left out
+        # argparse stops at its first error, so words that it would refuse are reported here and left out
         for word, after in zip(words, [*words, "--"][1:], strict=True):
             flag, equals, value = word.partition("=")
             flag = flag.replace("_", "-")
@@ -172,9 +174,10 @@ class Parser(argparse.ArgumentParser):
                 problems.append(f"{flag} needs a value behind it. See {self.prog} --help.")
             else:
                 accepted.append(flag + equals + value)
-        for flag in unknown:  # with a value, so that the word behind it is not taken for a word of the command
+        # an unknown flag probably has a value, which is no word of the command and must cause no second error
+        for flag in unknown:
             self.add_argument(flag, nargs="?", dest=argparse.SUPPRESS, help=argparse.SUPPRESS)
-        # "intermixed", because DATA may stand behind flags, where Python 3.11 finds it in no other way
+        # plain parse_known_args gives up on an optional DATA as soon as a flag comes first
         namespace, surplus = self.parse_known_intermixed_args(accepted)
         values: list[dict[str, Any]] = [{} for _ in self.sections]
         for dest in self._names:
@@ -201,11 +204,12 @@ class Parser(argparse.ArgumentParser):
             return None
 
     def _sentence(self, number: int, problem: dict[str, Any]) -> str:
-        """A problem that pydantic reports, in terms of flags."""
+        """The sentence for a problem that pydantic reports, in terms of flags."""
         section, kind = self.sections[number], problem["type"]
         field_name = str(problem["loc"][0]) if problem["loc"] else ""
         name = self._names.get(f"{number} {field_name}")
-        if name is None:  # a rule for several fields, or a field without a flag
+        # problems without a flag come from rules about several fields, or from hidden fields
+        if name is None:
             where = section.title if section.key else self.prog
             return f"{where}: {problem.get('ctx', {}).get('error', problem['msg'])}"
         if kind == "missing":
@@ -236,7 +240,7 @@ def parse_sections(sections: Sequence[Section], words: Sequence[str], *, prog: s
         raise Help(parser.format_help().rstrip())
     values, problems = parser.read(words)
     settings: dict[int, Any] = {}
-    # sections with a key first: rules of a recipe may look at its options
+    # sections with a key first: a recipe may have rules about its options
     for number in sorted(range(len(sections)), key=lambda number: not sections[number].key):
         if "options" in sections[number].model.model_fields:
             checked = {sections[other].key: part for other, part in settings.items() if part is not None}
@@ -248,7 +252,8 @@ def parse_sections(sections: Sequence[Section], words: Sequence[str], *, prog: s
 
 
 def _is_list(info: FieldInfo) -> bool:
-    """Whether a value is a comma-separated list; a field with its own `BeforeValidator` reads the text itself."""
+    """Whether a value is a comma-separated list."""
+    # a field with a BeforeValidator, such as --seeds 42-51, has its own syntax
     reads_text = any(isinstance(part, BeforeValidator) for part in info.metadata)
     return get_origin(info.annotation) is tuple and not reads_text
 
@@ -277,13 +282,15 @@ def _metavar(kind: Any) -> str:
 
 
 def _help_of(info: FieldInfo, name: str, base: Mapping[str, Any]) -> str:
-    """What a field means, and its default unless that is empty: then the description says what happens."""
+    """The description of a field and its default."""
     text = info.description or ""
     if name in base or not info.is_required():
         default = base.get(name, info.get_default(call_default_factory=True))
+        # the description of a field with an empty default says what happens then
         if isinstance(default, bool):
             text += f" (default: {'yes' if default else 'no'})"
         elif isinstance(default, int | float) or default:
             shown = ",".join(map(str, default)) if isinstance(default, list | tuple) else default
             text += f" (default: {shown})"
-    return text.replace("%", "%%")  # argparse formats help texts with the % operator
+    # argparse formats help texts with the % operator
+    return text.replace("%", "%%")

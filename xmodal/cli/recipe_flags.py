@@ -1,7 +1,7 @@
 """Flags of a recipe: its settings, and the options of the data set and the methods that the command line names.
 
-A single method's settings are flags of their own (``--temperature 4``), those of several carry the method's name
-(``--kd.temperature 4``); options of a data set carry its name, those of an own-data folder ``folder``.
+With a single method its settings are flags without prefix (``--temperature 4``), with several they carry the method's
+name (``--kd.temperature 4``). Options of a data set carry its name, those of an own-data folder ``folder``.
 """
 
 from __future__ import annotations
@@ -43,28 +43,28 @@ def read_settings(name: str, words: Sequence[str], *, prog: str) -> tuple[Any, b
     Args:
         name: of the recipe.
         words: the flags; they replace values of the file named by ``--settings``.
-        prog: how the command is called.
+        prog: name of the command.
     """
     model: type[BaseModel] = load(RECIPES[name].settings)
+    # which flags there are depends on values of other flags (--settings, --method, DATA), which are read first
     first = first_values([Section(model), Section(RecipeFlags)], words)
     saved = replayed(model, name, first.get("settings_file"))
     if issubclass(model, Presets):
+        # a preset changes the defaults, which the help shows and which may name the methods and their options
         sources = {key: first.get(key, saved.get(key)) for key in model.SOURCES}
         saved = model.beneath({key: value for key, value in sources.items() if value}) | saved
     defaults = {key: info.get_default(call_default_factory=True) for key, info in model.model_fields.items()}
     options = _option_sections(model, words, {**defaults, **saved, **first})
 
-    own = Section(model, base={key: value for key, value in saved.items() if key != "options"})
-    settings, *_, common = parse_sections([own, *options, Section(RecipeFlags)], words, prog=prog)
+    recipe = Section(model, base={key: value for key, value in saved.items() if key != "options"})
+    settings, *_, common = parse_sections([recipe, *options, Section(RecipeFlags)], words, prog=prog)
     _check_encoders(settings)
     return settings, common.as_json
 
 
 def first_values(sections: Sequence[Section], words: Sequence[str]) -> dict[str, Any]:
-    """Values of flags without prefix by a first reading, which decide what further flags there are.
-
-    Flags of data sets that the words mention are known here: their values are no words of the command.
-    """
+    """Values of these sections, read before all flags are known; problems are ignored until the final reading."""
+    # flags of data sets are included: only then are their values not taken for words of the command
     prefixes = {word[2:].partition(".")[0] for word in words if word.startswith("--") and "." in word}
     data = [_options_of(name, DATA[name].settings, {}, name) for name in DATA if name in prefixes]
     values, _ = Parser([*sections, *data], prog="xmodal").read(words)
@@ -72,29 +72,29 @@ def first_values(sections: Sequence[Section], words: Sequence[str]) -> dict[str,
 
 
 def _options_of(key: str, path: str, options: Mapping[str, Any], prefix: str = "") -> Section:
-    """The flags of a method or data set, with the options under its key as values beneath them."""
+    """The flags of a method or data set; values without a flag are those under its key in ``options``."""
     model: type[BaseModel] = load(path)
     base = validated(model, options.get(key, {}), f"Options of {key}").model_dump(mode="json")
     return Section(model, f"options of {key}", f"{prefix.replace('_', '-')}." if prefix else "", base, key)
 
 
-def _option_sections(model: type[BaseModel], words: Sequence[str], known: Mapping[str, Any]) -> list[Section]:
+def _option_sections(model: type[BaseModel], words: Sequence[str], values: Mapping[str, Any]) -> list[Section]:
     """The flags of the data set and the methods that a command line, a file or the defaults name."""
     if "options" not in model.model_fields:
         return []
-    options, sections = known.get("options", {}), []
+    options, sections = values.get("options", {}), []
     if "method" in model.model_fields:
-        card = METHODS[known["method"]]
+        card = METHODS[values["method"]]
         sections.append(_options_of(card.name, card.settings, options))
     elif "methods" in model.model_fields and not flag_of(model.model_fields["methods"].metadata).hidden:
-        names = known["methods"]
+        names = values["methods"]
         for name in parse_names(names) if isinstance(names, str) else names:
             sections.append(_options_of(name, METHODS[name].settings, options, name))
     first = first_values([Section(model), Section(RecipeFlags), *sections], words)
-    # a recipe whose word for the data is a path names its data set itself
-    data = getattr(model, "DATA_SET", "") or first.get("data", known["data"])
+    # DATA of some recipes is a path: they name their data set in DATA_SET
+    data = getattr(model, "DATA_SET", "") or first.get("data", values["data"])
     sections += _data_sections(data, words, options)
-    # a method and a data set of the same name share a prefix and a key; the data set keeps them
+    # the method and the data set discom share a prefix and a key, and the last one keeps them
     unique = {section.prefix: section for section in sections}
     return [section for section in unique.values() if section.model.model_fields or not section.prefix]
 
@@ -109,21 +109,22 @@ def _data_sections(name: str | None, words: Sequence[str], options: Mapping[str,
 
 
 def _check_encoders(settings: BaseModel) -> None:
-    """Refuse encoders that do not exist: networks are built only when the run folder is there already."""
-    known = ["auto", *ENCODERS, *NETWORKS]
+    """Raise an error for encoders that do not exist."""
+    # the network is built after the run folder is created, and wrong input must leave no folder behind
+    encoders = ["auto", *ENCODERS, *NETWORKS]
     names = [name for name in ("teacher_encoder", "student_encoder", "encoder") if name in type(settings).model_fields]
     values = {name: getattr(settings, name) for name in names}
     problems = [
-        f"--{name.replace('_', '-')}: there is no encoder called '{value}'. {did_you_mean(value, known)}"
+        f"--{name.replace('_', '-')}: there is no encoder called '{value}'. {did_you_mean(value, encoders)}"
         for name, value in values.items()
-        if value not in known
+        if value not in encoders
     ]
     if problems:
         raise InputError(problems)
 
 
 def replayed(model: type[BaseModel], name: str, path: str | None) -> dict[str, Any]:
-    """The settings that an earlier run saved, as JSON values; nothing without a path."""
+    """The settings that an earlier run saved, as JSON values; empty without a path."""
     if path is None:
         return {}
     if not Path(path).is_file():
@@ -139,17 +140,18 @@ def replayed(model: type[BaseModel], name: str, path: str | None) -> dict[str, A
             f"{path} holds settings of {f'the recipe {written_by!r}' if written_by else 'a single fit'}, expected "
             f"those of '{name}'. Give the settings.json of a run folder that {name} wrote."
         )
+    # only what the file contains: the default of a setting that it lacks may depend on a preset
     saved = current_names(model, content.get("settings", {}))
     return validated(model, saved, path).model_dump(mode="json", include=set(saved))
 
 
 def _fits(model: type[BaseModel], name: str, written_by: object) -> bool:
-    """A recipe reads its own settings, and those of a recipe that it refines."""
+    """Whether a recipe can read settings of another: its own, or those of a recipe whose settings it extends."""
     return written_by == name or (written_by in RECIPES and issubclass(model, load(RECIPES[str(written_by)].settings)))
 
 
 def read_with_data(model: type[M], words: Sequence[str], *, prog: str) -> tuple[M, dict[str, Any]]:
-    """Flags of a command one of whose words names data, and the options of that data."""
+    """Flags of a command with a word DATA, and the options of that data set."""
     data = _data_sections(first_values([Section(model)], words).get("data"), words)
     flags, *options = parse_sections([Section(model), *data], words, prog=prog)
     return flags, options[0].model_dump(mode="json") if options else {}
@@ -158,24 +160,24 @@ def read_with_data(model: type[M], words: Sequence[str], *, prog: str) -> tuple[
 def read_evaluation(
     model: type[M], words: Sequence[str], *, prog: str, data_of: Callable[[Path], str]
 ) -> tuple[M, dict[str, Any], Any]:
-    """Flags of a command that scores a run: its own, the options of the data, and those of the data's way of scoring.
+    """Flags of a command that scores a run, the options of the data, and settings of its scoring by a recipe.
 
     Args:
-        model: class of the flags; its words are ``run`` and ``data``, which may be missing.
+        model: class of the flags, with the words ``run`` and ``data``, which may be missing.
         words: the command line.
-        prog: how the command is called.
-        data_of: name of the data set of a run, where the second word is missing.
+        prog: name of the command.
+        data_of: returns the name of a run's data set, for a command line without data.
     """
     scoring = None
     for card in RECIPES.values():
         if card.evaluation:
             section = Section(load(card.evaluation), f"scoring of {card.scores}")
-            # with its flags, because their values are no words of the command
+            # its flags are included: only then are their values not taken for words of the command
             first = first_values([Section(model), section], words)
             data = first.get("data") or (data_of(Path(first["run"])) if "run" in first else "")
             scoring = section if data == card.scores else scoring
-    ways = [] if scoring is None else [scoring]
-    data_sections = _data_sections(first_values([Section(model), *ways], words).get("data"), words)
-    flags, *rest = parse_sections([Section(model), *ways, *data_sections], words, prog=prog)
-    own = rest.pop(0) if ways else None
-    return flags, rest[0].model_dump(mode="json") if rest else {}, own
+    sections = [Section(model), *([scoring] if scoring else [])]
+    data_sections = _data_sections(first_values(sections, words).get("data"), words)
+    flags, *rest = parse_sections([*sections, *data_sections], words, prog=prog)
+    scoring_settings = rest.pop(0) if scoring else None
+    return flags, rest[0].model_dump(mode="json") if rest else {}, scoring_settings
