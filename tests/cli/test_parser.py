@@ -88,7 +88,7 @@ def test_values_of_flags(line: str, expected: dict[str, object]) -> None:
     [
         ("--rate -1e-3", "--rate is -1e-3: expected a value greater than 0."),
         ("--rat 1 words", "xmodal small has no option --rat. Did you mean --rate? See xmodal small --help."),
-        ("--inner 4", "xmodal small has no option --inner. "),
+        ("--inner 4", "xmodal small has no option --inner. See xmodal small --help for all of them."),
         ("--no-json", "xmodal small has no option --no-json."),
         ("--zzz", "xmodal small has no option --zzz. See xmodal small --help for all of them."),
         ("--rate", "--rate needs a value behind it. See xmodal small --help."),
@@ -183,3 +183,11 @@ def test_every_flag_of_a_card_has_a_description(name: str) -> None:
     assert [
         name for name, field in fields.items() if not field.description and not flag_of(field.metadata).hidden
     ] == []
+
+
+def test_a_method_with_the_name_of_a_data_set_keeps_its_flags() -> None:
+    line = "discom --methods discom,kd --discom.task-weight 3"
+
+    settings, _ = read_settings("compare", line.split(), prog="xmodal compare")
+
+    assert settings.data == "discom" and settings.options["discom"]["task_weight"] == 3

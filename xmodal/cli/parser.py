@@ -190,8 +190,9 @@ class Parser(argparse.ArgumentParser):
         return values, problems
 
     def _closest(self, flag: str) -> str:
-        close = difflib.get_close_matches(flag, self.flags, n=1, cutoff=0.6)
-        hint = f"Did you mean {close[0]}? See" if close else "See"
+        # without dashes, which would make all flags alike
+        close = difflib.get_close_matches(flag[2:], [known[2:] for known in self.flags], n=1, cutoff=0.6)
+        hint = f"Did you mean --{close[0]}? See" if close else "See"
         return f"{hint} {self.prog} --help{'' if close else ' for all of them'}."
 
     def check(self, number: int, values: Mapping[str, Any], problems: list[str]) -> Any:

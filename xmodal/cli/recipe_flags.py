@@ -94,9 +94,8 @@ def _option_sections(model: type[BaseModel], words: Sequence[str], values: Mappi
     # DATA of some recipes is a path: they name their data set in DATA_SET
     data = getattr(model, "DATA_SET", "") or first.get("data", values["data"])
     sections += _data_sections(data, words, options)
-    # the method and the data set discom share a prefix and a key, and the last one keeps them
-    unique = {section.prefix: section for section in sections}
-    return [section for section in unique.values() if section.model.model_fields or not section.prefix]
+    # a class without fields has no flags: the data set discom leaves the prefix and key to the method of this name
+    return [section for section in sections if section.model.model_fields or not section.prefix]
 
 
 def _data_sections(name: str | None, words: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Section]:
