@@ -110,7 +110,7 @@ def test_doctor_notices_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPat
     assert "status 1" in str(doctor.two_processes())
 
     monkeypatch.undo()
-    assert "did not meet" in str(doctor.two_processes(seconds=0.05))
+    assert "did not connect" in str(doctor.two_processes(seconds=0.05))
 
 
 def test_a_long_list_of_skipped_items_is_counted(call) -> None:

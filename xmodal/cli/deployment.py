@@ -1,4 +1,4 @@
-"""The commands around a finished student: `export` and `predict`."""
+"""The commands that use a trained student: `export` and `predict`."""
 
 from __future__ import annotations
 
@@ -6,48 +6,50 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from pydantic import Field
 
-from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer, CheckFailed
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, parse
 from xmodal.cli.recipe_flags import read_with_data
-from xmodal.cli.students import Found, best_of, find_students, info_of, source_of
+from xmodal.cli.students import SavedStudent, best_of, find_students, info_of, source_of
 from xmodal.errors import InputError
 from xmodal.files import read_json
+from xmodal.flags import Flag
 from xmodal.study.settings import Names
 
 if TYPE_CHECKING:
     from xmodal.cli.inputs import Samples
 
-COMPARED = 64  # rows on which an exported file must answer like the student
-CHUNK = 1024  # rows read at a time
+COMPARED = 64  # rows on which the outputs of an exported file must equal those of the student
+CHUNK = 1024  # rows that are read at a time
 
 
 class ExportFlags(Flags):
-    """Write the student of a run on its own; the file is run beside the student before this says done."""
+    """Write the student of a run in a format for deployment, and compare its outputs with those of the student."""
 
-    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")] = Field(
-        description="run folder: a comparison, a single fit or a student's folder"
+    run: Annotated[Path, Flag(metavar="RUN", positional=True)] = Field(
+        description="folder of a comparison, of a single fit or of a student"
     )
     format: Literal["safetensors", "torch", "onnx"] = Field("safetensors", description="format of the file")
-    out: Path | None = Field(None, description="folder to write; default: export in the run folder")
-    name: str = Field("", description="method or control; default: the run's choice on the validation split")
-    seed: int | None = Field(None, ge=0, description="seed of the run to take the student from")
-    student: str = Field("", description="name of the student, where a method trains several")
-    data: str = Field("", description="samples to compare on; default: the validation split of the run's data")
+    out: Path | None = Field(None, description="folder to write; default: export, in the run folder")
+    name: str = Field(
+        "", description="method or control; default: the student that the run chose on the validation split"
+    )
+    seed: int | None = Field(None, ge=0, description="seed of the student")
+    student: str = Field("", description="name of the student, if a method trains several")
+    data: str = Field("", description="data for the comparison; default: the validation split of the run's data")
 
 
 def export(words: Sequence[str]) -> Answer:
     """The command ``xmodal export RUN``."""
     flags = parse(ExportFlags, words, prog="xmodal export")
+    # torch is imported after the flags are read, so that --help and wrong flags answer fast
     from xmodal.export import ExportMismatch, export_student
     from xmodal.models.student_file import load_student
 
-    found, why = choose(flags)
-    student, description = load_student(found.path)
-    samples = _samples(flags, found, student.needs)
+    saved, why = choose(flags)
+    student, description = load_student(saved.path)
+    samples = _samples(flags, saved, student.needs)
     out = flags.out or (flags.run if flags.run.is_dir() else flags.run.parent) / "export"
     try:
         done = export_student(
@@ -56,107 +58,105 @@ def export(words: Sequence[str]) -> Answer:
     except ExportMismatch as error:
         raise CheckFailed(str(error)) from error
     lines = [
-        f"Student: {found.path} ({why})",
+        f"Student: {saved.path} ({why})",
         f"Compared on {done['rows']} rows in batches of {', '.join(map(str, done['batch_sizes']))}: "
         f"largest difference {done['difference']:.2g}",
         *(f"Written: {file}" for file in done["files"]),
     ]
-    return Answer({"student": str(found.path), "why": why, **done}, flags.as_json, lines)
+    return Answer({"student": str(saved.path), "why": why, **done}, flags.as_json, lines)
 
 
-def choose(flags: ExportFlags) -> tuple[Found, str]:
-    """The student that is meant, and why this one."""
-    found = find_students(flags.run)
-    asked = {"name": flags.name, "seed": flags.seed, "student": flags.student}
-    asked = {key: value for key, value in asked.items() if value not in ("", None)}
-    if not asked:
-        if len(found) == 1:
-            return found[0], "the only one"
-        return _deployed(flags.run, found)
-    left = [student for student in found if all(getattr(student, key) == value for key, value in asked.items())]
-    if len(left) != 1:
-        what = "fits several students" if left else "fits no student"
-        said = " ".join(f"--{key} {value}" for key, value in asked.items())
-        raise InputError(f"{said} {what} of {flags.run}. Choose one of: {'; '.join(map(str, left or found))}.")
-    return left[0], "chosen by flags"
+def choose(flags: ExportFlags) -> tuple[SavedStudent, str]:
+    """The student to export, and the reason for the choice."""
+    students = find_students(flags.run)
+    values = {"name": flags.name, "seed": flags.seed, "student": flags.student}
+    filters = {key: value for key, value in values.items() if value not in ("", None)}
+    if not filters:
+        return (students[0], "the only one") if len(students) == 1 else _deployed(flags.run, students)
+    matches = [student for student in students if all(getattr(student, key) == filters[key] for key in filters)]
+    if len(matches) != 1:
+        what = "fits several students" if matches else "fits no student"
+        given = " ".join(f"--{key} {value}" for key, value in filters.items())
+        raise InputError(f"{given} {what} of {flags.run}. Choose one of: {'; '.join(map(str, matches or students))}.")
+    return matches[0], "chosen by flags"
 
 
-def _deployed(run: Path, found: Sequence[Found]) -> tuple[Found, str]:
+def _deployed(run: Path, students: Sequence[SavedStudent]) -> tuple[SavedStudent, str]:
     result = read_json(run / "result.json")
-    for student in found:
+    for student in students:
         if student.path == run / str(result.get("deploy")):
             return student, f"{student.name}, seed {student.seed}: the best one on the validation split"
-    listed = "; ".join(map(str, found))
-    raise InputError(f"{run} does not say which of its students is to be deployed. Choose one of: {listed}.")
+    names = "; ".join(map(str, students))
+    raise InputError(f"The result of {run} does not name a student to deploy. Choose one of: {names}.")
 
 
-def _samples(flags: ExportFlags, found: Found, needs: Sequence[str]) -> Samples:
-    """Raw rows to compare on."""
+def _samples(flags: ExportFlags, saved: SavedStudent, needs: Sequence[str]) -> Samples:
+    """Raw rows for the comparison."""
     from xmodal.cli.inputs import open_samples, samples_of
     from xmodal.data import reopen
 
     if flags.data:
         return open_samples(flags.data, needs)
-    source = source_of(found)
+    source = source_of(saved)
     if "data" not in source:
         raise InputError(
-            f"Nothing says which data {found.path} was trained on (perhaps arrays in memory), and the "
-            "exported file is compared with the student on real samples. Name a folder or data set with --data."
+            f"The run of {saved.path} does not name its data (perhaps it was arrays in memory), and the exported file "
+            "is compared with the student on real samples. Name a folder or data set with --data."
         )
     return samples_of(reopen(source), needs, "valid")
 
 
 class PredictFlags(Flags):
-    """What a student says of new samples, from its own file alone; writes one line per sample.
+    """Predict new samples with a student and write one line per sample. Only the student's file is needed.
 
-    A student that answers for every pixel writes an .npz file with all classes (rows, height, width) instead.
-    STUDENT may be a run folder: then the best student on the validation split is taken, among those that read just the
-    modalities of --modalities where these are named. Options of a data set are flags with its name. Rows are numbered
-    as in the data, whatever the split.
+    A student with a prediction per pixel writes an .npz file with all classes (rows, height, width) instead. If STUDENT
+    is a run folder, its best student on the validation split is used; --modalities, --name and --run-seed restrict the
+    choice. Options of a data set are flags that carry its name. Rows are numbered as in the data, for every split.
     """
 
-    student: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="STUDENT")] = Field(
-        description="student.safetensors, student.onnx, the folder of one, or a run folder"
+    student: Annotated[Path, Flag(metavar="STUDENT", positional=True)] = Field(
+        description="student.safetensors, student.onnx, the folder of such a file, or a run folder"
     )
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
-        description="folder with the arrays that the student reads (labels aside), a .npy file, or a data set's name"
+    data: Annotated[str, Flag(metavar="DATA", positional=True)] = Field(
+        description="folder with the arrays that the student reads (without labels), a .npy file, or a data set's name"
     )
-    modalities: Names = Field((), description="of a run folder: what the student reads, no more and no less")
-    name: str = Field("", description="of a run folder: method or control; default: a method, if there is one")
-    run_seed: int | None = Field(None, ge=0, description="of a run folder: seed to take the student from")
+    modalities: Names = Field((), description="of a run folder: exactly the modalities that the student reads")
+    name: str = Field("", description="of a run folder: method or control; default: a method")
+    run_seed: int | None = Field(None, ge=0, description="of a run folder: seed of the student")
     out: Path | None = Field(
-        None, description="file to write, replaced in one step; default: predictions.csv (.npz, of every pixel)"
+        None, description="file to write; default: predictions.csv, or predictions.npz with a class per pixel"
     )
     split: Literal["all", "train", "valid", "test"] = Field("all", description="rows to predict")
-    seed: int = Field(0, ge=0, description="of drawn splits")
+    seed: int = Field(0, ge=0, description="seed of splits that are drawn")
 
 
 def predict(words: Sequence[str]) -> Answer:
     """The command ``xmodal predict STUDENT DATA``."""
-    flags, options = read_with_data(PredictFlags, words, prog="xmodal predict", place=1)
+    flags, options = read_with_data(PredictFlags, words, prog="xmodal predict")
     from xmodal.cli.inputs import open_samples
     from xmodal.cli.predictions import maps_summary, summary, table, write_csv, write_maps
     from xmodal.deploy import open_student
 
     path, lines = flags.student, []
     if (path / "result.json").is_file():
-        found = best_of(path, modalities=flags.modalities, name=flags.name, seed=flags.run_seed)
-        path, lines = found.path, [f"Student: {found.path} ({found.name}, seed {found.seed})"]
+        best = best_of(path, modalities=flags.modalities, name=flags.name, seed=flags.run_seed)
+        path, lines = best.path, [f"Student: {best.path} ({best.name}, seed {best.seed})"]
     elif flags.modalities or flags.name or flags.run_seed is not None:
         raise InputError(
-            f"--modalities, --name and --run-seed choose among the students of a run folder, and {path} is none. Leave "
-            "them out, or give the folder of a finished run."
+            f"--modalities, --name and --run-seed choose among the students of a run folder, and {path} is not a run "
+            "folder. Leave them out, or give the folder of a finished run."
         )
     predictor = open_student(path)
     samples = open_samples(flags.data, predictor.needs, split=flags.split, seed=flags.seed, options=options)
     dense = predictor.description["dense"] and predictor.description["task"] == "multiclass"
     out = _writable(flags.out, dense=dense)
-    known = info_of(predictor.description)
-    starts = range(0, len(samples.rows), step := known.block(CHUNK))
-    parts = (predictor.predict(samples.take(first, first + step), batch_size=known.block(256)) for first in starts)
-    result: dict[str, Any] = {"file": str(out), "task": known.task, "student": str(path)}
+    info = info_of(predictor.description)
+    # a generator, so that outputs of large pictures are reduced to classes before the next rows are read
+    starts = range(0, len(samples.rows), step := info.block(CHUNK))
+    parts = (predictor.predict(samples.take(first, first + step), batch_size=info.block(256)) for first in starts)
+    result: dict[str, Any] = {"file": str(out), "task": info.task, "student": str(path)}
     if dense:
-        counts, shape = write_maps(out, parts, samples, known)
+        counts, shape = write_maps(out, parts, samples, info)
         result |= {"rows": shape[0], "shape": shape, "pixels": counts}
         lines.append(maps_summary(counts, shape))
     else:
@@ -165,17 +165,17 @@ def predict(words: Sequence[str]) -> Answer:
             predictions = [{"row": line["row"], "id": samples.ids[line["row"]], **line} for line in predictions]
         write_csv(out, predictions)
         result["predictions"] = predictions
-        lines += summary(predictions, known.task)
+        lines += summary(predictions, info.task)
     return Answer(result, flags.as_json, [*lines, f"Written: {out}"])
 
 
 def _writable(out: Path | None, *, dense: bool) -> Path:
-    """The file to write, of a kind that holds these predictions."""
+    """The file to write; raises an error if its ending does not fit these predictions."""
     ending = ".npz" if dense else ".csv"
     if out is None:
         return Path(f"predictions{ending}")
     if out.is_dir():
         raise InputError(f"--out {out} is a folder: the name of a {ending} file was expected.")
     if dense and out.suffix != ending:
-        raise InputError(f"--out {out}: this student tells a class of every pixel, which goes into an .npz file.")
+        raise InputError(f"--out {out}: this student predicts a class for every pixel, which goes into an .npz file.")
     return out

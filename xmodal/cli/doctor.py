@@ -1,4 +1,4 @@
-"""The command `doctor`: versions, devices, a real check with two processes, and what is missing for what."""
+"""The command `doctor`: versions, devices, a test with two processes, missing packages and data."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from xmodal.cli.flags import Flags
 from xmodal.cli.output import Answer, columns
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, parse
 from xmodal.data import DATA
 from xmodal.version import __version__
 
@@ -26,7 +25,6 @@ PURPOSES = {
     "torchmetrics": "metrics",
     "scipy": "intervals and tests",
     "pydantic": "settings",
-    "tyro": "help texts of the commands",
     "rich": "progress on a terminal",
     "safetensors": "weights on disk",
     "scikit-learn": "the built-in digits, classic models",
@@ -45,17 +43,20 @@ PURPOSES = {
     "captum": "comparison in benchmarks",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "firefox")
-SECONDS = 120.0  # two processes on a busy machine; each has to import torch first
+SECONDS = 120.0  # generous, because both processes import torch first, which is slow on a busy machine
 
 
 class DoctorFlags(Flags):
-    """Look at the machine: versions, devices, two processes, what is missing for what; exit 1 if two can't meet."""
+    """Versions, devices, a test with two processes, missing packages and data.
+
+    Exits with status 1 if two processes cannot communicate.
+    """
 
 
 def doctor(words: Sequence[str]) -> Answer:
     """The command ``xmodal doctor``."""
     flags = parse(DoctorFlags, words, prog="xmodal doctor")
-    packages, devices = packages_found(), devices_found()
+    packages, devices = installed_packages(), available_devices()
     problem = two_processes()
     result: dict[str, Any] = {
         "xmodal": __version__,
@@ -66,18 +67,19 @@ def doctor(words: Sequence[str]) -> Answer:
         "two_processes": problem or "ok",
         "free_disk_gb": round(shutil.disk_usage(Path.cwd()).free / 1e9, 1),
         "browser": next((name for name in BROWSERS if shutil.which(name)), None),
-        "data": {name: _lacks(name) for name in DATA},
+        "data": {name: _missing_files(name) for name in DATA},
         "ok": problem is None,
     }
-    return Answer(result, flags.as_json, _told(result), status=0 if problem is None else 1)
+    return Answer(result, flags.as_json, _lines(result), status=0 if problem is None else 1)
 
 
-def packages_found() -> list[dict[str, Any]]:
-    """Every package that xmodal uses: version, extra it belongs to, what it is for."""
-    found = []
+def installed_packages() -> list[dict[str, Any]]:
+    """The packages that xmodal depends on: name, version, extra and purpose."""
+    packages = []
     for line in importlib.metadata.requires("xmodal") or ():
         name = re.split(r"[<>=!~;\[ ]", line, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"](\w+)['\"]", line)
+        # these are for people who work on xmodal
         if extra and extra.group(1) in ("dev", "docs"):
             continue
         try:
@@ -85,21 +87,21 @@ def packages_found() -> list[dict[str, Any]]:
         except importlib.metadata.PackageNotFoundError:
             version = None
         facts = {"name": name, "version": version, "extra": extra.group(1) if extra else ""}
-        found.append({**facts, "for": PURPOSES.get(name, "")})
-    return found
+        packages.append({**facts, "for": PURPOSES.get(name, "")})
+    return packages
 
 
-def devices_found() -> list[str]:
-    """What PyTorch can compute on."""
+def available_devices() -> list[str]:
+    """The devices that PyTorch can use."""
     import torch
 
-    found = [f"cpu ({torch.get_num_threads()} threads)"]
-    found += [f"cuda:{number} ({torch.cuda.get_device_name(number)})" for number in range(torch.cuda.device_count())]
-    return found + ["mps"] * torch.backends.mps.is_available()
+    devices = [f"cpu ({torch.get_num_threads()} threads)"]
+    devices += [f"cuda:{number} ({torch.cuda.get_device_name(number)})" for number in range(torch.cuda.device_count())]
+    return devices + ["mps"] * torch.backends.mps.is_available()
 
 
 def two_processes(*, seconds: float = SECONDS) -> str | None:
-    """Start two processes that add up a tensor; what went wrong, or None."""
+    """Start two processes that add up a tensor; return None, or what failed."""
     with tempfile.TemporaryDirectory(prefix="xmodal-doctor-") as folder:
         command = [sys.executable, "-m", "xmodal.cli.two_processes", str(Path(folder) / "meeting")]
         started = [
@@ -107,33 +109,35 @@ def two_processes(*, seconds: float = SECONDS) -> str | None:
             for rank in (0, 1)
         ]
         try:
-            answers = [process.communicate(timeout=seconds) for process in started]
+            outputs = [process.communicate(timeout=seconds) for process in started]
         except subprocess.TimeoutExpired:
-            return f"two processes did not meet within {seconds:g} s"
+            return f"two processes did not connect within {seconds:g} s"
         finally:
+            # killing a process that has ended does nothing
             for process in started:
-                process.kill()  # a finished one does not mind
+                process.kill()
                 process.communicate()
-    for process, (said, complained) in zip(started, answers, strict=True):
-        if process.returncode or said.strip() != "3.0":
-            last = (complained.strip().splitlines() or [said.strip() or "no answer"])[-1]
+    for process, (output, errors) in zip(started, outputs, strict=True):
+        if process.returncode or output.strip() != "3.0":
+            last = (errors.strip().splitlines() or [output.strip() or "no output"])[-1]
             return f"a process ended with status {process.returncode}: {last}"
     return None
 
 
-def _lacks(name: str) -> str:
+def _missing_files(name: str) -> str:
+    """What a user has to provide for a data set."""
     card = DATA[name]
     if card.built_in:
         return "nothing"
-    made = f"; a small copy: xmodal data make {name} ROOT" if card.make else ""
+    small = f"; a small synthetic copy: xmodal data make {name} ROOT" if card.make else ""
     raw = f"; from raw files: xmodal data prepare {name} RAW ROOT" if card.prepare else ""
-    return f"its files{raw}{made}"
+    return f"its files{raw}{small}"
 
 
-def _told(result: dict[str, Any]) -> list[str]:
+def _lines(result: dict[str, Any]) -> list[str]:
     packages = [
-        [found["name"], found["version"] or f'missing: pip install "xmodal[{found["extra"]}]"', found["for"]]
-        for found in result["packages"]
+        [package["name"], package["version"] or f'missing: pip install "xmodal[{package["extra"]}]"', package["for"]]
+        for package in result["packages"]
     ]
     return [
         f"xmodal {result['xmodal']}, Python {result['python']}, {result['platform']}",
@@ -143,7 +147,7 @@ def _told(result: dict[str, Any]) -> list[str]:
         f"devices: {', '.join(result['devices'])}",
         f"two processes: {result['two_processes']}",
         f"free disk here: {result['free_disk_gb']} GB",
-        f"browser (for looking at reports): {result['browser'] or 'none found'}",
+        f"browser (to open reports): {result['browser'] or 'none'}",
         "",
-        *columns([["data set", "lacks"], *result["data"].items()]),
+        *columns([["data set", "needs"], *result["data"].items()]),
     ]

@@ -7,26 +7,24 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import tyro
 from pydantic import Field
 
-from xmodal.cli.flags import Flags, Help
 from xmodal.cli.output import Answer
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, Help, parse
 from xmodal.cli.recipe_flags import read_settings
 from xmodal.engine.processes import spawn
 from xmodal.errors import InputError
+from xmodal.flags import Flag
 from xmodal.recipes import RECIPES
 
 
 def run(words: Sequence[str]) -> Answer:
     """The command ``xmodal run RECIPE [flags]``."""
-    known = ", ".join(RECIPES)
     if words and words[0] in ("-h", "--help"):
         listed = "\n".join(f"  {name:<12}  {card.title}" for name, card in RECIPES.items())
         raise Help(f"usage: xmodal run RECIPE [flags]\n\n{listed}\n\nxmodal run RECIPE --help lists its flags.")
     if not words or words[0].startswith("-"):
-        raise InputError(f"xmodal run needs the name of a recipe as its first word. Known: {known}.")
+        raise InputError(f"xmodal run needs the name of a recipe as its first word. Known: {', '.join(RECIPES)}.")
     return experiment(words[0], words[1:], prog=f"xmodal run {words[0]}")
 
 
@@ -41,25 +39,27 @@ def compare(words: Sequence[str]) -> Answer:
 
 
 def experiment(name: str, words: Sequence[str], *, prog: str) -> Answer:
-    """Read flags, run the recipe, say what came out."""
+    """Read the flags, run the recipe, and return its result with the tables to print."""
     from xmodal.engine.progress import Progress
 
     card = RECIPES[name]
     settings, as_json = read_settings(name, words, prog=prog)
     devices = getattr(settings, "devices", 1)
     if spawn.leads(devices):
-        return Answer({}, status=spawn.lead(_again([*prog.split()[1:], *words]), devices))
+        # this process trains nothing: it starts the same command once per device, and watches these processes
+        return Answer({}, status=spawn.lead(_command([*prog.split()[1:], *words]), devices))
     result = card.load()(settings, progress=Progress())
-    return Answer(result, as_json, lines=_told(result))
+    return Answer(result, as_json, lines=_lines(result))
 
 
-def _again(words: Sequence[str]) -> list[str]:
-    """The command that starts this one again."""
+def _command(words: Sequence[str]) -> list[str]:
+    """The command line of the processes that train."""
+    # a test or a program that calls `answer` with words of its own has other words in sys.argv
     return spawn.same_command() if sys.argv[1:] == words else [sys.executable, "-m", "xmodal.cli.main", *words]
 
 
-def _told(result: Mapping[str, Any]) -> list[str]:
-    """What a person reads at the end."""
+def _lines(result: Mapping[str, Any]) -> list[str]:
+    """The tables of a result, as text."""
     from xmodal.reports.ranking import ranking_of, ranking_table
     from xmodal.reports.sweep import sweep_table
     from xmodal.reports.tables import comparison_table, contrasts_table, plain_table, references_table, verdict
@@ -71,7 +71,8 @@ def _told(result: Mapping[str, Any]) -> list[str]:
         lines += [*result.get("verdict", []), *verdict({**result, "rows": []}), *result.get("notes", [])]
     elif result.get("rows"):
         lines += [plain_table(*comparison_table(result)), "", *verdict(result), *result.get("notes", [])]
-    else:  # it stopped before anything was scored
+    else:
+        # a run that stopped before anything was scored says so in its notes
         lines += result.get("notes", [])
     for each in result.get("expectations", ()):
         lines += ["", f"{each['title']}:", plain_table(*contrasts_table(each, result["metric"]))]
@@ -85,14 +86,19 @@ def _told(result: Mapping[str, Any]) -> list[str]:
 
 
 class ReproduceFlags(Flags):
-    """Run recipes at their published settings and compare with the published figures; exit 1 if one is off."""
+    """Run recipes at their published settings and compare the results with the published figures.
 
-    recipes: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[RECIPE ...]")] = Field(
-        (), description="default: every recipe that has reference figures"
+    The exit status is 1 if a figure is outside its tolerance.
+    """
+
+    recipes: Annotated[tuple[str, ...], Flag(metavar="RECIPE ...", positional=True)] = Field(
+        (), description="names of recipes; default: all that have reference figures"
     )
-    out: Path = Field(Path("runs/reproduce"), description="run folders go below this one, named after their recipes")
-    resume: bool = Field(False, description="go on with what is there")
-    references: Path | None = Field(None, description="another file of reference figures (for one recipe)")
+    out: Path = Field(
+        Path("runs/reproduce"), description="folder for the run folders, which are named after their recipes"
+    )
+    resume: bool = Field(False, description="continue runs that are in this folder")
+    references: Path | None = Field(None, description="another file of reference figures, for one recipe")
 
 
 def reproduce(words: Sequence[str]) -> Answer:
@@ -103,45 +109,47 @@ def reproduce(words: Sequence[str]) -> Answer:
     names = _with_references(flags)
     expected = {name: read_references(RECIPES[name].references, flags.references) for name in names}
     results = {name: _reproduced(name, expected[name], flags) for name in names}
-    lines = [line for name, result in results.items() for line in _beside(name, result)]
-    off = [row["what"] for result in results.values() for row in result["references"] if not row["ok"]]
-    lines.append(f"{len(off)} figure(s) are off: {'; '.join(off)}." if off else "Every figure is within its tolerance.")
-    return Answer({"recipes": results, "ok": not off}, flags.as_json, lines, status=1 if off else 0)
+    lines = [line for name, result in results.items() for line in _references(name, result)]
+    wrong = [row["what"] for result in results.values() for row in result["references"] if not row["ok"]]
+    outside = f"{len(wrong)} figure(s) outside of their tolerance: {'; '.join(wrong)}."
+    lines.append(outside if wrong else "Every figure is within its tolerance.")
+    return Answer({"recipes": results, "ok": not wrong}, flags.as_json, lines, status=1 if wrong else 0)
 
 
 def _with_references(flags: ReproduceFlags) -> tuple[str, ...]:
-    """The recipes to reproduce; all that is wrong with their names at once."""
-    known = tuple(name for name, card in RECIPES.items() if card.references)
-    names, problems = tuple(dict.fromkeys(flags.recipes)) or known, []
+    """The recipes to reproduce; raises an error with one sentence per unknown or unsuitable name."""
+    suitable = tuple(name for name, card in RECIPES.items() if card.references)
+    names, problems = tuple(dict.fromkeys(flags.recipes)) or suitable, []
     for name in names:
         try:
             if not RECIPES[name].references and not flags.references:
-                problems.append(f"The recipe '{name}' has no reference figures. With figures: {', '.join(known)}.")
+                problems.append(f"The recipe '{name}' has no reference figures. With figures: {', '.join(suitable)}.")
         except InputError as error:
             problems += error.problems
     if flags.references and len(names) != 1:
-        problems.append("--references goes with one recipe: name it.")
+        problems.append("--references goes with one recipe: name that recipe.")
     if problems:
         raise InputError(problems)
     return names
 
 
 def _reproduced(name: str, expected: Sequence[Any], flags: ReproduceFlags) -> dict[str, Any]:
-    """A recipe at its published settings, all of them where there are several, each in a folder of its own."""
+    """Run a recipe at its published settings; if it has several, each has its own folder."""
     from xmodal.engine.progress import Progress
     from xmodal.study.references import against_references, published_figures, published_settings
 
     figures: dict[str, float] = {}
     folders = []
     for which, settings in published_settings(RECIPES[name]).items():
-        place = {"out": flags.out / name / which, "resume": flags.resume}
-        result = RECIPES[name].load()(settings.model_copy(update=place), progress=Progress())
+        changes = {"out": flags.out / name / which, "resume": flags.resume}
+        result = RECIPES[name].load()(settings.model_copy(update=changes), progress=Progress())
         figures |= published_figures(which, result.get("figures", {}))
         folders.append(result["folder"])
     return {"references": against_references(figures, expected), "folders": folders}
 
 
-def _beside(name: str, result: Mapping[str, Any]) -> list[str]:
+def _references(name: str, result: Mapping[str, Any]) -> list[str]:
+    """Our figures, those of the paper and their tolerance, as text."""
     from xmodal.reports.tables import plain_table, references_table
 
     folders = [f"Run folder: {folder}" for folder in result["folders"]]

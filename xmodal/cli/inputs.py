@@ -1,4 +1,4 @@
-"""Raw samples for a student: from a data set of the list, an own-data folder or a single array."""
+"""Raw samples for a student: from a data set, an own-data folder or a single array."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Samples:
 
     Attributes:
         columns: input → all samples.
-        rows: numbers of the rows that are meant.
-        ids: names of all rows; empty where they have none.
+        rows: numbers of the selected rows.
+        ids: names of all rows; empty if they have none.
     """
 
     columns: Mapping[str, Column]
@@ -35,10 +35,11 @@ class Samples:
     ids: Sequence[str] = ()
 
     def take(self, first: int, last: int) -> dict[str, Any]:
-        """Raw arrays of some of the rows; a number that is not finite is refused with its row."""
+        """Raw arrays of selected rows; a value that is not finite raises an error with its row."""
         rows = self.rows[first:last]
         part = {name: np.asarray(column[rows]) for name, column in self.columns.items()}
         for name, array in part.items():
+            # integers are always finite, and np.isfinite refuses text
             finite = np.isfinite(array).reshape(len(array), -1).all(axis=1) if array.dtype.kind == "f" else []
             if not np.all(finite):
                 row = rows[int(np.argmin(finite))]
@@ -54,14 +55,14 @@ def open_samples(
     seed: int = 0,
     options: Mapping[str, Any] | None = None,
 ) -> Samples:
-    """The rows of some data that a student is to see.
+    """The rows of some data, with the inputs that a student reads.
 
     Args:
         data: name of a data set, a folder, or a ``.npy`` file for students of one input.
         needs: inputs of the student; nothing else is read.
-        split: ``all`` rows, which takes no labels, or those of a split.
-        seed: of drawn splits.
-        options: of the data set.
+        split: ``all`` rows, for which no labels are needed, or those of a split.
+        seed: seed of splits that are drawn.
+        options: options of the data set.
     """
     if Path(data).suffix == ".npy" and data not in DATA:
         return _one_array(Path(data), needs, split)
@@ -70,27 +71,30 @@ def open_samples(
         return samples_of(open_data(data, options=options, seed=seed), needs, split)
     if split == "all":
         return _whole(Path(data), needs)
-    modalities = [name for name in needs if "." not in name]  # what goes with them comes along
+    # inputs such as audio.lengths belong to a modality and are opened with it
+    modalities = [name for name in needs if "." not in name]
     return samples_of(open_data(data, options={"modalities": modalities}, seed=seed), needs, split)
 
 
 def _only(data: str, needs: Sequence[str], options: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
-    """Options that open no more modalities than are needed, where a data set can leave some out."""
+    """Options that open only the modalities that are needed, if a data set has such an option."""
     if data not in DATA or "modalities" not in load(DATA[data].settings).model_fields:
         return options
-    given = dict(options or {})
-    if not given.get("modalities"):
-        given["modalities"] = list(dict.fromkeys(map(owner, needs)))
-    return given
+    changed = dict(options or {})
+    # files of other modalities may be missing on the machine where a student is deployed
+    if not changed.get("modalities"):
+        changed["modalities"] = list(dict.fromkeys(map(owner, needs)))
+    return changed
 
 
 def samples_of(data: Data, needs: Sequence[str], split: str) -> Samples:
-    """The same from opened data."""
+    """The same as `open_samples`, from data that is open."""
     data.info.require(tuple(dict.fromkeys(map(owner, needs))), "student")
     absent = [name for name in needs if name not in data.info.inputs]
     if absent:
-        known = did_you_mean(absent[0], data.info.inputs)
-        raise InputError(f"The student reads '{absent[0]}', which this data does not have. {known}")
+        hint = did_you_mean(absent[0], data.info.inputs)
+        raise InputError(f"The student reads '{absent[0]}', which this data does not have. {hint}")
+    # columns of a split hold all samples, also those of other splits
     columns = {name: data.test.columns[name] for name in needs}
     if split == "all":
         return replace(_all_rows(columns), ids=data.ids)
@@ -123,7 +127,7 @@ def _one_array(path: Path, needs: Sequence[str], split: str) -> Samples:
 def _all_rows(columns: Mapping[str, Column]) -> Samples:
     shapes = {name: column.shape for name, column in columns.items()}
     if any(not shape for shape in shapes.values()):
-        raise InputError(f"{', '.join(shapes)} should hold samples along the first axis, and holds a single number.")
+        raise InputError(f"{', '.join(shapes)}: samples along the first axis were expected, got a single number.")
     counts = {shape[0] for shape in shapes.values()}
     if counts == {0}:
         raise InputError(f"There are no samples: {', '.join(f'{name} has {shape}' for name, shape in shapes.items())}.")

@@ -1,20 +1,18 @@
-"""The command `list`: what there is; `doctor` looks at the machine, in its own file."""
+"""The command `list`: methods, losses, data sets and recipes, and the settings of each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-import tyro
 from pydantic import BaseModel, Field
 
 from xmodal.cards import Card, DataCard, LossCard, MethodCard, RecipeCard, load
-from xmodal.cli.doctor import doctor as doctor
-from xmodal.cli.flags import Flags, meaning
 from xmodal.cli.output import Answer, columns
-from xmodal.cli.reading import parse
+from xmodal.cli.parser import Flags, parse
 from xmodal.data import DATA
 from xmodal.errors import InputError, did_you_mean
+from xmodal.flags import Flag
 from xmodal.losses import LOSSES
 from xmodal.methods import METHODS
 from xmodal.recipes import RECIPES
@@ -23,24 +21,25 @@ LISTS: dict[str, Mapping[str, Card]] = {"methods": METHODS, "losses": LOSSES, "d
 
 
 class ListFlags(Flags):
-    """What there is: methods, losses, data sets and recipes; or all that is known of one of them."""
+    """List methods, losses, data sets and recipes, or show the facts and settings of one of them."""
 
-    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[methods|losses|data|recipes|NAME]")] = Field(
-        "", description="one list, or the name of an entry, which shows its facts and its settings with their defaults"
+    what: Annotated[str, Flag(metavar="methods|losses|data|recipes|NAME", positional=True)] = Field(
+        "", description="name of a list, or of an entry, whose facts and settings are then shown"
     )
 
 
 def list_cards(words: Sequence[str]) -> Answer:
     """The command ``xmodal list``."""
     flags = parse(ListFlags, words, prog="xmodal list")
-    found = [(kind, cards[flags.what]) for kind, cards in LISTS.items() if flags.what in cards]
-    if found:
-        result = {kind: _facts(card) for kind, card in found}
-        lines = [line for kind, facts in result.items() for line in _told(kind, facts)]
+    # a method and a data set may have the same name: both are shown
+    entries = [(kind, cards[flags.what]) for kind, cards in LISTS.items() if flags.what in cards]
+    if entries:
+        result = {kind: _facts(card) for kind, card in entries}
+        lines = [line for kind, facts in result.items() for line in _lines(kind, facts)]
         return Answer(result, flags.as_json, lines[:-1])
     if flags.what and flags.what not in LISTS:
-        known = [*LISTS, *(name for cards in LISTS.values() for name in cards)]
-        raise InputError(f"Nothing here is called '{flags.what}'. {did_you_mean(flags.what, known)}")
+        names = [*LISTS, *(name for cards in LISTS.values() for name in cards)]
+        raise InputError(f"No list and no entry is called '{flags.what}'. {did_you_mean(flags.what, names)}")
     chosen = {kind: cards for kind, cards in LISTS.items() if flags.what in ("", kind)}
     lines = [line for kind, cards in chosen.items() for line in _table(kind, cards)]
     listed = {
@@ -50,14 +49,14 @@ def list_cards(words: Sequence[str]) -> Answer:
 
 
 def needs(card: Card) -> str:
-    """What an entry asks for, in a few words."""
+    """What a user needs for an entry, in a few words."""
     if isinstance(card, MethodCard):
         teacher = {"none": "no teacher", "frozen": "trained teacher", "own": "trains its teachers"}[card.teacher]
         return f"{teacher}; {'paired' if card.paired else 'paired or not'}; {card.modalities}"
     if isinstance(card, LossCard):
         return ", ".join(card.needs)
     if isinstance(card, DataCard):
-        return "nothing" if card.built_in else "its files (xmodal data make writes a small copy)"
+        return "nothing" if card.built_in else "its files (xmodal data make writes a small synthetic copy)"
     return "reference figures included" if isinstance(card, RecipeCard) and card.references else ""
 
 
@@ -68,26 +67,27 @@ def _table(kind: str, cards: Mapping[str, Card]) -> list[str]:
 
 
 def _plain(card: Card) -> dict[str, Any]:
+    # paths of functions are of no use to a reader
     hidden = ("path", "settings", "make", "prepare")
     return {key: value for key, value in vars(card).items() if key not in hidden}
 
 
 def _facts(card: Card) -> dict[str, Any]:
-    """All that a card says, and the settings behind it."""
+    """The facts of a card and its settings."""
     path = getattr(card, "settings", "")
     model: type[BaseModel] | None = load(path) if path else None
     options = (
         []
         if model is None
         else [
-            {"name": name, "default": field.get_default(call_default_factory=True), "meaning": meaning(model, name)}
+            {"name": name, "default": field.get_default(call_default_factory=True), "meaning": field.description or ""}
             for name, field in model.model_fields.items()
         ]
     )
     return {**_plain(card), "needs": needs(card), "settings": options}
 
 
-def _told(kind: str, facts: Mapping[str, Any]) -> list[str]:
+def _lines(kind: str, facts: Mapping[str, Any]) -> list[str]:
     lines = [f"{facts['name']} ({kind})"]
     for key, value in facts.items():
         if key not in ("name", "settings") and value not in ("", None, ()):

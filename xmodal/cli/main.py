@@ -1,6 +1,6 @@
-"""`xmodal`: finds the command, calls it, turns what went wrong into a sentence and an exit status.
+"""The command line `xmodal`: looks up the command, runs it, and turns errors into a message and an exit status.
 
-0 done · 1 a check or comparison failed · 2 the input is wrong · 3 the numbers failed · 4 an error of ours ·
+0 done · 1 a check or comparison failed · 2 the input is wrong · 3 a loss is not finite · 4 a bug in xmodal ·
 130/143 interrupted, state saved · 137 one of several processes was killed (128 + the signal)
 """
 
@@ -22,31 +22,39 @@ from xmodal.errors import InputError, Interrupted, NonFinite, ProcessDied, did_y
 from xmodal.version import __version__
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "list": ("xmodal.cli.inspect:list_cards", "what there is: methods, losses, data, recipes"),
-    "run": ("xmodal.cli.experiments:run", "one experiment, start to report"),
-    "reproduce": ("xmodal.cli.experiments:reproduce", "recipes at their published settings, ours beside theirs"),
-    "distill": ("xmodal.cli.experiments:distill", "own data: teacher, no-KD control, student, report"),
-    "compare": ("xmodal.cli.experiments:compare", "methods side by side over seeds, with controls"),
+    "list": ("xmodal.cli.inspect:list_cards", "methods, losses, data sets and recipes, or the facts of one of them"),
+    "run": ("xmodal.cli.experiments:run", "one experiment, from data to report"),
+    "reproduce": (
+        "xmodal.cli.experiments:reproduce",
+        "recipes at their published settings, and how far they are from the paper",
+    ),
+    "distill": (
+        "xmodal.cli.experiments:distill",
+        "teacher, no-KD control, distilled student and report, for your data",
+    ),
+    "compare": ("xmodal.cli.experiments:compare", "several methods over several seeds, with controls"),
     "evaluate": ("xmodal.cli.results:evaluate", "metrics of a run's students on new data or the test split"),
-    "report": ("xmodal.cli.results:report", "one self-contained page, redrawn from run folders"),
-    "export": ("xmodal.cli.deployment:export", "the student alone: safetensors, torch or onnx"),
-    "predict": ("xmodal.cli.deployment:predict", "an exported student on new samples"),
-    "embed": ("xmodal.cli.embedding:embed", "the parts of a disentangled student's embeddings of samples"),
-    "data": ("xmodal.cli.data:data", "make, prepare or check a data folder"),
-    "doctor": ("xmodal.cli.inspect:doctor", "versions, devices, two processes, what is missing"),
+    "report": ("xmodal.cli.results:report", "one self-contained page, drawn again from run folders"),
+    "export": ("xmodal.cli.deployment:export", "the student without the training: safetensors, torch or onnx"),
+    "predict": ("xmodal.cli.deployment:predict", "predictions of an exported student on new samples"),
+    "embed": ("xmodal.cli.embedding:embed", "embeddings of samples, split into the parts of a disentangled student"),
+    "data": ("xmodal.cli.data:data", "write, prepare or check a data folder"),
+    "doctor": ("xmodal.cli.doctor:doctor", "versions, devices, a test with two processes, missing packages and data"),
 }
 STATUSES = (
-    "exit status: 0 done, 1 a check or comparison failed, 2 the input is wrong, 3 the numbers failed,\n"
-    "4 an error of xmodal (a report is written), 130/143 interrupted (the state is saved),\n"
-    "137 one of several processes was killed (what was saved by then is there)"
+    "exit status: 0 done, 1 a check or comparison failed, 2 the input is wrong, 3 a loss is not finite,\n"
+    "4 a bug in xmodal (a report is written), 130/143 interrupted (the state is saved),\n"
+    "137 one of several processes was killed (checkpoints written before that are kept)"
 )
 Command = Callable[[Sequence[str]], Answer]
 
 
 def main(words: Sequence[str] | None = None) -> None:
     """Entry point of the command."""
-    interrupt.install()  # before anything slow is imported: an earlier signal would end us without a word
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # read when torch is imported; its C++ side warns per process
+    # before slow imports: a Ctrl-C that arrives earlier ends Python with a traceback
+    interrupt.install()
+    # torch reads this when it is imported; otherwise its C++ part prints warnings in every process
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     words = list(sys.argv[1:] if words is None else words)
     status = answer(words)
     interrupt.leave()
@@ -58,37 +66,39 @@ def answer(words: Sequence[str]) -> int:
     try:
         return _answer(words)
     except BrokenPipeError:
-        # the reader of our output left; keep Python from complaining about it at exit
+        # the reader of our output (such as `head`) has closed it; Python would flush it at exit and print an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
 
 def _answer(words: Sequence[str]) -> int:
-    ended_by: BaseException | None = None
+    failure: BaseException | None = None
     try:
         try:
-            return _obey(words)
+            return _run(words)
         except (Exception, Interrupted) as error:
-            ended_by = error
+            failure = error
             interrupt.leave()
-    except (Exception, Interrupted) as error:  # a signal that came just before `leave`; the reason came first
-        ended_by = ended_by or error
+    except (Exception, Interrupted) as error:
+        # a signal that came just before `leave`: what happened first is the reason
+        failure = failure or error
         interrupt.leave()
-    return _failed(words, ended_by)
+    return _failed(words, failure)
 
 
-def _obey(words: Sequence[str]) -> int:
+def _run(words: Sequence[str]) -> int:
     spawn.follow()
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print is no part of the result
-        found = _find(words)(words[1:])
+    # standard output holds the result and nothing else, so that it can be piped; libraries print there, too
+    with contextlib.redirect_stdout(sys.stderr):
+        result = _command(words)(words[1:])
     if _is_first():
-        found.show()
-    return found.status
+        result.show()
+    return result.status
 
 
 def _failed(words: Sequence[str], error: BaseException) -> int:
-    """Say why a command ended, and return its exit status."""
-    from xmodal.cli.flags import Help
+    """Print why a command ended, and return its exit status."""
+    from xmodal.cli.parser import Help
 
     if isinstance(error, Help):
         Answer({"help": str(error)}, "--json" in words, [str(error)]).show()
@@ -103,17 +113,18 @@ def _failed(words: Sequence[str], error: BaseException) -> int:
         return _complain(words, [_died(error)], error.exit_status)
     if isinstance(error, BrokenPipeError):
         raise error
+    # a rank whose peer died fails in its next collective, or gets a signal from the launcher: the death is the cause
     died = error.__cause__ if isinstance(error, Interrupted) else spawn.gone()
-    if isinstance(died, ProcessDied):  # that is why we failed, or why the launcher sent a signal
-        return _complain(words, [_died(died)], died.exit_status, aloud=spawn.speaks())
+    if isinstance(died, ProcessDied):
+        return _complain(words, [_died(died)], died.exit_status, prints=spawn.speaks())
     if isinstance(error, Interrupted):
         return _complain(words, [_interrupted(error)], error.exit_status)
     if isinstance(error, OSError):
-        return _complain(words, *_system(words, error))
-    return _complain(words, [_ours(words, error)], 4)
+        return _complain(words, *_system_error(words, error))
+    return _complain(words, [_bug(words, error)], 4)
 
 
-def _find(words: Sequence[str]) -> Command:
+def _command(words: Sequence[str]) -> Command:
     if not words or words[0] in ("-h", "--help", "help"):
         return _help
     if words[0] in ("--version", "version"):
@@ -134,32 +145,34 @@ def _help(words: Sequence[str]) -> Answer:
     text = (
         "usage: xmodal COMMAND [...]\n\n"
         "Cross-modal knowledge distillation: train with several modalities, deploy with fewer.\n\n"
-        f"{listed}\n\nxmodal COMMAND --help tells more; --json prints any result as one JSON document; --version.\n\n"
+        f"{listed}\n\nxmodal COMMAND --help lists the flags; --json prints any result as one JSON document.\n\n"
         f"{STATUSES}"
     )
     return Answer({"help": text}, "--json" in words, [text])
 
 
 def _is_first() -> bool:
-    """Whether this process is the one that prints."""
+    """Whether this process prints the result: rank 0 under our own parent, torchrun or SLURM."""
     return int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", os.environ.get("LOCAL_RANK", "0")))) == 0
 
 
-def _complain(words: Sequence[str], problems: Sequence[str], status: int, *, aloud: bool | None = None) -> int:
-    aloud = _is_first() if aloud is None else aloud
-    for problem in problems if aloud or status == 4 or (spawn.hears() and not _is_first()) else ():
+def _complain(words: Sequence[str], problems: Sequence[str], status: int, *, prints: bool | None = None) -> int:
+    prints = _is_first() if prints is None else prints
+    # wrong input is the same in all ranks, so one of them prints it; a bug may hit any rank. Under our own parent all
+    # of them print: it keeps what other ranks print, and shows that of the rank that failed first
+    for problem in problems if prints or status == 4 or (spawn.hears() and not _is_first()) else ():
         print(f"xmodal: {problem}", file=sys.stderr)
-    if "--json" in words and aloud:
+    if "--json" in words and prints:
         print_json({"status": status, "errors": list(problems)})
     return status
 
 
 def _interrupted(error: Interrupted) -> str:
     if error.saved is None:
-        return "Interrupted before anything had to be saved."
+        return "Interrupted before there was anything to save."
     from xmodal.engine.run.folder import resume_command
 
-    return f"Interrupted; the state is saved in {error.saved}. Go on with: {resume_command(Path(error.saved))}"
+    return f"Interrupted; the state is saved in {error.saved}. Continue with: {resume_command(Path(error.saved))}"
 
 
 def _died(error: ProcessDied) -> str:
@@ -169,20 +182,20 @@ def _died(error: ProcessDied) -> str:
         return f"{error} {what_is_saved(None)}"
     launcher = "" if spawn.leads(2) else "under the same launcher "
     command = resume_command(Path(error.saved))
-    return f"{error} {what_is_saved(error.saved)} Go on {launcher}with: {command}"
+    return f"{error} {what_is_saved(error.saved)} Continue {launcher}with: {command}"
 
 
-def _system(words: Sequence[str], error: OSError) -> tuple[list[str], int]:
-    """A path that can't be used and a full disk are the user's to repair."""
+def _system_error(words: Sequence[str], error: OSError) -> tuple[list[str], int]:
+    """Message and exit status of an error that the user can repair: an unusable path or a full disk."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return [f"The disk is full ({error.filename or 'while writing'}). Make room and run the command again."], 2
     if error.filename is None:
-        return [_ours(words, error)], 4
+        return [_bug(words, error)], 4
     return [f"{error.filename}: {error.strerror}. Check the path and its permissions."], 2
 
 
-def _ours(words: Sequence[str], error: BaseException) -> str:
-    """Write the report of a bug and say where it is."""
+def _bug(words: Sequence[str], error: BaseException) -> str:
+    """Write the report of a bug and return the message that names it."""
     report = "".join(traceback.format_exception(error))
     text = f"xmodal {__version__}\n{' '.join(words)}\n\n{report}"
     path = Path(f"xmodal-error-{datetime.now():%Y%m%d-%H%M%S}-{os.getpid()}.txt")
@@ -190,8 +203,8 @@ def _ours(words: Sequence[str], error: BaseException) -> str:
     try:
         path.write_text(text, encoding="utf-8")
     except OSError:
-        return f"This is an error of ours, and its report could not be written here:\n{text}"
-    return f"This is an error of ours, not of your input ({last}). The report is in {path}; please send it to us."
+        return f"This is a bug in xmodal, and its report could not be written to this folder:\n{text}"
+    return f"This is a bug in xmodal, not in your input ({last}). The report is in {path}; please send it to us."
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a command hands back, and how it is printed."""
+"""The result of a command, and how it is printed."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ class Answer:
     """The result of a command.
 
     Attributes:
-        result: what `--json` prints.
-        as_json: whether it was asked for.
-        lines: what a person reads instead.
-        status: exit status, 0 or 1.
+        result: printed by ``--json``.
+        as_json: whether ``--json`` is among the flags.
+        lines: printed otherwise.
+        status: exit status.
     """
 
     result: Mapping[str, Any]
@@ -28,17 +28,18 @@ class Answer:
     status: int = 0
 
     def show(self) -> None:
-        """Print it on standard output."""
+        """Print the result on standard output."""
         if self.as_json:
             print_json(self.result)
         else:
             for line in self.lines:
                 print(line)
-        sys.stdout.flush()  # here, where a reader that left is noticed
+        # a reader that has closed the pipe is noticed here, where `BrokenPipeError` is caught, and not at exit
+        sys.stdout.flush()
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows of words as lines, each column as wide as its longest word.
+    """Rows of cells as lines, each column as wide as its longest cell.
 
     Example:
         >>> columns([["name", "year"], ["kd", "2015"]])
@@ -49,10 +50,10 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 class CheckFailed(Exception):
-    """A check said no; the sentence goes to standard error, the exit status is 1."""
+    """A check failed; the message goes to standard error, the exit status is 1."""
 
 
 def print_json(content: Mapping[str, Any]) -> None:
-    """One JSON document with our schema version."""
+    """Print one JSON document with the version of its schema."""
     print(json.dumps(plain({"schema": SCHEMA, **content}), indent=1, allow_nan=False))
     sys.stdout.flush()

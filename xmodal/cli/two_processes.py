@@ -1,4 +1,4 @@
-"""One of the two processes that `xmodal doctor` starts: they meet through a file and add up a tensor."""
+"""One of the two processes that `xmodal doctor` starts: they connect through a file and add up a tensor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ def meet(file: str, rank: int) -> float:
     import torch
     import torch.distributed as dist
 
+    # a file instead of a port: a busy port would look like a machine that cannot run two processes
     dist.init_process_group(
         "gloo", init_method=f"file://{file}", rank=rank, world_size=2, timeout=timedelta(seconds=60)
     )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from xmodal.errors import InputError, did_you_mean
+from xmodal.flags import flag_of
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -22,9 +23,16 @@ def validated(model: type[M], values: Mapping[str, Any], where: str) -> M:
         where: source of the values for the sentences, for example ``data.json``.
     """
     try:
-        return model.model_validate(dict(values))
+        return model.model_validate(current_names(model, values))
     except ValidationError as error:
         raise InputError([_sentence(model, dict(problem), where) for problem in error.errors()]) from None
+
+
+def current_names(model: type[BaseModel], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values with the earlier names of fields replaced by those of today, as `xmodal.flags.Flag` lists them."""
+    renamed = {alias: name for name, field in model.model_fields.items() for alias in flag_of(field.metadata).aliases}
+    # a file with both names keeps the earlier one, which is then refused as an unknown key
+    return {key if renamed.get(key, key) in values else renamed[key]: value for key, value in values.items()}
 
 
 def valid_part(model: type[M], values: Mapping[str, Any], where: str) -> tuple[M, list[str]]:

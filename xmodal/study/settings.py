@@ -7,12 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-import tyro
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
-from tyro.constructors import PrimitiveConstructorSpec
 
 from xmodal.engine.settings import FitSettings, MachineSettings, Precision
 from xmodal.errors import did_you_mean
+from xmodal.flags import Flag
 from xmodal.study.plan import Plan
 
 
@@ -64,24 +63,14 @@ def parse_shares(text: str) -> tuple[float, ...]:
     return found
 
 
-def _spec(parse: Any, metavar: str) -> PrimitiveConstructorSpec[Any]:
-    return PrimitiveConstructorSpec(
-        nargs=1,
-        metavar=metavar,
-        instance_from_str=lambda words: parse(words[0]),
-        is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda value: [",".join(map(str, value))],
-    )
-
-
 def _from_text(parse: Any) -> BeforeValidator:
     return BeforeValidator(lambda value: parse(value) if isinstance(value, str) else value)
 
 
-Names = Annotated[tuple[str, ...], _spec(parse_names, "NAME[,NAME]"), _from_text(parse_names)]
-Seeds = Annotated[tuple[int, ...], _spec(parse_seeds, "N|A-B|A,B"), _from_text(parse_seeds)]
-Shares = Annotated[tuple[float, ...], _spec(parse_shares, "SHARE[,SHARE]"), _from_text(parse_shares)]
-Options = Annotated[dict[str, Any], tyro.conf.Suppress]  # filled from flags that carry a method's or data set's name
+Names = Annotated[tuple[str, ...], Flag(metavar="NAME[,NAME]"), _from_text(parse_names)]
+Seeds = Annotated[tuple[int, ...], Flag(metavar="N|A-B|A,B"), _from_text(parse_seeds)]
+Shares = Annotated[tuple[float, ...], Flag(metavar="SHARE[,SHARE]"), _from_text(parse_shares)]
+Options = Annotated[dict[str, Any], Flag(hidden=True)]  # filled from flags that carry a method's or data set's name
 
 
 class RunSettings(FitSettings, MachineSettings):
@@ -150,7 +139,7 @@ class Presets(BaseModel):
 class PairSettings(DataFlags, RunSettings):
     """Which data, which modalities teach, which one is deployed, and the networks."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DATA")] = Field(
+    data: Annotated[str, Flag(metavar="DATA", positional=True)] = Field(
         "digits", description="a data set's name or an own-data folder"
     )
     teacher: Names = Field((), description="modalities the teacher sees; default: all of them")

@@ -41,7 +41,7 @@ def killed_and_resumed(order: tuple[int, ...], here: Path, *more: str) -> list[d
         assert "run holds 0 finished trainings and the checkpoint seed-0/no-KD/checkpoints/step-" in sentence
         assert json.loads(said) == {"schema": 1, "status": 137, "errors": [sentence.removeprefix("xmodal: ")]}
         assert not list(here.glob("xmodal-error-*")) and left_of(ranks) == []
-        assert shlex.split(sentence.partition("Go on with: ")[2]) == ["xmodal", *words, *resume]
+        assert shlex.split(sentence.partition("Continue with: ")[2]) == ["xmodal", *words, *resume]
     return trained(finished([*words, *resume], here))
 
 

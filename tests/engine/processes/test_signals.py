@@ -77,7 +77,7 @@ def test_an_interrupted_command_says_how_to_go_on_and_ends_the_same(
     assert "the state is saved" in last and "Traceback" not in stderr
     assert (out / "seed-0" / run / "checkpoints").is_dir()
 
-    words = shlex.split(last.partition("Go on with: ")[2])
+    words = shlex.split(last.partition("Continue with: ")[2])
     again = subprocess.run(
         [sys.executable, "-m", "xmodal.cli.main", *words[1:]],
         capture_output=True,

@@ -323,4 +323,4 @@ def test_reproduce_meets_every_figure_and_notices_an_altered_one(tmp_path, monke
     missed = answer(["reproduce", "gauss-gamma", "--references", "altered.json", "--out", "again"])
 
     assert (met, missed) == (0, 1)
-    assert "1 figure(s) are off: teacher, γ = 0.00." in capsys.readouterr().out
+    assert "1 figure(s) outside of their tolerance: teacher, γ = 0.00." in capsys.readouterr().out

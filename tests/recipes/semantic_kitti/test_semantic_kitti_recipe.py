@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from xmodal.cli.experiments import _told
+from xmodal.cli.experiments import _lines
 from xmodal.cli.main import answer
 from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.engine.processes.launch import launch
@@ -148,7 +148,7 @@ def test_a_run_that_broke_off_ends_with_the_weights_of_an_unbroken_one(stage, ti
 def test_stages_are_kept_and_the_test_frames_unread_until_all_are_trained(tiny, teacher_outputs, tmp_path):
     first = experiment.run(tiny(out=tmp_path / "run", until="teacher", **ALONE))
 
-    assert first["rows"] == [] and "The test frames are not read" in " ".join(_told(first))
+    assert first["rows"] == [] and "The test frames are not read" in " ".join(_lines(first))
     assert {path.name for path in (tmp_path / "run" / "seed-0").iterdir()} == {"teacher"}
     before = (tmp_path / "run" / "seed-0" / "teacher" / "history.jsonl").stat().st_mtime_ns
     whole = experiment.run(tiny(out=tmp_path / "run", resume=True, **ALONE))

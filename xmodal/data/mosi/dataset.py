@@ -34,36 +34,33 @@ SELECT = ("mae", "min")
 
 
 class MosiSettings(SyntheticSettings):
-    """Options of MOSI and MOSEI.
-
-    Attributes:
-        root: the pickle, a folder that contains it, or a prepared folder.
-        stand_in: without a root, use a synthetic set; dominant and the options below it describe it.
-        modalities: modalities to open; empty: text, vision and audio. Files of other modalities may be missing.
-        text: features, those of the file; or tokens, additionally the tokens for a text encoder.
-        nonfinite: what to do with NaN and infinite values: zero replaces them by 0; refuse stops; published replaces
-            only -inf in audio. None: zero, or the choice that the folder was prepared with.
-        text_from: pickle or prepared folder whose text, with its lengths, replaces that of the root.
-        vision_from: the same for vision.
-        audio_from: the same for audio.
-        time_means: replace vision and audio by their means over time, including padding.
-        made_seed: seed of the synthetic set; None: the seed of the run.
-        as_published: as in the authors' code: --nonfinite published.
-    """
+    """Options of MOSI and MOSEI."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = None
-    stand_in: bool = False
-    modalities: tuple[Literal["text", "vision", "audio"], ...] = ()
-    text: Literal["features", "tokens"] = "features"
-    nonfinite: Literal["zero", "refuse", "published"] | None = None
-    text_from: Path | None = None
-    vision_from: Path | None = None
-    audio_from: Path | None = None
-    time_means: bool = False
-    made_seed: int | None = Field(default=None, ge=0)
-    as_published: bool = False
+    root: Path | None = Field(None, description="the pickle, a folder that contains it, or a prepared folder")
+    stand_in: bool = Field(
+        False, description="without a root, use a synthetic set; dominant and the options below it describe it"
+    )
+    modalities: tuple[Literal["text", "vision", "audio"], ...] = Field(
+        (), description="modalities to open; empty: text, vision and audio. Files of other modalities may be missing"
+    )
+    text: Literal["features", "tokens"] = Field(
+        "features", description="features, those of the file; or tokens, additionally the tokens for a text encoder"
+    )
+    nonfinite: Literal["zero", "refuse", "published"] | None = Field(
+        None,
+        description="what to do with NaN and infinite values: zero replaces them by 0; refuse stops; published "
+        "replaces only -inf in audio. None: zero, or the choice that the folder was prepared with",
+    )
+    text_from: Path | None = Field(
+        None, description="pickle or prepared folder whose text, with its lengths, replaces that of the root"
+    )
+    vision_from: Path | None = Field(None, description="the same for vision")
+    audio_from: Path | None = Field(None, description="the same for audio")
+    time_means: bool = Field(False, description="replace vision and audio by their means over time, including padding")
+    made_seed: int | None = Field(None, ge=0, description="seed of the synthetic set; None: the seed of the run")
+    as_published: bool = Field(False, description="as in the authors' code: --nonfinite published")
 
     @model_validator(mode="after")
     def _published(self) -> MosiSettings:

@@ -30,29 +30,24 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class SyntheticSettings(BaseModel):
-    """Options of the synthetic set.
-
-    Attributes:
-        dominant: the modality that shows the score clearly.
-        unaligned: vision has twice as many steps as text, and audio one and a half times as many.
-        noise: standard deviation of the noise on training labels.
-        sigma: strength of noise and nuisance in the dominant modality.
-        other_sigma: strength of noise and nuisance in the other modalities.
-        samples: number of samples for training, validation and testing.
-        steps: number of steps of text; of all modalities if they are aligned.
-        widths: number of features of text, vision and audio.
-    """
+    """Options of the synthetic set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    dominant: Literal["text", "audio", "vision"] = "text"
-    unaligned: bool = False
-    noise: float = Field(default=0.0, ge=0)
-    sigma: float = Field(default=0.6, ge=0)
-    other_sigma: float = Field(default=2.2, ge=0)
-    samples: tuple[Count, Count, Count] = (256, 96, 192)
-    steps: int = Field(default=20, ge=1)
-    widths: tuple[Count, Count, Count] = (24, 12, 5)
+    dominant: Literal["text", "audio", "vision"] = Field(
+        "text", description="the modality that shows the score clearly"
+    )
+    unaligned: bool = Field(
+        False, description="vision has twice as many steps as text, and audio one and a half times as many"
+    )
+    noise: float = Field(0.0, ge=0, description="standard deviation of the noise on training labels")
+    sigma: float = Field(0.6, ge=0, description="strength of noise and nuisance in the dominant modality")
+    other_sigma: float = Field(2.2, ge=0, description="strength of noise and nuisance in the other modalities")
+    samples: tuple[Count, Count, Count] = Field(
+        (256, 96, 192), description="number of samples for training, validation and testing"
+    )
+    steps: int = Field(20, ge=1, description="number of steps of text; of all modalities if they are aligned")
+    widths: tuple[Count, Count, Count] = Field((24, 12, 5), description="number of features of text, vision and audio")
 
 
 def steps_of(settings: SyntheticSettings) -> dict[str, int]:

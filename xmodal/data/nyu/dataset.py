@@ -60,28 +60,26 @@ NAMED = 3
 
 
 class NyuSettings(BaseModel):
-    """Options of NYU Depth V2.
-
-    Attributes:
-        root: folder with NYUtrain_npz and NYUtest_npz.
-        modalities: modalities to open; tsdf takes 33 MB per frame at full size.
-        cad: open NYUCADtrain_npz and NYUCADtest_npz instead.
-        tsdf_axes: order of the axes of tsdf_hr in the files: DHW, XHY, or auto, the order that a file states or that
-            agrees with its tsdf_lr.
-        valid_share: share of the training frames, the last by name, that are held out to choose the epoch.
-        valid_is_test: choose the epoch on the test frames, as the authors' code does.
-        as_published: as in the authors' code: --valid-is-test, and their mean IoU chooses the epoch.
-    """
+    """Options of NYU Depth V2."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = None
-    modalities: tuple[Literal["depth", "rgb", "tsdf"], ...] = ("depth", "rgb")
-    cad: bool = False
-    tsdf_axes: Literal["auto", "DHW", "XHY"] = "auto"
-    valid_share: float = Field(default=0.1, gt=0, lt=1)
-    valid_is_test: bool = False
-    as_published: bool = False
+    root: Path | None = Field(None, description="folder with NYUtrain_npz and NYUtest_npz")
+    modalities: tuple[Literal["depth", "rgb", "tsdf"], ...] = Field(
+        ("depth", "rgb"), description="which to open; tsdf has 33 MB a frame at full size"
+    )
+    cad: bool = Field(False, description="NYUCADtrain_npz and NYUCADtest_npz in their place")
+    tsdf_axes: Literal["auto", "DHW", "XHY"] = Field(
+        "auto",
+        description="order of tsdf_hr in the files: auto, what they say or else what agrees with tsdf_lr; DHW or XHY",
+    )
+    valid_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the training frames, the last ones by name, that choose the epoch"
+    )
+    valid_is_test: bool = Field(False, description="the test frames choose the epoch, as in the authors' code")
+    as_published: bool = Field(
+        False, description="as in the authors' code: --valid-is-test, and the score that chooses the epoch is theirs"
+    )
 
     @model_validator(mode="after")
     def _published(self) -> NyuSettings:

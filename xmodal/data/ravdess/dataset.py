@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xmodal.data.columns import ArrayFolder
 from xmodal.data.ravdess.check import DAMAGED, Contents, inspect
@@ -44,23 +44,25 @@ COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class RavdessSettings(BaseModel):
-    """Options of RAVDESS.
-
-    Attributes:
-        root: folder with aud_features, vid_features and data_file.
-        statistics: how audio is standardised: training, by the training split; published, by -10.59 and 85.66.
-        header: whether the lists begin with a header line: auto detects it; yes drops the first line in any case.
-        swap_columns: exchange frames 0 and 2 of each audio feature, as the authors' code does.
-        as_published: as in the authors' code: published statistics, --header yes and --swap-columns.
-    """
+    """Options of RAVDESS."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = None
-    statistics: Literal["training", "published"] = "training"
-    header: Literal["auto", "yes", "no"] = "auto"
-    swap_columns: bool = False
-    as_published: bool = False
+    root: Path | None = Field(None, description="folder with aud_features, vid_features and data_file")
+    statistics: Literal["training", "published"] = Field(
+        "training",
+        description="how audio is standardised: training, by the training split; published, by -10.59 and 85.66",
+    )
+    header: Literal["auto", "yes", "no"] = Field(
+        "auto",
+        description="whether the lists begin with a header line: auto detects it; yes drops the first line in any case",
+    )
+    swap_columns: bool = Field(
+        False, description="exchange frames 0 and 2 of each audio feature, as the authors' code does"
+    )
+    as_published: bool = Field(
+        False, description="as in the authors' code: published statistics, --header yes and --swap-columns"
+    )
 
     @model_validator(mode="after")
     def _published(self) -> RavdessSettings:

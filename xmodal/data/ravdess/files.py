@@ -36,35 +36,28 @@ VERSION = 1
 
 
 class FeatureSettings(BaseModel):
-    """How the features and the picture of a clip are computed.
-
-    Attributes:
-        features: mfcc or log-mel.
-        rate: sampling rate to which the sound is converted first, in samples per second.
-        coefficients: number of coefficients per frame, the rows of the features.
-        bands: mel bands from which MFCCs are computed; log-mel uses as many bands as coefficients.
-        frames: number of frames, the columns of the features.
-        window: length of a frame, in samples.
-        hop: distance between the starts of frames, in samples.
-        shortest: minimum length of the sound, in seconds; shorter clips are skipped.
-        moment: position of the picture in the clip, from 0 to 1.
-        height: height of the picture, in pixels.
-        width: width of the picture, in pixels.
-    """
+    """How the features and the picture of a clip are computed."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    features: Literal["mfcc", "log-mel"] = "mfcc"
-    rate: int = Field(default=22_050, ge=1000, le=192_000)
-    coefficients: int = Field(default=40, ge=1)
-    bands: int = Field(default=128, ge=1)
-    frames: int = Field(default=256, ge=1)
-    window: int = Field(default=2048, ge=16)
-    hop: int = Field(default=512, ge=1)
-    shortest: float = Field(default=0.5, ge=0)
-    moment: float = Field(default=0.5, ge=0, le=1)
-    height: int = Field(default=256, ge=8)
-    width: int = Field(default=512, ge=8)
+    features: Literal["mfcc", "log-mel"] = Field("mfcc", description="mfcc or log-mel")
+    rate: int = Field(
+        22_050,
+        ge=1000,
+        le=192_000,
+        description="sampling rate to which the sound is converted first, in samples per second",
+    )
+    coefficients: int = Field(40, ge=1, description="number of coefficients per frame, the rows of the features")
+    bands: int = Field(
+        128, ge=1, description="mel bands from which MFCCs are computed; log-mel uses as many bands as coefficients"
+    )
+    frames: int = Field(256, ge=1, description="number of frames, the columns of the features")
+    window: int = Field(2048, ge=16, description="length of a frame, in samples")
+    hop: int = Field(512, ge=1, description="distance between the starts of frames, in samples")
+    shortest: float = Field(0.5, ge=0, description="minimum length of the sound, in seconds; shorter clips are skipped")
+    moment: float = Field(0.5, ge=0, le=1, description="position of the picture in the clip, from 0 to 1")
+    height: int = Field(256, ge=8, description="height of the picture, in pixels")
+    width: int = Field(512, ge=8, description="width of the picture, in pixels")
 
     @model_validator(mode="after")
     def _fit(self) -> FeatureSettings:

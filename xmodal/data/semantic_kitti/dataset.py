@@ -54,85 +54,91 @@ Side = int | None
 
 
 class SemanticKittiSettings(BaseModel):
-    """Options of SemanticKITTI.
-
-    Attributes:
-        root: folder that contains sequences, or the folder sequences itself.
-        modalities: lidar, image; empty: both, or lidar in the range view.
-        view: perspective, the camera picture; or range, all directions, LiDAR only.
-        train: training sequences; missing ones are skipped.
-        valid: sequences on which the epoch is chosen; empty: the last frames of each training sequence.
-        valid_share: share of each training sequence that is held out to choose the epoch if valid is empty.
-        test: test sequences.
-        duplicates: which of several points of a pixel is used: the nearest, or the last one in the file.
-        x_min: only points farther in front of the scanner than this are used, in metres.
-        behind: keep points behind the camera, which the projection mirrors into the picture, as the authors' code does.
-        height: height of an evaluation sample, a multiple of 16; None: 384, or what fits into small pictures.
-        width: width of an evaluation sample, a multiple of 16; None: 1232, or what fits into small pictures.
-        train_height: height of a training sample; None: 256, or two thirds of small pictures.
-        train_width: width of a training sample; None: 1024, or four fifths of small pictures.
-        pad_rows: empty rows at the top and at the bottom of a sample; None: 7, or none with small pictures.
-        pad_cols: empty columns on the left and on the right of a sample; None: 3, or none with small pictures.
-        augment: flip, rotate, crop and recolour training frames; otherwise they are read as in evaluation.
-        flip: share of the training frames that are flipped horizontally.
-        rotate: largest rotation of training frames in both directions, in degrees.
-        brightness: largest change of the brightness factor in training.
-        contrast: largest change of the contrast factor in training.
-        saturation: largest change of the saturation factor in training.
-        points: flip, translate and rotate the points of training frames; range view only.
-        range_height: rows of the range view, a multiple of 16.
-        range_width: columns of the range view, a multiple of 16.
-        fov_up: upper end of the range view, in degrees.
-        fov_down: lower end of the range view, in degrees.
-        fov_left: left end of the range view, in degrees.
-        fov_right: right end of the range view, in degrees.
-        lose_first: drop the first point of each file, as the authors' code does; range view only.
-        image_statistics: none, pictures are divided by 255; imagenet, and normalised by its mean and std per colour.
-        weights: class weights of the loss: published, larger for rare classes; or equal.
-        cache: folder for projected points, so that each frame is projected only once; 32 bytes per point of a picture.
-        cache_pictures: also cache decoded pictures, 3 bytes per pixel.
-        keep_mb: memory of each process for frames that were read, in megabytes.
-        as_published: as in the authors' code: --duplicates file, --behind, --lose-first, --valid 8.
-    """
+    """Options of SemanticKITTI."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = None
-    modalities: tuple[Literal["lidar", "image"], ...] = ()
-    view: Literal["perspective", "range"] = "perspective"
-    train: str = "0-7,9,10"
-    valid: str = ""
-    valid_share: float = Field(default=0.1, gt=0, lt=1)
-    test: str = "8"
-    duplicates: Literal["nearest", "file"] = "nearest"
-    x_min: float = Field(default=0.0, ge=0)
-    behind: bool = False
-    height: Side = Field(default=None, ge=MULTIPLE)
-    width: Side = Field(default=None, ge=MULTIPLE)
-    train_height: Side = Field(default=None, ge=MULTIPLE)
-    train_width: Side = Field(default=None, ge=MULTIPLE)
-    pad_rows: Side = Field(default=None, ge=0)
-    pad_cols: Side = Field(default=None, ge=0)
-    augment: bool = True
-    flip: float = Field(default=0.5, ge=0, le=1)
-    rotate: float = Field(default=15.0, ge=0, le=180)
-    brightness: float = Field(default=0.4, ge=0)
-    contrast: float = Field(default=0.4, ge=0)
-    saturation: float = Field(default=0.4, ge=0)
-    points: bool = False
-    range_height: int = Field(default=64, ge=MULTIPLE)
-    range_width: int = Field(default=512, ge=MULTIPLE)
-    fov_up: float = 3.0
-    fov_down: float = -25.0
-    fov_left: float = -45.0
-    fov_right: float = 45.0
-    lose_first: bool = False
-    image_statistics: Literal["none", "imagenet"] = "none"
-    weights: Literal["published", "equal"] = "published"
-    cache: Path | None = None
-    cache_pictures: bool = False
-    keep_mb: int = Field(default=256, ge=0)
-    as_published: bool = False
+    root: Path | None = Field(None, description="folder with sequences, or that folder")
+    modalities: tuple[Literal["lidar", "image"], ...] = Field(
+        (), description="lidar, image; empty: both, in the range view lidar"
+    )
+    view: Literal["perspective", "range"] = Field(
+        "perspective", description="the camera's picture (perspective), or all directions, LiDAR alone (range)"
+    )
+    train: str = Field("0-7,9,10", description="sequences to train on; those that are missing are left out")
+    valid: str = Field(
+        "", description="sequences that choose the epoch; empty: the last frames of each training sequence"
+    )
+    valid_share: float = Field(
+        0.1, gt=0, lt=1, description="share of each training sequence that chooses the epoch, where valid is empty"
+    )
+    test: str = Field("8", description="sequences to test on")
+    duplicates: Literal["nearest", "file"] = Field(
+        "nearest", description="which of several points of a pixel is seen: the nearest, or the last one of the file"
+    )
+    x_min: float = Field(0.0, ge=0, description="points lie farther in front of the scanner than this, in metres")
+    behind: bool = Field(
+        False,
+        description="keep points behind the camera, which are mirrored into the picture, as in the published code",
+    )
+    height: Side = Field(
+        None, ge=MULTIPLE, description="of a whole sample, a multiple of 16; None: 384, or what fits to small pictures"
+    )
+    width: Side = Field(
+        None, ge=MULTIPLE, description="of a whole sample, a multiple of 16; None: 1232, or what fits to small pictures"
+    )
+    train_height: Side = Field(
+        None, ge=MULTIPLE, description="of a training sample; None: 256, or two thirds of small pictures"
+    )
+    train_width: Side = Field(
+        None, ge=MULTIPLE, description="of a training sample; None: 1024, or four fifths of small pictures"
+    )
+    pad_rows: Side = Field(
+        None,
+        ge=0,
+        description="empty rows at the top and at the bottom of a sample; None: 7, or none with small pictures",
+    )
+    pad_cols: Side = Field(
+        None,
+        ge=0,
+        description="empty columns on the left and on the right of a sample; None: 3, or none with small pictures",
+    )
+    augment: bool = Field(
+        True, description="mirror, turn, cut and recolour training frames; without it they are shown as they are tested"
+    )
+    flip: float = Field(0.5, ge=0, le=1, description="share of the training frames that are mirrored")
+    rotate: float = Field(
+        15.0, ge=0, le=180, description="largest rotation of training frames to either side, in degrees"
+    )
+    brightness: float = Field(0.4, ge=0, description="largest change of the factor of brightness in training")
+    contrast: float = Field(0.4, ge=0, description="largest change of the factor of contrast in training")
+    saturation: float = Field(0.4, ge=0, description="largest change of the factor of saturation in training")
+    points: bool = Field(False, description="mirror, move and turn training clouds; range view")
+    range_height: int = Field(64, ge=MULTIPLE, description="rows of the range view, a multiple of 16")
+    range_width: int = Field(512, ge=MULTIPLE, description="columns of the range view, a multiple of 16")
+    fov_up: float = Field(3.0, description="upper end of the range view, in degrees")
+    fov_down: float = Field(-25.0, description="lower end of the range view, in degrees")
+    fov_left: float = Field(-45.0, description="left end of the range view, in degrees")
+    fov_right: float = Field(45.0, description="right end of the range view, in degrees")
+    lose_first: bool = Field(
+        False, description="leave out the first point of each file, as in the published code; range view"
+    )
+    image_statistics: Literal["none", "imagenet"] = Field(
+        "none", description="none: pictures are divided by 255; imagenet: its mean and deviation per colour as well"
+    )
+    weights: Literal["published", "equal"] = Field(
+        "published", description="how much classes count: published, rare ones more; equal"
+    )
+    cache: Path | None = Field(
+        None,
+        description="folder for projected points, so that they are projected once; 32 bytes for each point of a "
+        "picture",
+    )
+    cache_pictures: bool = Field(False, description="put decoded pictures there as well, 3 bytes for each pixel")
+    keep_mb: int = Field(256, ge=0, description="memory of each process for frames that were read, in megabytes")
+    as_published: bool = Field(
+        False, description="as in the authors' code: --duplicates file, --behind, --lose-first, --valid 8"
+    )
 
     @model_validator(mode="after")
     def _published(self) -> SemanticKittiSettings:

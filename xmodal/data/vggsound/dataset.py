@@ -46,49 +46,52 @@ COLOURS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 class VggsoundSettings(BaseModel):
-    """Options of VGGSound.
-
-    Attributes:
-        root: prepared folder, or a folder with raw clips and their list.
-        classes: a file with a class on each line; a number, to take the first in alphabetical order; empty: all.
-        seconds: length of a clip; None: as prepared, 10 for raw clips.
-        frames: frames of a clip; None: as prepared, 32 for raw clips.
-        size: width and height of a frame; None: as prepared, 256 for raw clips.
-        window: length of the window of the spectrogram, in samples.
-        hop: distance between windows, in samples.
-        short: what happens to clips that are too short: stretch their spectrograms in time, or pad with silence.
-        random_frames: in training, take each frame from a random time within its part of the clip.
-        mirror: in training, flip half of the clips horizontally.
-        valid_share: share of the training clips of each class that are held out to choose the epoch.
-        valid_seed: seed of that draw; independent of the run's seed, so that all runs hold out the same clips.
-        valid_is_test: choose the epoch on the test clips, as the authors' code does.
-        labels: for prepared folders, the file with the index of each class; None: label.json.
-        listing: for raw clips, the list; None: vggsound.csv, or train.csv and test.csv.
-        most: for raw clips, the maximum number of each class and split; 0: all.
-        probe: for raw clips, read the header of each file and skip files that cannot be read.
-        as_published: as in the authors' code: --valid-is-test.
-    """
+    """Options of VGGSound."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = None
-    classes: str = ""
-    seconds: float | None = Field(default=None, ge=0.1, le=3600)
-    frames: int | None = Field(default=None, ge=1)
-    size: int | None = Field(default=None, ge=8)
-    window: int = Field(default=WINDOW, ge=16)
-    hop: int = Field(default=HOP, ge=1)
-    short: Literal["stretch", "pad"] = "stretch"
-    random_frames: bool = False
-    mirror: bool = False
-    valid_share: float = Field(default=0.1, gt=0, lt=1)
-    valid_seed: int = Field(default=0, ge=0)
-    valid_is_test: bool = False
-    labels: Path | None = None
-    listing: Path | None = None
-    most: int = Field(default=0, ge=0)
-    probe: bool = True
-    as_published: bool = False
+    root: Path | None = Field(None, description="prepared folder, or a folder with raw clips and their list")
+    classes: str = Field(
+        "",
+        description="a file with a class on each line; a number, to take the first in alphabetical order; empty: all",
+    )
+    seconds: float | None = Field(
+        None, ge=0.1, le=3600, description="length of a clip; None: as prepared, 10 for raw clips"
+    )
+    frames: int | None = Field(None, ge=1, description="frames of a clip; None: as prepared, 32 for raw clips")
+    size: int | None = Field(
+        None, ge=8, description="width and height of a frame; None: as prepared, 256 for raw clips"
+    )
+    window: int = Field(WINDOW, ge=16, description="length of the window of the spectrogram, in samples")
+    hop: int = Field(HOP, ge=1, description="distance between windows, in samples")
+    short: Literal["stretch", "pad"] = Field(
+        "stretch",
+        description="what happens to clips that are too short: stretch their spectrograms in time, or pad with silence",
+    )
+    random_frames: bool = Field(
+        False, description="in training, take each frame from a random time within its part of the clip"
+    )
+    mirror: bool = Field(False, description="in training, flip half of the clips horizontally")
+    valid_share: float = Field(
+        0.1, gt=0, lt=1, description="share of the training clips of each class that are held out to choose the epoch"
+    )
+    valid_seed: int = Field(
+        0,
+        ge=0,
+        description="seed of that draw; independent of the run's seed, so that all runs hold out the same clips",
+    )
+    valid_is_test: bool = Field(False, description="choose the epoch on the test clips, as the authors' code does")
+    labels: Path | None = Field(
+        None, description="for prepared folders, the file with the index of each class; None: label.json"
+    )
+    listing: Path | None = Field(
+        None, description="for raw clips, the list; None: vggsound.csv, or train.csv and test.csv"
+    )
+    most: int = Field(0, ge=0, description="for raw clips, the maximum number of each class and split; 0: all")
+    probe: bool = Field(
+        True, description="for raw clips, read the header of each file and skip files that cannot be read"
+    )
+    as_published: bool = Field(False, description="as in the authors' code: --valid-is-test")
 
     @model_validator(mode="after")
     def _published(self) -> VggsoundSettings:

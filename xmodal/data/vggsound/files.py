@@ -42,26 +42,20 @@ VERSION = 2
 
 
 class ClipSettings(BaseModel):
-    """How the sound and the frames of a clip are stored.
-
-    Attributes:
-        seconds: length of a clip; longer clips are cut.
-        frames: number of frames of a clip.
-        size: width and height of a frame, in pixels.
-        store: jpg, all frames in a tall picture; or npy, an array, which is lossless, ten times as large and faster to
-            read.
-        quality: JPEG quality of the picture, 1 to 95.
-        shortest: minimum length of the sound, in seconds; shorter clips are skipped.
-    """
+    """How the sound and the frames of a clip are stored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    seconds: float = Field(default=10.0, ge=0.1, le=3600)
-    frames: int = Field(default=32, ge=1)
-    size: int = Field(default=256, ge=8, le=2048)
-    store: Literal["jpg", "npy"] = "jpg"
-    quality: int = Field(default=92, ge=1, le=95)
-    shortest: float = Field(default=1.0, ge=0)
+    seconds: float = Field(10.0, ge=0.1, le=3600, description="length of a clip; longer clips are cut")
+    frames: int = Field(32, ge=1, description="number of frames of a clip")
+    size: int = Field(256, ge=8, le=2048, description="width and height of a frame, in pixels")
+    store: Literal["jpg", "npy"] = Field(
+        "jpg",
+        description="jpg, all frames in a tall picture; or npy, an array, which is lossless, ten times as large and "
+        "faster to read",
+    )
+    quality: int = Field(92, ge=1, le=95, description="JPEG quality of the picture, 1 to 95")
+    shortest: float = Field(1.0, ge=0, description="minimum length of the sound, in seconds; shorter clips are skipped")
 
 
 def prepare(

@@ -19,12 +19,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import tyro
 from pydantic import Field, model_validator
 
 from xmodal.data import DATA, open_data
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError, did_you_mean
+from xmodal.flags import Flag
 from xmodal.methods import METHODS
 from xmodal.methods.settings import DisCoMSettings, DisCoMTerms
 from xmodal.study.opening import open_study
@@ -56,10 +56,10 @@ SELECT = {"multiclass": ("weighted_f1", "max"), "regression": ("mae", "min")}
 class Settings(DisCoMTerms, RunSettings):
     """One student per modality, without a teacher; without DIR the demo, with settings of its own (60 epochs, …)."""
 
-    data: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="DIR")] = Field(
+    data: Annotated[str, Flag(metavar="DIR", positional=True)] = Field(
         DEMO, description="a folder in the method's format, or a data set's name"
     )
-    modalities: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="FIRST SECOND …")] = Field(
+    modalities: Annotated[tuple[str, ...], Flag(metavar="FIRST SECOND …", positional=True)] = Field(
         (), description="two or more of its modalities; default: all"
     )
     epochs: int = Field(300, ge=1, description="passes over the training split (demo: 60)")

@@ -195,27 +195,23 @@ class Settings(DenseSettings):
 
 
 class KittiEvaluation(BaseModel):
-    """How SemanticKITTI is scored.
-
-    Attributes:
-        metric: whether a labelled point that is called unlabeled was missed (benchmark) or forgiven (reference).
-        knn: points take the class that their neighbours in the picture vote for, not that of their pixel.
-        knn_neighbours: how many vote.
-        knn_search: side of the window in which they are looked for, odd.
-        knn_sigma: pixels over which nearness in the picture counts.
-        knn_cutoff: largest difference in range that has a vote, in metres; 0: any.
-        predictions: write a .label file for every frame.
-    """
+    """How SemanticKITTI is scored."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    metric: Literal["benchmark", "reference"] = "benchmark"
-    knn: bool = False
-    knn_neighbours: int = Field(default=5, ge=1)
-    knn_search: int = Field(default=5, ge=1)
-    knn_sigma: float = Field(default=1.0, gt=0)
-    knn_cutoff: float = Field(default=1.0, ge=0)
-    predictions: bool = True
+    metric: Literal["benchmark", "reference"] = Field(
+        "benchmark",
+        description="whether a labelled point that is called unlabeled was missed (benchmark) or forgiven (reference)",
+    )
+    knn: bool = Field(
+        False,
+        description="points take the class that their neighbours in the picture vote for, not that of their pixel",
+    )
+    knn_neighbours: int = Field(5, ge=1, description="how many vote")
+    knn_search: int = Field(5, ge=1, description="side of the window in which they are looked for, odd")
+    knn_sigma: float = Field(1.0, gt=0, description="pixels over which nearness in the picture counts")
+    knn_cutoff: float = Field(1.0, ge=0, description="largest difference in range that has a vote, in metres; 0: any")
+    predictions: bool = Field(True, description="write a .label file for every frame")
 
     @field_validator("knn_search")
     @classmethod
