@@ -266,8 +266,13 @@ def test_impossible_options_are_refused_before_a_network_runs(change, sentence):
         (torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0.0, 1.0]), "torch.float32"),
         (torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0, 3]), "expected 0 to 2"),
         (torch.zeros(2, 3), torch.zeros(2, 3), torch.tensor([0]), "target has shape"),
-        (torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), "No row"),
-        (torch.zeros(1, 3), torch.full((1, 3), math.nan), torch.tensor([0]), "The teacher answers 1 of 1 rows"),
+        (torch.zeros(0, 3), torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), "no valid rows"),
+        (
+            torch.zeros(1, 3),
+            torch.full((1, 3), math.nan),
+            torch.tensor([0]),
+            "The teacher.s logits are not finite in 1 of 1 rows",
+        ),
     ],
 )
 def test_answers_that_mean_nothing_are_refused(student, teacher, target, sentence):

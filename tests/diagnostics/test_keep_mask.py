@@ -50,8 +50,8 @@ def test_random_masks_depend_on_the_seed_alone():
 @pytest.mark.parametrize(
     ("values", "how", "sentence"),
     [
-        (VALUES, {}, "either"),
-        (VALUES, {"keep": 1, "ratio": 0.5}, "either"),
+        (VALUES, {}, "expected exactly one"),
+        (VALUES, {"keep": 1, "ratio": 0.5}, "expected exactly one"),
         (VALUES, {"keep": 0}, "expected 1 to 4"),
         (VALUES, {"keep": 5}, "expected 1 to 4"),
         (VALUES, {"ratio": 1.0}, "ratio is 1.0"),

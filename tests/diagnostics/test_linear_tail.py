@@ -75,7 +75,7 @@ def test_linear_tails_are_found_with_their_weights(layers):
     torch.manual_seed(0)
     weights, cut, rows = weights_of(behind(*layers))
 
-    start, wide = rows.features[:1].double(), {step: value.double() for step, value in rows.given.items()}
+    start, wide = rows.features[:1].double(), {step: value.double() for step, value in rows.context.items()}
     moved = cut.double().tail(start + 1, wide) - cut.double().tail(start, wide)
     torch.testing.assert_close(weights.sum(dim=(0, 1)), moved[0])
 

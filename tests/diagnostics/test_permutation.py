@@ -39,7 +39,7 @@ def test_permutations_of_any_whole_number_type_are_taken():
         ([[0, 1]], "shape"),
         ([[[0.0, 1.0]]], "type torch.float"),
         ([[[0, 2]]], "outside 0 to 1"),
-        ([[[1, 1]]], "1 of 1 permutations name a row twice"),
+        ([[[1, 1]]], "1 of 1 permutations contain a row twice"),
         (torch.zeros(0, 1, 2, dtype=torch.long), "shape"),
     ],
 )

@@ -30,7 +30,7 @@ def answers_of(other):
         _, (rows,) = run_both(
             wrap(nn.Linear(3, 3), ["sound"]), wrap(other, ["image"]), [batch], "module", targets=False, whole=False
         )
-    return rows.other, sound
+    return rows.other_outputs, sound
 
 
 def test_rows_that_are_answered_one_by_one_come_in_pieces():

@@ -45,7 +45,7 @@ def test_an_impossible_pair_is_one_sentence_with_both_shapes(student, teacher):
         adaptor_for(student, teacher)
 
     (sentence,) = error.value.problems
-    assert str(student) in sentence and str(teacher) in sentence and "Choose layers of one kind" in sentence
+    assert str(student) in sentence and str(teacher) in sentence and "Choose layers whose features" in sentence
 
 
 def test_a_map_is_projected_place_by_place():

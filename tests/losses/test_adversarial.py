@@ -123,10 +123,10 @@ def test_the_ramp_goes_from_nothing_to_nearly_one():
 @pytest.mark.parametrize(
     ("logits", "targets", "sentence"),
     [
-        ([torch.zeros(2, 2)], "index", "two or more"),
+        ([torch.zeros(2, 2)], "index", "at least two domains"),
         ([torch.zeros(2, 3), torch.zeros(2, 3)], "index", "expected .rows, 2. for each of 2 domains"),
         ([torch.zeros(2, 2), torch.zeros(0, 2)], "index", "expected .rows, 2."),
-        ([torch.zeros(2, 3)] * 3, "released", "defined for two domains, and there are 3"),
+        ([torch.zeros(2, 3)] * 3, "released", "defined for two domains, got 3"),
         ([torch.zeros(2, 2)] * 2, "relased", "expected index or released"),
     ],
 )

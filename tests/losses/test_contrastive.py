@@ -217,12 +217,12 @@ def test_noise_contrast_without_others_is_zero_for_a_sure_match():
 
 
 def test_a_row_outside_the_memory_is_refused():
-    with pytest.raises(InputError, match="Rows reach from 0 to 12, and the memory holds 12"):
+    with pytest.raises(InputError, match="Row numbers range from 0 to 12, and the memory holds 12 rows"):
         build()(*features(), rows=torch.tensor([0, 1, 2, 12]))
 
 
 def test_unlike_numbers_of_rows_are_refused():
-    with pytest.raises(ValueError, match=r"\(4, 5\), the teacher's \(4, 3, 2\), and there are 3 rows"):
+    with pytest.raises(ValueError, match=r"\(4, 5\), the teacher's \(4, 3, 2\), and there are 3 row numbers"):
         build()(*features(), rows=ROWS[:3])
 
 
@@ -247,7 +247,7 @@ def test_exact_draws_rows_of_other_classes_and_all_of_them():
 
 def test_exact_needs_classes():
     for labels in (None, LABELS[:5], torch.zeros(12, dtype=torch.long)):
-        with pytest.raises(InputError, match="needs the classes of its 12 rows"):
+        with pytest.raises(InputError, match="needs the class of each of the 12 rows"):
             build(exact=True, labels=labels)
 
 

@@ -203,5 +203,5 @@ def test_unknown_words_and_unlike_shapes_are_named():
         divergence(logits, logits, target, form="jsd")
     with pytest.raises(ValueError, match=r"\(2, 3\), the teacher's \(2, 4\)"):
         divergence(logits, torch.zeros(2, 4), target)
-    with pytest.raises(ValueError, match="have one class"):
+    with pytest.raises(ValueError, match="have 1 class: expected two or more"):
         divergence(torch.zeros(2, 1), torch.zeros(2, 1), torch.zeros(2, dtype=torch.long))

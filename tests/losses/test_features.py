@@ -27,7 +27,7 @@ def test_hint_behind_batch_norm_and_relu_by_hand():
 
 
 def test_hint_behind_batch_norm_needs_more_than_one_value_per_column():
-    with pytest.raises(ValueError, match=r"Features of shape \(1, 4\) hold one value per column"):
+    with pytest.raises(ValueError, match=r"Features of shape \(1, 4\) have one value per column"):
         hint(torch.zeros(1, 4), torch.zeros(1, 4), batchnorm_relu=True)
 
 

@@ -137,7 +137,7 @@ def test_large_pictures_are_cut_into_groups_of_classes_without_a_trace(monkeypat
     outputs, target = scene(rows=1, classes=5)
     whole = lovasz(outputs, target)
 
-    monkeypatch.setattr("xmodal.losses.segmentation.TOGETHER", 61)  # two classes of 30 pixels at once
+    monkeypatch.setattr("xmodal.losses.segmentation.BLOCK", 61)  # two classes of 30 pixels per group
 
     torch.testing.assert_close(lovasz(outputs, target), whole, rtol=1e-14, atol=0)
 

@@ -251,7 +251,7 @@ def test_of_several_students_the_one_of_the_deployed_modality_is_compared(agains
     assert {tuple(row["needs"]) for row in against_discom["rows"]} == {("fourier",)}
     assert [entry["name"] for entry in against_discom["summary"]][1:3] == ["discom", "discom.orthogonality_weight=0"]
     said = " ".join(against_discom["verdict"])
-    assert said.count("one of its own size") == 2
+    assert said.count("a control of the same size") == 2
 
 
 def test_an_equally_large_student_gets_none(tmp_path):

@@ -85,7 +85,7 @@ def test_the_divergence_is_that_of_teacher_and_control_on_validation(swept, make
 def test_the_page_draws_sweep_and_relation(swept, tmp_path):
     page = write_page([swept[0].out], tmp_path / "page.html").read_text()
 
-    assert "accuracy by train_fraction" in page and "gain beside non-target divergence" in page
+    assert "accuracy by train_fraction" in page and "gain by non-target divergence" in page
 
 
 def test_a_resumed_sweep_trains_nothing_again(swept):

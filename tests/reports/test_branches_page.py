@@ -40,9 +40,9 @@ def test_a_result_with_branches_gets_a_section(comparison: Path, tmp_path: Path)
 
     section = page[page.index("What the parts of the embeddings contain") :]
     section = section[: section.index("</section>")]
-    assert section.count("<tr>") == 4 and "direction 1 (40 % of the variance)" in section
+    assert section.count("<tr>") == 4 and "component 1 (40 % of the variance)" in section
     assert all(f">{cell}<" in section for cell in ("50.0", "99.1", "65.5", "87.0", "0.015", "left, informative"))
-    assert "by chance: 50.0" in section and "mean of 3 trainings" in section
+    assert "chance level of the modality: 50.0" in section and "mean of 3 trainings" in section
 
 
 def test_the_table_holds_a_line_per_part() -> None:

@@ -31,7 +31,7 @@ FOUND = {
 def test_a_method_with_a_mask_gets_a_section(comparison: Path, tmp_path: Path) -> None:
     page = write_page([with_channels(comparison, FOUND, tmp_path / "run")], tmp_path / "page.html").read_text()
 
-    section = page[page.index("What of the teacher is heard") :]
+    section = page[page.index("<h2>Channels of the teacher</h2>") :]
     section = section[: section.index("</section>")]
     assert "most salient first" in section and section.count("<tr>") == 2
     assert all(f">{cell}<" in section for cell in ("kd", "embedding", "least", "4", "50%"))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from xmodal.reports.edges import drawn, read_edges
+from xmodal.reports.edges import edge_figures, read_edges
 from xmodal.reports.page import write_page
 from xmodal.reports.plots import edges as draw
 
@@ -52,10 +52,10 @@ def test_what_is_no_list_of_edges_is_none() -> None:
 def test_the_table_has_the_mean_and_the_range_over_the_seeds() -> None:
     runs = [read_edges(KNOWN, HISTORY), read_edges(KNOWN, [row(0, 0.4), row(1, 0.3)])]
 
-    lines = drawn("dmd", runs, "e")["table"][1]
+    lines = edge_figures("dmd", runs, "e")["table"][1]
     assert lines[0] == ["homogeneous graph", "b → a", "0.500 (0.500 to 0.500)", "0.250 (0.200 to 0.300)", "0.100"]
     assert lines[2] == ["heterogeneous graph", "b → a", "–", "0.250 (0.200 to 0.300)", "0.500"]
-    (alone,) = [line for line in drawn("dmd", runs[:1], "e")["table"][1] if line[:2] == lines[1][:2]]
+    (alone,) = [line for line in edge_figures("dmd", runs[:1], "e")["table"][1] if line[:2] == lines[1][:2]]
     assert alone[2:] == ["0.500", "0.800", "0.900"]
 
 
@@ -87,11 +87,11 @@ def test_a_comparison_and_a_single_run_have_a_section(comparison: Path, tmp_path
 
     for run, name in ((folder, "kd"), (one, "this run")):
         page = write_page([run], tmp_path / "page.html").read_text()
-        section = page[page.index(f"Who listens to whom: {name}") :]
+        section = page[page.index(f"Edges of the graphs: {name}") :]
         section = section[: section.index("</section>")]
         assert section.count("<svg") == 2 and section.count("<tr>") == 1 + 4
-        assert page.count("Who listens to whom") == 1
+        assert page.count("Edges of the graphs") == 1
 
 
 def test_without_edges_there_is_no_section(comparison: Path, tmp_path: Path) -> None:
-    assert "Who listens" not in write_page([comparison], tmp_path / "page.html").read_text()
+    assert "Edges of the graphs" not in write_page([comparison], tmp_path / "page.html").read_text()

@@ -105,7 +105,7 @@ def test_one_seed_has_a_difference_and_no_test() -> None:
 
 
 def test_unequal_lengths_are_refused() -> None:
-    with pytest.raises(InputError, match="equally many"):
+    with pytest.raises(InputError, match="the same number of values on both sides"):
         paired([1, 2], [1])
 
 

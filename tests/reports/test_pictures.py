@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from xmodal.errors import InputError
-from xmodal.reports.pictures import NOTHING, RIGHT_OR_WRONG, class_map_strips, heat_map_strips, heated
+from xmodal.reports.pictures import BACKGROUND, RIGHT_OR_WRONG, class_map_strips, heat_map_strips, heat_colours
 from xmodal.reports.read import RunFiles
 
 FACTS = {"file": "maps.npz", "modality": "eye", "names": ["one", "two"], "title": "Where", "caption": "How."}
@@ -36,7 +36,7 @@ def test_samples_and_maps_become_strips_of_pictures(tmp_path, channels):
 
     found = heat_map_strips(run)
 
-    assert [strip["name"] for strip in found["strips"]] == ["what the teacher sees (eye)", "one", "two"]
+    assert [strip["name"] for strip in found["strips"]] == ["teacher's input (eye)", "one", "two"]
     assert (found["title"], found["caption"]) == ("Where", "How.")
     with np.load(tmp_path / "maps.npz") as arrays:
         shown = np.clip(np.round(arrays["pictures"]), 0, 255)
@@ -47,7 +47,7 @@ def test_samples_and_maps_become_strips_of_pictures(tmp_path, channels):
         place = slice(5 * number, 5 * number + 4)
         for channel in range(3):
             assert np.array_equal(seen[:, place, channel], shown[number, channel % channels])
-        assert np.array_equal(second[:, place, :3], heated(maps[1, number]))
+        assert np.array_equal(second[:, place, :3], heat_colours(maps[1, number]))
     assert (seen[:, [4, 9], 3] == 0).all()  # nothing between them
     assert "4, 7, 9" in found["strips"][1]["text"]
 
@@ -59,7 +59,7 @@ def test_the_same_run_gives_the_same_bytes(tmp_path):
 
 
 def test_a_brighter_value_is_a_brighter_colour():
-    grey = heated(np.linspace(0, 1, 20)).astype(float).mean(axis=-1)
+    grey = heat_colours(np.linspace(0, 1, 20)).astype(float).mean(axis=-1)
 
     assert (np.diff(grey) > 0).all()
 
@@ -72,7 +72,7 @@ def test_a_missing_file_is_a_sentence(tmp_path):
     run = a_run(tmp_path)
     (tmp_path / "maps.npz").unlink()
 
-    with pytest.raises(InputError, match=r"maps.npz is missing, which result.json names"):
+    with pytest.raises(InputError, match=r"maps.npz is missing, but result.json refers to it"):
         heat_map_strips(run)
 
 
@@ -107,10 +107,10 @@ def test_classes_of_pixels_become_strips_with_their_errors(tmp_path):
     assert [strip["name"] for strip in found["strips"]] == names and "08/000007" in found["strips"][1]["text"]
     shown, one, one_errors, two, two_errors = (pixels(strip)[:, :6, :3] for strip in found["strips"][1:])
     known = labels[0] == 1
-    assert (shown[known] == PALETTE[1]).all() and (shown[~known] == NOTHING).all()
+    assert (shown[known] == PALETTE[1]).all() and (shown[~known] == BACKGROUND).all()
     assert np.array_equal(one, PALETTE[labels[0]]) and np.array_equal(two, PALETTE[2 - labels[0]])
     for errors, wrong in ((one_errors, 0), (two_errors, 0)):  # what is known is a road, and both say so
-        assert (errors[known] == RIGHT_OR_WRONG[wrong]).all() and (errors[~known] == NOTHING).all()
+        assert (errors[known] == RIGHT_OR_WRONG[wrong]).all() and (errors[~known] == BACKGROUND).all()
 
 
 def test_wrong_pixels_have_another_colour_than_right_ones(tmp_path):

@@ -98,7 +98,7 @@ def test_one_seed_has_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(-0.9, -0.2, "falls as the other rises"), (-0.2, 0.4, "no relation"), (0.1, 0.6, "go together")],
+    [(-0.9, -0.2, "falls as the other rises"), (-0.2, 0.4, "no significant relation"), (0.1, 0.6, "rise together")],
 )
 def test_the_sentence_follows_the_interval(low: float, high: float, words: str) -> None:
     relation = {"name": "kd", "x": "divergence", "rho": (low + high) / 2, "low": low, "high": high, "n": 30, "note": ""}
@@ -111,7 +111,7 @@ def test_damaged_relations_are_told() -> None:
     point = {"seed": 0, "at": 1.0, "x": 0.1, "y": 0.2}
 
     assert relation_problems([{**sound, "points": [point]}], "result.json") == []
-    assert relation_problems("text", "result.json") == ["result.json: 'relations' should be a list. Run it again."]
+    assert relation_problems("text", "result.json") == ["result.json: expected a list as 'relations', got str. Run it again."]
     for damaged in ({**sound, "points": [{"x": 1}]}, {**sound, "points": 3}, {**sound, "rho": "high", "points": []}, 5):
         assert relation_problems([damaged], "result.json") == ["result.json, relation 0 is damaged. Run it again."]
 

@@ -96,7 +96,7 @@ def test_the_table_has_a_row_for_each_value() -> None:
 
 def test_the_caption_names_seeds_and_sources() -> None:
     assert sweep_caption(swept()).startswith("Test split, mean of 2 seeds;")
-    assert "Crosses are published (figure 7)." in sweep_caption(swept())
+    assert "Crosses are published values (figure 7)." in sweep_caption(swept())
     assert "Crosses" not in sweep_caption(swept(published=[]))
 
 
@@ -137,8 +137,8 @@ def test_a_sweep_is_read_as_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sweeps", "sentence"),
     [
-        ([], "at least one sweep"),
-        ("no", "at least one sweep"),
+        ([], "expected a list of one or more entries"),
+        ("no", "expected a list of one or more entries"),
         (["no"], "sweep 0 is damaged: 'series'"),
         ([swept(x=3)], "sweep 0 is damaged: 'x'"),
         ([swept(), swept(series=[{"name": "kd", "points": [{"x": 1}]}])], "sweep 1 is damaged: 'series'"),

@@ -97,13 +97,13 @@ def test_verdict_names_size_interval_p_and_seeds() -> None:
 def test_verdict_does_not_claim_what_the_seeds_cannot_show() -> None:
     said = verdict(result_of({"no-KD": CONTROL, "kd": [0.91, 0.90, 0.92, 0.88, 0.92]}))
 
-    assert said[0].startswith("kd: no difference from the no-KD control that 5 seeds can show")
+    assert said[0].startswith("kd: no significant difference from the no-KD control in 5 seeds")
 
 
-def test_verdict_says_when_distillation_did_harm() -> None:
+def test_verdict_names_harmful_distillation() -> None:
     said = verdict(result_of({"no-KD": BETTER, "kd": CONTROL}))
 
-    assert "below the no-KD control" in said[0] and said[0].endswith("Distillation did harm here.")
+    assert "below the no-KD control" in said[0] and said[0].endswith("Here distillation is harmful.")
 
 
 def test_a_lower_error_is_no_harm() -> None:
@@ -129,13 +129,14 @@ def test_a_shuffled_teacher_that_does_as_well_is_named() -> None:
 
     said = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (shuffled teacher)": shuffled}))
 
-    assert "does as well" in said[1] and "no sign of anything specific to the samples" in said[1]
+    assert said[1].startswith("With its shuffled teacher it is not significantly worse")
+    assert said[1].endswith("no sign that the teacher's predictions for single samples matter.")
 
 
 def test_a_shuffled_teacher_that_does_worse_is_named() -> None:
     said = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (shuffled teacher)": CONTROL}))
 
-    assert "does worse" in said[1]
+    assert said[1].startswith("With its shuffled teacher it is worse")
 
 
 def test_an_untrained_teacher_has_a_sentence_of_its_own() -> None:
@@ -143,9 +144,11 @@ def test_an_untrained_teacher_has_a_sentence_of_its_own() -> None:
     both = {"kd (shuffled teacher)": CONTROL, "kd (untrained teacher)": CONTROL}
     worse = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, **both}))
 
-    assert "Its untrained teacher does as well" in as_well[1] and "no sign that it matters" in as_well[1]
-    assert "Its shuffled teacher does worse" in worse[1] and "Its untrained teacher does worse" in worse[2]
-    assert worse[2].endswith("what the teacher has learned matters.")
+    assert "With its untrained teacher it is not significantly worse" in as_well[1]
+    assert "no sign that the teacher's training matters" in as_well[1]
+    assert "With its shuffled teacher it is worse" in worse[1]
+    assert "With its untrained teacher it is worse" in worse[2]
+    assert worse[2].endswith(": the teacher's training matters.")
 
 
 def test_significance_is_judged_after_correction() -> None:
@@ -153,7 +156,7 @@ def test_significance_is_judged_after_correction() -> None:
     alone, among = ({"no-KD": CONTROL, "kd": barely}, {"no-KD": CONTROL, "kd": barely, "dkd": CONTROL, "at": CONTROL})
 
     assert "points above" in verdict(result_of(alone))[0]
-    assert verdict(result_of(among))[0].startswith("kd: no difference")
+    assert verdict(result_of(among))[0].startswith("kd: no significant difference")
     assert "after Holm's correction for 3 tests" in verdict(result_of(among))[-1]
 
 
@@ -166,7 +169,7 @@ def test_the_best_method_comes_first() -> None:
 def test_without_a_control_nothing_is_claimed() -> None:
     said = verdict(result_of({"kd": BETTER}))
 
-    assert said == ["There is no no-KD control here, so nothing can be said about what distillation adds."]
+    assert said == ["There is no no-KD control, so the effect of distillation cannot be judged."]
 
 
 def test_references_are_a_table_and_a_sentence() -> None:

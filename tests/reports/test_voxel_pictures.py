@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from xmodal.errors import InputError
-from xmodal.reports.pictures import NOTHING
+from xmodal.reports.pictures import BACKGROUND
 from xmodal.reports.read import RunFiles
-from xmodal.reports.voxels import EDGE, FRONT, drawn, nearness, scene_strips
+from xmodal.reports.voxels import EDGE, FRONT, depth_greys, draw_room, scene_strips
 
 PALETTE = np.array([(0, 0, 0), (10, 10, 10), (100, 200, 50), (200, 0, 0)], np.uint8)
 NAMES = ["empty", "ceiling", "floor", "chair"]
 
 
 def test_a_voxel_has_a_bright_top_above_a_darker_front():
-    picture = drawn(np.full((1, 1, 1), 2), PALETTE, side=2)
+    picture = draw_room(np.full((1, 1, 1), 2), PALETTE, side=2)
 
     top, front = [100, 200, 50], [82, 164, 41]
     assert picture.tolist() == [[top, top], [front, front], [front, front]]
@@ -24,7 +24,7 @@ def test_a_nearer_voxel_hides_a_farther_one_and_an_upper_one_the_top_below():
     room = np.zeros((2, 2, 1), int)
     room[0, 0] = 2  # near, below
     room[1, :] = 3  # far, both
-    picture = drawn(room, PALETTE, side=2)
+    picture = draw_room(room, PALETTE, side=2)
 
     # from below: front and top of the near one, then what is left of the far ones
     assert [pixel.tolist() for pixel in picture[::-1, 0]] == [
@@ -41,21 +41,21 @@ def test_rows_to_the_right_stand_to_the_right():
     room = np.zeros((1, 1, 3), int)
     room[0, 0, 2] = 3
 
-    picture = drawn(room, PALETTE, side=2)
+    picture = draw_room(room, PALETTE, side=2)
 
-    assert (picture[:, :4] == NOTHING).all() and (picture[:, 4:] != NOTHING).all()
+    assert (picture[:, :4] == BACKGROUND).all() and (picture[:, 4:] != BACKGROUND).all()
 
 
 def test_hidden_classes_are_not_drawn_and_large_voxels_have_edges():
     room = np.full((1, 1, 1), 1)
 
-    assert (drawn(room, PALETTE, hidden=[0, 1]) == NOTHING).all()
-    large = drawn(np.full((1, 1, 1), 2), PALETTE, side=6)
+    assert (draw_room(room, PALETTE, hidden=[0, 1]) == BACKGROUND).all()
+    large = draw_room(np.full((1, 1, 1), 2), PALETTE, side=6)
     assert large[-1, 0].tolist() == np.round(EDGE * PALETTE[2]).tolist()
 
 
 def test_near_is_bright_and_missing_is_dark():
-    assert nearness(np.array([[[1.0, 4.0, 0.0]]]))[0, 0].tolist() == [[255] * 3, [128] * 3, [0] * 3]
+    assert depth_greys(np.array([[[1.0, 4.0, 0.0]]]))[0, 0].tolist() == [[255] * 3, [128] * 3, [0] * 3]
 
 
 def written(folder, *, depths=True):

@@ -1,1 +1,1 @@
-"""Trained networks and batches → numbers. Never trains."""
+"""Measurements of trained networks on batches. Nothing here trains, plots or writes files."""

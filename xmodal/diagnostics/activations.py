@@ -1,4 +1,4 @@
-"""Both networks over all batches: one as far as a place and on to its answers, the other to its answers alone."""
+"""Run both networks over all batches: the disturbed one up to a layer and on to its outputs, the other as a whole."""
 
 from __future__ import annotations
 
@@ -8,142 +8,153 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmodal.diagnostics.tail import NOWHERE, Rows
+from xmodal.diagnostics.tail import INVALID, Rows
 from xmodal.errors import InputError
 from xmodal.models.cut import Split, alike, split
 from xmodal.models.feature_layers import check_place, replacing
 from xmodal.types import Batch
 
-PIECE = 32  # rows; of 64 to 16, the quickest for the RAVDESS networks (benchmarks/saliency.py)
+PIECE = 32  # rows; of 64 to 16, the fastest for the RAVDESS networks (benchmarks/saliency.py)
 
 
 def run_both(
     network: nn.Module,
     other: nn.Module,
     batches: Iterable[Batch],
-    place: str,
+    layer: str,
     *,
     targets: bool,
     whole: bool,
     ignore: int | None = None,
 ) -> tuple[Split | None, list[Rows]]:
-    """Every batch through both networks, which are in eval mode.
+    """Run every batch through both networks, which are in eval mode.
 
     Args:
-        network: whose channels will be disturbed.
-        other: answers alone.
+        network: the network whose channels will be disturbed.
+        other: the network whose outputs it is compared with.
         batches: paired.
-        place: in ``network``.
-        targets: whether the targets are wanted.
+        layer: layer of ``network``, or ``input:<modality>``.
+        targets: whether the rows need targets.
         whole: do not cut the network.
-        ignore: target value that counts nowhere.
+        ignore: target value of unlabelled positions.
 
     Returns:
         The cut network, None where it must run as a whole, and the rows of each batch.
     """
     parts: list[Rows] = []
-    given: Any
+    context: Any
     first: tuple[Tensor, Any] | None = None
     cut: Split | None = None
     for number, batch in enumerate(batches):
-        inputs, theirs, target = _valid(batch.to(_device(network)), batch.to(_device(other)), targets, ignore)
+        # Each side on the device of its network: teacher and student may lie on different devices.
+        inputs, other_inputs, target = _valid(batch.to(_device(network)), batch.to(_device(other)), targets, ignore)
         if not len(next(iter(inputs.values()))):
             continue
         if not parts:
-            check_place(network, place, inputs)
-            cut, first = (None, None) if whole else split(network, place, inputs, most=_most(network))
+            check_place(network, layer, inputs)
+            # Cutting runs the head on the first batch as a check; its result is used instead of a second run.
+            cut, first = (None, None) if whole else split(network, layer, inputs, most=_piece_size(network))
             if cut is not None and not cut.matters:
-                raise InputError(f"The network's answers do not depend on '{place}'. Choose another place.")
+                raise InputError(f"The network's outputs do not depend on '{layer}'. Choose another layer.")
         if cut is not None:
-            features, given = first or cut.head(inputs, most=_most(network))
-            answers, first = cut.tail(features, given), None
+            features, context = first or cut.head(inputs, most=_piece_size(network))
+            outputs, first = cut.tail(features, context), None
         else:
-            features, answers = _capture(network, place, inputs)
-            given = inputs
-        heard = _in_pieces(other, theirs, _most(other)).to(answers.device)
-        _check_answers(answers, heard, features, number)
-        parts.append(Rows(features, given, answers, heard, target))
+            features, outputs = _capture(network, layer, inputs)
+            context = inputs
+        other_outputs = _run_in_pieces(other, other_inputs, _piece_size(other)).to(outputs.device)
+        _check_outputs(outputs, other_outputs, features, number)
+        parts.append(Rows(features, context, outputs, other_outputs, target))
     if not parts:
-        raise InputError("There are no rows that count; at least one batch was expected.")
-    return cut, _joined(parts, place)
+        raise InputError("There are no valid rows: expected one batch or more with a valid row.")
+    return cut, _joined(parts, layer)
 
 
-def _in_pieces(network: nn.Module, inputs: dict[str, Tensor], most: int | None) -> Tensor:
-    """Answers, a few rows at a time where they do not depend on one another: large pictures fill the memory at once."""
+def _run_in_pieces(network: nn.Module, inputs: dict[str, Tensor], most: int | None) -> Tensor:
+    """Outputs, computed a few rows at a time where rows do not depend on one another, because images need memory."""
     rows = len(next(iter(inputs.values())))
     if most is None or rows <= most or any(len(value) != rows for value in inputs.values()):
-        answers: Tensor = network(inputs)
-        return answers
+        outputs: Tensor = network(inputs)
+        return outputs
     pieces = [network({name: value[at : at + most] for name, value in inputs.items()}) for at in range(0, rows, most)]
-    alone = network({name: value[:2] for name, value in inputs.items()})
-    if all(isinstance(piece, Tensor) for piece in pieces) and alike(pieces[0][:2], alone):
+    # A network that mixes the rows of a batch gives two rows other outputs than a piece that contains them.
+    two_rows = network({name: value[:2] for name, value in inputs.items()})
+    if all(isinstance(piece, Tensor) for piece in pieces) and alike(pieces[0][:2], two_rows):
         return torch.cat(pieces)
     whole: Tensor = network(inputs)
     return whole
 
 
-def _capture(network: nn.Module, place: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """Features and answers from one run of the whole network."""
-    seen: list[Tensor] = []
+def _capture(network: nn.Module, layer: str, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """Features and outputs from one run of the whole network."""
+    captured: list[Tensor] = []
 
-    def remember(found: Tensor) -> Tensor:
-        seen.append(found.clone())
-        return found
+    def capture(features: Tensor) -> Tensor:
+        # A copy: a layer that follows may work in place, as ReLU(inplace=True) does.
+        captured.append(features.clone())
+        return features
 
-    with replacing(network, place, remember):
-        answers: Tensor = network(inputs)
-    if len(seen) != 1:
+    with replacing(network, layer, capture):
+        outputs: Tensor = network(inputs)
+    if len(captured) != 1:
         raise InputError(
-            f"The layer '{place}' runs {len(seen)} times for one batch: expected once. Choose a layer of its own."
+            f"The layer '{layer}' runs {len(captured)} times for one batch: expected once. Choose a layer that is used "
+            "once."
         )
-    return seen[0], answers
+    return captured[0], outputs
 
 
 def _valid(
-    ours: Batch, theirs: Batch, targets: bool, ignore: int | None
+    batch: Batch, other_batch: Batch, targets: bool, ignore: int | None
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor | None]:
-    """Inputs of both and targets of the rows that count, dense targets with `NOWHERE` at places that do not."""
-    if not ours.paired:
-        raise InputError("The batches are unpaired: both networks must answer for the same samples. Use paired data.")
-    rows = len(next(iter(ours.inputs.values())))
+    """Inputs of both and targets of the valid rows, dense targets with `INVALID` at invalid positions."""
+    if not batch.paired:
+        raise InputError("The batches are unpaired: both networks must predict the same samples. Use paired data.")
+    rows = len(next(iter(batch.inputs.values())))
     keep = torch.ones(rows, dtype=torch.bool)
-    target = ours.target if targets else None
-    known = None if target is None or ignore is None else target != ignore
-    for mask in [*ours.valid.values(), *([] if known is None else [known])]:
-        places = mask.cpu().reshape(len(mask), -1)
-        keep &= places.any(dim=1)  # a row is left out where none of its places counts
+    target = batch.target if targets else None
+    labelled = None if target is None or ignore is None else target != ignore
+    for mask in [*batch.valid.values(), *([] if labelled is None else [labelled])]:
+        # A dense row has one output map for all positions, so it can only be dropped as a whole, when none is valid.
+        keep &= mask.cpu().reshape(len(mask), -1).any(dim=1)
         if target is not None and mask.shape == target.shape:
-            target = target.masked_fill(~mask, NOWHERE)
-    both = [{name: value[keep.to(value.device)] for name, value in side.inputs.items()} for side in (ours, theirs)]
+            target = target.masked_fill(~mask, INVALID)
     if bool(keep.all()):
-        both = [ours.inputs, theirs.inputs]
-    return both[0], both[1], None if target is None else target[keep.to(target.device)]
+        # Indexing would copy the inputs, the largest tensors of all.
+        inputs, other_inputs = batch.inputs, other_batch.inputs
+    else:
+        inputs = {name: value[keep.to(value.device)] for name, value in batch.inputs.items()}
+        other_inputs = {name: value[keep.to(value.device)] for name, value in other_batch.inputs.items()}
+    return inputs, other_inputs, None if target is None else target[keep.to(target.device)]
 
 
-def _joined(parts: list[Rows], place: str) -> list[Rows]:
+def _joined(parts: list[Rows], layer: str) -> list[Rows]:
     """The same parts, with features that are slices of one tensor."""
     shapes = sorted({tuple(part.features.shape[1:]) for part in parts})
     if len(shapes) > 1:
-        found = " and ".join(map(str, shapes))
-        raise InputError(f"Samples at '{place}' have shapes {found}: expected one shape. Choose another place.")
+        listed = " and ".join(map(str, shapes))
+        raise InputError(f"Samples at '{layer}' have shapes {listed}: expected one shape. Choose another layer.")
     sizes = [len(part.features) for part in parts]
     for part, features in zip(parts, torch.split(torch.cat([part.features for part in parts]), sizes), strict=True):
         part.features = features
     return parts
 
 
-def _check_answers(ours: Tensor, theirs: Tensor, features: Tensor, number: int) -> None:
-    if ours.shape != theirs.shape or ours.ndim < 2 or len(features) != len(ours):
+def _check_outputs(outputs: Tensor, other_outputs: Tensor, features: Tensor, number: int) -> None:
+    if outputs.shape != other_outputs.shape or outputs.ndim < 2 or len(features) != len(outputs):
         raise InputError(
-            f"The networks answer batch {number} with shapes {tuple(ours.shape)} and {tuple(theirs.shape)}, from "
-            f"features {tuple(features.shape)}: expected the same shape (rows, answers), rows as in the features."
+            f"For batch {number} the networks' outputs have shapes {tuple(outputs.shape)} and "
+            f"{tuple(other_outputs.shape)}, from features {tuple(features.shape)}: expected the same shape (rows, …) "
+            "for both, with as many rows as the features."
         )
-    if not bool(ours.isfinite().all() and theirs.isfinite().all() and features.isfinite().all()):
-        raise InputError(f"Features or answers of batch {number} are not all finite. Check the weights and the data.")
+    if not bool(outputs.isfinite().all() and other_outputs.isfinite().all() and features.isfinite().all()):
+        raise InputError(f"Features or outputs of batch {number} are not all finite. Check the weights and the data.")
 
 
-def _most(network: nn.Module) -> int | None:
-    """Rows to run at a time: on a CPU few, so that activations come to lie in memory that is at hand already."""
+def _piece_size(network: nn.Module) -> int | None:
+    """Rows to run at a time; None: all."""
+    # On a CPU, activations of a few rows reuse memory that is already mapped and partly in the cache; a GPU needs many
+    # rows to be busy.
     return PIECE if _device(network).type == "cpu" else None
 
 

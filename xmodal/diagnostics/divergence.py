@@ -1,10 +1,10 @@
-r"""How differently two trained networks answer: about the true class, and among all the others.
+r"""Divergence between the predictions of two trained networks, on the true class and among all other classes.
 
 $$D_\mathrm{target} = \frac1n \sum_i J(b^s_i, b^t_i), \quad D_\mathrm{non\text-target} = \frac1n \sum_i J(q^s_i, q^t_i),
 \quad b = (p_y, 1 - p_y), \quad q_k = \frac{p_k}{1 - p_y} \; (k \ne y)$$
 
 Student s and teacher t may read different modalities of the same n rows; J is a form of `xmodal.losses.divergence`.
-The hypothesis: the smaller the second number, the more a student gains from its teacher. A motivation, not a law.
+The hypothesis: the smaller the second number, the more a student gains from its teacher. It is a motivation, not a law.
 Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
 """
 
@@ -32,23 +32,25 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Divergence:
-    """What `measure_divergence` found. Divergences are in nats, times the square of the temperature.
+    """Result of `measure_divergence`. Divergences are in nats, times the square of the temperature.
 
-    Range: 0 (the same distribution) to ln 2 = 0.693 times the square of the temperature for the form ``js`` (the two
-    share no class); ``reference`` has no upper end and is at least as large. A large non-target divergence means that
-    the networks confuse a sample with different classes, so the teacher's soft answers say little that the student's
-    modality can follow; a large target divergence means that one is much surer of the true class. With two classes
-    there is nothing to confuse: every non-target number is 0.
+    Range: 0 (equal distributions) to ln 2 = 0.693 times the square of the temperature for the form ``js`` (no class in
+    common); ``reference`` has no upper bound and is at least as large. A large non-target divergence means that the
+    networks confuse a sample with different classes, so the student's modality can hardly reproduce the teacher's soft
+    predictions. A large target divergence means that one network is much more confident in the true class. With two
+    classes every non-target number is 0.
 
     Attributes:
-        form, temperature: as asked for.
-        target_divergence, non_target_divergence: of each row (rows,), in the order of the batches.
+        form, temperature: the arguments.
+        target_divergence, non_target_divergence: divergence of each row (rows,), in the order of the batches.
         targets: true class of each row (rows,).
-        class_counts: rows of each class (classes,).
-        class_target_divergence, class_non_target_divergence: mean of each class (classes,), nan where it has no rows.
-        target_mean, non_target_mean: over all rows.
-        target_interval, non_target_interval: low and high end of the mean's bootstrap interval; nan for a single row.
-        student_accuracy, teacher_accuracy: share of rows that the network classifies rightly, 0 to 1.
+        class_counts: number of rows of each class (classes,).
+        class_target_divergence, class_non_target_divergence: mean of each class (classes,), nan for classes without
+            rows.
+        target_mean, non_target_mean: mean over all rows.
+        target_interval, non_target_interval: lower and upper end of the bootstrap interval of the mean; nan for a
+            single row.
+        student_accuracy, teacher_accuracy: share of rows that the network classifies correctly, 0 to 1.
     """
 
     form: str
@@ -81,26 +83,26 @@ def measure_divergence(
 ) -> Divergence:
     """Target and non-target divergence of two classifiers on paired batches, such as those of `in_order`.
 
-    Modes of the networks are as before afterwards. Rows that a batch marks as not valid, in any modality, do not count.
-    The places of dense answers (rows, classes, …) are rows of their own.
+    The networks keep their modes. Rows that are invalid in any modality are excluded. The positions of dense outputs
+    (rows, classes, …) are separate rows.
 
     Args:
         student: takes a dictionary of inputs, returns logits (rows, classes) of two classes or more.
-        teacher: likewise.
+        teacher: the same.
         batches: paired, with class numbers as targets.
-        form: ``js``, Jensen and Shannon's, or ``reference``, which the authors' code computes under that name.
+        form: ``js``, the Jensen-Shannon divergence, or ``reference``, which the authors' code computes under that name.
         temperature: divides the logits; the divergences are multiplied by its square.
-        samples: of the bootstrap, which draws rows with replacement.
-        level: share of the bootstrap's means inside the (percentile) interval.
-        seed: of the bootstrap.
-        ignore: target value that counts nowhere.
+        samples: number of bootstrap samples, drawn from the rows with replacement.
+        level: confidence level of the (percentile) interval.
+        seed: seed of the bootstrap.
+        ignore: target value of unlabelled positions, which are excluded.
 
     Example:
         >>> from xmodal.models.network import wrap
         >>> pixels, sound = torch.tensor([[9.0, 2.0, 0.0]]), torch.tensor([[0.0, 0.0, 2.0]])
         >>> batch = Batch({"image": pixels, "audio": sound}, dict.fromkeys(["image", "audio"], torch.tensor([0])))
-        >>> found = measure_divergence(wrap(nn.Identity(), ["audio"]), wrap(nn.Identity(), ["image"]), [batch])
-        >>> round(found.non_target_mean, 4)  # (0.12, 0.88) against (0.88, 0.12)
+        >>> result = measure_divergence(wrap(nn.Identity(), ["audio"]), wrap(nn.Identity(), ["image"]), [batch])
+        >>> round(result.non_target_mean, 4)  # (0.12, 0.88) against (0.88, 0.12)
         0.3278
     """
     _check(form, temperature, samples, level)
@@ -110,12 +112,13 @@ def measure_divergence(
             target = batch.target.cpu()
             keep = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
             for mask in batch.valid.values():
+                # A mask has one value per row, or one per position; a row of a vector target may have a finer mask.
                 mask = mask.cpu() if mask.ndim <= keep.ndim else mask.cpu().flatten(1).all(dim=1)
                 keep &= mask.reshape(*mask.shape, *[1] * (keep.ndim - mask.ndim))
-            s, t = (_counting(_answers(network, batch), target, keep) for network in (student, teacher))
+            s, t = (_valid_logits(network, batch, target, keep) for network in (student, teacher))
             columns.append((s, t, target[keep]))
     if not columns:
-        raise InputError("There are no batches; at least one was expected.")
+        raise InputError("There are no batches: expected one or more.")
     s, t, y = map(torch.cat, zip(*columns, strict=True))
     return from_logits(s, t, y, form=form, temperature=temperature, samples=samples, level=level, seed=seed)
 
@@ -131,18 +134,19 @@ def from_logits(
     level: float = 0.95,
     seed: int = 0,
 ) -> Divergence:
-    """`measure_divergence` from answers that are there already: two times (rows, classes), and (rows,) class numbers.
+    """`measure_divergence` from computed logits: two tables (rows, classes) and the class numbers (rows,).
 
     Example:
         >>> student, teacher = torch.tensor([[0.0, 0.0, 60.0]]), torch.tensor([[0.0, 60.0, 0.0]])
-        >>> found = from_logits(student, teacher, torch.tensor([0]))
-        >>> round(found.non_target_mean, 4), round(found.target_mean, 4)  # ln 2: different classes, equally sure
+        >>> result = from_logits(student, teacher, torch.tensor([0]))
+        >>> round(result.non_target_mean, 4), round(result.target_mean, 4)  # ln 2: different classes, equal confidence
         (0.6931, 0.0)
     """
     _check(form, temperature, samples, level)
     _check_logits(student, teacher, target)
+    # float64, because divergences of nearly equal distributions are squares of small differences.
     s, t, y = student.detach().cpu().double(), teacher.detach().cpu().double(), target.cpu()
-    on_target, others = (
+    on_target, non_target = (
         divergence(s, t, y, part=part, form=form, temperature=temperature, reduction="none").numpy() for part in PARTS
     )
     targets: NDArray[np.int64] = y.numpy().astype(np.int64)
@@ -151,29 +155,27 @@ def from_logits(
         form=form,
         temperature=temperature,
         target_divergence=on_target,
-        non_target_divergence=others,
+        non_target_divergence=non_target,
         targets=targets,
         class_counts=counts,
         class_target_divergence=_per_class(on_target, targets, counts),
-        class_non_target_divergence=_per_class(others, targets, counts),
+        class_non_target_divergence=_per_class(non_target, targets, counts),
+        # Sorted, so that the means have the same bits in any order of the batches.
         target_mean=float(np.sort(on_target).mean()),
         target_interval=_interval(on_target, samples, level, seed),
-        non_target_mean=float(np.sort(others).mean()),
-        non_target_interval=_interval(others, samples, level, seed),
+        non_target_mean=float(np.sort(non_target).mean()),
+        non_target_interval=_interval(non_target, samples, level, seed),
         student_accuracy=float((s.argmax(dim=1) == y).double().mean()),
         teacher_accuracy=float((t.argmax(dim=1) == y).double().mean()),
     )
 
 
-def _answers(network: nn.Module, batch: Batch) -> Tensor:
-    answers: Tensor = network(batch.to(next((weight.device for weight in network.parameters()), "cpu")).inputs)
-    return answers.cpu()
-
-
-def _counting(answers: Tensor, target: Tensor, keep: Tensor) -> Tensor:
-    """Answers at the places that count; those of another shape than the targets as they are, to be refused."""
-    fits = tuple(target.shape) == (len(answers), *answers.shape[2:])
-    return picked(answers, target, keep)[0] if fits else answers
+def _valid_logits(network: nn.Module, batch: Batch, target: Tensor, keep: Tensor) -> Tensor:
+    device = next((weight.device for weight in network.parameters()), "cpu")
+    outputs: Tensor = network(batch.to(device).inputs).cpu()
+    # Outputs of another shape than the targets are passed on: `from_logits` raises an error with both shapes.
+    fits = tuple(target.shape) == (len(outputs), *outputs.shape[2:])
+    return picked(outputs, target, keep)[0] if fits else outputs
 
 
 def _per_class(values: Floats, targets: NDArray[np.int64], counts: NDArray[np.int64]) -> Floats:
@@ -185,7 +187,8 @@ def _per_class(values: Floats, targets: NDArray[np.int64], counts: NDArray[np.in
 def _interval(values: Floats, samples: int, level: float, seed: int) -> Interval:
     if len(values) < 2:
         return math.nan, math.nan
-    random, ordered = np.random.default_rng(seed), np.sort(values)  # sorted: the order of the rows has no say
+    # Sorted, so that the interval does not depend on the order of the rows.
+    random, ordered = np.random.default_rng(seed), np.sort(values)
     means = [ordered[random.integers(len(ordered), size=len(ordered))].mean() for _ in range(samples)]
     return float(np.quantile(means, (1 - level) / 2)), float(np.quantile(means, (1 + level) / 2))
 
@@ -200,10 +203,14 @@ def _check(form: str, temperature: float, samples: int, level: float) -> None:
 def _check_logits(student: Tensor, teacher: Tensor, target: Tensor) -> None:
     same_shape(student, teacher)
     if student.ndim != 2 or student.shape[1] < 2 or target.is_floating_point():
-        found = f"answer with shape {tuple(student.shape)} to targets of type {target.dtype}"
-        raise InputError(f"The networks {found}: expected (rows, classes), two classes or more, and class numbers.")
+        raise InputError(
+            f"The networks' outputs have shape {tuple(student.shape)} and the targets type {target.dtype}: expected "
+            "(rows, classes) with two classes or more, and class numbers."
+        )
     if not len(target):
-        raise InputError("No row of the batches counts; at least one was expected.")
+        raise InputError("The batches have no valid rows: expected one or more.")
     for name, logits in (("student", student), ("teacher", teacher)):
         if bad := int((~logits.isfinite()).any(dim=1).sum()):
-            raise InputError(f"The {name} answers {bad} of {len(logits)} rows with numbers that are not finite.")
+            raise InputError(
+                f"The {name}'s logits are not finite in {bad} of {len(logits)} rows. Check its weights and the data."
+            )

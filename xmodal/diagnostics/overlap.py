@@ -1,18 +1,18 @@
-r"""How much of what decides the label do two modalities share? The three numbers of the modality Venn diagram.
+r"""How much decisive information two modalities share: the three numbers α, β and γ of the modality Venn diagram.
 
 $$\alpha = \frac{|s_a|}{|s_a| + |0|}, \qquad \beta = \frac{|s_b|}{|s_b| + |0|}, \qquad
 \gamma = \frac{|0|}{|s_a| + |s_b| + |0|}$$
 
 | symbol | meaning |
 |---|---|
-| 0 | channels that matter to the label and that both modalities know: modality-general |
-| s_a, s_b | channels that matter to the label and that one modality knows alone |
+| 0 | decisive channels whose information is in both modalities: modality-general |
+| s_a, s_b | decisive channels whose information is in one modality only: modality-specific |
 
-Counting needs two answers for each channel, both by closed forms. Is it decisive? Least squares of the label on all
-channels of its modality, and an F test of the channel's weights. Is it shared? Either from saliencies, by what the
-agreement of two networks loses when the channel is shuffled, in deviations of that loss over permutations; or, without
-networks, by the part of its variance that the other modality's channels explain. Tests of many channels are corrected
-by the procedure of Benjamini and Hochberg.
+Two tests classify each channel, both in closed form. Whether it is decisive: least squares of the label on all channels
+of its modality, and an F test of the channel's weights. Whether it is shared: either from saliencies, by the increase
+of the distance between two networks when the channel is permuted, in standard deviations over permutations; or, without
+networks, by the share of its variance that the channels of the other modality explain. Tests of many channels are
+corrected by the procedure of Benjamini and Hochberg.
 
 α, β and γ as in Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; the estimate is ours.
 """
@@ -39,19 +39,20 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Overlap:
-    """What `measure_overlap` found. Tuples hold the teacher's side first, then the student's.
+    """Result of `measure_overlap`. Tuples hold the teacher's side first, then the student's.
 
     Attributes:
-        decisive: which channels matter to the label, two masks (channels,).
-        shared: which channels the other modality knows as well, two masks (channels,).
-        importance: what the label loses without the channel, two times (channels,): the F statistic of its weights, 1
-            where it says nothing; nan if the masks were handed in.
-        agreement: what speaks for its being shared, two times (channels,): deviations by which shuffling it hurts the
-            agreement, about 0 where it is not shared; without saliencies the explained part of its variance, 0 to 1.
-        specific: decisive channels that only this side knows, two numbers.
-        general: decisive channels that both know, the mean of both sides' counts.
-        alpha, beta, gamma: 0 to 1; nan where nothing is decisive. A large γ promises a teacher whose knowledge the
-            student can follow.
+        decisive: masks of the channels that matter to the label, two of (channels,).
+        shared: masks of the channels whose information is in the other modality too, two of (channels,).
+        importance: F statistic of the channel's weights, two of (channels,): about 1 for a channel without information
+            on the label; nan if the masks ``decisive`` were given.
+        agreement: evidence that the channel is shared, two of (channels,): increase of the distance when it is
+            permuted, in standard deviations, about 0 for channels that are not shared; without saliencies the explained
+            share of its variance, 0 to 1.
+        specific: number of decisive channels that are not shared, for each side.
+        general: number of decisive channels that are shared, the mean of both sides.
+        alpha, beta, gamma: 0 to 1; nan without decisive channels. With a large γ most of what the teacher uses is
+            available to the student.
     """
 
     decisive: tuple[Mask, Mask]
@@ -75,31 +76,31 @@ def measure_overlap(
     level: float = 0.05,
     explained: float = 0.5,
 ) -> Overlap:
-    """Estimate α, β and γ of two modalities of paired data whose making is unknown.
+    """Estimate α, β and γ of two modalities of paired data.
 
     Args:
         batches: paired, with targets; each modality as vectors (rows, channels).
-        teacher: a modality, a in the equations.
-        student: another, b.
-        saliency: of both sides, at ``input:<modality>``, exact or of two permutations or more. Measure them on rows
-            that the networks were not trained on: on training rows networks agree about noise as well.
-        decisive: which channels matter to the label, where you know better than least squares: two masks.
-        level: share of false finds among the channels that are called decisive, or shared, that is accepted.
-        explained: without saliencies, the part of its variance from which a channel counts as shared.
+        teacher: the first modality, a in the equations.
+        student: the second modality, b in the equations.
+        saliency: saliencies of both sides at ``input:<modality>``, exact or from two permutations or more. Measure them
+            on rows that the networks were not trained on: on training rows networks agree about noise as well.
+        decisive: masks of the channels that matter to the label, two of (channels,), instead of the least-squares test.
+        level: false discovery rate, the accepted share of false positives among decisive or shared channels.
+        explained: without saliencies, the explained share of its variance from which a channel counts as shared.
 
     Example:
         >>> random = np.random.default_rng(0)
         >>> first, second, third = random.normal(size=(3, 200))
-        >>> a, b = np.stack([first, second], 1), np.stack([third, first], 1)  # both know the first
+        >>> a, b = np.stack([first, second], 1), np.stack([third, first], 1)  # both contain the first
         >>> data = {"sound": torch.tensor(a), "image": torch.tensor(b)}
         >>> target = torch.tensor(first + second > 0).long()
-        >>> found = measure_overlap([Batch(data, dict.fromkeys(data, target))], "sound", "image")
-        >>> found.alpha, found.beta, found.gamma
+        >>> overlap = measure_overlap([Batch(data, dict.fromkeys(data, target))], "sound", "image")
+        >>> overlap.alpha, overlap.beta, overlap.gamma
         (0.5, 0.0, 0.5)
     """
     parts = [_rows(batch, (teacher, student)) for batch in batches]
     if not parts:
-        raise InputError("There are no batches; at least one was expected.")
+        raise InputError("There are no batches: expected one or more.")
     a, b, target = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
     return from_features(a, b, target, saliency=saliency, decisive=decisive, level=level, explained=explained)
 
@@ -114,7 +115,7 @@ def from_features(
     level: float = 0.05,
     explained: float = 0.5,
 ) -> Overlap:
-    """`measure_overlap` from arrays: two times (rows, channels), and class numbers (rows,) or numbers (rows, …)."""
+    """`measure_overlap` from arrays: two of (rows, channels), and class numbers (rows,) or regression targets."""
     sides = _checked(teacher, student, target)
     if not (0 < level < 1 and 0 < explained < 1):
         raise InputError(f"level is {level}, explained {explained}: expected numbers between 0 and 1.")
@@ -122,20 +123,21 @@ def from_features(
     if decisive is None:
         tests = [_decisive(side, labels) for side in sides]
         importance = [test[0] for test in tests]
-        matters = [_discoveries(test[1], level) for test in tests]
+        decides = [_discoveries(test[1], level) for test in tests]
     else:
         importance = [np.full(side.shape[1], math.nan) for side in sides]
-        matters = [_mask(given, side) for given, side in zip(decisive, sides, strict=True)]
+        decides = [_mask(array, side) for array, side in zip(decisive, sides, strict=True)]
     if saliency is None:
         agreement = [_explained(sides[0], sides[1]), _explained(sides[1], sides[0])]
         shared = [values >= explained for values in agreement]
     else:
-        agreement = [_agreement(found, side) for found, side in zip(saliency, sides, strict=True)]
+        agreement = [_agreement(measured, side) for measured, side in zip(saliency, sides, strict=True)]
+        # One-sided: a channel is shared if permuting it increases the distance, never if it decreases it.
         shared = [_discoveries(stats.norm.sf(values), level) for values in agreement]
-    general = float(np.mean([(m & s).sum() for m, s in zip(matters, shared, strict=True)]))
-    a, b = (int((m & ~s).sum()) for m, s in zip(matters, shared, strict=True))
+    general = float(np.mean([(d & s).sum() for d, s in zip(decides, shared, strict=True)]))
+    a, b = (int((d & ~s).sum()) for d, s in zip(decides, shared, strict=True))
     return Overlap(
-        decisive=(matters[0], matters[1]),
+        decisive=(decides[0], decides[1]),
         shared=(shared[0], shared[1]),
         importance=(importance[0], importance[1]),
         agreement=(agreement[0], agreement[1]),
@@ -151,44 +153,48 @@ def _decisive(x: Floats, labels: Floats) -> tuple[Floats, Floats]:
     """F statistic and p-value of each channel's weights in the least squares of the labels on all channels."""
     rows, outputs = len(x), labels.shape[1]
     freedom = rows - 1 - x.shape[1]
+    # Pseudo-inverses, because channels may be constant or duplicated: their weights become 0 or are split.
     inverse = np.linalg.pinv(x.T @ x)
     weights = inverse @ x.T @ labels
     residual = labels - x @ weights
     precision = np.linalg.pinv(residual.T @ residual / freedom)
-    spread = np.diag(inverse)
+    variance = np.diag(inverse)
     wald = np.einsum("ck,kl,cl->c", weights, precision, weights)
-    statistic: Floats = np.divide(wald, outputs * spread, out=np.zeros_like(wald), where=spread > 0)
+    statistic: Floats = np.divide(wald, outputs * variance, out=np.zeros_like(wald), where=variance > 0)
     return statistic, stats.f.sf(statistic, outputs, freedom)
 
 
 def _explained(x: Floats, others: Floats) -> Floats:
-    """Part of each channel's variance that the other modality's channels explain, adjusted for how many they are."""
+    """Share of each channel's variance that the other modality's channels explain: the adjusted R²."""
     residual = x - others @ np.linalg.lstsq(others, x, rcond=None)[0]
     total = np.square(x).sum(axis=0)
-    left = np.divide(np.square(residual).sum(axis=0), total, out=np.ones_like(total), where=total > 0)
-    found: Floats = np.clip(1 - left * (len(x) - 1) / (len(x) - 1 - others.shape[1]), 0, 1)
-    return found
+    unexplained = np.divide(np.square(residual).sum(axis=0), total, out=np.ones_like(total), where=total > 0)
+    # Adjusted for the number of channels: noise explains part of anything once there are many columns.
+    adjusted: Floats = np.clip(1 - unexplained * (len(x) - 1) / (len(x) - 1 - others.shape[1]), 0, 1)
+    return adjusted
 
 
-def _agreement(found: Saliency, side: Floats) -> Floats:
-    """By how many deviations over permutations the distance is larger than with the channel in place."""
-    if found.disturb != "permute" or found.raw.shape != side.shape[1:] or np.isnan(found.deviation).any():
+def _agreement(saliency: Saliency, side: Floats) -> Floats:
+    """Increase of the distance over the baseline, in standard deviations over permutations."""
+    if saliency.disturb != "permute" or saliency.raw.shape != side.shape[1:] or np.isnan(saliency.deviation).any():
         raise InputError(
-            f"A saliency at '{found.place}' has {len(found.raw)} channels by '{found.disturb}': expected "
+            f"A saliency at '{saliency.place}' has {len(saliency.raw)} channels by '{saliency.disturb}': expected "
             f"{side.shape[1]} channels by 'permute', with deviations (exact with mse, or two permutations or more)."
         )
-    gain, noise = found.raw - found.baseline, found.deviation
-    tiny = 1e-9 * max(found.baseline, float(np.abs(found.raw).max()))  # a channel that changes nothing but the last bit
+    gain, noise = saliency.raw - saliency.baseline, saliency.deviation
+    # Below this the deviation is rounding noise of a channel without effect, and a quotient with it would be arbitrary.
+    tiny = 1e-9 * max(saliency.baseline, float(np.abs(saliency.raw).max()))
     values: Floats = np.divide(gain, noise, out=np.zeros_like(gain), where=noise > tiny)
     return values
 
 
 def _discoveries(p: Floats, level: float) -> Mask:
-    """Which tests to believe, with at most this share of false ones (Benjamini and Hochberg 1995)."""
+    """Mask of the significant tests at a false discovery rate (Benjamini and Hochberg 1995)."""
     ordered = np.sort(p)
     passed = np.flatnonzero(ordered <= level * np.arange(1, len(p) + 1) / len(p))
-    found: Mask = p <= (ordered[passed[-1]] if len(passed) else -1.0)
-    return found
+    # The largest p-value that passes decides: smaller ones are significant even if their own bound fails.
+    significant: Mask = p <= (ordered[passed[-1]] if len(passed) else -1.0)
+    return significant
 
 
 def _share(part: float, rest: float) -> float:
@@ -196,7 +202,7 @@ def _share(part: float, rest: float) -> float:
 
 
 def _labels(target: NDArray[np.generic]) -> Floats:
-    """Targets as centred columns; class numbers become one column per class but one."""
+    """Targets as centred columns; class numbers become one column for every class except the first."""
     if np.issubdtype(target.dtype, np.floating) or target.ndim > 1:
         columns = target.reshape(len(target), -1).astype(np.float64)
     else:
@@ -204,7 +210,7 @@ def _labels(target: NDArray[np.generic]) -> Floats:
         columns = (target.reshape(-1, 1) == classes[1:]).astype(np.float64)
     centred: Floats = columns - columns.mean(axis=0)
     if not np.square(centred).sum():
-        raise InputError("All rows have the same target: expected at least two classes, or numbers that vary.")
+        raise InputError("All rows have the same target: expected two classes or more, or values that vary.")
     return centred
 
 
@@ -223,21 +229,22 @@ def _checked(teacher: ArrayLike, student: ArrayLike, target: ArrayLike) -> tuple
     for name, side in zip(("teacher", "student"), sides, strict=True):
         if side.ndim != 2 or len(side) != rows:
             raise InputError(
-                f"The {name}'s features have shape {side.shape}: expected ({rows}, channels), one per target."
+                f"The {name}'s features have shape {side.shape}: expected ({rows}, channels), one row per target."
             )
         if not np.isfinite(side).all():
-            raise InputError(f"The {name}'s features are not all finite.")
+            raise InputError(f"The {name}'s features are not all finite. Remove or replace the rows concerned.")
+        # The F test needs degrees of freedom: with fewer, the residual variance is hardly known.
         if rows < side.shape[1] + 10:
             raise InputError(
                 f"There are {rows} rows for {side.shape[1]} channels of the {name}: expected at least 10 rows more "
-                "than channels. Take more rows, or fewer channels."
+                "than channels. Use more rows or fewer channels."
             )
     a, b = (side - side.mean(axis=0) for side in sides)
     return a, b
 
 
-def _mask(given: ArrayLike, side: Floats) -> Mask:
-    mask = np.asarray(given)
+def _mask(array: ArrayLike, side: Floats) -> Mask:
+    mask = np.asarray(array)
     if mask.dtype != np.bool_ or mask.shape != side.shape[1:]:
         raise InputError(f"decisive has type {mask.dtype} and shape {mask.shape}: expected booleans {side.shape[1:]}.")
     return mask

@@ -1,13 +1,13 @@
-"""The answers of a network whose channels are disturbed one at a time, in several ways that give the same numbers.
+"""Outputs of a network whose channels are disturbed one at a time, in several forms that give the same numbers.
 
-| form | per draw and channel |
+| form | computation per draw and channel |
 |---|---|
-| ``naive`` | the whole network, with the place replaced |
-| ``tail`` | the layers behind the place |
-| ``batched`` | the same, many channels in one call |
-| ``rank_one`` | the linear layer that comes first is updated, H' = H + δ wᵀ, and the layers behind it run |
+| ``naive`` | the whole network, with the layer's output replaced |
+| ``tail`` | the layers behind |
+| ``batched`` | the layers behind, for many channels in one call |
+| ``rank_one`` | the first layer behind, which is linear, is updated, H' = H + δ wᵀ, and the layers behind it run |
 
-Z holds the channels at the place, δ what a disturbance adds to a column of Z, w that column's weights.
+Z are the channels of the layer, δ is the change of a column of Z by the disturbance, w are that column's weights.
 """
 
 from __future__ import annotations
@@ -23,37 +23,38 @@ from xmodal.losses.divergence import ncjsd
 from xmodal.models.cut import Split, alike
 from xmodal.models.feature_layers import replacing
 
-NOWHERE = -1  # in place of the target, at places that do not count
+INVALID = -1  # target at invalid positions of dense data: never a class number
 DISTANCES = ("mse", "l1", "ncjsd")
 
 
 @dataclass(slots=True)
 class Rows:
-    """Some rows, run as far as the place.
+    """The rows of a batch, run up to the layer.
 
     Attributes:
-        features: what stands at the place (rows, channels, …).
-        given: what the tail needs besides, or the inputs where the network could not be cut.
-        answers: of the network whose channels are disturbed, undisturbed.
-        other: answers of the other network.
+        features: output of the layer (rows, channels, …).
+        context: other results of the head that the tail needs, or the inputs where the network could not be cut.
+        outputs: outputs of the network whose channels will be disturbed, before any disturbance.
+        other_outputs: outputs of the other network.
         target: class numbers, for distances that need them.
     """
 
     features: Tensor
-    given: Any
-    answers: Tensor
-    other: Tensor
+    context: Any
+    outputs: Tensor
+    other_outputs: Tensor
     target: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A way to get the answers (channels, rows, …) for some channels, from the first one on, and their new values.
+    """A way to compute the outputs with disturbed channels.
 
     Attributes:
-        run: maps rows, first channel and new values (channels, rows, …) to answers.
-        bytes_per_row: memory per row and channel, roughly.
-        most: channels in a call, at most; None: as many as memory allows.
+        run: maps rows, the number of the first channel and new values of some channels (channels, rows, …) to outputs
+            (channels, rows, …), each with one channel replaced.
+        bytes_per_row: approximate memory per row and channel.
+        most: largest number of channels in a call; None: as many as memory allows.
     """
 
     run: Callable[[Rows, int, Tensor], Tensor]
@@ -61,59 +62,63 @@ class Form:
     most: int | None = None
 
     def size(self, rows: int, channels: int, memory: int) -> int:
-        """Channels in a call."""
+        """Number of channels in a call."""
         fits = max(1, memory // max(1, rows * self.bytes_per_row))
         return min(channels, fits, self.most or channels)
 
 
-def naive(network: nn.Module, place: str) -> Form:
-    """The whole network each time: what the others are compared with."""
+def naive(network: nn.Module, layer: str) -> Form:
+    """Run the whole network each time: the reference that the other forms are compared with."""
 
     def run(rows: Rows, first: int, values: Tensor) -> Tensor:
-        answers = []
+        outputs = []
         for copy in disturbed(rows.features, first, values):
-            with replacing(network, place, lambda _, copy=copy: copy.clone()):  # type: ignore[misc]
-                answers.append(network(rows.given))
-        return torch.stack(answers)
+            with replacing(network, layer, lambda _, copy=copy: copy.clone()):  # type: ignore[misc]
+                outputs.append(network(rows.context))
+        return torch.stack(outputs)
 
     return Form(run, 0, most=1)
 
 
 def one_by_one(cut: Split) -> Form:
-    """The tail, for one channel at a time."""
+    """Run the tail for one channel at a time."""
 
     def run(rows: Rows, first: int, values: Tensor) -> Tensor:
-        return torch.stack([cut.tail(copy, rows.given) for copy in disturbed(rows.features, first, values)])
+        return torch.stack([cut.tail(copy, rows.context) for copy in disturbed(rows.features, first, values)])
 
     return Form(run, 0, most=1)
 
 
 def batched(cut: Split, example: Rows) -> Form:
-    """The tail, for many channels at a time. The tail must treat rows one by one: `row_by_row`."""
+    """Run the tail for many channels at a time. It must process rows independently: see `row_by_row`."""
 
     def run(rows: Rows, first: int, values: Tensor) -> Tensor:
         copies = disturbed(rows.features, first, values).flatten(0, 1)
-        return stacked(cut, copies, rows.given, len(values), values.shape[1])
+        return stacked(cut, copies, rows.context, len(values), values.shape[1])
 
-    return Form(run, 4 * max(_row_bytes(example.features), _row_bytes(example.answers)))
+    # Four times the larger end of the tail: layers between may be wider, and inputs and outputs exist together.
+    return Form(run, 4 * max(_row_bytes(example.features), _row_bytes(example.outputs)))
 
 
 def rank_one(layer: nn.Linear, rest: Split) -> Form:
-    """The linear layer that comes first is updated; the rest runs for many channels at a time."""
+    """Update the result of the linear layer; run the rest for many channels at a time."""
     weight = layer.weight.detach()
+    # The undisturbed result is computed once per batch; batches are identified by object because they are not hashable.
     hidden: dict[int, Tensor] = {}
 
     def run(rows: Rows, first: int, values: Tensor) -> Tensor:
-        before = hidden.setdefault(id(rows), layer(rows.features))
+        if id(rows) not in hidden:
+            hidden[id(rows)] = layer(rows.features)
+        before = hidden[id(rows)]
         change = values - rows.features[:, first : first + len(values)].T
         copies = torch.addcmul(before, change[:, :, None], weight[:, first : first + len(values)].T[:, None, :])
-        return stacked(rest, copies.flatten(0, 1), rows.given, *values.shape)
+        return stacked(rest, copies.flatten(0, 1), rows.context, *values.shape)
 
     return Form(run, 4 * layer.out_features * weight.element_size())
 
 
 def disturbed(features: Tensor, first: int, values: Tensor) -> Tensor:
-    """Copies of features (copies, rows, channels, …): copy i has values[i] as channel first + i."""
+    """Copies of the features (copies, rows, channels, …): copy i has values[i] as channel first + i."""
     copies = features.expand(len(values), *features.shape).clone()
     number = torch.arange(len(values), device=features.device)
     copies[number, :, first + number] = values.to(copies.dtype)
@@ -121,46 +126,51 @@ def disturbed(features: Tensor, first: int, values: Tensor) -> Tensor:
 
 
 def stacked(cut: Split, copies: Tensor, context: Any, number: int, rows: int) -> Tensor:
-    """The tail's answers (number, rows, …) to copies that lie one behind another (number · rows, …)."""
+    """Outputs of the tail (number, rows, …) for concatenated copies (number · rows, …)."""
     index = torch.arange(rows, device=copies.device).repeat(number)
-    answers = cut.tail(copies, cut.pick(context, rows, index), spend=True)  # all of it was made here
-    return answers.reshape(number, rows, *answers.shape[1:])
+    # Copies and context are created here and used once, so layers that work in place may overwrite them.
+    outputs = cut.tail(copies, cut.pick(context, rows, index), spend=True)
+    return outputs.reshape(number, rows, *outputs.shape[1:])
 
 
 def row_by_row(cut: Split, rows: Rows) -> bool:
-    """Whether a row's answer depends on that row alone, so that copies of a batch may be stacked."""
+    """Whether each row's output depends on that row alone, so that copies of a batch may be stacked."""
     few = min(4, len(rows.features))
     index = torch.arange(few, device=rows.features.device)
-    context = cut.pick(rows.given, len(rows.features), index)
+    context = cut.pick(rows.context, len(rows.features), index)
     features = rows.features[:few]
-    other = -2 * features.flip(0) if features.is_floating_point() else features.flip(0)
+    # Other values in another order, so that a tail that mixes rows, or compares them by position, gives other outputs.
+    changed = -2 * features.flip(0) if features.is_floating_point() else features.flip(0)
     try:
-        together = stacked(cut, torch.cat([features, other]), context, 2, few)
-        alone = torch.stack([cut.tail(features, context), cut.tail(other, context)])
-        first = cut.tail(other[:1], cut.pick(context, few, index[:1]))
-    except Exception:  # a tail may insist on the number of rows, in any words
+        together = stacked(cut, torch.cat([features, changed]), context, 2, few)
+        alone = torch.stack([cut.tail(features, context), cut.tail(changed, context)])
+        first = cut.tail(changed[:1], cut.pick(context, few, index[:1]))
+    # A tail may require the number of rows of the batch and raise any exception. It can then not be stacked, and the
+    # caller uses a slower form.
+    except Exception:
         return False
     return alike(together, alone) and alike(first, alone[1, :1])
 
 
-def distance_of(name: str, answers: Tensor, rows: Rows) -> Tensor:
-    """Distance of each row's answers (copies, rows, …) from the other network's, averaged over outputs: (copies, rows).
+def distance_of(name: str, outputs: Tensor, rows: Rows) -> Tensor:
+    """Distance of each row's outputs (copies, rows, …) from the other network's, averaged over outputs: (copies, rows).
 
     Example:
         >>> rows = Rows(torch.zeros(1, 1), None, torch.zeros(1, 2), torch.tensor([[0.0, 2.0]]), None)
         >>> distance_of("mse", torch.tensor([[[0.0, 0.0]]]), rows).tolist()
         [[2.0]]
     """
-    ours, theirs = answers.double(), rows.other.double()
+    # float64: the effect of one channel is a small difference of two large distances.
+    disturbed_outputs, other_outputs = outputs.double(), rows.other_outputs.double()
     if name == "ncjsd":
         assert rows.target is not None
-        target = rows.target.expand(len(ours), *rows.target.shape).flatten(0, 1)
-        known = (target != NOWHERE).reshape(*ours.shape[:2], -1)
-        sides = theirs.expand_as(ours).flatten(0, 1), ours.flatten(0, 1)
-        found = ncjsd(*sides, target.clamp(min=0), reduction="none").reshape(known.shape)
-        return (found * known).sum(dim=2) / known.sum(dim=2).clamp(min=1)
-    gap = (ours - theirs).flatten(2)
-    return (gap.square() if name == "mse" else gap.abs()).mean(dim=2)
+        target = rows.target.expand(len(disturbed_outputs), *rows.target.shape).flatten(0, 1)
+        valid = (target != INVALID).reshape(*disturbed_outputs.shape[:2], -1)
+        logits = other_outputs.expand_as(disturbed_outputs).flatten(0, 1), disturbed_outputs.flatten(0, 1)
+        values = ncjsd(*logits, target.clamp(min=0), reduction="none").reshape(valid.shape)
+        return (values * valid).sum(dim=2) / valid.sum(dim=2).clamp(min=1)
+    difference = (disturbed_outputs - other_outputs).flatten(2)
+    return (difference.square() if name == "mse" else difference.abs()).mean(dim=2)
 
 
 def _row_bytes(tensor: Tensor) -> int:

@@ -1,7 +1,10 @@
-"""Losses, pure functions of tensors: one family per file, the equation on top. `LOSSES` lists those that distil."""
+"""Losses, pure functions of tensors: one family per file, equation first. `LOSSES` lists the distillation losses."""
 
 from xmodal.cards import Cards, LossCard
 
+# `weight` is the factor of the loss in the paper, the authors' code or a published collection (RepDistiller,
+# mdistiller). It spans seven orders of magnitude because the raw values do: pkt is a mean over B² small numbers, ofd a
+# sum over all features of a row.
 LOSSES = Cards(
     "loss",
     [
@@ -15,7 +18,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="bernoulli_kl",
-            title="the same for independent yes-or-no outputs",
+            title="KL divergence of independent binary outputs (multi-label)",
             path="xmodal.losses.logits:bernoulli_kl",
             needs=("logits", "pairs"),
         ),
@@ -30,7 +33,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="standardised_kl",
-            title="KL divergence of logits with mean 0 and spread 1 in each row",
+            title="KL divergence of logits standardised in each row",
             path="xmodal.losses.logits:standardised_kl",
             year=2024,
             paper="Sun et al., Logit Standardization in Knowledge Distillation, arXiv 2403.01427",
@@ -39,7 +42,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="ctkd",
-            title="KL divergence at a learned temperature that works against the student",
+            title="KL divergence at a temperature that is learned to increase the loss",
             path="xmodal.losses.learned:CTKD",
             year=2023,
             paper="Li et al., Curriculum Temperature for Knowledge Distillation, arXiv 2211.16231",
@@ -49,7 +52,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="dkd",
-            title="true class against the rest, and the rest among themselves, weighted apart",
+            title="target part and non-target part of the KL divergence, weighted separately",
             path="xmodal.losses.decoupled:dkd",
             year=2022,
             paper="Zhao et al., Decoupled Knowledge Distillation, arXiv 2203.08679",
@@ -57,7 +60,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="wsld",
-            title="soft labels, weighted up where the student does worse than its teacher",
+            title="soft labels, with a larger weight where the student is worse than its teacher",
             path="xmodal.losses.logits:wsld",
             year=2021,
             paper="Zhou et al., Rethinking Soft Labels for Knowledge Distillation, arXiv 2102.00650",
@@ -66,7 +69,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="dist",
-            title="correlation with the teacher along classes and along samples",
+            title="Pearson correlation with the teacher across classes and across samples",
             path="xmodal.losses.correlation:dist",
             year=2022,
             paper="Huang et al., Knowledge Distillation from A Stronger Teacher, arXiv 2205.10536",
@@ -76,7 +79,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="mlkd",
-            title="single answers, likeness of samples and of classes, at five temperatures",
+            title="KL divergence plus correlations of samples and of classes, at five temperatures",
             path="xmodal.losses.correlation:mlkd",
             year=2023,
             paper="Jin et al., Multi-level Logit Distillation, CVPR 2023",
@@ -86,7 +89,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="mlkd_class_correlation",
-            title="likeness of classes alone",
+            title="the class correlations of mlkd alone",
             path="xmodal.losses.correlation:class_correlation",
             year=2023,
             paper="Jin et al., Multi-level Logit Distillation, CVPR 2023",
@@ -95,7 +98,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="mlkd_batch_correlation",
-            title="likeness of samples alone",
+            title="the sample correlations of mlkd alone",
             path="xmodal.losses.correlation:batch_correlation",
             year=2023,
             paper="Jin et al., Multi-level Logit Distillation, CVPR 2023",
@@ -112,7 +115,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="tcjsd",
-            title="divergence of the true class against the rest",
+            title="divergence of the binary split: true class against all others",
             path="xmodal.losses.divergence:tcjsd",
             year=2024,
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
@@ -136,7 +139,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="dkd_pssm",
-            title="decoupled distillation on the same samples",
+            title="decoupled distillation on samples where the teacher is right or the student agrees",
             path="xmodal.losses.mask:dkd_pssm",
             year=2024,
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
@@ -165,7 +168,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="kl_distance",
-            title="KL divergence the other way round, squeezed into [0, 1]",
+            title="reverse KL divergence, clipped to [0, 1]",
             path="xmodal.losses.distance:kl_distance",
             year=2024,
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
@@ -173,7 +176,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="emd",
-            title="earth mover's distance of the values in each row",
+            title="earth mover's distance between the sorted values of each row",
             path="xmodal.losses.distance:emd",
             year=2024,
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
@@ -182,7 +185,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="simse",
-            title="squared mean of the difference, the offset alone",
+            title="squared mean of the difference (the common offset alone)",
             path="xmodal.losses.distance:simse",
             year=2016,
             paper="Bousmalis et al., Domain Separation Networks, arXiv 1608.06019",
@@ -192,7 +195,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="diff_loss",
-            title="difference loss: features that have nothing in common",
+            title="difference loss: makes two sets of features orthogonal",
             path="xmodal.losses.distance:diff_loss",
             year=2016,
             paper="Bousmalis et al., Domain Separation Networks, arXiv 1608.06019",
@@ -228,7 +231,8 @@ LOSSES = Cards(
             paper="Heo et al., A Comprehensive Overhaul of Feature Distillation, arXiv 1904.01866",
             needs=("features", "pairs"),
             inputs="any",
-            samples="mixing",  # without a margin of its own it takes the batch's
+            # Without a given margin it takes the channel means of the batch, so a row's value depends on other rows.
+            samples="mixing",
             weight=0.001,
         ),
         LossCard(
@@ -275,7 +279,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="nst",
-            title="neuron selectivity transfer: the set of channel maps",
+            title="neuron selectivity transfer: distribution of the channel maps",
             path="xmodal.losses.maps:nst",
             year=2017,
             paper="Huang and Wang, Like What You Like, arXiv 1707.01219",
@@ -286,7 +290,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="cwd",
-            title="channel-wise distillation: each channel as a distribution over places",
+            title="channel-wise distillation: each channel as a distribution over positions",
             path="xmodal.losses.maps:cwd",
             year=2021,
             paper="Shu et al., Channel-wise Knowledge Distillation for Dense Prediction, arXiv 2011.13256",
@@ -307,7 +311,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="fsp",
-            title="flow of the solution procedure: how one stage turns into the next",
+            title="flow of the solution procedure: inner products of neighbouring stages",
             path="xmodal.losses.maps:fsp",
             year=2017,
             paper="Yim et al., A Gift from Knowledge Distillation, CVPR 2017",
@@ -337,7 +341,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="rkd_distance",
-            title="its distances alone",
+            title="the distances of rkd alone",
             path="xmodal.losses.relational:rkd_distance",
             year=2019,
             paper="Park et al., Relational Knowledge Distillation, arXiv 1904.05068",
@@ -349,7 +353,7 @@ LOSSES = Cards(
         ),
         LossCard(
             name="rkd_angle",
-            title="its angles alone",
+            title="the angles of rkd alone",
             path="xmodal.losses.relational:rkd_angle",
             year=2019,
             paper="Park et al., Relational Knowledge Distillation, arXiv 1904.05068",
@@ -391,6 +395,7 @@ LOSSES = Cards(
             paper="Peng et al., Correlation Congruence for Knowledge Distillation, arXiv 1904.01802",
             needs=("features", "pairs"),
             inputs="any",
+            # Errors of neighbouring rows are multiplied, so shuffling the batch changes the value.
             samples="ordered",
             weight=0.02,
         ),

@@ -1,4 +1,4 @@
-"""Adaptors: a trainable layer that gives the student's features the teacher's shape, where a loss needs one shape."""
+"""Adaptors: trainable layers that map the student's features to the teacher's shape, for losses that need one shape."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ CONVOLUTIONS = {2: nn.Conv1d, 3: nn.Conv2d, 4: nn.Conv3d}
 
 
 def adaptor_for(student_shape: Sequence[int], teacher_shape: Sequence[int]) -> nn.Module:
-    """A module that turns the student's features into the teacher's shape.
+    """A module that maps the student's features to the teacher's shape.
 
-    | student | teacher | adaptor |
-    |---|---|---|
-    | equal | equal | identity, nothing to train |
-    | (width,) | (width,) | linear layer |
-    | (channels, time) | likewise | 1×1 convolution; time averaged down or interpolated up |
-    | (channels, height, width) | likewise | the same in the plane |
-    | (channels, depth, height, width) | likewise | the same in space |
+    | both shapes | adaptor |
+    |---|---|
+    | equal | identity, no parameters |
+    | (width,) | linear layer |
+    | (channels, time) | 1×1 convolution; time is averaged down or interpolated up |
+    | (channels, height, width) | the same in two dimensions |
+    | (channels, depth, height, width) | the same in three dimensions |
 
     Args:
-        student_shape: of one sample's features.
-        teacher_shape: likewise.
+        student_shape: shape of the student's features of one sample.
+        teacher_shape: shape of the teacher's features of one sample.
 
     Example:
         >>> import torch
@@ -42,11 +42,11 @@ def adaptor_for(student_shape: Sequence[int], teacher_shape: Sequence[int]) -> n
 
 
 class Adaptor(nn.Module):
-    """A 1×1 convolution at whichever resolution is smaller, and a change of resolution without parameters.
+    """A 1×1 convolution at the smaller of the two resolutions, and a change of resolution without parameters.
 
     Args:
         convolution: changes the number of channels.
-        size: lengths of the teacher's axes after the channels.
+        size: lengths of the teacher's axes after the channel axis.
     """
 
     def __init__(self, convolution: nn.Module, size: Sequence[int]) -> None:
@@ -55,29 +55,26 @@ class Adaptor(nn.Module):
         self.size = tuple(size)
 
     def forward(self, features: Tensor) -> Tensor:
-        """(rows, channels, …) of the student in, of the teacher out."""
-        least = [min(pair) for pair in zip(features.shape[2:], self.size, strict=True)]
-        projected: Tensor = self.convolution(average_to(features, least))
-        if least == list(self.size):
+        """Map (rows, channels, …) of the student to (rows, channels, …) of the teacher."""
+        # Averaging comes before the 1×1 convolution and interpolation after it: both commute with it (away from
+        # rounding), and in this order the convolution runs at the smaller resolution.
+        smaller = [min(pair) for pair in zip(features.shape[2:], self.size, strict=True)]
+        projected: Tensor = self.convolution(average_to(features, smaller))
+        if smaller == list(self.size):
             return projected
         return F.interpolate(projected, self.size, mode=MODES[len(self.size) + 1], align_corners=False)
 
 
 def pointwise(student_shape: Sequence[int], teacher_shape: Sequence[int], *, bias: bool = True) -> nn.Module:
-    """A layer from one width to another that looks at one place at a time: linear, or a 1×1 convolution."""
-    _possible(student_shape, teacher_shape)
-    channels = student_shape[0], teacher_shape[0]
-    if len(student_shape) == 1:
-        return nn.Linear(*channels, bias=bias)
-    return CONVOLUTIONS[len(student_shape)](*channels, kernel_size=1, bias=bias)
-
-
-def _possible(student_shape: Sequence[int], teacher_shape: Sequence[int]) -> None:
-    axes = len(student_shape), len(teacher_shape)
-    lengths = [*student_shape, *teacher_shape]
-    if axes[0] != axes[1] or not 1 <= axes[0] <= 4 or min(lengths) < 1:
+    """A layer that maps one number of channels to another at each position: linear, or a 1×1 convolution."""
+    axes = len(student_shape)
+    if axes != len(teacher_shape) or not 1 <= axes <= 4 or min([*student_shape, *teacher_shape]) < 1:
         raise InputError(
-            f"No adaptor leads from the student's features {tuple(student_shape)} to the teacher's "
+            f"No adaptor maps the student's features of shape {tuple(student_shape)} to the teacher's of shape "
             f"{tuple(teacher_shape)}: expected two vectors (width,) or two maps (channels, …) with the same number of "
-            "axes. Choose layers of one kind."
+            "axes. Choose layers whose features have equally many axes."
         )
+    channels = student_shape[0], teacher_shape[0]
+    if axes == 1:
+        return nn.Linear(*channels, bias=bias)
+    return CONVOLUTIONS[axes](*channels, kernel_size=1, bias=bias)

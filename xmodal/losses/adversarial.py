@@ -1,7 +1,8 @@
-r"""Which domain a feature comes from: learned, or unlearned through a reversed gradient.
+r"""Domain classification of features, directly or through a reversed gradient.
 
-A head guesses the domain (here: the modality) of an embedding. Trained as it is, it makes embeddings tell their domain;
-behind a gradient reversal the head still learns, while what lies below it learns to leave the head in the dark.
+A head predicts the domain (here: the modality) of an embedding. Trained directly, it makes embeddings carry their
+domain. Behind a gradient reversal the head still learns to predict the domain, while the layers below it learn
+embeddings from which the domain cannot be predicted.
 
 References: Ganin, Lempitsky: Unsupervised Domain Adaptation by Backpropagation, ICML 2015, arXiv 1409.7495. Ienco,
 Dantas: DisCoM-KD, BMVC 2024, arXiv 2408.07080 (the modalities as domains).
@@ -22,7 +23,7 @@ TARGETS = ("index", "released")
 
 
 def reverse_gradient(value: Tensor, strength: float = 1.0) -> Tensor:
-    """The same value, whose gradient comes back times ``-strength``.
+    """The same value, with its gradient multiplied by ``-strength``.
 
     Example:
         >>> x = torch.tensor(2.0, requires_grad=True)
@@ -30,6 +31,8 @@ def reverse_gradient(value: Tensor, strength: float = 1.0) -> Tensor:
         >>> x.grad.item()
         -1.5
     """
+    # Ordinary operations instead of an autograd.Function: value - constant is exactly 0, so the value keeps its bits,
+    # and autograd derives the factor by itself, also where the loss is recorded for many models.
     constant = value.detach()
     return constant - strength * (value - constant)
 
@@ -45,7 +48,7 @@ def reversal_ramp(progress: float) -> float:
 
 
 def domain_loss(logits: Sequence[Tensor], *, targets: str = "index") -> Tensor:
-    r"""Cross-entropy of the domain of each row, every domain counting alike.
+    r"""Cross-entropy of the domain of each row, with equal weight for every domain.
 
     $$L = \frac1M \sum_m \frac1{B_m} \sum_{i=1}^{B_m} -\log \mathrm{softmax}(a_{mi})_m$$
 
@@ -53,21 +56,21 @@ def domain_loss(logits: Sequence[Tensor], *, targets: str = "index") -> Tensor:
 
     | symbol | argument | shape |
     |---|---|---|
-    | a_m | ``logits[m]``, what the head says of the rows of domain m | (B_m, M) |
+    | a_m | ``logits[m]``, the head's logits for the rows of domain m | (B_m, M) |
     | | ``targets`` | ``index`` or ``released`` |
 
     ``targets="released"`` is what the released code of DisCoM-KD computes, for two domains: its targets have the shape
-    of the logits, all ones for the first domain and all zeros for the second, and are taken as class probabilities.
-    So a row of the first domain adds -log p₀ - log p₁, which is smallest where the head can't tell, and a row of the
-    second adds nothing at all, neither value nor gradient. At a head that answers ½ everywhere both kinds give ln 2.
+    of the logits, all ones for the first domain and all zeros for the second, and are used as class probabilities.
+    So a row of the first domain adds -log p₀ - log p₁, which is smallest where p₀ = p₁, and a row of the second adds
+    nothing, neither value nor gradient. If the head predicts ½ everywhere, both kinds of targets give ln 2.
 
     Args:
-        logits: one table per domain; the domain of a table is its place in the list.
-        targets: which domain a row is said to be of.
+        logits: one table per domain; the index in the list is the domain.
+        targets: ``index`` (the domain's number) or ``released``.
 
     Example:
-        >>> ahead = [torch.tensor([[2.0, 0.0]]), torch.tensor([[2.0, 0.0]])]
-        >>> round(domain_loss(ahead).item(), 4)  # right about the first, wrong about the second
+        >>> tables = [torch.tensor([[2.0, 0.0]]), torch.tensor([[2.0, 0.0]])]
+        >>> round(domain_loss(tables).item(), 4)  # correct for the first, wrong for the second
         1.1269
         >>> round(domain_loss([torch.zeros(3, 2), torch.zeros(3, 2)], targets="released").item(), 4)
         0.6931
@@ -75,6 +78,7 @@ def domain_loss(logits: Sequence[Tensor], *, targets: str = "index") -> Tensor:
     check_domains([tuple(table.shape) for table in logits], targets)
     tables = [at_least_float32(table) for table in logits]
     if targets == "released":
+        # A constant zero with the device and dtype of the second table: its rows have no gradient in the released code.
         values = [-F.log_softmax(tables[0], dim=1).sum(dim=1).mean(), tables[1].detach().sum() * 0.0]
     else:
         values = [-F.log_softmax(table, dim=1)[:, domain].mean() for domain, table in enumerate(tables)]
@@ -82,14 +86,15 @@ def domain_loss(logits: Sequence[Tensor], *, targets: str = "index") -> Tensor:
 
 
 def check_domains(shapes: Sequence[tuple[int, ...]], targets: str) -> None:
-    """Refuse tables that can't be about as many domains as there are tables."""
+    """Raise a ValueError unless there are two or more tables, each (rows, number of tables) with at least one row."""
     if targets not in TARGETS:
         raise ValueError(f"targets is '{targets}': expected index or released")
     domains = len(shapes)
     if domains < 2 or any(len(shape) != 2 or shape[1] != domains or not shape[0] for shape in shapes):
         listed = ", ".join(map(str, shapes)) or "none"
         raise ValueError(
-            f"The tables have shapes {listed}: expected (rows, {domains}) for each of {domains} domains, two or more."
+            f"The logits have shapes {listed}: expected (rows, {domains}) for each of {domains} domains, and at least "
+            "two domains."
         )
     if targets == "released" and domains != 2:
-        raise ValueError(f"targets='released' is defined for two domains, and there are {domains}: use 'index'.")
+        raise ValueError(f"targets='released' is defined for two domains, got {domains}: use 'index'.")

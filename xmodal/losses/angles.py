@@ -1,11 +1,12 @@
-r"""Angles between differences of rows, from the rows' inner products alone.
+r"""Angles between differences of rows, computed from the inner products of the rows alone.
 
 With the Gram matrix G of the rows,
 
 $$\langle f_j - f_i, f_k - f_i \rangle = G_{jk} - G_{ij} - G_{ik} + G_{ii}$$
 
-so B³ cosines cost B³ numbers instead of B³ × D products, and anchors i are taken a few at a time: memory stays near
-B². Sums of products that nearly cancel need digits: Gram matrices are float64 wherever the device has it.
+so the B³ cosines cost a few operations each instead of a product over D features, and anchors i are processed in small
+groups: memory stays near B². The four terms nearly cancel for rows that are close to each other, so Gram matrices are
+float64 wherever the device supports it.
 """
 
 from __future__ import annotations
@@ -16,13 +17,19 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-BLOCK = 2**18  # cosines held at a time: a few such blocks stay in a processor's cache
-EQUAL = 1e-13  # squared distance, in units of the squared lengths, below which rounding is all there is
+# Number of cosines per group of anchors: a few blocks of this size (2 MiB in float64) fit into a processor's cache.
+BLOCK = 2**18
+# Squared distances below this fraction of the squared lengths are rounding noise: float64 has an epsilon of 2e-16, and
+# the sum of a few hundred products loses two to three digits of it.
+EQUAL = 1e-13
 
 
 def centred_gram(rows: Tensor) -> Tensor:
-    """Inner products of the rows (B, width) after their mean is subtracted, which no distance or angle notices."""
+    """Inner products of the rows (B, width) after their mean is subtracted; distances and angles do not change."""
+    # Centring first keeps digits: a large common offset would dominate every inner product and cancel later.
+    # Apple's GPUs (mps) have no float64.
     wide = rows if rows.device.type == "mps" else rows.double()
+    # The mean is a constant for the gradient, which changes nothing: the gradients of all differences sum to zero.
     wide = wide - wide.detach().mean(dim=0)
     with torch.autocast(rows.device.type, enabled=False):
         return wide @ wide.T
@@ -42,24 +49,26 @@ def squared_distances(gram: Tensor) -> Tensor:
 
 
 class AngleDistance(torch.autograd.Function):
-    """Mean Huber distance over all B³ cosines, of two Gram matrices; their gradients are found along the way.
+    """Mean Huber distance over all B³ cosines of two Gram matrices, with gradients computed during the forward pass.
 
-    Keeping the cosines for a backward pass would need B³ numbers per step of the formula; the gradient with respect
-    to a Gram matrix has B², and is finished when the value is.
+    Storing the cosines for a backward pass would need B³ numbers per step of the formula. The gradient with respect
+    to a Gram matrix has only B² entries and is complete at the end of the forward pass.
     """
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, teacher: Tensor) -> Tensor:
-        """Both (B, B) in, a scalar out."""
+        """Scalar distance of two Gram matrices (B, B)."""
         sides = [_Cosines(student), _Cosines(teacher)]
         rows, total = len(student), student.new_zeros(())
         step = max(BLOCK // max(rows, 1) ** 2, 1)
         for start in range(0, rows, step):
             anchors = torch.arange(start, min(start + step, rows), device=student.device)
-            cosines = [side.seen_from(anchors) for side in sides]
+            cosines = [side.from_anchors(anchors) for side in sides]
             difference = cosines[0] - cosines[1]
+            # Huber: d²/2 up to 1, |d| - 1/2 beyond. Both are s·d - s²/2 with the slope s = clamp(d), which is also
+            # the gradient, so no branch is needed and the block is read once.
             slope = difference.clamp(-1, 1)
-            total += _dot(slope, difference) - 0.5 * _dot(slope, slope)  # Huber: d²/2 up to 1, |d| - 1/2 beyond
+            total += _dot(slope, difference) - 0.5 * _dot(slope, slope)
             for side, cosine, sign, needed in zip(sides, cosines, (1, -1), ctx.needs_input_grad, strict=True):
                 if needed:
                     side.collect(anchors, cosine, slope if sign > 0 else -slope)
@@ -76,26 +85,27 @@ class AngleDistance(torch.autograd.Function):
 
 
 class _Cosines:
-    """Cosines of one network, and the gradient with respect to its Gram matrix so far."""
+    """Cosines of one network, and the gradient with respect to its Gram matrix, accumulated over groups of anchors."""
 
     def __init__(self, gram: Tensor) -> None:
         self.gram = gram
         squared = squared_distances(gram)
+        # Two equal rows have no direction between them: cosine 0 and no gradient, instead of 1/0.
         self.inverse = torch.where(squared > 0, squared, 1.0).rsqrt() * (squared > 0)
-        self.inner = torch.zeros_like(gram)  # with respect to ⟨f_j - f_i, f_k - f_i⟩, summed over anchors i
-        self.outer = torch.zeros_like(gram)  # the same, summed over k
-        self.lengths = torch.zeros_like(gram)  # with respect to ‖f_j - f_i‖²
+        self.inner = torch.zeros_like(gram)  # gradient of ⟨f_j - f_i, f_k - f_i⟩, summed over anchors i
+        self.outer = torch.zeros_like(gram)  # gradient of the same, summed over k
+        self.lengths = torch.zeros_like(gram)  # gradient of ‖f_j - f_i‖²
 
-    def seen_from(self, anchors: Tensor) -> Tensor:
-        """(anchors, B, B)."""
+    def from_anchors(self, anchors: Tensor) -> Tensor:
+        """Cosines (anchors, B, B) of the angles at some anchors."""
         from_anchor, inverse = self.gram[anchors], self.inverse[anchors]
-        own = from_anchor.gather(1, anchors[:, None])  # G_ii
-        products = self.gram - (from_anchor - own)[:, :, None]
+        diagonal = from_anchor.gather(1, anchors[:, None])  # G_ii
+        products = self.gram - (from_anchor - diagonal)[:, :, None]
         products -= from_anchor[:, None, :]
         return products.mul_(inverse[:, :, None]).mul_(inverse[:, None, :])
 
     def collect(self, anchors: Tensor, cosines: Tensor, slope: Tensor) -> None:
-        """Add what some anchors contribute; ``slope`` is the gradient with respect to their cosines."""
+        """Add the contribution of some anchors; ``slope`` is the gradient with respect to their cosines."""
         inverse = self.inverse[anchors]
         self.lengths[anchors] = -inverse.square() * (slope * cosines).sum(dim=2)
         by_product = (slope * inverse[:, :, None]).mul_(inverse[:, None, :])
@@ -103,10 +113,10 @@ class _Cosines:
         self.outer[anchors] = by_product.sum(dim=2)
 
     def gradient(self) -> Tensor:
-        """With respect to the Gram matrix, which enters products and lengths."""
-        through = -2 * self.outer - 2 * self.lengths
-        own = self.outer.sum(dim=1) + self.lengths.sum(dim=1) + self.lengths.sum(dim=0)
-        return self.inner + through + own.diag()
+        """Gradient with respect to the Gram matrix, which enters both the products and the lengths."""
+        off_diagonal = -2 * self.outer - 2 * self.lengths
+        diagonal = self.outer.sum(dim=1) + self.lengths.sum(dim=1) + self.lengths.sum(dim=0)
+        return self.inner + off_diagonal + diagonal.diag()
 
 
 def _dot(left: Tensor, right: Tensor) -> Tensor:

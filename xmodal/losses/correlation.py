@@ -1,4 +1,4 @@
-"""Distillation of relations within a table of class probabilities: its rows, its columns, or both."""
+"""Distillation of correlations in a table of class probabilities: between rows (samples), columns (classes) or both."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def dist(
     temperature: float = 1.0,
     eps: float = 1e-8,
 ) -> Tensor:
-    r"""DIST: correlate with the teacher instead of matching it, along classes and along samples.
+    r"""DIST: correlate with the teacher instead of matching it, across classes and across samples.
 
-    A much stronger teacher can't be matched; its preferences among classes, and among samples, can be followed.
+    A student cannot match the probabilities of a much stronger teacher, but it can rank classes and samples alike.
 
     $$L = \tau^2 \left[\beta \left(1 - \tfrac1B \sum_i \rho(q_{i\cdot}, p_{i\cdot})\right)
     + \gamma \left(1 - \tfrac1C \sum_c \rho(q_{\cdot c}, p_{\cdot c})\right)\right]$$
@@ -30,13 +30,13 @@ def dist(
 
     | symbol | argument | shape |
     |---|---|---|
-    | s, t | ``student``, ``teacher`` | (rows, classes, …), extra places count as rows |
+    | s, t | ``student``, ``teacher`` | (rows, classes, …), further positions count as rows |
     | β, γ | ``beta``, ``gamma`` | weights of the two parts |
     | τ | ``temperature`` | number |
 
-    Where neither side varies (one sample, identical rows, a single class) there is nothing to correlate: that term
-    is 0 here and 1 in the published code. At equality the value is of the order of ``eps`` over the spread, not
-    exactly 0.
+    Where neither network's probabilities vary (one sample, identical rows, a single class) the correlation is
+    undefined: that term is 0 here and 1 in the published code. For equal networks the value is of the order of ``eps``
+    over the spread, not exactly 0.
 
     Example:
         >>> round(dist(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])).item(), 4)
@@ -52,15 +52,15 @@ def dist(
 def class_correlation(
     student: Tensor, teacher: Tensor, *, temperature: float = 4.0, keep: Tensor | None = None
 ) -> Tensor:
-    r"""Class part of `mlkd`: which classes are answered together over the batch.
+    r"""Class part of `mlkd`: which classes are predicted together over the batch.
 
     $$L = \tfrac{1}{C} \left\| P_t^\top P_t - P_s^\top P_s \right\|_F^2$$
 
     Args:
         student: s, logits (rows, classes, …); P are their softened probabilities, one sample per row.
-        teacher: t, the same shape.
+        teacher: t, logits of the same shape.
         temperature: softens both.
-        keep: classes that count (classes,); the divisor stays the number of classes. None: all.
+        keep: mask of the classes that contribute (classes,); the divisor stays the number of classes. None: all.
 
     Example:
         >>> class_correlation(torch.tensor([[0.0, 60.0]]), torch.tensor([[60.0, 0.0]]), temperature=1.0).item()
@@ -75,15 +75,15 @@ def class_correlation(
 def batch_correlation(
     student: Tensor, teacher: Tensor, *, temperature: float = 4.0, keep: Tensor | None = None
 ) -> Tensor:
-    r"""Batch part of `mlkd`: which samples are answered alike.
+    r"""Batch part of `mlkd`: which samples have similar predictions.
 
     $$L = \tfrac{1}{B} \left\| P_t P_t^\top - P_s P_s^\top \right\|_F^2$$
 
     Args:
         student: s, logits (rows, classes, …); P are their softened probabilities, one sample per row.
-        teacher: t, the same shape.
+        teacher: t, logits of the same shape.
         temperature: softens both.
-        keep: samples that count (rows,); the divisor stays the number of rows. None: all.
+        keep: mask of the samples that contribute (rows,); the divisor stays the number of rows. None: all.
 
     Example:
         >>> batch_correlation(torch.tensor([[0.0, 0.0]]), torch.tensor([[60.0, 0.0]]), temperature=1.0).item()
@@ -102,7 +102,7 @@ def mlkd(
     temperatures: tuple[float, ...] = (2.0, 3.0, 4.0, 5.0, 6.0),
     masked: bool = True,
 ) -> Tensor:
-    r"""Multi-level logit distillation: each sample's answer, the samples' likeness and the classes' likeness.
+    r"""Multi-level logit distillation: single predictions, correlations of samples and correlations of classes.
 
     $$L = \sum_\tau \left[\tfrac1B \sum_i m_i \, \tau^2 \, \mathrm{KL}(p_i \| q_i)
     + \tfrac1B \left\| P_t P_t^\top - P_s P_s^\top \right\|_F^2
@@ -110,13 +110,14 @@ def mlkd(
 
     | symbol | argument | shape |
     |---|---|---|
-    | s, t | ``student``, ``teacher`` | (rows, classes, …), extra places count as rows |
+    | s, t | ``student``, ``teacher`` | (rows, classes, …), further positions count as rows |
     | τ | ``temperatures`` | numbers |
     | m, n | ``masked`` | True: 1 for samples (classes) whose (total) teacher confidence is at most the median |
 
     The published code reduces each term to a number before it multiplies by the masks, so that they act as one
-    constant factor of about one half; here they select samples and classes, and the divisors stay B and C. It also
-    masks the batch part in that way, and adds a second, strongly augmented view; call this once per view.
+    constant factor of about one half. Here they select samples and classes, and the divisors stay B and C. The
+    published code also masks the batch part in that way, and adds a second, strongly augmented view: call this function
+    once per view.
 
     Example:
         >>> round(mlkd(torch.zeros(1, 2), torch.tensor([[2.0, 0.0]])).item(), 4)
@@ -137,6 +138,7 @@ def mlkd(
 
 
 def _median_masks(teacher: Tensor) -> tuple[Tensor, Tensor]:
+    # At temperature 1, as in the published code: one selection for all temperatures.
     p = F.softmax(_table(teacher), dim=1).detach()
     confidence, totals = p.amax(dim=1), p.sum(dim=0)
     return confidence <= confidence.median(), totals <= totals.median()
@@ -145,14 +147,17 @@ def _median_masks(teacher: Tensor) -> tuple[Tensor, Tensor]:
 def _uncorrelated(a: Tensor, b: Tensor, eps: float) -> Tensor:
     varies = _varies(a) | _varies(b)
     a, b = a - a.mean(dim=1, keepdim=True), b - b.mean(dim=1, keepdim=True)
-    sizes = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
-    gap = 1 - (a * b).sum(dim=1) / (sizes + eps)
+    norms = torch.linalg.vector_norm(a, dim=1) * torch.linalg.vector_norm(b, dim=1)
+    # eps is added once, to the product of both norms, as in the published code.
+    gap = 1 - (a * b).sum(dim=1) / (norms + eps)
     return torch.where(varies, gap, torch.zeros_like(gap))
 
 
 def _varies(rows: Tensor) -> Tensor:
     low, high = rows.detach().aminmax(dim=1)
-    return high - low > 8 * torch.finfo(rows.dtype).eps * high  # rounding leaves such traces of equal probabilities
+    # Equal probabilities differ by a few units in the last place after a softmax; without the factor 8 that rounding
+    # noise would be correlated, with an arbitrary result.
+    return high - low > 8 * torch.finfo(rows.dtype).eps * high
 
 
 def _kept_mean(values: Tensor, keep: Tensor | None) -> Tensor:

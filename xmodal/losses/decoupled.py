@@ -1,11 +1,12 @@
-r"""The true class against all others, and the others among themselves.
+r"""Decoupled distillation: the true class against all others, and the other classes among themselves.
 
-Class probabilities p with true class y fall into two distributions that are independent of each other:
+Class probabilities p with true class y split into two distributions that are independent of each other:
 
 $$b = \left(p_y, \; 1 - p_y\right), \qquad q_k = \frac{e^{z_k}}{\sum_{j \ne y} e^{z_j}} \quad (k \ne y)$$
 
-Everything stays a logarithm: 1 - p_y is the log-sum-exp of the other log-probabilities, and q is computed from the
-other logits alone, never by pushing the true one far down. So saturated logits neither overflow nor lose gradients.
+Everything is computed in log space: ln(1 - p_y) is the log-sum-exp of the other log-probabilities, and q is computed
+from the other logits alone. Published code subtracts 1000 from the true logit and takes logarithms of probabilities,
+which gives infinite values for saturated logits.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from xmodal.losses.reduce import at_least_float32, check_target, reduced, same_s
 
 
 def target_split(logits: Tensor, target: Tensor) -> Tensor:
-    """Logarithm of b, the true class against the rest: (rows, classes, …) and (rows, …) become (rows, …, 2).
+    """Logarithm of b, the true class against the others: (rows, classes, …) and (rows, …) become (rows, …, 2).
 
     Example:
         >>> target_split(torch.zeros(1, 4), torch.tensor([2])).exp()
@@ -26,8 +27,9 @@ def target_split(logits: Tensor, target: Tensor) -> Tensor:
     """
     logits, target = _classes_last(logits, target)
     log_p = F.log_softmax(logits, dim=-1)
-    rest = _others(log_p, target).logsumexp(dim=-1, keepdim=True)
-    return torch.cat([log_p.gather(-1, target.unsqueeze(-1)), rest], dim=-1)
+    # Not log(1 - p_y): that is log(0) as soon as p_y rounds to 1, which float32 reaches at a logit gap of 17.
+    others = _others(log_p, target).logsumexp(dim=-1, keepdim=True)
+    return torch.cat([log_p.gather(-1, target.unsqueeze(-1)), others], dim=-1)
 
 
 def non_target_split(logits: Tensor, target: Tensor) -> Tensor:
@@ -76,9 +78,9 @@ def dkd(
     weight: Tensor | None = None,
     reduction: str = "batchmean",
 ) -> Tensor:
-    r"""Decoupled knowledge distillation: how sure of the true class, and how the others are ranked, weighted apart.
+    r"""Decoupled knowledge distillation: confidence in the true class and ranking of the others, weighted separately.
 
-    Plain distillation multiplies the second part by the teacher's doubt, so a confident teacher hardly teaches it.
+    Plain distillation multiplies the second part by the teacher's 1 - p_y, so a confident teacher hardly transfers it.
     With two classes the second part is identically zero.
 
     $$L = \tau^2 \left[\alpha \, \mathrm{KL}(b^t \| b^s) + \beta \, \mathrm{KL}(q^t \| q^s)\right]$$
@@ -91,9 +93,9 @@ def dkd(
     | τ | ``temperature`` | number |
     | ω | ``weight`` | (rows,), multiplies both parts; the divisor counts all rows |
 
-    Published versions agree on the formula. Their weights differ: (1, 8) with τ = 4 in the paper, (1, 1) with 0.7,
+    Published versions agree on the formula. Their (α, β) and τ differ: (1, 8) with τ = 4 in the paper, (1, 1) with 0.7,
     (16, 1) with 0.7 and (½, ½) with 1 in the experiments on non-target divergence. The authors' code mixes
-    probabilities and logarithms and is infinite for saturated float32 logits; this one is finite.
+    probabilities and logarithms and is infinite for saturated float32 logits; this implementation stays finite.
 
     Args:
         student: s, logits.
@@ -122,12 +124,16 @@ def _kl(log_p: Tensor, log_q: Tensor) -> Tensor:
 
 
 def _others(values: Tensor, target: Tensor) -> Tensor:
-    numbers = torch.arange(values.shape[-1] - 1, device=values.device)
-    return values.gather(-1, numbers + (numbers >= target.unsqueeze(-1)))  # steps over the true class
+    # A gather instead of a boolean mask: its result has a static shape, so it also works under vmap and in an export.
+    indices = torch.arange(values.shape[-1] - 1, device=values.device)
+    return values.gather(-1, indices + (indices >= target.unsqueeze(-1)))  # skips the true class
 
 
 def _classes_last(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     check_target(logits, target)
     if logits.shape[1] < 2:
-        raise ValueError(f"logits of shape {tuple(logits.shape)} have one class: a non-target class needs at least two")
+        raise ValueError(
+            f"logits of shape {tuple(logits.shape)} have {logits.shape[1]} class: expected two or more, because this "
+            "loss compares the classes that are not the target."
+        )
     return at_least_float32(logits).movedim(1, -1), target.long()

@@ -1,4 +1,4 @@
-r"""Parts of an embedding that shall not say the same: orthogonality.
+r"""Orthogonality of the parts of an embedding, so that they carry different information.
 
 References: Ienco, Dantas: DisCoM-KD, BMVC 2024, arXiv 2408.07080; Li, Wang, Cui: Decoupled Multimodal Distilling for
 Emotion Recognition (DMD), CVPR 2023, arXiv 2303.13802. Both read from the authors' code.
@@ -13,7 +13,9 @@ from xmodal.losses.reduce import at_least_float32, masked_mean
 
 PERPS = ("abs", "signed", "squared", "positive")
 AXES = ("frame", "flat", "legacy_batch")
-TINY = 1e-12  # length below which a row counts as zero: its cosine is 0
+# Rows shorter than this count as zero, with cosine 0: dividing by their length would amplify rounding noise. It is the
+# default eps of `torch.nn.functional.normalize`.
+TINY = 1e-12
 
 
 def orthogonality(first: Tensor, second: Tensor, *, perp: str = "abs", reduction: str = "mean") -> Tensor:
@@ -26,14 +28,14 @@ def orthogonality(first: Tensor, second: Tensor, *, perp: str = "abs", reduction
     | u, v | ``first``, ``second`` | (rows, width) |
     | f | ``perp`` | ``abs``, ``signed``, ``squared`` or ``positive`` |
 
-    The authors of DisCoM-KD take the cosine as it is (``signed``). Where both parts end in a ReLU it is never negative,
-    and the first two forms are the same number with the same gradient below the ReLU. Elsewhere the signed form would
-    reward *opposite* parts, which say the same with another sign; so ``abs`` is the default. DMD has ``positive``, for
-    which opposite parts are as good as orthogonal ones.
+    The authors of DisCoM-KD use the signed cosine (``signed``). Where both parts end in a ReLU it is never negative,
+    and the first two forms have the same value and the same gradient below the ReLU. Elsewhere the signed form would
+    reward *opposite* parts, which carry the same information with the other sign, so ``abs`` is the default. DMD uses
+    ``positive``, for which opposite parts are as good as orthogonal ones.
 
     Args:
-        first: u, one part.
-        second: v, the other.
+        first: u, the first part.
+        second: v, the second part.
         perp: f.
         reduction: ``mean`` or ``none`` (one value per row).
 
@@ -43,7 +45,10 @@ def orthogonality(first: Tensor, second: Tensor, *, perp: str = "abs", reduction
         >>> [round(orthogonality(*parts, perp=perp).item(), 4) for perp in ("abs", "signed", "squared", "positive")]
         [0.5, -0.5, 0.5, 0.0]
     """
-    same_parts(first, second)
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(
+            f"The parts have shapes {tuple(first.shape)} and {tuple(second.shape)}: expected (rows, width) twice."
+        )
     if perp not in PERPS:
         raise ValueError(f"perp is '{perp}': expected abs, signed, squared or positive")
     if reduction not in ("mean", "none"):
@@ -57,19 +62,19 @@ def orthogonality(first: Tensor, second: Tensor, *, perp: str = "abs", reduction
 def sequence_orthogonality(first: Tensor, second: Tensor, *, axis: str = "frame", perp: str = "positive") -> Tensor:
     """`orthogonality` of two parts of the same sequences.
 
-    | ``axis`` | a cosine is taken over | and averaged over |
+    | ``axis`` | the cosine is computed over | and averaged over |
     |---|---|---|
-    | ``frame`` | the channels of one time step of one sample | steps and samples |
-    | ``flat`` | channels and steps of one sample | samples |
-    | ``legacy_batch`` | all samples, of one channel at one step | channels and steps |
+    | ``frame`` | the channels of one time step of one sample | time steps and samples |
+    | ``flat`` | channels and time steps of one sample | samples |
+    | ``legacy_batch`` | all samples, for one channel at one time step | channels and time steps |
 
-    The last is what the released code of DMD computed with the library of its time: it mixes samples, and no row is
-    kept from saying the same twice.
+    The last is what the released code of DMD computed with PyTorch 1.9: it mixes samples, and the parts of a single
+    sample need not be orthogonal.
 
     Args:
-        first: one part, (rows, channels, time).
-        second: the other.
-        axis: see above.
+        first: the first part, (rows, channels, time).
+        second: the second part, the same shape.
+        axis: one of the three above.
         perp: f of `orthogonality`; DMD's is ``positive``.
 
     Example:
@@ -94,15 +99,8 @@ def sequence_orthogonality(first: Tensor, second: Tensor, *, axis: str = "frame"
 
 
 def _directions(part: Tensor) -> Tensor:
-    """Rows of length 1; rows of zeros stay zeros, with a gradient that is no larger than others."""
+    """Rows scaled to length 1; rows of zeros stay zeros."""
     part = at_least_float32(part)
     length = torch.linalg.vector_norm(part, dim=1, keepdim=True)
+    # Divided by 1 instead of a tiny length: a gradient of 1e12 from a row of zeros would dominate the batch.
     return part / torch.where(length > TINY, length, 1.0)
-
-
-def same_parts(first: Tensor, second: Tensor) -> None:
-    """Refuse parts that are no two tables of one shape."""
-    if first.shape != second.shape or first.ndim != 2:
-        raise ValueError(
-            f"The parts have shapes {tuple(first.shape)} and {tuple(second.shape)}: expected (rows, width) twice."
-        )

@@ -10,9 +10,9 @@ from xmodal.losses.reduce import at_least_float32, reduced, same_shape
 
 
 def cmd(student: Tensor, teacher: Tensor, *, moments: int = 5) -> Tensor:
-    r"""Central moment discrepancy: do the two sets of rows have the same mean, spread, skew, …?
+    r"""Central moment discrepancy: difference of the means, variances, third moments, … of two sets of rows.
 
-    Rows are not compared one by one, so they need not be paired, nor as many.
+    Rows are not compared one by one, so they need not be paired, and their numbers may differ.
 
     $$L = \left\| \mathrm{E} s - \mathrm{E} t \right\| + \sum_{k=2}^{K} \left\| \mathrm{E} (s - \mathrm{E} s)^k
     - \mathrm{E} (t - \mathrm{E} t)^k \right\|$$
@@ -22,8 +22,9 @@ def cmd(student: Tensor, teacher: Tensor, *, moments: int = 5) -> Tensor:
     | s, t | ``student``, ``teacher`` | (rows, …), flattened; E is the mean over rows |
     | K | ``moments`` | whole number |
 
-    The paper divides the k-th term by the k-th power of the range of the features; the code of the non-target
-    divergence papers, and this, do not. Its gradient is nan at equality, ours is 0 there.
+    The paper divides the k-th term by the k-th power of the range of the features. The code of the non-target
+    divergence papers does not, and neither does this function. That code has a nan gradient for equal inputs; here it
+    is 0.
 
     Example:
         >>> cmd(torch.tensor([[0.0], [2.0]]), torch.tensor([[3.0], [7.0]]), moments=2).item()
@@ -32,6 +33,7 @@ def cmd(student: Tensor, teacher: Tensor, *, moments: int = 5) -> Tensor:
     Reference: Zellinger et al.: Central Moment Discrepancy (CMD) for Domain-Invariant Representation Learning,
     2017, equation 9.
     """
+    # Only the widths must agree; `same_shape` is called for its message.
     if student.shape[1:] != teacher.shape[1:]:
         same_shape(student, teacher)
     s, t = at_least_float32(student).flatten(1), at_least_float32(teacher).flatten(1)
@@ -62,18 +64,18 @@ def cmd_softmax(student: Tensor, teacher: Tensor, *, moments: int = 5) -> Tensor
 def kl_distance(
     student: Tensor, teacher: Tensor, *, upper: float = 1.0, lower: float = 0.0, reduction: str = "batchmean"
 ) -> Tensor:
-    r"""How far a student's answer is from its teacher's, squeezed into [0, 1].
+    r"""Reverse KL divergence between student and teacher, clipped to [0, 1].
 
     $$d = \tfrac1C \mathrm{KL}(q \| p), \qquad L = \min\left(1, \; d \, \mathbf{1}[d \ge l] / u\right)$$
 
-    The divergence is taken the other way round than in `kl`: p is the teacher's, q the student's. The authors'
-    code returns it detached, as a weight; here it carries a gradient wherever it is not cut off.
+    The direction is the reverse of `kl`: p are the teacher's probabilities, q the student's. The authors' code returns
+    it detached, as a weight; here it carries a gradient wherever it is not clipped.
 
     Args:
         student: logits (rows, classes, …) of q.
         teacher: logits of p, the same shape.
-        upper: u, distances from here on are 1.
-        lower: l, smaller distances are 0.
+        upper: u, distances of u or more become 1.
+        lower: l, distances below l become 0.
         reduction: ``batchmean`` or ``none`` (rows, …).
 
     Example:
@@ -89,18 +91,18 @@ def kl_distance(
 def emd(
     student: Tensor, teacher: Tensor, *, squash: bool = False, floor: float = 0.02, reduction: str = "batchmean"
 ) -> Tensor:
-    r"""Earth mover's distance of the values in each row: are the logits spread alike, whichever class has them?
+    r"""Earth mover's distance between the values of each row, regardless of which class has which value.
 
     $$L = \tfrac1C \sum_k \left| s_{(k)} - t_{(k)} \right|$$
 
-    with values in ascending order. The authors' code returns the logistic function of it, with results below 0.02
-    set to 0 (which can't happen, the smallest is ½), and no gradient: ``squash=True`` gives that number.
+    with values sorted in ascending order. The authors' code returns its logistic function, sets results below 0.02 to 0
+    (which cannot happen, because the smallest is ½) and has no gradient: ``squash=True`` gives the same values.
 
     Args:
         student: s (rows, …).
         teacher: t, the same shape.
         squash: whether to apply the logistic function and ``floor``; the smallest value is then ½.
-        floor: squashed values below are 0.
+        floor: squashed values below it become 0.
         reduction: ``batchmean`` or ``none`` (rows,).
 
     Example:
@@ -114,12 +116,12 @@ def emd(
 
 
 def simse(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Squared mean of the difference: what `mse` charges for a common offset, and nothing else.
+    r"""Squared mean of the difference: the part of `mse` that is due to a common offset.
 
     $$L = \left(\tfrac1n \sum_i (s_i - t_i)\right)^2$$
 
-    Subtracted from `mse` it gives the scale-invariant error of the domain separation networks. By itself it is 0
-    whenever the differences cancel.
+    `mse` minus this term is the scale-invariant error of the domain separation networks. The term alone is 0 whenever
+    the differences cancel.
 
     Args:
         student: s (rows, …).
@@ -136,17 +138,17 @@ def simse(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def diff_loss(student: Tensor, teacher: Tensor, *, eps: float = 1e-6, detach_norms: bool = True) -> Tensor:
-    r"""Difference loss: push two sets of features towards having nothing in common.
+    r"""Difference loss: make two sets of features orthogonal.
 
     $$L = \frac{1}{D_s D_t} \left\| \hat S^\top \hat T \right\|_F^2, \qquad
     \hat f_i = \frac{f_i - \bar f}{\| f_i - \bar f \| + \epsilon}$$
 
-    It is 0 when every centred student feature is orthogonal, over the batch, to every teacher feature, so it is
-    largest, not zero, at equality: it parts features, it does not distil them. Widths may differ.
+    It is 0 when every centred student feature is orthogonal, over the batch, to every teacher feature. For equal
+    features it is largest, not zero: it separates features and does not distil them. Widths may differ.
 
     Args:
-        student: f of one side (rows, …), flattened to D_s.
-        teacher: f of the other (rows, …), flattened to D_t.
+        student: f of the student (rows, …), flattened to D_s.
+        teacher: f of the teacher (rows, …), flattened to D_t.
         eps: ε, keeps rows of zeros at zero.
         detach_norms: whether the lengths of the rows are constants for the gradient, as in the authors' code.
 
@@ -161,7 +163,7 @@ def diff_loss(student: Tensor, teacher: Tensor, *, eps: float = 1e-6, detach_nor
     if len(student) != len(teacher):
         raise ValueError(
             f"The student's features have shape {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}: "
-            "expected as many rows."
+            "expected the same number of rows."
         )
     s, t = (_unit_rows(at_least_float32(side).flatten(1), eps, detach_norms) for side in (student, teacher))
     return (s.T @ t).square().mean()
@@ -174,7 +176,8 @@ def _unit_rows(features: Tensor, eps: float, detach: bool) -> Tensor:
 
 
 def _length(vector: Tensor) -> Tensor:
-    """Euclidean length; scaled, because the squares of fifth powers overflow; its gradient at zero is zero."""
+    """Euclidean length, with a gradient of zero at zero."""
+    # Scaled by the largest entry, because the square of a fifth moment overflows float32 for features beyond 7,000.
     largest = vector.detach().abs().amax()
     scale = torch.where(largest > 0, largest, torch.ones_like(largest))
     length: Tensor = torch.linalg.vector_norm(vector / scale)

@@ -1,6 +1,6 @@
-r"""How far apart two networks' answers are: symmetric divergences between their class probabilities.
+r"""Symmetric divergences between the class probabilities of two networks.
 
-Two forms of one idea, both with the mixture m = (u + v) / 2 and x = ½ (ln u - ln v):
+Two forms, both with the mixture m = (u + v) / 2 and x = ½ (ln u - ln v):
 
 $$J_\mathrm{js}(u, v) = \tfrac12 \mathrm{KL}(u \| m) + \tfrac12 \mathrm{KL}(v \| m)
 = \sum_k m_k \left(x_k \tanh x_k - \ln \cosh x_k\right) \le \ln 2$$
@@ -8,9 +8,9 @@ $$J_\mathrm{js}(u, v) = \tfrac12 \mathrm{KL}(u \| m) + \tfrac12 \mathrm{KL}(v \|
 $$J_\mathrm{reference}(u, v) = \tfrac12 \mathrm{KL}(m \| u) + \tfrac12 \mathrm{KL}(m \| v)
 = \sum_k m_k \ln \cosh x_k$$
 
-The first is Jensen and Shannon's. The second, the arithmetic-geometric divergence, is what the code of the
+The first is the Jensen-Shannon divergence. The second, the arithmetic-geometric divergence, is what the code of the
 non-target divergence hypothesis computes under that name, because the arguments of its KL are exchanged; it is
-unbounded. Written with x every term is at least zero, is exactly zero at equality and has a finite gradient.
+unbounded. Written with x, every term is at least zero, exactly zero for equal inputs, and has a finite gradient.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def divergence(
 ) -> Tensor:
     r"""Target or non-target divergence of two networks.
 
-    The hypothesis: the smaller the disagreement about the classes that are not the true one, the more a student
-    gains from a teacher of another modality.
+    The hypothesis: the smaller the divergence over the classes other than the true one, the more a student gains from
+    a teacher of another modality.
 
     $$L = \tau^2 \, J(b^s, b^t) \;\text{ or }\; \tau^2 \, J(q^s, q^t), \quad b = (p_y, 1 - p_y), \quad
     q_k = \frac{p_k}{1 - p_y} \; (k \ne y), \quad p = \mathrm{softmax}(z / \tau)$$
@@ -51,11 +51,12 @@ def divergence(
     | τ | ``temperature`` | number |
 
     With two classes the non-target part is identically 0. The authors' code multiplies by τ² but never divides the
-    logits by τ (equal at its only value, 1), and its non-target part has nan gradients; both are mended here.
+    logits by τ (no difference at its only value, 1), and its non-target part has nan gradients; both are corrected
+    here.
 
     Example:
         >>> student, teacher = torch.tensor([[0.0, 0.0, 60.0]]), torch.tensor([[0.0, 60.0, 0.0]])
-        >>> round(divergence(student, teacher, torch.tensor([0])).item(), 4)  # ln 2, the largest there is
+        >>> round(divergence(student, teacher, torch.tensor([0])).item(), 4)  # ln 2, the upper bound
         0.6931
         >>> round(divergence(student, teacher, torch.tensor([0]), form="reference").item(), 4)
         29.3069
@@ -80,7 +81,7 @@ def tcjsd(
     weight: Tensor | None = None,
     reduction: str = "batchmean",
 ) -> Tensor:
-    r"""Target-class divergence: `divergence` with ``part="target"``, in the authors' form unless told otherwise.
+    r"""Target-class divergence: `divergence` with ``part="target"``, by default in the authors' form.
 
     $$L = \tau^2 \, J(b^s, b^t), \quad b = (p_y, 1 - p_y)$$
 
@@ -112,7 +113,7 @@ def ncjsd(
     weight: Tensor | None = None,
     reduction: str = "batchmean",
 ) -> Tensor:
-    r"""Non-target divergence: `divergence` with ``part="non_target"``, in the authors' form unless told otherwise.
+    r"""Non-target divergence: `divergence` with ``part="non_target"``, by default in the authors' form.
 
     $$L = \tau^2 \, J(q^s, q^t), \quad q_k = \frac{p_k}{1 - p_y} \; (k \ne y)$$
 
@@ -143,16 +144,16 @@ def jsd(
     weight: Tensor | None = None,
     reduction: str = "batchmean",
 ) -> Tensor:
-    r"""Jensen-Shannon divergence of the class probabilities, or its arithmetic-geometric twin.
+    r"""Jensen-Shannon divergence of the class probabilities, or the arithmetic-geometric divergence.
 
-    A bounded, symmetric relative of `kl`: no single confident mistake can dominate it.
+    A bounded, symmetric alternative to `kl`: no single confident mistake can dominate it.
 
     $$L = \tau^2 \, J(p^s, p^t), \quad p = \mathrm{softmax}(z / \tau)$$
 
     Args:
         student: zˢ, logits (rows, classes, …).
         teacher: zᵗ, the same shape.
-        form: J, ``js`` or ``reference`` (head of this file).
+        form: J, ``js`` or ``reference`` (equations at the top of this file).
         temperature: τ.
         weight: factor of each row (rows,). None: 1.
         reduction: ``batchmean`` or ``none`` (rows, …).
@@ -179,15 +180,19 @@ def _form(log_u: Tensor, log_v: Tensor, form: str) -> Tensor:
 
 
 def _log_cosh(x: Tensor) -> Tensor:
-    near = torch.log1p(2 * (x.clamp(-1, 1) / 2).sinh().square())  # keeps the digits of x²/2
+    # Near 0, |x| + ln ½(1 + e^-2|x|) would subtract almost equal numbers; cosh x = 1 + 2 sinh² ½x keeps the digits of
+    # x²/2. The clamp keeps the branch that `where` does not take finite: 0 × inf in its gradient would be nan.
+    near = torch.log1p(2 * (x.clamp(-1, 1) / 2).sinh().square())
     return torch.where(x.abs() < 1, near, x.abs() + _log_half(x))
 
 
 def _tanh_minus_log_cosh(x: Tensor) -> Tensor:
     near = x * x.tanh() - _log_cosh(x.clamp(-1, 1))
-    far = -2 * x.abs() * (-2 * x.abs()).sigmoid() - _log_half(x)  # both |x| cancelled by hand
+    # Far from 0 both x tanh x and ln cosh x are nearly |x|; here that |x| is cancelled on paper.
+    far = -2 * x.abs() * (-2 * x.abs()).sigmoid() - _log_half(x)
     return torch.where(x.abs() < 1, near, far)
 
 
 def _log_half(x: Tensor) -> Tensor:
-    return torch.log1p(torch.expm1(-2 * x.abs()) / 2)  # ln ½(1 + e^-2|x|)
+    """Ln ½(1 + e^-2|x|)."""
+    return torch.log1p(torch.expm1(-2 * x.abs()) / 2)

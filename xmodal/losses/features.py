@@ -1,8 +1,8 @@
-"""Distillation of features, value by value: the student's layer should hold what the teacher's layer holds.
+"""Distillation of features, value by value: the student's features should equal the teacher's.
 
-All take the student first and the teacher second, of one shape: an adaptor (`xmodal.losses.adaptors`) comes before
-them where widths differ. `hint`, `ab` and `ofd` return one value per row with ``reduction="none"``; `srd` and `pkd`
-compare statistics of the whole batch.
+All take the student first and the teacher second, both of the same shape: where widths differ, an adaptor
+(`xmodal.losses.adaptors`) comes before the loss. `hint`, `ab` and `ofd` return one value per row with
+``reduction="none"``; `srd` and `pkd` compare statistics of the whole batch.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmodal.losses.reduce import at_least_float32
-from xmodal.losses.shapes import alike, reduce_rows
+from xmodal.losses.shapes import comparable, reduce_rows
 
 
 def hint(student: Tensor, teacher: Tensor, *, batchnorm_relu: bool = False, reduction: str = "mean") -> Tensor:
     r"""Mean squared difference of features (FitNets).
 
-    A layer in the middle of the teacher is a hint of what the student's layer should hold.
+    The features of a middle layer of the teacher are a target for a layer of the student.
 
     $$L = \tfrac{1}{B D} \sum_{i, d} (r(s)_{id} - t_{id})^2$$
 
-    The paper writes ½‖t − r(s)‖² and learns r, here an adaptor of its own. The NTDH code has r = ReLU ∘ BatchNorm
+    The paper writes ½‖t − r(s)‖² and learns r, which is a separate adaptor here. The NTDH code has r = ReLU ∘ BatchNorm
     with scale 1, shift 0 and the batch's statistics, never trained: ``batchnorm_relu`` reproduces it.
 
     Args:
         student: s (rows, width, …).
         teacher: t, the same shape.
-        batchnorm_relu: standardise each of the student's columns over the batch (biased variance + 1e-5), cut at 0.
+        batchnorm_relu: standardise each column of the student over the batch (biased variance + 1e-5), then ReLU.
         reduction: ``mean`` (over everything) or ``none`` (rows,).
 
     Example:
@@ -39,34 +39,31 @@ def hint(student: Tensor, teacher: Tensor, *, batchnorm_relu: bool = False, redu
 
     Reference: Romero et al.: FitNets: Hints for Thin Deep Nets, 2015, equation 3.
     """
-    s, t = alike(student, teacher)
+    s, t = comparable(student, teacher)
     if batchnorm_relu:
-        s = _batchnorm_relu(s)
+        if s.numel() == s.shape[1]:
+            raise ValueError(
+                f"Features of shape {tuple(s.shape)} have one value per column, so their variance is undefined: "
+                "expected two rows or more with batchnorm_relu. Use a larger batch."
+            )
+        s = F.batch_norm(s, None, None, training=True, eps=1e-5).relu()
     return reduce_rows(F.mse_loss(s, t, reduction="none").flatten(1).mean(dim=1), reduction)
-
-
-def _batchnorm_relu(values: Tensor) -> Tensor:
-    if values.numel() == values.shape[1]:
-        raise ValueError(
-            f"Features of shape {tuple(values.shape)} hold one value per column, which has no variance to standardise "
-            "by: give batchnorm_relu two rows or more."
-        )
-    return F.batch_norm(values, None, None, training=True, eps=1e-5).relu()
 
 
 def ab(
     student: Tensor, teacher: Tensor, *, margin: float = 1.0, scale: float = 3e-3, reduction: str = "batchmean"
 ) -> Tensor:
-    r"""Activation boundaries: which neurons fire, not how strongly.
+    r"""Activation boundaries: which neurons are active, not how strongly.
 
-    Before the ReLU a value should be above the margin where the teacher's is positive, below its negative elsewhere.
+    Before the ReLU, a value should be above the margin where the teacher's is positive, and below minus the margin
+    elsewhere.
 
     $$L = \tfrac{c}{B} \sum_{i, d} \left[(s_{id} + m)^2 \, [s_{id} > -m, t_{id} \le 0]
     + (s_{id} - m)^2 \, [s_{id} \le m, t_{id} > 0]\right]$$
 
-    Zero where every student's value keeps the margin on its teacher's side; equal features inside it do cost. The
-    authors' code divides by 1000 and multiplies by 3 for the last of several layers, and halves that for each one
-    before: `scale` is that number.
+    It is zero where every value of the student keeps the margin on its teacher's side; equal features within the margin
+    are penalised too. The authors' code divides by 1000 and multiplies by 3 for the last of several layers, and halves
+    the factor for each layer before it: ``scale`` is that factor.
 
     Args:
         student: s, before the activation (rows, …).
@@ -81,30 +78,30 @@ def ab(
 
     Reference: Heo et al.: Knowledge Transfer via Distillation of Activation Boundaries, 2019, equation 6.
     """
-    s, t = alike(student, teacher)
-    silent = (s + margin).clamp(min=0).square()
-    firing = (margin - s).clamp(min=0).square()
-    values = scale * torch.where(t > 0, firing, silent)
+    s, t = comparable(student, teacher)
+    inactive = (s + margin).clamp(min=0).square()
+    active = (margin - s).clamp(min=0).square()
+    values = scale * torch.where(t > 0, active, inactive)
     return reduce_rows(values.flatten(1).sum(dim=1), reduction)
 
 
 def ofd(student: Tensor, teacher: Tensor, *, margin: Tensor | None = None, reduction: str = "batchmean") -> Tensor:
-    r"""Partial squared distance of an overhaul of feature distillation (OFD).
+    r"""Partial squared distance of the overhaul of feature distillation (OFD).
 
-    What the teacher's next ReLU lets through is matched; what it blocks must only stay blocked, above a margin m at
-    most.
+    Values that pass the teacher's next ReLU are matched. Where it blocks them, the student's value must only stay
+    below the teacher's, which is limited from below by a margin m.
 
     $$L = \tfrac{1}{B} \sum_{i, d} \begin{cases} 0 & s \le \bar t \le 0 \\ (s - \bar t)^2 & \text{otherwise}
     \end{cases}, \quad \bar t = \max(t, m)$$
 
-    Authors' form; another published one leaves the margin to the caller and divides by 1000. The authors multiply
-    by 0.001 and by a power of two per layer.
+    This is the authors' form; another published one leaves the margin to the caller and divides by 1000. The authors
+    multiply by 0.001 and by a power of two per layer.
 
     Args:
         student: s, before the activation (rows, channels, …).
         teacher: t, the same shape.
-        margin: m (channels,), negative: `ofd_margin` finds it from the teacher's batch norm. None: the mean of the
-            negative values that each channel has in this batch.
+        margin: m (channels,), negative: `ofd_margin` computes it from the teacher's batch norm. None: the mean of the
+            negative values of each channel in this batch.
         reduction: ``batchmean`` (sum over each row, mean over rows) or ``none`` (rows,).
 
     Example:
@@ -113,15 +110,16 @@ def ofd(student: Tensor, teacher: Tensor, *, margin: Tensor | None = None, reduc
 
     Reference: Heo et al.: A Comprehensive Overhaul of Feature Distillation, 2019, equations 1 and 3.
     """
-    s, t = alike(student, teacher)
+    s, t = comparable(student, teacher)
     m = _negative_mean(t) if margin is None else margin.to(t)
     t = torch.maximum(t, m.reshape(-1, *[1] * (t.ndim - 2)))
+    # The mask reads the clamped teacher: t > 0 is the same for both, and s ≤ m needs no correction.
     values = (s - t).square() * ((s > t) | (t > 0))
     return reduce_rows(values.flatten(1).sum(dim=1), reduction)
 
 
 def ofd_margin(mean: Tensor, std: Tensor) -> Tensor:
-    r"""Expected negative value of each channel, from the batch norm before it.
+    r"""Expected negative value of each channel, from the batch norm that precedes it.
 
     $$m = E[x \mid x < 0] = \mu - \sigma \, \frac{\varphi(\mu / \sigma)}{\Phi(-\mu / \sigma)}, \quad x \sim N(\mu,
     \sigma^2)$$
@@ -130,17 +128,18 @@ def ofd_margin(mean: Tensor, std: Tensor) -> Tensor:
 
     Args:
         mean: μ (channels,), the batch norm's shift.
-        std: σ (channels,), the size of its scale.
+        std: σ (channels,), the absolute value of its scale.
 
     Example:
         >>> round(ofd_margin(torch.zeros(1), torch.ones(1)).item(), 4)
         -0.7979
     """
     mean, std = at_least_float32(mean), at_least_float32(std).abs()
+    # A channel that training has switched off has σ = 0; the clamp avoids 0 / 0, and the ratio is then ±inf or 0.
     ratio = mean / std.clamp(min=torch.finfo(std.dtype).tiny)
-    chance = torch.special.ndtr(-ratio)
+    probability = torch.special.ndtr(-ratio)
     density = (-0.5 * ratio.square()).exp() / math.sqrt(2 * math.pi)
-    return torch.where(chance > 1e-3, mean - std * density / chance.clamp(min=1e-3), -3 * std)
+    return torch.where(probability > 1e-3, mean - std * density / probability.clamp(min=1e-3), -3 * std)
 
 
 def _negative_mean(values: Tensor) -> Tensor:
@@ -151,18 +150,19 @@ def _negative_mean(values: Tensor) -> Tensor:
 def srd(student: Tensor, teacher: Tensor, *, exponent: float = 1.0, floor: float = 1e-12) -> Tensor:
     r"""Logarithm of the summed differences (simple recipe distillation).
 
-    The logarithm softens the pull of the many values that are far apart early on. Twice the logarithm, as in
-    torchdistill; the article's recipe also standardises both sides per column and takes exponent 4.
+    The logarithm reduces the gradient while many values are still far apart. It is multiplied by two, as in
+    torchdistill; the recipe of the paper also standardises both sides per column and uses exponent 4.
 
     $$L = 2 \ln \left(\varepsilon + \sum_{i, d} |s_{id} - t_{id}|^p\right)$$
 
-    The minimum, at equality, is 2 ln ε, and not 0. The published sum has a KL term beside it: add `kl` by name.
+    The minimum, for equal features, is 2 ln ε, not 0. The published objective adds a KL term: add `kl` to the list of
+    losses.
 
     Args:
         student: s (rows, …).
         teacher: t, the same shape.
         exponent: p, 1 or more.
-        floor: ε, which keeps the logarithm finite.
+        floor: ε, keeps the logarithm finite.
 
     Example:
         >>> round(srd(torch.tensor([[1.0, 3.0]]), torch.tensor([[0.0, 1.0]])).item(), 4)
@@ -170,20 +170,20 @@ def srd(student: Tensor, teacher: Tensor, *, exponent: float = 1.0, floor: float
 
     Reference: Miles, Mikolajczyk: Understanding the Role of the Projector in Knowledge Distillation, 2024, section 3.
     """
-    s, t = alike(student, teacher)
+    s, t = comparable(student, teacher)
     return 2 * ((s - t).abs().pow(exponent).sum() + floor).log()
 
 
 def pkd(student: Tensor, teacher: Tensor, *, eps: float = 1e-6) -> Tensor:
     r"""Half the mean squared difference of standardised features (Pearson correlation distillation).
 
-    Each channel is standardised over the batch and all places, so that only the pattern counts, not the magnitude;
-    up to a constant that is one minus the correlation.
+    Each channel is standardised over the batch and all positions, so that only the pattern matters, not the magnitude.
+    Up to a constant factor this is one minus the correlation.
 
     $$L = \tfrac{1}{2} \, \mathrm{mean} \, (\hat s - \hat t)^2, \quad \hat f = \frac{f - \mathrm{mean}_c(f)}
     {\mathrm{std}_c(f) + \varepsilon}$$
 
-    The standard deviation divides by n − 1. A channel without spread, as one row of a vector has, becomes zero.
+    The standard deviation divides by n − 1. A constant channel, for example of a single row, becomes zero.
 
     Args:
         student: s (rows, channels, …).
@@ -197,7 +197,7 @@ def pkd(student: Tensor, teacher: Tensor, *, eps: float = 1e-6) -> Tensor:
     Reference: Cao et al.: PKD: General Distillation Framework for Object Detectors via Pearson Correlation
     Coefficient, 2022, equation 3.
     """
-    s, t = alike(student, teacher)
+    s, t = comparable(student, teacher)
     return 0.5 * (_standardised(s, eps) - _standardised(t, eps)).square().mean()
 
 
@@ -205,6 +205,7 @@ def _standardised(values: Tensor, eps: float) -> Tensor:
     columns = values.movedim(1, 0).flatten(1)
     centred = columns - columns.mean(dim=1, keepdim=True)
     variance = centred.square().sum(dim=1, keepdim=True) / max(columns.shape[1] - 1, 1)
-    spread = variance > 0  # the root has no slope at 0, and a product with it would be nan
-    std = torch.where(spread, variance, 1.0).sqrt() * spread
+    # The derivative of the square root is infinite at 0, and 0 × inf in the chain rule would be nan.
+    varies = variance > 0
+    std = torch.where(varies, variance, 1.0).sqrt() * varies
     return centred / (std + eps)

@@ -1,17 +1,17 @@
-r"""Distances along the edges of a graph whose nodes teach one another.
+r"""Distances along the edges of a graph whose nodes are distilled into one another.
 
-An edge $j \leftarrow i$ lets node $j$ learn from node $i$; every distance stops the gradient at node $i$. With the
-weight $\omega$ of each edge and sample, $x$ what the nodes say, and the mean over the samples $b$:
+Along an edge $j \leftarrow i$ node $j$ learns from node $i$; every distance stops the gradient at node $i$. With the
+weight $\omega$ of each edge and sample, the outputs $x$ of the nodes, and the mean over the samples $b$:
 
-| name | of an edge |
+| name | distance of an edge |
 |---|---|
 | ``l1`` | mean of ω Σ_c \|x_j - x_i\| |
 | ``l2`` | mean of ω Σ_c (x_j - x_i)² |
 | ``cosine`` | mean of ω (1 - cos(x_j, x_i)) |
 | ``min_cosine`` | mean of ω, times the mean of max(0, cos(x_j, x_i)) |
 
-``min_cosine`` is what the authors' code calls distillation between representations. It is smallest where the two have
-nothing in common: it keeps the student's representation *away* from the teacher's. Reference: Li, Wang, Cui: Decoupled
+``min_cosine`` is what the authors' code calls distillation between representations. It is smallest for orthogonal
+representations: it drives the student's representation *away* from the teacher's. Reference: Li, Wang, Cui: Decoupled
 Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802; read from the authors' code.
 """
 
@@ -33,9 +33,9 @@ def graph_distance(
     """Sum over the edges of the weighted distance between student and teacher.
 
     Args:
-        nodes: (rows, nodes, width), what each node says of each sample.
+        nodes: (rows, nodes, width), outputs of each node for each sample.
         weights: ω, (rows, edges); None: 1 for all.
-        edges: (student, teacher) by number of the node, one pair per column of ``weights``.
+        edges: (student, teacher) as node numbers, one pair per column of ``weights``.
         distance: ``l1``, ``l2``, ``cosine`` or ``min_cosine``.
 
     Example:
@@ -47,24 +47,25 @@ def graph_distance(
     _check(nodes, weights, edges, distance)
     nodes = at_least_float32(nodes)
     students, teachers = zip(*edges, strict=True)
-    mine, theirs = nodes[:, list(students)], nodes[:, list(teachers)].detach()  # (rows, edges, width)
+    s, t = nodes[:, list(students)], nodes[:, list(teachers)].detach()  # (rows, edges, width)
     if distance == "min_cosine":
-        alike = F.cosine_similarity(mine, theirs, dim=2).clamp(min=0).mean(dim=0)
-        return (alike if weights is None else weights.mean(dim=0) * alike).sum()
+        # A product of two means, as in the authors' code; the other distances are means of products.
+        similarity = F.cosine_similarity(s, t, dim=2).clamp(min=0).mean(dim=0)
+        return (similarity if weights is None else weights.mean(dim=0) * similarity).sum()
     if distance == "cosine":
-        apart = 1 - F.cosine_similarity(mine, theirs, dim=2)
+        distances = 1 - F.cosine_similarity(s, t, dim=2)
     else:
-        difference = mine - theirs
-        apart = (difference.abs() if distance == "l1" else difference.square()).sum(dim=2)
-    return (apart if weights is None else weights * apart).mean(dim=0).sum()
+        difference = s - t
+        distances = (difference.abs() if distance == "l1" else difference.square()).sum(dim=2)
+    return (distances if weights is None else weights * distances).mean(dim=0).sum()
 
 
 def edge_regularisation(weights: Tensor, prior: Tensor) -> Tensor:
-    """How far the mean edges of a batch are from a prior: the sum of squared differences.
+    """Sum of squared differences between the mean edge weights of a batch and a prior.
 
     Args:
-        weights: (rows, edges), edges of each sample.
-        prior: (edges,).
+        weights: (rows, edges), edge weights of each sample.
+        prior: (edges,), prior weight of each edge.
 
     Example:
         >>> import torch
@@ -77,14 +78,14 @@ def edge_regularisation(weights: Tensor, prior: Tensor) -> Tensor:
 def _check(nodes: Tensor, weights: Tensor | None, edges: Sequence[tuple[int, int]], distance: str) -> None:
     if distance not in DISTANCES:
         raise ValueError(f"distance is '{distance}': expected {', '.join(DISTANCES)}")
-    known = nodes.shape[1] if nodes.ndim == 3 else 0
-    if not edges or not all(0 <= end < known for edge in edges for end in edge):
+    count = nodes.shape[1] if nodes.ndim == 3 else 0
+    if not edges or not all(0 <= node < count for edge in edges for node in edge):
         raise ValueError(
-            f"nodes have shape {tuple(nodes.shape)} and the edges are {list(edges)}: expected (rows, nodes, "
-            "width) and pairs of numbers of nodes."
+            f"nodes have shape {tuple(nodes.shape)} and the edges are {list(edges)}: expected (rows, nodes, width) and "
+            "pairs of node numbers."
         )
     if weights is not None and tuple(weights.shape) != (len(nodes), len(edges)):
         raise ValueError(
-            f"weights have shape {tuple(weights.shape)}: expected {(len(nodes), len(edges))}, a row per sample and a "
-            "column per edge."
+            f"weights have shape {tuple(weights.shape)}: expected {(len(nodes), len(edges))}, one row per sample and "
+            "one column per edge."
         )

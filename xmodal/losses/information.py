@@ -1,4 +1,4 @@
-"""Variational information distillation: a bound on what two layers know of each other, learned while training."""
+"""Variational information distillation: a learned lower bound on the mutual information of two layers."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from xmodal.losses.adaptors import pointwise
 from xmodal.losses.reduce import at_least_float32
-from xmodal.losses.shapes import alike, maps, reduce_rows
+from xmodal.losses.shapes import comparable, maps, reduce_rows
 
 
 def gaussian_nll(mean: Tensor, teacher: Tensor, variance: Tensor, *, reduction: str = "mean") -> Tensor:
-    r"""Half the negative log-likelihood of the teacher's features under a Gaussian per channel, constant left out.
+    r"""Negative log-likelihood of the teacher's features under a Gaussian per channel, without its constant.
 
     $$L = \tfrac{1}{2} \, \mathrm{mean} \left[\frac{(\mu - t)^2}{v_c} + \ln v_c\right]$$
 
@@ -29,7 +29,7 @@ def gaussian_nll(mean: Tensor, teacher: Tensor, variance: Tensor, *, reduction: 
         >>> gaussian_nll(torch.zeros(1, 1), torch.full((1, 1), 2.0), torch.ones(1)).item()
         2.0
     """
-    m, t = alike(mean, teacher)
+    m, t = comparable(mean, teacher)
     v = variance.to(t).reshape(-1, *[1] * (t.ndim - 2))
     values = 0.5 * ((m - t).square() / v + v.log())
     return reduce_rows(values.flatten(1).mean(dim=1), reduction)
@@ -38,22 +38,22 @@ def gaussian_nll(mean: Tensor, teacher: Tensor, variance: Tensor, *, reduction: 
 class VID(nn.Module):
     r"""Variational information distillation (VID).
 
-    The student's features predict the teacher's as the mean of a Gaussian with a learned variance per channel: what
-    can't be predicted gets a large variance and stops pulling. The mean comes from layers that look at one place at
-    a time (1×1 convolutions, or linear layers for vectors) with ReLU between.
+    The student's features predict the teacher's as the mean of a Gaussian with a learned variance per channel. Channels
+    that cannot be predicted get a large variance and hardly contribute to the gradient. The mean comes from layers that
+    act on each position separately (1×1 convolutions, or linear layers for vectors) with ReLU between them.
 
     $$L = \tfrac{1}{2} \, \mathrm{mean} \left[\frac{(\mu(s) - t)^2}{v_c} + \ln v_c\right],
     \quad v_c = \mathrm{softplus}(\rho_c) + \varepsilon$$
 
-    The minimum, at μ(s) = t, is ½ mean ln v, which may be negative. Of two resolutions the larger is averaged to the
-    smaller. The paper gives μ batch norms; this is the authors' later code, without them.
+    The minimum, at μ(s) = t, is ½ mean ln v, which may be negative. The larger of two resolutions is averaged down to
+    the smaller. In the paper μ contains batch norms; the authors' later code, and this module, do not.
 
     Args:
-        student_shape: of one sample's features: (width,) or (channels, …).
-        teacher_shape: likewise.
-        layers: how many layers predict the mean.
+        student_shape: shape of the student's features of one sample: (width,) or (channels, …).
+        teacher_shape: shape of the teacher's features of one sample.
+        layers: number of layers that predict the mean.
         initial_variance: v before training.
-        eps: ε, the least variance.
+        eps: ε, the smallest variance.
 
     Example:
         >>> vid = VID((3, 8, 8), (5, 4, 4), initial_variance=1.0)
@@ -78,6 +78,7 @@ class VID(nn.Module):
         for _ in range(layers - 1):
             steps += [nn.ReLU(), pointwise((width,) * axes, (width,) * axes, bias=False)]
         self.mean = nn.Sequential(*steps)
+        # The inverse of softplus, so that the variance starts exactly at its initial value.
         self.rho = nn.Parameter(torch.full((width,), math.log(math.expm1(initial_variance - eps))))
         self.eps = eps
 
@@ -87,7 +88,8 @@ class VID(nn.Module):
         return F.softplus(self.rho) + self.eps
 
     def forward(self, student: Tensor, teacher: Tensor, *, reduction: str = "mean") -> Tensor:
-        """(rows, …) of the two shapes in, the loss out; ``none`` gives (rows,)."""
+        """The loss of features (rows, …) of the two shapes; ``reduction="none"`` gives (rows,)."""
+        # Resolutions are matched before the prediction, so that its layers run at the smaller one.
         if student.ndim > 2:
             student, teacher = maps(student, teacher)
         predicted = self.mean(student.to(self.rho.dtype))

@@ -1,4 +1,4 @@
-"""Losses that learn: their parameters belong to the optimiser."""
+"""Losses with trainable parameters, which the optimiser updates with those of the student."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from xmodal.losses.logits import kl
 
 
 class CTKD(nn.Module):
-    r"""Curriculum temperature: one learned temperature that makes the student's task harder as training goes on.
+    r"""Curriculum temperature: one learned temperature that makes the student's task harder during training.
 
-    The temperature ascends the loss that the student descends: its gradient is reversed, with a strength that
-    grows from 0 to 1 along half a cosine in the first epochs.
+    The student minimises the loss and the temperature maximises it: the gradient of the temperature is reversed, with a
+    strength that grows from 0 to 1 along half a cosine during the first epochs.
 
     $$L = \tau^2 \, \mathrm{KL}\left(\mathrm{softmax}(t / \tau) \,\|\, \mathrm{softmax}(s / \tau)\right), \quad
     \tau = a + b \, \sigma(\theta), \quad
@@ -26,18 +26,19 @@ class CTKD(nn.Module):
     |---|---|---|
     | s, t | ``student``, ``teacher`` | (rows, classes, …) |
     | a, b | ``start``, ``span`` | numbers |
-    | θ | the parameter ``theta``, first ``initial`` | () |
-    | E | ``ramp_epochs`` | epochs until the full strength |
+    | θ | the parameter ``theta``, starts at ``initial`` | () |
+    | E | ``ramp_epochs`` | epochs until full strength |
     | e, λ | ``on_epoch_start``, ``strength`` | numbers |
 
-    Published versions differ: the paper ramps over 10 epochs, its rerun as a competitor of DisCoM-KD over 5 (here)
-    with 0.1 cross-entropy + 0.9 of this term. The paper's variant with one temperature per sample is not included.
+    Published versions differ: the paper uses a ramp of 10 epochs, its rerun as a competitor of DisCoM-KD one of 5 (as
+    here) with 0.1 cross-entropy + 0.9 of this term. The paper's variant with one temperature per sample is not
+    included.
 
     Args:
         start: a, the lowest temperature.
         span: b, the temperature stays below a + b.
         initial: θ before training.
-        ramp_epochs: E; 0: full strength from the beginning.
+        ramp_epochs: E; 0: full strength from the first epoch.
 
     Example:
         >>> loss = CTKD(initial=0.0)
@@ -58,21 +59,22 @@ class CTKD(nn.Module):
 
     @property
     def temperature(self) -> Tensor:
-        """τ, with the ordinary gradient."""
+        """τ, without gradient reversal."""
         return self.start + self.span * self.theta.sigmoid()
 
     def on_epoch_start(self, epoch: int, epochs: int = 0) -> None:
-        """Set λ for an epoch, counted from 0; the length of training does not matter."""
+        """Set λ for an epoch, counted from 0; ``epochs`` has no effect."""
         self.strength = ramp(epoch, self.ramp_epochs)
 
     def forward(self, student: Tensor, teacher: Tensor, *, reduction: str = "batchmean") -> Tensor:
         """The loss; ``reduction`` as in `kl`."""
+        # `kl` uses the reversed temperature for its factor τ² too, so all of the gradient that reaches θ is reversed.
         temperature = reverse_gradient(self.temperature, self.strength)
         return kl(student, teacher, temperature=temperature, reduction=reduction)
 
 
 def ramp(epoch: int, epochs: int) -> float:
-    """Half a cosine from 0 at epoch 0 to 1 at ``epochs`` and after.
+    """Half a cosine that rises from 0 at epoch 0 to 1 at ``epochs`` and stays there.
 
     Example:
         >>> [round(ramp(epoch, 4), 3) for epoch in (0, 1, 2, 4, 9)]

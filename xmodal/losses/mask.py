@@ -1,4 +1,4 @@
-"""Which samples to learn from: those where the teacher is right, or wrong as the student already is."""
+"""Sample masks: distil where the teacher is correct, or where student and teacher make the same mistake."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ def pssm(
     detach: bool = True,
     ignore: int | None = None,
 ) -> Tensor:
-    r"""Prediction-similarity sample mask: how much each sample of a teacher from another modality counts.
+    r"""Prediction-similarity sample mask (PSSM): a weight for each sample of a teacher of another modality.
 
-    Where the teacher is right it counts fully; where it is wrong, only if the student answers almost the same.
+    The weight is 1 where the teacher is correct. Where it is wrong, the sample is used only if the student's logits
+    have almost the same direction.
 
     $$\omega_i = \begin{cases} 1 & \arg\max_k t_{ik} = y_i \\ \tfrac12 (1 + c_i) & \text{else, if } c_i \ge \theta
     \\ 0 & \text{else} \end{cases}, \qquad c_i = \cos(s_i, t_i)$$
@@ -51,7 +52,7 @@ def pssm(
         target: y.
         threshold: θ.
         detach: True: ω is a constant. In the authors' code a gradient flows through c of the kept samples.
-        ignore: target of places whose class nobody knows: the teacher is not right there, unless that is what it says.
+        ignore: target value of unlabelled positions: the teacher counts as wrong there, unless it predicts that number.
 
     Example:
         >>> import torch
@@ -62,9 +63,10 @@ def pssm(
     Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
     """
     cosine = prediction_similarity(student, teacher)
+    # 255, a usual value of `ignore`, is no class: replaced by a valid class for the check alone.
     check_target(teacher, target if ignore is None else target.masked_fill(target == ignore, 0))
-    kept = (cosine + 1) / 2 * (cosine >= threshold)
-    omega = kept.masked_fill(teacher.argmax(dim=1) == target, 1.0)
+    where_wrong = (cosine + 1) / 2 * (cosine >= threshold)
+    omega = where_wrong.masked_fill(teacher.argmax(dim=1) == target, 1.0)
     return omega.detach() if detach else omega
 
 
@@ -79,9 +81,9 @@ def kl_pssm(
     scale: str = "none",
     reduction: str = "batchmean",
 ) -> Tensor:
-    r"""`kl` under the prediction-similarity mask: ω multiplies the logits of both sides.
+    r"""`kl` with the prediction-similarity mask: ω multiplies the logits of both networks.
 
-    At ω = 0 both distributions are uniform and the sample is dropped; the divisor still counts it.
+    At ω = 0 both distributions are uniform and the sample contributes 0; the divisor still counts it.
 
     $$L = \mathrm{KL}\left(\mathrm{softmax}(\omega t / \tau) \,\|\, \mathrm{softmax}(\omega s / \tau)\right)$$
 
@@ -113,7 +115,7 @@ def dkd_pssm(
     detach: bool = True,
     reduction: str = "batchmean",
 ) -> Tensor:
-    r"""`dkd` under the prediction-similarity mask: ω multiplies each sample's contribution.
+    r"""`dkd` with the prediction-similarity mask: ω multiplies each sample's contribution.
 
     $$L = \omega \, \tau^2 \left[\alpha \, \mathrm{KL}(b^t \| b^s) + \beta \, \mathrm{KL}(q^t \| q^s)\right]$$
 

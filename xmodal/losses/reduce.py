@@ -1,4 +1,4 @@
-"""Means that know what they counted, so that masks and several processes come out right; sums over weighted rows."""
+"""Means that also return their count, so that masks and several processes give the right mean; weighted reductions."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-_looking = [True]  # a list, so that `numbers_known` can exchange what is in it
+# Whether `check_target` reads values. In a list, so that `numbers_known` can change it without a `global` statement.
+_check_values = [True]
 
 
 def masked_mean(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean over the values that count, and how many did.
+    """Mean over the valid values, and their number.
 
     Args:
-        values: one value per thing, any shape.
-        valid: boolean of the same shape; None: everything counts.
+        values: any shape.
+        valid: boolean mask of the same shape; None: all values.
 
     Returns:
-        The mean (0 where nothing counts, with a zero gradient) and the count.
+        The mean (0 without valid values, with a zero gradient) and the count.
 
     Example:
         >>> mean, count = masked_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([True, True, False]))
@@ -27,17 +28,16 @@ def masked_mean(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Te
         (1.5, 2)
     """
     if valid is None:
-        mean = values.mean() if values.numel() else values.sum()  # the mean of nothing would be nan
-        return mean, torch.tensor(values.numel(), device=values.device)
+        return _mean(values), torch.tensor(values.numel(), device=values.device)
     if valid.shape != values.shape:
         raise ValueError(f"mask of shape {tuple(valid.shape)} for values of shape {tuple(values.shape)}")
     count = valid.sum()
-    # where, not a product: 0 × inf in a place that does not count would be nan
+    # `where` instead of a product: 0 × inf at a masked position would be nan.
     return torch.where(valid, values, values.new_zeros(())).sum() / count.clamp(min=1), count
 
 
 def weighted_mean(values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean over values of unlike weight, and the sum of the weights; 0 with a zero gradient where that is 0.
+    """Weighted mean and the sum of the weights; 0 with a zero gradient where that sum is 0.
 
     Example:
         >>> mean, total = weighted_mean(torch.tensor([1.0, 3.0]), torch.tensor([0.5, 1.5]))
@@ -52,12 +52,13 @@ def weighted_mean(values: Tensor, weights: Tensor | None = None) -> tuple[Tensor
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """Half precision as float32, anything else as it is: sums of exponentials need the digits."""
+    """Half precision converted to float32, any other dtype unchanged."""
+    # Sums of exponentials and products overflow float16 and lose all small terms in bfloat16 (8 bits of precision).
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def same_shape(student: Tensor, teacher: Tensor) -> None:
-    """Refuse outputs of different shape, naming both sides."""
+    """Raise a ValueError with both shapes unless the outputs have the same shape."""
     if student.shape != teacher.shape:
         raise ValueError(
             f"The student's output has shape {tuple(student.shape)}, the teacher's {tuple(teacher.shape)}: "
@@ -66,14 +67,14 @@ def same_shape(student: Tensor, teacher: Tensor) -> None:
 
 
 def reduced(values: Tensor, reduction: str, *, weight: Tensor | None = None, entries: int = 1) -> Tensor:
-    """Weigh the rows and reduce them; the divisor counts all rows, those of weight zero too.
+    """Weight the rows and reduce them; the divisor counts all rows, also those of weight zero.
 
     Args:
-        values: one value per row (rows,) or per place of a row (rows, …).
-        reduction: ``batchmean`` (mean over rows and places), ``mean`` (that, divided by ``entries``: the mean over
-            everything that was summed as well) or ``none``.
-        weight: factor of each row (rows,), or of each place with the shape of ``values``; None: 1.
-        entries: how many terms each value is the sum of.
+        values: one value per row (rows,) or per position of a row (rows, …).
+        reduction: ``batchmean`` (mean over rows and positions), ``mean`` (the same divided by ``entries``, that is the
+            mean over the summed terms too) or ``none``.
+        weight: factor of each row (rows,), or of each position with the shape of ``values``; None: 1.
+        entries: number of terms that each value is the sum of.
 
     Example:
         >>> import torch
@@ -81,22 +82,27 @@ def reduced(values: Tensor, reduction: str, *, weight: Tensor | None = None, ent
         1.0
     """
     if weight is not None:
-        values = values * _spread(weight, values)
+        if weight.shape not in (values.shape, values.shape[:1]):
+            raise ValueError(
+                f"weight has shape {tuple(weight.shape)}, the rows have {tuple(values.shape)}: "
+                f"expected {tuple(values.shape[:1])}, one number per row"
+            )
+        values = values * weight.to(values.dtype).reshape(*weight.shape, *[1] * (values.ndim - weight.ndim))
     if reduction == "none":
         return values
     if reduction not in ("mean", "batchmean"):
         raise ValueError(f"reduction is '{reduction}': expected mean, batchmean or none")
-    mean = values.mean() if values.numel() else values.sum()  # the mean of nothing would be nan
+    mean = _mean(values)
     return mean / entries if reduction == "mean" else mean
 
 
 def picked(values: Tensor, target: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The places that count as rows: (rows, classes, …) and (rows, …) become (places, classes) and (places,).
+    """The valid positions as rows: (rows, classes, …) and (rows, …) become (positions, classes) and (positions,).
 
     Args:
-        values: logits, probabilities or the like.
-        target: one number per row and place.
-        valid: boolean like ``target``; None: everything counts.
+        values: logits or probabilities.
+        target: one number per row and position.
+        valid: boolean mask with the shape of ``target``; None: all positions.
 
     Example:
         >>> import torch
@@ -112,23 +118,24 @@ def picked(values: Tensor, target: Tensor, valid: Tensor | None = None) -> tuple
         raise ValueError(f"mask of shape {tuple(valid.shape)} for targets of shape {tuple(target.shape)}")
     if values.ndim == 2:
         return values[valid], target[valid]
-    row, place = valid.flatten(1).nonzero(as_tuple=True)
-    # of the others nothing is copied, which is what transposing all of it would do
-    return values.flatten(2).transpose(1, 2)[row, place], target.flatten(1)[row, place]
+    row, position = valid.flatten(1).nonzero(as_tuple=True)
+    # Indexing a view copies the valid positions only; flattening the transposed maps first would copy all of them.
+    return values.flatten(2).transpose(1, 2)[row, position], target.flatten(1)[row, position]
 
 
 def fits_target(logits: Tensor, target: Tensor) -> None:
-    """Refuse targets whose shape is not that of logits (rows, classes, …): one per row and place."""
+    """Raise a ValueError unless there is one target per row and position of logits (rows, classes, …)."""
     rows = (*logits.shape[:1], *logits.shape[2:])
     if tuple(target.shape) != rows:
         raise ValueError(f"target has shape {tuple(target.shape)} for logits {tuple(logits.shape)}: expected {rows}")
 
 
 def check_target(logits: Tensor, target: Tensor) -> None:
-    """Refuse class numbers that do not fit logits (rows, classes, …): one per row and place, each a class."""
+    """Raise a ValueError unless there is one valid class number per row and position of logits (rows, classes, …)."""
     fits_target(logits, target)
     classes = logits.shape[1]
-    if not _looking[0] or target.device.type != "cpu" or not target.numel():  # a look at a GPU would make it wait
+    # Values on a GPU are not read: that would wait for all queued work in every step.
+    if not _check_values[0] or target.device.type != "cpu" or not target.numel():
         return
     low, high = int(target.min()), int(target.max())
     if low < 0 or high >= classes:
@@ -137,21 +144,17 @@ def check_target(logits: Tensor, target: Tensor) -> None:
 
 @contextmanager
 def numbers_known() -> Iterator[None]:
-    """Within this block `check_target` looks at shapes alone: the caller has looked at the numbers.
+    """Within this block `check_target` checks shapes only: the caller has checked the values.
 
-    A function that is recorded for many models has no numbers to look at.
+    While a function is recorded for many models, its tensors have no values to read.
     """
-    before, _looking[0] = _looking[0], False
+    before, _check_values[0] = _check_values[0], False
     try:
         yield
     finally:
-        _looking[0] = before
+        _check_values[0] = before
 
 
-def _spread(weight: Tensor, values: Tensor) -> Tensor:
-    if weight.shape not in (values.shape, values.shape[:1]):
-        raise ValueError(
-            f"weight has shape {tuple(weight.shape)}, the rows have {tuple(values.shape)}: "
-            f"expected {tuple(values.shape[:1])}, one number per row"
-        )
-    return weight.to(values.dtype).reshape(*weight.shape, *[1] * (values.ndim - weight.ndim))
+def _mean(values: Tensor) -> Tensor:
+    # The mean of an empty tensor would be nan; its sum is 0 and keeps the graph for a backward pass.
+    return values.mean() if values.numel() else values.sum()

@@ -1,7 +1,7 @@
-"""Distillation of relations: how the rows of a batch lie to one another, which needs no common width.
+"""Distillation of relations between the rows of a batch, such as distances and angles; widths may differ.
 
-All take the student first, the teacher second, as (rows, …) flattened to (rows, width), and return a scalar: a batch
-of B rows has B² pairs and B³ angles, which belong to no single row. Give them batches of a few hundred rows.
+All take the student first and the teacher second, as (rows, …) flattened to (rows, width), and return a scalar: the
+B² pairs and B³ angles of a batch of B rows belong to no single row. Use batches of a few hundred rows.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angl
 
     $$L = w_d \, L_{distance} + w_a \, L_{angle}$$
 
-    25 and 50 go with a label term, as in the paper; its ablations of a lone term use 1 and 2.
+    The weights 25 and 50 are the paper's next to a label term; without one it uses 1 and 2.
 
     Args:
         student: s (rows, …).
         teacher: t (rows, …), of any width.
-        distance_weight: w_d, of `rkd_distance`.
-        angle_weight: w_a, of `rkd_angle`.
+        distance_weight: w_d, weight of `rkd_distance`.
+        angle_weight: w_a, weight of `rkd_angle`.
 
     Example:
         >>> triangle = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
@@ -42,12 +42,12 @@ def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angl
 
 
 def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Distances of pairs in units of their mean.
+    r"""Distances of pairs, divided by their mean.
 
     $$L = \tfrac{1}{B^2} \sum_{ij} H(d^s_{ij}, d^t_{ij}), \quad d_{ij} = \frac{\|f_i - f_j\|}{\mu}$$
 
-    with μ the mean distance of unlike pairs and H the Huber function with its corner at 1. One row has no distance,
-    and no loss. Equal rows are 1e-6 apart, as in the authors' code; no gradient flows through that floor.
+    with μ the mean distance of pairs i ≠ j and H the Huber function with threshold 1. For a single row the loss is 0.
+    Equal rows have distance 1e-6, as in the authors' code; no gradient flows through that lower limit.
 
     Args:
         student: s (rows, …).
@@ -65,20 +65,21 @@ def rkd_distance(student: Tensor, teacher: Tensor) -> Tensor:
 
 def _relative_distances(rows: Tensor) -> Tensor:
     distances = squared_distances(centred_gram(rows)).clamp(min=1e-12).sqrt()
+    # The clamp lifts the diagonal to 1e-6 too; it must be 0 before the mean.
     distances = distances * (1 - torch.eye(len(rows), dtype=distances.dtype, device=rows.device))
     mean = distances.sum() / max(len(rows) * (len(rows) - 1), 1)
     return distances / mean.clamp(min=torch.finfo(distances.dtype).tiny)
 
 
 def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Angles that each row sees between any two others.
+    r"""Angles at each row between any two other rows.
 
     $$L = \tfrac{1}{B^3} \sum_{ijk} H(a^s_{ijk}, a^t_{ijk}), \quad
     a_{ijk} = \left\langle \frac{f_j - f_i}{\|f_j - f_i\|}, \frac{f_k - f_i}{\|f_k - f_i\|} \right\rangle$$
 
-    The mean counts all B³ triples, those with i, j, k not all different too, as the authors' code does. A row that
-    equals another has no direction to it: the cosine is 0 and sends no gradient. The differences, B² vectors of the
-    features' width, are never built: all follow from the inner products of the rows.
+    The mean is over all B³ triples, also those in which i, j, k are not all different, as in the authors' code. Two
+    equal rows have no direction between them: the cosine is 0 without gradient. The differences, B² vectors of the
+    features' width, are never built: the cosines follow from the inner products of the rows.
 
     Args:
         student: s (rows, …).
@@ -102,14 +103,14 @@ def pkt(student: Tensor, teacher: Tensor, *, eps: float = 1e-7, reduction: str =
     $$L = \tfrac{1}{B^2} \sum_{ij} p_{ij} \ln \frac{p_{ij} + \varepsilon}{q_{ij} + \varepsilon}, \quad
     p_{ij} = \frac{1 + \cos(t_i, t_j)}{\sum_k 1 + \cos(t_i, t_k)}$$
 
-    and q the same of the student; the diagonal counts. The paper sums instead of averaging (``sum``); with the mean
-    the usual weight is 30000.
+    and q the same for the student; the diagonal is included. The paper sums instead of averaging (``sum``); with the
+    mean the usual weight is 30000.
 
     Args:
         student: s (rows, …).
         teacher: t (rows, …), of any width.
         eps: ε, also added to the norms inside the cosine.
-        reduction: ``mean`` over all pairs, or their ``sum``.
+        reduction: ``mean`` over all pairs, or ``sum``.
 
     Example:
         >>> student, teacher = torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([[1.0, 0.0], [1.0, 0.0]])
@@ -133,12 +134,12 @@ def _neighbours(rows: Tensor, eps: float) -> Tensor:
 
 
 def sp(student: Tensor, teacher: Tensor) -> Tensor:
-    r"""Similarity-preserving distillation: rows that are alike to the teacher should be alike to the student.
+    r"""Similarity-preserving distillation: rows that are similar for the teacher should be similar for the student.
 
     $$L = \tfrac{1}{B^2} \|G^s - G^t\|_F^2, \quad G_i = \frac{\langle f_i, f_\cdot \rangle}{\|\langle f_i, f_\cdot
     \rangle\|_2}$$
 
-    The usual weight is 3000. One row has G = 1 on both sides, and no loss.
+    The usual weight is 3000. A single row has G = 1 for both networks, and loss 0.
 
     Args:
         student: s (rows, …).
@@ -159,15 +160,15 @@ def _similarities(rows: Tensor) -> Tensor:
 
 
 def cc(student: Tensor, teacher: Tensor, *, form: str = "neighbours", gamma: float = 0.4, order: int = 2) -> Tensor:
-    r"""Correlation congruence, in the two forms that are called so.
+    r"""Correlation congruence, in the two published forms.
 
     $$L_{neighbours} = \tfrac{1}{B - 1} \sum_i \sum_d \delta_{id} \, \delta_{i+1,d}, \; \delta = |s - t| \qquad
     L_{kernel} = \tfrac{1}{B^2} \|K^s - K^t\|_F^2, \;
     K_{ij} = e^{-2 \gamma} \sum_{p=0}^{P} \tfrac{(2 \gamma)^p}{p!} \langle f_i, f_j \rangle^p$$
 
-    The first, of RepDistiller, multiplies the errors of rows that happen to be neighbours in the batch: it depends on
-    their order, and one row has no loss. The second is the paper's, with f of length 1 and the Taylor series of a
-    Gaussian kernel; torchdistill takes the norm without its square.
+    The first, of RepDistiller, multiplies the errors of neighbouring rows of the batch: it depends on their order, and
+    for a single row it is 0. The second is the paper's, with f of length 1 and the Taylor series of a Gaussian kernel;
+    torchdistill uses the norm without the square.
 
     Args:
         student: s (rows, …).
@@ -186,6 +187,7 @@ def cc(student: Tensor, teacher: Tensor, *, form: str = "neighbours", gamma: flo
         same_shape(student, teacher)
     s, t = matrices(student, teacher)
     if form == "neighbours":
+        # Absolute errors, as in RepDistiller: with signed ones the loss could fall below zero.
         errors = (s - t).abs()
         return (errors[:-1] * errors[1:]).sum() / max(len(errors) - 1, 1)
     if form == "kernel":

@@ -1,8 +1,9 @@
-r"""What labels ask of a network that answers for every pixel, where few pixels are labelled and few classes are common.
+r"""Losses for dense predictions, where few pixels are labelled and most classes are rare.
 
-`focal` looks most at pixels that are still wrong, `lovasz` at how well the sets of pixels of each class overlap, and
-`perception_aware` lets two networks of one scene teach each other where one is surer than the other. All take answers
-(rows, classes, …) and first pick the pixels that count, so that a picture with few labels costs little.
+`focal` gives most weight to pixels that are still wrong, `lovasz` optimises the intersection over union of each class,
+and in `perception_aware` two networks of one scene teach each other: at each pixel the more confident network is the
+teacher. `focal` and `lovasz` take outputs (rows, classes, …) and first select the valid pixels, so that an image with
+few labels costs little.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from xmodal.losses.reduce import at_least_float32, check_target, masked_mean, picked, same_shape
 
-FLOOR = 1e-8  # probabilities below it have the logarithm of this
-TOGETHER = 2**18  # numbers of a table that is sorted at once
-SMALLEST = 1e-6  # likewise in the focal loss
+# Lower limits of probabilities inside logarithms: 1e-6 in the focal loss and 1e-8 elsewhere, as in the authors' code.
+FOCAL_FLOOR = 1e-6
+FLOOR = 1e-8
+# Number of entries of a table that is sorted in one call: a larger one no longer fits into a processor's cache.
+BLOCK = 2**18
 
 
 def focal(
@@ -30,7 +33,7 @@ def focal(
     softmax: bool = True,
     reduction: str = "mean",
 ) -> Tensor:
-    r"""Cross-entropy that fades where the answer is right already.
+    r"""Focal loss: cross-entropy with a weight that vanishes as the prediction becomes correct.
 
     $$L = \frac{1}{|V|} \sum_{i \in V} \alpha_{y_i} (1 - p_{i y_i})^\gamma \left(-\ln \max(p_{i y_i}, 10^{-6})\right)$$
 
@@ -38,16 +41,16 @@ def focal(
     |---|---|---|
     | p | ``outputs``, probabilities, or logits whose softmax is p | (rows, classes, …) |
     | y | ``target`` | (rows, …), class numbers |
-    | V | ``valid``, None: everything | (rows, …), boolean |
+    | V | ``valid``, None: all positions | (rows, …), boolean |
     | γ | ``gamma`` | number |
     | α | ``alpha``; None: 1; a number a: a for class 0 and 1 - a for all others | (classes,) |
 
-    Where nothing counts the value is 0, and so is its gradient; the authors' code divides 0 by 0 there.
+    Without valid positions the value and its gradient are 0; the authors' code divides 0 by 0 there.
 
     Args:
         outputs: p.
-        target: y; what stands where V is False is not looked at.
-        gamma: γ; 0 leaves a weighted cross-entropy.
+        target: y; values where V is False are not read.
+        gamma: γ; 0 gives a weighted cross-entropy.
         alpha: α.
         valid: V.
         softmax: whether ``outputs`` are logits.
@@ -63,22 +66,34 @@ def focal(
     check_target(rows, classes)
     rows = at_least_float32(rows)
     p = (rows.softmax(dim=1) if softmax else rows).gather(1, classes[:, None]).squeeze(1)
-    values = (1 - p) ** gamma * -p.clamp(min=SMALLEST).log()
+    values = (1 - p) ** gamma * -p.clamp(min=FOCAL_FLOOR).log()
     if alpha is not None:
-        values = values * _per_class(alpha, rows)[classes]
+        values = values * _class_factors(alpha, rows)[classes]
     if reduction not in ("mean", "none"):
         raise ValueError(f"reduction is '{reduction}': expected mean or none")
     return masked_mean(values)[0] if reduction == "mean" else values
 
 
+def _class_factors(alpha: Tensor | Sequence[float] | float, rows: Tensor) -> Tensor:
+    classes = rows.shape[1]
+    if isinstance(alpha, float | int):
+        factors = rows.new_full((classes,), 1.0 - alpha)
+        factors[0] = alpha
+        return factors
+    factors = torch.as_tensor(alpha, dtype=rows.dtype, device=rows.device)
+    if factors.shape != (classes,):
+        raise ValueError(f"alpha has shape {tuple(factors.shape)}: expected ({classes},), one number per class")
+    return factors
+
+
 def rarity(shares: Sequence[float], *, ignore: Sequence[int] = ()) -> tuple[float, ...]:
-    r"""How much each class should count that makes up a share of the labels: the α of the published LiDAR training.
+    r"""Class weights from the share of each class among the labels: the α of the published LiDAR training.
 
     $$\alpha_c = \frac{\ln(1 + w_c)}{\max_k \ln(1 + w_k)}, \qquad w_c = \frac{1}{f_c + 0.001}$$
 
     Args:
         shares: f, one per class.
-        ignore: classes that get 0.
+        ignore: classes with weight 0.
 
     Example:
         >>> [round(factor, 4) for factor in rarity([0.5, 0.4, 0.1], ignore=[0])]
@@ -99,10 +114,10 @@ def lovasz(
     valid: Tensor | None = None,
     softmax: bool = True,
 ) -> Tensor:
-    r"""Lovász-softmax: how badly the pixels of a class and those that are taken for it overlap, made smooth.
+    r"""Lovász-softmax: a differentiable surrogate of the intersection over union of each class.
 
-    For a class c the errors e = |1[y = c] - p_c| are sorted downwards. With g the sorted indicator of the class, G its
-    sum, and k pixels taken as wrong:
+    For a class c the errors e = |1[y = c] - p_c| are sorted in descending order. With g the class indicator in that
+    order, G its sum, and the first k pixels regarded as wrong:
 
     $$J_k = 1 - \frac{G - \sum_{i \le k} g_i}{G + \sum_{i \le k} (1 - g_i)}, \qquad
     L = \frac{1}{|C|} \sum_{c \in C} \sum_k e_k \left(J_k - J_{k-1}\right)$$
@@ -111,24 +126,24 @@ def lovasz(
     |---|---|---|
     | p | ``outputs``, probabilities, or logits whose softmax is p | (rows, classes, …) |
     | y | ``target`` | (rows, …), class numbers |
-    | C | ``classes``: ``present`` among the pixels that count, ``all``, or a list | |
+    | C | ``classes``: ``present`` among the valid pixels, ``all``, or a list | |
 
-    The steps J_k - J_{k-1} are computed as such: 1 over the union where a pixel of the class is taken, and intersection
-    over union times (union - 1) elsewhere. A difference of two numbers near 1 would lose digits.
+    The steps J_k - J_{k-1} are computed directly: 1 / union where a pixel of the class is added, and
+    intersection / (union · (union - 1)) elsewhere. A difference of two numbers near 1 would lose digits.
 
     Args:
         outputs: p.
-        target: y; what stands at places that do not count is not looked at.
+        target: y; values at invalid positions are not read.
         classes: C.
-        ignore: labels whose pixels do not count.
-        per_image: the mean over rows of the value of each row that has a pixel that counts.
-        valid: (rows, …), boolean; pixels that are False do not count either.
+        ignore: labels whose pixels are excluded.
+        per_image: compute the value of each row with a valid pixel, and return their mean.
+        valid: (rows, …), boolean; pixels that are False are excluded.
         softmax: whether ``outputs`` are logits.
 
     Example:
         >>> certain = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
         >>> value = lovasz(certain, torch.tensor([0, 1, 1]), softmax=False)
-        >>> round(value.item(), 4)  # both classes overlap by half
+        >>> round(value.item(), 4)  # intersection over union is one half for both classes
         0.5
 
     Reference: Berman, Triki, Blaschko: The Lovász-Softmax Loss, CVPR 2018, arXiv 1705.08790, equations 8, 9 and 11.
@@ -153,40 +168,38 @@ def lovasz(
     rows = at_least_float32(rows)
     p = rows.softmax(dim=1) if softmax else rows
     counts = torch.bincount(labels, minlength=p.shape[1])
-    chosen = _chosen(classes, counts)
-    if not len(labels) or not len(chosen):
+    numbers = _class_numbers(classes, counts)
+    # 0 with a graph: a batch without labels must not break the backward pass of the other terms.
+    if not len(labels) or not len(numbers):
         return p.sum() * 0.0
-    return _of_classes(p.T.contiguous(), labels, chosen, counts).mean()
-
-
-def _of_classes(p: Tensor, labels: Tensor, chosen: Tensor, total: Tensor) -> Tensor:
-    """One value per chosen class, from (classes, pixels) probabilities; as many classes at once as a cache holds."""
-    some: int = max(1, TOGETHER // len(labels))
+    p = p.T.contiguous()
+    step = max(1, BLOCK // len(labels))
     ranks = torch.arange(1, len(labels) + 1, dtype=torch.int32, device=labels.device)
     parts = []
-    for first in range(0, len(chosen), some):
-        group = chosen[first : first + some]
-        parts.append(_steps(p[group], labels == group[:, None], total[group, None].int(), ranks))
-    return torch.cat(parts)
+    for group in numbers.split(step):
+        parts.append(_lovasz_per_class(p[group], labels == group[:, None], counts[group, None].int(), ranks))
+    return torch.cat(parts).mean()
 
 
-def _steps(p: Tensor, members: Tensor, total: Tensor, ranks: Tensor) -> Tensor:
-    """Sum of errors times steps of each class, from (classes, pixels) tables of probabilities and memberships."""
+def _lovasz_per_class(p: Tensor, members: Tensor, total: Tensor, ranks: Tensor) -> Tensor:
+    """Σ_k e_k (J_k - J_{k-1}) of each class, from (classes, pixels) tables of probabilities and class indicators."""
     errors = torch.where(members, 1 - p, p).abs()
+    # The steps are piecewise constant in the errors, so the gradient passes through the errors alone.
     with torch.no_grad():
-        # numbers of one sign have the order of their bits, and whole numbers are sorted faster
+        # Non-negative floats have the order of their bit patterns, and integers are sorted faster.
         bits = errors.detach().view(torch.int64 if errors.dtype == torch.float64 else torch.int32)
         order = bits.sort(dim=1, descending=True).indices
         g = members.gather(1, order)
         intersection = total - g.cumsum(dim=1, dtype=torch.int32)
         union = intersection + ranks
         steps = torch.where(g, 1.0, intersection.to(p.dtype) / (union - 1).clamp(min=1)) / union
-        steps[:, :1] = torch.where(total == 0, 1.0, steps[:, :1])  # a class without pixels: its first error is all
+        # A class without pixels: the union is empty before the first error, so J jumps from 0 to 1 there.
+        steps[:, :1] = torch.where(total == 0, 1.0, steps[:, :1])
         weights = torch.empty_like(steps).scatter_(1, order, steps)
     return (errors * weights).sum(dim=1)
 
 
-def _chosen(classes: str | Sequence[int], counts: Tensor) -> Tensor:
+def _class_numbers(classes: str | Sequence[int], counts: Tensor) -> Tensor:
     if isinstance(classes, str):
         if classes == "present":
             return counts.nonzero().flatten()
@@ -200,7 +213,7 @@ def _chosen(classes: str | Sequence[int], counts: Tensor) -> Tensor:
 
 
 def normalised_entropy(p: Tensor) -> Tensor:
-    r"""Doubt between 0 and 1: -Σ p ln max(p, 1e-8) / ln C, (rows, classes, …) to (rows, …).
+    r"""Entropy divided by its maximum, in [0, 1]: -Σ p ln max(p, 1e-8) / ln C, (rows, classes, …) to (rows, …).
 
     Example:
         >>> normalised_entropy(torch.full((1, 4), 0.25)).item()
@@ -210,28 +223,31 @@ def normalised_entropy(p: Tensor) -> Tensor:
     return -(p * p.clamp(min=FLOOR).log()).sum(dim=1) / math.log(p.shape[1])
 
 
-def guidance(mine: Tensor, other: Tensor, *, threshold: float = 0.7) -> Tensor:
-    r"""How much one network guides another at each pixel: by as much as it is surer, where it is sure at all.
+def guidance(guide: Tensor, learner: Tensor, *, threshold: float = 0.7) -> Tensor:
+    r"""Weight of one network as a teacher of another at each pixel: the difference of their confidences.
 
-    $$w = \max(F_{mine} - F_{other}, 0) \cdot 1[F_{mine} \ge \tau], \qquad F = 1 - E$$
+    $$w = \max(F_{guide} - F_{learner}, 0) \cdot 1[F_{guide} \ge \tau], \qquad F = 1 - E$$
+
+    with E the `normalised_entropy`.
 
     Args:
-        mine: probabilities (rows, classes, …) of the one that guides.
-        other: of the one that is guided.
+        guide: probabilities (rows, classes, …) of the network that teaches.
+        learner: probabilities of the network that learns, the same shape.
         threshold: τ.
 
     Example:
         >>> guidance(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])).item()
         1.0
     """
-    sure, unsure = 1 - normalised_entropy(mine), 1 - normalised_entropy(other)
-    return (sure - unsure).clamp(min=0) * (sure >= threshold)
+    confidence = 1 - normalised_entropy(guide)
+    difference = confidence - (1 - normalised_entropy(learner))
+    return difference.clamp(min=0) * (confidence >= threshold)
 
 
 def perception_aware(
     lidar: Tensor, camera: Tensor, *, threshold: float = 0.7, detach: bool = True, softmax: bool = True
 ) -> Tensor:
-    r"""Two networks of one scene learn from each other, at each pixel from the surer one.
+    r"""Two networks of one scene learn from each other, at each pixel from the more confident one.
 
     $$L = \frac{1}{BCHW} \sum \left[ w_{camera} \, KL(p_{camera} \| p_{lidar})
     + w_{lidar} \, KL(p_{lidar} \| p_{camera}) \right]$$
@@ -239,22 +255,22 @@ def perception_aware(
     | symbol | argument | shape |
     |---|---|---|
     | p | ``lidar``, ``camera``: logits, or probabilities | (rows, classes, …) |
-    | w | `guidance` of one by the other | (rows, …) |
+    | w | `guidance`, the weight of each network as the teacher of the other | (rows, …) |
     | τ | ``threshold`` | number |
 
-    The mean runs over classes too. In the authors' code gradients flow through w and into the network that guides
-    (``detach=False``); here the one that guides is a constant unless told otherwise.
+    The mean is over classes too. In the authors' code gradients flow through w and into the network that teaches
+    (``detach=False``); by default both are constants here.
 
     Args:
-        lidar: answers of one network.
-        camera: of the other, the same shape.
-        threshold: how sure a network must be to guide.
-        detach: whether what guides is a constant.
-        softmax: whether the answers are logits.
+        lidar: outputs of one network.
+        camera: outputs of the other, the same shape.
+        threshold: τ, the confidence from which a network teaches.
+        detach: whether w and the network that teaches are constants for the gradient.
+        softmax: whether the outputs are logits.
 
     Example:
-        >>> sure, unsure = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])
-        >>> round(perception_aware(sure, unsure, softmax=False).item(), 4)  # ½ ln 2
+        >>> confident, uncertain = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.5, 0.5]])
+        >>> round(perception_aware(confident, uncertain, softmax=False).item(), 4)  # ½ ln 2
         0.3466
 
     Reference: Zhuang et al.: Perception-Aware Multi-Sensor Fusion for 3D LiDAR Semantic Segmentation, ICCV 2021, arXiv
@@ -263,25 +279,14 @@ def perception_aware(
     same_shape(lidar, camera)
     p, q = (at_least_float32(side) for side in (lidar, camera))
     p, q = (p.softmax(dim=1), q.softmax(dim=1)) if softmax else (p, q)
-    return _guided(p, q, threshold, detach) + _guided(q, p, threshold, detach)
+    return _one_direction(p, q, threshold, detach) + _one_direction(q, p, threshold, detach)
 
 
-def _guided(learner: Tensor, guide: Tensor, threshold: float, detach: bool) -> Tensor:
+def _one_direction(learner: Tensor, guide: Tensor, threshold: float, detach: bool) -> Tensor:
     weight = guidance(guide, learner, threshold=threshold)
     if detach:
         guide, weight = guide.detach(), weight.detach()
+    # xlogy is 0 at a probability of 0, where p · log p would be nan.
     terms = torch.special.xlogy(guide, guide) - guide * learner.clamp(min=FLOOR).log()
     mean, _ = masked_mean(weight[:, None] * terms)
     return mean
-
-
-def _per_class(alpha: Tensor | Sequence[float] | float, rows: Tensor) -> Tensor:
-    classes = rows.shape[1]
-    if isinstance(alpha, float | int):
-        factors = rows.new_full((classes,), 1.0 - alpha)
-        factors[0] = alpha
-        return factors
-    factors = torch.as_tensor(alpha, dtype=rows.dtype, device=rows.device)
-    if factors.shape != (classes,):
-        raise ValueError(f"alpha has shape {tuple(factors.shape)}: expected ({classes},), one number per class")
-    return factors

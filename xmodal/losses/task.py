@@ -1,4 +1,4 @@
-"""What labels ask of a network, by kind of target. One value per thing that counts."""
+"""Losses of labels, by task: one value per sample, pixel, point or voxel."""
 
 from __future__ import annotations
 
@@ -21,12 +21,13 @@ def task_values(outputs: Tensor, target: Tensor, *, task: str, ignore: int | Non
     | task | outputs | target | value |
     |---|---|---|---|
     | multiclass | (rows, classes, …) | (rows, …) integers | cross-entropy |
-    | binary | (rows, 1) | (rows,) 0 or 1 | cross-entropy of one logit |
-    | multilabel | (rows, labels) | (rows, labels) 0 or 1 | mean over labels of the same |
+    | binary | (rows, 1) | (rows,) 0 or 1 | binary cross-entropy |
+    | multilabel | (rows, labels) | (rows, labels) 0 or 1 | mean of the binary cross-entropy over labels |
     | regression | (rows, width) | (rows, width) | mean squared error over the width |
     """
     outputs = at_least_float32(outputs)
     if task == "multiclass":
+        # -100 is torch's default, and no class: without `ignore` no target is excluded.
         index = -100 if ignore is None else ignore
         return F.cross_entropy(outputs, target, reduction="none", ignore_index=index)
     if task == "binary":
@@ -40,7 +41,7 @@ def task_values(outputs: Tensor, target: Tensor, *, task: str, ignore: int | Non
 
 
 def what_counts(target: Tensor, *, valid: Tensor | None = None, ignore: int | None = None) -> Tensor | None:
-    """The mask of the batch without the places whose target is ``ignore``; None: everything counts.
+    """The mask of the batch without the positions whose target is ``ignore``; None: all positions are valid.
 
     Example:
         >>> import torch
@@ -49,14 +50,14 @@ def what_counts(target: Tensor, *, valid: Tensor | None = None, ignore: int | No
     """
     if ignore is None:
         return valid
-    known = target != ignore
-    return known if valid is None else valid & known
+    labelled = target != ignore
+    return labelled if valid is None else valid & labelled
 
 
 def task_loss(
     outputs: Tensor, target: Tensor, *, task: str, valid: Tensor | None = None, ignore: int | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Mean of `task_values` over what counts, and how many that were.
+    """Mean of `task_values` over the valid positions, and their number.
 
     Example:
         >>> import torch
@@ -65,24 +66,25 @@ def task_loss(
         (0.6931, 4)
     """
     values = task_values(outputs, target, task=task, ignore=ignore)
+    # Only class numbers can equal `ignore`: a regression target of the same value is an ordinary target.
     return masked_mean(values, what_counts(target, valid=valid, ignore=ignore) if task == "multiclass" else valid)
 
 
 def label_terms(
     outputs: Tensor, target: Tensor, info: DataInfo, *, valid: Tensor | None = None, gather: Gather | None = None
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """The terms of the loss of labels that this data asks for: name → weighted value and what its mean counted.
+    """The terms of the label loss that the data defines: name → weighted value and the count of its mean.
 
-    Without `DataInfo.label_losses` and class weights it is the one of `task_loss`, under the name ``task``. Otherwise
-    the places that count become rows first. Class weights multiply the focal loss; of the cross-entropy they make a
-    weighted mean, divided by the sum of the weights, as `torch.nn.CrossEntropyLoss` does. ``lovasz`` compares places
-    with one another, on the rows of all processes.
+    Without `DataInfo.label_losses` and class weights the only term is `task_loss`, named ``task``. Otherwise the valid
+    positions become rows first. Class weights multiply the focal loss; the cross-entropy becomes a weighted mean,
+    divided by the sum of the weights, as in `torch.nn.CrossEntropyLoss`. ``lovasz`` compares positions with one
+    another, on the rows of all processes.
 
     Args:
-        outputs: of the network.
-        target: of the modality that it predicts.
-        info: of the data.
-        valid: what counts, see `Batch`.
+        outputs: outputs of the network.
+        target: target of the modality that the network reads.
+        info: description of the data.
+        valid: mask of the valid positions, see `Batch`.
         gather: `Method.gather`; None: one process.
 
     Example:
@@ -99,6 +101,8 @@ def label_terms(
     count: int | Tensor
     for name, weight in (info.label_losses or {"cross_entropy": 1.0}).items():
         if name == "lovasz":
+            # Intersection over union of the whole batch is no mean of the values of its parts, so the rows of all
+            # processes are gathered; the other terms are means and need not.
             all_rows, all_labels = (rows, labels) if gather is None else (gather(rows), gather(labels))
             value, count = lovasz(all_rows, all_labels), len(all_labels)
         elif name == "focal":

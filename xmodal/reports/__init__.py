@@ -1,4 +1,4 @@
-"""Run folders → tables, plots and one page."""
+"""Reports: run folders as tables, plots and one HTML page."""
 
 from xmodal.reports.page import write_page
 from xmodal.reports.read import RunFiles, read_run

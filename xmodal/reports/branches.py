@@ -1,4 +1,4 @@
-"""What the parts of an embedding contain, as DisCoM-KD's recipe measured it: a table and a picture."""
+"""What the parts of an embedding contain, as measured by the recipe of DisCoM-KD: a table and a picture."""
 
 from __future__ import annotations
 
@@ -13,45 +13,47 @@ HEADS = {"invariant": "adversary", "informative": "informative", "irrelevant": "
 
 
 def branches(result: Mapping[str, Any], prefix: str) -> dict[str, Any] | None:
-    """Table and drawing; None where a result has nothing of the kind.
+    """Table and picture; None if the result has no measurements of branches.
 
     Args:
-        result: of a comparison.
-        prefix: of the identifiers inside the drawing.
+        result: result of a comparison.
+        prefix: prefix of the identifiers inside the picture.
     """
-    found = result.get("branches")
-    if not isinstance(found, Mapping) or not {"content", "points", "shares"} <= found.keys():
+    measured = result.get("branches")
+    if not isinstance(measured, Mapping) or not {"content", "points", "shares"} <= measured.keys():
         return None
-    content: Mapping[str, Mapping[str, float]] = found["content"]
-    lines = [_line(part, head, content) for part, head in HEADS.items()]
-    points = [(f"{each['modality']}, {each['part']}", each["at"]) for each in found["points"]]
-    modalities = max(int(found.get("modalities", 2)), 1)
+    content: Mapping[str, Mapping[str, float]] = measured["content"]
+    # Two, as in the paper, for a result without the number of modalities.
+    modalities = max(int(measured.get("modalities", 2)), 1)
     return {
-        "svg": plots.embeddings(_grouped(points, found["points"]), shares=found["shares"], prefix=prefix),
-        "table": (HEADINGS, lines),
+        "svg": plots.embeddings(_groups(measured["points"]), shares=measured["shares"], prefix=prefix),
+        "table": (HEADINGS, [_table_row(part, head, content) for part, head in HEADS.items()]),
         "chance": number(1 / modalities, "accuracy"),
-        "seeds": int(found.get("seeds", 1)),
+        "seeds": int(measured.get("seeds", 1)),
     }
 
 
-def _line(part: str, head: str, content: Mapping[str, Mapping[str, float]]) -> list[str]:
-    shares = [content["heads"].get(head), content["modality"].get(part), content["classes"].get(part)]
+def _table_row(part: str, head: str, content: Mapping[str, Mapping[str, float]]) -> list[str]:
+    accuracies = [content["heads"].get(head), content["modality"].get(part), content["classes"].get(part)]
     cosine = content["cosines"].get(part)
     return [
         part,
-        *(number(share, "accuracy") for share in shares),
+        *(number(accuracy, "accuracy") for accuracy in accuracies),
         number(content["auxiliary"].get(part), "accuracy"),
         "–" if cosine is None else f"{cosine:.3f}",
     ]
 
 
-def _grouped(
-    points: Sequence[tuple[str, Sequence[Sequence[float]]]], found: Sequence[Mapping[str, Any]]
-) -> list[tuple[str, int, int, Sequence[Sequence[float]]]]:
-    """Label, number of the modality (a colour), number of the part (a mark), and where the points are."""
-    modalities = list(dict.fromkeys(each["modality"] for each in found))
-    parts = list(dict.fromkeys(each["part"] for each in found))
+def _groups(points: Sequence[Mapping[str, Any]]) -> list[tuple[str, int, int, Sequence[Sequence[float]]]]:
+    """Label, number of the modality (a colour), number of the part (a marker), and coordinates of each group."""
+    modalities = list(dict.fromkeys(group["modality"] for group in points))
+    parts = list(dict.fromkeys(group["part"] for group in points))
     return [
-        (label, modalities.index(each["modality"]), parts.index(each["part"]), at)
-        for (label, at), each in zip(points, found, strict=True)
+        (
+            f"{group['modality']}, {group['part']}",
+            modalities.index(group["modality"]),
+            parts.index(group["part"]),
+            group["at"],
+        )
+        for group in points
     ]

@@ -1,7 +1,7 @@
-"""Is the one that a paper expects to be best really best? Pairs of students, compared seed by seed.
+"""Tests of an expected order: is the student that a paper expects to be best better than the others, seed by seed?
 
-A result names what was expected, ``{"best": name, "over": [names], "who": "…", "what": "…"}``; the pairs, their tests
-and the sentence that follows from them are computed here.
+A result names the expectation, ``{"best": name, "over": [names], "who": "…", "what": "…"}``; the pairs, their tests and
+the sentence that follows from them are computed here.
 """
 
 from __future__ import annotations
@@ -9,61 +9,63 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xmodal.reports.intervals import Row, holm, paired, scores_by_seed
+from xmodal.reports.intervals import Row, holm, paired_by_seed, scores_by_seed
 
-SHOWN = 0.05  # a corrected p-value below this counts as a difference
+SIGNIFICANT = 0.05  # a corrected p-value below this counts as a difference
 
 
 def contrasts(rows: Sequence[Row], expected: Mapping[str, Any], *, metric: str, direction: str) -> list[dict[str, Any]]:
-    """The expected best against each of the others: what `paired` answers, with Holm's correction and the good sign.
+    """The expected best against each of the others: results of `paired` with Holm's correction and the sign.
 
     Args:
         rows: one per name and seed.
-        expected: names in ``best`` and ``over``; pairs without a shared seed are left out.
-        metric: to compare by.
+        expected: names in ``best`` and ``over``; pairs without a shared seed are omitted.
+        metric: metric to compare by.
         direction: ``max`` or ``min``.
     """
-    scores, best, found = scores_by_seed(rows, metric), expected["best"], []
+    scores, best, sign = scores_by_seed(rows, metric), expected["best"], 1 if direction == "max" else -1
+    tests = []
     for other in expected["over"]:
-        seeds = [seed for seed in scores.get(best, {}) if seed in scores.get(other, {})]
-        if seeds:
-            test = paired([scores[best][seed] for seed in seeds], [scores[other][seed] for seed in seeds])
-            sign = 1 if direction == "max" else -1
-            found.append({"first": best, "second": other, **test, "better": sign * (test["difference"] or 0.0) > 0})
-    for test, corrected in zip(found, holm([test["p"] for test in found]), strict=True):
+        test = paired_by_seed(scores, best, other)
+        if test is not None:
+            tests.append({"first": best, "second": other, **test, "better": sign * (test["difference"] or 0.0) > 0})
+    for test, corrected in zip(tests, holm([test["p"] for test in tests]), strict=True):
         test["p_holm"] = corrected
-    return found
+    return tests
 
 
 def outcome(test: Mapping[str, Any]) -> str:
-    """``above``, ``below`` or ``open``: what a pair shows of the expected order."""
+    """``above``, ``below`` or ``open``: the result of a pair with respect to the expected order."""
     if test["difference"] is None or test["n"] < 2:
         return "open"
-    certain = test["p_holm"] is not None and test["p_holm"] < SHOWN
-    always = test["p"] is None and test["difference"] != 0  # the same difference in every seed
-    return ("above" if test["better"] else "below") if certain or always else "open"
+    significant = test["p_holm"] is not None and test["p_holm"] < SIGNIFICANT
+    # The same difference in every seed has no variance to test, and is as clear as a difference can be.
+    constant = test["p"] is None and test["difference"] != 0
+    return ("above" if test["better"] else "below") if significant or constant else "open"
 
 
 def expectation_sentence(expected: Mapping[str, Any], tests: Sequence[Mapping[str, Any]]) -> str:
-    """What was expected, and what these seeds show of it."""
-    said = {
-        kind: [str(test["second"]) for test in tests if outcome(test) == kind] for kind in ("above", "below", "open")
-    }
+    """The expectation, and how far these seeds confirm it."""
+    others: dict[str, list[str]] = {"above": [], "below": [], "open": []}
+    for test in tests:
+        others[outcome(test)].append(str(test["second"]))
     seeds = max((test["n"] for test in tests), default=0)
     parts = []
-    if said["above"]:
-        parts.append(f"it is better than {_and(said['above'])}")
-    if said["below"]:
-        parts.append(f"it is worse than {_and(said['below'])}")
-    if said["open"]:
-        parts.append(f"no difference from {_and(said['open'])} is shown")
-    verdict = "holds" if len(said["above"]) == len(tests) else "is contradicted" if said["below"] else "is not shown"
-    if said["above"] and verdict == "is not shown":
+    if others["above"]:
+        parts.append(f"it is better than {_joined(others['above'])}")
+    if others["below"]:
+        parts.append(f"it is worse than {_joined(others['below'])}")
+    if others["open"]:
+        parts.append(f"no difference from {_joined(others['open'])} is shown")
+    verdict = (
+        "holds" if len(others["above"]) == len(tests) else "is contradicted" if others["below"] else "is not shown"
+    )
+    if others["above"] and verdict == "is not shown":
         verdict = "holds in part"
     count = "1 seed" if seeds == 1 else f"{seeds} seeds"
     return f"{expected['who']}: {expected['what']}. That {verdict} here: in {count} {', '.join(parts)}."
 
 
-def _and(names: Sequence[str]) -> str:
+def _joined(names: Sequence[str]) -> str:
     quoted = [f"'{name}'" for name in names]
     return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} and {quoted[-1]}"

@@ -1,7 +1,7 @@
-"""Who listens to whom in DMD: the edges of its graphs from before training to the last epoch, and their prior.
+"""Edge weights of DMD's graphs, from before training to the last epoch, and their priors.
 
-What is read is what the method records: in the history ``edge homo text>audio`` (mean over the samples), ``… std`` and
-``… prior`` of each epoch; in the result, under ``method``, the names of the edges and their values before training.
+The method records them in the history, ``edge homo text>audio`` (mean over the samples), ``… std`` and ``… prior`` of
+each epoch, and in the result, under ``method``, the names of the edges and their values before training.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Edge:
         graph: ``homo`` or ``hetero``.
         name: ``teacher>student``.
         epochs: 0 is before training.
-        mean: over the samples, one value per epoch.
-        std: over the samples of a batch, one value per epoch.
-        prior: one value per epoch.
+        mean: mean weight over the samples, one value per epoch.
+        std: standard deviation over the samples of a batch, one value per epoch.
+        prior: prior weight, one value per epoch.
     """
 
     graph: str
@@ -39,28 +39,29 @@ class Edge:
     prior: list[float]
 
 
-def read_edges(known: Any, history: Sequence[Mapping[str, Any]]) -> list[Edge]:
-    """The edges of a run, graph by graph; none where it recorded none.
+def read_edges(recorded: Any, history: Sequence[Mapping[str, Any]]) -> list[Edge]:
+    """The edges of a run, graph by graph; empty if the run recorded none.
 
     Args:
-        known: ``result["method"]["edges"]``.
+        recorded: ``result["method"]["edges"]``.
         history: one row per epoch.
     """
-    if not isinstance(known, Mapping):
+    if not isinstance(recorded, Mapping):
         return []
-    found = []
-    for graph, facts in known.items():
-        for place, name in enumerate(facts["names"]):
+    edges = []
+    for graph, facts in recorded.items():
+        for index, name in enumerate(facts["names"]):
             key, start = f"edge {graph} {name}", facts.get("start")
             rows = [(row["epoch"] + 1, row["logs"]) for row in history if key in row.get("logs", {})]
             if not rows:
                 continue
+            # The prior before training is not recorded; priors that change (``auto``) start at that of epoch 1.
             first = rows[0][1][f"{key} prior"]
-            before = [(0, start["mean"][place], start["std"][place], first)] if start else []
+            before = [(0, start["mean"][index], start["std"][index], first)] if start else []
             after = [(epoch, logs[key], logs[f"{key} std"], logs[f"{key} prior"]) for epoch, logs in rows]
             epochs, mean, std, prior = (list(column) for column in zip(*before, *after, strict=True))
-            found.append(Edge(graph, name, epochs, mean, std, prior))
-    return found
+            edges.append(Edge(graph, name, epochs, mean, std, prior))
+    return edges
 
 
 def edges_of(run: RunFiles) -> list[Edge]:
@@ -71,24 +72,28 @@ def edges_of(run: RunFiles) -> list[Edge]:
 def edges(
     rows: Sequence[Mapping[str, Any]], folders: Mapping[str, RunFiles], shown: Sequence[str], prefix: str
 ) -> list[dict[str, Any]]:
-    """Drawings and a table for every method with graphs, at most as many as are shown.
+    """Plots and a table for every shown method with graphs.
 
     Args:
-        rows: of the comparison, one per seed and name.
+        rows: rows of the comparison, one per seed and name.
         folders: folder of a row → its files.
-        shown: names of the rows whose runs may be drawn.
-        prefix: of the identifiers inside the drawings.
+        shown: names of the rows to draw.
+        prefix: prefix of the identifiers inside the plots.
     """
+    # Several rows (one per student) may share a folder, so runs are collected by folder and each is drawn once.
     runs: dict[str, dict[str, list[Edge]]] = {}
     for row in rows:
         folder = row.get("folder", "")
-        if row["name"] in shown and folder in folders and (found := edges_of(folders[folder])):
-            runs.setdefault(folder.rpartition("/")[2], {})[folder] = found
-    return [drawn(name, list(of.values()), f"{prefix}-{place}") for place, (name, of) in enumerate(runs.items())]
+        if row["name"] in shown and folder in folders and (run_edges := edges_of(folders[folder])):
+            runs.setdefault(folder.rpartition("/")[2], {})[folder] = run_edges
+    return [
+        edge_figures(name, list(by_folder.values()), f"{prefix}-{number}")
+        for number, (name, by_folder) in enumerate(runs.items())
+    ]
 
 
-def drawn(name: str, runs: Sequence[Sequence[Edge]], prefix: str) -> dict[str, Any]:
-    """Both graphs of one method: a drawing each, a line per seed, and a table of where they begin and end."""
+def edge_figures(name: str, runs: Sequence[Sequence[Edge]], prefix: str) -> dict[str, Any]:
+    """Both graphs of one method: a plot each with one line per seed, and a table of their first and last weights."""
     by_graph: dict[str, dict[str, list[Edge]]] = {}
     for run in runs:
         for edge in run:
@@ -97,26 +102,26 @@ def drawn(name: str, runs: Sequence[Sequence[Edge]], prefix: str) -> dict[str, A
         {
             "title": TITLES.get(graph, graph),
             "svg": plots.edges(
-                {edge: [(one.epochs, one.mean, one.prior) for one in seeds] for edge, seeds in of.items()},
+                {name: [(edge.epochs, edge.mean, edge.prior) for edge in seeds] for name, seeds in by_name.items()},
                 title=TITLES.get(graph, graph),
                 prefix=f"{prefix}-{graph}",
             ),
         }
-        for graph, of in by_graph.items()
+        for graph, by_name in by_graph.items()
     ]
-    table = [_line(graph, edge, seeds) for graph, of in by_graph.items() for edge, seeds in of.items()]
+    table = [_table_row(graph, edge, seeds) for graph, by_name in by_graph.items() for edge, seeds in by_name.items()]
     return {"name": name, "seeds": len(runs), "figures": figures, "table": (HEADINGS, table)}
 
 
-def _line(graph: str, edge: str, seeds: Sequence[Edge]) -> list[str]:
-    starts = [one.mean[0] for one in seeds if one.epochs[0] == 0]
-    ends = [one.mean[-1] for one in seeds]
-    prior = statistics.fmean(one.prior[-1] for one in seeds)
-    return [TITLES.get(graph, graph), edge.replace(">", " → "), _mean(starts), _mean(ends), f"{prior:.3f}"]
+def _table_row(graph: str, name: str, seeds: Sequence[Edge]) -> list[str]:
+    starts = [edge.mean[0] for edge in seeds if edge.epochs[0] == 0]
+    ends = [edge.mean[-1] for edge in seeds]
+    prior = statistics.fmean(edge.prior[-1] for edge in seeds)
+    return [TITLES.get(graph, graph), name.replace(">", " → "), _mean(starts), _mean(ends), f"{prior:.3f}"]
 
 
 def _mean(values: Sequence[float]) -> str:
     if not values:
         return "–"
-    between = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.3f}{between}"
+    extremes = f" ({min(values):.3f} to {max(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.3f}{extremes}"

@@ -1,7 +1,7 @@
-"""Rows of runs → intervals, paired tests and one summary per name. Pure functions, nothing is read or written.
+"""Confidence intervals, paired tests and one summary per name from the rows of runs. Pure functions without files.
 
 Every comparison pairs two names by seed: the same seed means the same splits and the same initial weights, so the
-difference within a seed is what distillation did. Several methods against one control are several tests, and their
+difference within a seed is the effect of distillation. Several methods against one control are several tests, and their
 p-values are corrected after Holm (1979).
 """
 
@@ -15,13 +15,14 @@ from typing import Any
 from xmodal.errors import InputError
 
 LEVEL = 0.95
-CONSTANT = 1e-12  # relative spread below which differences are equal up to rounding
+# Relative range below which differences are equal up to rounding: the t statistic of rounding noise would be arbitrary.
+CONSTANT = 1e-12
 
 Row = Mapping[str, Any]
 
 
 def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float | None, float | None]:
-    """Mean and Student's t confidence interval; one value, or one that is not finite, has no interval.
+    """Mean and Student's t confidence interval; None as bounds for a single value or non-finite values.
 
     Example:
         >>> mean, low, high = interval([1, 2, 3, 4, 5])
@@ -29,12 +30,13 @@ def interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, floa
         (3.0, 1.037, 4.963)
     """
     if not values:
-        raise InputError("An interval needs at least one value; none arrived.")
+        raise InputError("An interval needs at least one value, got none.")
     if not all(math.isfinite(value) for value in values):
         return math.nan, None, None
     mean = statistics.fmean(values)
     if len(values) == 1:
         return mean, None, None
+    # Imported here, because importing scipy.stats takes more than a second and most commands need no interval.
     from scipy import stats
 
     error = statistics.stdev(values) / math.sqrt(len(values))
@@ -46,73 +48,93 @@ def paired(values: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
     """Paired t-test: ``values`` minus ``control``, entry by entry.
 
     Returns:
-        ``difference`` (mean), ``low`` and ``high`` (95 % interval), ``p`` (two-sided), ``n`` and ``note``, which says
-        in words why an interval or a p-value is None.
+        ``difference`` (mean), ``low`` and ``high`` (95 % interval), ``p`` (two-sided), ``n`` and ``note``, the reason
+        if an interval or a p-value is None.
     """
     if len(values) != len(control) or not values:
-        raise InputError(f"A paired test needs equally many values, at least one: got {len(values)}, {len(control)}.")
+        raise InputError(
+            f"A paired test needs the same number of values on both sides, one or more: got {len(values)} and "
+            f"{len(control)}."
+        )
     differences = [value - other for value, other in zip(values, control, strict=True)]
     mean, low, high = interval(differences)
-    answer = {"difference": mean, "low": low, "high": high, "p": None, "n": len(differences), "note": ""}
+    test = {"difference": mean, "low": low, "high": high, "p": None, "n": len(differences), "note": ""}
     if not math.isfinite(mean):
-        return answer | {"difference": None, "note": "a value is not finite"}
+        return test | {"difference": None, "note": "a value is not finite"}
     if len(differences) == 1:
-        return answer | {"note": "one seed: no interval, no test"}
+        return test | {"note": "one seed: no interval, no test"}
     scale = max(abs(value) for value in (*values, *control))
     if max(differences) - min(differences) <= CONSTANT * scale:
         if max(map(abs, differences)) <= CONSTANT * scale:
-            return answer | {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "note": "equal in every seed"}
-        return answer | {"low": None, "high": None, "note": "the same difference in every seed: no variance to test"}
-    return answer | {"p": _p_value(differences)}
-
-
-def _p_value(differences: Sequence[float]) -> float:
+            return test | {"difference": 0.0, "low": 0.0, "high": 0.0, "p": 1.0, "note": "equal in every seed"}
+        return test | {"low": None, "high": None, "note": "the same difference in every seed: no variance to test"}
     from scipy import stats
 
     count = len(differences)
     t = statistics.fmean(differences) / (statistics.stdev(differences) / math.sqrt(count))
-    return float(2 * stats.t.sf(abs(t), count - 1))
+    return test | {"p": float(2 * stats.t.sf(abs(t), count - 1))}
+
+
+def paired_by_seed(
+    scores: Mapping[str, Mapping[int, float]], first: str | None, second: str | None
+) -> dict[str, Any] | None:
+    """`paired` of two names over the seeds that both have; None without a shared seed.
+
+    Args:
+        scores: result of `scores_by_seed`.
+        first: name whose values come first.
+        second: name whose values are subtracted; None: there is none.
+    """
+    ours, others = scores.get(first or "", {}), scores.get(second or "", {})
+    seeds = [seed for seed in ours if seed in others]
+    return paired([ours[seed] for seed in seeds], [others[seed] for seed in seeds]) if seeds else None
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down correction; None stays None and does not count as a test.
+    """Holm's step-down correction; None stays None and is no test.
 
     Example:
         >>> holm([0.01, 0.04, None, 0.03])
         [0.03, 0.06, None, 0.06]
     """
-    order = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
+    order = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
+    # The running maximum keeps the order of the p-values: a larger one never gets a smaller correction.
     highest = 0.0
-    for rank, (p, place) in enumerate(order):
+    for rank, (p, index) in enumerate(order):
         highest = max(highest, min(1.0, (len(order) - rank) * p))
-        corrected[place] = highest
+        corrected[index] = highest
     return corrected
 
 
 def summarise(rows: Sequence[Row], *, metric: str, direction: str) -> list[dict[str, Any]]:
-    """One entry per name, in order of first appearance: mean, spread, interval, difference from the control.
+    """One entry per name, in order of first appearance: mean, deviation, interval, difference from the control.
 
     Args:
         rows: one per name and seed: ``seed``, ``name``, ``role``, ``test`` (metric → value), optionally ``needs``.
-        metric: which entry of ``test`` to compare.
+        metric: entry of ``test`` to compare by.
         direction: ``max`` if a larger value is better, ``min`` otherwise.
 
     Returns:
-        Dictionaries with ``name``, ``role``, ``n``, ``mean``, ``std``, ``low``, ``high`` and ``difference``: what
-        `paired` answers against the control with the same needs (or the first control), plus ``better`` (is the sign
-        the good one?) and ``p_holm`` (methods only); None for controls and where no seed is shared.
+        Dictionaries with ``name``, ``role``, ``n``, ``mean``, ``std``, ``low``, ``high`` and ``difference``: the result
+        of `paired` against the control with the same needs (or the first control), plus ``better`` (whether the sign is
+        an improvement) and ``p_holm`` (methods only); None for controls and without a shared seed.
     """
     if direction not in ("max", "min"):
-        raise InputError(f"The direction of a metric is 'max' or 'min', not {direction!r}.")
+        raise InputError(f"direction is {direction!r}: expected 'max' or 'min'.")
     scores = scores_by_seed(rows, metric)
-    first: dict[str, Row] = {}
+    sign = 1 if direction == "max" else -1
+    first_rows: dict[str, Row] = {}
     for row in rows:
-        first.setdefault(row["name"], row)
-    summary = [_entry(name, first[name]["role"], list(of.values())) for name, of in scores.items()]
-    for entry in summary:
-        control = _control_of(first[entry["name"]], first)
-        entry["difference"] = _against(scores, entry["name"], control, direction=direction)
+        first_rows.setdefault(row["name"], row)
+    summary = []
+    for name, by_seed in scores.items():
+        entry = _entry(name, first_rows[name]["role"], list(by_seed.values()))
+        test = paired_by_seed(scores, name, _control_of(first_rows[name], first_rows))
+        if test is not None:
+            test |= {"better": (test["difference"] or 0.0) * sign > 0, "p_holm": None}
+        summary.append(entry | {"difference": test})
+    # Only methods are corrected: the other roles are checks of the setting and no claims.
     tested = [entry["difference"] for entry in summary if entry["role"] == "method" and entry["difference"]]
     for difference, p in zip(tested, holm([difference["p"] for difference in tested]), strict=True):
         difference["p_holm"] = p
@@ -125,10 +147,16 @@ def scores_by_seed(rows: Iterable[Row], metric: str) -> dict[str, dict[int, floa
     for row in rows:
         seeds = scores.setdefault(row["name"], {})
         if metric not in row["test"]:
-            raise InputError(f"'{row['name']}' with seed {row['seed']} has no test metric '{metric}' to compare by.")
+            raise InputError(
+                f"'{row['name']}' with seed {row['seed']} has no test metric '{metric}': expected the same metric in "
+                "every row. Run the comparison again."
+            )
         if row["seed"] in seeds:
-            raise InputError(f"'{row['name']}' has two results for seed {row['seed']}; give each its own name.")
+            raise InputError(
+                f"'{row['name']}' has two results for seed {row['seed']}: expected one. Use different names for them."
+            )
         value = row["test"][metric]
+        # JSON has no nan: non-finite values are stored as null.
         seeds[row["seed"]] = math.nan if value is None else float(value)
     return scores
 
@@ -147,20 +175,10 @@ def _entry(name: str, role: str, values: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def _control_of(row: Row, first: Mapping[str, Row]) -> str | None:
+def _control_of(row: Row, first_rows: Mapping[str, Row]) -> str | None:
     if row["role"] == "control":
         return None
-    controls = [other for other in first.values() if other["role"] == "control"]
+    controls = [other for other in first_rows.values() if other["role"] == "control"]
+    # With several students, each is compared with the control that reads the same modalities.
     same = [other for other in controls if other.get("needs") == row.get("needs")]
     return next((str(other["name"]) for other in (*same, *controls)), None)
-
-
-def _against(
-    scores: Mapping[str, Mapping[int, float]], name: str, other: str | None, *, direction: str
-) -> dict[str, Any] | None:
-    shared = [seed for seed in scores[name] if other is not None and seed in scores[other]]
-    if other is None or not shared:
-        return None
-    answer = paired([scores[name][seed] for seed in shared], [scores[other][seed] for seed in shared])
-    sign = 1 if direction == "max" else -1
-    return answer | {"better": (answer["difference"] or 0.0) * sign > 0, "p_holm": None}

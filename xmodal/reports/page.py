@@ -1,6 +1,6 @@
-"""Run folders → one self-contained HTML page.
+"""Write run folders as one self-contained HTML page.
 
-The page asks nothing of the network and runs no script; the same folders give the same bytes.
+The page loads nothing from the network and runs no script; the same folders give the same bytes.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from xmodal.reports.sections import section
 
 
 def write_page(folders: Sequence[Path], out: Path) -> Path:
-    """Draw run folders on one page.
+    """Write a page with one section per run folder.
 
     Args:
-        folders: fits or comparisons, in the order of their sections.
-        out: file to write, replaced in one step; in a folder that exists the page is called ``report.html``.
+        folders: folders of fits, comparisons or sweeps, in the order of their sections.
+        out: file to write, replaced atomically; for an existing folder the file is ``report.html`` inside it.
 
     Returns:
         The file that was written.
 
     Raises:
-        InputError: no folder was given, or one of them cannot be read.
+        InputError: there is no folder, or one of them cannot be read.
     """
     if not folders:
-        raise InputError("A report needs at least one run folder; none was given.")
+        raise InputError("A report needs at least one run folder, got none.")
     out = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
-    sections = [section(read_run(folder), f"run-{place}") for place, folder in enumerate(folders, start=1)]
+    sections = [section(read_run(folder), f"run-{number}") for number, folder in enumerate(folders, start=1)]
     write_text(out, _render(sections))
     return out
 
@@ -41,6 +41,8 @@ def write_page(folders: Sequence[Path], out: Path) -> Path:
 def _render(sections: Sequence[Mapping[str, Any]]) -> str:
     from jinja2 import Environment, StrictUndefined
 
+    # StrictUndefined: a missing key is an error instead of a gap on the page. Autoescape: names come from the user's
+    # data and may contain markup.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["typeset"] = _typeset
     source = resources.files("xmodal.reports").joinpath("page.html.j2").read_text(encoding="utf-8")
@@ -48,7 +50,7 @@ def _render(sections: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _typeset(text: str) -> str:
-    """A true minus sign and no break inside 95 % or p = 0.01; files and terminals keep their plain characters."""
+    """A true minus sign, and no line break inside 95 % or p = 0.01; files and terminals keep plain characters."""
     return (
         re.sub(r"(?<![\w.-])-(?=\d)", "−", text)
         .replace(" %", "\u00a0%")

@@ -1,7 +1,7 @@
-"""Numbers → inline SVG that reads on light and dark paper.
+"""Plots as inline SVG, readable on a light and on a dark page.
 
-Matplotlib draws with stand-in colours; afterwards each becomes a CSS variable with a fallback, so that the page decides
-what ink, muted and the series look like. Text stays text in the page's font. The same numbers give the same bytes.
+Matplotlib draws with placeholder colours. Each is then replaced by a CSS variable with a fallback, so that the page
+defines the colours of text, rules and series. Text stays text, in the page's font. Equal numbers give equal bytes.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 420  # units of the drawing: pixels where the page gives it this width
-COLOURS = {  # stand-in → variable of the page, colour where there is no page
+WIDTH = 420  # units of the plot: pixels if the page gives it this width
+# Placeholder → CSS variable of the page, and the colour outside a page. The placeholders differ from every colour that
+# Matplotlib would use itself, so that they can be replaced in the text of the SVG.
+COLOURS = {
     "#010101": ("--ink", "#1c1f24"),
     "#020202": ("--muted", "#5b616c"),
     "#030303": ("--rule", "#d9d6ce"),
@@ -38,7 +40,8 @@ COLOURS = {  # stand-in → variable of the page, colour where there is no page
 INK, MUTED, RULE, CARD, TEACHER, SHUFFLED, *SERIES = COLOURS
 STYLE: dict[str, Any] = {
     "font.size": 12,
-    "text.parse_math": False,  # names are the user's, dollars included
+    # Names come from the user: a dollar sign in them must not start a formula.
+    "text.parse_math": False,
     "text.color": INK,
     "axes.edgecolor": RULE,
     "axes.labelcolor": MUTED,
@@ -62,6 +65,7 @@ STYLE: dict[str, Any] = {
     "lines.linewidth": 2,
     "lines.solid_capstyle": "round",
     "svg.fonttype": "none",
+    # Without a salt the identifiers inside an SVG are random, and the same numbers would give other bytes.
     "svg.hashsalt": "xmodal",
 }
 
@@ -71,11 +75,11 @@ class Series:
     """One name in a plot.
 
     Attributes:
-        name: as in the table.
-        role: ``teacher``, ``control``, ``matched``, ``shuffled``, ``untrained`` or ``method``; it decides how the
-            series is drawn.
+        name: name as in the table.
+        role: ``teacher``, ``control``, ``matched``, ``shuffled``, ``untrained`` or ``method``; it defines colour,
+            marker and line style.
         runs: one list of values per seed.
-        rank: which of the colours a method has; -1 for a muted one.
+        rank: index of a method's colour; -1 for the muted one.
     """
 
     name: str
@@ -87,8 +91,8 @@ class Series:
 def learning_curves(series: Sequence[Series], *, metric: str, prefix: str = "curves") -> str:
     """Validation metric per epoch: the mean over seeds as a line, from lowest to highest seed as a band."""
     with _canvas(WIDTH, 300) as (figure, axes):
-        for one in series:
-            _curve(axes, one, 100 if in_percent(metric) else 1)
+        for entry in series:
+            _curve(axes, entry, 100 if in_percent(metric) else 1)
         axes.set(xlabel="epoch", ylabel=unit(metric))
         _whole_epochs(axes)
         _legend(figure)
@@ -96,7 +100,7 @@ def learning_curves(series: Sequence[Series], *, metric: str, prefix: str = "cur
 
 
 def loss_terms(terms: Mapping[str, Sequence[Sequence[float]]], *, prefix: str = "losses") -> str:
-    """Each term of the training loss per epoch, already weighted: name → one list per seed."""
+    """Each weighted term of the training loss per epoch: name → one list per seed."""
     with _canvas(WIDTH, 300) as (figure, axes):
         for rank, (name, runs) in enumerate(terms.items()):
             _curve(axes, Series(name, "method", runs, rank % len(SERIES)), 1)
@@ -107,10 +111,10 @@ def loss_terms(terms: Mapping[str, Sequence[Sequence[float]]], *, prefix: str = 
 
 
 def saliency(series: Sequence[Series], *, prefix: str = "saliency") -> str:
-    """Saliency of the channels from the most to the least salient, as many runs as seeds."""
+    """Saliency of the channels from the most to the least salient, one run per seed."""
     with _canvas(WIDTH, 300) as (figure, axes):
-        for one in series:
-            _curve(axes, one, 1)
+        for entry in series:
+            _curve(axes, entry, 1)
         axes.set(xlabel="channels, most salient first", ylabel="saliency", ylim=(-0.03, 1.03))
         _whole_epochs(axes)
         _legend(figure)
@@ -120,24 +124,26 @@ def saliency(series: Sequence[Series], *, prefix: str = "saliency") -> str:
 Line = tuple[Sequence[int], Sequence[float], Sequence[float]]
 
 
-def edges(found: Mapping[str, Sequence[Line]], *, title: str, prefix: str = "edges") -> str:
+def edges(lines: Mapping[str, Sequence[Line]], *, title: str, prefix: str = "edges") -> str:
     """A small plot for each edge ``teacher>student``, a row per teacher: weight by epoch, the prior as a dotted line.
 
     Args:
-        found: edge → for each seed epochs, weights and priors.
-        title: what the graph is called.
-        prefix: of the identifiers inside the drawing; unique on a page.
+        lines: edge → for each seed epochs, weights and priors.
+        title: name of the graph.
+        prefix: prefix of the identifiers inside the plot; unique on a page.
     """
-    teachers = list(dict.fromkeys(name.partition(">")[2] for name in found))  # edges are listed by student
-    places = {teacher: [name for name in found if name.partition(">")[0] == teacher] for teacher in teachers}
-    columns = max(map(len, places.values()))
-    top = 1.08 * max(value for lines in found.values() for _, *both in lines for values in both for value in values)
+    # Edges are listed by student, so the students appear in the order of the modalities; each is a teacher too.
+    teachers = list(dict.fromkeys(name.partition(">")[2] for name in lines))
+    rows = {teacher: [name for name in lines if name.partition(">")[0] == teacher] for teacher in teachers}
+    columns = max(map(len, rows.values()))
+    # One scale for all small plots, so that their heights can be compared.
+    top = 1.08 * max(value for seeds in lines.values() for _, *both in seeds for values in both for value in values)
     with _canvas(WIDTH, 30 + 120 * len(teachers)) as (figure, axes):
         axes.remove()
-        for row, names in enumerate(places.values()):
+        for row, names in enumerate(rows.values()):
             for column, name in enumerate(names):
                 small = figure.add_subplot(len(teachers), columns, row * columns + column + 1)
-                for epochs, weights, priors in found[name]:
+                for epochs, weights, priors in lines[name]:
                     marker = "o" if len(epochs) == 1 else None
                     small.plot(epochs, weights, color=SERIES[0], linewidth=1.4, alpha=0.8, marker=marker)
                     small.plot(epochs, priors, color=MUTED, linewidth=1.2, linestyle=(0, (1, 1.6)))
@@ -146,17 +152,17 @@ def edges(found: Mapping[str, Sequence[Line]], *, title: str, prefix: str = "edg
                 _whole_epochs(small, 4)
                 if row == len(teachers) - 1:
                     small.set_xlabel("epoch")
-        return _svg(figure, prefix, f"Edges of the {title} by epoch: {', '.join(found)}")
+        return _svg(figure, prefix, f"Edges of the {title} by epoch: {', '.join(lines)}")
 
 
 def saliency_by_channel(
     value: Sequence[float], low: Sequence[int], high: Sequence[int], *, prefix: str = "by-channel"
 ) -> str:
-    """Saliency of each channel in the order of the network; those at either end of the ranking are marked."""
+    """Saliency of each channel in the order of the network; the channels ``low`` and ``high`` are marked."""
     with _canvas(WIDTH, 300) as (figure, axes):
-        rest = sorted(set(range(len(value))) - set(low) - set(high))
+        others = sorted(set(range(len(value))) - set(low) - set(high))
         for channels, colour, label in (
-            (rest, MUTED, "others"),
+            (others, MUTED, "others"),
             (low, SERIES[0], "lowest"),
             (high, SERIES[1], "highest"),
         ):
@@ -170,11 +176,10 @@ def saliency_by_channel(
         return _svg(figure, prefix, f"Saliency of {len(value)} channels in their order")
 
 
-def saliency_sorted(runs: Sequence[Sequence[float]], share: float, *, prefix: str = "sorted") -> str:
-    """Saliency from the lowest to the highest, one list per seed; a share at either end is marked."""
+def saliency_sorted(runs: Sequence[Sequence[float]], count: int, *, prefix: str = "sorted") -> str:
+    """Saliency from the lowest to the highest, one list per seed; ``count`` channels at either end are marked."""
     ordered = [sorted(run) for run in runs]
     channels = len(ordered[0])
-    count = math.floor(round(share * channels, 9))
     with _canvas(WIDTH, 300) as (figure, axes):
         _curve(axes, Series("all channels", "method", ordered, -1), 1)
         for first, last, rank, label in ((0, count, 0, "lowest"), (channels - count, channels, 1, "highest")):
@@ -193,22 +198,22 @@ def embeddings(
     shares: Sequence[float],
     prefix: str = "embeddings",
 ) -> str:
-    """Points in a plane: each group has a label, the number of its colour, the number of its mark, and its points."""
+    """Points in a plane: each group has a label, the number of its colour, the number of its marker, and its points."""
     with _canvas(WIDTH, 340) as (figure, axes):
-        for label, colour, mark, points in groups:
+        for label, colour, marker, points in groups:
             xs, ys = [point[0] for point in points], [point[1] for point in points]
             axes.plot(
                 xs,
                 ys,
                 linestyle="",
-                marker="osv^D"[mark % 5],
+                marker="osv^D"[marker % 5],
                 color=SERIES[colour % len(SERIES)],
-                markerfacecolor=CARD if mark % 2 else SERIES[colour % len(SERIES)],
+                markerfacecolor=CARD if marker % 2 else SERIES[colour % len(SERIES)],
                 markersize=4,
                 alpha=0.7,
                 label=label,
             )
-        names = [f"direction {place} ({100 * share:.0f} % of the variance)" for place, share in enumerate(shares, 1)]
+        names = [f"component {number} ({100 * share:.0f} % of the variance)" for number, share in enumerate(shares, 1)]
         axes.set(xlabel=names[0], ylabel=names[1])
         _legend(figure)
         return _svg(figure, prefix, f"Embeddings in two dimensions: {', '.join(group[0] for group in groups)}")
@@ -225,19 +230,19 @@ def comparison(
     """Dots and intervals: every seed as a small dot, the mean as a large one, its 95 % interval as a bar.
 
     Args:
-        summary: what `tables.summarise` answers.
+        summary: result of `tables.summarise`.
         series: name and values per seed, one run with all seeds each.
         metric: name of the metric on the axis.
         direction: ``min`` adds to the axis that lower is better.
-        prefix: of the identifiers inside the drawing; unique on a page.
+        prefix: prefix of the identifiers inside the plot; unique on a page.
     """
     scale = 100 if in_percent(metric) else 1
-    seeds = {one.name: one for one in series}
+    by_name = {entry.name: entry for entry in series}
     hint = " (lower is better)" if direction == "min" else ""
     with _canvas(WIDTH, 78 + 34 * len(summary)) as (figure, axes):
-        for place, entry in enumerate(summary):
-            _dots(axes, place, entry, seeds[entry["name"]], scale)
-            axes.text(1.02, place, number(entry["mean"], metric), va="center", transform=axes.get_yaxis_transform())
+        for row, entry in enumerate(summary):
+            _dots(axes, row, entry, by_name[entry["name"]], scale)
+            axes.text(1.02, row, number(entry["mean"], metric), va="center", transform=axes.get_yaxis_transform())
         for entry in summary:
             if entry["role"] == "control" and entry["mean"] is not None:
                 axes.axvline(scale * entry["mean"], color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
@@ -249,8 +254,8 @@ def comparison(
 
 
 def per_class(series: Sequence[Series], class_names: Sequence[str], *, prefix: str = "classes") -> str:
-    """Recall of each class: bars for one name; for several, a mark each (mean over seeds), joined by a thin line."""
-    means = [[100 * value for value in _mean(one.runs)] for one in series]
+    """Recall of each class: bars for a single name; for several, a marker each (mean over seeds), joined by a line."""
+    means = [[100 * value for value in _mean(entry.runs)] for entry in series]
     with _canvas(WIDTH, 96 + 24 * len(class_names)) as (figure, axes):
         (_bars if len(series) == 1 else _dumbbells)(axes, series, means)
         axes.set_yticks(range(len(class_names)), class_names)
@@ -263,22 +268,26 @@ def per_class(series: Sequence[Series], class_names: Sequence[str], *, prefix: s
 
 
 def sweep(entry: Mapping[str, Any], *, prefix: str = "sweep") -> str:
-    """Each series of a sweep as a line of means with a band of one deviation; published points as crosses beside.
+    """Each series of a sweep as a line of means with a band of one deviation; published points as crosses.
 
     Args:
         entry: one of ``sweeps`` of a result, see `reports.sweep`.
-        prefix: of the identifiers inside the drawing; unique on a page.
+        prefix: prefix of the identifiers inside the plot; unique on a page.
     """
     scale = 100 if in_percent(entry["metric"]) else 1
-    known = ("teacher", "control", "shuffled", "untrained")  # the others are told apart by colours
-    ranks = {one["name"]: at for at, one in enumerate(one for one in entry["series"] if one["role"] not in known)}
-    series = {one["name"]: Series(one["name"], one["role"], [], ranks.get(one["name"], 0)) for one in entry["series"]}
+    # These roles have styles of their own; all other series are distinguished by the method colours.
+    styled = ("teacher", "control", "shuffled", "untrained")
+    coloured = [line["name"] for line in entry["series"] if line["role"] not in styled]
+    ranks = {name: rank for rank, name in enumerate(coloured)}
+    series = {
+        line["name"]: Series(line["name"], line["role"], [], ranks.get(line["name"], 0)) for line in entry["series"]
+    }
     with _canvas(WIDTH, 320) as (figure, axes):
-        for one in entry["series"]:
-            _band(axes, series[one["name"]], one["points"], scale)
-        for one in entry["published"]:
-            colour = _look(series[one["name"]])[0] if one["name"] in series else MUTED
-            xs, values = [point["x"] for point in one["points"]], [scale * point["mean"] for point in one["points"]]
+        for line in entry["series"]:
+            _band(axes, series[line["name"]], line["points"], scale)
+        for line in entry["published"]:
+            colour = _look(series[line["name"]])[0] if line["name"] in series else MUTED
+            xs, values = [point["x"] for point in line["points"]], [scale * point["mean"] for point in line["points"]]
             axes.plot(xs, values, "x", color=colour, markersize=7, markeredgewidth=1.8, zorder=4)
         axes.set(xlabel=entry["x"], ylabel=unit(entry["metric"]))
         _legend(figure)
@@ -286,33 +295,33 @@ def sweep(entry: Mapping[str, Any], *, prefix: str = "sweep") -> str:
 
 
 def sweep_difference(entry: Mapping[str, Any], *, prefix: str = "difference") -> str:
-    """The first difference of a sweep, with zero marked: below it the one does worse than the other."""
+    """The first difference of a sweep, with zero marked."""
     scale = 100 if in_percent(entry["metric"]) else 1
-    one = entry["differences"][0]
+    line = entry["differences"][0]
     points = "points" if in_percent(entry["metric"]) else unit(entry["metric"])
     with _canvas(WIDTH, 260) as (figure, axes):
         axes.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
-        _band(axes, Series(one["name"], "method", []), one["points"], scale)
-        axes.set(xlabel=entry["x"], ylabel=f"{one['name']} ({points})")
-        return _svg(figure, prefix, f"{one['name']} in {points} by {entry['x']}")
+        _band(axes, Series(line["name"], "method", []), line["points"], scale)
+        axes.set(xlabel=entry["x"], ylabel=f"{line['name']} ({points})")
+        return _svg(figure, prefix, f"{line['name']} in {points} by {entry['x']}")
 
 
 def relation(entry: Mapping[str, Any], *, prefix: str = "relation", rank: int = 0) -> str:
-    """Gain over the control against a divergence: one dot per run, filled the darker the further along the sweep.
+    """Gain over the control against a divergence: one dot per run, darker for larger values of the swept quantity.
 
     Args:
         entry: one of ``relations`` of a result, see `study.sweep`.
-        prefix: of the identifiers inside the drawing; unique on a page.
-        rank: which of the colours.
+        prefix: prefix of the identifiers inside the plot; unique on a page.
+        rank: index of the colour.
     """
     scale = 100 if in_percent(entry["y"]) else 1
-    colour, places = SERIES[rank % len(SERIES)], sorted({point["at"] for point in entry["points"]})
+    colour, swept = SERIES[rank % len(SERIES)], sorted({point["at"] for point in entry["points"]})
     with _canvas(WIDTH, 320) as (figure, axes):
-        for number, at in enumerate(places):
+        for index, at in enumerate(swept):
             xs = [point["x"] for point in entry["points"] if point["at"] == at]
             ys = [scale * point["y"] for point in entry["points"] if point["at"] == at]
-            depth = (number + 1) / len(places)
-            axes.plot(xs, ys, "o", color=colour, alpha=0.25 + 0.75 * depth, markersize=6, label=f"{at:g}")
+            opacity = 0.25 + 0.75 * (index + 1) / len(swept)
+            axes.plot(xs, ys, "o", color=colour, alpha=opacity, markersize=6, label=f"{at:g}")
         axes.axhline(0, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
         axes.set(xlabel=entry["x"], ylabel=f"gain over no-KD, {unit(entry['y'])}")
         _legend(figure)
@@ -334,18 +343,20 @@ def _bars(axes: Axes, series: Sequence[Series], means: Sequence[Sequence[float]]
 
 
 def _dumbbells(axes: Axes, series: Sequence[Series], means: Sequence[Sequence[float]]) -> None:
-    for place, marks in enumerate(zip(*means, strict=True)):
-        axes.plot([min(marks), max(marks)], [place, place], color=RULE, linewidth=2, zorder=1)
-    for one, values in zip(series, means, strict=True):
-        line = axes.plot(values, range(len(values)), **_mark(one, 7))[0]
-        line.set(label=one.name, clip_on=False, zorder=3)
+    for row, values in enumerate(zip(*means, strict=True)):
+        axes.plot([min(values), max(values)], [row, row], color=RULE, linewidth=2, zorder=1)
+    for entry, recalls in zip(series, means, strict=True):
+        line = axes.plot(recalls, range(len(recalls)), **_marker(entry, 7))[0]
+        # Not clipped, because a recall of 100 % lies on the edge of the plot.
+        line.set(label=entry.name, clip_on=False, zorder=3)
 
 
 def _curve(axes: Axes, series: Series, scale: float) -> None:
     colour, _, dashes = _look(series)
     epochs = range(1, 1 + max(map(len, series.runs), default=0))
-    columns = [[scale * run[at - 1] for run in series.runs if len(run) >= at] for at in epochs]
-    marker = "o" if len(columns) == 1 else None  # one epoch has no line
+    # Runs may stop early: the mean is over the seeds that still train at an epoch.
+    columns = [[scale * run[epoch - 1] for run in series.runs if len(run) >= epoch] for epoch in epochs]
+    marker = "o" if len(columns) == 1 else None  # a line through a single point is invisible
     means = [sum(column) / len(column) for column in columns]
     axes.plot(epochs, means, color=colour, linestyle=dashes, marker=marker, label=series.name, zorder=3)
     if len(series.runs) > 1:
@@ -359,28 +370,29 @@ def _whole_epochs(axes: Axes, most: int = 8) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(nbins=most, integer=True))
 
 
-def _dots(axes: Axes, place: int, entry: Mapping[str, Any], series: Series, scale: float) -> None:
+def _dots(axes: Axes, row: int, entry: Mapping[str, Any], series: Series, scale: float) -> None:
     colour, _, _ = _look(series)
     values = [scale * value for run in series.runs for value in run if math.isfinite(value)]
-    axes.plot(values, [place + 0.28] * len(values), "o", color=colour, alpha=0.6, markersize=3.6, markeredgewidth=0)
+    axes.plot(values, [row + 0.28] * len(values), "o", color=colour, alpha=0.6, markersize=3.6, markeredgewidth=0)
     if entry["mean"] is None:
         return
     if entry["low"] is not None:
-        ends = [scale * entry["low"], scale * entry["high"]]
-        axes.plot(ends, [place, place], color=colour, linewidth=3, alpha=0.45, zorder=2)
-    axes.plot(scale * entry["mean"], place, **_mark(series, 8))
+        bounds = [scale * entry["low"], scale * entry["high"]]
+        axes.plot(bounds, [row, row], color=colour, linewidth=3, alpha=0.45, zorder=2)
+    axes.plot(scale * entry["mean"], row, **_marker(series, 8))
 
 
-def _mark(series: Series, size: float) -> dict[str, Any]:
+def _marker(series: Series, size: float) -> dict[str, Any]:
     colour, marker, _ = _look(series)
-    hollow = ("control", "shuffled", "untrained", "matched")  # nothing was taught here
-    filled = CARD if series.role in hollow else colour
-    look = {"linestyle": "", "marker": marker, "markersize": size, "markeredgewidth": 1.8}
-    return look | {"color": colour, "markerfacecolor": filled}
+    # Hollow for students without a real teacher, so that controls differ from methods without colours too.
+    hollow = ("control", "shuffled", "untrained", "matched")
+    fill = CARD if series.role in hollow else colour
+    style = {"linestyle": "", "marker": marker, "markersize": size, "markeredgewidth": 1.8}
+    return style | {"color": colour, "markerfacecolor": fill}
 
 
 def _look(series: Series) -> tuple[str, str, Any]:
-    """Colour, marker and dashes of a series: its role says what it is, its rank only tells methods apart."""
+    """Colour, marker and dashes of a series, by its role; methods differ by rank."""
     roles: dict[str, tuple[str, str, Any]] = {
         "teacher": (TEACHER, "D", (0, (5, 2))),
         "control": (INK, "o", "-"),
@@ -397,7 +409,7 @@ def _mean(runs: Sequence[Sequence[float]]) -> list[float]:
 
 
 def _names(series: Sequence[Series]) -> str:
-    return ", ".join(one.name for one in series)
+    return ", ".join(entry.name for entry in series)
 
 
 def _legend(figure: Figure) -> None:
@@ -411,39 +423,38 @@ def _canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     import matplotlib
     from matplotlib.figure import Figure
 
-    style: dict[Any, Any] = {
-        **matplotlib.rcParamsDefault,
-        "backend": "agg",
-        **STYLE,
-    }  # whatever the user's own style file says
+    # All defaults come first: the user's own matplotlibrc must not change the page.
+    style: dict[Any, Any] = {**matplotlib.rcParamsDefault, "backend": "agg", **STYLE}
     with matplotlib.rc_context(style), warnings.catch_warnings():
-        # The browser draws the text with its own fonts, so a sign that ours lack is no loss.
+        # The browser draws the text with its fonts, so it does not matter which glyphs Matplotlib's font has.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         figure = Figure(figsize=(width / 72, height / 72), dpi=72, layout="constrained")
         yield figure, figure.add_subplot()
 
 
 def _svg(figure: Figure, prefix: str, label: str) -> str:
-    """The drawing as an inline element: no prolog, no fixed size, colours and font from the page."""
+    """The plot as an inline element: no prolog, no fixed size, colours and font from the page."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     text = buffer.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = re.sub(r'<svg [^>]*viewBox="([^"]*)"[^>]*>', _opening(label), text, count=1, flags=re.DOTALL)
-    # A style element inside an inline drawing reaches the whole page.
+    # A style element of an inline SVG would apply to the whole page.
     text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", text, count=1, flags=re.DOTALL)
     return re.sub(r"<[^>]+>", lambda tag: _for_page(tag[0], prefix), text).strip()
 
 
 def _for_page(tag: str, prefix: str) -> str:
-    """One tag with identifiers that are unique on a page, and its colours and font left to the page."""
+    """One tag with identifiers that are unique on a page, and colours and font defined by the page."""
+    # Identifiers of different plots would collide on one page, and clip paths of one plot would apply to another.
     tag = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}-", tag)
     tag = re.sub(r"\bfont: ([\d.]+px) [^;\"]*", r"font-size: \1", tag)
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-    return re.sub(r"#0\w0\w0\w", lambda stand_in: "var({}, {})".format(*COLOURS[stand_in[0]]), tag)
+    return re.sub(r"#0\w0\w0\w", lambda placeholder: "var({}, {})".format(*COLOURS[placeholder[0]]), tag)
 
 
 def _opening(label: str) -> str:
-    spoken = escape(label, quote=True).replace("\\", r"\\")
+    # The result is a replacement pattern of `re.sub`, in which a backslash has a meaning.
+    text = escape(label, quote=True).replace("\\", r"\\")
     names = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    return rf'<svg {names} viewBox="\1" role="img" aria-label="{spoken}">'
+    return rf'<svg {names} viewBox="\1" role="img" aria-label="{text}">'

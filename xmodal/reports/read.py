@@ -1,8 +1,8 @@
-"""Run folders from disk: the only door through which a report sees a run.
+"""Read and check run folders; everything that a report shows passes through here.
 
-A *fit* folder is one trained method; a *comparison* folder holds a result over many of them, in sub-folders; a *sweep*
-folder holds means along one quantity, and no networks. A run that is still going has no result yet and may end in half
-a line of history; everything else that is missing or damaged is said in one sentence.
+A *fit* folder is one trained method; a *comparison* folder contains a result over many fits, which are sub-folders; a
+*sweep* folder contains means along one quantity, and no networks. A running fit has no result yet, and the last line of
+its history may be incomplete. Any other missing or damaged file is an error that names the file.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ SUMMARY_KEYS = {"name", "role", "n", "mean", "low", "high"}
 
 @dataclass(frozen=True, slots=True)
 class RunFiles:
-    """What a run folder holds.
+    """Contents of a run folder.
 
     Attributes:
         path: the folder.
-        kind: ``fit`` (one trained method), ``comparison`` (many of them, side by side) or ``sweep``.
-        settings: enough to replay the run.
-        environment: versions and devices it ran with.
-        result: final numbers; empty while a fit is still going.
-        history: one row per epoch; empty for a comparison, whose sub-folders have their own.
-        truncated: unreadable lines at the end of the history: 1 if the run was killed while it wrote, else 0.
+        kind: ``fit`` (one trained method), ``comparison`` (many fits) or ``sweep``.
+        settings: enough to repeat the run.
+        environment: versions and devices of the run.
+        result: final numbers; empty while a fit is running.
+        history: one row per epoch; empty for a comparison, whose sub-folders contain theirs.
+        truncated: number of incomplete lines at the end of the history: 1 if the run was killed while writing, else 0.
     """
 
     path: Path
@@ -54,18 +54,19 @@ def read_run(folder: Path | str) -> RunFiles:
     """Read one run folder.
 
     Args:
-        folder: a folder that a fit or a comparison wrote.
+        folder: folder of a fit, a comparison or a sweep.
 
     Raises:
-        InputError: a file is missing, damaged or of another schema version; the sentence names it.
+        InputError: a file is missing, damaged or of another schema version; the message names it.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f"There is no run folder {folder}. Give the folder that a run named in its last line.")
+        raise InputError(f"There is no run folder {folder}. Use the folder that a run prints in its last line.")
     settings, environment = read_json(folder / "settings.json"), read_json(folder / "environment.json")
-    going = (folder / "history.jsonl").is_file() and not (folder / "result.json").exists()
-    result = {} if going else read_json(folder / "result.json")
-    kind = "fit" if going or "students" in result else "sweep" if "sweeps" in result else "comparison"
+    # Only a fit writes a history, so a folder with a history and without a result is a running or killed fit.
+    running = (folder / "history.jsonl").is_file() and not (folder / "result.json").exists()
+    result = {} if running else read_json(folder / "result.json")
+    kind = "fit" if running or "students" in result else "sweep" if "sweeps" in result else "comparison"
     check = {"fit": _check_fit, "comparison": _check_comparison, "sweep": _check_sweep}[kind]
     check(result, folder / "result.json")
     history, truncated = _history(folder / "history.jsonl") if kind == "fit" else ([], 0)
@@ -73,14 +74,15 @@ def read_run(folder: Path | str) -> RunFiles:
 
 
 def read_rows(run: RunFiles) -> dict[str, RunFiles]:
-    """Sub-folders of a comparison that still exist, by the name its rows give them."""
+    """Existing sub-folders of a comparison, by their names in its rows."""
     rows = run.result.get("rows", ())
     names = dict.fromkeys(row["folder"] for row in rows if row.get("folder"))
+    # A result file from elsewhere must not make a report read other files of this computer.
     for name in [*names, *(row["student"] for row in rows if row.get("student"))]:
         if Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(
-                f"{run.path / 'result.json'} names the folder '{name}', which is outside the run. "
-                "A run refers to its own sub-folders only; restore the file or run the comparison again."
+                f"{run.path / 'result.json'} names the folder '{name}', which is outside the run: expected sub-folders "
+                "of the run. Restore the file or run the comparison again."
             )
     return {name: read_run(run.path / name) for name in names if (run.path / name).is_dir()}
 
@@ -92,29 +94,33 @@ def _history(path: Path) -> tuple[list[dict[str, Any]], int]:
         try:
             rows.append(parse_json(line, f"{path}, line {number},"))
         except InputError:
+            # Only the last line may be incomplete: the run is still writing it, or was killed while writing.
             if number < len(lines):
                 raise
-            return rows, 1  # a run that is still going, or was killed, ends in half a line
+            return rows, 1
     return rows, 0
 
 
 def _check_fit(result: Mapping[str, Any], path: Path) -> None:
     students = result.get("students", {})
     if not isinstance(students, Mapping) or not all(isinstance(student, Mapping) for student in students.values()):
-        raise InputError(f"{path} is damaged: 'students' should hold one object per student. Run it again.")
+        raise InputError(f"{path} is damaged: expected one object per student in 'students'. Run it again.")
 
 
 def _check_comparison(result: Mapping[str, Any], path: Path) -> None:
     rows = result.get("rows", [] if "references" in result else None)
     if not isinstance(rows, Sequence) or isinstance(rows, str):
-        raise InputError(f"{path} holds neither 'students' nor 'rows', so it is no run that a report can show.")
+        raise InputError(
+            f"{path} contains neither 'students' nor 'rows' nor 'sweeps': expected the result of a fit, a comparison "
+            "or a sweep. Use another folder."
+        )
     problems = [problem for number, row in enumerate(rows) for problem in _row_problems(row, f"{path}, row {number}")]
     if not all(isinstance(entry, Mapping) and SUMMARY_KEYS <= set(entry) for entry in result.get("summary") or ()):
         problems.append(f"{path}: each entry of 'summary' needs {', '.join(sorted(SUMMARY_KEYS))}. Run it again.")
     if rows and not isinstance(result.get("metric"), str):
-        problems.append(f"{path} names no 'metric' to compare by. Restore the file or run the comparison again.")
+        problems.append(f"{path} has no 'metric' to compare by. Restore the file or run the comparison again.")
     if rows and result.get("direction") not in ("max", "min"):
-        problems.append(f"{path}: 'direction' should be 'max' or 'min', not {result.get('direction')!r}.")
+        problems.append(f"{path}: 'direction' is {result.get('direction')!r}: expected 'max' or 'min'.")
     if problems:
         raise InputError(problems)
 
@@ -127,6 +133,6 @@ def _check_sweep(result: Mapping[str, Any], path: Path) -> None:
 
 def _row_problems(row: object, where: str) -> list[str]:
     if not isinstance(row, Mapping):
-        return [f"{where} is damaged: an object was expected. Run the comparison again."]
+        return [f"{where} is damaged: expected an object. Run the comparison again."]
     wrong = [key for key, kind in ROW_KEYS.items() if not isinstance(row.get(key), kind)]
-    return [f"{where} is damaged: '{key}' is missing or of a wrong type. Run the comparison again." for key in wrong]
+    return [f"{where} is damaged: '{key}' is missing or has a wrong type. Run the comparison again." for key in wrong]

@@ -1,4 +1,4 @@
-"""Does one measurement go with another? Rank correlation over runs, with an interval that knows of seeds."""
+"""Relation of two measurements: rank correlation over runs, with a bootstrap interval over seeds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from xmodal.reports.intervals import LEVEL
 
-SAMPLES = 2000
+SAMPLES = 2000  # bootstrap samples: the 2.5 % quantile then rests on 50 of them
 
 
 def rank_correlation(
@@ -25,25 +25,25 @@ def rank_correlation(
 ) -> dict[str, Any]:
     """Spearman's ρ of two measurements, with a bootstrap interval.
 
-    Runs of one seed share splits and initial weights, so whole seeds are drawn with replacement, not single runs.
-    Some seeds have larger values than others all along a sweep; with ``within`` that counts for nothing.
+    Runs of one seed share splits and initial weights, so whole seeds are drawn with replacement, not single runs. Some
+    seeds have larger values than others throughout a sweep; ``within`` removes that effect.
 
     Args:
-        points: ``seed``, and a number under the keys ``x`` and ``y``.
-        x: one of the keys.
-        y: the other.
-        within: rank the runs of each seed among themselves.
-        level: share of the drawn correlations inside the interval.
-        samples: how often seeds are drawn.
-        seed: of the draws.
+        points: ``seed``, and a number under each of the keys ``x`` and ``y``.
+        x: first key.
+        y: second key.
+        within: rank the runs of each seed separately.
+        level: confidence level of the interval.
+        samples: number of bootstrap samples.
+        seed: seed of the bootstrap.
 
     Returns:
-        ``rho``, ``low``, ``high``, ``n`` (runs) and ``note``, which says why a number is None.
+        ``rho``, ``low``, ``high``, ``n`` (runs) and ``note``, the reason if a number is None.
 
     Example:
         >>> points = [{"seed": s, "d": d, "gain": -d} for s in range(4) for d in (0.1, 0.2, 0.4)]
-        >>> found = rank_correlation(points, x="d", y="gain")
-        >>> round(found["rho"], 6), round(found["low"], 6), round(found["high"], 6), found["n"]
+        >>> result = rank_correlation(points, x="d", y="gain")
+        >>> round(result["rho"], 6), round(result["low"], 6), round(result["high"], 6), result["n"]
         (-1.0, -1.0, -1.0, 12)
     """
     groups: dict[int, list[tuple[float, float]]] = {}
@@ -52,24 +52,26 @@ def rank_correlation(
             groups.setdefault(point["seed"], []).append((point[x], point[y]))
     pairs = [np.array(group) for group in groups.values()]
     pairs = [_ranks(group) for group in pairs] if within else pairs
-    answer: dict[str, Any] = {"rho": None, "low": None, "high": None, "n": sum(map(len, pairs)), "note": ""}
-    if answer["n"] < 3:
-        return answer | {"note": "fewer than three runs: no correlation"}
+    result: dict[str, Any] = {"rho": None, "low": None, "high": None, "n": sum(map(len, pairs)), "note": ""}
+    if result["n"] < 3:
+        return result | {"note": "fewer than three runs: no correlation"}
+    # Spearman's ρ is Pearson's correlation of ranks. With `within` the pairs already are ranks, centred in each seed.
     correlation = _pearson if within else _spearman
     rho = correlation(np.concatenate(pairs))
     if rho is None:
-        return answer | {"note": f"{x} or {y} is the same in all runs: no correlation"}
-    answer["rho"] = rho
+        return result | {"note": f"{x} or {y} is the same in all runs: no correlation"}
+    result["rho"] = rho
     if len(pairs) < 2:
-        return answer | {"note": "one seed: no interval"}
+        return result | {"note": "one seed: no interval"}
     random = np.random.default_rng(seed)
-    drawn = [
-        correlation(np.concatenate([pairs[at] for at in chosen]))
-        for chosen in random.integers(len(pairs), size=(samples, len(pairs)))
+    bootstrap = [
+        correlation(np.concatenate([pairs[number] for number in sample]))
+        for sample in random.integers(len(pairs), size=(samples, len(pairs)))
     ]
-    known = [value for value in drawn if value is not None]
-    low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
-    return answer | {"low": float(low), "high": float(high)}
+    # A sample may consist of seeds with constant values, whose correlation is undefined.
+    defined = [value for value in bootstrap if value is not None]
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    return result | {"low": float(low), "high": float(high)}
 
 
 Pairs = np.ndarray[Any, np.dtype[np.float64]]
@@ -88,38 +90,38 @@ def _spearman(pairs: Pairs) -> float | None:
 
 
 def _pearson(pairs: Pairs) -> float | None:
-    """Correlation of two columns with mean 0."""
+    """Correlation of two columns with mean 0; None for a constant column."""
     first, second = pairs.T
-    spread = math.sqrt(float(first @ first) * float(second @ second))
-    return float(first @ second) / spread if spread else None
+    norms = math.sqrt(float(first @ first) * float(second @ second))
+    return float(first @ second) / norms if norms else None
 
 
 def relation_sentence(relation: Mapping[str, Any]) -> str:
-    """What a relation says, for people."""
+    """The correlation, its interval and what follows from them, as a sentence."""
     name, x = relation["name"], f"{relation['x']}{' within each seed' * bool(relation.get('within'))}"
     if relation["rho"] is None:
         return f"{name}: {relation['note']}."
-    between = "" if relation["low"] is None else f", 95 % interval {relation['low']:.2f} to {relation['high']:.2f}"
-    said = f"{name}: rank correlation of {x} and gain over the control {relation['rho']:.2f}{between}"
+    interval = "" if relation["low"] is None else f", 95 % interval {relation['low']:.2f} to {relation['high']:.2f}"
+    text = f"{name}: rank correlation of {x} and gain over the control {relation['rho']:.2f}{interval}"
     if relation["low"] is None:
-        return f"{said} ({relation['note']})."
-    verdict = "they go together" if relation["low"] > 0 else "the one falls as the other rises"
+        return f"{text} ({relation['note']})."
+    verdict = "both rise together" if relation["low"] > 0 else "one falls as the other rises"
     if relation["low"] <= 0 <= relation["high"]:
-        verdict = "no relation that so many runs can show"
-    return f"{said}, {relation['n']} runs: {verdict}."
+        verdict = "no significant relation"
+    return f"{text}, {relation['n']} runs: {verdict}."
 
 
 def relation_problems(relations: object, where: str) -> list[str]:
-    """What is wrong with the relations of a result, in sentences."""
+    """Problems of the relations of a result, as sentences."""
     texts, numbers = ("name", "x", "y", "note"), ("rho", "low", "high")
     if not isinstance(relations, Sequence) or isinstance(relations, str):
-        return [f"{where}: 'relations' should be a list. Run it again."]
+        return [f"{where}: expected a list as 'relations', got {type(relations).__name__}. Run it again."]
     return [
         f"{where}, relation {number} is damaged. Run it again."
-        for number, one in enumerate(relations)
-        if not isinstance(one, Mapping)
-        or not all(isinstance(one.get(key), str) for key in texts)
-        or not all(isinstance(one.get(key), int | float | None) for key in numbers)
-        or not isinstance(one.get("points"), Sequence)
-        or not all(isinstance(point, Mapping) and {"seed", "at", "x", "y"} <= set(point) for point in one["points"])
+        for number, entry in enumerate(relations)
+        if not isinstance(entry, Mapping)
+        or not all(isinstance(entry.get(key), str) for key in texts)
+        or not all(isinstance(entry.get(key), int | float | None) for key in numbers)
+        or not isinstance(entry.get("points"), Sequence)
+        or not all(isinstance(point, Mapping) and {"seed", "at", "x", "y"} <= set(point) for point in entry["points"])
     ]

@@ -1,6 +1,6 @@
-"""One run folder → what the page says of it: a plain dictionary of sentences, tables and drawings.
+"""The content of the page for one run folder: a plain dictionary of sentences, tables and plots.
 
-The template beside this file lays the dictionary out and decides nothing else, so all kinds of run have the same keys.
+The template `page.html.j2` lays the dictionary out and contains no other logic, so all kinds of run have the same keys.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 from xmodal.reports import plots, tables
 from xmodal.reports.branches import branches
 from xmodal.reports.channels import channels
-from xmodal.reports.edges import drawn, edges, edges_of
+from xmodal.reports.edges import edge_figures, edges, edges_of
 from xmodal.reports.intervals import Row
 from xmodal.reports.pictures import class_map_strips, heat_map_strips
 from xmodal.reports.plots import Series
@@ -24,18 +24,21 @@ from xmodal.reports.relation import relation_sentence
 from xmodal.reports.sweep import sweep_caption, sweep_table
 from xmodal.reports.voxels import scene_strips
 
-FOCUS = 4  # methods in a plot with lines: as many as there are colours
-DENSE = 2  # methods among the marks of one class
-CLASSES = 20  # more classes than this make a list of confusions instead of a matrix, and a plot of those that changed
+FOCUS = 4  # methods in a plot with lines: the number of method colours
+DENSE = 2  # methods in the plot of classes
+# With more classes than this, a matrix is too wide for the page: a list of confusions takes its place, and the plot of
+# classes shows those that differ most.
+CLASSES = 20
 CONFUSIONS = 12  # entries of that list
-PREFERRED = ("accuracy", "macro_f1", "miou", "mse")  # a single fit names no metric to compare by
+# In this order: a single fit does not name a metric to compare by.
+PREFERRED = ("accuracy", "macro_f1", "miou", "mse")
 
 SEED_DOTS = (
-    "Test split. Small dots are seeds, the large mark is their mean, the bar its 95 % interval; the dotted line is the "
-    "no-KD control."
+    "Test split. Small dots are seeds, the large marker is their mean, the bar its 95 % interval; the dotted line is "
+    "the no-KD control."
 )
-EDGES_CAPTION = "Mean over the samples, in brackets from the lowest seed to the highest. Edges of a graph add up to 1."
-NOTHING: dict[str, Any] = {  # what the template asks for and a kind of run may not have
+EDGES_CAPTION = "Mean over the samples; in brackets the lowest and the highest seed. The edges of a graph sum to 1."
+EMPTY: dict[str, Any] = {  # keys of the template that a kind of run may not have
     "hero": "",
     "hero_caption": "",
     "plots": [],
@@ -58,15 +61,15 @@ Table = tuple[list[str], list[list[str]]]
 
 
 def section(run: RunFiles, anchor: str) -> dict[str, Any]:
-    """All that the template needs of one run; ``anchor`` starts every identifier of its drawings."""
+    """Values of the template's keys for one run; ``anchor`` is the prefix of every identifier in its plots."""
     shared = {
         "anchor": anchor,
         "folder": run.path.resolve().name,
         "settings": list(_flat(run.settings)),
         "environment": list(_flat(run.environment)),
     }
-    say = {"fit": _fit, "comparison": _comparison, "sweep": _sweep}[run.kind]
-    return NOTHING | shared | say(run, anchor)
+    build = {"fit": _fit, "comparison": _comparison, "sweep": _sweep}[run.kind]
+    return EMPTY | shared | build(run, anchor)
 
 
 # ---- a comparison
@@ -79,6 +82,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
     focus = _focus(summary, result)
     ranks = {entry["name"]: rank for rank, entry in enumerate(e for e in focus if e["role"] == "method")}
     shown = [entry["name"] for entry in focus]
+    # Teachers and controls have rank 0 here, so they are always among the classes' markers.
     dense = [entry for entry in focus if ranks.get(entry["name"], 0) < DENSE]
     recalls = [_series(entry, _per_class(rows, entry["name"]), ranks) for entry in dense]
     seeds = [_series(entry, [_values(rows, entry["name"], metric)], ranks) for entry in summary]
@@ -90,7 +94,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "title": result.get("title") or "Comparison",
         "facts": _facts(result, rows),
         "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
-        "verdict": tables.verdict(result) or ["This result holds no method to judge."][: not ranking],
+        "verdict": tables.verdict(result) or ["This result contains no method to judge."][: not ranking],
         "seeded": True,
         "hero": plots.comparison(
             summary, seeds, metric=metric, direction=str(result.get("direction")), prefix=f"{anchor}-comparison"
@@ -122,23 +126,20 @@ def _facts(result: Row, rows: Sequence[Row]) -> list[str]:
 
 
 def _focus(summary: Sequence[Row], result: Row) -> list[Row]:
-    """What the plots with many marks show: teacher, control, the teacher's controls of the best method, the best."""
+    """Entries for plots with many markers: teacher, controls, the teacher controls of the best method, best methods."""
     sign = -1 if result.get("direction") == "max" else 1
     methods = [entry for entry in summary if entry["role"] == "method" and entry["mean"] is not None]
-    kept = [entry["name"] for entry in sorted(methods, key=lambda entry: sign * entry["mean"])[:FOCUS]]
-    others = [entry for entry in summary if entry["role"] in ("teacher", "control", "matched")]
-    taught = [[entry for entry in summary if entry["role"] == role] for role in ("shuffled", "untrained")]
-    named = [
-        entry
-        for of in taught
-        for entry in ([one for one in of if kept and one["name"].startswith(f"{kept[0]} (")] or of[:1])
-    ]
-    best = [next(entry for entry in methods if entry["name"] == name) for name in kept]
-    return [*others, *named, *best]
+    best = sorted(methods, key=lambda entry: sign * entry["mean"])[:FOCUS]
+    focus = [entry for entry in summary if entry["role"] in ("teacher", "control", "matched")]
+    for role in ("shuffled", "untrained"):
+        entries = [entry for entry in summary if entry["role"] == role]
+        of_best = [entry for entry in entries if best and entry["name"].startswith(f"{best[0]['name']} (")]
+        focus += of_best or entries[:1]
+    return [*focus, *best]
 
 
 def _opened(focus: Sequence[Row]) -> list[str]:
-    """The confusion matrices to compare at first sight: the control and the best method."""
+    """Names whose confusion matrices are open on the page: the control and the best method."""
     roles = {entry["role"]: entry["name"] for entry in reversed(focus)}
     return [roles[role] for role in ("control", "method") if role in roles] or [focus[0]["name"] for _ in focus[:1]]
 
@@ -152,9 +153,9 @@ def _values(rows: Iterable[Row], name: str, metric: str) -> list[float]:
 
 
 def _histories(rows: Iterable[Row], folders: Mapping[str, RunFiles], name: str) -> list[tuple[RunFiles, str]]:
-    """Run and student of each seed of a name, as far as the sub-folders still exist."""
-    found = [(folders[row["folder"]], row) for row in rows if row["name"] == name and row.get("folder") in folders]
-    return [(run, _student(run, row)) for run, row in found]
+    """Run and student of each seed of a name, for sub-folders that exist."""
+    runs = [(folders[row["folder"]], row) for row in rows if row["name"] == name and row.get("folder") in folders]
+    return [(run, _student(run, row)) for run, row in runs]
 
 
 def _student(run: RunFiles, row: Row) -> str:
@@ -169,11 +170,14 @@ def _curves(histories: Iterable[tuple[RunFiles, str]], metric: str) -> list[list
 
 
 def _missing(rows: Iterable[Row], folders: Mapping[str, RunFiles]) -> list[str]:
-    gone = [row["folder"] for row in rows if row.get("folder") and row["folder"] not in folders]
-    cut = [name for name, run in folders.items() if run.truncated]
-    absent = f"These sub-folders are not there, and their learning curves are missing: {_several(gone)}."
-    half = f"The history ends in half a line, which is left out, in: {_several(cut)}."
-    return [absent] * bool(gone) + [half] * bool(cut)
+    missing = [row["folder"] for row in rows if row.get("folder") and row["folder"] not in folders]
+    truncated = [name for name, run in folders.items() if run.truncated]
+    notes = []
+    if missing:
+        notes.append(f"Sub-folders are missing, so their learning curves are not shown: {_several(missing)}.")
+    if truncated:
+        notes.append(f"The last line of the history is incomplete and ignored in: {_several(truncated)}.")
+    return notes
 
 
 def _several(names: Sequence[str]) -> str:
@@ -181,25 +185,25 @@ def _several(names: Sequence[str]) -> str:
 
 
 def _comparison_tables(result: Row) -> list[dict[str, Any]]:
-    found = []
+    drawn = []
     if result.get("rows"):
         caption = "Test split. Difference and p: paired t-test over the seeds, against the no-KD control."
-        found.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
-    for each in result.get("expectations", ()):
-        caption = "Test split, paired t-test over the seeds; Holm's correction over the lines of this table."
-        found.append(_table(each["title"], tables.contrasts_table(each, result["metric"]), caption))
+        drawn.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
+    for expected in result.get("expectations", ()):
+        caption = "Test split, paired t-test over the seeds; Holm's correction over the rows of this table."
+        drawn.append(_table(expected["title"], tables.contrasts_table(expected, result["metric"]), caption))
     if ranking := ranking_of(result):
-        found.append(_table("Saliency of the channels", ranking_table(ranking), ranking["seeds"][0].get("note", "")))
-    found += [
+        drawn.append(_table("Saliency of the channels", ranking_table(ranking), ranking["seeds"][0].get("note", "")))
+    drawn += [
         _table(table["title"], (table["header"], table["rows"]), table["caption"]) for table in result.get("tables", ())
     ]
-    return found + _references(result)
+    return drawn + _references(result)
 
 
 def _references(result: Row) -> list[dict[str, Any]]:
     if not result.get("references"):
         return []
-    return [_table("Beside the published figures", tables.references_table(result), "", roles=False)]
+    return [_table("Compared with published figures", tables.references_table(result), "", roles=False)]
 
 
 def _comparison_details(result: Row) -> list[dict[str, Any]]:
@@ -217,29 +221,29 @@ def _comparison_details(result: Row) -> list[dict[str, Any]]:
 
 
 def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
-    result, plotted = run.result, []
+    result, figures = run.result, []
     for number, sweep in enumerate(result["sweeps"]):
         prefix, caption = f"{anchor}-sweep-{number}", sweep_caption(sweep)
-        plotted.append({"title": sweep["title"], "svg": plots.sweep(sweep, prefix=prefix), "caption": caption})
+        figures.append({"title": sweep["title"], "svg": plots.sweep(sweep, prefix=prefix), "caption": caption})
     for number, sweep in enumerate(result["sweeps"]):
         if sweep["differences"] and sweep["differences"][0]["points"]:
             svg = plots.sweep_difference(sweep, prefix=f"{anchor}-difference-{number}")
             title = f"{sweep['title']}: {sweep['differences'][0]['name']}"
-            plotted.append({"title": title, "svg": svg, "caption": "Seed by seed; the band is one standard deviation."})
-    for number, one in enumerate(result.get("relations", [])):
-        svg = plots.relation(one, prefix=f"{anchor}-relation-{number}", rank=number)
-        caption = f"A dot is one run; the darker, the larger what is swept. {relation_sentence(one)}"
-        plotted.append({"title": f"{one['name']}: gain beside {one['x']}", "svg": svg, "caption": caption})
-    means = "Mean ± one standard deviation over the seeds; differences are taken seed by seed."
+            figures.append({"title": title, "svg": svg, "caption": "Seed by seed; the band is one standard deviation."})
+    for number, relation in enumerate(result.get("relations", [])):
+        svg = plots.relation(relation, prefix=f"{anchor}-relation-{number}", rank=number)
+        caption = f"One dot per run, darker for larger values of the swept quantity. {relation_sentence(relation)}"
+        figures.append({"title": f"{relation['name']}: gain by {relation['x']}", "svg": svg, "caption": caption})
+    means = "Mean ± one standard deviation over the seeds; differences are computed seed by seed."
     return {
         "title": result.get("title") or "Sweep",
         "facts": _facts(result, result.get("rows", [])),
         "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
         "verdict": list(result.get("verdict") or ()) + tables.verdict({**result, "rows": []}),
         "seeded": True,
-        "hero": plotted[0]["svg"],
-        "hero_caption": plotted[0]["caption"],
-        "plots": plotted[1:],
+        "hero": figures[0]["svg"],
+        "hero_caption": figures[0]["caption"],
+        "plots": figures[1:],
         "tables": [_table(sweep["title"], sweep_table(sweep), means) for sweep in result["sweeps"]]
         + _references(result),
         "notes": result.get("notes", []),
@@ -261,6 +265,7 @@ def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
         if test.get("per_class")
     ]
     scored = [{"name": name, "test": test} for name, test in tested.items()]
+    run_edges = edges_of(run)
     return {
         "title": f"Run {'/'.join(run.path.resolve().parts[-2:])}",
         "facts": ["one fit", f"{len(run.history)} epochs"]
@@ -278,21 +283,21 @@ def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
         "classes": _draw_classes(recalls, [], f"{anchor}-classes"),
         "class_table": _class_table(recalls, []),
         "confusions": _confusions(scored, list(tested), [], opened=list(tested)[:2]),
-        "edges": _draw_edges([drawn("this run", [found], f"{anchor}-edges")] if (found := edges_of(run)) else []),
-        "notes": ["The history ends in half a line, which is left out."] * run.truncated,
+        "edges": _draw_edges([edge_figures("this run", [run_edges], f"{anchor}-edges")] if run_edges else []),
+        "notes": ["The last line of the history is incomplete and ignored."] * run.truncated,
     }
 
 
 def _main_metric(students: Mapping[str, Any], history: Sequence[Row]) -> str:
     measured = [student.get("test") or student.get("valid") or {} for student in students.values()]
     measured += [valid for row in history[:1] for valid in row.get("valid", {}).values()]
-    known = [name for metrics in measured for name, value in metrics.items() if isinstance(value, int | float)]
-    return next((name for name in (*PREFERRED, *known) if name in known), "loss")
+    scalars = [name for metrics in measured for name, value in metrics.items() if isinstance(value, int | float)]
+    return next((name for name in (*PREFERRED, *scalars) if name in scalars), "loss")
 
 
 def _fit_verdict(run: RunFiles, students: Mapping[str, Any], metric: str) -> list[str]:
     if not run.finished:
-        return [f"This run has not finished: {len(run.history)} epochs are on record, and there is no result yet."]
+        return [f"This run has not finished: {len(run.history)} epochs are recorded, and there is no result yet."]
     return [_student_verdict(name, student, metric) for name, student in students.items()]
 
 
@@ -315,38 +320,38 @@ def _fit_tables(students: Mapping[str, Any]) -> list[dict[str, Any]]:
     return [_table("Metrics", tables.metrics_table(named), "At the epoch that validation chose.")] if named else []
 
 
-# ---- drawings and tables that both share
+# ---- plots and tables of several kinds of run
 
 
-def _draw_channels(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    return found and found | {"table": _table("Channels of the teacher", found["table"], "")}
+def _draw_channels(content: dict[str, Any] | None) -> dict[str, Any] | None:
+    return content and content | {"table": _table("Channels of the teacher", content["table"], "")}
 
 
-def _draw_branches(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    if not found:
+def _draw_branches(content: dict[str, Any] | None) -> dict[str, Any] | None:
+    if not content:
         return None
-    over = "" if found["seeds"] == 1 else f", mean of {found['seeds']} trainings"
+    averaged = "" if content["seeds"] == 1 else f", mean of {content['seeds']} trainings"
     caption = (
-        f"Accuracy in per cent on the validation split after the last epoch{over}; telling the modality by chance: "
-        f"{found['chance']}. Cosine: mean absolute value with the informative part."
+        f"Accuracy in per cent on the validation split after the last epoch{averaged}; chance level of the modality: "
+        f"{content['chance']}. Cosine: mean absolute value with the informative part."
     )
-    return found | {"table": _table("Parts of the embeddings", found["table"], caption)}
+    return content | {"table": _table("Parts of the embeddings", content["table"], caption)}
 
 
-def _draw_edges(found: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [one | {"table": _table("Edges in numbers", one["table"], EDGES_CAPTION)} for one in found]
+def _draw_edges(methods: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [method | {"table": _table("Edges in numbers", method["table"], EDGES_CAPTION)} for method in methods]
 
 
 def _draw_curves(series: Sequence[Series], metric: str, prefix: str) -> str:
-    drawn = [one for one in series if one.runs]
-    return plots.learning_curves(drawn, metric=metric, prefix=prefix) if drawn else ""
+    with_runs = [entry for entry in series if entry.runs]
+    return plots.learning_curves(with_runs, metric=metric, prefix=prefix) if with_runs else ""
 
 
-def _draw_losses(histories: Sequence[tuple[RunFiles, str]], name: str | None, prefix: str) -> dict[str, str]:
-    kept = [run.history for run, _ in histories if run.history]
-    terms = dict.fromkeys(term for history in kept for row in history for term in row.get("losses", {}))
-    runs = {term: [_term(history, term) for history in kept] for term in terms}
-    return {"name": str(name), "svg": plots.loss_terms(runs, prefix=prefix)} if runs else {}
+def _draw_losses(runs: Sequence[tuple[RunFiles, str]], name: str | None, prefix: str) -> dict[str, str]:
+    histories = [run.history for run, _ in runs if run.history]
+    terms = dict.fromkeys(term for history in histories for row in history for term in row.get("losses", {}))
+    values = {term: [_term(history, term) for history in histories] for term in terms}
+    return {"name": str(name), "svg": plots.loss_terms(values, prefix=prefix)} if values else {}
 
 
 def _term(history: Iterable[Row], term: str) -> list[float]:
@@ -359,71 +364,79 @@ def _per_class(rows: Iterable[Row], name: str) -> list[list[float]]:
 
 
 def _class_names(names: Sequence[str], count: int) -> list[str]:
-    return list(names) if len(names) == count else [str(place) for place in range(count)]
+    # Names that do not fit the number of classes would label the wrong rows; numbers cannot mislead.
+    return list(names) if len(names) == count else [str(number) for number in range(count)]
 
 
 def _draw_classes(series: Sequence[Series], names: Sequence[str], prefix: str) -> str:
-    drawn = [one for one in series if one.runs]
-    if not drawn:
+    with_runs = [entry for entry in series if entry.runs]
+    if not with_runs:
         return ""
-    means = {one.name: [statistics.fmean(values) for values in zip(*one.runs, strict=True)] for one in drawn}
-    spread = [max(values) - min(values) for values in zip(*means.values(), strict=True)]
-    most = sorted(sorted(range(len(spread)), key=lambda place: -spread[place])[:CLASSES])
-    labels = _class_names(names, len(spread))
-    kept = [Series(o.name, o.role, [[means[o.name][place] for place in most]], o.rank) for o in drawn]
-    return plots.per_class(kept, [labels[place] for place in most], prefix=prefix)
+    means = {entry.name: [statistics.fmean(values) for values in zip(*entry.runs, strict=True)] for entry in with_runs}
+    ranges = [max(values) - min(values) for values in zip(*means.values(), strict=True)]
+    # The classes on which the names differ most, in the order of their numbers.
+    kept = sorted(sorted(range(len(ranges)), key=lambda number: -ranges[number])[:CLASSES])
+    labels = _class_names(names, len(ranges))
+    recalls = [
+        Series(entry.name, entry.role, [[means[entry.name][number] for number in kept]], entry.rank)
+        for entry in with_runs
+    ]
+    return plots.per_class(recalls, [labels[number] for number in kept], prefix=prefix)
 
 
 def _class_table(series: Sequence[Series], names: Sequence[str]) -> dict[str, Any]:
-    drawn = [one for one in series if one.runs]
-    if not drawn:
+    with_runs = [entry for entry in series if entry.runs]
+    if not with_runs:
         return {}
-    columns = [[tables.number(statistics.fmean(v), "recall") for v in zip(*one.runs, strict=True)] for one in drawn]
+    columns = [
+        [tables.number(statistics.fmean(values), "recall") for values in zip(*entry.runs, strict=True)]
+        for entry in with_runs
+    ]
     labels = _class_names(names, len(columns[0]))
     rows = [[label, *cells] for label, *cells in zip(labels, *columns, strict=True)]
     caption = f"Recall (%) on the test split, mean over the seeds; {len(labels)} classes."
-    return _table("Recall per class in numbers", (["class", *(one.name for one in drawn)], rows), caption)
+    return _table("Recall per class in numbers", (["class", *(entry.name for entry in with_runs)], rows), caption)
 
 
 def _confusions(
     rows: Sequence[Row], shown: Sequence[str], names: Sequence[str], *, opened: Sequence[str]
 ) -> list[dict[str, Any]]:
-    found = []
+    matrices = []
     for name in [*opened, *(other for other in shown if other not in opened)]:
         counts = [row["test"]["confusion"] for row in rows if row["name"] == name and row["test"].get("confusion")]
         if counts:
             total = [[sum(cell) for cell in zip(*lines, strict=True)] for lines in zip(*counts, strict=True)]
-            found.append({"name": name, "open": name in opened} | _confusion(total, _class_names(names, len(total))))
-    return found
+            matrices.append({"name": name, "open": name in opened} | _confusion(total, _class_names(names, len(total))))
+    return matrices
 
 
 def _confusion(total: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, Any]:
-    """A matrix of cells (share of the true class, as text and as a number), or a list when it would be too wide."""
+    """A matrix of cells (share of the true class, as text and as a number), or a list if it would be too wide."""
     sums = [sum(line) or 1 for line in total]
-    places = [(true, called) for true in range(len(total)) for called in range(len(total)) if true != called]
     if len(total) <= CLASSES:
         cells = [[_share(count, sums[true]) for count in line] for true, line in enumerate(total)]
         return {"labels": labels, "cells": cells, "long": max(map(len, labels)) > 3, "list": None}
-    made = [(true, called) for true, called in places if total[true][called]]
-    worst = sorted(made, key=lambda at: -total[at[0]][at[1]])[:CONFUSIONS]
-    lines = [[labels[t], labels[c], f"{total[t][c]:g} of {sums[t]:g}"] for t, c in worst]
-    header = ["true class", "called", "samples"]
-    return {"list": _table("", (header, lines), "")}
+    numbers = range(len(total))
+    confused = [(true, other) for true in numbers for other in numbers if true != other and total[true][other]]
+    worst = sorted(confused, key=lambda pair: -total[pair[0]][pair[1]])[:CONFUSIONS]
+    rows = [[labels[true], labels[other], f"{total[true][other]:g} of {sums[true]:g}"] for true, other in worst]
+    return {"list": _table("", (["true class", "predicted class", "samples"], rows), "")}
 
 
-def _share(count: float, of: float) -> dict[str, Any]:
-    share = count / of
+def _share(count: float, total: float) -> dict[str, Any]:
+    share = count / total
+    # A cell with few samples must not look empty, so it is not rounded to 0.
     text = "" if count == 0 else "<1" if share < 0.005 else f"{100 * share:.0f}"
-    return {"text": text, "share": f"{share:.3f}", "count": f"{count:g} of {of:g}"}
+    return {"text": text, "share": f"{share:.3f}", "count": f"{count:g} of {total:g}"}
 
 
 def _table(title: str, table: Table, caption: str, *, roles: bool = False) -> dict[str, Any]:
-    """A table for the template; with ``roles`` the second column becomes a word under the name in the first."""
+    """A table for the template; with ``roles`` the second column is shown with the name in the first."""
     header, rows = table
     under = [row[1] for row in rows] if roles else [""] * len(rows)
     if roles:
         header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
-    numeric = [any(re.match(tables.NUMBER, row[at]) for row in rows) for at in range(len(header))]
+    numeric = [any(re.match(tables.NUMBER, row[column]) for row in rows) for column in range(len(header))]
     return {
         "title": title,
         "header": header,

@@ -1,7 +1,7 @@
-"""A result → tables of text and the sentences that say what it means.
+"""Tables of text from a result, and sentences that interpret it.
 
-The numbers are those of the result; nothing is averaged again that was averaged before. `verdict` claims a difference
-only where the corrected test shows one, and asks the shuffled and the untrained teacher what was transferred.
+The numbers are those of the result; averages are not averaged again. `verdict` claims a difference only if the
+corrected test is significant, and uses the shuffled and the untrained teacher to judge what was transferred.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from xmodal.reports.contrasts import SHOWN, expectation_sentence
-from xmodal.reports.intervals import Row, holm, interval, paired, scores_by_seed, summarise
+from xmodal.reports.contrasts import SIGNIFICANT, expectation_sentence
+from xmodal.reports.intervals import Row, holm, interval, paired, paired_by_seed, scores_by_seed, summarise
 
 __all__ = [
     "comparison_table",
@@ -30,16 +30,19 @@ __all__ = [
     "verdict",
 ]
 
-SHARES = ("acc", "f1", "iou", "recall", "precision", "auc")  # metrics between 0 and 1, shown in per cent
-NUMBER = r"[-+<≤≥]? ?\d"  # how a cell with a number begins
-TEACHERS = {  # control of the teacher → what it means if it does worse, and if it does as well
-    "shuffled": ("what the teacher says of each single sample matters", "no sign of anything specific to the samples"),
-    "untrained": ("what the teacher has learned matters", "no sign that it matters what a teacher has learned"),
+SHARES = ("acc", "f1", "iou", "recall", "precision", "auc")  # parts of the names of metrics between 0 and 1
+NUMBER = r"[-+<≤≥]? ?\d"  # beginning of a cell with a number
+TEACHERS = {  # control of the teacher → conclusion if the method is worse with it, and if it is not
+    "shuffled": (
+        "the teacher's predictions for single samples matter",
+        "no sign that the teacher's predictions for single samples matter",
+    ),
+    "untrained": ("the teacher's training matters", "no sign that the teacher's training matters"),
 }
 
 
 def in_percent(metric: str) -> bool:
-    """Whether a metric is a share between 0 and 1 that reads best in per cent."""
+    """Whether a metric is a share between 0 and 1, shown in per cent."""
     return any(word in metric.lower() for word in SHARES)
 
 
@@ -48,13 +51,14 @@ def number(value: float | None, metric: str, *, signed: bool = False) -> str:
     if value is None or not math.isfinite(value):
         return "–"
     text = f"{100 * value:+.1f}" if in_percent(metric) else f"{value:+#.4g}".removesuffix(".")
+    # A small negative value rounds to -0.0; the minus sign would suggest a loss.
     if float(text) == 0:
-        text = text.replace("-", "+")  # minus nothing is nothing
+        text = text.replace("-", "+")
     return text if signed else text.removeprefix("+")
 
 
 def phrase(value: float | None, metric: str) -> str:
-    """A value in a sentence: ``93.4 % accuracy``, ``mse 0.1200``."""
+    """A value for use in a sentence: ``93.4 % accuracy``, ``mse 0.1200``."""
     name = metric.replace("_", " ")
     return f"{number(value, metric)} % {name}" if in_percent(metric) else f"{name} {number(value, metric)}"
 
@@ -67,12 +71,12 @@ def p_text(p: float | None) -> str:
 
 
 def unit(metric: str) -> str:
-    """Name of a metric with its unit, as in the head of a table."""
+    """Name of a metric with its unit, for the header of a table."""
     return f"{metric.replace('_', ' ')} (%)" if in_percent(metric) else metric.replace("_", " ")
 
 
 def summary_of(result: Row) -> list[dict[str, Any]]:
-    """The summary that a result carries, or one made from its rows."""
+    """The summary of a result, computed from its rows if it has none."""
     if result.get("summary") or not result.get("rows"):
         return list(result.get("summary") or ())
     return summarise(result["rows"], metric=result["metric"], direction=result["direction"])
@@ -87,7 +91,7 @@ def comparison_table(result: Row) -> tuple[list[str], list[list[str]]]:
 
 
 def contrasts_table(expectation: Row, metric: str) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of an expectation: the one that should be best beside each of the others."""
+    """Header and rows of an expectation: the expected best compared with each of the others."""
     header = ["better", "than", "seeds", f"by {unit(metric)}", "95 % interval", "p", "p (Holm)"]
     rows = [
         [
@@ -117,15 +121,17 @@ def _range(entry: Row, metric: str) -> str:
 
 
 def metrics_table(named: Iterable[tuple[str, Row]]) -> tuple[list[str], list[list[str]]]:
-    """All scalar metrics: one row per name, the mean where a name comes more than once."""
+    """All scalar metrics: one row per name, averaged over the entries of that name."""
     scores: dict[str, dict[str, list[float]]] = {}
     for name, metrics in named:
         for metric, value in metrics.items():
             if isinstance(value, int | float):
                 scores.setdefault(name, {}).setdefault(metric, []).append(float(value))
-    columns = list(dict.fromkeys(metric for of in scores.values() for metric in of))
-    means = {name: {metric: statistics.fmean(values) for metric, values in of.items()} for name, of in scores.items()}
-    rows = [[name, *(number(of.get(metric), metric) for metric in columns)] for name, of in means.items()]
+    columns = list(dict.fromkeys(metric for by_metric in scores.values() for metric in by_metric))
+    rows = []
+    for name, by_metric in scores.items():
+        means = {metric: statistics.fmean(values) for metric, values in by_metric.items()}
+        rows.append([name, *(number(means.get(metric), metric) for metric in columns)])
     return ["name", *(unit(metric) for metric in columns)], rows
 
 
@@ -133,12 +139,12 @@ def seeds_table(result: Row) -> tuple[list[str], list[list[str]]]:
     """The metric of every single run: one row per name, one column per seed."""
     metric, rows = str(result["metric"]), result.get("rows", [])
     seeds, scores = sorted({row["seed"] for row in rows}), scores_by_seed(rows, metric)
-    body = [[name, *(number(of.get(seed), metric) for seed in seeds)] for name, of in scores.items()]
+    body = [[name, *(number(by_seed.get(seed), metric) for seed in seeds)] for name, by_seed in scores.items()]
     return ["name", *(f"seed {seed}" for seed in seeds)], body
 
 
 def references_table(result: Row) -> tuple[list[str], list[list[str]]]:
-    """Ours beside what was published: one row per figure; other implementations get a column where there are some."""
+    """Measured and published figures: one row per figure, with a column for other implementations if there are any."""
     others = any(row.get("elsewhere") is not None for row in result.get("references") or ())
     header = ["what", "ours", "paper", "authors' code", *["elsewhere"] * others, "tolerance", "ok", "source"]
     keys = ("ours", "paper", "authors", *["elsewhere"] * others)
@@ -156,14 +162,14 @@ def references_table(result: Row) -> tuple[list[str], list[list[str]]]:
 
 
 def _allowed(row: Row) -> str:
-    """What a figure may be: its distance from the reference, or its bounds."""
-    bounds = {"tolerance": "", "at_least": "≥ ", "at_most": "≤ "}
-    found = [f"{sign}{row[key]:.4g}" for key, sign in bounds.items() if row.get(key) is not None]
-    return ", ".join(found) or "–"
+    """Allowed range of a figure: its distance from the reference, or its bounds."""
+    signs = {"tolerance": "", "at_least": "≥ ", "at_most": "≤ "}
+    bounds = [f"{sign}{row[key]:.4g}" for key, sign in signs.items() if row.get(key) is not None]
+    return ", ".join(bounds) or "–"
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """An aligned table for terminals and logs: first column left, numbers right.
+    """An aligned table for terminals and logs: the first column to the left, numbers to the right.
 
     Example:
         >>> print(plain_table(["name", "n"], [["kd", "5"], ["no-KD", "12"]]))
@@ -173,101 +179,107 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         no-KD  12
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    words = [not any(re.match(NUMBER, row[place]) for row in rows) for place in range(len(header))]
-    words[:1] = [True]
+    left = [not any(re.match(NUMBER, row[column]) for row in rows) for column in range(len(header))]
+    # Names may begin with a digit (`3-dense`), and the first column is always a name.
+    left[:1] = [True]
 
     def line(cells: Sequence[str]) -> str:
-        parts = (c.ljust(w) if word else c.rjust(w) for c, w, word in zip(cells, widths, words, strict=True))
+        parts = (
+            cell.ljust(w) if to_left else cell.rjust(w) for cell, w, to_left in zip(cells, widths, left, strict=True)
+        )
         return "  ".join(parts).rstrip()
 
     return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
 
 
 def verdict(result: Row) -> list[str]:
-    """What a comparison shows, a sentence or two per method, best first, and no more than its seeds can carry."""
-    summary, said = summary_of(result), _references_verdict(result)
+    """The conclusions of a comparison: expectations, published figures, and a few sentences per method, best first."""
+    summary, sentences = summary_of(result), _references_verdict(result)
     methods = [entry for entry in summary if entry["role"] == "method"]
     if methods and not any(entry["role"] == "control" for entry in summary):
-        said.append("There is no no-KD control here, so nothing can be said about what distillation adds.")
+        sentences.append("There is no no-KD control, so the effect of distillation cannot be judged.")
     sign = 1 if result.get("direction") == "max" else -1
     judged = [entry for entry in methods if entry.get("difference")]
     tests = sum(entry["difference"]["p"] is not None for entry in judged)
     for entry in sorted(judged, key=lambda entry: -sign * (entry["difference"]["difference"] or 0.0)):
-        said.append(_against_control(entry, result, tests))
-        said.extend(_against_matched(entry, result))
-        said += [word for role in TEACHERS for word in _against_teacher(role, entry, summary, result)]
+        sentences.append(_against_control(entry, result, tests))
+        sentences += _against_matched(entry, result)
+        for role in TEACHERS:
+            sentences += _against_teacher(role, entry, summary, result)
     if tests > 1:
-        said.append(
+        sentences.append(
             f"Differences are judged by p after Holm's correction for {tests} tests; intervals are uncorrected."
         )
-    return [expectation_sentence(each, each["tests"]) for each in result.get("expectations", ())] + said
+    expectations = result.get("expectations", ())
+    return [expectation_sentence(expected, expected["tests"]) for expected in expectations] + sentences
 
 
 def _against_control(entry: Row, result: Row, tests: int) -> str:
-    name, metric, against = entry["name"], str(result["metric"]), entry["difference"]
-    difference, p, seeds = against["difference"], against["p"], _seeds(against["n"])
+    name, metric, test = entry["name"], str(result["metric"]), entry["difference"]
+    difference, p, seeds = test["difference"], test["p"], _seeds(test["n"])
     if difference is None:
-        return f"{name}: not comparable with the no-KD control, because {against['note']}."
-    if against["n"] < 2 and difference == 0:
+        return f"{name}: not comparable with the no-KD control, because {test['note']}."
+    if test["n"] < 2 and difference == 0:
         return f"{name} equals the no-KD control in one seed, which cannot show a difference."
-    if against["n"] < 2:
+    if test["n"] < 2:
         return f"{name} is {_gap(difference, metric)} the no-KD control in one seed, which cannot show a difference."
     if p is None:
         return f"{name} is {_gap(difference, metric)} the no-KD control in each of {seeds}, always by the same amount."
-    if against["note"]:
+    if test["note"]:
         return f"{name} equals the no-KD control in each of {seeds}."
-    corrected = p if against.get("p_holm") is None else against["p_holm"]
-    evidence = f"95 % interval {_range(against, metric)}, {_p_phrase(p, corrected, tests)}"
-    if corrected < SHOWN:
-        harm = "" if against["better"] else " Distillation did harm here."
+    corrected = p if test.get("p_holm") is None else test["p_holm"]
+    evidence = f"95 % interval {_range(test, metric)}, {_p_phrase(p, corrected, tests)}"
+    if corrected < SIGNIFICANT:
+        harm = "" if test["better"] else " Here distillation is harmful."
         return f"{name} is {_gap(difference, metric)} the no-KD control ({evidence}, {seeds}).{harm}"
     size = f"{number(difference, metric, signed=True)}{' points' if in_percent(metric) else f' in {unit(metric)}'}"
-    return f"{name}: no difference from the no-KD control that {seeds} can show ({size}, {evidence})."
+    return f"{name}: no significant difference from the no-KD control in {seeds} ({size}, {evidence})."
 
 
 def _against_matched(entry: Row, result: Row) -> list[str]:
-    """Beside a control of the same size: what is gained by the method and not by its larger network."""
+    """Comparison with a control of the same size, which separates the method's effect from that of a larger network."""
     rows = result.get("rows", [])
-    matched = next((row["matched"] for row in rows if row["name"] == entry["name"] and row.get("matched")), "")
+    matched = next((row["matched"] for row in rows if row["name"] == entry["name"] and row.get("matched")), None)
     scores = scores_by_seed(rows, result["metric"]) if matched else {}
-    seeds = [seed for seed in scores.get(entry["name"], {}) if seed in scores.get(matched, {})]
-    if not matched or not seeds:
-        return []
-    test = paired([scores[entry["name"]][seed] for seed in seeds], [scores[matched][seed] for seed in seeds])
-    if test["difference"] is None:
+    test = paired_by_seed(scores, entry["name"], matched)
+    if test is None or test["difference"] is None:
         return []
     metric, sign = str(result["metric"]), 1 if result["direction"] == "max" else -1
     gap = f"{number(test['difference'], metric, signed=True)} against {matched}"
     if test["p"] is None:
-        return [f"Its network is larger than the control's; beside one of its own size: {gap}."]
-    certain = test["p"] < SHOWN
-    how = "does worse" if test["difference"] * sign > 0 and certain else "does better" if certain else "does as well"
-    return [f"Its network is larger than the control's; one of its own size {how} ({gap}, {_p_phrase(test['p'])})."]
+        return [f"Its network is larger than the control's; compared with a control of the same size: {gap}."]
+    significant = test["p"] < SIGNIFICANT
+    relation = "not significantly different"
+    if significant:
+        relation = "worse" if test["difference"] * sign > 0 else "better"
+    return [
+        f"Its network is larger than the control's; a control of the same size is {relation} "
+        f"({gap}, {_p_phrase(test['p'])})."
+    ]
 
 
 def _against_teacher(role: str, entry: Row, summary: Sequence[Row], result: Row) -> list[str]:
-    """Beside the same method with a teacher that can't have taught what is claimed."""
-    other = _taught_by(role, entry["name"], summary)
+    """Comparison with the same method and a teacher that lacks what is claimed to matter."""
+    other = _with_teacher(role, entry["name"], summary)
     scores = scores_by_seed(result.get("rows", []), result["metric"]) if other and result.get("rows") else {}
-    seeds = [seed for seed in scores.get(entry["name"], {}) if seed in scores[other]] if other else []
-    if not other or len(seeds) < 2:
-        return []
-    test = paired([scores[entry["name"]][seed] for seed in seeds], [scores[other][seed] for seed in seeds])
-    if test["difference"] is None:
+    test = paired_by_seed(scores, entry["name"], other)
+    if test is None or test["n"] < 2 or test["difference"] is None:
         return []
     metric, sign = str(result["metric"]), 1 if result["direction"] == "max" else -1
     numbers = f"paired t-test {_p_phrase(test['p'])}" if test["p"] is not None else test["note"]
     gap = f"{number(test['difference'], metric, signed=True)} for {entry['name']}, {numbers}"
-    certain = test["p"] is None or test["p"] < SHOWN
-    if test["difference"] * sign > 0 and certain:
-        return [f"Its {role} teacher does worse ({gap}): {TEACHERS[role][0]}."]
-    return [f"Its {role} teacher does as well ({gap}): {TEACHERS[role][1]}."]
+    significant = test["p"] is None or test["p"] < SIGNIFICANT
+    matters, no_sign = TEACHERS[role]
+    if test["difference"] * sign > 0 and significant:
+        return [f"With its {role} teacher it is worse ({gap}): {matters}."]
+    return [f"With its {role} teacher it is not significantly worse ({gap}): {no_sign}."]
 
 
-def _taught_by(role: str, name: str, summary: Sequence[Row]) -> str | None:
-    found = [entry["name"] for entry in summary if entry["role"] == role]
-    only = len(found) == 1 and sum(entry["role"] == "method" for entry in summary) == 1
-    return next((other for other in found if only or other.startswith(f"{name} (")), None)
+def _with_teacher(role: str, name: str, summary: Sequence[Row]) -> str | None:
+    names = [entry["name"] for entry in summary if entry["role"] == role]
+    # A single method may have a control of any name; with several, the control's name starts with the method's.
+    single = len(names) == 1 and sum(entry["role"] == "method" for entry in summary) == 1
+    return next((other for other in names if single or other.startswith(f"{name} (")), None)
 
 
 def _references_verdict(result: Row) -> list[str]:

@@ -74,7 +74,7 @@ def test_every_split_gives_the_method_and_two_controls_per_modality(made):
         if row["role"] == "method":
             control, matched = sizes[f"no-KD: {row['student']}"], sizes[row["matched"]]
             assert control < row["parameters"] <= matched < 1.1 * row["parameters"]
-    assert any("of its own size" in said for said in result["verdict"])
+    assert any("a control of the same size" in said for said in result["verdict"])
     assert (result["metric"], result["student"], result["seeds"]) == ("weighted_f1", ["ROWS", "FOU"], [0, 1])
 
 

@@ -92,11 +92,11 @@ def test_edges_are_on_record_from_before_training(done):
 def test_the_page_shows_both_graphs_with_their_prior(done):
     page = (Path(done["folder"]) / "report.html").read_text()
 
-    section = page[page.index("Who listens to whom: dmd") :]
+    section = page[page.index("Edges of the graphs: dmd") :]
     section = section[: section.index("</section>")]
     assert section.count("<svg") == 2 and "Homogeneous graph" in section and "Heterogeneous graph" in section
     assert section.count("<tr>") == 1 + 12 and "text → audio" in section and "0.482" in section
-    assert "Every student" in page and "Who listens to whom: no-distillation" not in page
+    assert "Every student" in page and "Edges of the graphs: no-distillation" not in page
 
 
 def test_predictions_hold_id_label_and_every_head(done):
@@ -220,7 +220,7 @@ def test_weights_of_the_authors_layout_are_scored_as_they_are_or_trained_on(tmp_
     assert scores["dmd: fused"] == pytest.approx(expected)
     assert [row["best_epoch"] for row in scored["rows"]] == [-1] * 4
     assert [row["test"] for row in again["rows"]] == [row["test"] for row in scored["rows"]]
-    assert "Who listens to whom" not in (tmp_path / "scored" / "report.html").read_text()
+    assert "Edges of the graphs" not in (tmp_path / "scored" / "report.html").read_text()
     assert [row["best_epoch"] for row in begun["rows"]] == [0] * 4
     lines = table(tmp_path / "begun" / "edges.csv")
     before = method.edges_of(in_order(experiment.open_set(settings, 3).valid, batch_size=100))["homo"].shape
