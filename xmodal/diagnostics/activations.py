@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xmodal.diagnostics.tail import NOWHERE, Rows
 from xmodal.errors import InputError
 from xmodal.models.cut import Split, alike, split
-from xmodal.models.feature_layers import check_place, replacing
+from xmodal.models.feature_layers import check_layer, replacing
 from xmodal.types import Batch
 
 PIECE = 32  # rows; of 64 to 16, the quickest for the RAVDESS networks (benchmarks/saliency.py)
@@ -50,7 +50,7 @@ def run_both(
         if not len(next(iter(inputs.values()))):
             continue
         if not parts:
-            check_place(network, place, inputs)
+            check_layer(network, place, inputs)
             cut, first = (None, None) if whole else split(network, place, inputs, most=_most(network))
             if cut is not None and not cut.matters:
                 raise InputError(f"The network's answers do not depend on '{place}'. Choose another place.")

@@ -52,7 +52,7 @@ class Channels:
         place: name of the module whose channels these are.
         keep: boolean (channels,); the others are removed.
         fill: what stands in for a removed one: ``mean`` (``values``), ``batch_mean`` or ``zero``.
-        values: (channels, …), such as `place_means` of the training split.
+        values: (channels, …), such as `layer_means` of the training split.
     """
 
     place: str

@@ -104,11 +104,11 @@ class Settings(Presets, comparison.Settings):
 
     def entries(self) -> list[tuple[str, str, dict[str, Any]]]:
         """Every loss with every mode."""
-        from xmodal.models.mlp import place
+        from xmodal.models.mlp import layer_name
 
         shared = {
             "temperature": 1.0,
-            "place": place(self.place, self.teacher[0]),
+            "place": layer_name(self.place, self.teacher[0]),
             "disturb": self.disturb,
             "kd_weight": self.kd_weight,
             "task_weight": self.task_weight,
