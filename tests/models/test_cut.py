@@ -103,9 +103,7 @@ def test_a_cut_network_answers_like_the_whole_one_wherever_it_is_cut(layer, samp
 
         torch.testing.assert_close(cut.tail(other, context), wanted)
         torch.testing.assert_close(cut.tail(features, context), network(samples))
-        torch.testing.assert_close(
-            cut.tail(other, context), wanted
-        )  # both are still unchanged
+        torch.testing.assert_close(cut.tail(other, context), wanted)  # both are still unchanged
 
 
 @pytest.mark.parametrize("layer", ["encoders.from_sound.body.0", "embedding", "head", "input:sound", "input:image"])

@@ -78,7 +78,9 @@ def check_numbers(inputs: Mapping[str, SequenceInput], numbers: DMDNumbers) -> N
     counts = {"width": numbers.width, "heads": numbers.heads, "layers": numbers.layers, "outputs": numbers.outputs}
     for name, sizes in inputs.items():
         if "." in name:
-            problems.append(f"A modality cannot be called '{name}': a dot separates it from what goes with it.")
+            problems.append(
+                f"A modality cannot be called '{name}': a dot separates it from an input that belongs to it. Rename it."
+            )
         own = {"width": sizes.width, "length": sizes.length, "kernel": sizes.kernel}
         counts |= {f"{key} of '{name}'": value for key, value in own.items()}
         if is_count(sizes.length) and is_count(sizes.kernel) and sizes.length < sizes.kernel:
