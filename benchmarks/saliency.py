@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.diagnostics.saliency import measure_saliency
-from xmodal.models.clips.audio_video import build_ravdess, ravdess_place
+from xmodal.models.clips.audio_video import build_ravdess, ravdess_layer
 from xmodal.models.feature_layers import replacing
 from xmodal.models.network import build_network
 from xmodal.types import Batch
@@ -80,7 +80,7 @@ def naive_loop(
 
 
 def compare(case: Case, teacher: nn.Module, student: nn.Module, *, full: bool) -> str:
-    place, batch = ravdess_place(case.place, "audio"), samples(case.rows)
+    place, batch = ravdess_layer(case.place, "audio"), samples(case.rows)
     channels = {4: 1024, 5: 128}[case.place]
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randperm(case.rows, generator=generator) for _ in range(case.draws * channels)]
@@ -109,7 +109,7 @@ def compare(case: Case, teacher: nn.Module, student: nn.Module, *, full: bool) -
 
 
 def exactness(teacher: nn.Module, student: nn.Module) -> str:
-    place, batch = ravdess_place(5, "audio"), samples(64)
+    place, batch = ravdess_layer(5, "audio"), samples(64)
     exact = measure_saliency(teacher, student, [batch], place)
     drawn = measure_saliency(teacher, student, [batch], place, permutations=EXACT_DRAWS)
     apart = np.abs(drawn.raw - exact.raw)
@@ -124,12 +124,12 @@ def others(teacher: nn.Module, student: nn.Module, case: Case) -> list[str]:
     """The same quantity from two libraries, on features that were taken already (a head start for them)."""
     batch = samples(case.rows)
     seen: list[Tensor] = []
-    with torch.no_grad(), replacing(teacher, ravdess_place(5, "audio"), lambda found: seen.append(found) or found):
+    with torch.no_grad(), replacing(teacher, ravdess_layer(5, "audio"), lambda found: seen.append(found) or found):
         teacher(batch.inputs)
         wanted = student(batch.inputs)
     head: Any = teacher.get_submodule("head")
     start = time.process_time()
-    measure_saliency(teacher, student, [batch], ravdess_place(5, "audio"), permutations=case.draws)
+    measure_saliency(teacher, student, [batch], ravdess_layer(5, "audio"), permutations=case.draws)
     lines = [f"| xmodal, with the head | {time.process_time() - start:.3f} |"]
 
     from sklearn.base import BaseEstimator, RegressorMixin

@@ -19,7 +19,7 @@ from saliency import SAME, naive_loop
 from torch import nn
 
 from xmodal.diagnostics.saliency import measure_saliency
-from xmodal.models.clips.audio_video import SHAPES, build_ravdess, ravdess_place
+from xmodal.models.clips.audio_video import SHAPES, build_ravdess, ravdess_layer
 from xmodal.models.network import wrap
 from xmodal.types import Batch
 
@@ -45,7 +45,7 @@ def student_answers() -> tuple[torch.Tensor, float]:
 
 def compare(place: int, teacher: nn.Module, batch: Batch) -> tuple[str, bool]:
     """A row of the table, and whether it meets its goals."""
-    answered, name = wrap(nn.Identity(), ["image"]), ravdess_place(place, "audio")
+    answered, name = wrap(nn.Identity(), ["image"]), ravdess_layer(place, "audio")
     start = time.process_time()
     found = measure_saliency(teacher, answered, [batch], name, permutations=DRAWS, seed=0)
     ours = time.process_time() - start

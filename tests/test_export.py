@@ -212,7 +212,7 @@ CHANGES = {
     "width": (lambda d: d["arguments"].update(outputs=4), "of another shape: head.weight"),
     "missing": (lambda d: d.pop("task"), "wrong at task: Field required"),
     "type": (lambda d: d.update(classes="3"), "wrong at classes"),
-    "shape": (lambda d: d["inputs"].pop("gyro"), "needs 'gyro' but does not say its shape"),
+    "shape": (lambda d: d["inputs"].pop("gyro"), "needs 'gyro' but has no shape for it"),
     "names": (lambda d: d.update(class_names=["one"]), "3 classes and 1 names"),
     "std": (lambda d: d["normalisation"]["gyro"].update(std=[[0.0], [1.0]]), "mean and std of 'gyro'"),
     "mean": (lambda d: d["normalisation"]["gyro"].update(mean="x"), "mean and std of 'gyro'"),

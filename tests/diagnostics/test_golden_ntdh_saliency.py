@@ -16,7 +16,7 @@ import torch
 from xmodal.diagnostics.divergence import measure_divergence
 from xmodal.diagnostics.saliency import measure_saliency
 from xmodal.methods.mfh import stay
-from xmodal.models.mlp import place
+from xmodal.models.mlp import layer_name
 from xmodal.models.network import build_network
 from xmodal.types import Batch
 
@@ -60,7 +60,7 @@ def near(found, expected):
 def check(case, method="auto"):
     teacher, student, batches = problem(case)
     asked = {"distance": "ncjsd", "method": method}
-    where = place(0, "teacher")
+    where = layer_name(0, "teacher")
     found = measure_saliency(teacher, student, batches, where, permutations=case["inputs"]["permutations"], **asked)
     frozen = measure_saliency(teacher, student, batches, where, disturb="zero", **asked)
     near(found.draws, case["raw"])

@@ -13,7 +13,7 @@ from slow_saliency import slow_distances
 from torch import nn
 
 from xmodal.diagnostics.saliency import keep_mask, measure_saliency
-from xmodal.models.clips.vggsound import PLACE, build_vggsound
+from xmodal.models.clips.vggsound import LAYER, build_vggsound
 from xmodal.models.network import build_network, wrap
 from xmodal.types import Batch
 
@@ -47,7 +47,7 @@ def permutations_of(file):
 
 def saliency(file, **how):
     teacher, student, batch = networks_of(file)
-    return measure_saliency(teacher, student, [batch], PLACE, distance="l1", **how)
+    return measure_saliency(teacher, student, [batch], LAYER, distance="l1", **how)
 
 
 @pytest.mark.parametrize("method", ["batched", "rank_one", "closed", "auto"])
@@ -70,7 +70,7 @@ def test_golden_vggsound_permute_l1_is_what_the_whole_network_says(name):
     teacher, student, batch = networks_of(file)
     few = permutations_of(file)[:1, :24]
 
-    slow = slow_distances(teacher, student, batch, PLACE, torch.tensor(few), "l1")
+    slow = slow_distances(teacher, student, batch, LAYER, torch.tensor(few), "l1")
 
     assert slow[0] == pytest.approx(np.array(file["vggsound"]["permute_l1"]["raw"][0][:24]), rel=1e-5)
 

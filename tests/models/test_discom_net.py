@@ -128,7 +128,7 @@ def test_encoders_of_your_own_are_measured_by_a_trial():
     ("encoder", "sentence"),
     [
         (nn.Linear(5, 4), "cannot read two samples of zeros"),
-        (nn.Unflatten(1, (2, 3)), r"makes \(2, 2, 3\): expected \(2, width\)"),
+        (nn.Unflatten(1, (2, 3)), r"computes \(2, 2, 3\): expected \(2, width\)"),
         (nn.Linear(6, 3), "expected the same even number"),
     ],
 )
@@ -184,7 +184,7 @@ def test_regression_is_answered_in_the_units_of_the_targets(tmp_path):
     [
         ({"outputs": 0}, "outputs is 0"),
         ({"encoder": "mlp"}, "expected a whole number and an encoder"),
-        ({"shift": [1.0]}, "shift and scale hold 1 and 0 numbers"),
+        ({"shift": [1.0]}, "shift and scale have 1 and 0 numbers"),
         ({"shift": [1.0, 2.0, 3.0]}, "go together"),
         ({"encoder": {"encoder": "mpl", "shape": [6]}}, "Did you mean 'mlp'"),
         ({"encoder": {"encoder": "lenet", "shape": [1, 8, 8]}}, "'mlp' reads every fixed shape"),

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from xmodal.models.masking import masked
-from xmodal.models.mlp import place
+from xmodal.models.mlp import layer_name
 from xmodal.models.network import build_network
 
 FOLDER = Path(os.environ.get("XMODAL_GOLDEN", Path(__file__).parents[1] / "golden"))
@@ -72,7 +72,7 @@ def check(case, dtype):
         else:
             keep = torch.ones({1: 1024, 2: 256}[number], dtype=torch.bool)
             keep[case[f"freeze_place{number}_index"]] = False
-            with masked(network, place(number, "x"), keep, fill="zero"):
+            with masked(network, layer_name(number, "x"), keep, fill="zero"):
                 answers = network(samples)
         expected = torch.tensor(case[part], dtype=torch.float64)
         torch.testing.assert_close(answers.detach().double(), expected, **LIMITS[dtype])

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from xmodal.errors import InputError
-from xmodal.models.masking import masked, place_means
+from xmodal.models.masking import layer_means, masked
 from xmodal.models.network import wrap
 from xmodal.types import Batch
 
@@ -14,7 +14,7 @@ KEEP = torch.tensor([True, False])
 
 @pytest.fixture
 def maps():
-    """A network whose place '0' has two maps of 1 x 2, and three samples."""
+    """A network whose layer '0' has two maps of 1 x 2, and three samples."""
     return nn.Sequential(nn.Identity(), nn.Flatten()), torch.arange(12.0).reshape(3, 2, 1, 2)
 
 
@@ -71,21 +71,21 @@ def test_an_input_can_be_masked():
         assert network({"sound": torch.ones(1, 2)}).tolist() == [[1.0, 0.0]]
 
 
-def test_place_means_count_rows_not_batches_and_leave_modes():
+def test_layer_means_count_rows_not_batches_and_leave_modes():
     network = wrap(nn.Sequential(nn.BatchNorm1d(1), nn.Dropout(0.5)), ["sound"]).train()
     batches = [Batch({"sound": torch.tensor(values)}, {}) for values in ([[1.0], [2.0]], [[6.0]])]
 
-    means = place_means(network, "input:sound", batches)
+    means = layer_means(network, "input:sound", batches)
 
     assert means.tolist() == [3.0]
     assert network.training and network.module[0].training and network.module[0].num_batches_tracked == 0
 
 
-def test_place_means_are_of_maps_place_by_place():
+def test_layer_means_of_maps_are_taken_pixel_by_pixel():
     network = wrap(nn.Conv2d(1, 2, 1), ["image"])
     image = torch.randn(5, 1, 2, 3, generator=torch.Generator().manual_seed(0))
 
-    means = place_means(network, "module", [Batch({"image": image}, {})])
+    means = layer_means(network, "module", [Batch({"image": image}, {})])
 
     assert means.shape == (2, 2, 3)
     torch.testing.assert_close(means, network.module(image).detach().mean(dim=0))
@@ -98,7 +98,7 @@ def test_place_means_are_of_maps_place_by_place():
         ({"keep": KEEP}, "'mean' needs values"),
         ({"keep": KEEP, "fill": "zero", "values": torch.ones(2)}, "'zero' takes no values"),
         ({"keep": torch.tensor([1, 0]), "fill": "zero"}, "expected booleans"),
-        ({"keep": torch.ones(3, dtype=torch.bool), "fill": "zero"}, "keep is about 3 channels, but there are 2 at '0'"),
+        ({"keep": torch.ones(3, dtype=torch.bool), "fill": "zero"}, "keep has 3 channels, and '0' has 2"),
         ({"keep": KEEP, "values": torch.ones(3)}, r"values have shape \(3,\)"),
     ],
 )
@@ -115,6 +115,6 @@ def test_means_of_unlike_shapes_or_of_nothing_are_refused():
     batches = [Batch({"sound": torch.ones(1, 2, length)}, {}) for length in (3, 4)]
 
     with pytest.raises(InputError, match=r"\(2, 3\) and \(2, 4\)"):
-        place_means(network, "input:sound", batches)
+        layer_means(network, "input:sound", batches)
     with pytest.raises(InputError, match="no batch"):
-        place_means(network, "input:sound", [])
+        layer_means(network, "input:sound", [])

@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from xmodal.models.masking import masked
-from xmodal.models.mlp import build_leaky_mlp, build_relu_mlp, place
+from xmodal.models.mlp import build_leaky_mlp, build_relu_mlp, layer_name
 from xmodal.models.network import build_for, build_network, rebuild
 from xmodal.types import DataInfo, InputInfo
 
@@ -58,24 +58,24 @@ def test_relu_network_cuts_below_zero():
 
 
 @pytest.mark.parametrize(("number", "channels"), [(0, 16), (1, 12), (2, 3)])
-def test_places_are_where_channels_can_be_removed(number, channels):
+def test_channels_can_be_removed_at_the_named_layers(number, channels):
     network = mnist(side=4, width=3)
     samples = {"mnist": torch.randn(5, 1, 4, 4, generator=torch.Generator().manual_seed(0))}
 
-    with masked(network, place(number, "mnist"), torch.zeros(channels, dtype=torch.bool), fill="zero"):
+    with masked(network, layer_name(number, "mnist"), torch.zeros(channels, dtype=torch.bool), fill="zero"):
         empty = network(samples)
 
     assert torch.equal(empty, empty[:1].expand(5, -1)) and not torch.equal(network(samples), empty)
 
 
-def test_every_place_has_a_name_that_networks_know():
+def test_every_named_layer_exists_in_the_networks():
     layers = dict(mnist(side=4).named_modules())
 
-    assert all(place(number, "mnist") in layers for number in range(4))
-    assert len({place(number, "mnist") for number in range(4)}) == 4
+    assert all(layer_name(number, "mnist") in layers for number in range(4))
+    assert len({layer_name(number, "mnist") for number in range(4)}) == 4
 
 
-def test_dropout_acts_in_training_alone_and_behind_both_places():
+def test_dropout_acts_in_training_alone_and_behind_both_layers():
     encoder = build_leaky_mlp((6,), width=4, dropout=0.5)
     samples = torch.ones(2, 6)
 

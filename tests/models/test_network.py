@@ -122,7 +122,7 @@ def test_auto_chooses_by_layout_and_shorter_side(layout, shape, encoder):
 
 def test_auto_averages_over_axes_that_vary_and_asks_when_it_cannot_know():
     assert choose_encoder("x", InputInfo((1, 40, 100), layout="image", dynamic=(2,))) == "audio_cnn"
-    with pytest.raises(InputError, match="No encoder suits 'x'"):
+    with pytest.raises(InputError, match="No encoder is the default for 'x'"):
         choose_encoder("x", InputInfo((2, 3, 4, 5)))
 
 
@@ -196,7 +196,7 @@ def test_dry_run_says_what_was_expected_and_leaves_the_module_alone():
     module[0].eval()
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
 
-    with pytest.raises(InputError, match=r"makes \(2, 3\), but \(2, 4\) was expected: 4 output"):
+    with pytest.raises(InputError, match=r"computes \(2, 3\), but \(2, 4\) was expected: 4 output"):
         student_of(module, info(), ("audio",))
 
     assert all(torch.equal(tensor, before[name]) for name, tensor in module.state_dict().items())

@@ -184,7 +184,7 @@ def test_other_contents_and_a_missing_file_are_sentences(tmp_path):
 def test_tensors_without_names_are_a_sentence(tmp_path):
     torch.save({1: torch.ones(1), "bias": torch.ones(1)}, tmp_path / "weights.pth")
 
-    with pytest.raises(InputError, match=r"weights.pth holds tensors without a name \(1\)"):
+    with pytest.raises(InputError, match=r"weights.pth contains tensors without a name \(1\)"):
         load_weights(nn.Linear(1, 1), tmp_path / "weights.pth")
 
 

@@ -178,5 +178,5 @@ def test_a_network_of_ones_own_that_insists_on_32_bits_is_told_so():
             return self.layer(x.float())
 
     inputs, label = arrays()
-    with pytest.raises(InputError, match="With --precision 64 it must compute in the numbers of its inputs"):
+    with pytest.raises(InputError, match="With --precision 64 it must compute in the dtype of its inputs"):
         distill(inputs, label, teacher="clear", student="faint", student_network=Narrow(), training={"precision": "64"})

@@ -111,7 +111,9 @@ def test_damaged_relations_are_told() -> None:
     point = {"seed": 0, "at": 1.0, "x": 0.1, "y": 0.2}
 
     assert relation_problems([{**sound, "points": [point]}], "result.json") == []
-    assert relation_problems("text", "result.json") == ["result.json: expected a list as 'relations', got str. Run it again."]
+    assert relation_problems("text", "result.json") == [
+        "result.json: expected a list as 'relations', got str. Run it again."
+    ]
     for damaged in ({**sound, "points": [{"x": 1}]}, {**sound, "points": 3}, {**sound, "rho": "high", "points": []}, 5):
         assert relation_problems([damaged], "result.json") == ["result.json, relation 0 is damaged. Run it again."]
 

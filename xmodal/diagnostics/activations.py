@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from xmodal.diagnostics.tail import INVALID, Rows
 from xmodal.errors import InputError
 from xmodal.models.cut import Split, alike, split
-from xmodal.models.feature_layers import check_place, replacing
+from xmodal.models.feature_layers import check_layer, replacing
 from xmodal.types import Batch
 
 PIECE = 32  # rows; of 64 to 16, the fastest for the RAVDESS networks (benchmarks/saliency.py)
@@ -51,7 +51,7 @@ def run_both(
         if not len(next(iter(inputs.values()))):
             continue
         if not parts:
-            check_place(network, layer, inputs)
+            check_layer(network, layer, inputs)
             # Cutting runs the head on the first batch as a check; its result is used instead of a second run.
             cut, first = (None, None) if whole else split(network, layer, inputs, most=_piece_size(network))
             if cut is not None and not cut.matters:

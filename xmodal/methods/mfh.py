@@ -53,7 +53,7 @@ class Channels:
         layer: name of the module whose channels these are.
         keep: boolean (channels,); the others are removed.
         fill: value in place of a removed channel: ``mean`` (``values``), ``batch_mean`` or ``zero``.
-        values: (channels, …), such as `place_means` of the training split.
+        values: (channels, …), such as `layer_means` of the training split.
     """
 
     layer: str

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from xmodal.diagnostics.saliency import Saliency, measure_saliency
 from xmodal.method import Kit
-from xmodal.models.masking import place_means
+from xmodal.models.masking import layer_means
 
 
 def name_of_ranking(
@@ -73,10 +73,10 @@ def rank_channels(
 
 def channel_means(kit: Kit, teacher: nn.Module, layer: str, *, networks: str) -> Tensor:
     """The mean of each channel over the training split, once for the same network."""
-    return kit.once(f"means of {networks} at {layer}", lambda: place_means(teacher, layer, kit.batches()))
+    return kit.once(f"means of {networks} at {layer}", lambda: layer_means(teacher, layer, kit.batches()))
 
 
 def count_channels(kit: Kit, teacher: nn.Module, layer: str) -> int:
     """The number of channels of a layer, from the first batch."""
     first = next(iter(kit.batches()))
-    return len(place_means(teacher, layer, [first]))
+    return len(layer_means(teacher, layer, [first]))

@@ -1,11 +1,12 @@
-"""Plain networks: parts are passed in, `build_*` functions hold the numbers.
+"""Plain networks: constructors take parts, `build_*` functions contain the sizes.
 
-`ENCODERS` names the networks that read one modality, `NETWORKS` those that read all that they need at once, `BUILDERS`
-those that a saved student can be rebuilt from. All are import paths, so that this file imports no torch. A builder
-takes JSON values alone and works under `torch.device("meta")`, where tensors have shapes but no memory: that is how the
-reader of a student compares a file with the network that it describes before it builds one.
+`ENCODERS` lists the networks that read one modality, `NETWORKS` those that read several inputs together, `BUILDERS`
+the functions and classes from which a saved student is rebuilt. All values are import paths, so this file imports no
+torch. A builder takes JSON values only and works under `torch.device("meta")`, where tensors have shapes but no memory:
+this is how the reader of a student compares a file with the network in its description before it builds that network.
 """
 
+# Saved students and settings contain the keys of these dictionaries, so renaming a key makes old files unreadable.
 ENCODERS = {
     "linear": "xmodal.models.small:build_linear",
     "mlp": "xmodal.models.small:build_mlp",

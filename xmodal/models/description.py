@@ -1,4 +1,4 @@
-"""What a student's file says of it, in JSON: enough to rebuild, feed and interpret it, and nothing to execute."""
+"""The description of a student in its file: JSON that suffices to rebuild, feed and interpret it, without code."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Length = Annotated[int, Field(ge=1)]
 
 
 def describe(student: Student, info: DataInfo) -> dict[str, Any]:
-    """All that a reader must know of a student, as JSON."""
+    """The description of a student as JSON values."""
     return {
         "schema": SCHEMA,
         "needs": list(student.needs),
@@ -42,16 +42,18 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
 
 
 def _input(info: DataInfo, name: str) -> dict[str, Any]:
-    known = info.typed("float32").inputs[name]  # whatever it was trained in
+    # float32 also after training in float64, since the weights are saved in float32.
+    sample = info.typed("float32").inputs[name]
     return {
-        "shape": list(known.shape),
-        "dtype": known.dtype,
-        "layout": known.layout,
-        "dynamic": list(known.dynamic),
+        "shape": list(sample.shape),
+        "dtype": sample.dtype,
+        "layout": sample.layout,
+        "dynamic": list(sample.dynamic),
     }
 
 
 class _Part(BaseModel):
+    # Strict: without it pydantic would turn the text "3" into the number 3 and accept a damaged file.
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
 
@@ -84,12 +86,13 @@ class _Description(_Part):
 
 
 def read_description(text: str, where: str) -> dict[str, Any]:
-    """The JSON that a student carries, once all of it is known to make sense.
+    """The description in a student's file, after a check of all its entries.
 
     Args:
         text: the JSON.
-        where: the file, for the sentence.
+        where: the file, for error messages.
     """
+    # RecursionError: thousands of nested brackets are valid JSON, and exhaust the stack of the parser.
     try:
         stored = json.loads(text)
     except (json.JSONDecodeError, RecursionError) as error:
@@ -113,7 +116,7 @@ def read_description(text: str, where: str) -> dict[str, Any]:
 
 def _inconsistent(description: Mapping[str, Any]) -> list[str]:
     inputs = description["inputs"]
-    problems = [f"it needs '{name}' but does not say its shape" for name in description["needs"] if name not in inputs]
+    problems = [f"it needs '{name}' but has no shape for it" for name in description["needs"] if name not in inputs]
     names, classes = description["class_names"], description["classes"]
     if names and len(names) != classes:
         problems.append(f"it has {classes} classes and {len(names)} names for them")
@@ -127,11 +130,12 @@ def _fits(statistics: Mapping[str, Any], shape: Sequence[int]) -> bool:
     try:
         mean, std = Normalisation(**statistics).tensors()
         same = np.broadcast_shapes(mean.shape, std.shape, tuple(shape)) == tuple(shape)
-    except (TypeError, ValueError, RuntimeError):  # ragged or not numbers
+    # Lists of unequal lengths, or entries that are no numbers.
+    except (TypeError, ValueError, RuntimeError):
         return False
     return same and bool(mean.isfinite().all() and std.isfinite().all() and (std != 0).all())
 
 
 def readable(description: Mapping[str, Any]) -> str:
-    """The description as people read it."""
+    """The description as indented JSON."""
     return json.dumps(description, indent=2, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""The networks of DisCoM-KD: two encoders per modality whose embeddings are split in three, and heads for all.
+"""The networks of DisCoM-KD: two encoders per modality with embeddings in three parts, and heads for all modalities.
 
         ┌─ invariant encoder ─▶ projection ─▶ invariant ──┐
     x ──┤                                                 ├─▶ head ─▶ outputs        (deployed: `Branches`)
@@ -6,7 +6,7 @@
                               └─ second half ▶ irrelevant
     auxiliary, adversary, informative and irrelevant head: one of each for all modalities, for training (`SharedHeads`)
 
-Encoders make embeddings of D numbers, each part has D / 2. Reference: Ienco, Dantas: DisCoM-KD, BMVC 2024, arXiv
+Embeddings have D numbers, each part has D / 2. Reference: Ienco, Dantas: DisCoM-KD, BMVC 2024, arXiv
 2408.07080, figure of the architecture.
 """
 
@@ -36,9 +36,9 @@ class Parts(NamedTuple):
     """The three parts of an embedding, each (rows, D / 2).
 
     Attributes:
-        invariant: what the modalities share about the task.
-        informative: what only this modality knows about the task.
-        irrelevant: what tells the modality and is not used.
+        invariant: information about the task that the modalities share.
+        informative: information about the task that only this modality has.
+        irrelevant: information about the modality alone; the prediction does not use it.
     """
 
     invariant: Tensor
@@ -47,15 +47,15 @@ class Parts(NamedTuple):
 
 
 class Branches(nn.Module):
-    """All that one modality needs at deployment.
+    """The network of one modality that is deployed.
 
     Args:
         modality: what it reads.
         invariant: encoder with an attribute ``width``, (rows, …) to (rows, D).
-        specific: a second one of the same width.
-        outputs: of the head.
-        shift: added to the head's outputs and ``scale``, their factor: regression is learned in standardised units.
-            Empty: as they are.
+        specific: a second encoder of the same width.
+        outputs: width of the head.
+        shift: outputs are ``scale`` times the head's outputs plus ``shift``, since regression is learned in
+            standardised units. Empty: the head's outputs are returned unchanged.
         scale: see ``shift``.
     """
 
@@ -76,7 +76,7 @@ class Branches(nn.Module):
         width, other = width_of(modality, invariant), width_of(modality, specific)
         if width % 2 or width != other:
             raise InputError(
-                f"The encoders of '{modality}' make embeddings of {width} and {other} numbers: expected the same even "
+                f"The encoders of '{modality}' have embeddings of {width} and {other} numbers: expected the same even "
                 "number, since each is split in halves. Choose an even width, or another encoder."
             )
         if bool(shift) != bool(scale):
@@ -85,6 +85,7 @@ class Branches(nn.Module):
         self.invariant, self.specific = invariant, specific
         self.projection = nn.Sequential(nn.Linear(width, self.part_width), nn.BatchNorm1d(self.part_width), nn.ReLU())
         self.head = nn.Linear(width, outputs)
+        # Buffers, so that a saved student contains them and they move with the device.
         for name, numbers in (("shift", shift), ("scale", scale)):
             self.register_buffer(name, torch.tensor(list(numbers), dtype=torch.float32) if numbers else None)
 
@@ -112,13 +113,13 @@ class Branches(nn.Module):
 
 
 class SharedHeads(nn.Module):
-    """Heads that all modalities share while they train.
+    """Heads that all modalities share during training.
 
     Args:
-        part_width: of each part.
+        part_width: width of each part.
         outputs: of the auxiliary classifier, which reads invariant and informative parts.
-        modalities: how many there are to tell apart.
-        adversary_hidden: width of a hidden layer of the adversary; 0: it is linear, as published.
+        modalities: the number of modalities that the other heads distinguish.
+        adversary_hidden: width of a hidden layer of the adversary; 0: a linear adversary, as published.
     """
 
     def __init__(self, part_width: int, outputs: int, modalities: int, *, adversary_hidden: int = 0) -> None:
@@ -149,7 +150,7 @@ def build_branches(
 
     Args:
         modality: its name.
-        encoder: ``{"encoder": name, "shape": [...]}`` and numbers of that encoder's builder, for both of them.
+        encoder: ``{"encoder": name, "shape": [...]}`` and options of that encoder's builder, for both encoders.
         outputs: width of the head.
         shift: see `Branches`.
         scale: see `Branches`.
@@ -162,18 +163,19 @@ def build_branches(
     if not is_count(outputs) or not isinstance(encoder, Mapping):
         raise InputError(f"outputs is {outputs!r} and encoder {encoder!r}: expected a whole number and an encoder.")
     if not all(len(numbers) in (0, outputs) for numbers in (shift, scale)):
-        raise InputError(f"shift and scale hold {len(shift)} and {len(scale)} numbers: expected {outputs} or none.")
+        raise InputError(f"shift and scale have {len(shift)} and {len(scale)} numbers: expected {outputs} or none.")
+    # Drawn one after the other, so the two encoders start with different weights.
     invariant, specific = build_encoder(modality, encoder), build_encoder(modality, encoder)
     return Branches(modality, invariant, specific, outputs, shift=shift, scale=scale)
 
 
 def branches_for(info: DataInfo, modality: str, encoder: Mapping[str, Any]) -> Student:
-    """A fresh student of one modality.
+    """A new student of one modality.
 
     Args:
-        info: of the data.
+        info: description of the data.
         modality: what it reads and predicts the targets of.
-        encoder: as `build_branches` takes it.
+        encoder: see `build_branches`.
     """
     arguments: dict[str, Any] = {
         "modality": modality,
@@ -186,19 +188,19 @@ def branches_for(info: DataInfo, modality: str, encoder: Mapping[str, Any]) -> S
 
 
 def branches_of(invariant: nn.Module, specific: nn.Module, info: DataInfo, modality: str) -> Student:
-    """A student around your own two encoders; it has no builder, so its file needs them again, or is exported to ONNX.
+    """A student around your own two encoders. It has no builder: loading its file needs them, or export it to ONNX.
 
     Args:
-        invariant: takes (rows, …), returns (rows, D) with an even D; a trial with zeros finds it.
-        specific: a second one; the two may not be the same object.
-        info: of the data.
+        invariant: takes (rows, …), returns (rows, D) with an even D, which a forward pass with zeros determines.
+        specific: a second encoder; the two must be different objects.
+        info: description of the data.
         modality: what it reads and predicts the targets of.
     """
     if invariant is specific:
-        raise InputError(f"The two encoders of '{modality}' are one object: expected two with weights of their own.")
+        raise InputError(f"The two encoders of '{modality}' are one object: expected two with separate weights.")
     info.require((modality,), "module")
     for encoder in (invariant, specific):
-        encoder.width = _tried(encoder, info, modality)  # type: ignore[assignment]
+        encoder.width = _measured_width(encoder, info, modality)  # type: ignore[assignment]
     return _student(Branches(modality, invariant, specific, info.outputs, **_units(info)), info)
 
 
@@ -209,25 +211,29 @@ def _student(
     return checked(Student(module, needs, needs[0], builder, arguments, statistics_for(info, needs)), info)
 
 
-def _tried(encoder: nn.Module, info: DataInfo, modality: str) -> int:
+def _measured_width(encoder: nn.Module, info: DataInfo, modality: str) -> int:
+    # Two samples, because with one an encoder that drops the axis of the batch would pass.
     sample = zeros({modality: info.inputs[modality]}, 2)[modality]
     try:
         with evaluating(encoder), torch.random.fork_rng(devices=[]):
-            found = encoder(sample)
-    except Exception as error:  # whatever a user's module raises, it is about this input
+            embedding = encoder(sample)
+    # A user's module may raise anything; whatever it is, it concerns this input.
+    except Exception as error:
         raise InputError(
             f"The encoder of '{modality}' cannot read two samples of zeros {tuple(sample.shape)}: {error}"
         ) from error
-    if not isinstance(found, Tensor) or found.ndim != 2 or len(found) != 2:
-        arrived = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-        raise InputError(f"From two samples the encoder of '{modality}' makes {arrived}: expected (2, width).")
-    return int(found.shape[1])
+    if not isinstance(embedding, Tensor) or embedding.ndim != 2 or len(embedding) != 2:
+        arrived = tuple(embedding.shape) if isinstance(embedding, Tensor) else type(embedding).__name__
+        raise InputError(f"From two samples the encoder of '{modality}' computes {arrived}: expected (2, width).")
+    return int(embedding.shape[1])
 
 
 def _units(info: DataInfo) -> dict[str, list[float]]:
-    """Mean and deviation of regression targets over the training rows of all modalities; nothing for other tasks."""
+    """Mean and standard deviation of regression targets over the training rows; empty for other tasks."""
     if info.task != "regression" or not info.train_targets:
         return {}
+    # Over all modalities together: the shared heads need the same units for each of them.
     targets = torch.cat(list(info.train_targets.values())).double()
-    spread = targets.std(dim=0, correction=0)
-    return {"shift": targets.mean(dim=0).tolist(), "scale": torch.where(spread > 0, spread, 1.0).tolist()}
+    deviation = targets.std(dim=0, correction=0)
+    # A constant target has deviation 0, and standardised targets are divided by the scale.
+    return {"shift": targets.mean(dim=0).tolist(), "scale": torch.where(deviation > 0, deviation, 1.0).tolist()}

@@ -1,7 +1,8 @@
-"""Places: where the channels of a network are counted, and how to replace what stands there.
+"""Feature layers: where the channels of a network are counted, and how to replace the features at that layer.
 
-A place is a layer by its name (what counts is its output), or ``input:<modality>`` (what counts is what the network
-reads). Axis 1 holds the channels: numbers of vectors (rows, channels), whole maps of pictures (rows, channels, …).
+A feature layer is a layer by its name (the features are its output), or ``input:<modality>`` (the features are that
+input of the network). Axis 1 of the features holds the channels: the components of vectors (rows, channels), or the
+maps of pictures (rows, channels, …).
 """
 
 from __future__ import annotations
@@ -21,15 +22,15 @@ Replace = Callable[[Tensor], Tensor]
 
 
 @contextmanager
-def replacing(module: nn.Module, place: str, replace: Replace) -> Iterator[None]:
-    """Within this block every call of ``module`` goes on with ``replace(found)`` where it found a tensor at the place.
+def replacing(module: nn.Module, layer: str, replace: Replace) -> Iterator[None]:
+    """Within this block every call of ``module`` computes with ``replace(features)`` instead of the features.
 
-    Hooks live only as long as the block: a copy or an export of the module knows nothing of them.
+    Hooks exist only inside the block, so a copy or an export of the module does not contain them.
 
     Args:
-        module: a network that takes a dictionary of inputs (any network, for a place that is a layer).
-        place: name of a layer, or ``input:<modality>``.
-        replace: maps what stands at the place (rows, channels, …) to a tensor of the same shape.
+        module: a network that takes a dictionary of inputs (any network, if ``layer`` is not an input).
+        layer: name of a layer, or ``input:<modality>``.
+        replace: maps the features (rows, channels, …) to a tensor of the same shape.
 
     Example:
         >>> import torch
@@ -38,37 +39,40 @@ def replacing(module: nn.Module, place: str, replace: Replace) -> Iterator[None]
         ...     network(torch.ones(1, 2))
         tensor([[-1., -1.]])
     """
-    if place.startswith(INPUT):
-        name = place.removeprefix(INPUT)
+    if layer.startswith(INPUT):
+        name = layer.removeprefix(INPUT)
 
-        def before(layer: nn.Module, given: tuple[Mapping[str, Tensor], ...]) -> Any:
-            inputs = given[0]
-            return ({**inputs, name: replace(with_channels(place, pick_input(inputs, name)))}, *given[1:])
+        # A new dictionary, because the caller's own must not change.
+        def replace_input(_: nn.Module, arguments: tuple[Mapping[str, Tensor], ...]) -> Any:
+            inputs = arguments[0]
+            return ({**inputs, name: replace(with_channels(layer, pick_input(inputs, name)))}, *arguments[1:])
 
-        handle = module.register_forward_pre_hook(before)
+        handle = module.register_forward_pre_hook(replace_input)
     else:
 
-        def after(layer: nn.Module, given: Any, out: Any) -> Tensor:
-            return replace(with_channels(place, out))
+        def replace_output(_: nn.Module, arguments: Any, output: Any) -> Tensor:
+            return replace(with_channels(layer, output))
 
-        handle = layer_of(module, place).register_forward_hook(after)
+        handle = layer_of(module, layer).register_forward_hook(replace_output)
     try:
         yield
     finally:
         handle.remove()
 
 
-def check_place(module: nn.Module, place: str, inputs: Mapping[str, Tensor]) -> None:
-    """Refuse a place that the network does not have, with a list of those that exist."""
-    if not place.startswith(INPUT):
-        layer_of(module, place)
-    elif (name := place.removeprefix(INPUT)) not in inputs:
+def check_layer(module: nn.Module, layer: str, inputs: Mapping[str, Tensor]) -> None:
+    """Refuse a feature layer that the network does not have, with a list of those that it has."""
+    if not layer.startswith(INPUT):
+        layer_of(module, layer)
+    elif (name := layer.removeprefix(INPUT)) not in inputs:
         raise InputError(f"There is no input called '{name}'. {did_you_mean(name, inputs)}")
 
 
-def with_channels(place: str, found: Any) -> Tensor:
-    """What stands at a place, once it is known to be a tensor with channels."""
-    if isinstance(found, Tensor) and found.ndim >= 2:
-        return found
-    arrived = f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
-    raise InputError(f"At '{place}' stands {arrived}: expected a tensor (rows, channels, …). Choose another place.")
+def with_channels(layer: str, features: Any) -> Tensor:
+    """The features of a layer, after a check that they are a tensor with channels."""
+    if isinstance(features, Tensor) and features.ndim >= 2:
+        return features
+    arrived = f"a tensor of shape {tuple(features.shape)}" if isinstance(features, Tensor) else type(features).__name__
+    raise InputError(
+        f"The output of '{layer}' is {arrived}: expected a tensor (rows, channels, …). Choose another layer."
+    )

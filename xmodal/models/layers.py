@@ -1,11 +1,11 @@
-"""Layers by name: which there are, what comes out of them, and how to listen to one.
+"""Layers by name: which ones a network has, the shapes of their outputs, and how to read their outputs.
 
-Names are those of ``module.named_modules()``, so no model has to change for its features to be used.
+Names are those of ``module.named_modules()``, so the features of any network can be used without changing it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,58 +17,60 @@ from xmodal.models.network import evaluating
 
 @contextmanager
 def tapped(module: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Within this block every call of ``module`` leaves the outputs of these layers in the dictionary.
+    """Within this block every call of ``module`` stores the outputs of these layers in the dictionary.
 
-    Hooks live only as long as the block: a copy or an export of the module knows nothing of them.
+    Hooks exist only inside the block, so a copy or an export of the module does not contain them.
 
     Example:
         >>> import torch
         >>> network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
-        >>> with tapped(network, ["0"]) as seen:
+        >>> with tapped(network, ["0"]) as outputs:
         ...     out = network(torch.ones(1, 2))
-        >>> torch.equal(seen["0"].relu(), out)
+        >>> torch.equal(outputs["0"].relu(), out)
         True
     """
-    seen: dict[str, Tensor] = {}
+    outputs: dict[str, Tensor] = {}
+    with _hooked(module, names, outputs.__setitem__):
+        yield outputs
+
+
+@contextmanager
+def _hooked(module: nn.Module, names: Sequence[str], receive: Callable[[str, Any], None]) -> Iterator[None]:
+    """Within this block each of these layers calls ``receive(name, output)`` after it ran."""
     handles = []
-    for name in names:
-
-        def remember(layer: nn.Module, given: Any, out: Any, name: str = name) -> None:
-            seen[name] = out
-
-        handles.append(layer_of(module, name).register_forward_hook(remember))
     try:
-        yield seen
+        for name in names:
+            # The name is bound as a default: a closure would see the last name of the loop in every hook.
+            def hook(layer: nn.Module, inputs: Any, output: Any, name: str = name) -> None:
+                receive(name, output)
+
+            handles.append(layer_of(module, name).register_forward_hook(hook))
+        yield
     finally:
         for handle in handles:
             handle.remove()
 
 
 def layer_of(module: nn.Module, name: str) -> nn.Module:
-    """A layer by its name; a wrong name lists those that exist."""
+    """The layer of this name; an unknown name raises an error that lists all layers."""
     layers = dict(module.named_modules())
+    # The empty name is the module itself, which is no layer of it.
     if name not in layers or not name:
         raise InputError(f"There is no layer called '{name}'. {did_you_mean(name, [key for key in layers if key])}")
-    found: nn.Module = layers[name]
-    return found
+    layer: nn.Module = layers[name]
+    return layer
 
 
 def output_shapes(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    """Layer → shape of one sample of its output, in the order in which they run; found by one dry run."""
+    """Layer → shape of its output for one sample, in the order in which the layers run, from one forward pass."""
     names = [name for name, layer in module.named_modules() if name and not isinstance(layer, nn.ModuleDict)]
     shapes: dict[str, tuple[int, ...]] = {}
-    handles = []
-    for name in names:
 
-        def remember(layer: nn.Module, given: Any, out: Any, name: str = name) -> None:
-            if isinstance(out, Tensor) and out.ndim > 1:  # its shape alone: the maps of all layers would fill memories
-                shapes[name] = tuple(out.shape[1:])
+    # Only shapes are kept: the maps of all layers together could exceed the memory.
+    def remember(name: str, output: Any) -> None:
+        if isinstance(output, Tensor) and output.ndim > 1:
+            shapes[name] = tuple(output.shape[1:])
 
-        handles.append(layer_of(module, name).register_forward_hook(remember))
-    try:
-        with evaluating(module):
-            module(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with _hooked(module, names, remember), evaluating(module):
+        module(inputs)
     return shapes

@@ -2,8 +2,8 @@
 
     samples ──flatten──▶ layer1 ──place1──▶ layer2 ──place2──▶ embedding ──head──▶ outputs
 
-``flatten``, ``place1`` and ``place2`` are the names of layers behind which channels can be disturbed or removed, every
-pixel a channel of the first; ``head`` is the last such place. Nothing is normalised by a batch.
+``flatten``, ``place1``, ``place2`` and ``head`` are the feature layers whose channels can be disturbed or removed.
+Every pixel is a channel of ``flatten``. There is no batch normalisation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import nn
 
 from xmodal.models.small import Encoder
 
-LEAK = 0.01  # slope of LeakyReLU below zero, PyTorch's own
+LEAK = 0.01  # slope of LeakyReLU below zero: PyTorch's default, which the authors' code uses
 
 
 def build_relu_mlp(shape: Sequence[int], *, width: int = 16, dropout: float = 0.0) -> Encoder:
@@ -25,15 +25,15 @@ def build_relu_mlp(shape: Sequence[int], *, width: int = 16, dropout: float = 0.
 
 
 def build_leaky_mlp(shape: Sequence[int], *, width: int = 256, dropout: float = 0.0) -> Encoder:
-    """A layer of four times this width, one of this width, with LeakyReLU: the network of MNIST."""
+    """A layer of four times this width and one of this width, with LeakyReLU: the network of MNIST."""
     return _encoder(shape, 4 * width, width, nn.LeakyReLU(LEAK), nn.LeakyReLU(LEAK), dropout)
 
 
-def place(number: int, modality: str) -> str:
-    """Name of a place in a network that reads one modality with one of these encoders, counted as the authors do.
+def layer_name(number: int, modality: str) -> str:
+    """Name of a feature layer in a network of one modality with one of these encoders, by the number in the paper.
 
     Example:
-        >>> place(0, "mnist"), place(1, "mnist"), place(3, "mnist")
+        >>> layer_name(0, "mnist"), layer_name(1, "mnist"), layer_name(3, "mnist")
         ('encoders.from_mnist.body.flatten', 'encoders.from_mnist.body.place1', 'head')
     """
     body = f"encoders.from_{modality}.body"
@@ -43,6 +43,7 @@ def place(number: int, modality: str) -> str:
 def _encoder(
     shape: Sequence[int], first: int, second: int, place1: nn.Module, place2: nn.Module, dropout: float
 ) -> Encoder:
+    # Names instead of numbers: commands and saved rankings refer to these layers.
     layers: list[tuple[str, nn.Module]] = [
         ("flatten", nn.Flatten()),
         ("layer1", nn.Linear(math.prod(shape), first)),

@@ -1,8 +1,8 @@
-"""Network: an encoder per modality, fusion, head; and the ways in which a student comes to be.
+"""Network: an encoder per modality, fusion, head; and the functions that create students.
 
 inputs ──encoders──▶ embeddings ──sum or concat──▶ features ──head──▶ outputs
 
-`build_for` picks encoders that suit the data, `student_of` takes a user's own module, `rebuild` reads a description.
+`build_for` chooses encoders that suit the data, `student_of` wraps a user's own module, `rebuild` reads a description.
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ from xmodal.types import DataInfo, InputInfo, Student
 
 M = TypeVar("M", bound=nn.Module)
 FUSIONS = ("sum", "concat")
-PREFIX = "from_"  # nn.ModuleDict refuses names of its own methods, and a modality may be called 'values'
+# nn.ModuleDict refuses the names of its own methods as keys, and a modality may be called 'values'. The prefix is part
+# of the parameter names in saved students.
+PREFIX = "from_"
 
 
 class Network(nn.Module):
@@ -33,8 +35,8 @@ class Network(nn.Module):
     Args:
         encoders: modality → network with an attribute ``width``.
         head: maps the fused embedding (batch, ``width``) to outputs (batch, outputs).
-        fusion: ``sum`` (embeddings of unlike width pass through a linear layer to the largest) or ``concat``.
-        dense: whether embeddings are maps (batch, ``width``, …, …) and there is an output for every place.
+        fusion: ``sum`` (if the widths differ, linear layers map all embeddings to the largest width) or ``concat``.
+        dense: whether embeddings are maps (batch, ``width``, …, …) with an output for every pixel.
     """
 
     def __init__(
@@ -46,15 +48,16 @@ class Network(nn.Module):
         self.fusion = fusion
         self.width = fused_width(list(widths.values()), fusion)
         self.encoders = nn.ModuleDict({_key(name): encoder for name, encoder in encoders.items()})
-        unlike = fusion == "sum" and len(set(widths.values())) > 1
+        differ = fusion == "sum" and len(set(widths.values())) > 1
         self.projections = nn.ModuleDict(
             {
                 _key(name): nn.Conv2d(width, self.width, 1) if dense else nn.Linear(width, self.width)
                 for name, width in widths.items()
-                if unlike
+                if differ
             }
         )
-        self.embedding = nn.Identity()  # a name under which the fused embedding can be tapped
+        # An identity gives the fused embedding a layer name under which it can be read or replaced.
+        self.embedding = nn.Identity()
         self.head = head
 
     def features(self, inputs: Mapping[str, Tensor]) -> Tensor:
@@ -73,11 +76,11 @@ class Network(nn.Module):
 
 
 class Reads(nn.Module):
-    """Lets a module that takes tensors read a dictionary of inputs.
+    """Wraps a module that takes a tensor, so that it takes a dictionary of inputs.
 
     Args:
-        module: takes one tensor when there is one modality, a dictionary of them when there are several.
-        modalities: what it reads.
+        module: takes a tensor if there is one modality, a dictionary of tensors if there are several.
+        modalities: the inputs that it reads.
     """
 
     def __init__(self, module: nn.Module, modalities: Sequence[str]) -> None:
@@ -87,25 +90,25 @@ class Reads(nn.Module):
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Modality → (batch, …) in, the module's outputs out."""
-        read = {name: pick_input(inputs, name) for name in self.modalities}
-        outputs: Tensor = self.module(read if len(read) > 1 else read[self.modalities[0]])
+        tensors = {name: pick_input(inputs, name) for name in self.modalities}
+        outputs: Tensor = self.module(tensors if len(tensors) > 1 else tensors[self.modalities[0]])
         return outputs
 
 
 def wrap(module: nn.Module, modalities: Sequence[str]) -> nn.Module:
-    """A user's module as one that takes a dictionary; a `Network` or `Reads` takes one already."""
+    """A user's module as a module that takes a dictionary; a `Network` or `Reads` is returned unchanged."""
     return module if isinstance(module, (Network, Reads)) else Reads(module, modalities)
 
 
 def pick_input(inputs: Mapping[str, Tensor], name: str) -> Tensor:
-    """One input by name, or a sentence that lists those that are there."""
+    """One input by name; an unknown name raises an error that lists all inputs."""
     if name not in inputs:
         raise InputError(f"The network reads '{name}', which is not among its inputs. {did_you_mean(name, inputs)}")
     return inputs[name]
 
 
 def fused_width(widths: Sequence[int], fusion: str) -> int:
-    """Size of the embedding after fusion."""
+    """Width of the embedding after fusion."""
     if fusion not in FUSIONS:
         raise InputError(f"There is no fusion called '{fusion}'. {did_you_mean(fusion, FUSIONS)}")
     if not widths:
@@ -124,12 +127,12 @@ def build_network(
     """Build a `Network` with a linear head from JSON values.
 
     Args:
-        inputs: modality → ``{"encoder": name, "shape": [...]}`` and numbers of that encoder's builder.
+        inputs: modality → ``{"encoder": name, "shape": [...]}`` and options of that encoder's builder.
         outputs: width of the head.
         fusion: ``sum`` or ``concat``.
-        leak: slope of a LeakyReLU behind the head, as one published network has it; None: there is none.
-        dense: whether there is an answer for every place of maps; the head is a convolution then, of the side that the
-            encoders name (``reach``).
+        leak: slope of a LeakyReLU behind the head, as in one published network; None: no such layer.
+        dense: whether there is an output for every pixel of the maps. The head is then a convolution, and its side is
+            the largest ``reach`` of the encoders.
 
     Example:
         >>> network = build_network(inputs={"audio": {"encoder": "linear", "shape": [8]}}, outputs=3)
@@ -138,11 +141,12 @@ def build_network(
     """
     if not is_count(outputs):
         raise InputError(f"outputs is {outputs!r}: expected a whole number of 1 or more.")
-    if not isinstance(inputs, Mapping) or not all(isinstance(asked, Mapping) for asked in inputs.values()):
+    if not isinstance(inputs, Mapping) or not all(isinstance(options, Mapping) for options in inputs.values()):
         raise InputError(
-            "inputs must give each modality an encoder and a shape, such as {'audio': {'encoder': 'mlp', …}}."
+            "inputs must contain an encoder and a shape for each modality, such as {'audio': {'encoder': 'mlp', …}}."
         )
-    encoders = {name: build_encoder(name, asked) for name, asked in inputs.items()}
+    # Encoders first, then the head: the order of the random draws, on which seeds and golden files depend.
+    encoders = {name: build_encoder(name, options) for name, options in inputs.items()}
     width = fused_width([width_of(name, encoder) for name, encoder in encoders.items()], fusion)
     check_maps(inputs, encoders, dense)
     head: nn.Module = nn.Linear(width, outputs)
@@ -155,16 +159,21 @@ def build_network(
 
 
 def check_maps(inputs: Mapping[str, Mapping[str, Any]], encoders: Mapping[str, nn.Module], dense: bool) -> None:
-    """Refuse encoders of whole samples for dense targets, and the other way round."""
+    """Refuse encoders of whole samples for dense targets, and encoders of maps for other targets."""
+    # Only encoders that produce maps have an attribute `reach`.
     wrong = [name for name, encoder in encoders.items() if hasattr(encoder, "reach") != dense]
     if wrong:
-        says = "one embedding for a whole sample" if dense else "maps, one embedding for every place"
-        asks = "there is a target for every place" if dense else "there is one target per sample"
-        choose = (
-            f"salsanext or one of {', '.join(n for n in ENCODERS if n.startswith('camera'))}" if dense else "another"
-        )
         listed = ", ".join(f"'{inputs[name]['encoder']}' (for '{name}')" for name in wrong)
-        raise InputError(f"The encoder {listed} gives {says}, and {asks}. Choose {choose}.")
+        if dense:
+            cameras = ", ".join(name for name in ENCODERS if name.startswith("camera"))
+            raise InputError(
+                f"The encoder {listed} produces one embedding for a whole sample, and the targets have a value for "
+                f"every pixel. Choose salsanext or one of {cameras}."
+            )
+        raise InputError(
+            f"The encoder {listed} produces an embedding for every pixel, and the targets have one value per sample. "
+            "Choose another."
+        )
 
 
 def build_for(
@@ -181,16 +190,18 @@ def build_for(
     """A fresh student that reads some modalities of a data set.
 
     Args:
-        info: of the data.
+        info: description of the data.
         modalities: what it reads; it predicts the targets of the first.
-        encoder: ``auto`` chooses by layout and size; or a name of `ENCODERS`, one per modality, or one of `NETWORKS`.
-        width: of the embeddings; None leaves each encoder its own.
+        encoder: ``auto`` chooses by layout and size; or a name of `ENCODERS`, one name per modality, or one of
+            `NETWORKS`.
+        width: of the embeddings; None: the default of each encoder.
         fusion: ``sum`` or ``concat``.
         dropout: of the encoders.
-        leak: slope of a LeakyReLU behind the head; None: there is none.
-        numbers: further numbers of the encoders, such as ``{"channels": 8}``; every encoder must know them.
+        leak: slope of a LeakyReLU behind the head; None: no such layer.
+        numbers: further options of the encoders, such as ``{"channels": 8}``; every encoder must accept them.
     """
     needs = info.require(tuple(modalities), "network")
+    # Targets with three axes are volumes, which only the networks for scenes predict.
     if encoder == "auto" and info.dense and len(info.target_shape) == 3:
         encoder = "ddrnet"
     if isinstance(encoder, str) and encoder in NETWORKS:
@@ -198,14 +209,14 @@ def build_for(
             raise InputError(f"The network '{encoder}' has one size and no dropout. Leave width and dropout out.")
         whole: Student = load(NETWORKS[encoder])(info, needs, network=encoder, **(numbers or {}))
         return whole
-    given = dict(numbers or {})
-    given |= {**({} if width is None else {"width": width}), **({"dropout": dropout} if dropout else {})}
+    options = dict(numbers or {})
+    options |= {**({} if width is None else {"width": width}), **({"dropout": dropout} if dropout else {})}
     inputs = {}
     for name in needs:
-        asked = encoder if isinstance(encoder, str) else encoder.get(name, "auto")
-        chosen = choose_encoder(name, info.inputs[name], dense=info.dense) if asked == "auto" else asked
-        known = numbers_of(name, chosen, given)
-        inputs[name] = {"encoder": chosen, "shape": list(info.inputs[name].shape), **known}
+        kind = encoder if isinstance(encoder, str) else encoder.get(name, "auto")
+        kind = choose_encoder(name, info.inputs[name], dense=info.dense) if kind == "auto" else kind
+        inputs[name] = {"encoder": kind, "shape": list(info.inputs[name].shape), **numbers_of(name, kind, options)}
+    # `leak` and `dense` are written only where they apply: students were saved before these two existed.
     arguments: dict[str, Any] = {
         "inputs": inputs,
         "outputs": info.outputs,
@@ -218,11 +229,11 @@ def build_for(
 
 
 def student_of(module: nn.Module, info: DataInfo, modalities: Sequence[str]) -> Student:
-    """A user's own module as a student. It has no builder, so its file needs the module again, or is exported to ONNX.
+    """A user's own module as a student. It has no builder: loading its file needs the module, or export it to ONNX.
 
     Args:
-        module: takes one tensor when there is one modality, a dictionary when there are several; returns outputs.
-        info: of the data.
+        module: takes a tensor if there is one modality, a dictionary if there are several; returns outputs.
+        info: description of the data.
         modalities: what it reads; it predicts the targets of the first.
     """
     needs = info.require(tuple(modalities), "module")
@@ -237,6 +248,7 @@ def rebuild(description: Mapping[str, Any]) -> Student:
     if name not in BUILDERS:
         raise InputError(f"There is no builder of students called '{name}'. {did_you_mean(str(name), BUILDERS)}")
     builder = load(BUILDERS[name])
+    # The file may come from anywhere, so its arguments are compared with the signature before the builder runs.
     try:
         inspect.signature(builder).bind(**(arguments or {}))
     except TypeError as error:
@@ -246,7 +258,7 @@ def rebuild(description: Mapping[str, Any]) -> Student:
 
 
 def choose_encoder(name: str, info: InputInfo, *, dense: bool = False) -> str:
-    """The encoder that suits an input: by layout, and for pictures by their shorter side or their dense targets."""
+    """The encoder that suits an input: by layout, and for pictures by dense targets or their shorter side."""
     if dense and info.layout == "image":
         return "salsanext"
     if info.layout == "vector" and not info.dynamic:
@@ -254,19 +266,21 @@ def choose_encoder(name: str, info: InputInfo, *, dense: bool = False) -> str:
     if info.layout == "sequence":
         return "sequence_cnn"
     if info.layout == "image":
-        if info.dynamic:  # only a network that averages over the picture reads any size
+        # For pictures of any size only a network that averages over the picture works.
+        if info.dynamic:
             return "audio_cnn"
         limits = {4: "mlp", 20: "image_cnn", 48: "lenet"}
         return next((encoder for limit, encoder in limits.items() if min(info.shape[1:]) < limit), "resnet18")
     raise InputError(
-        f"No encoder suits '{name}' by itself (layout '{info.layout}', samples of shape {info.shape}). Name one: "
+        f"No encoder is the default for '{name}' (layout '{info.layout}', samples of shape {info.shape}). Choose one: "
         f"{', '.join(ENCODERS)}."
     )
 
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Eval mode without gradients; afterwards each part is in the mode that it was in."""
+    """Eval mode without gradients; afterwards the training mode of each module is restored."""
+    # Each module by itself, because a frozen part of a network in training mode stays in eval mode.
     modes = {part: part.training for part in module.modules()}
     try:
         with torch.no_grad():
@@ -278,61 +292,66 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def zeros(inputs: Mapping[str, InputInfo], rows: int) -> dict[str, Tensor]:
-    """Inputs of the right shapes and types that say nothing of anyone's data."""
+    """Inputs of the right shapes and types, filled with zeros; an export that stores them reveals no data."""
     return {name: torch.zeros(rows, *info.shape, dtype=getattr(torch, info.dtype)) for name, info in inputs.items()}
 
 
 def checked(student: Student, info: DataInfo) -> Student:
-    """Two samples of zeros must come out as (2, outputs); the network has numbers of 64 bits where the data has."""
+    """The student, after a check that two samples of zeros give outputs (2, outputs); in float64 if the data is."""
     as_precise(student.module, info)
     device = next((parameter.device for parameter in student.module.parameters()), torch.device("cpu"))
+    # Two samples, because with one a network that drops the batch axis would pass. The random state is restored: a
+    # layer may draw numbers even in eval mode, and the check must not shift later draws.
     samples = {name: tensor.to(device) for name, tensor in zeros({n: info.inputs[n] for n in student.needs}, 2).items()}
     shapes = ", ".join(f"'{name}' {tuple(tensor.shape)}" for name, tensor in samples.items())
     try:
         with evaluating(student.module), torch.random.fork_rng(devices=[]):
             outputs = student.module(samples)
-    except Exception as error:  # whatever a user's module raises, it is about these inputs
-        wide = " With --precision 64 it must compute in the numbers of its inputs." if info.doubled else ""
-        raise InputError(f"The network cannot read two samples of zeros ({shapes}): {error}{wide}") from error
+    # A user's module may raise anything; whatever it is, it concerns these inputs.
+    except Exception as error:
+        hint = " With --precision 64 it must compute in the dtype of its inputs." if info.doubled else ""
+        raise InputError(f"The network cannot read two samples of zeros ({shapes}): {error}{hint}") from error
     arrived = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
-    wanted = (2, info.outputs)
-    if not isinstance(outputs, Tensor) or (arrived[:2] if info.dense else arrived) != wanted:
-        axes = "(2, {}, …)" if info.dense else "(2, {})"
+    if not isinstance(outputs, Tensor) or (arrived[:2] if info.dense else arrived) != (2, info.outputs):
+        expected = f"(2, {info.outputs}, …)" if info.dense else f"(2, {info.outputs})"
         raise InputError(
-            f"From two samples ({shapes}) the network makes {arrived}, but {axes.format(info.outputs)} was expected: "
+            f"From two samples ({shapes}) the network computes {arrived}, but {expected} was expected: "
             f"{info.outputs} output(s) per sample for this {info.task} data. Change the width of its last layer."
         )
     return student
 
 
 def as_precise(module: M, info: DataInfo) -> M:
-    """The module, with numbers of 64 bits where the data has them; where it has not, as it is."""
+    """The module in float64 if the data is in float64, otherwise unchanged."""
     return module.double() if info.doubled else module
 
 
 def statistics_for(info: DataInfo, needs: Sequence[str]) -> dict[str, Any]:
-    """The normalisation that a student takes along."""
+    """The normalisation that belongs to a student with these inputs."""
     return {name: info.normalisation[name] for name in needs if name in info.normalisation}
 
 
 def _key(name: str) -> str:
     if "." in name:
-        raise InputError(f"A modality cannot be called '{name}': a dot separates it from what goes with it. Rename it.")
+        raise InputError(
+            f"A modality cannot be called '{name}': a dot separates it from an input that belongs to it. Rename it."
+        )
     return PREFIX + name
 
 
 def width_of(name: str, encoder: nn.Module) -> int:
-    """Size of an encoder's embedding, from its attribute ``width``."""
+    """Width of an encoder's embedding, from its attribute ``width``."""
     width = getattr(encoder, "width", None)
     if not is_count(width):
         raise InputError(
-            f"The encoder of '{name}' has no whole number as attribute 'width': the size of its embedding."
+            f"The encoder of '{name}' has no whole number as attribute 'width'. Set it to the width of its embedding."
         )
     return int(width)  # type: ignore[arg-type]
 
 
 def is_count(number: Any) -> bool:
     """Whether this is a whole number of 1 or more."""
+    # True and False are integers in Python; in a description they are a mistake.
     return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
@@ -346,29 +365,30 @@ def _builder(name: str, encoder: Any) -> Callable[..., nn.Module]:
     return builder
 
 
-def numbers_of(name: str, encoder: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All numbers of an encoder, defaults included: a file outlives a change of the defaults."""
+def numbers_of(name: str, encoder: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of an encoder, including the defaults, so that a saved student survives a change of the defaults."""
     parameters = inspect.signature(_builder(name, encoder)).parameters
-    known = {key: parameter for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
-    for key, value in given.items():
-        if key not in known:
+    possible = {key: parameter for key, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    for key, value in options.items():
+        if key not in possible:
             raise InputError(
-                f"The encoder '{encoder}' (for '{name}') has no number '{key}'. {did_you_mean(key, known)}"
+                f"The encoder '{encoder}' (for '{name}') has no number '{key}'. {did_you_mean(key, possible)}"
             )
-        whole = isinstance(known[key].default, int)
+        # The default tells the type: sizes are integers, all others are rates.
+        whole = isinstance(possible[key].default, int)
         if not (is_count(value) if whole else isinstance(value, (int, float)) and 0.0 <= value < 1.0):
             expected = "a whole number of 1 or more" if whole else "a share from 0 up to (not including) 1"
             raise InputError(f"{key} of the encoder '{encoder}' (for '{name}') is {value!r}: expected {expected}.")
-    return {key: given.get(key, parameter.default) for key, parameter in known.items()}
+    return {key: options.get(key, parameter.default) for key, parameter in possible.items()}
 
 
-def build_encoder(name: str, asked: Mapping[str, Any]) -> nn.Module:
+def build_encoder(name: str, description: Mapping[str, Any]) -> nn.Module:
     """The encoder of a modality from JSON values, see `build_network`."""
-    encoder, shape = asked.get("encoder"), asked.get("shape")
+    encoder, shape = description.get("encoder"), description.get("shape")
     builder = _builder(name, encoder)
     if not isinstance(shape, (list, tuple)) or not shape or not all(is_count(side) for side in shape):
         raise InputError(
             f"The shape of '{name}' is {shape!r}: expected the lengths of one sample's axes, such as [3, 125]."
         )
-    given = {key: value for key, value in asked.items() if key not in ("encoder", "shape")}
-    return builder(tuple(shape), **numbers_of(name, str(encoder), given))
+    options = {key: value for key, value in description.items() if key not in ("encoder", "shape")}
+    return builder(tuple(shape), **numbers_of(name, str(encoder), options))

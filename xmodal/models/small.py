@@ -1,7 +1,7 @@
 """Small encoders: one modality (batch, …) in, an embedding (batch, width) out.
 
-Each `build_*` takes the shape of one sample and holds the numbers. Dropout is always in place, also at rate zero, so
-that parameter names do not depend on it.
+Each `build_*` takes the shape of one sample and contains the sizes. A dropout layer exists at rate zero too, so that
+parameter names do not depend on the rate.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ def expect_shape(encoder: str, shape: Sequence[int], axes: Sequence[str], *, sma
     """Refuse a sample shape that an encoder cannot read.
 
     Args:
-        encoder: its name, for the sentence.
+        encoder: its name, for the error message.
         shape: of one sample.
-        axes: what the axes mean; the first holds channels.
-        smallest: length that every axis but the first must have.
+        axes: names of the axes; the first one is that of the channels.
+        smallest: minimal length of every axis except the first.
     """
     if len(shape) == len(axes) and min(shape[1:], default=smallest) >= smallest:
         return
@@ -57,7 +57,7 @@ def build_linear(shape: Sequence[int]) -> Encoder:
 
 
 def build_mlp(shape: Sequence[int], *, width: int = 128, dropout: float = 0.0) -> Encoder:
-    """Two layers of Linear, BatchNorm and ReLU of this width on flattened samples, dropout between them."""
+    """Twice Linear, BatchNorm and ReLU of this width on flattened samples, with dropout in between."""
     body = nn.Sequential(
         nn.Flatten(),
         nn.Linear(math.prod(shape), width),
@@ -72,7 +72,7 @@ def build_mlp(shape: Sequence[int], *, width: int = 128, dropout: float = 0.0) -
 def build_sequence_cnn(
     shape: Sequence[int], *, width: int = 128, channels: int = 64, kernel: int = 5, dropout: float = 0.0
 ) -> Encoder:
-    """Three 1-D convolutions over (channels, time), averaged over time: any length fits."""
+    """Three 1-D convolutions over (channels, time), averaged over time: reads any length."""
     expect_shape("sequence_cnn", shape, ("channels", "time"))
     layers: list[nn.Module] = []
     for read in (shape[0], channels, channels):
@@ -87,7 +87,7 @@ def build_sequence_cnn(
 
 
 def build_image_cnn(shape: Sequence[int], *, width: int = 128, channels: int = 16, dropout: float = 0.0) -> Encoder:
-    """Two 3x3 convolutions and a linear layer, for pictures of less than 20 pixels."""
+    """Two 3x3 convolutions and a linear layer, for pictures with sides of less than 20 pixels."""
     expect_shape("image_cnn", shape, ("channels", "height", "width"), smallest=4)
     body = nn.Sequential(
         nn.Conv2d(shape[0], channels, 3, padding=1),
@@ -105,8 +105,10 @@ def build_image_cnn(shape: Sequence[int], *, width: int = 128, channels: int = 1
 
 
 def build_lenet(shape: Sequence[int], *, width: int = 512, dropout: float = 0.0) -> Encoder:
-    """LeNet's two 5x5 convolutions and a linear layer, for pictures of 20 to 47 pixels."""
+    """LeNet's two 5x5 convolutions and a linear layer, for pictures with sides of 20 to 47 pixels."""
     expect_shape("lenet", shape, ("channels", "height", "width"), smallest=12)
+    # The first convolution keeps the size, the second one shortens each side by 4, and each pooling halves it. From 12
+    # pixels on something is left.
     rows, columns = ((side // 2 - 4) // 2 for side in shape[1:])
     body = nn.Sequential(
         nn.Conv2d(shape[0], 6, 5, padding=2),
@@ -124,7 +126,7 @@ def build_lenet(shape: Sequence[int], *, width: int = 512, dropout: float = 0.0)
 
 
 def build_audio_cnn(shape: Sequence[int], *, width: int = 128, channels: int = 16, dropout: float = 0.0) -> Encoder:
-    """Three 3x3 convolutions over a spectrogram (channels, mel, time), averaged over both: any duration fits."""
+    """Three 3x3 convolutions over a spectrogram (channels, mel, time), averaged over both: reads any duration."""
     expect_shape("audio_cnn", shape, ("channels", "mel", "time"), smallest=8)
     layers: list[nn.Module] = []
     for read, write in ((shape[0], channels), (channels, 2 * channels), (2 * channels, 4 * channels)):

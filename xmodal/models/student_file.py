@@ -1,6 +1,6 @@
 """Students on disk: one safetensors file with the weights and, in its header, the description.
 
-What is read is checked before anything is allocated, and nothing of it is executed.
+A file is checked before a network is allocated for it, and nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -26,18 +26,19 @@ STUDENT = "student.safetensors"
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
-    """All tensors of a module, copied: a safetensors file knows no sharing."""
+    """Copies of all tensors of a module, on the CPU."""
+    # Cloned, because safetensors refuses tensors that share memory.
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
 
 
 def save_weights(path: Path, module: nn.Module) -> None:
-    """All tensors of a module, whole or not at all."""
-    with written_whole(path) as beside:
-        save_file(tensors_of(module), beside)
+    """Write all tensors of a module; an interrupted write leaves no partial file."""
+    with written_whole(path) as temporary:
+        save_file(tensors_of(module), temporary)
 
 
 def load_weights_into(module: nn.Module, path: Path) -> None:
-    """Take back what `save_weights` wrote."""
+    """Load the tensors that `save_weights` wrote."""
     try:
         load_checked(module, load_file(path), str(path))
     except (SafetensorError, OSError) as error:
@@ -47,25 +48,26 @@ def load_weights_into(module: nn.Module, path: Path) -> None:
 def save_student(path: Path | str, student: Student, info: DataInfo) -> Path:
     """Write a student's weights and description as one safetensors file and, for people, a copy of the description.
 
-    What was trained in 64 bits is deployed in 32, as everything else.
+    Weights in float64 are saved in float32: every student is deployed in float32.
 
     Args:
-        path: of the file, usually ``student.safetensors``; ``student.json`` is written beside it.
-        student: its weights are saved; so are those of a user's own module, which is then needed again for loading.
-        info: of the data it was trained on.
+        path: of the file, usually ``student.safetensors``; ``student.json`` is written to the same folder.
+        student: its weights are saved. A student around a user's own module needs that module again for loading.
+        info: description of the data it was trained on.
 
     Returns:
-        The path of the safetensors file, which holds the description too.
+        The path of the safetensors file, which contains the description too.
     """
     file = Path(path)
     description = describe(student, info)
-    with written_whole(file) as beside:
+    with written_whole(file) as temporary:
         tensors = tensors_of(student.module)
         if info.doubled:
             tensors = {name: part.float() if part.dtype == torch.float64 else part for name, part in tensors.items()}
-        save_file(tensors, beside, metadata={HEADER: json.dumps(description, allow_nan=False)})
-    with written_whole(file.with_suffix(".json")) as beside:
-        beside.write_text(readable(description), encoding="utf-8")
+        save_file(tensors, temporary, metadata={HEADER: json.dumps(description, allow_nan=False)})
+    # A copy for people. Only the header is ever read back, so an edit of this file changes nothing.
+    with written_whole(file.with_suffix(".json")) as temporary:
+        temporary.write_text(readable(description), encoding="utf-8")
     return file
 
 
@@ -73,8 +75,8 @@ def load_student(path: Path | str, *, module: nn.Module | None = None) -> tuple[
     """Rebuild a student from its file.
 
     Args:
-        path: ``student.safetensors`` or the folder that holds it.
-        module: a user's own module, which no builder knows; its weights are replaced.
+        path: ``student.safetensors`` or its folder.
+        module: the user's own module, for a student without a builder; its weights are replaced.
 
     Returns:
         The student in eval mode, and its description.
@@ -82,7 +84,7 @@ def load_student(path: Path | str, *, module: nn.Module | None = None) -> tuple[
     file = Path(path) / STUDENT if Path(path).is_dir() else Path(path)
     tensors, description = _read_safetensors(file)
     if module is not None:
-        student = _own(module, description, tensors)
+        student = _of_module(module, description, tensors)
     else:
         student = _rebuilt(description, tensors, file)
     load_checked(student.module, tensors, str(file))
@@ -94,7 +96,7 @@ def load_student(path: Path | str, *, module: nn.Module | None = None) -> tuple[
 
 def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not file.is_file():
-        raise InputError(f"There is no file {file}. Give the path of a {STUDENT} or of the folder that holds one.")
+        raise InputError(f"There is no file {file}. Give the path of a {STUDENT} or of its folder.")
     try:
         with safe_open(file, framework="pt") as stored:
             header = (stored.metadata() or {}).get(HEADER)
@@ -102,33 +104,36 @@ def _read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     except (SafetensorError, OSError, ValueError) as error:
         raise InputError(f"{file} is damaged or not a safetensors file ({error}). Copy or export it again.") from error
     if header is None:
-        raise InputError(f"{file} holds weights but no description of a student. Write it with `xmodal export`.")
+        raise InputError(f"{file} contains weights but no description of a student. Write it with `xmodal export`.")
     return tensors, read_description(header, str(file))
 
 
 def _rebuilt(description: Mapping[str, Any], tensors: Mapping[str, Tensor], file: Path) -> Student:
-    """A fresh network, made only when its tensors are known to be those of the file."""
+    """A new network, allocated only after its tensors were compared with those of the file."""
     if description["builder"] is None:
         raise InputError(
-            f"{file} holds the weights of a module that xmodal did not build, so it cannot be rebuilt from the file. "
+            f"{file} has the weights of a module that xmodal did not build, so it cannot be rebuilt from the file. "
             "Export it to ONNX in Python, with the module: load_student(path, module=…), then "
             "export_student(…, format='onnx')."
         )
     try:
-        with torch.device("meta"):  # a file that asks for a huge network takes no memory
-            wanted = rebuild(description).module.state_dict()
-        problems = mismatches(wanted, tensors)
+        # On the meta device a network has shapes but no memory, however large the sizes in the file are.
+        with torch.device("meta"):
+            expected = rebuild(description).module.state_dict()
+        problems = mismatches(expected, tensors)
         if not problems:
+            # The initial weights are replaced at once, so their random draws must not shift those of the caller.
             with torch.random.fork_rng(devices=[]):
                 return rebuild(description)
     except InputError as error:
         raise InputError([f"{file} cannot be rebuilt: {problem}" for problem in error.problems]) from error
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
-        raise InputError(f"{file} cannot be rebuilt, its description names no possible network: {error}") from error
+        raise InputError(f"{file} cannot be rebuilt, no network fits its description: {error}") from error
     raise InputError([f"The weights in {file} do not fit its description: {problem}" for problem in problems])
 
 
-def _own(module: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Student:
+def _of_module(module: nn.Module, description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Student:
     needs = tuple(description["needs"])
+    # The names in the file belong to the wrapped module, or to this one if it takes a dictionary already.
     fits = set(module.state_dict()) == set(tensors)
     return Student(module if fits else wrap(module, needs), needs, description["target"])

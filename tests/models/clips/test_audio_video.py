@@ -1,11 +1,11 @@
-"""The networks of RAVDESS: published sizes, places, and the way through a student's file."""
+"""The networks of RAVDESS: published sizes, layers, and the way through a student's file."""
 
 import pytest
 import torch
 
 from xmodal.diagnostics.saliency import measure_saliency
 from xmodal.errors import InputError
-from xmodal.models.clips.audio_video import build_ravdess, ravdess_place
+from xmodal.models.clips.audio_video import build_ravdess, ravdess_layer
 from xmodal.models.layers import output_shapes
 from xmodal.models.network import build_for, rebuild
 from xmodal.types import Batch, DataInfo, InputInfo
@@ -34,13 +34,13 @@ def test_the_published_sizes(modality, parameters):
         ("image", (3, 256, 512), [(32, 128, 256), (64, 64, 128), (128, 7, 14), (16,), (12,), (8,)]),
     ],
 )
-def test_what_stands_at_the_places_of_the_published_table(modality, shape, shapes):
+def test_features_have_the_shapes_of_the_published_table(modality, shape, shapes):
     with MEANT:
         module = build_ravdess(modality, width=12, hidden=16).module
         found = output_shapes(module, {modality: torch.zeros(2, *shape)})
 
-    assert [found[ravdess_place(number, modality)] for number in range(1, 7)] == shapes
-    assert ravdess_place(0, modality) == f"input:{modality}"
+    assert [found[ravdess_layer(number, modality)] for number in range(1, 7)] == shapes
+    assert ravdess_layer(0, modality) == f"input:{modality}"
 
 
 @pytest.mark.parametrize(("modality", "shape"), [("audio", (1, 20, 20)), ("image", (3, 8, 8))])
@@ -88,8 +88,8 @@ def test_wrong_asks_are_refused():
         build_ravdess("video")
     with pytest.raises(InputError, match="at least 20 x 20"):
         build_ravdess("audio", shape=(1, 19, 40))
-    with pytest.raises(InputError, match="The place is 7"):
-        ravdess_place(7, "audio")
+    with pytest.raises(InputError, match="The layer is 7: expected a number from 0"):
+        ravdess_layer(7, "audio")
 
 
 def test_narrower_networks_have_the_same_layers():
@@ -99,7 +99,7 @@ def test_narrower_networks_have_the_same_layers():
 
     shapes = output_shapes(narrow.module, {"audio": torch.zeros(1, 1, 24, 24)})
 
-    assert [shapes[ravdess_place(number, "audio")][0] for number in range(1, 7)] == [2, 4, 8, 5, 6, 3]
+    assert [shapes[ravdess_layer(number, "audio")][0] for number in range(1, 7)] == [2, 4, 8, 5, 6, 3]
     assert narrow.arguments["inputs"]["audio"]["channels"] == 2 and narrow.arguments["inputs"]["audio"]["hidden"] == 5
 
 
@@ -111,7 +111,7 @@ def test_a_number_that_an_encoder_does_not_know_is_a_sentence():
 @pytest.mark.parametrize(
     ("place", "distance"), [(1, "mse"), (2, "l1"), (3, "mse"), (4, "mse"), (5, "mse"), (5, "ncjsd")]
 )
-def test_the_saliency_of_every_place_is_that_of_the_loop_over_whole_networks(place, distance):
+def test_the_saliency_of_every_layer_is_that_of_the_loop_over_whole_networks(place, distance):
     torch.manual_seed(0)
     numbers = {"channels": 2, "hidden": 5}
     teacher = build_for(info_of_both(), ["audio"], encoder="ravdess_audio", width=6, numbers=numbers).module
@@ -120,7 +120,7 @@ def test_the_saliency_of_every_place_is_that_of_the_loop_over_whole_networks(pla
     batch = Batch(inputs, dict.fromkeys(inputs, torch.arange(40) % 3))
     how = {"distance": distance, "permutations": 2, "seed": 3}
 
-    quick = measure_saliency(teacher, student, [batch], ravdess_place(place, "audio"), **how)
-    slow = measure_saliency(teacher, student, [batch], ravdess_place(place, "audio"), method="naive", **how)
+    quick = measure_saliency(teacher, student, [batch], ravdess_layer(place, "audio"), **how)
+    slow = measure_saliency(teacher, student, [batch], ravdess_layer(place, "audio"), method="naive", **how)
 
     assert quick.form != "naive" and quick.draws == pytest.approx(slow.draws, rel=1e-5)

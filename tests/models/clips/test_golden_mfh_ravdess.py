@@ -18,7 +18,7 @@ from xmodal.engine.settings import FitSettings
 from xmodal.methods.joint import Joint
 from xmodal.methods.mfh import MFH, Channels
 from xmodal.methods.options import DistillationOptions
-from xmodal.models.clips.audio_video import build_ravdess, ravdess_place
+from xmodal.models.clips.audio_video import build_ravdess, ravdess_layer
 from xmodal.models.feature_layers import replacing
 from xmodal.models.masking import masked
 from xmodal.models.network import evaluating
@@ -97,15 +97,15 @@ def descend(method, data, case):
     return fit(method, data, settings)
 
 
-def seen_at(module, place, inputs):
-    """What stands at a place, and the answers."""
+def seen_at(module, layer, inputs):
+    """The features of a layer, and the outputs."""
     seen = []
 
     def remember(found):
         seen.append(found)
         return found
 
-    with evaluating(module), replacing(module, place, remember):
+    with evaluating(module), replacing(module, layer, remember):
         return module(inputs), seen[0]
 
 
@@ -119,7 +119,7 @@ def removed_logits(file, network, number, index, fill):
     module, modality = network_of(file, network), NETWORKS[network]
     keep = torch.ones(file["ravdess"]["param_shapes"][network][{4: 7, 5: 9}[number]][0], dtype=torch.bool)
     keep[torch.tensor(index)] = False
-    with evaluating(module), masked(module, ravdess_place(number, modality), keep, fill=fill):
+    with evaluating(module), masked(module, ravdess_layer(number, modality), keep, fill=fill):
         return module(inputs_of(file))
 
 
@@ -127,7 +127,7 @@ def saliency(file, number, **how):
     case = file["ravdess"][f"alg1_place{number}"]
     teacher, student = network_of(file, "AudioNet"), network_of(file, "ImageNet")
     batch = Batch(inputs_of(file, case["N"]), {})
-    return measure_saliency(teacher, student, [batch], ravdess_place(number, "audio"), **how)
+    return measure_saliency(teacher, student, [batch], ravdess_layer(number, "audio"), **how)
 
 
 def permutations_of(file, number):
@@ -152,7 +152,7 @@ def test_golden_mfh_ravdess_forward(name, network):
     file, case = FILES[name], FILES[name]["ravdess"][network]
     for number in (4, 5):
         answers, features = seen_at(
-            network_of(file, network), ravdess_place(number, NETWORKS[network]), inputs_of(file)
+            network_of(file, network), ravdess_layer(number, NETWORKS[network]), inputs_of(file)
         )
 
         close(answers, case["logits"])
@@ -189,7 +189,7 @@ def test_golden_mfh_ravdess_permute(name):
         moved[:, case["channel"]] = features[case["perm"], case["channel"]]
         return moved
 
-    with evaluating(module), replacing(module, ravdess_place(case["place"], "audio"), shuffle):
+    with evaluating(module), replacing(module, ravdess_layer(case["place"], "audio"), shuffle):
         close(module(inputs_of(file)), case["AudioNet_logits"])
 
 
@@ -263,7 +263,7 @@ def test_golden_mfh_ravdess_distill(name, number):
     if case["change"] is not None:
         keep = torch.ones(known["param_shapes"]["AudioNet"][9][0], dtype=torch.bool)
         keep[torch.tensor(known["freeze"]["idx5"])] = False
-        channels = Channels(ravdess_place(case["change"][1], "audio"), keep, "batch_mean")
+        channels = Channels(ravdess_layer(case["change"][1], "audio"), keep, "batch_mean")
     method = MFH(
         fresh(file, "ImageNet", case["gain"]),
         fresh(file, "AudioNet", case["gain"]).module,

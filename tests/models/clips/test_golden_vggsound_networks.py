@@ -12,7 +12,7 @@ import pytest
 import torch
 from hash_fill import golden_files, hash_tensor, hash_weights
 
-from xmodal.models.clips.vggsound import PLACE, build_vggsound
+from xmodal.models.clips.vggsound import LAYER, build_vggsound
 from xmodal.models.layers import tapped
 from xmodal.models.masking import masked
 from xmodal.models.network import evaluating
@@ -78,12 +78,12 @@ def test_golden_vggsound_audio_forward(name):
     case = FILES[name]["vggsound"]["forward"]
     module, inputs = filled(name, "AudioModel")
 
-    with evaluating(module), tapped(module, [PLACE]) as seen:
+    with evaluating(module), tapped(module, [LAYER]) as seen:
         answers = module(inputs)
 
     close(answers, case["audio_logits"])
     if "audio_feature" in case:
-        close(seen[PLACE], case["audio_feature"])
+        close(seen[LAYER], case["audio_feature"])
 
 
 @having("video_logits")
@@ -106,5 +106,5 @@ def test_golden_vggsound_zeroed_channels(name, key):
     keep = torch.ones(module.head.in_features, dtype=torch.bool)
     keep[first : last + 1] = False
 
-    with evaluating(module), masked(module, PLACE, keep, fill="zero"):
+    with evaluating(module), masked(module, LAYER, keep, fill="zero"):
         close(module(inputs), FILES[name]["vggsound"]["forward"][key])

@@ -1,4 +1,4 @@
-"""The networks of VGGSound: published sizes, places, other depths and widths, and the way through a student's file."""
+"""The networks of VGGSound: published sizes, layers, other depths and widths, and the way through a student's file."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from xmodal.diagnostics.saliency import measure_saliency
 from xmodal.errors import InputError
 from xmodal.export import export_student, load_student, save_student
 from xmodal.models.capacity import count_parameters, width_for
-from xmodal.models.clips.vggsound import PLACE, SHAPES, build_vggsound
+from xmodal.models.clips.vggsound import LAYER, SHAPES, build_vggsound
 from xmodal.models.layers import output_shapes
 from xmodal.models.masking import masked
 from xmodal.models.network import build_for, evaluating
@@ -86,7 +86,7 @@ def test_what_stands_behind_the_layers_at_the_published_size(modality, shapes):
 
     layers = ("conv1", "maxpool", "layer1", "layer2", "layer3", "layer4")
     assert [found[f"encoders.from_{modality}.{name}"] for name in layers] == shapes
-    assert found[PLACE] == (512,) and found["head"] == (100,)
+    assert found[LAYER] == (512,) and found["head"] == (100,)
 
 
 @pytest.mark.parametrize(("modality", "shape"), [("audio", (1, 5, 5)), ("audio", (2, 9, 200)), ("video", (1, 1, 1, 2))])
@@ -114,7 +114,7 @@ def test_any_width_can_be_asked_for_and_is_that_of_the_embedding(width):
         module = build_vggsound("video", shape=(2, 3, 8, 8), encoder=encoder, width=width).module
 
         found = output_shapes(module, {"video": torch.zeros(2, 2, 3, 8, 8)})
-        assert found[PLACE] == (width,) and module.head.in_features == width
+        assert found[LAYER] == (width,) and module.head.in_features == width
 
 
 def test_a_control_of_the_same_size_can_be_built():
@@ -174,9 +174,9 @@ def test_the_saliency_of_pooled_channels_needs_no_permutation_and_equals_that_of
     asked = {"distance": "l1", "disturb": disturb, "permutations": 2}
 
     quick, slow = (
-        measure_saliency(teacher, student, [batch], PLACE, method=method, **asked) for method in ("auto", "naive")
+        measure_saliency(teacher, student, [batch], LAYER, method=method, **asked) for method in ("auto", "naive")
     )
-    exact = measure_saliency(teacher, student, [batch], PLACE, distance="l1")
+    exact = measure_saliency(teacher, student, [batch], LAYER, distance="l1")
 
     assert quick.form == exact.form == "closed" and exact.exact
     assert quick.raw == pytest.approx(slow.raw, rel=1e-5)
@@ -186,7 +186,7 @@ def test_the_answer_without_channels_is_the_head_on_the_others():
     student, sound = tiny("audio"), {"audio": torch.randn(3, *TINY["audio"])}
     module = student.module
     keep = torch.arange(16) % 3 > 0
-    with evaluating(module), masked(module, PLACE, keep, fill="zero"):
+    with evaluating(module), masked(module, LAYER, keep, fill="zero"):
         answers = module(sound)
 
     with torch.no_grad():

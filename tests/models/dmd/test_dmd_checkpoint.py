@@ -76,7 +76,7 @@ def test_a_refused_file_leaves_the_network_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_missing_unknown_and_unlike_entries_are_said_together():
+def test_missing_unknown_and_unlike_entries_are_reported_together():
     net = make_net()
     state = published_state(net)
     state["oout_layer.bias"] = state.pop("out_layer.bias")
@@ -85,14 +85,14 @@ def test_missing_unknown_and_unlike_entries_are_said_together():
     with pytest.raises(InputError) as caught:
         load_published(net, state, "dmd.pth")
 
-    lacks, unknown, unlike = caught.value.problems
-    assert "dmd.pth lacks 1 of" in lacks and "out_layer.bias" in lacks
-    assert "no place for: oout_layer.bias" in unknown
-    assert "proj_l.weight is (8, 300, 2), expected (8, 3, 2)" in unlike and "other widths or lengths" in unlike
+    missing, unknown, shapes = caught.value.problems
+    assert "weights in dmd.pth do not fit this network: 1 missing in the file: out_layer.bias" in missing
+    assert "1 unknown to the network: oout_layer.bias" in unknown
+    assert "proj_l.weight (expected (8, 3, 2), file (8, 300, 2))" in shapes and "widths and lengths" in shapes
 
 
 def test_a_file_of_another_length_is_named_with_some_of_its_entries():
-    with pytest.raises(InputError, match=r"align_c_l\.weight is \(8, 40\), expected \(8, 48\).* and \d+ more"):
+    with pytest.raises(InputError, match=r"align_c_l\.weight \(expected \(8, 48\), file \(8, 40\)\).* and \d+ more"):
         load_published(make_net(length=7), published_state(make_net()))
 
 
@@ -100,13 +100,13 @@ def test_a_text_encoder_without_a_place_is_refused_or_left_out():
     net = make_net()
     state = published_state(net) | {"text_model.model.embeddings.word_embeddings.weight": torch.zeros(5, 3)}
 
-    with pytest.raises(InputError, match=r"holds a text encoder \(1 entries.*skip_text=True"):
+    with pytest.raises(InputError, match=r"contains a text encoder \(1 entries.*skip_text=True"):
         load_published(net, state)
     load_published(net, state, skip_text=True)
 
 
 def test_only_three_modalities_have_published_names():
-    with pytest.raises(InputError, match="knows three modalities, and this network has 2"):
+    with pytest.raises(InputError, match="layout has three modalities, and this network has 2"):
         published_places(make_net(names=("text", "audio")))
 
 
@@ -119,7 +119,7 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save({"proj_l.weight": Payload()}, "dmd.pth")
 
-    with pytest.raises(InputError, match="cannot be read as weights alone"):
+    with pytest.raises(InputError, match="could run code, so it is refused"):
         read_published("dmd.pth")
 
     assert not (tmp_path / "must-not-exist").exists()
@@ -129,14 +129,14 @@ def test_a_hostile_file_is_refused_and_nothing_runs(tmp_path, monkeypatch):
 def test_files_that_hold_something_else_are_refused(tmp_path, content):
     torch.save(content, tmp_path / "dmd.pth")
 
-    with pytest.raises(InputError, match="not a dictionary of tensors"):
+    with pytest.raises(InputError, match="does not contain a dictionary of tensors"):
         read_published(tmp_path / "dmd.pth")
 
 
 def test_missing_and_damaged_files_are_refused(tmp_path):
     (tmp_path / "dmd.pth").write_bytes(b"PK not a file of torch")
 
-    with pytest.raises(InputError, match="cannot be read as weights alone"):
+    with pytest.raises(InputError, match="or is damaged"):
         read_published(tmp_path / "dmd.pth")
     with pytest.raises(InputError, match="There is no file"):
         read_published(tmp_path / "other.pth")

@@ -334,7 +334,7 @@ def test_missing_lengths_and_unknown_modalities_are_named():
         ({"inputs": {"a": {"width": 3, "size": 4}}, "numbers": {}}, "no number 'size' of 'a'"),
         ({"inputs": {"a": {"width": 3}}, "numbers": {}}, "not complete"),
         ({"inputs": {"a": 3}, "numbers": {}}, "expected a dictionary"),
-        ({"inputs": [], "numbers": {}}, "inputs must give each modality"),
+        ({"inputs": [], "numbers": {}}, "inputs must contain the sizes of each modality"),
         ({"inputs": {"a": {"width": 3, "length": 4}}, "numbers": {"withd": 3}}, "Did you mean 'width'"),
     ],
 )

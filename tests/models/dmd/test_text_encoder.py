@@ -127,13 +127,13 @@ def test_tokens_of_another_shape_are_refused(folder):
 
 
 def test_folders_without_safetensors_or_with_another_model_are_refused(folder, tmp_path):
-    with pytest.raises(InputError, match=r"lacks config\.json and model\.safetensors"):
+    with pytest.raises(InputError, match=r"has no config\.json and no model\.safetensors"):
         load_text_encoder(tmp_path)
     (tmp_path / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes())
     for config, said in (
         ("{", "is not JSON"),
         (json.dumps(TINY | {"model_type": "gpt2"}), "expected one of bert, roberta"),
-        (json.dumps(TINY | {"auto_map": {"AutoModel": "code.Model"}}), "brings code of its own"),
+        (json.dumps(TINY | {"auto_map": {"AutoModel": "code.Model"}}), "contains code"),
         (json.dumps(TINY | {"hidden_size": 16}), "cannot be read"),
     ):
         (tmp_path / "config.json").write_text(config)

@@ -87,7 +87,7 @@ def test_weights_of_another_network_are_refused_with_names_and_nothing_is_loaded
 
 
 def test_asking_for_weights_without_a_file_says_how_to_give_one(tmp_path):
-    with pytest.raises(InputError, match="no file was named; nothing is downloaded"):
+    with pytest.raises(InputError, match="requested without a file, and nothing is downloaded"):
         load_imagenet(camera(), None)
     with pytest.raises(InputError, match="There is no file"):
         load_imagenet(camera(), tmp_path / "absent.pth")

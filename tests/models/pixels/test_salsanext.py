@@ -102,9 +102,9 @@ def test_dense_targets_choose_a_network_of_maps_and_others_do_not(info):
 
     assert build_for(info, ["lidar"], width=2).arguments["inputs"]["lidar"]["encoder"] == "salsanext"
     assert build_for(flat, ["lidar"]).arguments["inputs"]["lidar"]["encoder"] != "salsanext"
-    with pytest.raises(InputError, match=r"'mlp' \(for 'lidar'\) gives one embedding for a whole sample"):
+    with pytest.raises(InputError, match=r"'mlp' \(for 'lidar'\) produces one embedding for a whole sample"):
         build_for(info, ["lidar"], encoder="mlp")
-    with pytest.raises(InputError, match=r"'salsanext' \(for 'lidar'\) gives maps"):
+    with pytest.raises(InputError, match=r"'salsanext' \(for 'lidar'\) produces an embedding for every pixel"):
         build_for(flat, ["lidar"], encoder="salsanext")
 
 

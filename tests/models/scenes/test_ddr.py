@@ -3,8 +3,17 @@ import torch
 from torch import nn
 
 from xmodal.models.capacity import count_parameters
-from xmodal.models.dmd.projection import project_occupied
-from xmodal.models.scenes.ddr import Bottleneck2d, Bottleneck3d, Downsample, Point, Pyramid3d, again, head, initialise
+from xmodal.models.scenes.ddr import (
+    Bottleneck2d,
+    Bottleneck3d,
+    Downsample,
+    Point,
+    Pyramid3d,
+    checkpointed,
+    head,
+    initialise,
+)
+from xmodal.models.scenes.projection import project_occupied
 
 VOLUME = (8, 4, 12)
 
@@ -111,7 +120,7 @@ def test_what_is_computed_again_has_the_same_gradients():
 
     for recompute in (False, True):
         block.zero_grad()
-        again(block, x, recompute=recompute).square().sum().backward()
+        checkpointed(block, x, recompute=recompute).square().sum().backward()
         found[recompute] = [part.grad.clone() for part in block.parameters()]
 
     assert all(map(torch.equal, found[False], found[True]))

@@ -7,8 +7,8 @@ import torch
 from array_golden import filled, golden_cases, hashed, parameter_counts
 
 from xmodal.models.capacity import count_parameters
-from xmodal.models.dmd.projection import project, project_occupied
 from xmodal.models.scenes.build import build_scene
+from xmodal.models.scenes.projection import project, project_occupied
 from xmodal.types import DataInfo, InputInfo
 
 SIDES = {  # name in the golden files → network, modalities, whether the published one has blocks that nothing reads

@@ -111,7 +111,7 @@ def test_networks_are_known_by_name_and_rooms_choose_one_by_themselves():
 def test_what_a_network_cannot_read_is_refused():
     with pytest.raises(InputError, match=r"reads pictures.*'tsdf' \(1, 12, 8, 16\).*choose palnet"):
         build_scene(facts(), ["tsdf"])
-    with pytest.raises(InputError, match="'palnet' reads depth.*is to read rgb"):
+    with pytest.raises(InputError, match="'palnet' reads depth.*was given rgb"):
         build_scene(facts(), ["rgb"], network="palnet")
     with pytest.raises(InputError, match="no network for scenes called 'ddr'"):
         build_scene(facts(), ["depth"], network="ddr")
@@ -119,7 +119,7 @@ def test_what_a_network_cannot_read_is_refused():
         build_scene(facts(target_shape=(6, 8)), ["depth"])
     lacking = facts()
     without = {name: info for name, info in lacking.inputs.items() if "." not in name}
-    with pytest.raises(InputError, match=r"'ddrnet' reads 'depth.position' beside 'depth'"):
+    with pytest.raises(InputError, match=r"'ddrnet' reads 'depth.position' together with 'depth'"):
         build_scene(DataInfo(without, "multiclass", 5, {}, dense=True, target_shape=PLACES), ["depth"])
 
 

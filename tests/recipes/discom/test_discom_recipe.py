@@ -391,7 +391,11 @@ REFUSED = {  # condition → what spoils the folder, flags, what the sentence na
     "the same twice": (lambda d: None, "ROWS ROWS", "each of them once"),
     "row counts": (lambda d: spoil(d, ROWS, lambda a: a[:-2]), "", "has 1795, FOU_data_normalized.npy has 1797"),
     "rank 1": (lambda d: spoil(d, ROWS, lambda a: a[:, 0]), "", "store the shape (1797, 1)"),
-    "rank 5": (lambda d: spoil(d, ROWS, lambda a: a.reshape(-1, 2, 4, 4, 2)), "", "No encoder suits 'ROWS'"),
+    "rank 5": (
+        lambda d: spoil(d, ROWS, lambda a: a.reshape(-1, 2, 4, 4, 2)),
+        "",
+        "is the default for 'ROWS'",
+    ),
     "rank 3, ambiguous": (
         lambda d: spoil(d, ROWS, lambda a: a.reshape(-1, 8, 8)),
         "",

@@ -10,7 +10,7 @@ from xmodal.cli.main import answer
 from xmodal.cli.recipe_flags import read_settings
 from xmodal.data import open_data
 from xmodal.errors import InputError
-from xmodal.models.mlp import place
+from xmodal.models.mlp import layer_name
 from xmodal.recipes.ntdh_synthetic.mnist import Settings, run
 from xmodal.study.bench import Bench
 from xmodal.study.channels import LOSSES
@@ -67,7 +67,7 @@ def test_modes_remove_the_channels_that_they_say(finished):
     assert [keep[mode].sum() for mode in ("random", "general", "specific")] == [4, 4, 4]
     assert saliency[keep["general"]].min() >= saliency[~keep["general"]].max()
     assert saliency[keep["specific"]].max() <= saliency[~keep["specific"]].min()
-    assert {content["place"] for content in found.values()} == {place(1, "mnist")}
+    assert {content["place"] for content in found.values()} == {layer_name(1, "mnist")}
 
 
 def test_both_networks_are_trained_jointly_once_per_seed(finished):
@@ -132,7 +132,7 @@ def test_all_losses_of_the_authors_and_crd_are_trained_from_the_command_line(tmp
 def test_sides_can_be_exchanged():
     entries = Settings(teacher="mnist_m", student="mnist", modes="random").comparison().entries
 
-    assert entries[0].options["layer"] == place(1, "mnist_m")
+    assert entries[0].options["layer"] == layer_name(1, "mnist_m")
 
 
 def test_as_published_networks_end_in_an_activation_and_test_digits_choose_the_epoch():

@@ -1,6 +1,6 @@
 """The two networks of the RAVDESS experiments: three convolutions and two linear layers, for sound and for pictures.
 
-| layer | ``ravdess_audio``, (1, 40, 256) | ``ravdess_image``, (3, 256, 512) | place |
+| layer | ``ravdess_audio``, (1, 40, 256) | ``ravdess_image``, (3, 256, 512) | published number |
 |---|---|---|---|
 | conv1, ReLU, pool1 | 32 of 7x7, padding 1 → (32, 18, 126) | 32 of 3x3, padding 1 → (32, 128, 256) | 1 |
 | conv2, ReLU, pool2 | 64 of 5x5, padding 1 → (64, 8, 62) | 64 of 3x3, padding 1 → (64, 64, 128) | 2 |
@@ -10,9 +10,9 @@
 | head | 128 → 8 | the same | 6 |
 | parameters | 13 236 104 | 13 071 560 | |
 
-pool1 and pool2 take the largest of 2x2; pool3 adapts any size to 7x14, so samples may have any size (the sound's three
-unpadded rows are even stretched). No BatchNorm, no dropout. The place 0 is the input. A place of pictures has maps for
-channels; the authors' code counts every number of a map instead, and there its places 0 to 3 do not run.
+pool1 and pool2 take the maximum of 2x2; pool3 adapts any size to 7x14, so samples may have any size (audio has only 6
+rows there, which become 7). No BatchNorm, no dropout. The published number 0 is the input. The channels of layers 0 to
+3 are maps; the authors' code counts every number of a map instead, and fails at these four.
 
 Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; read from the authors' code.
 """
@@ -30,7 +30,7 @@ from xmodal.models.network import PREFIX, build_network
 from xmodal.models.small import expect_shape
 from xmodal.types import Student
 
-LAYERS = {1: "pool1", 2: "pool2", 3: "pool3", 4: "fc1_relu", 5: "fc2_relu"}  # published number of a place → layer
+LAYERS = {1: "pool1", 2: "pool2", 3: "pool3", 4: "fc1_relu", 5: "fc2_relu"}  # published number → layer
 SHAPES = {"audio": (1, 40, 256), "image": (3, 256, 512)}
 POOLED = (7, 14)
 
@@ -41,9 +41,9 @@ class ThreeConvolutions(nn.Module):
     Args:
         read: channels of a sample.
         kernels: sides of the three convolutions.
-        channels: of the first convolution; the second has twice as many, the third four times.
+        channels: of the first convolution; the second has twice as many, the third four times as many.
         hidden: width of ``fc1``.
-        width: of ``fc2``, the embedding.
+        width: width of ``fc2``, the embedding.
     """
 
     def __init__(self, read: int, kernels: Sequence[int], *, channels: int, hidden: int, width: int) -> None:
@@ -76,7 +76,8 @@ class ThreeConvolutions(nn.Module):
 def build_ravdess_audio(
     shape: Sequence[int], *, width: int = 128, hidden: int = 1024, channels: int = 32
 ) -> ThreeConvolutions:
-    """The encoder of spectrograms (channels, coefficients, frames); nominally (1, 40, 256)."""
+    """The encoder of spectrograms (channels, coefficients, frames); published for (1, 40, 256)."""
+    # The smallest side of which the last convolution leaves something: 20 → 16 → 8 → 6 → 3 → 1.
     expect_shape("ravdess_audio", shape, ("channels", "coefficients", "frames"), smallest=20)
     return ThreeConvolutions(shape[0], (7, 5, 5), channels=channels, hidden=hidden, width=width)
 
@@ -84,7 +85,7 @@ def build_ravdess_audio(
 def build_ravdess_image(
     shape: Sequence[int], *, width: int = 128, hidden: int = 1024, channels: int = 32
 ) -> ThreeConvolutions:
-    """The encoder of pictures (channels, height, width); nominally (3, 256, 512)."""
+    """The encoder of pictures (channels, height, width); published for (3, 256, 512)."""
     expect_shape("ravdess_image", shape, ("channels", "height", "width"), smallest=8)
     return ThreeConvolutions(shape[0], (3, 3, 3), channels=channels, hidden=hidden, width=width)
 
@@ -92,14 +93,14 @@ def build_ravdess_image(
 def build_ravdess(
     modality: str, *, classes: int = 8, shape: Sequence[int] | None = None, width: int = 128, hidden: int = 1024
 ) -> Student:
-    """The whole published network of a modality as a student, which its file can rebuild.
+    """The complete published network of a modality as a student that can be rebuilt from its file.
 
     Args:
         modality: ``audio`` or ``image``.
         classes: width of the head.
-        shape: of a sample; None is the published one.
+        shape: of a sample; None: the published shape.
         width: of the embedding.
-        hidden: width of the layer before it.
+        hidden: width of the layer before the embedding.
 
     Example:
         >>> student = build_ravdess("audio", classes=4, width=8, hidden=16)
@@ -116,15 +117,15 @@ def build_ravdess(
     return Student(build_network(**arguments), (modality,), modality, "network", arguments)
 
 
-def ravdess_place(number: int, modality: str) -> str:
-    """The published number of a place, 0 to 6, as the name of a place in the network of a modality.
+def ravdess_layer(number: int, modality: str) -> str:
+    """Name of a feature layer in the network of a modality, by its published number, 0 to 6.
 
     Example:
-        >>> [ravdess_place(number, "audio") for number in (0, 5, 6)]
+        >>> [ravdess_layer(number, "audio") for number in (0, 5, 6)]
         ['input:audio', 'encoders.from_audio.fc2_relu', 'head']
     """
-    places = {0: f"{INPUT}{modality}", **{key: f"encoders.{PREFIX}{modality}.{name}" for key, name in LAYERS.items()}}
-    places[len(places)] = "head"
-    if number not in places:
-        raise InputError(f"The place is {number}: expected 0 (the input) to 6 (the answers).")
-    return places[number]
+    names = {0: f"{INPUT}{modality}", **{key: f"encoders.{PREFIX}{modality}.{name}" for key, name in LAYERS.items()}}
+    names[len(names)] = "head"
+    if number not in names:
+        raise InputError(f"The layer is {number}: expected a number from 0 (the input) to 6 (the outputs).")
+    return names[number]

@@ -1,4 +1,4 @@
-"""The two networks of the VGGSound experiment, and video networks of other depths: ResNets that hear or see.
+"""The two networks of the VGGSound experiment, ResNets for audio and for video, and video networks of other depths.
 
 | layer | ``vggsound_audio``, (1, 513, 313) | ``vggsound_video``, (32, 3, 256, 256) |
 |---|---|---|
@@ -8,16 +8,16 @@
 | layer2 | 2 blocks → (128, 64, 39) | 3 blocks → (128, 4, 32, 32) |
 | layer3 | 2 blocks → (256, 32, 20) | 3 blocks → (256, 2, 16, 16) |
 | layer4 | 2 blocks → (512, 16, 10) | 3 blocks → (512, 1, 8, 8) |
-| avgpool, the place ``embedding`` | 512 | 512 |
+| avgpool, the feature layer ``embedding`` | 512 | 512 |
 | head | 512 → 100 | 512 → 100 |
 | parameters | 11 221 540 | 52 022 052 |
 
-conv1 and maxpool move by two. Sound comes as the magnitudes of a spectrogram (1, frequencies, frames), video as
-(frames, channels, height, width); both may have any size from a few numbers on. The authors' audio network is
-torchvision's ResNet-18 but for the padding of its first layer, 1 in place of 3 (they wrote True, which PyTorch took for
-1 in those days). The paper speaks of video networks of depth 18 and 50, its code knows only the one above, of depth 26;
-`video_resnet18`, `34` and `50` have as many blocks as their sisters for pictures. Initial weights are drawn as
-torchvision does.
+conv1 and maxpool have stride 2. Audio is the magnitude of a spectrogram (1, frequencies, frames), video is (frames,
+channels, height, width); both may have any size above a small minimum. The authors' audio network is torchvision's
+ResNet-18 except for the padding of its first layer, 1 instead of 3 (they wrote True, which older versions of PyTorch
+read as 1). The paper mentions video networks of depth 18 and 50, its code contains only the one above, of depth 26;
+`video_resnet18`, `34` and `50` have as many blocks as the networks for pictures. Initial weights are drawn as in
+torchvision.
 
 Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; read from the authors' code.
 """
@@ -35,21 +35,22 @@ from xmodal.models.resnet import DEPTHS, VIDEO, ResNet
 from xmodal.models.small import expect_shape
 from xmodal.types import Student
 
-PLACE = "embedding"  # the pooled channels, behind which only the linear head follows
+LAYER = "embedding"  # the pooled channels; only the linear head follows
 SHAPES = {"audio": (1, 513, 313), "video": (32, 3, 256, 256)}
-SMALLEST = 5  # numbers per axis that a 7x7 layer with padding 1 can read
+SMALLEST = 5  # smallest side that a 7x7 convolution with padding 1 can read
 
 
 class VideoResNet(ResNet):
-    """A `ResNet` with convolutions over time as well, which takes frames in the order in which they are stored."""
+    """A `ResNet` with convolutions over time, for videos with frames before channels."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, frames, channels, H, W) → (batch, width)."""
+        # Files store frame after frame; nn.Conv3d expects the channels first.
         return super().forward(x.transpose(1, 2))
 
 
 def build_vggsound_audio(shape: Sequence[int], *, width: int = 512, padding: int = 1, dropout: float = 0.0) -> ResNet:
-    """Trunk of ResNet-18 for spectrograms (channels, frequencies, frames); nominally (1, 513, 313)."""
+    """Trunk of ResNet-18 for spectrograms (channels, frequencies, frames); published for (1, 513, 313)."""
     expect_shape("vggsound_audio", shape, ("channels", "frequencies", "frames"), smallest=SMALLEST)
     return ResNet(*DEPTHS[18], channels=shape[0], width=width, padding=padding, dropout=dropout)
 
@@ -87,14 +88,14 @@ def build_vggsound(
     encoder: str | None = None,
     width: int | None = None,
 ) -> Student:
-    """A whole network of the experiment as a student, which its file can rebuild.
+    """A complete network of the experiment as a student that can be rebuilt from its file.
 
     Args:
         modality: ``audio`` or ``video``.
         classes: width of the head.
-        shape: of a sample; None is the published one.
-        encoder: another network, such as ``video_resnet50``; None is the published one.
-        width: of the embedding; None leaves the encoder its own.
+        shape: of a sample; None: the published shape.
+        encoder: another network, such as ``video_resnet50``; None: the published network.
+        width: of the embedding; None: the default of the encoder.
 
     Example:
         >>> build_vggsound("audio", classes=4, width=16).module.head
@@ -102,10 +103,10 @@ def build_vggsound(
     """
     if modality not in SHAPES:
         raise InputError(f"The networks of VGGSound read audio or video, not '{modality}'.")
-    chosen = encoder or f"vggsound_{modality}"
-    numbers = numbers_of(modality, chosen, {} if width is None else {"width": width})
+    name = encoder or f"vggsound_{modality}"
+    numbers = numbers_of(modality, name, {} if width is None else {"width": width})
     arguments: dict[str, Any] = {
-        "inputs": {modality: {"encoder": chosen, "shape": list(shape or SHAPES[modality]), **numbers}},
+        "inputs": {modality: {"encoder": name, "shape": list(shape or SHAPES[modality]), **numbers}},
         "outputs": classes,
     }
     return Student(build_network(**arguments), (modality,), modality, "network", arguments)

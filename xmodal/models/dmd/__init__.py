@@ -1,1 +1,1 @@
-"""DMD's networks: sequence transformers, the decoupled model, its graph unit, the authors' weights."""
+"""The networks of DMD: sequence transformers, the decoupled model, its graph unit, and the authors' weights."""

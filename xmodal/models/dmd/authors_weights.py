@@ -1,7 +1,7 @@
-"""Weights of DMD in the layout of the published code: which of its names holds which weights of ours, both ways.
+"""Weights of DMD in the layout of the published code: which published name belongs to which weights of ours.
 
-Their three modalities are l, v and a: the first, second and third of ours. Their transformers are modules of their own,
-ours are stacked, so one parameter of ours is read from many of theirs.
+The published modalities are l, v and a: the first, second and third of ours. Each published transformer is a separate
+module, ours are stacked, so one parameter of ours corresponds to many published ones.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from xmodal.errors import InputError
 from xmodal.models.dmd.net import DMDNet
 from xmodal.models.dmd.sequence_transformer import EncoderStack
 from xmodal.models.network import PREFIX
+from xmodal.models.resnet import mismatches, read_weights
 
 LETTERS = ("l", "v", "a")
-BUFFERS = (".version", ".embed_positions._float_tensor")  # entries that hold no weights
+# Entries of a published file that are no weights: a version number, and a tensor of uninitialised memory.
+BUFFERS = (".version", ".embed_positions._float_tensor")
 TEXT = "text_model."
-SHOWN = 6  # names in a sentence
-LAYER = {  # their name inside a layer → our stacked parameter
+LAYER = {  # published name inside a layer → our stacked parameter
     "self_attn.in_proj_weight": "in_weight",
     "self_attn.in_proj_bias": "in_bias",
     "self_attn.out_proj.weight": "out_weight",
@@ -39,14 +40,14 @@ LAYER = {  # their name inside a layer → our stacked parameter
 
 
 class Place(NamedTuple):
-    """Where weights are kept: a parameter of ours, and the part of it."""
+    """Where some weights are stored: a parameter of ours, and the index of the part."""
 
     parameter: nn.Parameter
     part: tuple[int, ...] = ()
 
     @property
     def tensor(self) -> Tensor:
-        """The part itself, a view."""
+        """A view of the part, without gradient."""
         return self.parameter.detach()[self.part] if self.part else self.parameter.detach()
 
 
@@ -54,7 +55,7 @@ def published_places(net: DMDNet) -> dict[str, Place]:
     """Published name → place in a network of three modalities, in the order of the published file, buffers left out."""
     if len(net.modalities) != 3:
         raise InputError(
-            f"The published layout knows three modalities, and this network has {len(net.modalities)}: "
+            f"The published layout has three modalities, and this network has {len(net.modalities)}: "
             f"{', '.join(net.modalities)}."
         )
     return dict(_places(net))
@@ -65,6 +66,7 @@ def _places(net: DMDNet) -> Iterator[tuple[str, Place]]:
     modality = {x: m for m, x in letter.items()}
     keys = {x: PREFIX + m for m, x in letter.items()}
     fused = net.fused
+    # The order of a published state dict, in which the letters come as l, a, v in some groups and l, v, a in others.
     for x in ("l", "a", "v"):
         yield from _module(f"proj_{x}", fused.projection(modality[x]).convolution)
     for x in LETTERS:
@@ -108,8 +110,8 @@ def _head(head: nn.Module, *names: str) -> Iterator[tuple[str, Place]]:
 
 def _encoder(name: str, stack: EncoderStack, member: int) -> Iterator[tuple[str, Place]]:
     for number in range(stack.layers):
-        for theirs, ours in LAYER.items():
-            yield f"{name}.layers.{number}.{theirs}", Place(getattr(stack, ours), (number, member))
+        for published, parameter in LAYER.items():
+            yield f"{name}.layers.{number}.{published}", Place(getattr(stack, parameter), (number, member))
     for part in ("weight", "bias"):
         yield f"{name}.layer_norm.{part}", Place(getattr(stack, f"norm_{part}"), (member,))
 
@@ -122,35 +124,42 @@ def published_state(net: DMDNet) -> dict[str, Tensor]:
 def load_published(
     net: DMDNet, state: Mapping[str, Tensor], where: str = "the file", *, skip_text: bool = False
 ) -> None:
-    """Take the weights of a published state dict.
+    """Load the weights of a published state dict, all of them or none.
 
     Args:
-        net: of three modalities: what the file calls l, v and a.
+        net: has three modalities: those that the file calls l, v and a.
         state: published name → tensor.
-        where: the file, for the sentence.
-        skip_text: leave out a text encoder that this network has no place for.
+        where: the file, for error messages.
+        skip_text: ignore the text encoder of the file if this network has none.
     """
     places = published_places(net)
-    text = {name: value for name, value in state.items() if name.startswith(TEXT)}
-    theirs = {n: value for n, value in state.items() if n not in text and not n.endswith(BUFFERS)}
-    if not len(net.cosine_projections):  # a network without these parameters may read a file with them
-        theirs = {name: value for name, value in theirs.items() if not name.startswith("proj_cosine_")}
-    problems = [*_unlike({name: place.tensor for name, place in places.items()}, theirs, where)]
+    text = {name: tensor for name, tensor in state.items() if name.startswith(TEXT)}
+    weights = {name: tensor for name, tensor in state.items() if name not in text and not name.endswith(BUFFERS)}
+    # The cosine projections are in no loss. A network may leave them out, and still load a file that has them.
+    if not len(net.cosine_projections):
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith("proj_cosine_")}
+    problems = mismatches({name: place.tensor for name, place in places.items()}, weights)
     encoder = _text_encoder(net)
+    encoder_tensors = {} if encoder is None else {f"{TEXT}model.{n}": p for n, p in encoder.state_dict().items()}
+    if encoder_tensors:
+        # Older versions of the package transformers saved this buffer, newer ones do not.
+        problems += mismatches(encoder_tensors, {n: t for n, t in text.items() if not n.endswith("position_ids")})
+    sentences = [
+        f"The weights in {where} do not fit this network: {problem} Was the file saved from a network of these widths "
+        "and lengths?"
+        for problem in problems
+    ]
     if text and encoder is None and not skip_text:
-        problems.append(
-            f"{where} holds a text encoder ({len(text)} entries, such as {next(iter(text))}), and this network reads "
-            "text features. Build it with a text encoder, or load the rest with skip_text=True."
+        sentences.append(
+            f"{where} contains a text encoder ({len(text)} entries, such as {next(iter(text))}), and this network "
+            "reads text features. Build it with a text encoder, or load the rest with skip_text=True."
         )
-    mine = {} if encoder is None else {f"{TEXT}model.{n}": p for n, p in encoder.state_dict().items()}
-    if mine:
-        problems += _unlike(mine, {n: v for n, v in text.items() if not n.endswith("position_ids")}, where)
-    if problems:
-        raise InputError(problems)
+    if sentences:
+        raise InputError(sentences)
     with torch.no_grad():
         for name, place in places.items():
-            place.tensor.copy_(theirs[name])
-        for name, tensor in mine.items():
+            place.tensor.copy_(weights[name])
+        for name, tensor in encoder_tensors.items():
             tensor.copy_(text[name])
 
 
@@ -159,47 +168,10 @@ def _text_encoder(net: DMDNet) -> nn.Module | None:
     return None if encoder is None else encoder.get_submodule("model")
 
 
-def _unlike(mine: Mapping[str, Tensor], theirs: Mapping[str, Tensor], where: str) -> Iterator[str]:
-    """One sentence for each way in which names and shapes differ."""
-    missing = [name for name in mine if name not in theirs]
-    unknown = [name for name in theirs if name not in mine]
-    if missing:
-        yield f"{where} lacks {len(missing)} of {len(mine)} entries: {_some(missing)}. Is it a file of this network?"
-    if unknown:
-        yield f"{where} has {len(unknown)} entries that this network has no place for: {_some(unknown)}."
-    shapes = [
-        f"{name} is {tuple(theirs[name].shape)}, expected {tuple(mine[name].shape)}"
-        for name in mine
-        if name in theirs and theirs[name].shape != mine[name].shape
-    ]
-    if shapes:
-        yield (
-            f"{where} was made for other widths or lengths: {_some(shapes, '; ')}. Build the network with the sizes of "
-            "the file, and give it data of these sizes."
-        )
-
-
-def _some(names: list[str], between: str = ", ") -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return between.join(names[:SHOWN]) + more
-
-
 def read_published(path: Path | str) -> dict[str, Tensor]:
-    """A published ``.pth`` file as name → tensor; nothing in it is executed.
+    """A published ``.pth`` file as name → tensor; a file that contains code is refused.
 
     Args:
         path: of the file.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"There is no file {path}. Give the path of a .pth file with the weights of DMD.")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the reader of torch raises many kinds, all of them about this file
-        raise InputError(
-            f"{path} cannot be read as weights alone ({str(error).splitlines()[0]}). A state dict saved by torch.save "
-            "was expected; anything else in a .pth file could run code and is refused."
-        ) from error
-    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise InputError(f"{path} holds {type(state).__name__}, not a dictionary of tensors as a state dict is.")
-    return dict(state)
+    return dict(read_weights(Path(path)))

@@ -1,7 +1,7 @@
-r"""The graph unit of DMD: who should listen to whom, decided for every sample.
+r"""The graph unit of DMD: how much each modality learns from each other one, decided for every sample.
 
-The nodes are modalities, and each of them is a student of every other. From what two nodes say of a sample, a small
-linear network scores the edge between them; the edges of a sample share one unit of weight:
+The nodes are modalities, and each of them is a student of every other. A small linear network scores the edge between
+two nodes from their outputs for a sample; the weights of the edges of a sample sum to 1:
 
 $$z_m = [W_{logit}\, l_m;\ W_{repr}\, r_m], \qquad
   \rho_{j \leftarrow i} = W_{edge} [z_j; z_i], \qquad
@@ -10,26 +10,26 @@ $$z_m = [W_{logit}\, l_m;\ W_{repr}\, r_m], \qquad
 | symbol | argument | shape |
 |---|---|---|
 | l, r | ``logits``, ``representations`` | (rows, M, outputs), (rows, M, width) |
-| e | what the unit returns | (rows, M (M - 1)) |
+| e | returned by the unit | (rows, M (M - 1)) |
 | π | ``prior`` | (M (M - 1),), sums to 1 |
 | α | `SHARPNESS` | 1/8 |
 
 Edges are listed by student, then by teacher: of the nodes L, V, A they are V>L, A>L, L>V, A>V, L>A, V>A, where
 ``V>L`` means that L learns from V. There is no non-linearity, so a score is the sum of one number of the student and
-one of the teacher, and that is how it is computed. The biases cancel in the softmax.
+one number of the teacher, and it is computed in this way. The biases cancel in the softmax.
 
-The prior π is set by hand in the authors' code. It is what gives the edges their direction (docs/methods/dmd.md):
+The prior π is a constant in the authors' code. It alone gives the edges their direction (docs/methods/dmd.md):
 
 | ``prior`` | favoured edges (1 before a softmax at temperature 0.25; the others 0) |
 |---|---|
-| ``reference``, graph ``homo`` | all that leave the first node |
-| ``reference``, graph ``hetero`` | all from a node to a later one |
+| ``reference``, graph ``homo`` | all edges from the first node |
+| ``reference``, graph ``hetero`` | all edges from a node to a later one |
 | ``uniform`` | none |
 | ``given`` | as listed, ``teacher>student:value`` |
-| ``auto`` | from better nodes to worse, by a running mean of their errors (ours) |
+| ``auto`` | from better nodes to worse nodes, by a running mean of their errors (our addition) |
 
-With three nodes the two rows ``reference`` are the vectors of the code; for other numbers they are our reading of its
-pattern. Reference: Li, Wang, Cui: Decoupled Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv
+With three nodes the two rows ``reference`` are the vectors of the code; for other numbers of nodes they are our
+generalisation. Reference: Li, Wang, Cui: Decoupled Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv
 2303.13802; read from the authors' code.
 """
 
@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from xmodal.errors import InputError, did_you_mean
 
 SHARPNESS = 0.125  # α
-TEMPERATURE = 0.25  # of the softmax that makes a prior
+TEMPERATURE = 0.25  # of the softmax of a prior
 MOMENTUM = 0.95  # of the running mean of errors
 GRAPHS = ("homo", "hetero")
 PRIORS = ("reference", "uniform", "auto", "given")
@@ -74,17 +74,17 @@ class GraphUnit(nn.Module):
     """Edges between nodes, and their prior.
 
     Args:
-        nodes: names of the modalities, two or more; their order is that of edges and of the prior ``reference``.
+        nodes: names of the modalities, two or more, in the order of the edges and of the prior ``reference``.
         width: of the representations.
-        outputs: of the logits.
-        hidden: g, width of W_logit and W_repr.
-        graph: ``homo`` or ``hetero``, which ``reference`` is meant.
+        outputs: width of the logits.
+        hidden: g, output width of W_logit and W_repr.
+        graph: ``homo`` or ``hetero``, which selects the prior ``reference``.
         prior: ``reference``, ``uniform``, ``auto`` or ``given``.
-        given: for the last, ``teacher>student:value`` for edges whose value is not 0.
+        given: for the prior ``given``, ``teacher>student:value`` for edges whose value is not 0.
 
     Attributes:
-        prior: π as it is now.
-        errors: running mean of each node's error, and in the last place the weight that it has gathered.
+        prior: the current π.
+        errors: running mean of each node's error, and as last entry the sum of its weights.
 
     Example:
         >>> unit = GraphUnit(("text", "vision", "audio"), 50, hidden=64)
@@ -124,23 +124,29 @@ class GraphUnit(nn.Module):
 
     def scores(self, logits: Tensor, representations: Tensor) -> Tensor:
         """ρ, (rows, edges)."""
-        found, wanted = (logits.shape[1], representations.shape[1]), len(self.nodes)
-        if found != (wanted, wanted):
-            raise ValueError(f"logits and representations have {found[0]} and {found[1]} nodes: expected {wanted}.")
+        count = len(self.nodes)
+        if (logits.shape[1], representations.shape[1]) != (count, count):
+            raise ValueError(
+                f"logits and representations have {logits.shape[1]} and {representations.shape[1]} nodes: expected "
+                f"{count}."
+            )
         z = torch.cat([self.W_logit(logits), self.W_repr(representations)], dim=2)
-        mine, theirs = self.W_edge.weight[0].chunk(2)
+        # W_edge [z_j; z_i] is the sum of two products: one per node instead of one per edge.
+        student_weight, teacher_weight = self.W_edge.weight[0].chunk(2)
         students, teachers = zip(*self.edges, strict=True)
-        return (z @ mine)[:, list(students)] + (z @ theirs)[:, list(teachers)] + self.W_edge.bias
+        return (z @ student_weight)[:, list(students)] + (z @ teacher_weight)[:, list(teachers)] + self.W_edge.bias
 
     @torch.no_grad()
     def observe(self, errors: Tensor) -> None:
-        """Show the prior ``auto`` the mean errors of the nodes on a batch, (nodes,); other priors stay as they are."""
+        """Update the prior ``auto`` by the mean errors of the nodes on a batch, (nodes,); other priors are constant."""
         if self.kind != "auto":
             return
+        # The last entry sums the weights of the running mean. Dividing by it corrects the start from zeros, as in Adam.
         self.errors.mul_(MOMENTUM).add_((1 - MOMENTUM) * torch.cat([errors, errors.new_ones(1)]))
         mean = self.errors[:-1] / self.errors[-1]
         students, teachers = zip(*self.edges, strict=True)
         lead = mean[list(students)] - mean[list(teachers)]
+        # Clamped, because all errors may be equal.
         self.prior.copy_(prior_of(lead / lead.abs().max().clamp(min=1e-12)))
 
 
@@ -155,7 +161,7 @@ def prior_of(values: Tensor) -> Tensor:
 
 
 def values_of(nodes: Sequence[str], graph: str, prior: str, given: Sequence[str] = ()) -> Tensor:
-    """How much each edge is favoured, before the softmax.
+    """The values of the edges before the softmax that gives the prior.
 
     Example:
         >>> values_of(("text", "vision", "audio"), "hetero", "reference").tolist()
@@ -163,17 +169,17 @@ def values_of(nodes: Sequence[str], graph: str, prior: str, given: Sequence[str]
         >>> values_of(("text", "audio"), "homo", "given", ("audio>text:0.5",)).tolist()
         [0.5, 0.0]
     """
-    for what, name, known in (("graph", graph, GRAPHS), ("prior", prior, PRIORS)):
-        if name not in known:
-            raise InputError(f"There is no {what} called '{name}'. {did_you_mean(name, known)}")
+    for kind, name, choices in (("graph", graph, GRAPHS), ("prior", prior, PRIORS)):
+        if name not in choices:
+            raise InputError(f"There is no {kind} called '{name}'. {did_you_mean(name, choices)}")
     if bool(given) != (prior == "given"):
         raise InputError(
             f"The prior is '{prior}' and {len(given)} edges are given: expected edges, as text>audio:1, with 'given' "
             "and with no other prior."
         )
     if prior == "given":
-        found = _listed(nodes, given)
-        return torch.tensor([found.get(name, 0.0) for name in edge_names(nodes)])
+        values = _listed(nodes, given)
+        return torch.tensor([values.get(name, 0.0) for name in edge_names(nodes)])
     if prior != "reference":
         return torch.zeros(len(nodes) * (len(nodes) - 1))
     pairs = edges_between(len(nodes))
@@ -181,23 +187,24 @@ def values_of(nodes: Sequence[str], graph: str, prior: str, given: Sequence[str]
 
 
 def _listed(nodes: Sequence[str], given: Sequence[str]) -> Mapping[str, float]:
-    """Edge → value from ``teacher>student:value``; all that is wrong is told together."""
-    known, problems = edge_names(nodes), []
-    found: dict[str, float] = {}
+    """Edge → value from ``teacher>student:value``; all problems are reported together."""
+    names, problems = edge_names(nodes), []
+    values: dict[str, float] = {}
     for text in given:
+        # The last colon separates the value, since the name of a modality may contain one.
         name, _, value = text.rpartition(":")
         name = name.replace(" ", "")
         try:
             number = float(value)
         except ValueError:
             number = math.nan
-        if name not in known:
-            problems.append(f"'{text}' names no edge between {', '.join(nodes)}. {did_you_mean(name, known)}")
+        if name not in names:
+            problems.append(f"'{text}' names no edge between {', '.join(nodes)}. {did_you_mean(name, names)}")
         elif not math.isfinite(number):
             problems.append(f"'{text}': expected a number behind the colon, as in {name}:1.")
-        elif name in found:
-            problems.append(f"The edge {name} is given twice.")
-        found[name] = number
+        elif name in values:
+            problems.append(f"The edge {name} is given twice. Remove one of the two.")
+        values[name] = number
     if problems:
         raise InputError(problems)
-    return found
+    return values

@@ -1,8 +1,8 @@
-"""One modality of DMD by itself: projection, the encoder that all modalities share, and its homo head.
+"""A single modality of DMD: projection, the encoder that all modalities share, and its homo head.
 
     x ─(encoder)─▶ features ─dropout, convolution─▶ p ─shared encoder─▶ c ─residual head─▶ logits
 
-This is what deploys when one sensor is left; `xmodal.models.dmd.net` trains it with the others.
+This part is deployed when only one modality is available; `xmodal.models.dmd.net` trains it with the others.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Projection(nn.Module):
         modality: what it reads.
         sizes: of the modality.
         width: d.
-        mask_padding: read ``<modality>.lengths`` and set what lies behind them to zero.
-        encoder: makes the features (batch, width, time) from ``<modality>.tokens``; None: they are the input.
+        mask_padding: read ``<modality>.lengths`` and set the steps behind these lengths to zero.
+        encoder: computes the features (batch, width, time) from ``<modality>.tokens``; None: the input is the features.
     """
 
     def __init__(
@@ -47,41 +47,45 @@ class Projection(nn.Module):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of the inputs it reads."""
+        """Names of the inputs that it reads."""
         read = self.modality if self.encoder is None else f"{self.modality}.tokens"
         return (read, f"{self.modality}.lengths") if self.mask_padding else (read,)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Make p (batch, d, T'), and say how many of its steps count, (batch,), or None."""
+        """The projection p (batch, d, T'), and the number of its steps that are not padding, (batch,), or None."""
         features = pick_input(inputs, self.needs[0])
-        features = self._fitting(features if self.encoder is None else self.encoder(features))
+        features = self._checked(features if self.encoder is None else self.encoder(features))
         features = dropout(features, self.sizes.input_dropout, self.training)
         if not self.mask_padding:
             return self.convolution(features), None
         lengths = pick_input(inputs, self.needs[1]).long().clamp(1, self.sizes.length)
+        # A sequence shorter than the kernel keeps one step, since the last step of every sequence is read.
         steps = (lengths - self.sizes.kernel + 1).clamp(min=1)
+        # Zeros on both sides of the convolution: before it, so that no step mixes with padding; behind it, because
+        # the position codes of the transformers recognise padding by zeros.
         projected = self.convolution(features * counting(lengths, self.sizes.length, features))
         return projected * counting(steps, self.sizes.steps, projected), steps
 
-    def _fitting(self, features: Tensor) -> Tensor:
+    def _checked(self, features: Tensor) -> Tensor:
+        # A vector is a sequence of one step.
         if features.ndim == 2 and self.sizes.length == 1:
-            features = features.unsqueeze(2)  # a vector is a sequence of one step
-        wanted, arrived = (self.sizes.width, self.sizes.length), tuple(features.shape)
-        if arrived[1:] != wanted:
+            features = features.unsqueeze(2)
+        width, length = self.sizes.width, self.sizes.length
+        if features.shape[1:] != (width, length):
             raise InputError(
-                f"'{self.modality}' arrives as {arrived}: expected (batch, {wanted[0]}, {wanted[1]}), features per "
-                "step before steps, as the network was built for. Give it data of this width and length."
+                f"'{self.modality}' arrives as {tuple(features.shape)}: expected (batch, {width}, {length}), features "
+                "before steps, the sizes that the network was built for. Give it data of this width and length."
             )
         return features
 
 
 def counting(steps: Tensor, longest: int, like: Tensor) -> Tensor:
-    """Ones where a step counts and zeros elsewhere, (batch, 1, time)."""
+    """Ones for real steps and zeros for padding, (batch, 1, time)."""
     return (torch.arange(longest, device=steps.device) < steps.unsqueeze(1)).to(like.dtype).unsqueeze(1)
 
 
 class HeadOutput(NamedTuple):
-    """What a head says: ``logits``, its ``hidden`` layer behind the ReLU, and the ``features`` of the last layer."""
+    """Outputs of a head: ``logits``, its ``hidden`` layer behind the ReLU, and the ``features`` of the last layer."""
 
     logits: Tensor
     hidden: Tensor
@@ -112,7 +116,7 @@ class ResidualHead(nn.Module):
 
 
 class DMDHead(nn.Module):
-    """One modality alone: projection, shared encoder, homo head.
+    """A single modality: projection, shared encoder, homo head.
 
     Args:
         projection: of the modality.
@@ -127,6 +131,7 @@ class DMDHead(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Logits (batch, outputs)."""
         projected, _ = self.projection(inputs)
+        # Flattened with time before channels, the order of the published weights.
         logits: Tensor = self.head(self.shared(projected).transpose(1, 2).flatten(1)).logits
         return logits
 
@@ -142,16 +147,19 @@ def build_dmd_head(
         >>> sum(parameter.numel() for parameter in head.parameters())
         429151
     """
-    sizes, read = sizes_from_json(inputs, numbers)
-    if len(sizes) != 1:
-        raise InputError(f"A head reads one modality, and {len(sizes)} were given: {', '.join(sizes) or 'none'}.")
-    ((modality, mine),) = sizes.items()
-    check_numbers({modality: mine, f"{modality} again": mine}, read)
-    d = read.width
+    sequences, network = sizes_from_json(inputs, numbers)
+    if len(sequences) != 1:
+        raise InputError(
+            f"A head reads one modality, and {len(sequences)} were given: {', '.join(sequences) or 'none'}."
+        )
+    ((modality, sequence),) = sequences.items()
+    # The check is written for two modalities or more, so it gets this one twice.
+    check_numbers({modality: sequence, f"{modality} again": sequence}, network)
+    d = network.width
     projection = Projection(
-        modality, mine, d, mask_padding=read.mask_padding, encoder=built_encoders(encoders).get(modality)
+        modality, sequence, d, mask_padding=network.mask_padding, encoder=built_encoders(encoders).get(modality)
     )
-    head = ResidualHead(d * mine.steps, d, read.outputs, rate=read.output_dropout)
+    head = ResidualHead(d * sequence.steps, d, network.outputs, rate=network.output_dropout)
     return DMDHead(projection, nn.Conv1d(d, d, 1, bias=False), head)
 
 
@@ -159,6 +167,7 @@ def built_encoders(described: Mapping[str, Any] | None) -> dict[str, nn.Module]:
     """Modality → text encoder, from JSON values."""
     if not described:
         return {}
+    # Imported here, because it needs the optional package transformers.
     from xmodal.models.dmd.text_encoder import build_text_encoder
 
-    return {name: build_text_encoder(**asked) for name, asked in described.items()}
+    return {name: build_text_encoder(**arguments) for name, arguments in described.items()}

@@ -1,4 +1,4 @@
-"""The network of DMD: each modality is split in a shared and a private part, and the private parts read one another.
+"""The network of DMD: each modality has a shared and a private part, and each private part reads the others.
 
     x_m ─projection─▶ p_m ─┬─ shared encoder ──▶ c_m ─┬─ homo head ─────────────▶ logits of m alone   (`DMDHead`)
                            │                          ├─ alignment ─────────────▶ c_sim_m
@@ -15,9 +15,9 @@
 | h_m, representation of the hetero head | ``memory``, ``hetero_features`` | (batch, (M - 1) d) |
 
 T'_m = T_m - k_m + 1. The order of the modalities is that of the graphs' nodes. A modality reads the others in this
-order: the first one, then the rest from the last to the second; of text, vision and audio that is text, audio, vision,
-as published. `DMDNet` computes everything and is what trains; its parts `fused` and `alone(m)` are what is deployed,
-and hold nothing else.
+order: the first one, then the rest from the last to the second; for text, vision and audio that is text, audio, vision,
+as published. `DMDNet` computes everything and is trained; its parts `fused` and `alone(m)` are deployed and contain
+only what they need.
 
 Li, Wang, Cui: Decoupled Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802; read from the
 authors' code.
@@ -42,20 +42,20 @@ from xmodal.models.dmd.sizes import check_numbers, sizes_from_json
 from xmodal.models.network import PREFIX
 from xmodal.types import Student
 
-MEMORY_LAYERS = 3  # at least
+MEMORY_LAYERS = 3  # the memory has at least so many layers in the authors' code, whatever the others have
 
 
 @dataclass(slots=True)
 class DMDOutputs:
-    """All that the network makes of a batch; the table above says more. Logits are (batch, outputs).
+    """All outputs of the network for a batch; see the table above. Logits are (batch, outputs).
 
     Attributes:
-        fused: logits from everything.
+        fused: logits from all parts.
         common: logits from the shared parts of all modalities.
         homo: modality → logits from its shared part alone.
-        hetero: modality → logits from its private part, which has read the others'.
+        hetero: modality → logits from its private part after it has read the others.
         homo_features: modality → a, the hidden layer of its homo head behind the ReLU.
-        hetero_features: modality → what its hetero head's last layer reads.
+        hetero_features: modality → input of the last layer of its hetero head.
         memory: modality → h.
         projected: modality → p.
         rebuilt: modality → r.
@@ -63,7 +63,7 @@ class DMDOutputs:
         private_again: modality → s'.
         shared: modality → c.
         aligned: modality → c_sim.
-        steps: modality → steps (batch,) that count behind the projection; None: all do.
+        steps: modality → number of real steps (batch,) behind the projection; None: there is no padding.
     """
 
     fused: Tensor
@@ -89,7 +89,7 @@ class Decoupled(NamedTuple):
         projected: p.
         both: [s; c], (batch, 2 d, T').
         rows: [s, c] with time before channels, (batch, T', 2 d).
-        steps: how many steps count, or None.
+        steps: number of real steps, or None.
     """
 
     projected: Tensor
@@ -99,12 +99,12 @@ class Decoupled(NamedTuple):
 
 
 class DMDFused(nn.Module):
-    """All modalities together: what the fused logits need, and no more.
+    """All modalities together: the layers that the fused logits need, and no others.
 
     Args:
         inputs: modality → sizes, in the order of the graphs' nodes.
-        numbers: all other numbers.
-        encoders: modality → network that makes its features, such as a text encoder.
+        numbers: all other sizes and rates.
+        encoders: modality → network that computes its features, such as a text encoder.
     """
 
     def __init__(
@@ -128,6 +128,8 @@ class DMDFused(nn.Module):
         self.private = nn.ModuleDict({PREFIX + m: nn.Conv1d(d, d, 1, bias=False) for m in inputs})
         self.shared = nn.Conv1d(d, d, 1, bias=False)
         self.pairs = [(m, other) for m in inputs for other in read_by(m, self.modalities)]
+        # As in the authors' code, dropout of attention weights is chosen by the modality that is read, and the memories
+        # of all modalities use the rate of the first one.
         rates = {m: sizes.attention_dropout for m, sizes in inputs.items()}
         first = next(iter(rates.values()))
         self.common_encoders = self._stack(inputs, d, list(rates.values()))
@@ -158,22 +160,23 @@ class DMDFused(nn.Module):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Names of all inputs it reads."""
+        """Names of all inputs that it reads."""
         return tuple(name for m in self.modalities for name in self.projection(m).needs)
 
     def projection(self, modality: str) -> Projection:
-        """Where a modality comes in."""
+        """The projection of a modality."""
         return cast(Projection, self.projections[PREFIX + modality])
 
     def decouple(self, inputs: Mapping[str, Tensor]) -> dict[str, Decoupled]:
         """Modality → its private and its shared part."""
-        found = {}
+        parts = {}
         for m in self.modalities:
             projected, steps = self.projection(m)(inputs)
             private = cast(nn.Conv1d, self.private[PREFIX + m])
+            # One convolution for both encoders, since they read the same input.
             both = F.conv1d(projected, torch.cat([private.weight, self.shared.weight]))
-            found[m] = Decoupled(projected, both, both.transpose(1, 2).contiguous(), steps)
-        return found
+            parts[m] = Decoupled(projected, both, both.transpose(1, 2).contiguous(), steps)
+        return parts
 
     def common(self, parts: Mapping[str, Decoupled]) -> Tensor:
         """[c̄_1, …, c̄_M], (batch, M d)."""
@@ -195,7 +198,7 @@ class DMDFused(nn.Module):
         joined = []
         for m, part in parts.items():
             whole = torch.cat([x for x, (reader, _) in zip(read, self.pairs, strict=True) if reader == m], dim=2)
-            # behind the last step nothing may be left that a position code or the next encoder would see
+            # Padding must be zero again, since the position codes of the memory encoder recognise padding by zeros.
             joined.append(whole if part.steps is None else whole * counting(part.steps, whole.shape[1], whole).mT)
         steps = [part.steps for part in parts.values()]
         return dict(zip(parts, self.memory_encoders(joined, query_steps=steps, last=True), strict=True))
@@ -207,6 +210,7 @@ class DMDFused(nn.Module):
         return logits
 
     def _gated(self, gate: nn.Module, x: Tensor) -> Tensor:
+        # In the authors' code the sigmoid replaces the features; it does not multiply them.
         opened = torch.sigmoid(gate(x))
         return opened * x if self.numbers.gate == "multiply" else opened
 
@@ -217,14 +221,14 @@ class DMDFused(nn.Module):
 
 
 class DMDNet(nn.Module):
-    """The network that trains.
+    """The network that is trained.
 
     Args:
         inputs: modality → sizes, in the order of the graphs' nodes.
-        numbers: all other numbers.
-        encoders: modality → network that makes its features, such as a text encoder.
-        as_published: hold the cosine projections too, which the authors' code computes and uses in no loss. They are
-            never trained; with them a published file has a place for everything.
+        numbers: all other sizes and rates.
+        encoders: modality → network that computes its features, such as a text encoder.
+        as_published: contain the cosine projections too, which the authors' code computes and uses in no loss. They are
+            never trained; with them the network has a parameter for every entry of a published file.
 
     Example:
         >>> sizes = {"text": SequenceInput(6, 8, kernel=3), "audio": SequenceInput(4, 12)}
@@ -255,8 +259,9 @@ class DMDNet(nn.Module):
         self.hetero_heads = nn.ModuleDict(
             {PREFIX + m: ResidualHead(wide, wide, numbers.outputs, rate=rate) for m in inputs}
         )
-        together = len(inputs) * d
-        self.common_head = ResidualHead(together, together, numbers.outputs, rate=rate)
+        whole = len(inputs) * d
+        self.common_head = ResidualHead(whole, whole, numbers.outputs, rate=rate)
+        # Last, so that the random draws of all other layers do not depend on them.
         published = flat.items() if as_published else ()
         self.cosine_projections = nn.ModuleDict({PREFIX + m: nn.Linear(w, d) for m, w in published})
         self.cosine_projections.requires_grad_(False)
@@ -267,7 +272,9 @@ class DMDNet(nn.Module):
         return self.fused.needs
 
     def forward(self, inputs: Mapping[str, Tensor]) -> DMDOutputs:
-        """Everything, from all modalities."""
+        """All outputs, from all modalities."""
+        # The two flatten orders differ, as in the published weights: the homo heads read time before channels, the
+        # alignments channels before time.
         parts, d = self.fused.decouple(inputs), self.numbers.width
         homo = {m: self.homo_heads[PREFIX + m](part.rows[..., d:].flatten(1)) for m, part in parts.items()}
         rebuilt = {m: self.decoders[PREFIX + m](part.both) for m, part in parts.items()}
@@ -293,12 +300,12 @@ class DMDNet(nn.Module):
         )
 
     def cosine_projected(self, outputs: DMDOutputs) -> dict[str, Tensor]:
-        """Modality → projection (batch, d) of s that the authors' code returns; empty unless ``as_published``."""
+        """Modality → projection (batch, d) of s, which the authors' code returns; empty unless ``as_published``."""
         flat = {m: s.transpose(1, 2).flatten(1) for m, s in outputs.private.items()}
         return {m: self.cosine_projections[PREFIX + m](s) for m, s in flat.items() if len(self.cosine_projections)}
 
     def alone(self, modality: str) -> DMDHead:
-        """The part that reads one modality and nothing else; it shares its weights with this network."""
+        """The part that reads only one modality; it shares its weights with this network."""
         if modality not in self.modalities:
             raise InputError(
                 f"This network has no modality called '{modality}'. {did_you_mean(modality, self.modalities)}"
@@ -307,14 +314,15 @@ class DMDNet(nn.Module):
         return DMDHead(self.fused.projection(modality), self.fused.shared, head)
 
     def students(self) -> dict[str, Student]:
-        """What can be deployed: each modality by its name, and ``fused``; all can be rebuilt from their files."""
-        found = {}
+        """The students: each modality by its name, and ``fused``; all can be rebuilt from their files."""
+        students = {}
         for m in self.modalities:
             module = self.alone(m)
-            found[m] = Student(module, module.projection.needs, m, "dmd_head", self._arguments((m,)))
-        name = "fused" if "fused" not in found else "dmd_fused"
-        found[name] = Student(self.fused, self.needs, self.modalities[0], "dmd", self._arguments(self.modalities))
-        return found
+            students[m] = Student(module, module.projection.needs, m, "dmd_head", self._arguments((m,)))
+        # A modality may be called 'fused'.
+        name = "fused" if "fused" not in students else "dmd_fused"
+        students[name] = Student(self.fused, self.needs, self.modalities[0], "dmd", self._arguments(self.modalities))
+        return students
 
     def _arguments(self, modalities: Sequence[str]) -> dict[str, Any]:
         encoders = {m: self.fused.projection(m).encoder for m in modalities}
@@ -327,7 +335,7 @@ class DMDNet(nn.Module):
 
 
 def read_by(modality: str, modalities: Sequence[str]) -> list[str]:
-    """The other modalities in the order in which one reads them: the first, then the rest from the last to the second.
+    """The other modalities in reading order: the first one, then the rest from the last to the second.
 
     Example:
         >>> [read_by(m, ("text", "vision", "audio")) for m in ("text", "vision", "audio")]
@@ -347,5 +355,5 @@ def build_dmd(
         numbers: the fields of `DMDNumbers`.
         encoders: modality → what `xmodal.models.dmd.text_encoder.build_text_encoder` takes.
     """
-    sizes, read = sizes_from_json(inputs, numbers)
-    return DMDFused(sizes, read, built_encoders(encoders))
+    sequences, network = sizes_from_json(inputs, numbers)
+    return DMDFused(sequences, network, built_encoders(encoders))

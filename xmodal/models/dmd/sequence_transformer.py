@@ -1,6 +1,6 @@
-"""Several transformer encoders of equal size, run as one: their weights are stacked and so are their sequences.
+"""Several transformer encoders of equal size, computed together: their weights and their sequences are stacked.
 
-    x₀ = drop(√w x + P(x)),   k₀ and v₀ likewise from another sequence (or x is read by itself)
+    x₀ = drop(√w x + P(x)),   k₀ and v₀ likewise from another sequence (or from x itself)
     x  ← x + drop(A(LN₀(x), LN₀(k₀), LN₀(v₀)) W_o + b_o),   x ← x + drop(W₂ drop(relu(W₁ LN₁(x) + b₁)) + b₂)
     out = LN(x)
 
@@ -13,12 +13,12 @@
 | LN₀, LN₁ | ``attention_norm_*``, ``feed_norm_*`` | (layers, members, w) |
 | LN | ``norm_*`` | (members, w) |
 
-P(x) is the code of `position_codes` for step t + 1, and zero where channel 0 of x is exactly zero: that is how padding
-is known. A is `xmodal.models.dmd.attention.attend`; a query sees the keys of `future_mask`.
+P(x) is the code of `position_codes` for step t + 1, and zero where channel 0 of x is exactly zero: this is how the
+authors' code recognises padding. A is `xmodal.models.dmd.attention.attend`; a query sees the keys of `future_mask`.
 
-Equal up to rounding to running each encoder by itself, and faster: scale and shift of LN₀ and LN₁ are multiplied into
-the matrix that follows, so the other sequence is normalised once for all layers and all its keys and values come from
-one product; where only the last step is wanted, the last layer computes no other.
+The result equals that of separate encoders up to rounding, and is computed faster: scale and shift of LN₀ and LN₁ are
+multiplied into the matrix that follows, so the other sequence is normalised once for all layers, and all its keys and
+values come from one product. If only the last step is needed, the last layer computes no other.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ from xmodal.errors import InputError
 from xmodal.models.dmd.attention import attend, future_of
 from xmodal.models.dropout import dropout
 
-SMALLEST = 4  # width: with two or three channels there is one frequency, and the formula of the others divides by zero
+# Smallest width: with two or three channels there is one frequency, and the formula of the frequencies divides by zero.
+SMALLEST = 4
 LAYERED = ("in", "out", "up", "down", "attention_norm", "feed_norm")
 Weights = Mapping[str, Tensor]
 
@@ -44,12 +45,12 @@ class EncoderStack(nn.Module):
 
     Args:
         members: name of each encoder.
-        width: w, of their sequences.
-        heads: of attention; they divide the width.
+        width: w, the width of their sequences.
+        heads: of attention; the width must be a multiple of them.
         layers: of each encoder.
-        longest: steps of the longest sequence.
+        longest: number of steps of the longest sequence.
         attention_dropout: rate for the attention weights of each member.
-        embed_dropout: rate behind the position codes; queries, keys and values have masks of their own.
+        embed_dropout: rate behind the position codes; queries, keys and values have separate masks.
         relu_dropout: rate inside the feed-forward part.
         residual_dropout: rate on what is added to x.
         causal: whether later keys are hidden, see `future_mask`.
@@ -82,6 +83,8 @@ class EncoderStack(nn.Module):
         self.attention_dropout = tuple(attention_dropout) or (0.0,) * len(self.members)
         self.embed_dropout, self.relu_dropout, self.residual_dropout = embed_dropout, relu_dropout, residual_dropout
         each = (layers, len(self.members))
+        # Initial values of the authors' code: the matrices are Xavier uniform, all biases zero. The order of this loop is
+        # that of the random draws.
         for name, rows, columns in (("in", 3, 1), ("out", 1, 1), ("up", 4, 1), ("down", 1, 4)):
             matrices = torch.empty(*each, rows * width, columns * width)
             self.register_parameter(f"{name}_weight", nn.Parameter(_xavier(matrices)))
@@ -104,28 +107,32 @@ class EncoderStack(nn.Module):
 
         Args:
             queries: x of each member.
-            sources: what each member reads keys and values from; None: its own x.
-            query_steps: for each member the steps (batch,) that count; none: all of them. It decides on the last one.
-            source_steps: the same for the sources; other keys are hidden.
+            sources: sequence from which each member takes keys and values; None: its own x.
+            query_steps: for each member the number of real steps (batch,), which determines the last step; empty: there
+                is no padding.
+            source_steps: the same for the sources; padding is hidden.
             last: return only the last step, (batch, w).
         """
-        asked = [x.shape[1] for x in queries]
-        read = asked if sources is None else [x.shape[1] for x in sources]
+        lengths = [x.shape[1] for x in queries]
+        source_lengths = lengths if sources is None else [x.shape[1] for x in sources]
+        # Only members with equal lengths can be stacked in one tensor.
         groups: dict[tuple[int, int], list[int]] = {}
-        for member, sizes in enumerate(zip(asked, read, strict=True)):
+        for member, sizes in enumerate(zip(lengths, source_lengths, strict=True)):
             groups.setdefault(sizes, []).append(member)
-        unlike = {id(x): x for x in (*queries, *(sources or ()))}  # one sequence is read by several members
-        coded = {key: self.coded(x) for key, x in unlike.items()}
-        weights, found = self._weights(list(groups.values())), dict[int, Tensor]()
-        for group, mine in zip(groups.values(), weights, strict=True):
+        # By identity, since several members read the same sequence: its codes are added once.
+        distinct = {id(x): x for x in (*queries, *(sources or ()))}
+        coded = {key: self.coded(x) for key, x in distinct.items()}
+        outputs: dict[int, Tensor] = {}
+        for group, weights in zip(groups.values(), self._weights(list(groups.values())), strict=True):
             x = torch.stack([coded[id(queries[member])] for member in group])
             source = None if sources is None else torch.stack([coded[id(sources[member])] for member in group])
             ends = _together(query_steps, group)
-            hidden = _padding(_together(source_steps if sources is not None else query_steps, group), read[group[0]])
+            steps = _together(source_steps if sources is not None else query_steps, group)
+            hidden = _padding(steps, source_lengths[group[0]])
             rates = tuple(self.attention_dropout[member] for member in group) if self.training else ()
-            out = self._run(mine, x, source, rates, ends, hidden, last)
-            found.update(zip(group, out.unbind(0), strict=True))
-        return [found[member] for member in range(len(queries))]
+            out = self._run(weights, x, source, rates, ends, hidden, last)
+            outputs.update(zip(group, out.unbind(0), strict=True))
+        return [outputs[member] for member in range(len(queries))]
 
     def coded(self, x: Tensor) -> Tensor:
         """√w x + P(x) of a sequence (batch, time, w)."""
@@ -136,7 +143,8 @@ class EncoderStack(nn.Module):
         parameters = dict(self.named_parameters())
         if len(groups) == 1:
             return [parameters]
-        axes = {name: 0 if name.startswith("norm_") else 1 for name in parameters}  # of the members
+        # The axis of the members: the final norm has no axis of layers before it.
+        axes = {name: 0 if name.startswith("norm_") else 1 for name in parameters}
         parts = {name: torch.split(parameter, 1, axes[name]) for name, parameter in parameters.items()}
         return [
             {
@@ -158,11 +166,12 @@ class EncoderStack(nn.Module):
     ) -> Tensor:
         """All layers of members whose sequences have equal shapes: (members, batch, time, w) in and out."""
         layers = _layers(weights)
-        elsewhere = None if source is None else self.keys_and_values(layers, source)
+        read = None if source is None else self.keys_and_values(layers, source)
         x = dropout(x, self.embed_dropout, self.training)
         for number, layer in enumerate(layers):
+            # Where x reads itself, earlier layers need all steps: the last layer takes keys and values from them.
             only_last = last and number == len(layers) - 1
-            keys = None if elsewhere is None else elsewhere[number]
+            keys = None if read is None else read[number]
             x = self.layer(layer, x, keys, rates=rates, hidden=hidden, ends=ends, last=only_last)
         x = _normed(x) * weights["norm_weight"][:, None, None] + weights["norm_bias"][:, None, None]
         return x[:, :, 0] if last else x
@@ -171,12 +180,13 @@ class EncoderStack(nn.Module):
         """Keys and values of another sequence for every layer."""
         w, count = self.width, len(layers)
         matrices, biases = ([layer[name] for layer in layers] for name in ("in_weight", "in_bias"))
+        # The authors' code drops keys and values with two masks, so in training they cannot share one product.
         if self.training and self.embed_dropout:
             keys, values = (_normed(dropout(source, self.embed_dropout)) for _ in range(2))
-            places = (slice(w, 2 * w), slice(2 * w, 3 * w))
+            rows = (slice(w, 2 * w), slice(2 * w, 3 * w))  # of K and of V in the packed projections
             projected = [
-                _linear(x, torch.cat([m[:, place] for m in matrices], 1), torch.cat([b[:, place] for b in biases], 1))
-                for x, place in zip((keys, values), places, strict=True)
+                _linear(x, torch.cat([m[:, part] for m in matrices], 1), torch.cat([b[:, part] for b in biases], 1))
+                for x, part in zip((keys, values), rows, strict=True)
             ]
             return list(zip(*(self._heads(x, count) for x in projected), strict=True))
         matrix, bias = torch.cat([m[:, w:] for m in matrices], 1), torch.cat([b[:, w:] for b in biases], 1)
@@ -201,9 +211,9 @@ class EncoderStack(nn.Module):
             x: (members, batch, time, w).
             keys_and_values: of another sequence, (members, batch, heads, w / heads, time) each; None: x's own.
             rates: dropout of attention weights for each member.
-            hidden: (members, batch, keys), True where a key does not count.
-            ends: (members, batch) steps of x that count; None: all of them.
-            last: compute the last of them only, (members, batch, 1, w).
+            hidden: (members, batch, keys), True for padding.
+            ends: (members, batch) number of real steps of x; None: there is no padding.
+            last: compute only the last real step, (members, batch, 1, w).
         """
         w, steps = self.width, x.shape[2]
         normed, matrix, bias = _normed(x), weights["in_weight"], weights["in_bias"]
@@ -217,7 +227,7 @@ class EncoderStack(nn.Module):
             if last:
                 x, normed = _at_end(x, ends), _at_end(normed, ends)
             (query,) = self._heads(_linear(normed, matrix[:, :w], bias[:, :w]), 1)
-        # the last step sees every key that counts
+        # The last step sees every key that is not padding, so it needs no mask of later keys.
         future = future_of(steps, key.shape[-1]) if self.causal and not last else None
         read = attend(query, key, value, future=future, padding=hidden, dropout=rates)
         read = read.flatten(2, 3).transpose(2, 3)
@@ -245,7 +255,7 @@ def _layers(weights: Weights) -> list[Weights]:
 
 
 def folded(weights: Weights) -> dict[str, Tensor]:
-    """Weights with the scale g and the shift b of both norms inside: W (g x + b) + c = (W g) x + (W b + c)."""
+    """Weights that contain the scale g and the shift b of both norms: W (g x + b) + c = (W g) x + (W b + c)."""
     out = {name: weights[name] for kind in ("out", "down") for name in (f"{kind}_weight", f"{kind}_bias")}
     for norm, kind in (("attention_norm", "in"), ("feed_norm", "up")):
         matrix, scale, shift = weights[f"{kind}_weight"], weights[f"{norm}_weight"], weights[f"{norm}_bias"]
@@ -280,16 +290,15 @@ def _normed(x: Tensor) -> Tensor:
 
 
 def _at_end(x: Tensor, ends: Tensor | None) -> Tensor:
-    """The last step that counts, (members, batch, 1, w)."""
+    """The last real step, (members, batch, 1, w)."""
     if ends is None:
         return x[:, :, -1:]
     return x.gather(2, (ends - 1)[:, :, None, None].expand(-1, -1, 1, x.shape[-1]))
 
 
 def _together(steps: Sequence[Tensor | None], group: Sequence[int]) -> Tensor | None:
-    mine = [steps[member] for member in group if steps]
-    known = [part for part in mine if part is not None]
-    return torch.stack(known) if known else None
+    parts = [part for part in (steps[member] for member in group if steps) if part is not None]
+    return torch.stack(parts) if parts else None
 
 
 def _padding(steps: Tensor | None, longest: int) -> Tensor | None:
@@ -299,11 +308,10 @@ def _padding(steps: Tensor | None, longest: int) -> Tensor | None:
 
 
 def _xavier(matrices: Tensor) -> Tensor:
+    # nn.init.xavier_uniform_ would take the axes of layers and members for those of a convolution.
     bound = math.sqrt(6.0 / (matrices.shape[-1] + matrices.shape[-2]))
     return nn.init.uniform_(matrices, -bound, bound)
 
 
 def _indivisible(width: int, heads: int) -> str:
-    return (
-        f"{heads} heads cannot share a width of {width}: the width must be a multiple of the heads. Change one of them."
-    )
+    return f"The width is {width}, and it must be a multiple of the heads, of which there are {heads}. Change one of the two."

@@ -1,4 +1,4 @@
-"""The numbers that a network of DMD is built from, as dataclasses and as JSON, and what is wrong with them."""
+"""The sizes and rates of a network of DMD, as dataclasses and as JSON values, and their check."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ GATES = ("sigmoid", "multiply")
 
 @dataclass(frozen=True, slots=True)
 class SequenceInput:
-    """What the network must know of one modality.
+    """The sizes of one modality, and its dropout rates.
 
     Attributes:
         width: features per step.
-        length: steps.
-        kernel: of the projection; the sequence gets shorter by ``kernel - 1``.
+        length: number of steps.
+        kernel: of the projection; the sequence becomes shorter by ``kernel - 1``.
         input_dropout: rate on single features before the projection.
         attention_dropout: rate on attention weights wherever this modality is key and value.
     """
@@ -33,24 +33,24 @@ class SequenceInput:
 
     @property
     def steps(self) -> int:
-        """Steps behind the projection."""
+        """Number of steps behind the projection."""
         return self.length - self.kernel + 1
 
 
 @dataclass(frozen=True, slots=True)
 class DMDNumbers:
-    """The numbers of the network that do not belong to one modality.
+    """The sizes and rates of the network that do not belong to one modality.
 
     Attributes:
         width: d, of every part.
         heads: of the transformers.
-        layers: of the transformers; those of the memory have at least three.
+        layers: of the transformers; those of the memory have three or more.
         embed_dropout: rate behind the position codes.
         relu_dropout: rate inside the transformers' feed-forward part.
         residual_dropout: rate on the transformers' branches.
         output_dropout: rate inside every head.
-        causal: whether a step sees no later ones.
-        mask_padding: use ``<modality>.lengths``: padding is neither read nor taken for the last step.
+        causal: whether later steps are hidden from a step.
+        mask_padding: use ``<modality>.lengths``: padding is not read, and the last step is the last real one.
         gate: ``sigmoid`` (σ(W h) takes the place of h, as in the authors' code) or ``multiply`` (σ(W h) h).
         outputs: width of every logit.
     """
@@ -69,7 +69,7 @@ class DMDNumbers:
 
 
 def check_numbers(inputs: Mapping[str, SequenceInput], numbers: DMDNumbers) -> None:
-    """Raise `InputError` with all that is wrong with the sizes of a network."""
+    """Raise an `InputError` with all problems of the sizes and rates of a network."""
     problems = []
     if len(inputs) < 2:
         problems.append(f"DMD needs two modalities or more, and there is {len(inputs)}: {', '.join(inputs) or 'none'}.")
@@ -78,9 +78,11 @@ def check_numbers(inputs: Mapping[str, SequenceInput], numbers: DMDNumbers) -> N
     counts = {"width": numbers.width, "heads": numbers.heads, "layers": numbers.layers, "outputs": numbers.outputs}
     for name, sizes in inputs.items():
         if "." in name:
-            problems.append(f"A modality cannot be called '{name}': a dot separates it from what goes with it.")
-        own = {"width": sizes.width, "length": sizes.length, "kernel": sizes.kernel}
-        counts |= {f"{key} of '{name}'": value for key, value in own.items()}
+            problems.append(
+                f"A modality cannot be called '{name}': a dot separates it from an input that belongs to it. Rename it."
+            )
+        lengths = {"width": sizes.width, "length": sizes.length, "kernel": sizes.kernel}
+        counts |= {f"{key} of '{name}'": value for key, value in lengths.items()}
         if is_count(sizes.length) and is_count(sizes.kernel) and sizes.length < sizes.kernel:
             problems.append(
                 f"'{name}' has {sizes.length} steps and its kernel is {sizes.kernel}: a sequence must be at least as "
@@ -113,19 +115,19 @@ def check_numbers(inputs: Mapping[str, SequenceInput], numbers: DMDNumbers) -> N
 def sizes_from_json(inputs: Any, numbers: Any) -> tuple[dict[str, SequenceInput], DMDNumbers]:
     """The fields of `SequenceInput` for each modality, and those of `DMDNumbers`, as dataclasses."""
     if not isinstance(inputs, Mapping) or not isinstance(numbers, Mapping):
-        raise InputError("inputs must give each modality its sizes, and numbers must name the numbers of the network.")
-    sizes = {name: _record(SequenceInput, asked, f"'{name}'") for name, asked in inputs.items()}
+        raise InputError("inputs must contain the sizes of each modality, and numbers those of the network.")
+    sizes = {name: _record(SequenceInput, values, f"'{name}'") for name, values in inputs.items()}
     return sizes, _record(DMDNumbers, numbers, "the network")
 
 
-def _record(kind: type[Any], asked: Any, what: str) -> Any:
-    known = kind.__dataclass_fields__
-    if not isinstance(asked, Mapping):
-        raise InputError(f"The numbers of {what} are {asked!r}: expected a dictionary with {', '.join(known)}.")
-    unknown = [key for key in asked if key not in known]
+def _record(kind: type[Any], values: Any, owner: str) -> Any:
+    fields = kind.__dataclass_fields__
+    if not isinstance(values, Mapping):
+        raise InputError(f"The numbers of {owner} are {values!r}: expected a dictionary with {', '.join(fields)}.")
+    unknown = [key for key in values if key not in fields]
     if unknown:
-        raise InputError([f"There is no number '{key}' of {what}. {did_you_mean(key, known)}" for key in unknown])
+        raise InputError([f"There is no number '{key}' of {owner}. {did_you_mean(key, fields)}" for key in unknown])
     try:
-        return kind(**asked)
+        return kind(**values)
     except TypeError as error:
-        raise InputError(f"The numbers of {what} are not complete: {error}") from error
+        raise InputError(f"The numbers of {owner} are not complete: {error}") from error

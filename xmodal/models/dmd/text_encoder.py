@@ -1,10 +1,9 @@
-"""A pretrained text encoder in front of a network: token numbers in, features per token out.
+"""A pretrained text encoder in front of a network: token ids in, features per token out.
 
-    tokens (rows, 3, T): numbers, mask, segments ──transformer──▶ last hidden states (rows, width, T)
+    tokens (rows, 3, T): ids, mask, segments ──transformer──▶ last hidden states (rows, width, T)
 
-It comes from a folder on this machine, in the layout of the package transformers (``config.json`` and
-``model.safetensors``); nothing is downloaded, and weights in formats that can run code are not read. Needs the extra
-``text``.
+It is read from a local folder in the layout of the package transformers (``config.json`` and ``model.safetensors``).
+Nothing is downloaded, and weights in formats that can run code are not read. Needs the extra ``text``.
 """
 
 from __future__ import annotations
@@ -20,19 +19,19 @@ from torch import Tensor, nn
 from xmodal.errors import InputError, MissingExtra
 
 PURPOSE = "A text encoder"
-FAMILIES = ("bert", "roberta")  # read numbers, mask and segments, and have 'last_hidden_state'
+FAMILIES = ("bert", "roberta")  # these read ids, mask and segments, and return 'last_hidden_state'
 
 
 class TextEncoder(nn.Module):
     """Features from tokens.
 
     Args:
-        model: of the package transformers, with ``config.hidden_size``.
-        fine_tune: train it too; otherwise it has no gradients and stays in eval mode, so that features of a sentence
-            are always the same.
+        model: from the package transformers, with ``config.hidden_size``.
+        fine_tune: train it too; otherwise it has no gradients and stays in eval mode, so the features of a sentence are
+            always the same.
 
     Attributes:
-        description: JSON from which `build_text_encoder` makes an untrained one.
+        description: JSON values from which `build_text_encoder` builds an untrained copy.
     """
 
     def __init__(self, model: nn.Module, *, fine_tune: bool = False) -> None:
@@ -40,13 +39,14 @@ class TextEncoder(nn.Module):
         self.model, self.fine_tune = model, fine_tune
         config: Any = model.config
         self.width = int(config.hidden_size)
-        numbers = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}  # a place here
-        self.description: dict[str, Any] = {"config": numbers, "fine_tune": fine_tune}
+        # A path of the machine that trained the student does not belong in its file.
+        settings = {key: value for key, value in config.to_dict().items() if key != "_name_or_path"}
+        self.description: dict[str, Any] = {"config": settings, "fine_tune": fine_tune}
         if not fine_tune:
             self.requires_grad_(False).eval()
 
     def train(self, mode: bool = True) -> TextEncoder:
-        """Training mode, for an encoder that is trained."""
+        """Set the training mode; a frozen encoder stays in eval mode."""
         super().train(mode and self.fine_tune)
         return self
 
@@ -54,28 +54,28 @@ class TextEncoder(nn.Module):
         """Tokens (rows, 3, T) to features (rows, width, T)."""
         if tokens.ndim != 3 or tokens.shape[1] != 3:
             raise InputError(
-                f"Tokens arrive as {tuple(tokens.shape)}: expected (rows, 3, time) with token numbers, mask and "
-                "segments. Prepare them again, or use text features in their place."
+                f"Tokens have shape {tuple(tokens.shape)}: expected (rows, 3, time) with token ids, mask and segments. "
+                "Prepare them again, or use text features instead."
             )
-        numbers, mask, segments = tokens.long().unbind(1)
+        ids, mask, segments = tokens.long().unbind(1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.fine_tune):
-            found = self.model(input_ids=numbers, attention_mask=mask.float(), token_type_ids=segments)
-        states: Tensor = found.last_hidden_state
+            outputs = self.model(input_ids=ids, attention_mask=mask.float(), token_type_ids=segments)
+        states: Tensor = outputs.last_hidden_state
         return states.transpose(1, 2)
 
 
 def load_text_encoder(folder: Path | str, *, fine_tune: bool = False) -> TextEncoder:
-    """A text encoder from a folder on this machine.
+    """A text encoder from a local folder.
 
     Args:
-        folder: holds ``config.json`` and ``model.safetensors``.
+        folder: contains ``config.json`` and ``model.safetensors``.
         fine_tune: see `TextEncoder`.
     """
     folder = Path(folder)
     missing = [name for name in ("config.json", "model.safetensors") if not (folder / name).is_file()]
     if missing:
         raise InputError(
-            f"{folder} lacks {' and '.join(missing)}: expected the folder of a text encoder as the package "
+            f"{folder} has no {' and no '.join(missing)}: expected the folder of a text encoder as the package "
             "transformers saves it (save_pretrained). It is never downloaded; weights must be safetensors."
         )
     try:
@@ -84,11 +84,12 @@ def load_text_encoder(folder: Path | str, *, fine_tune: bool = False) -> TextEnc
         raise InputError(f"{folder / 'config.json'} is not JSON ({error}). Copy the folder again.") from error
     _check_config(config, str(folder))
     AutoModel = _transformers().AutoModel
+    # The package raises many types of errors, all of them about this folder.
     try:
         model = AutoModel.from_pretrained(
             str(folder), local_files_only=True, use_safetensors=True, trust_remote_code=False
         )
-    except Exception as error:  # the package raises many kinds, all of them about this folder
+    except Exception as error:
         raise InputError(f"The text encoder in {folder} cannot be read: {error}") from error
     return TextEncoder(model, fine_tune=fine_tune)
 
@@ -97,22 +98,23 @@ def build_text_encoder(*, config: Mapping[str, Any], fine_tune: bool = False) ->
     """An untrained text encoder from JSON values, for the reader of a saved student.
 
     Args:
-        config: as ``config.json`` has it, with ``model_type``.
+        config: the content of ``config.json``, with ``model_type``.
         fine_tune: see `TextEncoder`.
     """
     _check_config(config, "The description")
     transformers = _transformers()
-    numbers = {key: value for key, value in config.items() if key != "model_type"}
-    made = transformers.AutoConfig.for_model(config["model_type"], **numbers)
-    return TextEncoder(transformers.AutoModel.from_config(made, trust_remote_code=False), fine_tune=fine_tune)
+    settings = {key: value for key, value in config.items() if key != "model_type"}
+    built = transformers.AutoConfig.for_model(config["model_type"], **settings)
+    return TextEncoder(transformers.AutoModel.from_config(built, trust_remote_code=False), fine_tune=fine_tune)
 
 
 def _check_config(config: Any, where: str) -> None:
     kind = config.get("model_type") if isinstance(config, Mapping) else None
     if kind not in FAMILIES:
         raise InputError(f"{where} names a model of type {kind!r}: expected one of {', '.join(FAMILIES)}.")
+    # With this key the package would import Python code from the folder.
     if "auto_map" in config:
-        raise InputError(f"{where} brings code of its own ('auto_map'), which is not run. Use a plain model.")
+        raise InputError(f"{where} contains code ('auto_map'), which is not run. Use a model without code.")
 
 
 def _transformers() -> Any:

@@ -1,1 +1,1 @@
-"""Networks that give a class for every pixel: SalsaNext, a camera network, and PMF, which joins them."""
+"""Networks that predict a class for every pixel: SalsaNext, a camera network, and PMF, which fuses them."""

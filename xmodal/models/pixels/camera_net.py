@@ -1,4 +1,4 @@
-"""The camera network: a ResNet that keeps its four resolutions, and a narrow decoder back to every pixel.
+"""The camera network: a ResNet with the maps of all four stages, and a narrow decoder back to full resolution.
 
 | layer | channels, ResNet-34 | resolution |
 |---|---|---|
@@ -31,7 +31,7 @@ from xmodal.models.resnet import DEPTHS, Block, ResNet, load_weights
 
 
 class CameraEncoder(ResNet):
-    """A `ResNet` whose first convolution keeps the resolution and which gives the maps of all four stages.
+    """A `ResNet` whose first convolution keeps the resolution; `stages` returns the maps of all four stages.
 
     Args:
         block: `BasicBlock` or `Bottleneck`.
@@ -47,31 +47,32 @@ class CameraEncoder(ResNet):
 
     def stages(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(batch, channels, H, W) → four maps, at a half, a quarter, an eighth and a sixteenth of H and W."""
-        one = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
-        two = self.layer2(one)
-        three = self.drop3(self.layer3(two))  # the last stage reads what is left of it
-        return one, two, three, self.drop4(self.layer4(three))
+        first = self.layer1(self.maxpool(self.relu(self.bn1(self.conv1(x)))))
+        second = self.layer2(first)
+        # As in the authors' code, the last stage reads these maps after dropout, too.
+        third = self.drop3(self.layer3(second))
+        return first, second, third, self.drop4(self.layer4(third))
 
 
 class CameraNet(nn.Module):
     """The network of the table, without its head.
 
     Args:
-        encoder: gives four maps.
+        encoder: has a method ``stages`` that returns four maps.
         width: d, the channels of the decoder.
     """
 
-    reach = 3  # side of the convolution with which the head answers for each pixel
+    reach = 3  # side of the convolution in the head
 
     def __init__(self, encoder: CameraEncoder, *, width: int) -> None:
         super().__init__()
         self.encoder = encoder
         self.width = width
-        one, two, three, four = stage_widths(encoder)
-        self.up4 = _up(four, width, 3)
-        self.up3 = _up(width + three, width, 3)
-        self.up2 = _up(width + two, width, 3)
-        self.up1 = _up(width + one, width, 1)
+        first, second, third, fourth = stage_widths(encoder)
+        self.up4 = _up(fourth, width, 3)
+        self.up3 = _up(width + third, width, 3)
+        self.up2 = _up(width + second, width, 3)
+        self.up1 = _up(width + first, width, 1)
 
     def forward(self, samples: Tensor) -> Tensor:
         """(batch, channels, H, W) → (batch, width, H, W)."""
@@ -79,21 +80,22 @@ class CameraNet(nn.Module):
 
     def decode(self, stages: Sequence[Tensor]) -> Tensor:
         """The encoder's four maps → (batch, width, H, W)."""
-        one, two, three, four = stages
-        x = self.up3(torch.cat([self.up4(four), three], dim=1))
-        x = self.up2(torch.cat([x, two], dim=1))
-        out: Tensor = self.up1(torch.cat([x, one], dim=1))
+        first, second, third, fourth = stages
+        x = self.up3(torch.cat([self.up4(fourth), third], dim=1))
+        x = self.up2(torch.cat([x, second], dim=1))
+        out: Tensor = self.up1(torch.cat([x, first], dim=1))
         return out
 
 
 def stage_widths(encoder: ResNet) -> tuple[int, int, int, int]:
     """Channels of the four stages."""
+    # Rounded up, as in `ResNet`.
     return (-(-encoder.width // 8), -(-encoder.width // 4), -(-encoder.width // 2), encoder.width)
 
 
 def _up(read: int, write: int, side: int) -> nn.Sequential:
-    larger = nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=False)
-    return nn.Sequential(*layer(read, write, side), larger)
+    double = nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=False)
+    return nn.Sequential(*layer(read, write, side), double)
 
 
 def _camera(depth: int, shape: Sequence[int], width: int, channels: int, dropout: float) -> CameraNet:
@@ -105,14 +107,14 @@ def _camera(depth: int, shape: Sequence[int], width: int, channels: int, dropout
 def build_camera_resnet10(
     shape: Sequence[int], *, width: int = 16, channels: int = 64, dropout: float = 0.2
 ) -> CameraNet:
-    """One block per stage, 8 to 64 channels: for small pictures and tests."""
+    """One block per stage, 8 to 64 channels: for small pictures and for tests."""
     return _camera(10, shape, width, channels, dropout)
 
 
 def build_camera_resnet34(
     shape: Sequence[int], *, width: int = 16, channels: int = 512, dropout: float = 0.2
 ) -> CameraNet:
-    """The published teacher; ``channels`` are those of the last stage, ``width`` those of the decoder."""
+    """The published teacher; ``channels`` of the last stage, ``width`` of the decoder."""
     return _camera(34, shape, width, channels, dropout)
 
 
@@ -138,18 +140,19 @@ def build_camera_resnet152(
 
 
 def load_imagenet(network: nn.Module, path: Path | str | None) -> None:
-    """Read torchvision's ImageNet weights into the camera encoder of a network, all of them or none.
+    """Load torchvision's ImageNet weights into the camera encoder of a network, all of them or none.
 
     Args:
-        network: holds one `CameraEncoder`.
-        path: a ``.pth`` file; its classification layer is left out.
+        network: contains one `CameraEncoder`.
+        path: a ``.pth`` file; its classification layer is ignored.
     """
+    # The first convolution of torchvision has stride 2 and this one stride 1; the weights have the same shape.
     encoders = [module for module in network.modules() if isinstance(module, CameraEncoder)]
     if len(encoders) != 1:
-        raise InputError(f"The network has {len(encoders)} camera encoders, and ImageNet weights are for one.")
+        raise InputError(f"The network has {len(encoders)} camera encoders: ImageNet weights need exactly one.")
     if path is None:
         raise InputError(
-            "ImageNet weights were asked for, and no file was named; nothing is downloaded. Give the path of a "
-            "torchvision .pth file of this ResNet, or train from random weights (imagenet_pretrained false)."
+            "ImageNet weights are requested without a file, and nothing is downloaded. Give the path of a torchvision "
+            ".pth file of this ResNet, or train from random weights (imagenet_pretrained false)."
         )
     load_weights(encoders[0], path)

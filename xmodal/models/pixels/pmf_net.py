@@ -1,8 +1,8 @@
-"""PMFNet: a LiDAR stream that takes in what the camera stream sees, and both answer for every pixel.
+"""PMFNet: a LiDAR stream that reads the maps of a camera stream; both predict a class for every pixel.
 
-`SalsaNext` reads the LiDAR picture, `CameraNet` the camera's. The pooled maps of the LiDAR's first four stages pass a
-fusion with the camera's maps of the same resolution; what goes up beside them does not. Behind the deepest stage stands
-a pyramid of dilated convolutions.
+`SalsaNext` reads the LiDAR picture, `CameraNet` the camera picture. The pooled maps of the first four LiDAR stages are
+fused with the camera's maps of the same resolution; the maps of the skip connections are not. A pyramid of dilated
+convolutions follows the deepest stage.
 
 | part | parameters at width 32, ResNet-34 |
 |---|---|
@@ -33,67 +33,68 @@ CAMERAS = ("camera_resnet10", "camera_resnet34", "camera_resnet50", "camera_resn
 
 
 class Streams(NamedTuple):
-    """What the two streams answer, each (batch, classes, H, W), before softmax."""
+    """The logits of the two streams, each (batch, classes, H, W)."""
 
     lidar: Tensor
     camera: Tensor
 
 
 class Fusion(nn.Module):
-    """Lets maps of one modality take in those of another, as far as a gate finds them of use.
+    """Adds a joint representation of two modalities to the maps of the first one, weighted by a gate.
 
     Args:
-        mine: channels of the maps that go on.
-        others: channels of the maps that are taken in.
+        lidar: channels of the first modality, in and out.
+        camera: channels of the second modality.
     """
 
-    def __init__(self, mine: int, others: int) -> None:
+    def __init__(self, lidar: int, camera: int) -> None:
         super().__init__()
-        self.join = layer(mine + others, mine, 3)
+        self.join = layer(lidar + camera, lidar, 3)
+        # Here BatchNorm precedes the activation, unlike in the rest of SalsaNext, as in the authors' code.
         self.gate = nn.Sequential(
-            nn.Conv2d(mine, mine, 3, padding=1),
-            nn.BatchNorm2d(mine),
+            nn.Conv2d(lidar, lidar, 3, padding=1),
+            nn.BatchNorm2d(lidar),
             nn.ReLU(),
-            nn.Conv2d(mine, mine, 3, padding=1),
-            nn.BatchNorm2d(mine),
+            nn.Conv2d(lidar, lidar, 3, padding=1),
+            nn.BatchNorm2d(lidar),
             nn.Sigmoid(),
         )
 
-    def forward(self, mine: Tensor, others: Tensor) -> Tensor:
-        """(batch, mine, H, W) and (batch, others, H, W) → (batch, mine, H, W)."""
-        joined = self.join(torch.cat([mine, others], dim=1))
-        out: Tensor = joined * self.gate(joined) + mine
+    def forward(self, lidar: Tensor, camera: Tensor) -> Tensor:
+        """(batch, lidar, H, W) and (batch, camera, H, W) → (batch, lidar, H, W)."""
+        joined = self.join(torch.cat([lidar, camera], dim=1))
+        out: Tensor = joined * self.gate(joined) + lidar
         return out
 
 
 class Pyramid(nn.Module):
-    """Each place as seen from itself, from three distances and from everywhere (ASPP), joined."""
+    """Atrous spatial pyramid pooling (ASPP): 1 × 1, three dilated convolutions and the global mean, then 1 × 1."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.place = nn.Conv2d(channels, channels, 1)
         self.rings = nn.ModuleList(
-            nn.Conv2d(channels, channels, 3, padding=distance, dilation=distance) for distance in (6, 12, 18)
+            nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation) for dilation in (6, 12, 18)
         )
         self.everywhere = nn.Conv2d(channels, channels, 1)
         self.join = nn.Conv2d(5 * channels, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, channels, H, W) → the same."""
-        # the mean over all places has one value per map, which any interpolation repeats
+        # The authors interpolate the mean to the size of the maps. It has one value per map, which this only repeats.
         everywhere = self.everywhere(x.mean(dim=(2, 3), keepdim=True)).expand(-1, -1, *x.shape[2:])
         out: Tensor = self.join(torch.cat([everywhere, self.place(x), *(ring(x) for ring in self.rings)], dim=1))
         return out
 
 
 class PMFNet(nn.Module):
-    """Both streams; as a student it answers with the LiDAR's.
+    """Both streams; as a student it returns the logits of the LiDAR stream.
 
     Args:
         lidar: reads the modality ``names[0]``.
         camera: reads the modality ``names[1]``.
-        outputs: classes.
-        names: of the two modalities.
+        outputs: number of classes.
+        names: names of the two modalities.
     """
 
     def __init__(self, lidar: SalsaNext, camera: CameraNet, outputs: int, *, names: Sequence[str]) -> None:
@@ -107,27 +108,28 @@ class PMFNet(nn.Module):
         self.camera_head = nn.Conv2d(camera.width, outputs, camera.reach, padding=camera.reach // 2)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Modality → (batch, channels, H, W) in, the LiDAR stream's answers (batch, classes, H, W) out."""
+        """Modality → (batch, channels, H, W) in, the logits of the LiDAR stream (batch, classes, H, W) out."""
+        # The decoder of the camera is not run: it has no influence on these logits.
         return self._lidar(inputs, self.camera.encoder.stages(pick_input(inputs, self.names[1])))
 
     def streams(self, inputs: Mapping[str, Tensor]) -> Streams:
-        """The answers of both, for training."""
+        """The logits of both streams, for training."""
         stages = self.camera.encoder.stages(pick_input(inputs, self.names[1]))
         return Streams(self._lidar(inputs, stages), self.camera_head(self.camera.decode(stages)))
 
     def _lidar(self, inputs: Mapping[str, Tensor], stages: Sequence[Tensor]) -> Tensor:
-        deepest, beside = self.lidar.descend(
+        deepest, skips = self.lidar.descend(
             pick_input(inputs, self.names[0]), lambda number, maps: self.fusions[number](maps, stages[number])
         )
-        answers: Tensor = self.head(self.lidar.ascend(self.pyramid(deepest), beside))
-        return answers
+        logits: Tensor = self.head(self.lidar.ascend(self.pyramid(deepest), skips))
+        return logits
 
     def lidar_parameters(self) -> list[nn.Parameter]:
-        """What the LiDAR stream's optimiser moves."""
+        """The parameters of the LiDAR stream's optimiser."""
         return [p for part in (self.lidar, self.fusions, self.pyramid, self.head) for p in part.parameters()]
 
     def camera_parameters(self) -> list[nn.Parameter]:
-        """What the camera stream's optimiser moves."""
+        """The parameters of the camera stream's optimiser."""
         return [p for part in (self.camera, self.camera_head) for p in part.parameters()]
 
 
@@ -135,9 +137,9 @@ def build_pmf_net(*, lidar: Mapping[str, Any], camera: Mapping[str, Any], output
     """Build a `PMFNet` from JSON values.
 
     Args:
-        lidar: ``{"name": modality, "shape": [...]}`` and numbers of `build_salsanext`.
-        camera: the same with ``"encoder"``, one of `CAMERAS`, and numbers of its builder.
-        outputs: classes.
+        lidar: ``{"name": modality, "shape": [...]}`` and options of `build_salsanext`.
+        camera: the same with ``"encoder"``, one of `CAMERAS`, and options of its builder.
+        outputs: number of classes.
 
     Example:
         >>> camera = {"name": "image", "encoder": "camera_resnet10", "shape": [3, 32, 32]}
@@ -145,19 +147,21 @@ def build_pmf_net(*, lidar: Mapping[str, Any], camera: Mapping[str, Any], output
         >>> [fusion.gate[0].out_channels for fusion in network.fusions]
         [8, 16, 32, 32]
     """
-    asked = str(camera.get("encoder"))
-    if asked not in CAMERAS:
-        raise InputError(f"There is no camera network called '{asked}'. {did_you_mean(asked, CAMERAS)}")
-    mine, theirs = (dict(side) for side in (lidar, camera))
-    names = [str(side.pop("name", "")) for side in (mine, theirs)]
-    if mine["shape"][1:] != theirs["shape"][1:]:
+    encoder = str(camera.get("encoder"))
+    if encoder not in CAMERAS:
+        raise InputError(f"There is no camera network called '{encoder}'. {did_you_mean(encoder, CAMERAS)}")
+    lidar_options, camera_options = dict(lidar), dict(camera)
+    names = [str(options.pop("name", "")) for options in (lidar_options, camera_options)]
+    shapes = [tuple(options["shape"]) for options in (lidar_options, camera_options)]
+    if shapes[0][1:] != shapes[1][1:]:
         raise InputError(
-            f"'{names[0]}' has samples of shape {tuple(mine['shape'])} and '{names[1]}' of {tuple(theirs['shape'])}: "
-            "the same height and width were expected, since pixel answers to pixel."
+            f"'{names[0]}' has samples of shape {shapes[0]} and '{names[1]}' of {shapes[1]}: the same height and width "
+            "were expected, since the pixels of both belong together."
         )
-    seeing = build_encoder(names[1], theirs)
-    assert isinstance(seeing, CameraNet)
-    return PMFNet(build_salsanext(**mine), seeing, outputs, names=names)
+    # The camera network first, then the LiDAR network: the order of the random draws.
+    camera_network = build_encoder(names[1], camera_options)
+    assert isinstance(camera_network, CameraNet)
+    return PMFNet(build_salsanext(**lidar_options), camera_network, outputs, names=names)
 
 
 def build_pmf(
@@ -169,22 +173,22 @@ def build_pmf(
     width: int = 32,
     channels: int | None = None,
 ) -> Student:
-    """The published network as a student, which its file can rebuild.
+    """The published network as a student that can be rebuilt from its file.
 
     Args:
-        info: of the data.
+        info: description of the data.
         lidar: modality of the LiDAR pictures.
-        camera: modality of the camera's.
+        camera: modality of the camera pictures.
         backbone: one of `CAMERAS`.
         width: channels of the LiDAR stream at full resolution.
-        channels: of the ResNet's last stage; None leaves it its own.
+        channels: of the ResNet's last stage; None: the default of the backbone.
     """
     needs = info.require((lidar, camera), "network")
     shapes = [list(info.inputs[name].shape) for name in needs]
-    sees = numbers_of(camera, backbone, {} if channels is None else {"channels": channels})
+    options = numbers_of(camera, backbone, {} if channels is None else {"channels": channels})
     arguments: dict[str, Any] = {
         "lidar": {"name": lidar, "shape": shapes[0], **numbers_of(lidar, "salsanext", {"width": width})},
-        "camera": {"name": camera, "encoder": backbone, "shape": shapes[1], **sees},
+        "camera": {"name": camera, "encoder": backbone, "shape": shapes[1], **options},
         "outputs": info.outputs,
     }
     return Student(build_pmf_net(**arguments), needs, lidar, "pmf", arguments, statistics_for(info, needs))

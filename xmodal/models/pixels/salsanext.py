@@ -1,18 +1,18 @@
-"""SalsaNext: one class per pixel of a LiDAR picture, and the maps before the classes.
+"""SalsaNext: maps for every pixel of a LiDAR picture, from which a head predicts classes.
 
 | stage | channels, width b | resolution |
 |---|---|---|
 | context1 to context3 | in → b → b → b | 1 |
 | res1, res2, res3, res4, each with its pool | b → 2b → 4b → 8b → 8b | 1/2, 1/4, 1/8, 1/16 |
 | res5 | 8b → 8b | 1/16 |
-| up1, up2, up3, up4, with res4 to res1 beside | 8b → 4b → 4b → 2b → b | 1/8, 1/4, 1/2, 1 |
+| up1, up2, up3, up4, each with the skip connection of res4 to res1 | 8b → 4b → 4b → 2b → b | 1/8, 1/4, 1/2, 1 |
 | head (of the `Network` around it) | b → classes | 1 |
 
-In all of it a convolution is followed by LeakyReLU and only then by BatchNorm; convolutions have a bias. 6 711 572
-parameters at the published width of 32 with five channels and 20 classes. Height and width are multiples of 16.
+Each convolution is followed first by LeakyReLU and then by BatchNorm; convolutions have a bias. 6 711 572 parameters
+at the published width of 32 with five channels and 20 classes. Height and width are multiples of 16.
 
 Reference: Cortinhal, Tzelepis, Aksoy: SalsaNext, 2020, arXiv 2003.03653; sizes as in the code of Perception-Aware
-Multi-Sensor Fusion (Zhuang et al., ICCV 2021), which the experiments on non-target divergence take over.
+Multi-Sensor Fusion (Zhuang et al., ICCV 2021), which the experiments on non-target divergence use.
 """
 
 from __future__ import annotations
@@ -25,19 +25,20 @@ from torch import Tensor, nn
 from xmodal.errors import InputError
 from xmodal.models.small import expect_shape
 
-FINEST = 16  # sides of a picture are multiples of this
-Meet = Callable[[int, Tensor], Tensor]  # (number of the stage, its maps) → the maps to go on with
+FINEST = 16  # the sides of a picture are multiples of this, since four stages halve them
+Fuse = Callable[[int, Tensor], Tensor]  # (number of the stage, its maps) → the maps that the next stage reads
 
 
 def layer(read: int, write: int, side: int, *, dilation: int = 1) -> nn.Sequential:
-    """Convolution, LeakyReLU, BatchNorm; height and width stay."""
+    """Convolution, LeakyReLU, BatchNorm; height and width are kept."""
+    # A kernel of side 2 keeps them too, but only with dilation 2: it then covers three pixels.
     padding = dilation * (side - 1) // 2
     convolution = nn.Conv2d(read, write, side, padding=padding, dilation=dilation)
     return nn.Sequential(convolution, nn.LeakyReLU(), nn.BatchNorm2d(write))
 
 
 class ContextBlock(nn.Module):
-    """What stands around a pixel, added to the pixel itself."""
+    """Two convolutions around each pixel, added to a shortcut."""
 
     def __init__(self, read: int, write: int) -> None:
         super().__init__()
@@ -53,7 +54,7 @@ class ContextBlock(nn.Module):
 
 
 class Scales(nn.Module):
-    """Three convolutions in a row that look ever further, and one that joins what all three saw."""
+    """Three convolutions one after another, and a 1 × 1 convolution of all three outputs."""
 
     def __init__(self, read: int, write: int) -> None:
         super().__init__()
@@ -85,26 +86,27 @@ class ResBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """Twice the resolution from a quarter of the channels, beside what an earlier stage saw there.
+    """Twice the resolution with a quarter of the channels, concatenated with the maps of an earlier stage.
 
     Args:
-        read: channels that come up.
-        beside: channels of the earlier stage.
-        write: channels that go on.
+        read: input channels.
+        skip: channels of the earlier stage.
+        write: output channels.
         dropout: of whole maps, at three points.
     """
 
-    def __init__(self, read: int, beside: int, write: int, *, dropout: float) -> None:
+    def __init__(self, read: int, skip: int, write: int, *, dropout: float) -> None:
         super().__init__()
+        # Pixel shuffle turns four channels into 2 × 2 pixels, so a quarter of the channels remains.
         self.grow = nn.PixelShuffle(2)
         self.drop_grown = nn.Dropout2d(dropout)
         self.drop_joined = nn.Dropout2d(dropout)
-        self.scales = Scales(read // 4 + beside, write)
+        self.scales = Scales(read // 4 + skip, write)
         self.drop = nn.Dropout2d(dropout)
 
-    def forward(self, x: Tensor, beside: Tensor) -> Tensor:
-        """(batch, read, H, W) and (batch, beside, 2H, 2W) → (batch, write, 2H, 2W)."""
-        joined = torch.cat([self.drop_grown(self.grow(x)), beside], dim=1)
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        """(batch, read, H, W) and (batch, skip, 2H, 2W) → (batch, write, 2H, 2W)."""
+        joined = torch.cat([self.drop_grown(self.grow(x)), skip], dim=1)
         out: Tensor = self.drop(self.scales(self.drop_joined(joined)))
         return out
 
@@ -118,7 +120,7 @@ class SalsaNext(nn.Module):
         dropout: of whole maps; none in the first stage down and the last stage up.
     """
 
-    reach = 1  # side of the convolution with which the head answers for each pixel
+    reach = 1  # side of the convolution in the head
 
     def __init__(self, channels: int, *, width: int = 32, dropout: float = 0.2) -> None:
         super().__init__()
@@ -143,15 +145,15 @@ class SalsaNext(nn.Module):
 
     def forward(self, samples: Tensor) -> Tensor:
         """(batch, channels, H, W) → (batch, width, H, W)."""
-        deepest, beside = self.descend(samples)
-        return self.ascend(deepest, beside)
+        deepest, skips = self.descend(samples)
+        return self.ascend(deepest, skips)
 
-    def descend(self, samples: Tensor, meet: Meet | None = None) -> tuple[Tensor, list[Tensor]]:
-        """The deepest maps (batch, 8b, H / 16, W / 16), and what each of the four stages saw before its pool.
+    def descend(self, samples: Tensor, fuse: Fuse | None = None) -> tuple[Tensor, list[Tensor]]:
+        """The deepest maps (batch, 8b, H / 16, W / 16), and the maps of each of the four stages before its pool.
 
         Args:
             samples: (batch, channels, H, W).
-            meet: what becomes of the pooled maps of a stage, 0 to 3; None: they stay.
+            fuse: replaces the pooled maps of a stage, 0 to 3; None: they are kept.
         """
         x = self.context3(self.context2(self.context1(samples)))
         stages = (
@@ -160,25 +162,26 @@ class SalsaNext(nn.Module):
             (self.res3, self.drop3, self.pool3),
             (self.res4, self.drop4, self.pool4),
         )
-        beside = []
+        skips = []
         for number, (block, drop, pool) in enumerate(stages):
-            seen = block(x)
-            beside.append(seen)
-            x = pool(drop(seen))
-            x = x if meet is None else meet(number, x)
-        return self.drop5(self.res5(x)), beside
+            maps = block(x)
+            # The skip connection takes the maps before dropout and before any fusion.
+            skips.append(maps)
+            x = pool(drop(maps))
+            x = x if fuse is None else fuse(number, x)
+        return self.drop5(self.res5(x)), skips
 
-    def ascend(self, deepest: Tensor, beside: Sequence[Tensor]) -> Tensor:
-        """What `descend` gave, back at full resolution: (batch, width, H, W)."""
-        x = self.up1(deepest, beside[3])
-        x = self.up2(x, beside[2])
-        x = self.up3(x, beside[1])
-        out: Tensor = self.up4(x, beside[0])
+    def ascend(self, deepest: Tensor, skips: Sequence[Tensor]) -> Tensor:
+        """The outputs of `descend` → maps at full resolution (batch, width, H, W)."""
+        x = self.up1(deepest, skips[3])
+        x = self.up2(x, skips[2])
+        x = self.up3(x, skips[1])
+        out: Tensor = self.up4(x, skips[0])
         return out
 
 
 def expect_picture(encoder: str, shape: Sequence[int]) -> None:
-    """Refuse a shape that is not (channels, height, width) with sides that halve four times."""
+    """Refuse a shape other than (channels, height, width) with sides that can be halved four times."""
     expect_shape(encoder, shape, ("channels", "height", "width"), smallest=FINEST)
     if any(side % FINEST for side in shape[1:]):
         raise InputError(
@@ -188,6 +191,6 @@ def expect_picture(encoder: str, shape: Sequence[int]) -> None:
 
 
 def build_salsanext(shape: Sequence[int], *, width: int = 32, dropout: float = 0.2) -> SalsaNext:
-    """The network for pictures (channels, height, width); nominally (5, 256, 1024)."""
+    """The network for pictures (channels, height, width); published for (5, 256, 1024)."""
     expect_picture("salsanext", shape)
     return SalsaNext(shape[0], width=width, dropout=dropout)

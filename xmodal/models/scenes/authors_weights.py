@@ -1,8 +1,8 @@
-"""Weights of the authors' networks for scenes: their names of layers, and ours.
+"""Weights of the authors' networks for scenes: their layer names, and ours.
 
-Their files hold ``{"state_dict": …}``, each name behind ``module.``. Of the variants of DDRNet for one modality they
-hold the three blocks of the other modality too, which nothing ever reads: those are dropped, unless the network was
-built with ``unused=True``.
+Their files contain ``{"state_dict": …}``, with ``module.`` before each name. Files of DDRNet for one modality also
+contain the three blocks of the other modality, which nothing reads: those are dropped, unless the network was built
+with ``unused=True``.
 
 | theirs | ours |
 |---|---|
@@ -13,8 +13,8 @@ built with ``unused=True``.
 | gru | cell |
 | conv_out | head |
 
-The names are those of the public code of DDRNet, PALNet, AICNet and GRFNet. That the variants for one modality keep
-them is likely and was not checked on a file.
+The names are those of the public code of DDRNet, PALNet, AICNet and GRFNet. The variants for one modality probably use
+the same names; this was not checked on a file.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from xmodal.models.network import PREFIX
 from xmodal.models.resnet import load_checked, read_weights
 from xmodal.models.scenes.palnet import PALNet
 from xmodal.models.scenes.streams import Streams
 
-WITHIN = {  # of a block
+WITHIN = {  # layers of a block
     "conv_in": "enter",
     "conv_out": "leave",
     "conv_1xk": "along",
@@ -40,7 +41,7 @@ WITHIN = {  # of a block
     "basic_aic": "anisotropic",
     "conv_mx": "choice",
 }
-WHOLE = {  # of a network
+WHOLE = {  # parts of a network
     "aspp.aspp0": "pyramid.place",
     "aspp.aspp1": "pyramid.rings.0",
     "aspp.aspp2": "pyramid.rings.1",
@@ -56,7 +57,8 @@ PALNET = {
     "conv2d_depth": "flat",
     "res_depth": "flat.2.detour",
     "s_conv1_depth": "branches.0.0",
-    "pool1": "branches.0.0",  # the same in the class that their file defines first
+    # Their file defines the class twice; the first version calls this layer pool1.
+    "pool1": "branches.0.0",
     "pool2": "branches.1.0",
     **{f"reduction{level}_{side}": f"branches.{side - 1}.{level}.shortcut" for level in (2, 3) for side in (1, 2)},
     **{f"conv{level}_{side}": f"branches.{side - 1}.{level}.detour" for level in (2, 3) for side in (1, 2)},
@@ -71,55 +73,55 @@ LINES = {"conv_1x1xk": 0, "conv_1xkx1": 1, "conv_kx1x1": 2}  # in the order in w
 
 
 def load_published(network: nn.Module, path: Path | str) -> None:
-    """Read a file of the authors into one of our networks, all of it or nothing.
+    """Load a file of the authors into one of our networks, completely or not at all.
 
     Args:
         network: built by `xmodal.models.scenes.build.build_scene`.
-        path: of the ``.pth`` or ``.pth.tar``; one that holds code is refused.
+        path: of the ``.pth`` or ``.pth.tar``; a file that contains code is refused.
     """
-    found = read_weights(Path(path))
-    load_checked(network, ours(network, found), str(path))
+    load_checked(network, ours(network, read_weights(Path(path))), str(path))
 
 
-def ours(network: nn.Module, found: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file under our names; those of unused blocks only where the network has them."""
-    named = {our_name(network, name.removeprefix("module.")): tensor for name, tensor in found.items()}
-    wanted = network.state_dict()
-    return {name: tensor for name, tensor in named.items() if not name.startswith("unused.") or name in wanted}
+def ours(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a file under our names; those of unused blocks only if the network has these blocks."""
+    renamed = {our_name(network, name.removeprefix("module.")): tensor for name, tensor in tensors.items()}
+    expected = network.state_dict()
+    return {name: tensor for name, tensor in renamed.items() if not name.startswith("unused.") or name in expected}
 
 
 def our_name(network: nn.Module, name: str) -> str:
-    """One name; a name that is ours already, or nobody's, stays."""
+    """Our name for a published name; all other names are returned unchanged."""
     if isinstance(network, PALNet):
         first, _, rest = name.partition(".")
         return f"{PALNET[first]}.{rest}" if first in PALNET else name
-    of = _modalities(network)
+    sides = _modalities(network)
     if match := re.fullmatch(r"(dep|rgb)_feature([23])d\.(.*)", name):
         side, axes, rest = match.groups()
-        return f"{_stream(of, side)}.{'flat' if axes == '2' else 'solid'}.{_within(rest)}"
+        return f"{_stream(sides, side)}.{'flat' if axes == '2' else 'solid'}.{_within(rest)}"
     if match := re.fullmatch(r"res3d_([123])([dr])\.(.*)", name):
         number, letter, rest = int(match[1]) - 1, match[2], _within(match[3])
         side = "dep" if letter == "d" else "rgb"
-        return f"{_stream(of, side)}.further.{number}.{rest}" if side in of else f"unused.{number}.{rest}"
-    for theirs, mine in WHOLE.items():
-        if name.startswith(f"{theirs}."):
-            return f"{mine}.{_within(name.removeprefix(f'{theirs}.'))}"
+        return f"{_stream(sides, side)}.further.{number}.{rest}" if side in sides else f"unused.{number}.{rest}"
+    for published, our in WHOLE.items():
+        if name.startswith(f"{published}."):
+            return f"{our}.{_within(name.removeprefix(f'{published}.'))}"
     return name
 
 
 def _modalities(network: nn.Module) -> dict[str, str]:
-    """``dep`` and ``rgb`` → our modality, told by the channels of its pictures."""
+    """``dep`` and ``rgb`` → our modality."""
     streams = network.get_submodule("streams")
     assert isinstance(streams, Streams)
-    found = {}
+    # Modalities have free names here, so the number of channels of the pictures decides which one is depth.
+    sides = {}
     for name in streams.modalities:
-        first = streams.streams[f"from_{name}"].get_submodule("flat.0")
-        found["dep" if first.in_channels == 1 else "rgb"] = name
-    return found
+        first = streams.streams[PREFIX + name].get_submodule("flat.0")
+        sides["dep" if first.in_channels == 1 else "rgb"] = name
+    return sides
 
 
-def _stream(of: Mapping[str, str], side: str) -> str:
-    return f"streams.streams.from_{of.get(side, side)}"
+def _stream(sides: Mapping[str, str], side: str) -> str:
+    return f"streams.streams.{PREFIX}{sides.get(side, side)}"
 
 
 def _within(rest: str) -> str:

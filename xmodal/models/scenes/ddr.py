@@ -1,7 +1,8 @@
-"""Blocks of networks for scenes: convolutions over three axes taken apart into one axis after the other (DDR).
+"""Blocks of networks for scenes: a convolution over three axes is decomposed into one axis after another (DDR).
 
-A 3 × 3 × 3 convolution from c to c channels has 27 c² weights; three of 3 × 1 × 1, 1 × 3 × 1 and 1 × 1 × 3 have 9 c²,
-and reach as far. There is no normalisation; where a convolution has no bias, the docstring says so.
+A 3 × 3 × 3 convolution from c to c channels has 27 c² weights; convolutions of 3 × 1 × 1, 1 × 3 × 1 and 1 × 1 × 3 have
+9 c² together and the same receptive field. There is no normalisation. Convolutions have a bias unless the docstring
+says otherwise.
 
 Reference: Li et al.: RGBD Based Dimensional Decomposition Residual Network for 3D Semantic Scene Completion, CVPR 2019,
 arXiv 1903.00620; sizes as in the code of those authors.
@@ -17,25 +18,25 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from xmodal.models.dmd.projection import Occupied, largest_of
+from xmodal.models.scenes.projection import Occupied, largest_of
 
-RINGS = (6, 12, 18)  # how far the pyramid looks
+RINGS = (6, 12, 18)  # dilations of the pyramid
 
 
 class Point(nn.Conv3d):
-    """A 1 × 1 × 1 convolution as a product of matrices, which rearranges nothing and so needs no memory for copies."""
+    """A 1 × 1 × 1 convolution computed as a matrix product, which needs no rearranged copy of its input."""
 
     def __init__(self, read: int, write: int, *, bias: bool = True) -> None:
         super().__init__(read, write, 1, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, read, D, H, W) → (batch, write, D, H, W)."""
-        weight, places = self.weight.flatten(1), x.flatten(2)
+        weight, voxels = self.weight.flatten(1), x.flatten(2)
         if self.bias is None:
-            found = torch.matmul(weight, places)
+            product = torch.matmul(weight, voxels)
         else:
-            found = torch.baddbmm(self.bias[:, None], weight.expand(x.shape[0], -1, -1), places)
-        out: Tensor = found.unflatten(2, x.shape[2:])  # type: ignore[no-untyped-call]
+            product = torch.baddbmm(self.bias[:, None], weight.expand(x.shape[0], -1, -1), voxels)
+        out: Tensor = product.unflatten(2, x.shape[2:])  # type: ignore[no-untyped-call]
         return out
 
 
@@ -43,8 +44,8 @@ class Bottleneck2d(nn.Module):
     """1 × 1 without bias, 1 × 3, 3 × 1, 1 × 1 without bias, a ReLU between each; the input is added, ReLU.
 
     Args:
-        channels: in and out.
-        inner: between the two 1 × 1.
+        channels: of the input and the output.
+        inner: channels between the two 1 × 1 convolutions.
     """
 
     def __init__(self, channels: int, inner: int) -> None:
@@ -62,14 +63,14 @@ class Bottleneck2d(nn.Module):
 
 
 class Bottleneck3d(nn.Module):
-    """One axis after the other, W first; each goes on with the sum of what it found and what it was given.
+    """One axis after another, W first; each convolution reads the sum of all earlier results.
 
     Args:
-        read: channels in.
-        inner: between the two 1 × 1 × 1, which have no bias.
-        write: channels out.
+        read: input channels.
+        inner: channels between the two 1 × 1 × 1 convolutions, which have no bias.
+        write: output channels.
         dilation: of the three convolutions.
-        residual: whether the input is added; then channels in and out are as many.
+        residual: whether the input is added; input and output then have the same number of channels.
     """
 
     def __init__(self, read: int, inner: int, write: int, *, dilation: int = 1, residual: bool = True) -> None:
@@ -83,26 +84,31 @@ class Bottleneck3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, read, D, H, W) → (batch, write, D, H, W)."""
-        return self.behind(self.enter(x), x if self.residual else None)
+        return self.after_enter(self.enter(x), x if self.residual else None)
 
-    def behind(self, entered: Tensor, x: Tensor | None = None) -> Tensor:
-        """All but the first 1 × 1 × 1, from what that found (batch, inner, D, H, W) and what is added, if anything."""
-        one = self.along(entered.relu()).relu()
-        two = self.upper(one).add(one).relu()
-        three = self.across(two).add(two).add(one).relu()
-        out: Tensor = self.leave(three)
+    def after_enter(self, entered: Tensor, x: Tensor | None = None) -> Tensor:
+        """Everything behind the first 1 × 1 × 1 convolution.
+
+        Args:
+            entered: output of that convolution (batch, inner, D, H, W).
+            x: what is added at the end; None: nothing.
+        """
+        first = self.along(entered.relu()).relu()
+        second = self.upper(first).add(first).relu()
+        third = self.across(second).add(second).add(first).relu()
+        out: Tensor = self.leave(third)
         return (out if x is None else out + x).relu()
 
 
 class Downsample(nn.Module):
-    """Half of each side: a 3 × 3 × 3 convolution without bias beside the largest of each 2 × 2 × 2, ReLU.
+    """Half of each side: a 3 × 3 × 3 convolution without bias, concatenated with the maximum of each 2 × 2 × 2, ReLU.
 
-    It reads a volume, or an `Occupied` without making a volume of it: only places that something filled lies near are
-    computed, all others are 0 in both cases. The sums are the same up to their order.
+    It reads a volume, or an `Occupied` without turning it into a volume: only outputs near a filled voxel are computed,
+    all others are 0 in both cases. The two ways add the same products in another order.
 
     Args:
-        read: channels in.
-        write: channels out, more than in.
+        read: input channels.
+        write: output channels, more than ``read``.
     """
 
     def __init__(self, read: int, write: int) -> None:
@@ -113,46 +119,49 @@ class Downsample(nn.Module):
     def forward(self, x: Tensor | Occupied) -> Tensor:
         """(batch, read, D, H, W) → (batch, write, D / 2, H / 2, W / 2)."""
         if isinstance(x, Occupied):
-            return self._near(x).volume()
+            return self._sparse(x).volume()
         return torch.cat([self.convolution(x), self.pool(x)], dim=1).relu()
 
-    def _near(self, x: Occupied) -> Occupied:
+    def _sparse(self, x: Occupied) -> Occupied:
         rows, *sides = x.shape
         halves = [side // 2 for side in sides]
-        numbers = [x.places // (sides[1] * sides[2]), x.places // sides[2] % sides[1], x.places % sides[2]]
-        row, numbers[0] = numbers[0] // sides[0], numbers[0] % sides[0]
+        indices = [x.places // (sides[1] * sides[2]), x.places // sides[2] % sides[1], x.places % sides[2]]
+        row, indices[0] = indices[0] // sides[0], indices[0] % sides[0]
 
-        def place(z: Tensor, y: Tensor, w: Tensor) -> Tensor:
-            return ((row * halves[0] + z) * halves[1] + y) * halves[2] + w
+        def flat_index(d: Tensor, h: Tensor, w: Tensor) -> Tensor:
+            return ((row * halves[0] + d) * halves[1] + h) * halves[2] + w
 
-        # a voxel at i is read by the outputs o with 2 o + tap - 1 = i, for taps 0 to 2 on each axis
+        # The convolution has stride 2 and padding 1: output o reads input i with tap t = i + 1 - 2 o, t from 0 to 2.
+        # Solved for o: each of the 27 taps gives an output only for the voxels where i + 1 - t is even. The only
+        # negative value, -1, is odd and drops out.
         reads: list[tuple[tuple[int, ...], Tensor, Tensor]] = []
         for taps in itertools.product(range(3), repeat=3):
-            doubled = [number + 1 - tap for number, tap in zip(numbers, taps, strict=True)]
-            meets = [(d % 2 == 0) & (d // 2 < half) for d, half in zip(doubled, halves, strict=True)]
-            voxel = (meets[0] & meets[1] & meets[2]).nonzero().flatten()
-            reads.append((taps, voxel, place(*(d // 2 for d in doubled))[voxel]))
-        places = torch.unique(torch.cat([found for _, _, found in reads]))
+            doubled = [index + 1 - tap for index, tap in zip(indices, taps, strict=True)]
+            inside = [(d % 2 == 0) & (d // 2 < half) for d, half in zip(doubled, halves, strict=True)]
+            voxels = (inside[0] & inside[1] & inside[2]).nonzero().flatten()
+            reads.append((taps, voxels, flat_index(*(d // 2 for d in doubled))[voxels]))
+        places = torch.unique(torch.cat([outputs for _, _, outputs in reads]))
         values = x.values.T
-        summed = values.new_zeros(len(places), self.convolution.out_channels)
-        for taps, voxel, found in reads:
+        sums = values.new_zeros(len(places), self.convolution.out_channels)
+        for taps, voxels, outputs in reads:
             weight = self.convolution.weight[:, :, taps[0], taps[1], taps[2]]
-            part = values[voxel] @ weight.T
-            summed = summed.index_add(0, torch.searchsorted(places, found), part.to(summed.dtype))
-        pools = torch.searchsorted(places, place(*(number // 2 for number in numbers)))
+            products = values[voxels] @ weight.T
+            # Under autocast the product is in half precision, the sums are not.
+            sums = sums.index_add(0, torch.searchsorted(places, outputs), products.to(sums.dtype))
+        pools = torch.searchsorted(places, flat_index(*(index // 2 for index in indices)))
         pooled = largest_of(x.values, pools, len(places))
-        joined = torch.cat([summed.T.to(pooled.dtype), pooled]).relu()
+        joined = torch.cat([sums.T.to(pooled.dtype), pooled]).relu()
         return Occupied(joined, places, (rows, halves[0], halves[1], halves[2]))
 
 
 class Pyramid3d(nn.Module):
-    """Each place as seen from itself, from three distances and from everywhere (ASPP), side by side.
+    """Atrous spatial pyramid pooling (ASPP): 1 × 1 × 1, three dilated blocks and the global mean, concatenated.
 
     Args:
-        read: channels in.
-        inner: of the `Bottleneck3d` of each distance.
-        write: channels of each of the five views.
-        recompute: see `again`.
+        read: input channels.
+        inner: channels inside the `Bottleneck3d` of each dilation.
+        write: output channels of each of the five branches.
+        recompute: see `checkpointed`.
     """
 
     def __init__(self, read: int, inner: int, write: int, *, recompute: bool = False) -> None:
@@ -160,37 +169,39 @@ class Pyramid3d(nn.Module):
         self.recompute = recompute
         self.place = Point(read, write, bias=False)
         self.rings = nn.ModuleList(
-            Bottleneck3d(read, inner, write, dilation=distance, residual=False) for distance in RINGS
+            Bottleneck3d(read, inner, write, dilation=dilation, residual=False) for dilation in RINGS
         )
         self.everywhere = Point(read, write, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, read, D, H, W) → (batch, 5 · write, D, H, W)."""
-        # all that reads x does so in one product: its gradient, the largest tensor here, is made once, not five times
+        # All layers that read x share one matrix product. The gradient with respect to x, the largest tensor here, is
+        # then allocated once and not five times.
         rings = [ring for ring in self.rings if isinstance(ring, Bottleneck3d)]
         readers = [self.place, *(ring.enter for ring in rings), self.everywhere]
         weight = torch.cat([reader.weight.flatten(1) for reader in readers])
-        found: Tensor = torch.matmul(weight, x.flatten(2)).unflatten(2, x.shape[2:])  # type: ignore[no-untyped-call]
-        place, *entered, everywhere = found.split([reader.out_channels for reader in readers], dim=1)  # type: ignore[no-untyped-call]
-        # copies, so that what is kept for the rings is not all that was found
-        views = [
-            again(ring.behind, each.clone(), recompute=self.recompute)
-            for ring, each in zip(rings, entered, strict=True)
+        product: Tensor = torch.matmul(weight, x.flatten(2)).unflatten(2, x.shape[2:])  # type: ignore[no-untyped-call]
+        place, *entered, everywhere = product.split([reader.out_channels for reader in readers], dim=1)  # type: ignore[no-untyped-call]
+        # Clones, because autograd stores the inputs of the rings: a view would keep the whole product alive.
+        branches = [
+            checkpointed(ring.after_enter, part.clone(), recompute=self.recompute)
+            for ring, part in zip(rings, entered, strict=True)
         ]
-        # one value per channel: any interpolation repeats it
+        # The authors interpolate one value per channel to the size of the volume, which only repeats it. The mean and
+        # the 1 × 1 × 1 convolution are both linear, so their order does not matter.
         everywhere = everywhere.mean(dim=(2, 3, 4), keepdim=True).expand_as(place)
-        return torch.cat([place, *views, everywhere], dim=1)
+        return torch.cat([place, *branches, everywhere], dim=1)
 
 
-def again(part: Callable[[Any], Any], x: Any, *, recompute: bool) -> Any:
-    """What a part makes of x; with ``recompute`` nothing within it is kept for the gradient, but computed once more."""
+def checkpointed(part: Callable[[Any], Any], x: Any, *, recompute: bool) -> Any:
+    """The output of a part; with ``recompute`` its activations are not stored but computed again for the gradient."""
     if not recompute or not torch.is_grad_enabled() or torch.compiler.is_exporting():
         return part(x)
     return checkpoint(part, x, use_reentrant=False)
 
 
 def head(*channels: int) -> nn.Sequential:
-    """1 × 1 × 1 convolutions from each number of channels to the next, a ReLU between them."""
+    """1 × 1 × 1 convolutions from each number of channels to the next, with a ReLU between them."""
     layers: list[nn.Module] = []
     for read, write in itertools.pairwise(channels):
         layers += [Point(read, write), nn.ReLU()]
@@ -199,6 +210,7 @@ def head(*channels: int) -> nn.Sequential:
 
 def initialise(network: nn.Module) -> None:
     """Initial weights of the published networks: Xavier (uniform) over three axes, normal(0, 0.1) over two."""
+    # Biases keep PyTorch's initial values, as in the published code.
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
             nn.init.xavier_uniform_(module.weight)

@@ -1,15 +1,15 @@
-"""DDRNet: colour, depth or both become a class for each voxel of a room.
+"""DDRNet: colour, depth or both predict a class for each voxel of a room.
 
 | part | parameters |
 |---|---|
 | `streams`: 27 500 (depth) and 27 516 (colour), three `Bottleneck3d` of 4 400 each | 40 700 and 40 716 |
-| `pyramid`: four levels side by side, 256 → 5 · 64 channels | 55 184 |
+| `pyramid`: the four levels concatenated, 256 → 5 · 64 channels | 55 184 |
 | `head`: 320 → 128 → 128 → classes | 59 148 |
 | both modalities | 195 748 |
-| one of them (with the blocks that the published code makes for the other and never calls) | 155 032 (168 232) |
+| depth alone (with the unused blocks of colour, which the published code creates too) | 155 032 (168 232) |
 
-Levels of two modalities are added. Reference: Li et al.: RGBD Based Dimensional Decomposition Residual Network for 3D
-Semantic Scene Completion, CVPR 2019, arXiv 1903.00620. The variants for one modality are those of the experiments on
+The levels of two modalities are added. Reference: Li et al.: RGBD Based Dimensional Decomposition Residual Network for
+3D Semantic Scene Completion, CVPR 2019, arXiv 1903.00620. The variants for one modality are those of the experiments on
 non-target divergence, arXiv 2409.02438.
 """
 
@@ -17,52 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from xmodal.models.scenes.ddr import Pyramid3d, again, head, initialise
-from xmodal.models.scenes.streams import WIDTH, Streams, added, further_away
+from xmodal.models.scenes.ddr import Pyramid3d
+from xmodal.models.scenes.stream_network import StreamNetwork
+from xmodal.models.scenes.streams import LEVELS, WIDTH, summed_levels
 
 
-class DDRNet(nn.Module):
-    """The network of the table.
+class DDRNet(StreamNetwork):
+    """The network of the table; see `StreamNetwork` for the arguments."""
 
-    Args:
-        channels: modality → channels of its pictures.
-        positions: modality → the input that tells the voxel of each pixel.
-        outputs: classes.
-        volume: X, H and Y of the volume.
-        sparse: see `Streams`.
-        recompute: see `Streams`.
-        unused: also make the three blocks of a second modality that is not there, so that published files of the
-            variants for one modality fit.
-    """
+    inner = 4
+    hidden = (128, 128)
 
-    def __init__(
-        self,
-        channels: Mapping[str, int],
-        positions: Mapping[str, str],
-        outputs: int,
-        *,
-        volume: Sequence[int],
-        sparse: bool = True,
-        recompute: bool = False,
-        unused: bool = False,
-    ) -> None:
-        super().__init__()
-        self.streams = Streams(
-            channels, positions, volume=volume, inner=4, block=further_away, sparse=sparse, recompute=recompute
-        )
-        self.unused = nn.ModuleList(further_away(number) for number in range(3 if unused else 0))
-        self.pyramid = Pyramid3d(4 * WIDTH, 16, WIDTH, recompute=recompute)
-        self.embedding = nn.Identity()  # a name under which features can be tapped
-        self.head = head(5 * WIDTH, 128, 128, outputs)
-        self.recompute = recompute
-        initialise(self)
+    def add_fusion(self) -> int:
+        """Create the pyramid."""
+        self.pyramid = Pyramid3d(LEVELS * WIDTH, 16, WIDTH, recompute=self.recompute)
+        return 5 * WIDTH
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Modality → (batch, channels, height, width) in, answers (batch, classes, D/4, H/4, W/4) out."""
-        levels = torch.cat(added(self.streams(inputs), self.streams.modalities), dim=1)
-        seen = self.embedding(self.pyramid(levels))
-        answers: Tensor = again(self.head, seen, recompute=self.recompute)
-        return answers
+    def fuse(self, levels: Mapping[str, Sequence[Tensor]]) -> Tensor:
+        """Apply the pyramid to the levels, summed over the modalities."""
+        features: Tensor = self.pyramid(summed_levels(levels, self.streams.modalities))
+        return features

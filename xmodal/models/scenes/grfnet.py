@@ -1,11 +1,11 @@
-r"""GRFNet: one recurrent cell reads the levels of all modalities, one after the other.
+r"""GRFNet: one recurrent cell reads the levels of all modalities, one after another.
 
 $$[r, z] = \sigma(\mathrm{conv}[x, h]), \quad \tilde h = \tanh(\mathrm{conv}[x, r h]), \quad
 h' = z h + (1 - z) \tilde h$$
 
-It reads level 0 of each modality, then level 1 and so on. What it starts with is level 0 of the first modality, twice,
-as in the authors' code, which reads as if the sum of both was meant. 820 988 parameters: streams of 41 272 (depth) and
-41 288, cell 663 744, pyramid 21 392, head 53 292.
+It reads level 0 of each modality, then level 1 and so on. Its initial memory is twice level 0 of the first modality, as
+in the authors' code (presumably the sum of depth and colour was intended). 820 988 parameters: streams of 41 272
+(depth) and 41 288, cell 663 744, pyramid 21 392, head 53 292.
 
 Reference: Liu et al.: 3D Gated Recurrent Fusion for Semantic Scene Completion, 2020, arXiv 2002.07269.
 """
@@ -17,15 +17,16 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from xmodal.models.scenes.ddr import Pyramid3d, again, head, initialise
-from xmodal.models.scenes.streams import LEVELS, WIDTH, Streams, further_away, level_of
+from xmodal.models.scenes.ddr import Pyramid3d
+from xmodal.models.scenes.stream_network import StreamNetwork
+from xmodal.models.scenes.streams import LEVELS, WIDTH, level_of
 
 
 class Cell(nn.Module):
-    """A gated recurrent unit of 3 × 3 × 3 convolutions.
+    """A gated recurrent unit with 3 × 3 × 3 convolutions.
 
     Args:
-        channels: of what it reads and of what it remembers.
+        channels: of the input and of the memory.
     """
 
     def __init__(self, channels: int) -> None:
@@ -41,46 +42,27 @@ class Cell(nn.Module):
         return out
 
 
-class GRFNet(nn.Module):
-    """The network above, for one modality or several; the first of ``channels`` is read first.
+class GRFNet(StreamNetwork):
+    """The network above, for one modality or several; see `StreamNetwork` for the arguments.
 
-    Args:
-        channels: modality → channels of its pictures.
-        positions: modality → the input that tells the voxel of each pixel.
-        outputs: classes.
-        volume: X, H and Y of the volume.
-        sparse: see `Streams`.
-        recompute: see `Streams`.
+    The cell reads the modalities in the order of ``channels``.
     """
 
-    def __init__(
-        self,
-        channels: Mapping[str, int],
-        positions: Mapping[str, str],
-        outputs: int,
-        *,
-        volume: Sequence[int],
-        sparse: bool = True,
-        recompute: bool = False,
-    ) -> None:
-        super().__init__()
-        self.streams = Streams(
-            channels, positions, volume=volume, inner=8, block=further_away, sparse=sparse, recompute=recompute
-        )
-        self.cell = Cell(WIDTH)
-        self.pyramid = Pyramid3d(WIDTH, 16, WIDTH, recompute=recompute)
-        self.embedding = nn.Identity()  # a name under which features can be tapped
-        self.head = head(5 * WIDTH, 160, outputs)
-        self.recompute = recompute
-        initialise(self)
+    inner = 8
+    hidden = (160,)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """Modality → (batch, channels, height, width) in, answers (batch, classes, D/4, H/4, W/4) out."""
-        levels, names = self.streams(inputs), self.streams.modalities
+    def add_fusion(self) -> int:
+        """Create the cell and the pyramid."""
+        self.cell = Cell(WIDTH)
+        self.pyramid = Pyramid3d(WIDTH, 16, WIDTH, recompute=self.recompute)
+        return 5 * WIDTH
+
+    def fuse(self, levels: Mapping[str, Sequence[Tensor]]) -> Tensor:
+        """Apply the cell to all levels in turn, and the pyramid to its last memory."""
+        names = self.streams.modalities
         memory = 2 * levels[names[0]][0]
         for number in range(LEVELS):
             for level in level_of(levels, names, number):
                 memory = self.cell(level, memory)
-        seen = self.embedding(self.pyramid(memory))
-        answers: Tensor = again(self.head, seen, recompute=self.recompute)
-        return answers
+        features: Tensor = self.pyramid(memory)
+        return features

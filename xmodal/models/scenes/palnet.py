@@ -10,7 +10,7 @@
 | all | 230 849 |
 
 Reference: Li et al.: Depth Based Semantic Scene Completion with Position Importance Aware Loss, RA-L 2020, arXiv
-2001.10709. The loss of that title is not in the authors' code and not here.
+2001.10709. The loss in that title is neither in the authors' code nor here.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from xmodal.models.dmd.projection import project
 from xmodal.models.network import pick_input
 from xmodal.models.scenes.ddr import head
+from xmodal.models.scenes.projection import project
 from xmodal.models.scenes.streams import check_volume
 
 
 class Residual(nn.Module):
-    """A detour beside a shortcut, their sum, ReLU.
+    """The sum of some layers and a shortcut, ReLU.
 
     Args:
-        detour: layers.
+        detour: the layers.
         shortcut: one layer; None: the input itself.
     """
 
@@ -46,7 +46,9 @@ class Residual(nn.Module):
 
 
 class Projection(nn.Module):
-    """`project` as a layer, of which torch.fx writes down that it runs, not what it decides on values.
+    """`project` as a layer.
+
+    torch.fx cannot trace `project`, which depends on values. A layer it can record as one step.
 
     Args:
         volume: X, H and Y of the volume.
@@ -71,6 +73,7 @@ def _branch(channels: int) -> nn.Sequential:
 
 
 def _context(dilations: Sequence[int]) -> Residual:
+    # With two dilated convolutions there is no ReLU between them: a quirk of the authors' code.
     middle = [nn.Conv3d(32, 32, 3, padding=d, dilation=d) for d in dilations]
     return Residual([nn.Conv3d(64, 32, 1), nn.ReLU(), *middle, nn.ReLU(), nn.Conv3d(32, 64, 1)])
 
@@ -79,9 +82,9 @@ class PALNet(nn.Module):
     """The network of the table.
 
     Args:
-        names: of the depth picture (batch, 1, height, width), of the voxel of each of its pixels, and of the distances
-            (batch, 1, D, H, W), in this order.
-        outputs: classes.
+        names: names of three inputs in this order: the depth picture (batch, 1, height, width), the voxel of each of
+            its pixels, and the distances (batch, 1, D, H, W).
+        outputs: number of classes.
         volume: X, H and Y of the volume.
     """
 
@@ -94,24 +97,27 @@ class PALNet(nn.Module):
         self.flat = nn.Sequential(nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), around)
         self.branches = nn.ModuleList([_branch(6), _branch(1)])
         self.context = nn.ModuleList(map(_context, ([1], [2, 2], [2, 2])))
-        self.embedding = nn.Identity()  # a name under which features can be tapped
+        # An identity gives the features a layer name under which they can be read or replaced.
+        self.embedding = nn.Identity()
         self.head = head(256, 128, 128, outputs)
         self._initialise()
 
     def _initialise(self) -> None:
+        # Unlike the other networks for scenes: the flat convolutions keep PyTorch's initial values, and the head is
+        # drawn a second time, from normal distributions.
         for module in self.modules():
             if isinstance(module, nn.Conv3d):
                 nn.init.xavier_uniform_(module.weight)
-        last = [layer for layer in self.head if isinstance(layer, nn.Conv3d)]
-        for layer, spread in zip(last, (0.1, 0.01, 0.01), strict=True):
-            nn.init.normal_(layer.weight, std=spread)
+        convolutions = [layer for layer in self.head if isinstance(layer, nn.Conv3d)]
+        for layer, deviation in zip(convolutions, (0.1, 0.01, 0.01), strict=True):
+            nn.init.normal_(layer.weight, std=deviation)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The three inputs in, answers (batch, classes, D/4, H/4, W/4) out."""
+        """The three inputs in, logits (batch, classes, D/4, H/4, W/4) out."""
         depth, position, distances = (pick_input(inputs, name) for name in self.names)
         volumes = self.projection(self.flat(depth), position), distances
         levels = [torch.cat([branch(x) for branch, x in zip(self.branches, volumes, strict=True)], dim=1)]
         for block in self.context:
             levels.append(block(levels[-1]))
-        answers: Tensor = self.head(self.embedding(torch.cat(levels, dim=1)))
-        return answers
+        logits: Tensor = self.head(self.embedding(torch.cat(levels, dim=1)))
+        return logits

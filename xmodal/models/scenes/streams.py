@@ -1,13 +1,13 @@
-"""Streams: a picture per modality becomes a volume of a quarter of each side, and is looked at from ever further away.
+"""Streams: each modality's picture becomes a volume at a quarter of each side, read with growing dilation.
 
 | step | result, 480 × 640 into 240 × 144 × 240 |
 |---|---|
 | `flat`: 1 × 1 convolution, two `Bottleneck2d` of 8 channels | 8, 480, 640 |
 | projection | 8, 240, 144, 240 |
 | `solid`: `Downsample` to 16, `Bottleneck3d`, `Downsample` to 64, `Bottleneck3d` | 64, 60, 36, 60: level 0 |
-| `further`: three blocks, each reads what the one before wrote | levels 1, 2, 3 |
+| `further`: three blocks, each reads the output of the previous block | levels 1, 2, 3 |
 
-DDRNet, AICNet and GRFNet begin like this and differ in their blocks and in how they join the modalities.
+DDRNet, AICNet and GRFNet begin with these steps and differ in the blocks and in the fusion of the modalities.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.errors import InputError
-from xmodal.models.dmd.projection import project, project_occupied
-from xmodal.models.network import is_count, pick_input
-from xmodal.models.scenes.ddr import Bottleneck2d, Bottleneck3d, Downsample, again
+from xmodal.models.network import PREFIX, is_count, pick_input
+from xmodal.models.scenes.ddr import Bottleneck2d, Bottleneck3d, Downsample, checkpointed
+from xmodal.models.scenes.projection import project, project_occupied
 
-FLAT, WIDTH = 8, 64  # channels before and behind the projection
+FLAT, WIDTH = 8, 64  # channels before and after the projection
 LEVELS = 4
-FINEST = 4  # sides of a volume are multiples of this
-DILATIONS = (2, 3, 5)
+FINEST = 4  # the sides of a volume are multiples of this, since `solid` halves them twice
 
 
 class Stream(nn.Module):
@@ -33,8 +32,8 @@ class Stream(nn.Module):
 
     Args:
         channels: of the picture.
-        inner: channels within the first `Bottleneck3d`.
-        further: the three blocks.
+        inner: channels inside the first `Bottleneck3d`.
+        further: the three later blocks.
     """
 
     def __init__(self, channels: int, *, inner: int, further: Sequence[nn.Module]) -> None:
@@ -50,11 +49,12 @@ class Stream(nn.Module):
     ) -> list[Tensor]:
         """(batch, channels, height, width) and (batch, height, width) → four levels (batch, 64, D/4, H/4, W/4)."""
         features = self.flat(picture)
+        # The sparse form has as many rows as voxels are filled. An exported graph cannot depend on values.
         sparse = sparse and not torch.compiler.is_exporting()
         filled = project_occupied(features, position, volume) if sparse else project(features, position, volume)
-        levels = [again(self.solid, filled, recompute=recompute)]
+        levels = [checkpointed(self.solid, filled, recompute=recompute)]
         for block in self.further:
-            levels.append(again(block, levels[-1], recompute=recompute))
+            levels.append(checkpointed(block, levels[-1], recompute=recompute))
         return levels
 
 
@@ -63,12 +63,13 @@ class Streams(nn.Module):
 
     Args:
         channels: modality → channels of its pictures.
-        positions: modality → the input that tells the voxel of each pixel.
+        positions: modality → name of the input with the voxel of each pixel.
         volume: X, H and Y of the volume, multiples of 4.
         inner: see `Stream`.
-        block: makes one of the three blocks from its number, 0 to 2.
-        sparse: whether no whole volume is made before the first `Downsample`: the same numbers in less memory.
-        recompute: whether most of what the gradient needs is computed once more: the same numbers, less memory, slower.
+        block: builds one of the three later blocks from its number, 0 to 2.
+        sparse: whether the first `Downsample` reads the filled voxels alone: equal up to rounding, with less memory.
+        recompute: whether activations are computed again in the backward pass instead of stored: the same values, less
+            memory, slower.
     """
 
     def __init__(
@@ -86,9 +87,11 @@ class Streams(nn.Module):
         check_volume(volume)
         self.modalities, self.positions = tuple(channels), dict(positions)
         self.volume, self.sparse, self.recompute = tuple(volume), sparse, recompute
+        # The later blocks of a stream are built before the stream, so their random draws come first. Golden files and
+        # seeds depend on this order.
         self.streams = nn.ModuleDict(
             {
-                f"from_{name}": Stream(count, inner=inner, further=[block(number) for number in range(LEVELS - 1)])
+                PREFIX + name: Stream(count, inner=inner, further=[block(number) for number in range(LEVELS - 1)])
                 for name, count in channels.items()
             }
         )
@@ -96,7 +99,7 @@ class Streams(nn.Module):
     def forward(self, inputs: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
         """Modality → its four levels."""
         return {
-            name: self.streams[f"from_{name}"](
+            name: self.streams[PREFIX + name](
                 pick_input(inputs, name),
                 pick_input(inputs, self.positions[name]),
                 self.volume,
@@ -107,24 +110,21 @@ class Streams(nn.Module):
         }
 
 
-def further_away(number: int) -> Bottleneck3d:
-    """The blocks of DDRNet and GRFNet."""
-    return Bottleneck3d(WIDTH, 16, WIDTH, dilation=DILATIONS[number])
-
-
 def level_of(levels: Mapping[str, Sequence[Tensor]], modalities: Sequence[str], number: int) -> list[Tensor]:
-    """One level of each modality; asked for by name and number, so that torch.fx can write down what follows."""
+    """One level of each modality."""
+    # Names and numbers are given from outside: where torch.fx records the streams as one step, their result is a proxy,
+    # and a proxy can be indexed but not iterated.
     return [levels[name][number] for name in modalities]
 
 
-def added(levels: Mapping[str, Sequence[Tensor]], modalities: Sequence[str]) -> list[Tensor]:
-    """Level by level the sum over the modalities."""
+def summed_levels(levels: Mapping[str, Sequence[Tensor]], modalities: Sequence[str]) -> Tensor:
+    """Each level summed over the modalities, concatenated to (batch, 4 · 64, D/4, H/4, W/4)."""
     parts = [level_of(levels, modalities, number) for number in range(LEVELS)]
-    return [sum(part[1:], part[0]) for part in parts]
+    return torch.cat([sum(part[1:], part[0]) for part in parts], dim=1)
 
 
 def check_volume(volume: Sequence[int]) -> None:
-    """Refuse sides that do not halve twice."""
+    """Refuse sides that cannot be halved twice."""
     if len(volume) != 3 or not all(is_count(side) and side % FINEST == 0 for side in volume):
         raise InputError(
             f"The volume is {tuple(volume)}: three multiples of {FINEST} were expected, voxels along X, H (up) and Y."

@@ -120,11 +120,11 @@ class Settings(Presets, DataFlags, RunSettings):
         There is no shuffled-teacher control: it needs a teacher with one output per sample, and the noise is new in
         every epoch.
         """
-        from xmodal.models.mlp import place
+        from xmodal.models.mlp import layer_name
 
         shared = {
             "temperature": 1.0,
-            "layer": place(self.place, self.teacher[0]),
+            "layer": layer_name(self.place, self.teacher[0]),
             "disturb": self.disturb,
             "kd_weight": self.kd_weight,
             "task_weight": self.task_weight,

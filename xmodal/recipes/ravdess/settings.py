@@ -101,9 +101,9 @@ class RavdessSettings(Presets, DataFlags, RunSettings):
     @property
     def layer(self) -> str:
         """The place as a name in the teacher's network."""
-        from xmodal.models.clips.audio_video import ravdess_place
+        from xmodal.models.clips.audio_video import ravdess_layer
 
-        return ravdess_place(self.place, self.teacher[0])
+        return ravdess_layer(self.place, self.teacher[0])
 
     def read(self) -> dict[str, Any]:
         """The options of the data, with what ``as_published`` adds."""

@@ -1,4 +1,4 @@
-"""A network cut at a place gives the answers of the whole network, or is not cut at all."""
+"""A network cut at a layer gives the answers of the whole network, or is not cut at all."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from xmodal.models.network import build_network, wrap
 
 
 class Residual(nn.Module):
-    """BatchNorm, a shortcut over the place, a function instead of a layer, a layer that works in place."""
+    """BatchNorm, a shortcut over the layer, a function instead of a layer, a layer that works in place."""
 
     def __init__(self):
         super().__init__()
@@ -25,7 +25,7 @@ class Residual(nn.Module):
 
 
 class Counts(Residual):
-    """Reads the number of rows before the place and uses it behind."""
+    """Reads the number of rows before the layer and uses it behind."""
 
     def forward(self, inputs):
         rows = inputs["sound"].size(0)
@@ -41,7 +41,7 @@ class Decides(Residual):
 
 
 class Outer(nn.Module):
-    """Only a layer beside the way to the place decides on values."""
+    """Only a layer that is not on the way to the cut decides on values."""
 
     def __init__(self):
         super().__init__()
@@ -91,28 +91,28 @@ def seeded(network):
     return network.eval()
 
 
-@pytest.mark.parametrize("place", ["first", "norm", "inner", "act", "last", "input:sound", "input:image"])
-def test_a_cut_network_answers_like_the_whole_one_wherever_it_is_cut(place, samples):
+@pytest.mark.parametrize("layer", ["first", "norm", "inner", "act", "last", "input:sound", "input:image"])
+def test_a_cut_network_answers_like_the_whole_one_wherever_it_is_cut(layer, samples):
     network = seeded(Residual())
 
     with torch.no_grad():
-        cut, (features, context) = split(network, place, samples)
+        cut, (features, context) = split(network, layer, samples)
         other = torch.randn(features.shape, generator=torch.Generator().manual_seed(1))
-        with replacing(network, place, lambda _: other.clone()):
+        with replacing(network, layer, lambda _: other.clone()):
             wanted = network(samples)
 
         torch.testing.assert_close(cut.tail(other, context), wanted)
         torch.testing.assert_close(cut.tail(features, context), network(samples))
-        torch.testing.assert_close(cut.tail(other, context), wanted)  # the layer in place left both as they were
+        torch.testing.assert_close(cut.tail(other, context), wanted)  # both are still unchanged
 
 
-@pytest.mark.parametrize("place", ["encoders.from_sound.body.0", "embedding", "head", "input:sound", "input:image"])
-def test_networks_of_the_package_are_cut(place, samples):
+@pytest.mark.parametrize("layer", ["encoders.from_sound.body.0", "embedding", "head", "input:sound", "input:image"])
+def test_networks_of_the_package_are_cut(layer, samples):
     described = {name: {"encoder": "mlp", "shape": [width], "width": 5} for name, width in (("sound", 4), ("image", 2))}
     network = seeded(build_network(inputs=described, outputs=3, fusion="concat"))
 
     with torch.no_grad():
-        cut, (features, context) = split(network, place, samples)
+        cut, (features, context) = split(network, layer, samples)
 
         torch.testing.assert_close(cut.tail(features, context), network(samples))
 
@@ -123,13 +123,13 @@ def test_what_cannot_be_followed_is_not_cut(network, samples):
         assert split(seeded(network), "first", samples) == (None, None)
 
 
-def test_a_layer_that_runs_twice_is_no_place_to_cut(samples):
+def test_a_layer_that_runs_twice_is_not_cut(samples):
     with torch.no_grad():
         assert split(seeded(Twice()), "act", samples) == (None, None)
         assert split(seeded(Twice()), "inner", samples)[0] is not None
 
 
-def test_code_beside_the_way_to_the_place_need_not_be_followed(samples):
+def test_code_that_is_not_on_the_way_to_the_layer_need_not_be_followed(samples):
     network = seeded(Outer())
 
     with torch.no_grad():
@@ -166,7 +166,7 @@ def test_picking_leaves_weights_alone_that_are_as_long_as_the_batch():
         assert cut.tail(features[:2], few).shape == (2, 6)
 
 
-def test_a_place_that_does_not_matter_is_known(samples):
+def test_a_layer_without_influence_on_the_outputs_is_reported(samples):
     network = wrap(nn.Linear(4, 3), ["sound"]).eval()
 
     with torch.no_grad():
@@ -219,7 +219,7 @@ def test_a_cut_in_double_leaves_the_network_in_float(samples):
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
-def test_the_number_of_rows_read_before_the_place_is_kept_as_it_is(samples):
+def test_the_number_of_rows_read_before_the_layer_is_kept_unchanged(samples):
     network = seeded(Counts())
 
     with torch.no_grad():
@@ -228,19 +228,19 @@ def test_the_number_of_rows_read_before_the_place_is_kept_as_it_is(samples):
     assert cut is None or cut.tail(*found).shape == (6, 3)
 
 
-@pytest.mark.parametrize("place", ["inner", "act", "input:sound"])
-def test_a_head_that_runs_in_pieces_gives_the_same(place, samples):
+@pytest.mark.parametrize("layer", ["inner", "act", "input:sound"])
+def test_a_head_that_runs_in_pieces_gives_the_same(layer, samples):
     network = seeded(Residual())
 
     with torch.no_grad():
-        whole, (features, context) = split(network, place, samples)
-        pieces, (again, given) = split(network, place, samples, most=4)
+        whole, (features, context) = split(network, layer, samples)
+        pieces, (again, given) = split(network, layer, samples, most=4)
 
         torch.testing.assert_close(again, features)
         torch.testing.assert_close(pieces.tail(again, given), whole.tail(features, context))
 
 
-def test_where_rows_before_the_place_are_not_independent_there_is_no_cut(samples):
+def test_where_rows_before_the_layer_are_not_independent_there_is_no_cut(samples):
     class Mixes(Residual):
         def forward(self, inputs):
             sound = inputs["sound"]

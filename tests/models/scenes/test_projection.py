@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from xmodal.errors import InputError
-from xmodal.models.dmd.projection import Occupied, largest_of, project, project_occupied
+from xmodal.models.scenes.projection import Occupied, largest_of, project, project_occupied
 
 VOLUME = (3, 2, 4)  # X, H, Y
 

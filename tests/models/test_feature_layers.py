@@ -1,16 +1,16 @@
-"""Places: what stands there is replaced for the length of a block, at layers and at inputs."""
+"""Features of layers and of inputs are replaced inside a block, and only there."""
 
 import pytest
 import torch
 from torch import nn
 
 from xmodal.errors import InputError
-from xmodal.models.feature_layers import check_place, replacing
+from xmodal.models.feature_layers import check_layer, replacing
 from xmodal.models.network import wrap
 
 
-def tripled(found):
-    return 3 * found
+def tripled(features):
+    return 3 * features
 
 
 @pytest.fixture
@@ -18,16 +18,16 @@ def network():
     return wrap(nn.Sequential(nn.Identity(), nn.Flatten()), ["sound"])
 
 
-@pytest.mark.parametrize("place", ["module.0", "module", "input:sound"])
-def test_the_network_goes_on_with_what_was_put_there(network, place):
+@pytest.mark.parametrize("layer", ["module.0", "module", "input:sound"])
+def test_the_network_computes_with_the_replaced_features(network, layer):
     inputs = {"sound": torch.tensor([[1.0, 2.0]])}
 
-    with replacing(network, place, tripled):
+    with replacing(network, layer, tripled):
         inside = network(inputs)
 
     assert inside.tolist() == [[3.0, 6.0]]
     assert network(inputs).tolist() == [[1.0, 2.0]]
-    assert inputs["sound"].tolist() == [[1.0, 2.0]]  # the caller's dictionary is as it was
+    assert inputs["sound"].tolist() == [[1.0, 2.0]]  # the caller's dictionary is unchanged
 
 
 def test_blocks_add_up_and_end_after_an_error(network):
@@ -50,15 +50,15 @@ def test_gradients_pass_what_was_replaced(network):
     assert sound.grad.unique().tolist() == [3.0]
 
 
-def test_a_wrong_place_lists_those_that_exist(network):
+def test_a_wrong_layer_lists_those_that_exist(network):
     with pytest.raises(InputError, match=r"no layer called 'module.9'.*module.0"):
-        check_place(network, "module.9", {})
+        check_layer(network, "module.9", {})
     with pytest.raises(InputError, match=r"no input called 'sounds'. Did you mean 'sound'"):
-        check_place(network, "input:sounds", {"sound": torch.ones(1, 1)})
+        check_layer(network, "input:sounds", {"sound": torch.ones(1, 1)})
 
 
 @pytest.mark.parametrize("odd", [torch.ones(3), (torch.ones(3, 2), None)])
-def test_a_place_without_channels_is_refused(odd):
+def test_a_layer_without_channels_is_refused(odd):
     class Odd(nn.Module):
         def forward(self, x):
             return odd
