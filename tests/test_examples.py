@@ -15,7 +15,7 @@ from xmodal.engine.processes.launch import launch
 from xmodal.methods import METHODS
 from xmodal.methods import settings as methods_settings
 from xmodal.study.bench import Bench
-from xmodal.study.comparison import Settings
+from xmodal.study.comparison_settings import ComparisonSettings
 from xmodal.study.plan import method_settings
 
 ROOT = Path(__file__).parents[1]
@@ -113,7 +113,7 @@ def test_the_card_of_the_page_leads_to_a_method_that_recipes_can_train(trusted):
     card = found["card"]
     assert isinstance(card, MethodCard)
     data = open_data("digits", options={"views": ["rows", "fourier"]}, train_fraction=0.2)
-    settings = Settings(teacher=("rows",), student=("fourier",), epochs=3, batch_size=32)
+    settings = ComparisonSettings(teacher=("rows",), student=("fourier",), epochs=3, batch_size=32)
     bench = Bench(data, settings.plan(), seed=0, fabric=launch())
 
     bench.train_card(card, method_settings(card, {"temperature": 2.0}))

@@ -36,7 +36,7 @@ FORTH = [
     ("split", "rows of a split, normalised", "xmodal.data.split:Split"),
     ("loader", "a batch in the order of seed and epoch", "xmodal.data.loader:Loader"),
     ("Batch", "inputs and targets by modality", "xmodal.types:Batch"),
-    ("teacher", "outputs of the frozen teacher, cached", "xmodal.engine.teacher_cache:Teaching"),
+    ("teacher", "outputs of the frozen teacher, cached", "xmodal.engine.teacher_cache:TeacherCache"),
     ("method", "training_step: the paper's objective", "xmodal.method:Method"),
     ("loss", "a pure function of two tensors", "xmodal.losses.logits:kl"),
     ("Step", "losses by name, and how many they count", "xmodal.types:Step"),

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.data.base import Data, assemble
+from xmodal.data.request import DataRequest
 from xmodal.types import Student
 
 ROWS = 131  # nothing divides it
@@ -30,8 +31,7 @@ def pictures(*, rows: int = ROWS, augment: str = "", seed: int = 0) -> Data:
         {"vector": vector, "image": image},
         dict.fromkeys(names, label),
         {split: dict.fromkeys(names, target) for split, target in splits.items()},
-        augment=augment,
-        seed=seed,
+        request=DataRequest(augment=augment, seed=seed),
     )
 
 

@@ -18,7 +18,9 @@ from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.methods.dmd import DMD, build_network
 from xmodal.methods.settings import DMDSettings
-from xmodal.study.comparison import Settings, contest
+from xmodal.study.bench import Bench
+from xmodal.study.comparison import train
+from xmodal.study.comparison_settings import ComparisonSettings
 from xmodal.types import DataInfo, InputInfo
 
 SMALL = {"width": 8, "heads": 2, "layers": 1, "kernel": (3,)}
@@ -96,7 +98,7 @@ def test_early_stopping_looks_at_the_fused_model():
 
 def test_a_comparison_trains_dmd_beside_other_methods_and_scores_the_deployed_modality():
     data = waves()
-    settings = Settings(
+    settings = ComparisonSettings(
         methods=("supervised", "dmd"),
         student=("audio",),
         epochs=2,
@@ -105,22 +107,16 @@ def test_a_comparison_trains_dmd_beside_other_methods_and_scores_the_deployed_mo
         options={"dmd": {**SMALL, "orthogonality": "flat"}},
     )
 
-    bench, rows, notes = contest(
-        settings, data, seed=0, fabric=launch(settings.machine()), out=None, progress=bench_progress()
-    )
+    comparison = settings.comparison()
+    bench = Bench(data, comparison.plan, seed=0, fabric=launch(settings.machine()))
+    notes = train(bench, comparison)
+    rows = {row["name"]: row for row in bench.score()}
 
-    found = {row["name"]: row for row in rows}
-    assert found["dmd"]["needs"] == ["audio"] and found["dmd"]["student"] == "audio" and not notes
-    assert np.isfinite(found["dmd"]["test"]["mae"])
+    assert rows["dmd"]["needs"] == ["audio"] and rows["dmd"]["student"] == "audio" and not notes
+    assert np.isfinite(rows["dmd"]["test"]["mae"])
     assert set(bench.runs["dmd"].students) == {"text", "vision", "audio", "fused"}
     start = bench.runs["dmd"].method.report()["edges"]["hetero"]["start"]
     assert sum(start["mean"]) == pytest.approx(1.0, abs=1e-5)
-
-
-def bench_progress():
-    from xmodal.engine.progress import Progress
-
-    return Progress(quiet=True)
 
 
 def test_a_text_encoder_needs_tokens():
