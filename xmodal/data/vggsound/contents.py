@@ -112,7 +112,7 @@ def inspect_prepared(root: Path, *, labels: Path | None = None, classes: str = "
     kept = [token for token in ordered if names.get(token, token) in set(chosen)]
     contents.class_names = [names.get(token, token) for token in kept]
     contents.seconds = float(facts.get("seconds", NOMINAL[0]))
-    labels = {token: place for place, token in enumerate(kept)}
+    new_indices = {token: index for index, token in enumerate(kept)}
     skipped: list[str] = []
     for split in SPLITS:
         for stem, (audio, video) in _pairs(root / split, skipped).items():
@@ -120,9 +120,9 @@ def inspect_prepared(root: Path, *, labels: Path | None = None, classes: str = "
             token = parts[-2] if len(parts) > 1 else ""
             if token not in indices:
                 skipped.append(f"{split}/{video.parent.name}/{video.name}: the class '{token}' is not in {LABELS}.")
-            elif token in labels:
+            elif token in new_indices:
                 # The id of a video may contain underscores itself: everything before the class belongs to it.
-                contents.rows.append(Row(split, audio, video, labels[token], "_".join(parts[:-2]) or stem))
+                contents.rows.append(Row(split, audio, video, new_indices[token], "_".join(parts[:-2]) or stem))
     if skipped:
         report.warnings += [f"{len(skipped)} clips of {root} are skipped.", *few(skipped, str(root))]
     _check_rows(root, contents)
