@@ -83,8 +83,8 @@ class EncoderStack(nn.Module):
         self.attention_dropout = tuple(attention_dropout) or (0.0,) * len(self.members)
         self.embed_dropout, self.relu_dropout, self.residual_dropout = embed_dropout, relu_dropout, residual_dropout
         each = (layers, len(self.members))
-        # Initial values of the authors' code: the matrices are Xavier uniform, all biases zero. The order of this loop is
-        # that of the random draws.
+        # Initial values of the authors' code: Xavier uniform matrices, zero biases. The order of this loop is that of the
+        # random draws.
         for name, rows, columns in (("in", 3, 1), ("out", 1, 1), ("up", 4, 1), ("down", 1, 4)):
             matrices = torch.empty(*each, rows * width, columns * width)
             self.register_parameter(f"{name}_weight", nn.Parameter(_xavier(matrices)))
@@ -314,4 +314,4 @@ def _xavier(matrices: Tensor) -> Tensor:
 
 
 def _indivisible(width: int, heads: int) -> str:
-    return f"The width is {width}, and it must be a multiple of the heads, of which there are {heads}. Change one of the two."
+    return f"The width is {width} and heads is {heads}: the width must be a multiple of the heads. Change one of them."

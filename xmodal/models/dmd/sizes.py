@@ -96,7 +96,8 @@ def check_numbers(inputs: Mapping[str, SequenceInput], numbers: DMDNumbers) -> N
     if is_count(numbers.width) and is_count(numbers.heads):
         if numbers.width % numbers.heads:
             problems.append(
-                f"width is {numbers.width} and heads is {numbers.heads}: the width must be a multiple of the heads."
+                f"width is {numbers.width} and heads is {numbers.heads}: the width must be a multiple of the heads. "
+                "Change one of them."
             )
         if numbers.width < SMALLEST:
             problems.append(f"width is {numbers.width}: expected {SMALLEST} or more, for the position codes.")
