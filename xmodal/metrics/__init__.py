@@ -1,1 +1,1 @@
-"""Metrics: torchmetrics, and only what it lacks."""
+"""Metrics: those of torchmetrics, and a few that it does not contain."""

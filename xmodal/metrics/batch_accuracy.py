@@ -1,6 +1,6 @@
-"""Accuracies as two test loops of the authors' VGGSound code print them: they depend on how rows fall into batches.
+"""Accuracies as printed by two test loops of the authors' VGGSound code: they depend on the division into batches.
 
-Ours counts rows (`Scores`, and everything that is reported). These are for a run that shall print what theirs does.
+Reports use `Scores`, which counts rows. These two are only for a comparison with the output of the authors' code.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ DIVISORS = ("batches", "rows")
 
 
 def batch_accuracy(outputs: Tensor, target: Tensor, *, batch_size: int, divide: str = "batches") -> float:
-    r"""Sum of the batches' accuracies, divided by how many there are.
+    r"""Sum of the accuracies of all batches, divided by the number of batches or of rows.
 
     $$\frac1D \sum_{b=1}^{B} \frac{1}{|b|} \sum_{n \in b} \mathbf{1}[\arg\max_k z_{nk} = y_n]$$
 
     Args:
-        outputs: z (rows, classes), in the order in which the loader gave them.
+        outputs: z (rows, classes), in the order of the loader.
         target: y (rows,).
-        batch_size: rows of a batch; the last one may have fewer.
-        divide: by D: ``batches`` (their audio network; rows of a smaller last batch weigh more), or ``rows`` (their
-            video network; about the accuracy over the batch size).
+        batch_size: rows of a batch; the last batch may have fewer.
+        divide: what D counts: ``batches`` (their audio network; rows of a smaller last batch have a larger weight), or
+            ``rows`` (their video network; about the accuracy divided by the batch size).
 
     Example:
         >>> outputs, target = torch.eye(3), torch.tensor([0, 0, 2])  # right, wrong | right
@@ -39,6 +39,6 @@ def batch_accuracy(outputs: Tensor, target: Tensor, *, batch_size: int, divide: 
         )
     if batch_size < 1:
         raise InputError(f"batch_size is {batch_size}: expected 1 row or more.")
-    right = (outputs.argmax(dim=1) == target).double()
-    shares = torch.stack([part.mean() for part in torch.split(right, batch_size)])
-    return float(shares.mean() if divide == "batches" else shares.sum() / len(right))
+    correct = (outputs.argmax(dim=1) == target).double()
+    accuracies = torch.stack([part.mean() for part in torch.split(correct, batch_size)])
+    return float(accuracies.mean() if divide == "batches" else accuracies.sum() / len(correct))

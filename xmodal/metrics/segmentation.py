@@ -1,13 +1,13 @@
-r"""How well every pixel is told, from one table of counts: intersection over union by two rules, precision, recall.
+r"""Segmentation scores from a confusion matrix: intersection over union by two rules, precision, recall.
 
-With K[y, ŷ] the number of pixels of class y that were taken for ŷ, over a whole split:
+With K[y, ŷ] the number of pixels of class y that were predicted as ŷ, over a whole split:
 
 $$IoU_c = \frac{K_{cc}}{\sum_y K_{yc} + \sum_{\hat y} K_{c \hat y} - K_{cc}}$$
 
-Pixels whose target is ignored count nowhere. Where the ignored value is a class as well (``unlabeled``), it has no IoU
-of its own, and the rules differ in one thing: to answer with it on a labelled pixel is a miss by the ``benchmark``
-rule, that of the public SemanticKITTI tools, and forgiven by the ``reference`` rule, that of the code of the
-experiments on non-target divergence. Means run over all other classes; one that never occurs counts 0, except in
+Pixels with an ignored target do not count. If the ignored value is a class too (``unlabeled``), it has no IoU, and the
+rules differ in one point: a labelled pixel that is predicted as this class is an error by the ``benchmark`` rule, that
+of the public SemanticKITTI tools, and does not count by the ``reference`` rule, that of the code of the experiments on
+non-target divergence. Means are taken over all other classes; a class that never occurs counts as 0, except in
 ``mean_iou_present``.
 """
 
@@ -26,13 +26,13 @@ RULES = ("benchmark", "reference")
 
 
 class SegmentationScores(Metric):
-    """Counts pixels, and what follows from them.
+    """Counts pixels in a confusion matrix and computes all scores from it.
 
     Args:
-        classes: how many outputs there are.
-        ignore: target values that count nowhere; those that are classes have no score of their own.
-        full: also lists with a number per class, and the table itself.
-        rule: of all scores that do not say whose they are.
+        classes: number of outputs.
+        ignore: target values that do not count; those that are classes have no score.
+        full: also return lists with a number per class, and the confusion matrix.
+        rule: of all scores without ``reference`` in their name.
 
     Example:
         >>> scores = SegmentationScores(3, ignore=(0,))
@@ -51,53 +51,56 @@ class SegmentationScores(Metric):
         self.classes, self.ignore, self.full, self.rule = classes, tuple(ignore), full, rule
         self.add_state("counts", torch.zeros(classes, classes, dtype=torch.long), dist_reduce_fx="sum")
 
-    def update(self, answers: Tensor, target: Tensor) -> None:
+    def update(self, predictions: Tensor, target: Tensor) -> None:
         """Count a batch.
 
         Args:
-            answers: class numbers like the target, or one score per class (rows, classes, …).
+            predictions: class numbers like the target, or one score per class (rows, classes, …).
             target: class numbers (rows, …).
         """
-        if answers.ndim == target.ndim + 1:
-            answers = answers.argmax(dim=1)
-        known = torch.ones_like(target, dtype=torch.bool)
+        if predictions.ndim == target.ndim + 1:
+            predictions = predictions.argmax(dim=1)
+        labelled = torch.ones_like(target, dtype=torch.bool)
         for value in self.ignore:
-            known &= target != value
-        pairs = self.classes * target[known] + answers[known]
+            labelled &= target != value
+        # One number for each pair of classes, so that a single bincount gives the whole matrix.
+        pairs = self.classes * target[labelled] + predictions[labelled]
         self.counts += torch.bincount(pairs, minlength=self.classes**2).view(self.classes, self.classes)
 
     def compute(self) -> dict[str, Any]:
-        """Name → number; lists only where they were asked for."""
+        """Name → number; with ``full`` also name → list."""
         return scores_of(self.counts, ignore=self.ignore, full=self.full, rule=self.rule)
 
 
 def scores_of(
     counts: Tensor, *, ignore: Sequence[int] = (), full: bool = False, rule: str = "benchmark"
 ) -> dict[str, Any]:
-    """The scores of a table of counts.
+    """The scores of a confusion matrix.
 
     Args:
         counts: (classes, classes), true class first.
-        ignore: class numbers whose pixels count nowhere.
-        full: also lists with a number per class, and the table itself.
-        rule: of all scores that do not say whose they are.
+        ignore: class numbers whose pixels do not count.
+        full: also return lists with a number per class, and the confusion matrix.
+        rule: of all scores without ``reference`` in their name.
     """
+    # float64, because float32 counts exactly only up to 2**24 pixels.
     table = counts.double().cpu()
     scored = torch.tensor([number not in ignore for number in range(len(table))])
-    table = table * scored[:, None]  # what should have been ignored was not wrong
+    table = table * scored[:, None]
     ours, reference = (class_scores(table, ignore=ignore, rule=each) for each in (rule, "reference"))
     pixels = table.sum(dim=1)
     both = pixels + table.sum(dim=0)
-    there, f1 = scored & (both > 0), 2 * table.diagonal() / both.clamp(min=1)
+    # Classes that occur as a target or as a prediction. Divisors are clamped to 1: where one is 0, so is the numerator.
+    present, f1 = scored & (both > 0), 2 * table.diagonal() / both.clamp(min=1)
     scores: dict[str, Any] = {
         "accuracy": (table.diagonal().sum() / table.sum().clamp(min=1)).item(),
-        "macro_f1": _mean(f1, there),
+        "macro_f1": mean_over(f1, present),
         "weighted_f1": ((f1 * pixels).sum() / pixels.sum().clamp(min=1)).item(),
-        "mean_iou": _mean(ours["iou"], scored),
-        "mean_iou_present": _mean(ours["iou"], there),
-        "mean_iou_reference": _mean(reference["iou"], scored),
-        "mean_precision": _mean(ours["precision"], scored),
-        "mean_recall": _mean(ours["recall"], scored),
+        "mean_iou": mean_over(ours["iou"], scored),
+        "mean_iou_present": mean_over(ours["iou"], present),
+        "mean_iou_reference": mean_over(reference["iou"], scored),
+        "mean_precision": mean_over(ours["precision"], scored),
+        "mean_recall": mean_over(ours["recall"], scored),
         "weighted_iou": ((ours["iou"] * pixels).sum() / pixels.sum().clamp(min=1)).item(),
     }
     if full:
@@ -112,7 +115,7 @@ def class_scores(counts: Tensor, *, ignore: Sequence[int] = (), rule: str = "ben
 
     Args:
         counts: (classes, classes), true class first.
-        ignore: class numbers whose pixels count nowhere.
+        ignore: class numbers whose pixels do not count.
         rule: ``benchmark`` or ``reference``, see above.
 
     Example:
@@ -124,17 +127,25 @@ def class_scores(counts: Tensor, *, ignore: Sequence[int] = (), rule: str = "ben
     if rule not in RULES:
         raise InputError(f"There is no rule of intersection over union called '{rule}'. {did_you_mean(rule, RULES)}")
     table = counts.double().clone()
-    left_out = [number for number in ignore if 0 <= number < len(table)]
-    table[left_out] = 0
+    # An ignored value such as 255 is no class and has no row.
+    ignored = [number for number in ignore if 0 <= number < len(table)]
+    table[ignored] = 0
+    # Without the column, a labelled pixel that is predicted as an ignored class is in no sum at all.
     if rule == "reference":
-        table[:, left_out] = 0
-    right, said, true = table.diagonal(), table.sum(dim=0), table.sum(dim=1)
+        table[:, ignored] = 0
+    correct, predicted, true = table.diagonal(), table.sum(dim=0), table.sum(dim=1)
     return {
-        "iou": right / (said + true - right).clamp(min=1),
-        "precision": right / said.clamp(min=1),
-        "recall": right / true.clamp(min=1),
+        "iou": correct / (predicted + true - correct).clamp(min=1),
+        "precision": correct / predicted.clamp(min=1),
+        "recall": correct / true.clamp(min=1),
     }
 
 
-def _mean(values: Tensor, chosen: Tensor) -> float:
-    return values[chosen].mean().item() if chosen.any() else 0.0
+def mean_over(values: Tensor, mask: Tensor) -> float:
+    """Mean of the values where the mask is True; 0 if it is True nowhere.
+
+    Example:
+        >>> mean_over(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([True, False, True]))
+        3.5
+    """
+    return values[mask].mean().item() if mask.any() else 0.0

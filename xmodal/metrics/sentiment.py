@@ -1,4 +1,4 @@
-r"""The metrics of MOSI and MOSEI, for a score y from -3 to 3 and a prediction p, as torchmetrics objects.
+r"""The metrics of MOSI and MOSEI, for a label y from -3 to 3 and a prediction p, as torchmetrics objects.
 
 | Name (MMSA) | In DMD | What it is |
 |---|---|---|
@@ -10,8 +10,9 @@ r"""The metrics of MOSI and MOSEI, for a score y from -3 to 3 and a prediction p
 | ``Non0_F1_score`` | ``F1_score`` | F1 of these two classes, weighted by how often y has them |
 | ``Has0_acc_2``, ``Has0_F1_score`` | – | all samples, with p ≥ 0 and y ≥ 0 |
 
-A correlation with something constant is NaN, and so is what leaves y = 0 out where nothing is left. Predictions that
-are NaN are never scored: that is an error. All states are sums, minima and maxima, so that processes add up.
+A correlation with a constant is NaN, and so is a score without y = 0 if all labels are 0. Predictions that are NaN are
+never scored but raise an error. All states are sums, minima and maxima, so the states of several processes can be
+combined.
 
 References: Mao et al.: M-SENA, ACL 2022, authors' code (MMSA). Li et al.: DMD, CVPR 2023, authors' code.
 """
@@ -29,21 +30,21 @@ from torchmetrics import Metric
 from xmodal.errors import InputError, NonFinite
 
 ALIASES = {"Acc_2": "Non0_acc_2", "F1_score": "Non0_F1_score", "Acc_7": "Mult_acc_7"}  # DMD's names
-NAMED = 6
+NAMED = 6  # samples that an error message lists
 
 
 class SentimentMetric(Metric):
-    """What all of them do: flatten, count, and refuse predictions that are NaN."""
+    """The common base: flattens, counts, and refuses predictions that are NaN."""
 
     is_differentiable = False
     higher_is_better = True
     full_state_update = False
     samples: Tensor
-    broken: Tensor
+    not_a_number: Tensor
 
     def __init__(self, **names: str) -> None:
         super().__init__()
-        self._count("samples", "broken")
+        self._count("samples", "not_a_number")
 
     def _count(self, *names: str) -> None:
         for name in names:
@@ -63,11 +64,14 @@ class SentimentMetric(Metric):
         if predictions.numel() != target.numel():
             raise InputError(
                 f"There are {predictions.numel()} predictions {tuple(predictions.shape)} and {target.numel()} labels "
-                f"{tuple(target.shape)}: one for each was expected."
+                f"{tuple(target.shape)}: one prediction for each label was expected."
             )
+        # Predictions (samples, 1) minus labels (samples,) would broadcast to a matrix without an error.
         p, y = predictions.detach().float().flatten(), target.detach().float().flatten()
         self.samples += p.numel()
-        self.broken += p.isnan().sum()
+        # Only counted here: an error in one of several processes would leave the others waiting. `compute` raises it
+        # everywhere.
+        self.not_a_number += p.isnan().sum()
         self._update(p, y)
 
     def _update(self, p: Tensor, y: Tensor) -> None:
@@ -77,10 +81,10 @@ class SentimentMetric(Metric):
         """The metric of all samples so far."""
         if not int(self.samples):
             raise InputError("There are no samples, so there is nothing to score: one or more were expected.")
-        if int(self.broken):
+        if int(self.not_a_number):
             raise NonFinite(
-                f"{int(self.broken)} of {int(self.samples)} predictions are NaN, so they are not scored. Lower the "
-                "learning rate, or look at the inputs."
+                f"{int(self.not_a_number)} of {int(self.samples)} predictions are NaN, so they are not scored. Lower "
+                "the learning rate, or check the inputs."
             )
         return self._compute()
 
@@ -113,7 +117,7 @@ class AbsoluteError(SentimentMetric):
 
 
 class Correlation(SentimentMetric):
-    """Pearson's correlation (``Corr``); NaN where predictions or labels are all the same.
+    """Pearson's correlation (``Corr``); NaN if all predictions or all labels are equal.
 
     Example:
         >>> metric = Correlation()
@@ -125,6 +129,8 @@ class Correlation(SentimentMetric):
     def __init__(self) -> None:
         super().__init__()
         self._sum("p", "y", "pp", "yy", "py")
+        # Minimum and maximum decide whether all values are equal: the variance of a constant, computed from sums, is a
+        # rounding error and not exactly 0.
         for name in ("p", "y"):
             self.add_state(f"{name}_low", torch.tensor(math.inf), dist_reduce_fx="min")
             self.add_state(f"{name}_high", torch.tensor(-math.inf), dist_reduce_fx="max")
@@ -136,6 +142,7 @@ class Correlation(SentimentMetric):
         for name, values in (("p", p), ("y", y)):
             setattr(self, f"{name}_low", torch.minimum(state[f"{name}_low"], values.min()))
             setattr(self, f"{name}_high", torch.maximum(state[f"{name}_high"], values.max()))
+        # float64, because the variance is a small difference of two large sums.
         p, y = p.double(), y.double()
         for name, values in {"p": p, "y": y, "pp": p * p, "yy": y * y, "py": p * y}.items():
             setattr(self, name, state[name] + values.sum())
@@ -148,12 +155,12 @@ class Correlation(SentimentMetric):
         if any(bool(state[f"{name}_low"] == state[f"{name}_high"]) for name in ("p", "y")):
             return torch.full_like(samples, math.nan)
         p, y = state["p"] / samples, state["y"] / samples
-        spread = (state["pp"] / samples - p * p).clamp(min=0) * (state["yy"] / samples - y * y).clamp(min=0)
-        return ((state["py"] / samples - p * y) / spread.sqrt()).clamp(-1, 1)
+        variances = (state["pp"] / samples - p * p).clamp(min=0) * (state["yy"] / samples - y * y).clamp(min=0)
+        return ((state["py"] / samples - p * y) / variances.sqrt()).clamp(-1, 1)
 
 
 class RoundedAccuracy(SentimentMetric):
-    """Share of samples whose score, clipped and rounded, is hit (``Mult_acc_7``, ``Mult_acc_5``).
+    """Share of samples with equal label and prediction, both clipped and rounded (``Mult_acc_7``, ``Mult_acc_5``).
 
     Args:
         largest: 3 for seven classes, 2 for five.
@@ -165,27 +172,28 @@ class RoundedAccuracy(SentimentMetric):
         0.6667
     """
 
-    hits: Tensor
+    correct: Tensor
 
     def __init__(self, largest: int) -> None:
         super().__init__()
         self.largest = largest
-        self._count("hits")
+        self._count("correct")
 
     def _update(self, p: Tensor, y: Tensor) -> None:
+        # torch.round rounds halves to even, as numpy.round in the published code.
         classes = [values.clamp(-self.largest, self.largest).round() for values in (p, y)]
-        self.hits += (classes[0] == classes[1]).sum()
+        self.correct += (classes[0] == classes[1]).sum()
 
     def _compute(self) -> Tensor:
-        return self.hits.double() / self.samples
+        return self.correct.double() / self.samples
 
 
 class SignScore(SentimentMetric):
-    """How well the sign is told: share of right ones, or F1 weighted by how often labels have each class.
+    """Accuracy of the sign, or its F1 weighted by the frequency of each class among the labels.
 
     Args:
         score: ``accuracy`` or ``f1``.
-        zeros: True: zeros are positive (``Has0``); False: labels of zero are left out (``Non0``).
+        zeros: True: zeros are positive (``Has0``); False: samples with label zero are left out (``Non0``).
 
     Example:
         >>> metric = SignScore("accuracy", zeros=False)
@@ -204,23 +212,25 @@ class SignScore(SentimentMetric):
 
     def _update(self, p: Tensor, y: Tensor) -> None:
         if self.zeros:
-            told, true = p >= 0, y >= 0
+            predicted, true = p >= 0, y >= 0
         else:
-            told, true = p[y != 0] > 0, y[y != 0] > 0
-        self.counts += torch.bincount(2 * true.long() + told.long(), minlength=4).view(2, 2)
+            predicted, true = p[y != 0] > 0, y[y != 0] > 0
+        self.counts += torch.bincount(2 * true.long() + predicted.long(), minlength=4).view(2, 2)
 
     def _compute(self) -> Tensor:
         counts = self.counts.double()
-        total = counts.sum()  # zero gives NaN below: nothing was left
+        # 0 if all labels are zero and `zeros` is False; 0 / 0 below then gives the documented NaN.
+        total = counts.sum()
         if self.score == "accuracy":
             return counts.diagonal().sum() / total
-        labels, answers = counts.sum(dim=1), counts.sum(dim=0)
-        f1 = 2 * counts.diagonal() / (labels + answers).clamp(min=1)
+        labels, predictions = counts.sum(dim=1), counts.sum(dim=0)
+        # An undefined F1 counts as 0, as in scikit-learn.
+        f1 = 2 * counts.diagonal() / (labels + predictions).clamp(min=1)
         return (f1 * labels).sum() / total
 
 
 def sentiment_metrics() -> dict[str, SentimentMetric]:
-    """All of them by their names in MMSA."""
+    """All metrics by their names in MMSA."""
     return {
         "MAE": AbsoluteError(),
         "Corr": Correlation(),
@@ -236,13 +246,13 @@ def sentiment_metrics() -> dict[str, SentimentMetric]:
 def sentiment_scores(
     predictions: Any, target: Any, *, ids: Sequence[str] = (), digits: int | None = 4
 ) -> dict[str, float]:
-    """The metrics of a whole set under both names.
+    """The metrics of a whole set of samples, under the names of MMSA and of DMD.
 
     Args:
         predictions: array or tensor (samples,) or (samples, 1).
         target: the same.
-        ids: of the samples, to name those whose prediction is NaN; empty: their rows.
-        digits: to which values are rounded, as published; None: not at all.
+        ids: names of the samples, for the error about NaN; empty: row numbers.
+        digits: decimals to which values are rounded, as published; None: no rounding.
 
     Example:
         >>> scores = sentiment_scores([1.0, -0.5, 2.2], [1.0, 2.0, 3.0])
@@ -250,16 +260,17 @@ def sentiment_scores(
         (0.6667, 0.8, 0.3333, 0.4435)
     """
     p, y = (torch.as_tensor(values, dtype=torch.float32).flatten() for values in (predictions, target))
-    bad = p.isnan().nonzero().flatten().tolist()
-    if bad:
-        names = ", ".join(str(ids[row]) if ids else str(row) for row in bad[:NAMED])
-        more = f" and {len(bad) - NAMED} more" if len(bad) > NAMED else ""
+    rows = p.isnan().nonzero().flatten().tolist()
+    if rows:
+        names = ", ".join(str(ids[row]) if ids else str(row) for row in rows[:NAMED])
+        more = f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
         raise InputError(
-            f"The predictions of {'the samples' if ids else 'the rows'} {names}{more} are NaN: not scored."
+            f"The predictions of {'the samples' if ids else 'the rows'} {names}{more} are NaN, so nothing is scored. "
+            "Lower the learning rate, or check the inputs."
         )
-    found = {}
+    scores = {}
     for name, metric in sentiment_metrics().items():
         metric.update(p, y)
         value = metric.compute().item()
-        found[name] = value if digits is None or not math.isfinite(value) else round(value, digits)
-    return found | {alias: found[name] for alias, name in ALIASES.items()}
+        scores[name] = value if digits is None or not math.isfinite(value) else round(value, digits)
+    return scores | {alias: scores[name] for alias, name in ALIASES.items()}

@@ -1,7 +1,7 @@
-"""The metrics of each kind of target, as torchmetrics objects (sums over processes come with them).
+"""The metrics of each kind of target, as torchmetrics objects, which also sum over processes.
 
-Data that is scored by other metrics than the usual ones of its task names a set of `SETS` in ``DataInfo.metrics``.
-Training, choosing an epoch, comparing and evaluating then know that set and no other.
+A data set that is not scored by the default metrics of its task names one of `SETS` in ``DataInfo.metrics``. Training,
+the choice of an epoch, comparison and evaluation then use this set only.
 """
 
 from __future__ import annotations
@@ -24,25 +24,28 @@ class Scores:
     """Collects outputs of one student and computes its metrics.
 
     Args:
-        info: says which metrics make sense.
-        full: also what only a final evaluation needs (per class, confusion matrix, areas).
-        device: where the outputs are.
+        info: description of the data, which determines the metrics.
+        full: also compute what only a final evaluation needs (per class, confusion matrix, areas).
+        device: device of the outputs.
     """
 
     def __init__(self, info: DataInfo, *, full: bool = False, device: torch.device | str = "cpu") -> None:
+        # Imported here and below, because torchmetrics takes a second to import and many commands do without it.
         from torchmetrics import MeanMetric
 
         self.info = info
         self.metrics: dict[str, Metric] = {name: metric.to(device) for name, metric in _build(info, full=full).items()}
-        # the default of torchmetrics drops nan from the mean
+        # By default torchmetrics drops NaN from the mean, which would hide a diverged network.
         self.loss = None if info.task == "regression" else MeanMetric(nan_strategy="disable").to(device)
 
     def update(
         self, outputs: Tensor, target: Tensor, valid: Tensor | None = None, scored: Tensor | None = None
     ) -> None:
-        """Count one batch; places outside of all scored regions do not count."""
+        """Count one batch; pixels outside of all scored regions do not count."""
+        # Half precision would round the logits of ranking metrics and the cross-entropy.
         outputs = outputs if outputs.dtype == torch.float64 else outputs.float()
-        if self.info.metrics in IMAGES:  # these count image by image, and tell regions apart
+        # These metrics count image by image and region by region, so they get the batch before it is flattened.
+        if self.info.metrics in IMAGES:
             for metric in self.metrics.values():
                 metric.update(outputs, _without(target, valid, self.info.ignore), scored)
         if scored is not None:
@@ -50,20 +53,20 @@ class Scores:
         if self.info.task == "binary":
             outputs = outputs.flatten()
         if self.info.dense and self.info.task == "multiclass":
-            known = _counting(target, valid, self.info.ignore)
-            outputs, target, valid = outputs.movedim(1, -1)[known], target[known], None
+            mask = _counted(target, valid, self.info.ignore)
+            outputs, target, valid = outputs.movedim(1, -1)[mask], target[mask], None
         if valid is not None:
             outputs, target = outputs[valid.flatten()], target[valid.flatten()]
         if not len(target) and not self.info.dense:
-            # processes exchange lists of answers only if each of them has one
+            # Metrics with lists of predictions synchronise only if every process has an entry: an empty batch adds one.
             for metric in self.metrics.values():
                 if any(isinstance(state, list) for state in metric.metric_state.values()):
                     metric.update(outputs.sigmoid(), target)
             return
-        # torchmetrics takes a batch whose logits all lie in [0, 1] for probabilities, so it is given probabilities
-        answers = outputs.sigmoid() if self.info.task in ("binary", "multilabel") else outputs
+        # torchmetrics mistakes logits that all lie in [0, 1] for probabilities. Probabilities leave no doubt.
+        predictions = outputs.sigmoid() if self.info.task in ("binary", "multilabel") else outputs
         for metric in () if self.info.metrics in IMAGES else self.metrics.values():
-            metric.update(answers, target)
+            metric.update(predictions, target)
         if self.loss is not None:
             self.loss.update(_cross_entropy(outputs, target, self.info))
 
@@ -72,15 +75,15 @@ class Scores:
         import warnings
 
         with warnings.catch_warnings():
-            # a class without samples has no recall; torchmetrics warns and counts it as 0, as documented here
+            # A class without samples has no recall; torchmetrics counts it as 0, as documented here, and warns.
             warnings.filterwarnings("ignore", message="No (positive|negative) samples", category=UserWarning)
-            found: dict[str, Any] = {}
+            scores: dict[str, Any] = {}
             for name, metric in self.metrics.items():
                 value = _value(metric)
-                found |= value if isinstance(value, dict) else {name: value}
+                scores |= value if isinstance(value, dict) else {name: value}
             if self.loss is not None:
-                found["cross_entropy"] = self.loss.compute().item()
-        return found
+                scores["cross_entropy"] = self.loss.compute().item()
+        return scores
 
 
 def _value(metric: Metric) -> Any:
@@ -88,27 +91,29 @@ def _value(metric: Metric) -> Any:
         value = metric.compute()
         return value if isinstance(value, dict) else value.tolist()
     except ValueError as error:
-        if "at least two samples" in str(error):  # r2 of a single row is not defined
+        # R² of a single row is undefined, and torchmetrics raises an error instead of returning NaN.
+        if "at least two samples" in str(error):
             return float("nan")
         raise
 
 
 def _cross_entropy(outputs: Tensor, target: Tensor, info: DataInfo) -> Tensor:
-    """One value per sample or label; what is ignored is left out."""
+    """One value per sample or label, without ignored targets."""
     if info.task == "multiclass":
-        known = target != info.ignore if info.ignore is not None else slice(None)
-        return F.cross_entropy(outputs[known], target[known], reduction="none")
+        # With its argument ignore_index, F.cross_entropy would return zeros, which would enter the mean.
+        labelled = target != info.ignore if info.ignore is not None else slice(None)
+        return F.cross_entropy(outputs[labelled], target[labelled], reduction="none")
     return F.binary_cross_entropy_with_logits(outputs, target.to(outputs.dtype), reduction="none")
 
 
-def _counting(target: Tensor, valid: Tensor | None, ignore: int | None) -> Tensor:
-    """Places that count: valid, and with a target that is not ignored."""
-    known = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
-    return known if valid is None else valid & known
+def _counted(target: Tensor, valid: Tensor | None, ignore: int | None) -> Tensor:
+    """Mask of the pixels that count: valid, and with a target that is not ignored."""
+    labelled = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
+    return labelled if valid is None else valid & labelled
 
 
 def _without(target: Tensor, valid: Tensor | None, ignore: int | None) -> Tensor:
-    """The target with what is not valid ignored."""
+    """The target with the ignored value where it is not valid."""
     return target if valid is None or ignore is None else target.masked_fill(~valid, ignore)
 
 
@@ -187,11 +192,11 @@ def _regression(info: DataInfo, full: bool) -> dict[str, Metric]:
     import torchmetrics.regression as tm
 
     width = info.classes
-    found: dict[str, Metric] = {"mse": tm.MeanSquaredError(), "mae": tm.MeanAbsoluteError()}
+    metrics: dict[str, Metric] = {"mse": tm.MeanSquaredError(), "mae": tm.MeanAbsoluteError()}
     if full:
-        found["r2"] = tm.R2Score()
-        found["pearson"] = tm.PearsonCorrCoef() if width == 1 else tm.PearsonCorrCoef(num_outputs=width)
-    return found
+        metrics["r2"] = tm.R2Score()
+        metrics["pearson"] = tm.PearsonCorrCoef() if width == 1 else tm.PearsonCorrCoef(num_outputs=width)
+    return metrics
 
 
 def _sentiment(info: DataInfo, full: bool) -> dict[str, Metric]:
@@ -199,10 +204,11 @@ def _sentiment(info: DataInfo, full: bool) -> dict[str, Metric]:
 
     from xmodal.metrics.sentiment import sentiment_metrics
 
-    found: dict[str, Metric] = {
+    # One name for the mean absolute error of all regression data.
+    metrics: dict[str, Metric] = {
         "mae" if name == "MAE" else name: metric for name, metric in sentiment_metrics().items()
     }
-    return {**found, "mse": MeanSquaredError()}
+    return {**metrics, "mse": MeanSquaredError()}
 
 
 def _scenes(info: DataInfo, full: bool) -> dict[str, Metric]:
@@ -212,4 +218,4 @@ def _scenes(info: DataInfo, full: bool) -> dict[str, Metric]:
 
 
 SETS: dict[str, Callable[[DataInfo, bool], dict[str, Metric]]] = {"sentiment": _sentiment, "scenes": _scenes}
-IMAGES = ("scenes",)  # sets that see whole images and their scored regions, not rows of voxels
+IMAGES = ("scenes",)  # sets that need whole images and their scored regions, not rows of voxels

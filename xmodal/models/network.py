@@ -358,7 +358,7 @@ def is_count(number: Any) -> bool:
 def _builder(name: str, encoder: Any) -> Callable[..., nn.Module]:
     if encoder not in ENCODERS:
         raise InputError(
-            f"There is no encoder called '{encoder}' (asked for '{name}'). "
+            f"There is no encoder called '{encoder}' (for '{name}'). "
             f"{did_you_mean(str(encoder), [*ENCODERS, *NETWORKS])}"
         )
     builder: Callable[..., nn.Module] = load(ENCODERS[encoder])

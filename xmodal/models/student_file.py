@@ -122,7 +122,7 @@ def _rebuilt(description: Mapping[str, Any], tensors: Mapping[str, Tensor], file
             expected = rebuild(description).module.state_dict()
         problems = mismatches(expected, tensors)
         if not problems:
-            # The initial weights are replaced at once, so their random draws must not shift those of the caller.
+            # The initial weights are replaced right away, so their random draws must not shift those of the caller.
             with torch.random.fork_rng(devices=[]):
                 return rebuild(description)
     except InputError as error:

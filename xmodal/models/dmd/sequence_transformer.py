@@ -83,8 +83,8 @@ class EncoderStack(nn.Module):
         self.attention_dropout = tuple(attention_dropout) or (0.0,) * len(self.members)
         self.embed_dropout, self.relu_dropout, self.residual_dropout = embed_dropout, relu_dropout, residual_dropout
         each = (layers, len(self.members))
-        # Initial values of the authors' code: Xavier uniform matrices, zero biases. The order of this loop is that of the
-        # random draws.
+        # Initial values of the authors' code: Xavier uniform matrices, zero biases. Random draws follow the order of
+        # this loop.
         for name, rows, columns in (("in", 3, 1), ("out", 1, 1), ("up", 4, 1), ("down", 1, 4)):
             matrices = torch.empty(*each, rows * width, columns * width)
             self.register_parameter(f"{name}_weight", nn.Parameter(_xavier(matrices)))
