@@ -65,9 +65,9 @@ def distance(ours, theirs, name):
 def slow_distances(network, other, batch, place, permutations, name="mse"):
     """Distances (draws, channels) by running the whole network for each."""
     network.eval(), other.eval()
-    found = torch.zeros(len(permutations), len(permutations[0]), dtype=torch.float64)
+    distances = torch.zeros(len(permutations), len(permutations[0]), dtype=torch.float64)
     with torch.no_grad():
-        wanted = other(batch.inputs)
+        reference = other(batch.inputs)
         for draw, channel in itertools.product(range(len(permutations)), range(len(permutations[0]))):
 
             def shuffle(features, order=permutations[draw][channel], channel=channel):
@@ -76,8 +76,8 @@ def slow_distances(network, other, batch, place, permutations, name="mse"):
                 return moved
 
             with replacing(network, place, shuffle):
-                found[draw, channel] = distance(network(batch.inputs), wanted, name)
-    return found.numpy()
+                distances[draw, channel] = distance(network(batch.inputs), reference, name)
+    return distances.numpy()
 
 
 def every_permutation(rows, channels):

@@ -33,7 +33,7 @@ def answers_of(other):
     return rows.other_outputs, sound
 
 
-def test_rows_that_are_answered_one_by_one_come_in_pieces():
+def test_independent_rows_are_run_in_pieces():
     other = Counting(mixing=False)
 
     answers, sound = answers_of(other)
@@ -41,7 +41,7 @@ def test_rows_that_are_answered_one_by_one_come_in_pieces():
     assert torch.equal(answers, 2 * sound) and max(other.seen) == PIECE
 
 
-def test_rows_that_depend_on_one_another_stay_together():
+def test_rows_that_depend_on_one_another_are_run_together():
     other = Counting(mixing=True)
 
     answers, sound = answers_of(other)

@@ -115,14 +115,14 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 def cases(golden, name):
     """The recorded cases of a loss, whichever section of a file they are in."""
-    found = [content.get(section, {}).get(name, []) for content in golden for section in SECTIONS]
-    return [case for entry in found for case in (entry if isinstance(entry, list) else [entry])]
+    records = [content.get(section, {}).get(name, []) for content in golden for section in SECTIONS]
+    return [case for entry in records for case in (entry if isinstance(entry, list) else [entry])]
 
 
 def edges(golden, name):
     """The recorded inputs at the edge of what is defined."""
-    found = [case for content in golden for case in content.get("edge", []) if case["name"] == name]
-    return [case for case in found if "student" in case["inputs"]]
+    records = [case for content in golden for case in content.get("edge", []) if case["name"] == name]
+    return [case for case in records if "student" in case["inputs"]]
 
 
 def tensors(inputs, dtype):
@@ -206,10 +206,10 @@ def test_an_edge_is_finite_and_as_expected(name, dtype):
 
 @every_dtype
 def test_golden_ntdh_fitnet_bnrelu_single_sample_is_a_clean_error(dtype):
-    one = torch.ones(1, 5, dtype=DTYPES[dtype])
+    row = torch.ones(1, 5, dtype=DTYPES[dtype])
 
     with pytest.raises(ValueError, match="their variance is undefined"):
-        hint_bnrelu(one, one)
+        hint_bnrelu(row, row)
 
 
 def crd_of(record, dtype):
@@ -267,7 +267,7 @@ CRD_RECORDS = [content["crd"] for content in GOLDEN if "crd" in content]
 
 
 @every_dtype
-def test_golden_ntdh_crd_agrees_in_every_call_and_in_what_it_remembers(dtype):
+def test_golden_ntdh_crd_agrees_in_every_call_and_in_its_memory(dtype):
     for record in CRD_RECORDS:
         check_crd(record, dtype)
 

@@ -37,11 +37,11 @@ def test_a_method_with_a_mask_gets_a_section(comparison: Path, tmp_path: Path) -
     assert all(f">{cell}<" in section for cell in ("kd", "embedding", "least", "4", "50%"))
 
 
-def test_without_one_there_is_no_section(comparison: Path, tmp_path: Path) -> None:
+def test_without_a_mask_there_is_no_section(comparison: Path, tmp_path: Path) -> None:
     assert "is heard" not in write_page([comparison], tmp_path / "page.html").read_text()
 
 
-def test_findings_of_another_form_are_left_out(comparison: Path, tmp_path: Path) -> None:
+def test_masks_of_another_form_are_ignored(comparison: Path, tmp_path: Path) -> None:
     for content in ([1, 2], {"place": "embedding"}, "text", None):
         page = write_page(
             [with_channels(comparison, content, tmp_path / "run")],
