@@ -1,4 +1,4 @@
-"""What parts of embeddings contain: probes against scikit-learn, networks whose content is known, the picture."""
+"""Content of the parts of embeddings: probes against scikit-learn, networks with known content, the picture."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from xmodal.types import Batch
 
 
 class Passes(nn.Module):
-    """An encoder that hands over what it is given."""
+    """An encoder that returns its input."""
 
     width = 4
 
@@ -29,7 +29,7 @@ def networks():
 
 
 def batches(rows=60, seed=0, paired=True):
-    """The class is in column 0, the modality in column 2; the invariant part sees a mixture of all."""
+    """The class is in column 0, the modality in column 2; the invariant part is a mixture of all columns."""
     random = np.random.default_rng(seed)
     inputs, targets = {}, {}
     for sign, name in ((-1.0, "left"), (1.0, "right")):

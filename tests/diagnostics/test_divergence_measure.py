@@ -79,7 +79,7 @@ def test_accuracies_are_of_the_network_that_they_name():
 def test_networks_that_agree_have_no_divergence(form):
     student, _, target = draw()
 
-    result = from_logits(student, student + 7.0, target, form=form)  # logits shifted alike mean the same
+    result = from_logits(student, student + 7.0, target, form=form)  # a constant shift of all logits changes nothing
 
     assert np.abs(result.target_divergence).max() < 1e-12 and np.abs(result.non_target_divergence).max() < 1e-12
     assert result.non_target_interval == pytest.approx((0.0, 0.0), abs=1e-12)
@@ -188,7 +188,7 @@ def test_one_row_has_no_interval():
 def test_rows_that_are_invalid_in_a_modality_are_excluded():
     student, teacher, target = draw(rows=6)
     masks = {"a": torch.tensor([True, True, False, True, True, True]), "b": torch.arange(6) > 0}
-    target[0] = 99  # what stands where nothing counts is nobody's class
+    target[0] = 99  # no class number, in a row that is masked
 
     result = measure_divergence(*echoes(), [batch_of(student, teacher, target, valid=masks)])
 
@@ -202,7 +202,7 @@ def test_networks_keep_their_modes_statistics_and_gradients():
     student = wrap(nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 5)), ["b"])
     teacher = wrap(nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 5)), ["a"])
     student.train()
-    student.module[1].eval()  # frozen by its owner
+    student.module[1].eval()  # frozen by the user
     teacher.eval()
     parts = [part.float() if part.is_floating_point() else part for part in draw()]
     modes = [[part.training for part in network.modules()] for network in (student, teacher)]

@@ -22,7 +22,7 @@ every_file = pytest.mark.parametrize("name", FILES)
 
 
 def networks_of(file):
-    """The head of the audio network on given pooled channels, given answers of the video network, and both inputs."""
+    """The head of the audio network on given pooled channels, given outputs of the video network, and both inputs."""
     case, offset = file["vggsound"]["permute_l1"], file.get("key_offset", 0)
     key, rows, channels = map(int, re.findall(r"\d+", case["feature"]))
     shapes = file["vggsound"].get("param_shapes", {}).get("AudioModel")
@@ -77,7 +77,7 @@ def test_golden_vggsound_permute_l1_equals_the_whole_network(name):
 
 @every_file
 def test_golden_vggsound_exact_mean_is_the_double_sum_over_rows(name):
-    """Each row lends its value to each row equally often: no permutation is drawn for this."""
+    """Each row receives the value of each row equally often: no permutation is drawn."""
     file = FILES[name]
     teacher, student, batch = networks_of(file)
 

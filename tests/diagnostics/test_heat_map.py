@@ -34,7 +34,7 @@ def test_gradient_of_a_linear_network_is_predictions_minus_truth_times_weights()
     answers = layer(samples).softmax(dim=1)
     expected = (answers - nn.functional.one_hot(target, 3)) @ layer.weight
     np.testing.assert_allclose(maps.gradient, expected.detach(), rtol=1e-5)
-    assert maps.value.shape == (2, 3)  # the places of a vector are its numbers
+    assert maps.value.shape == (2, 3)  # the positions of a vector are its entries
     assert maps.answer.tolist() == answers.argmax(dim=1).tolist() and maps.target.tolist() == [2, 0]
 
 

@@ -1,4 +1,4 @@
-"""Which channels stay: counts, ties, and the orders."""
+"""Masks of kept channels: counts, ties, and the orders."""
 
 import numpy as np
 import pytest

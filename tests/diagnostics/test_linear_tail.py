@@ -1,4 +1,4 @@
-"""A tail is called linear only if it is: what is almost so is not, and what hides its being linear is found out."""
+"""A tail is recognised as linear only if it is, also where linearity is hidden or nearly holds."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from xmodal.models.network import wrap
 
 
 class Does(nn.Module):
-    """A layer that is a function."""
+    """A layer that applies a function."""
 
     def __init__(self, function):
         super().__init__()
@@ -23,14 +23,14 @@ class Does(nn.Module):
 
 
 def shifted(layer, bias):
-    """The layer with a bias so large that on these rows nothing behind it is ever cut off."""
+    """The layer with a bias so large that a ReLU behind it is the identity on these rows."""
     with torch.no_grad():
         layer.bias.fill_(bias)
     return layer
 
 
 def behind(*layers):
-    """A network whose place 'module.0' has six channels, with these layers behind it."""
+    """A network whose layer 'module.0' has six channels, with these layers behind it."""
     return wrap(nn.Sequential(nn.Linear(4, 6), *layers), ["sound"])
 
 
@@ -101,7 +101,7 @@ def test_a_trap_is_measured_by_another_form_with_the_same_numbers():
 
 def test_a_layer_that_cannot_be_copied_is_not_probed_in_float64():
     layer = nn.Linear(6, 3)
-    layer.kept = 2 * layer.weight  # torch refuses to copy what is inside a graph
+    layer.kept = 2 * layer.weight  # torch refuses to copy a tensor with a graph
     network, student = behind(layer), wrap(nn.Linear(5, 3), ["image"])
 
     assert measure_saliency(network, student, make_batches(6), "module.0", permutations=2).form == "rank_one"

@@ -1,4 +1,4 @@
-"""α, β and γ of data whose making is known, from closed forms alone and from saliencies of trained networks."""
+"""α, β and γ of synthetic data with known values, from closed forms alone and from saliencies of trained networks."""
 
 import numpy as np
 import pytest
@@ -26,7 +26,7 @@ def rank_correlation(pairs):
 
 
 def trained_problems(count):
-    """Problems of 800 rows, each with a pair of networks that was trained on the first 400."""
+    """Problems of 800 rows, each with a pair of networks trained on the first 400."""
     overlap = []
     for classes in (2, 3, 4):
         problems = [make_problem(seed, rows=800, classes=classes) for seed in range(classes - 2, count, 3)]
@@ -35,7 +35,7 @@ def trained_problems(count):
 
 
 def gammas(trained):
-    """True γ and the estimate from saliencies on rows that no network was trained on, for each problem."""
+    """True γ and its estimate from saliencies on held-out rows, for each problem."""
     for problem, pair in trained:
         overlap = measure_overlap([problem.batch], "a", "b", saliency=saliencies(pair, half(problem.batch, 1)))
         yield problem.gamma, overlap.gamma
@@ -48,7 +48,7 @@ def trained():
 
 @pytest.fixture(scope="module")
 def easy():
-    """Two thousand rows of 3 channels that both know, 2 that the teacher and 1 that the student knows alone."""
+    """Two thousand rows: 3 shared channels, 2 of the teacher's modality only, 1 of the student's only."""
     return make_problem(3, rows=2000, counts=(2, 1, 3), widths=(8, 9), classes=3)
 
 
@@ -149,7 +149,7 @@ def test_random_labels_rarely_have_decisive_channels():
         overlap = from_features(*random.normal(size=(2, 200, 10)), random.integers(0, 3, 200))
         finds.append(overlap.decisive[0].any())
 
-    assert np.mean(finds) < 0.2  # 0.05 expected; 8 of 40 has a chance of 1 in 2000
+    assert np.mean(finds) < 0.2  # 0.05 expected; 8 of 40 has probability 1/2000
 
 
 def test_constant_and_double_channels_do_no_harm(easy):

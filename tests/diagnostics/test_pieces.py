@@ -1,4 +1,4 @@
-"""The other network of a saliency answers a few rows at a time, where that changes nothing."""
+"""The other network of a saliency runs a few rows at a time, where that does not change its outputs."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ ROWS = 2 * PIECE + 3
 
 
 class Counting(nn.Module):
-    """Remembers how many rows it was given, and answers with their mean over the batch if it is asked to."""
+    """Records the number of rows of each call, and optionally returns the mean over the batch."""
 
     def __init__(self, mixing: bool) -> None:
         super().__init__()

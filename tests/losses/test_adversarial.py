@@ -16,7 +16,7 @@ def tables(*rows, domains=None, seed=0):
 
 
 def by_loop(logits):
-    """The formula as it stands, in NumPy."""
+    """The formula in NumPy."""
     means = []
     for domain, table in enumerate(logits):
         odds = np.exp(table.numpy())
@@ -25,7 +25,7 @@ def by_loop(logits):
 
 
 def test_domain_loss_of_a_small_case():
-    """p = (0.8, 0.2) for both rows: right about domain 0, wrong about domain 1."""
+    """p = (0.8, 0.2) for both rows: correct for domain 0, wrong for domain 1."""
     row = torch.tensor([[math.log(4.0), 0.0]], dtype=torch.float64)
 
     value = domain_loss([row, row]).item()

@@ -105,7 +105,7 @@ def test_buffers_follow_the_module():
 
 def test_gradients_agree_with_finite_differences_although_the_memory_moves():
     crd, (student, teacher) = build(), features()
-    crd.log_normaliser_student.fill_(9.0)  # as after a first batch: it carries no gradient
+    crd.log_normaliser_student.fill_(9.0)  # as after a first batch, so it has no gradient
     crd.log_normaliser_teacher.fill_(9.0)
     before = {name: buffer.clone() for name, buffer in crd.named_buffers()}
 
@@ -143,7 +143,7 @@ def test_drawn_rows_start_with_the_samples_row_and_depend_on_seed_row_and_step()
 
     assert torch.equal(chosen[:, 0], ROWS) and chosen.shape == (4, 501)
     assert set(chosen[:, 1:].flatten().tolist()) == set(range(12))
-    assert torch.equal(chosen[[2, 0]], crd.draw(ROWS[[2, 0]]))  # whichever process draws them
+    assert torch.equal(chosen[[2, 0]], crd.draw(ROWS[[2, 0]]))  # in every process
     assert not torch.equal(chosen, other.draw(ROWS))
     crd(*features(), rows=ROWS)
     assert not torch.equal(chosen, crd.draw(ROWS))
@@ -226,7 +226,7 @@ def test_different_numbers_of_rows_are_refused():
         build()(*features(), rows=ROWS[:3])
 
 
-# ---- others of other classes, and embeddings that stay
+# ---- rows of other classes, and embeddings without training
 
 
 LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0, 1, 0, 0, 2])

@@ -1,4 +1,4 @@
-"""Losses that compare rows with rows and classes with classes, against slow loops; test_logits_zoo.py has the rest."""
+"""Losses on correlations of rows and classes against slow loops; test_logits_zoo.py contains the other tests."""
 
 import math
 

@@ -95,7 +95,7 @@ def test_diff_loss_is_zero_for_features_without_a_common_direction():
     teacher = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=torch.float64)
 
     assert diff_loss(student, teacher).item() == pytest.approx(0.0, abs=1e-12)
-    assert diff_loss(student, student).item() == pytest.approx(16.0, rel=1e-5)  # the lengths carry 1e-6
+    assert diff_loss(student, student).item() == pytest.approx(16.0, rel=1e-5)  # eps of 1e-6 is added to the lengths
 
 
 def test_diff_loss_equals_a_slow_loop_for_different_widths():

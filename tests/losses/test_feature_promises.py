@@ -1,4 +1,4 @@
-"""What every loss on features, maps and relations promises, whatever its formula."""
+"""Properties that every loss on features, maps and relations must have."""
 
 import math
 
@@ -34,7 +34,7 @@ MIXING = [hint_bnrelu, srd, pkd, rkd, rkd_distance, rkd_angle, pkt, sp, cc_kerne
 ORDERED = [cc]
 EVERY = POINTWISE + MIXING + ORDERED
 MINIMUM = {srd: 2 * math.log(1e-12)}
-NOT_ZERO_AT_EQUALITY = {ab, hint_bnrelu}  # margins, and a ReLU on one side alone
+NOT_ZERO_AT_EQUALITY = {ab, hint_bnrelu}  # because of margins, and of a ReLU on one side only
 ANY_WIDTH = [at, at_norm, nst, ft, rkd, rkd_distance, rkd_angle, pkt, sp, cc_kernel]
 ONE_SHAPE = [hint, hint_bnrelu, ab, ofd, srd, pkd, cwd, hcl, cc]
 
@@ -148,7 +148,7 @@ def test_identical_rows_keep_value_and_gradient_finite(loss, dtype, size, equal)
     value.backward()
 
     assert torch.isfinite(value) and torch.isfinite(student.grad).all()
-    if size < 1:  # at 1e4 the products of fsp are large by themselves
+    if size < 1:  # at 1e4 the products of fsp are already large
         assert student.grad.abs().max() < 1e6
 
 

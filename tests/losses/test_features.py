@@ -21,7 +21,7 @@ def test_hint_is_the_mean_square_over_everything():
 
 
 def test_hint_with_batch_norm_and_relu_of_a_small_case():
-    student, teacher = rows([1.0], [3.0]), rows([0.0], [0.0])  # standardised: -1 and 1, cut to 0 and 1
+    student, teacher = rows([1.0], [3.0]), rows([0.0], [0.0])  # standardised: -1 and 1, after the ReLU 0 and 1
 
     assert hint(student, teacher, batchnorm_relu=True).item() == pytest.approx(0.5 / (1 + 1e-5), rel=1e-12)
 
@@ -46,11 +46,11 @@ def test_ab_sums_over_a_row_and_scales():
 @pytest.mark.parametrize(
     ("student", "teacher", "value"),
     [
-        (1.0, 3.0, 4.0),  # the teacher fires: match it
+        (1.0, 3.0, 4.0),  # the teacher is active: match it
         (5.0, 3.0, 4.0),
-        (-1.0, -0.5, 0.0),  # blocked, and the student below: nothing to do
-        (0.5, -0.5, 1.0),  # blocked, the student above: come down to the teacher
-        (0.5, -9.0, 6.25),  # but no further than the margin
+        (-1.0, -0.5, 0.0),  # inactive, and the student is below: no loss
+        (0.5, -0.5, 1.0),  # inactive, and the student is above: distance to the teacher
+        (0.5, -9.0, 6.25),  # at most the distance to the margin
         (-3.0, -9.0, 0.0),
     ],
 )

@@ -1,4 +1,4 @@
-"""Losses of pixels against numbers of the published code: values and gradients, through what recipes train with.
+"""Losses of pixels against numbers of the published code: values and gradients of the functions that recipes use.
 
 Reads every ``*kitti*.json`` of tests/golden with its arrays, or of the folder that XMODAL_GOLDEN names.
 """

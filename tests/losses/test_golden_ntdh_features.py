@@ -33,7 +33,7 @@ for content in GOLDEN:
 
 
 def the(name):
-    """The loss that a card leads to."""
+    """The loss with a name."""
     return LOSSES[name].load()
 
 
@@ -54,7 +54,7 @@ def vid(inputs, params):
 
 
 def feature(loss, **names):
-    """A loss of student and teacher; ``names`` says which parameter of the file is which coefficient."""
+    """A loss of student and teacher; ``names`` maps coefficients to parameters of the file."""
     return lambda inputs, params: loss(
         inputs["student"], inputs["teacher"], **{names[key]: params[key] for key in names if key in params}
     )
@@ -114,13 +114,13 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def cases(golden, name):
-    """The recorded cases of a loss, whichever section of a file they are in."""
+    """The recorded cases of a loss in all sections of a file."""
     records = [content.get(section, {}).get(name, []) for content in golden for section in SECTIONS]
     return [case for entry in records for case in (entry if isinstance(entry, list) else [entry])]
 
 
 def edges(golden, name):
-    """The recorded inputs at the edge of what is defined."""
+    """The recorded edge cases with a name."""
     records = [case for content in golden for case in content.get("edge", []) if case["name"] == name]
     return [case for case in records if "student" in case["inputs"]]
 

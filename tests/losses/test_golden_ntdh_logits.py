@@ -99,7 +99,7 @@ RULES = {  # (key, name of the case) → (name in LOSSES, its arguments from the
     ("edge", "tcjsd_reference_saturated"): ("tcjsd", form("reference")),
     ("edge", "cmd_identical_inputs"): ("cmd", fixed()),
 }
-MEASURES = {  # further numbers of a case → how to compute them from student, teacher, target and params
+MEASURES = {  # further numbers of a case → function of student, teacher, target and params
     "tckd": lambda s, t, y, p: target_kl(s, t, y, temperature=p.get("T", 1.0)).mean(),
     "nckd": lambda s, t, y, p: non_target_kl(s, t, y, temperature=p.get("T", 1.0)).mean(),
     "tcjsd": lambda s, t, y, p: LOSSES["tcjsd"].load()(s, t, y, **form("reference")(p)),
@@ -109,7 +109,7 @@ MEASURES = {  # further numbers of a case → how to compute them from student, 
     "teacher_wrong": lambda s, t, y, p: (t.argmax(dim=1) != y).to(s.dtype),
     "cosine": lambda s, t, y, p: prediction_similarity(s, t),
 }
-NUMBERS_ONLY = {("distances", "jsd_reference"), ("mask", "pssm")}  # cases that hold measures and no loss
+NUMBERS_ONLY = {("distances", "jsd_reference"), ("mask", "pssm")}  # cases with measures and without loss
 
 
 def as_list(value):
@@ -168,7 +168,7 @@ def value_and_gradient(key, name, case, dtype):
 
 
 def check(case, dtype):
-    """Compare all numbers that a case holds; returns which ones those were."""
+    """Compare all numbers of a case; returns their names."""
     key, name, content, tolerances = case
     limits = {"rtol": 1e-6, "atol": 1e-9} if dtype == "float64" else {"rtol": 2e-4, "atol": 1e-6}
     limits |= tolerances.get(dtype, {})

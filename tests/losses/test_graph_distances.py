@@ -1,4 +1,4 @@
-"""Distances along the edges of a graph: their formulas by loops, and who gets a gradient."""
+"""Distances along the edges of a graph: their formulas as loops, and which node gets a gradient."""
 
 import math
 
@@ -71,7 +71,9 @@ def test_the_gradient_at_the_teacher_of_an_edge_is_exactly_zero(distance, width)
     graph_distance(outputs, torch.ones(5, 1, dtype=torch.float64), [(0, 2)], distance=distance).backward()
 
     assert not outputs.grad[:, 1].any() and not outputs.grad[:, 2].any()
-    assert outputs.grad[:, 0].any() or (width == 1 and "cosine" in distance)  # one number has no direction
+    assert outputs.grad[:, 0].any() or (
+        width == 1 and "cosine" in distance
+    )  # the cosine of single numbers has no gradient
 
 
 def test_equal_nodes_have_distance_zero_except_min_cosine():
@@ -93,7 +95,7 @@ def test_min_cosine_is_zero_for_representations_of_negative_cosine():
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_the_gradient_is_right_also_through_the_weights(distance):
     outputs, weights = (tensor.requires_grad_() for tensor in drawn(rows=3))
-    fixed = outputs.detach()  # finite differences know no stopped gradient: one edge, and its teacher from outside
+    fixed = outputs.detach()  # finite differences ignore a stopped gradient, so the teacher of the edge is constant
 
     def of(student, weight):
         nodes = torch.stack([student, fixed[:, 1]], dim=1)

@@ -96,7 +96,7 @@ def test_kl_of_pictures_has_one_value_per_pixel():
 
 
 def test_bernoulli_kl_of_three_to_one_against_even_odds():
-    teacher = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)  # p = 3/4, and a label that agrees
+    teacher = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)  # p = 3/4, and an equal second label
     student = torch.zeros(1, 2, dtype=torch.float64)
 
     loss = bernoulli_kl(student, teacher, temperature=1.0)

@@ -1,4 +1,4 @@
-"""Variants of KL, DKD, WSLD and standardised logits, and what DIST and MLKD share with them."""
+"""Variants of KL, DKD, WSLD and standardised logits, and their common properties with DIST and MLKD."""
 
 import inspect
 import math
@@ -104,7 +104,7 @@ def test_dkd_of_a_small_case():
     value = dkd(student, teacher, torch.tensor([0]), alpha=2.0, beta=3.0, temperature=1.0)
 
     part = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
-    assert value.item() == pytest.approx(5 * part, rel=1e-6)  # the student's logits were made in float32
+    assert value.item() == pytest.approx(5 * part, rel=1e-6)  # the student's logits are computed in float32
 
 
 @pytest.mark.parametrize("temperature", [0.7, 4.0])
@@ -221,7 +221,9 @@ def test_extreme_outputs_keep_value_and_gradient_finite(loss, dtype, rows, class
     value = call(loss, student, teacher, torch.arange(rows) % classes)
     value.backward()
 
-    rounding = 200 * torch.finfo(dtype).eps  # a divergence of equals, times τ² up to 36, is 0 up to so much
+    rounding = (
+        200 * torch.finfo(dtype).eps
+    )  # a divergence of equal inputs, times τ² up to 36, is rounding noise below this
     assert value.ndim == 0 and torch.isfinite(value) and value >= -rounding and torch.isfinite(student.grad).all()
 
 

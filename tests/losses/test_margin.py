@@ -1,4 +1,4 @@
-"""The ordinal margin against its definition by loops, and what it must not depend on."""
+"""The ordinal margin against its definition as loops, and its invariances."""
 
 import math
 import time
@@ -80,7 +80,7 @@ def test_targets_of_several_values_are_compared_by_the_sum_of_their_differences(
 
     value = ordinal_margin(features, both)
 
-    ids = 10 * first + second  # equal where both are
+    ids = 10 * first + second  # equal where both targets are equal
     expected = []
     lengths = features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
     cosines = lengths @ lengths.T
@@ -160,7 +160,7 @@ def test_invalid_input_is_refused():
 
 
 def anchor_by_anchor(features, targets, margin=0.15):
-    """A loop over anchors with tensors inside, the usual way to write this loss."""
+    """A loop over anchors with tensor operations inside, the usual form of this loss."""
     directions = features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
     terms = []
     for a in range(len(features)):
@@ -186,7 +186,7 @@ def seconds(loss, features, targets):
 
 
 def test_a_loop_over_anchors_gives_the_same_at_the_published_batch(capsys):
-    """16 samples of three modalities; the times are printed, and hold to a factor in the benchmark."""
+    """16 samples of three modalities; the times are printed, and checked in the benchmark."""
     features, targets = drawn(48, 50, seed=11, dtype=torch.float32, levels=12)
     features.requires_grad_()
 

@@ -13,7 +13,7 @@ def scene(rows=2, classes=4, side=(5, 6), seed=0, dtype=torch.float64):
 
 
 def pixels(outputs, target):
-    """Every pixel with its answers, one after the other."""
+    """The probabilities and the label of every pixel."""
     for image, maps in zip(target, outputs, strict=True):
         for row in range(target.shape[1]):
             for column in range(target.shape[2]):
@@ -21,7 +21,7 @@ def pixels(outputs, target):
 
 
 def slow_lovasz(rows, labels, numbers):
-    """The extension of the Jaccard loss, by adding one wrong pixel after the other to a set."""
+    """The extension of the Jaccard loss: wrong pixels are added to a set one after the other."""
     losses = []
     for number in numbers:
         errors = [

@@ -158,7 +158,7 @@ def test_terms_are_weighted_and_use_valid_pixels_only():
 
 def test_lovasz_uses_the_pixels_of_all_processes():
     outputs, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
-    elsewhere = {True: outputs[1].T, False: target[1]}  # answers or labels of another process
+    elsewhere = {True: outputs[1].T, False: target[1]}  # outputs or labels of another process
 
     def gather(rows):
         return torch.cat([rows, elsewhere[rows.is_floating_point()]])

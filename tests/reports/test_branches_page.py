@@ -1,4 +1,4 @@
-"""What the page says of the parts of an embedding."""
+"""The section of the page on the parts of an embedding."""
 
 from __future__ import annotations
 

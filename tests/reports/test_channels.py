@@ -1,4 +1,4 @@
-"""What the page says of channels that were removed."""
+"""The section of the page on removed channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xmodal.reports.page import write_page
 
 
 def with_channels(comparison: Path, content: object, folder: Path) -> Path:
-    """A copy of the comparison with a finding in every run of its method."""
+    """A copy of the comparison with a channel mask in every run of its method."""
     shutil.copytree(comparison, folder, dirs_exist_ok=True)
     for path in folder.glob("seed-*/kd/result.json"):
         result = json.loads(path.read_text())
@@ -38,7 +38,7 @@ def test_a_method_with_a_mask_gets_a_section(comparison: Path, tmp_path: Path) -
 
 
 def test_without_a_mask_there_is_no_section(comparison: Path, tmp_path: Path) -> None:
-    assert "is heard" not in write_page([comparison], tmp_path / "page.html").read_text()
+    assert "<h2>Channels of the teacher" not in write_page([comparison], tmp_path / "page.html").read_text()
 
 
 def test_masks_of_another_form_are_ignored(comparison: Path, tmp_path: Path) -> None:
@@ -48,4 +48,4 @@ def test_masks_of_another_form_are_ignored(comparison: Path, tmp_path: Path) -> 
             tmp_path / "page.html",
         ).read_text()
 
-        assert "is heard" not in page
+        assert "<h2>Channels of the teacher" not in page

@@ -1,4 +1,4 @@
-"""Whether the one that is expected to be best is best."""
+"""Tests of an expected order of students."""
 
 import pytest
 

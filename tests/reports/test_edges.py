@@ -1,4 +1,4 @@
-"""What the page says of learned edges."""
+"""The section of the page on learned edges."""
 
 from __future__ import annotations
 

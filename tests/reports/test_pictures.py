@@ -48,7 +48,7 @@ def test_samples_and_maps_become_strips_of_pictures(tmp_path, channels):
         for channel in range(3):
             assert np.array_equal(seen[:, place, channel], shown[number, channel % channels])
         assert np.array_equal(second[:, place, :3], heat_colours(maps[1, number]))
-    assert (seen[:, [4, 9], 3] == 0).all()  # nothing between them
+    assert (seen[:, [4, 9], 3] == 0).all()  # transparent gaps between them
     assert "4, 7, 9" in content["strips"][1]["text"]
 
 
@@ -109,7 +109,7 @@ def test_classes_of_pixels_become_strips_with_their_errors(tmp_path):
     labelled = labels[0] == 1
     assert (shown[labelled] == PALETTE[1]).all() and (shown[~labelled] == BACKGROUND).all()
     assert np.array_equal(entry, PALETTE[labels[0]]) and np.array_equal(two, PALETTE[2 - labels[0]])
-    for errors, wrong in ((one_errors, 0), (two_errors, 0)):  # what is known is a road, and both say so
+    for errors, wrong in ((one_errors, 0), (two_errors, 0)):  # all labelled pixels are road, and both predict road
         assert (errors[labelled] == RIGHT_OR_WRONG[wrong]).all() and (errors[~labelled] == BACKGROUND).all()
 
 

@@ -1,4 +1,4 @@
-"""Run folders: what is there, what may be missing, and what is refused in one sentence."""
+"""Reading run folders: their contents, files that may be missing, and errors."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def test_the_interval_holds_the_value_and_narrows_with_more_seeds() -> None:
 
 
 def test_seeds_are_drawn_whole() -> None:
-    """Within a seed all runs are equal: ten copies know no more than one."""
+    """Within a seed all runs are equal: ten copies contain no more information than one."""
     random = np.random.default_rng(1)
     xs, ys, seeds = random.normal(size=12), random.normal(size=12), np.arange(12)
     once = rank_correlation(points(xs, ys, seeds), x="x", y="y")

@@ -1,4 +1,4 @@
-"""Means along one quantity: numbers, table, drawing and page, and what is said of damaged files."""
+"""Means along one quantity: numbers, table, plot and page, and errors of damaged files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables as text, and sentences that claim no more than the seeds carry."""
+"""Tables as text, and sentences that claim significant differences only."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def test_a_nearer_voxel_hides_a_farther_one_and_an_upper_one_the_top_below():
     room[1, :] = 3  # far, both
     picture = draw_room(room, PALETTE, side=2)
 
-    # from below: front and top of the near one, then what is left of the far ones
+    # from the bottom: front and top of the near voxel, then the visible part of the far ones
     assert [pixel.tolist() for pixel in picture[::-1, 0]] == [
         [82, 164, 41],
         [82, 164, 41],
