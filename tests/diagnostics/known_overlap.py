@@ -14,7 +14,7 @@ from xmodal.types import Batch
 
 @dataclass
 class Problem:
-    """Two modalities: which channels are decisive, and which of those both share."""
+    """Two modalities with known decisive and shared channels."""
 
     seed: int
     batch: Batch
@@ -38,7 +38,7 @@ class Problem:
 def make_problem(seed, *, rows=400, counts=None, widths=None, classes=None, even=False):
     """Gaussian columns; the label says which of several random linear functions of the decisive ones is largest.
 
-    With ``even`` all decisive columns weigh the same, so that none is too weak to be found.
+    With ``even`` all decisive columns weigh the same, so that none is too weak to be detected.
     """
     random = np.random.default_rng(seed)
     specific_a, specific_b, general = counts or (int(random.integers(0, 9)), int(random.integers(0, 9)), 0)

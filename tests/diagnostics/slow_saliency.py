@@ -1,4 +1,4 @@
-"""Algorithm 1 written down as loops, and networks to try it on: what the tests compare the fast forms with."""
+"""Algorithm 1 as loops, and networks for it: the reference that the tests compare the fast forms with."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from xmodal.types import Batch
 
 
 class Residual(nn.Module):
-    """A network that only these tests know: BatchNorm with statistics of its own, a shortcut, functions for layers."""
+    """A network for these tests: BatchNorm with random statistics, a shortcut, and functions instead of layers."""
 
     def __init__(self, *, outputs=3):
         super().__init__()
@@ -27,7 +27,7 @@ class Residual(nn.Module):
 
 
 def randomised(network, seed=0):
-    """Weights, and statistics of BatchNorm, that nothing cancels in; the network is left in train mode."""
+    """Random weights and BatchNorm statistics, so that no terms cancel; the network stays in train mode."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
@@ -52,7 +52,7 @@ def make_batches(*sizes, seed=0, classes=3, shapes=((4,), (5,))):
 
 
 def joined(batches):
-    """The batches as one."""
+    """The batches joined into one."""
     inputs = {name: torch.cat([batch.inputs[name] for batch in batches]) for name in batches[0].inputs}
     return Batch(inputs, dict.fromkeys(inputs, torch.cat([batch.target for batch in batches])))
 
@@ -65,9 +65,9 @@ def distance(ours, theirs, name):
 def slow_distances(network, other, batch, place, permutations, name="mse"):
     """Distances (draws, channels) by running the whole network for each."""
     network.eval(), other.eval()
-    found = torch.zeros(len(permutations), len(permutations[0]), dtype=torch.float64)
+    distances = torch.zeros(len(permutations), len(permutations[0]), dtype=torch.float64)
     with torch.no_grad():
-        wanted = other(batch.inputs)
+        reference = other(batch.inputs)
         for draw, channel in itertools.product(range(len(permutations)), range(len(permutations[0]))):
 
             def shuffle(features, order=permutations[draw][channel], channel=channel):
@@ -76,8 +76,8 @@ def slow_distances(network, other, batch, place, permutations, name="mse"):
                 return moved
 
             with replacing(network, place, shuffle):
-                found[draw, channel] = distance(network(batch.inputs), wanted, name)
-    return found.numpy()
+                distances[draw, channel] = distance(network(batch.inputs), reference, name)
+    return distances.numpy()
 
 
 def every_permutation(rows, channels):

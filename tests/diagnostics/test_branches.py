@@ -1,4 +1,4 @@
-"""What parts of embeddings contain: probes against scikit-learn, networks whose content is known, the picture."""
+"""Content of the parts of embeddings: probes against scikit-learn, networks with known content, the picture."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from xmodal.types import Batch
 
 
 class Passes(nn.Module):
-    """An encoder that hands over what it is given."""
+    """An encoder that returns its input."""
 
     width = 4
 
@@ -29,7 +29,7 @@ def networks():
 
 
 def batches(rows=60, seed=0, paired=True):
-    """The class is in column 0, the modality in column 2; the invariant part sees a mixture of all."""
+    """The class is in column 0, the modality in column 2; the invariant part is a mixture of all columns."""
     random = np.random.default_rng(seed)
     inputs, targets = {}, {}
     for sign, name in ((-1.0, "left"), (1.0, "right")):
@@ -49,32 +49,32 @@ def test_probe_agrees_with_ridge_regression_of_scikit_learn():
     x = random.normal(size=(80, 5)) * [1, 10, 0.1, 1, 1] + 2 * np.eye(3, 5)[y]
     x = (x - x[:50].mean(axis=0)) / x[:50].std(axis=0)
 
-    theirs = RidgeClassifier(alpha=1e-3 * 50).fit(x[:50], y[:50]).score(x[50:], y[50:])
+    reference = RidgeClassifier(alpha=1e-3 * 50).fit(x[:50], y[:50]).score(x[50:], y[50:])
     table = torch.tensor(x)
     ours = probe(table[:50], torch.tensor(y[:50]), table[50:], torch.tensor(y[50:]))
 
-    assert ours == pytest.approx(theirs)
+    assert ours == pytest.approx(reference)
     assert probe(1000 * table[:50] - 7, torch.tensor(y[:50]), 1000 * table[50:] - 7, torch.tensor(y[50:])) == ours
 
 
-def test_probe_of_a_constant_answers_the_commonest_class():
+def test_probe_of_a_constant_predicts_the_most_frequent_class():
     assert (
         probe(torch.zeros(5, 2), torch.tensor([0, 1, 1, 1, 0]), torch.zeros(4, 2), torch.tensor([1, 1, 0, 1])) == 0.75
     )
 
 
 @pytest.mark.parametrize("paired", [True, False])
-def test_what_was_put_into_the_parts_is_found_there(paired):
+def test_probes_recover_what_the_parts_contain(paired):
     branches, heads = networks()
 
-    found = measure_branches(branches, heads, batches(paired=paired), batches(seed=1, paired=paired))
+    content = measure_branches(branches, heads, batches(paired=paired), batches(seed=1, paired=paired))
 
-    assert found.classes["informative"] == 1.0 and found.classes["irrelevant"] < 0.75
-    assert found.modality["irrelevant"] == 1.0 and found.modality["informative"] < 0.75
-    assert found.classes["invariant"] > 0.9
+    assert content.classes["informative"] == 1.0 and content.classes["irrelevant"] < 0.75
+    assert content.modality["irrelevant"] == 1.0 and content.modality["informative"] < 0.75
+    assert content.classes["invariant"] > 0.9
 
 
-def test_heads_are_scored_as_they_are():
+def test_heads_are_scored_without_training():
     branches, heads = networks()
     with torch.no_grad():
         for head in (heads.irrelevant, heads.informative, heads.auxiliary):
@@ -85,38 +85,39 @@ def test_heads_are_scored_as_they_are():
         heads.informative.bias[0] = 1.0  # always the first modality
         heads.auxiliary.weight[1, 0] = 1.0  # column 0 is positive for class 1
 
-    found = measure_branches(branches, heads, batches(), batches(seed=1))
+    content = measure_branches(branches, heads, batches(), batches(seed=1))
 
-    assert found.heads["irrelevant"] == 1.0 and found.heads["informative"] == 0.5
-    assert found.auxiliary["informative"] == 1.0
+    assert content.heads["irrelevant"] == 1.0 and content.heads["informative"] == 0.5
+    assert content.auxiliary["informative"] == 1.0
 
 
 def test_cosines_are_those_of_the_parts():
     branches, heads = networks()
     embedded = embed_batches(branches, batches(seed=1))
 
-    found = measure_branches(branches, heads, batches(), batches(seed=1))
+    content = measure_branches(branches, heads, batches(), batches(seed=1))
 
     for part in ("invariant", "irrelevant"):
         values = []
         for each in embedded.values():
-            one, other = each.parts.informative.double(), getattr(each.parts, part).double()
-            lengths = one.norm(dim=1) * other.norm(dim=1)
-            values.append(((one * other).sum(dim=1) / lengths.clamp(min=1e-12)).abs())
-        assert found.cosines[part] == pytest.approx(torch.cat(values).mean().item(), abs=1e-6)
+            u, v = each.parts.informative.double(), getattr(each.parts, part).double()
+            lengths = u.norm(dim=1) * v.norm(dim=1)
+            values.append(((u * v).sum(dim=1) / lengths.clamp(min=1e-12)).abs())
+        assert content.cosines[part] == pytest.approx(torch.cat(values).mean().item(), abs=1e-6)
 
 
-def test_targets_that_are_no_classes_leave_the_classes_out():
+def test_targets_that_are_no_classes_give_no_class_scores():
     branches, heads = networks()
     given = batches()
     given[0].targets = {name: torch.randn(60, 2) for name in ("left", "right")}
 
-    found = measure_branches(branches, heads, given, given)
+    content = measure_branches(branches, heads, given, given)
 
-    assert found.classes == {} == found.auxiliary and set(found.modality) == {"invariant", "informative", "irrelevant"}
+    assert content.classes == {} == content.auxiliary
+    assert set(content.modality) == {"invariant", "informative", "irrelevant"}
 
 
-def test_networks_are_left_in_the_mode_that_they_were_in():
+def test_networks_keep_their_modes():
     branches, heads = networks()
     branches[0].train()
     branches[1].eval()
@@ -128,7 +129,7 @@ def test_networks_are_left_in_the_mode_that_they_were_in():
     assert torch.equal(branches[0].projection[1].running_mean, statistics)
 
 
-def test_a_modality_without_rows_is_a_sentence():
+def test_a_modality_without_rows_is_refused():
     branches, heads = networks()
 
     with pytest.raises(InputError, match="no rows of right"):
@@ -141,10 +142,10 @@ def test_the_plane_is_that_of_principal_components():
 
     points, shares = plane({"a": torch.tensor(rows[:10]), "b": torch.tensor(rows[10:])})
 
-    theirs = PCA(2).fit(rows)
+    reference = PCA(2).fit(rows)
     ours = torch.cat([points["a"], points["b"]]).numpy()
-    np.testing.assert_allclose(np.abs(ours), np.abs(theirs.transform(rows)), atol=1e-5)
-    assert shares == pytest.approx(tuple(theirs.explained_variance_ratio_))
+    np.testing.assert_allclose(np.abs(ours), np.abs(reference.transform(rows)), atol=1e-5)
+    assert shares == pytest.approx(tuple(reference.explained_variance_ratio_))
     again, _ = plane({"a": torch.tensor(rows[:10]), "b": torch.tensor(rows[10:])})
     assert torch.equal(points["a"], again["a"])
 

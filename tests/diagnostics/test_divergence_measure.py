@@ -53,36 +53,36 @@ def slow(u, v, form):
     return total
 
 
-def test_two_rows_computed_by_hand():
+def test_two_rows_against_computed_values():
     ln3 = math.log(3)
     student = torch.tensor([[0.0, ln3, 0.0], [0.0, 0.0, 0.0]])  # among classes 1 and 2: (3/4, 1/4), (1/2, 1/2)
     teacher = torch.tensor([[0.0, 0.0, ln3], [0.0, 0.0, 0.0]])  # (1/4, 3/4), (1/2, 1/2); always 1/5 or 1/3 for class 0
     by_hand = (3 * ln3 - 4 * LN2) / 4  # (3/4) ln (3/2) + (1/4) ln (1/2)
 
-    found = from_logits(student, teacher, torch.tensor([0, 0]))
+    result = from_logits(student, teacher, torch.tensor([0, 0]))
     reference = from_logits(student, teacher, torch.tensor([0, 0]), form="reference")
 
-    assert found.non_target_divergence == pytest.approx([by_hand, 0.0], abs=1e-6)  # float32 logits
-    assert found.target_divergence == pytest.approx([0.0, 0.0], abs=1e-12)
-    assert found.non_target_mean == pytest.approx(by_hand / 2, abs=1e-6)
+    assert result.non_target_divergence == pytest.approx([by_hand, 0.0], abs=1e-6)  # float32 logits
+    assert result.target_divergence == pytest.approx([0.0, 0.0], abs=1e-12)
+    assert result.non_target_mean == pytest.approx(by_hand / 2, abs=1e-6)
     assert reference.non_target_divergence[0] == pytest.approx(math.log(2 / math.sqrt(3)), abs=1e-6)
-    assert found.student_accuracy == found.teacher_accuracy == 0.5  # argmax of three equal ones is the first
+    assert result.student_accuracy == result.teacher_accuracy == 0.5  # argmax of three equal ones is the first
 
 
 def test_accuracies_are_of_the_network_that_they_name():
-    found = from_logits(torch.eye(3), torch.eye(3)[[0, 2, 1]], torch.tensor([0, 1, 2]))
+    result = from_logits(torch.eye(3), torch.eye(3)[[0, 2, 1]], torch.tensor([0, 1, 2]))
 
-    assert (found.student_accuracy, found.teacher_accuracy) == (1.0, pytest.approx(1 / 3))
+    assert (result.student_accuracy, result.teacher_accuracy) == (1.0, pytest.approx(1 / 3))
 
 
 @every_form
 def test_networks_that_agree_have_no_divergence(form):
     student, _, target = draw()
 
-    found = from_logits(student, student + 7.0, target, form=form)  # logits shifted alike mean the same
+    result = from_logits(student, student + 7.0, target, form=form)  # a constant shift of all logits changes nothing
 
-    assert np.abs(found.target_divergence).max() < 1e-12 and np.abs(found.non_target_divergence).max() < 1e-12
-    assert found.non_target_interval == pytest.approx((0.0, 0.0), abs=1e-12)
+    assert np.abs(result.target_divergence).max() < 1e-12 and np.abs(result.non_target_divergence).max() < 1e-12
+    assert result.non_target_interval == pytest.approx((0.0, 0.0), abs=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e4])
@@ -97,9 +97,9 @@ def test_js_stays_below_ln_2_and_reference_above_it(scale):
 
 
 def test_two_classes_have_no_non_target_divergence():
-    found = from_logits(*draw(classes=2))
+    result = from_logits(*draw(classes=2))
 
-    assert not found.non_target_divergence.any() and found.target_mean > 0
+    assert not result.non_target_divergence.any() and result.target_mean > 0
 
 
 @every_form
@@ -108,7 +108,7 @@ def test_rows_and_classes_equal_a_slow_loop(form, temperature):
     student, teacher, target = draw(rows=30)
     target[target == 3] = 1  # no row of class 3
 
-    found = from_logits(student, teacher, target, form=form, temperature=temperature)
+    result = from_logits(student, teacher, target, form=form, temperature=temperature)
 
     by_class = {y: [] for y in range(5)}
     for row, (s, t, y) in enumerate(zip(student / temperature, teacher / temperature, target.tolist(), strict=True)):
@@ -116,16 +116,16 @@ def test_rows_and_classes_equal_a_slow_loop(form, temperature):
         p, r = softmax(s.tolist())[y], softmax(t.tolist())[y]
         on_target = temperature**2 * slow([p, 1 - p], [r, 1 - r], form)
         among = temperature**2 * slow(softmax(s[others].tolist()), softmax(t[others].tolist()), form)
-        assert found.target_divergence[row] == pytest.approx(on_target, abs=1e-12)
-        assert found.non_target_divergence[row] == pytest.approx(among, abs=1e-12)
+        assert result.target_divergence[row] == pytest.approx(on_target, abs=1e-12)
+        assert result.non_target_divergence[row] == pytest.approx(among, abs=1e-12)
         by_class[y].append((on_target, among))
-    assert found.class_counts.tolist() == [len(rows) for rows in by_class.values()]
-    assert found.targets.tolist() == target.tolist()
+    assert result.class_counts.tolist() == [len(rows) for rows in by_class.values()]
+    assert result.targets.tolist() == target.tolist()
     for y, rows in by_class.items():
         means = np.mean(rows, axis=0) if rows else [math.nan, math.nan]
-        measured = [found.class_target_divergence[y], found.class_non_target_divergence[y]]
+        measured = [result.class_target_divergence[y], result.class_non_target_divergence[y]]
         assert measured == pytest.approx(means, abs=1e-12, nan_ok=True)
-    assert np.isnan(found.class_target_divergence).tolist() == [False, False, False, True, False]
+    assert np.isnan(result.class_target_divergence).tolist() == [False, False, False, True, False]
 
 
 @pytest.mark.parametrize("size", [1, 7, 40])
@@ -135,29 +135,29 @@ def test_batch_size_and_order_do_not_matter(size):
     batches = cut(*parts, size)
     random.Random(1).shuffle(batches)
 
-    found = measure_divergence(*echoes(), iter(batches))
+    result = measure_divergence(*echoes(), iter(batches))
 
     for name in ("target_mean", "target_interval", "non_target_mean", "non_target_interval", "student_accuracy"):
-        assert getattr(found, name) == getattr(whole, name)
-    assert np.sort(found.non_target_divergence).tolist() == np.sort(whole.non_target_divergence).tolist()
-    np.testing.assert_allclose(found.class_non_target_divergence, whole.class_non_target_divergence, rtol=1e-12)
+        assert getattr(result, name) == getattr(whole, name)
+    assert np.sort(result.non_target_divergence).tolist() == np.sort(whole.non_target_divergence).tolist()
+    np.testing.assert_allclose(result.class_non_target_divergence, whole.class_non_target_divergence, rtol=1e-12)
 
 
 def test_the_interval_covers_the_mean_and_shrinks_with_the_rows():
     few, many = from_logits(*draw(rows=50)), from_logits(*draw(rows=5000))
 
-    for found in (few, many):
-        assert found.target_interval[0] < found.target_mean < found.target_interval[1]
-        assert found.non_target_interval[0] < found.non_target_mean < found.non_target_interval[1]
-    widths = [found.non_target_interval[1] - found.non_target_interval[0] for found in (few, many)]
+    for result in (few, many):
+        assert result.target_interval[0] < result.target_mean < result.target_interval[1]
+        assert result.non_target_interval[0] < result.non_target_mean < result.non_target_interval[1]
+    widths = [result.non_target_interval[1] - result.non_target_interval[0] for result in (few, many)]
     assert widths[1] < widths[0] / 5  # 100 times the rows: a tenth, up to chance
 
 
 def test_the_interval_is_as_wide_as_the_normal_one():
-    found = from_logits(*draw(rows=2000))
+    result = from_logits(*draw(rows=2000))
 
-    normal = 2 * 1.96 * found.non_target_divergence.std(ddof=1) / math.sqrt(2000)
-    assert found.non_target_interval[1] - found.non_target_interval[0] == pytest.approx(normal, rel=0.1)  # 1000 draws
+    normal = 2 * 1.96 * result.non_target_divergence.std(ddof=1) / math.sqrt(2000)
+    assert result.non_target_interval[1] - result.non_target_interval[0] == pytest.approx(normal, rel=0.1)  # 1000 draws
 
 
 def test_the_seed_decides_the_interval_and_a_wider_level_contains_a_narrower_one():
@@ -180,21 +180,21 @@ def test_no_global_random_numbers_are_drawn():
 
 
 def test_one_row_has_no_interval():
-    found = from_logits(*draw(rows=1))
+    result = from_logits(*draw(rows=1))
 
-    assert all(math.isnan(end) for end in found.target_interval + found.non_target_interval)
+    assert all(math.isnan(end) for end in result.target_interval + result.non_target_interval)
 
 
-def test_rows_that_are_not_valid_in_a_modality_do_not_count():
+def test_rows_that_are_invalid_in_a_modality_are_excluded():
     student, teacher, target = draw(rows=6)
     masks = {"a": torch.tensor([True, True, False, True, True, True]), "b": torch.arange(6) > 0}
-    target[0] = 99  # what stands where nothing counts is nobody's class
+    target[0] = 99  # no class number, in a row that is masked
 
-    found = measure_divergence(*echoes(), [batch_of(student, teacher, target, valid=masks)])
+    result = measure_divergence(*echoes(), [batch_of(student, teacher, target, valid=masks)])
 
     kept = [1, 3, 4, 5]
-    assert found.targets.tolist() == target[kept].tolist()
-    assert found.non_target_mean == from_logits(student[kept], teacher[kept], target[kept]).non_target_mean
+    assert result.targets.tolist() == target[kept].tolist()
+    assert result.non_target_mean == from_logits(student[kept], teacher[kept], target[kept]).non_target_mean
 
 
 def test_networks_keep_their_modes_statistics_and_gradients():
@@ -202,16 +202,16 @@ def test_networks_keep_their_modes_statistics_and_gradients():
     student = wrap(nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Dropout(0.5), nn.Linear(4, 5)), ["b"])
     teacher = wrap(nn.Sequential(nn.BatchNorm1d(5), nn.Linear(5, 5)), ["a"])
     student.train()
-    student.module[1].eval()  # frozen by its owner
+    student.module[1].eval()  # frozen by the user
     teacher.eval()
     parts = [part.float() if part.is_floating_point() else part for part in draw()]
     modes = [[part.training for part in network.modules()] for network in (student, teacher)]
     states = [{name: value.clone() for name, value in network.state_dict().items()} for network in (student, teacher)]
 
-    found = measure_divergence(student, teacher, cut(*parts, 10))
+    result = measure_divergence(student, teacher, cut(*parts, 10))
     again = measure_divergence(student, teacher, cut(*parts, 10))
 
-    assert found.non_target_mean == again.non_target_mean  # no dropout
+    assert result.non_target_mean == again.non_target_mean  # no dropout
     assert modes == [[part.training for part in network.modules()] for network in (student, teacher)]
     for network, state in zip((student, teacher), states, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
@@ -275,7 +275,7 @@ def test_impossible_options_are_refused_before_a_network_runs(change, sentence):
         ),
     ],
 )
-def test_answers_that_mean_nothing_are_refused(student, teacher, target, sentence):
+def test_invalid_logits_are_refused(student, teacher, target, sentence):
     with pytest.raises(ValueError, match=sentence):
         from_logits(student, teacher, target)
 
@@ -285,7 +285,7 @@ def test_no_batches_are_refused():
         measure_divergence(*echoes(), [])
 
 
-def test_half_precision_answers_are_measured_in_double():
+def test_half_precision_logits_are_measured_in_double():
     student, teacher, target = draw()
 
     half = from_logits(student.half(), teacher.half(), target)

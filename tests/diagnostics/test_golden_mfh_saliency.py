@@ -58,11 +58,11 @@ def test_golden_mfh_hash_fill(name):
 def test_golden_mfh_alg1_linear_raw(name, side, method):
     file, case = LINEAR[name]
 
-    found = measured(file, case, side, method)
+    saliency = measured(file, case, side, method)
 
-    assert found.form == method
-    assert found.draws == pytest.approx(np.array(case[f"raw_{side}"]), rel=1e-5)
-    assert found.value == pytest.approx(np.array(case[f"normalised_{side}"]), abs=1e-4)
+    assert saliency.form == method
+    assert saliency.draws == pytest.approx(np.array(case[f"raw_{side}"]), rel=1e-5)
+    assert saliency.value == pytest.approx(np.array(case[f"normalised_{side}"]), abs=1e-4)
 
 
 @pytest.mark.parametrize("side", ["teacher", "student"])
@@ -82,6 +82,6 @@ def test_golden_mfh_alg1_linear_top(name, side):
 def test_golden_mfh_alg1_linear_exact(name):
     file, case = LINEAR[name]
 
-    found = measured(file, case, "teacher", "auto", permutations="exact")
+    saliency = measured(file, case, "teacher", "auto", permutations="exact")
 
-    assert found.exact and found.raw == pytest.approx(np.array(case["exact_teacher"]), rel=1e-6)
+    assert saliency.exact and saliency.raw == pytest.approx(np.array(case["exact_teacher"]), rel=1e-6)

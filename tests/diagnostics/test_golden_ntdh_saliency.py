@@ -32,13 +32,13 @@ METHODS = ("auto", "naive", "batched", "rank_one")
 
 
 def network(modality, inputs, hidden, outputs, phase, amplitude, frequency):
-    found = build_network(
+    result = build_network(
         inputs={modality: {"encoder": "relu_mlp", "shape": [inputs], "width": hidden}}, outputs=outputs
     ).double()
-    for p, parameter in enumerate(found.parameters()):
+    for p, parameter in enumerate(result.parameters()):
         k = torch.arange(parameter.numel(), dtype=torch.float64)
         parameter.data.copy_((amplitude * torch.sin(frequency * k + p + phase)).reshape(parameter.shape))
-    return found
+    return result
 
 
 def problem(case):
@@ -53,29 +53,29 @@ def problem(case):
     return teacher, student, [Batch(seen, dict.fromkeys(seen, target))]
 
 
-def near(found, expected):
-    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-9)
+def near(result, expected):
+    np.testing.assert_allclose(result, expected, rtol=1e-6, atol=1e-9)
 
 
 def check(case, method="auto"):
     teacher, student, batches = problem(case)
-    asked = {"distance": "ncjsd", "method": method}
+    options = {"distance": "ncjsd", "method": method}
     where = layer_name(0, "teacher")
-    found = measure_saliency(teacher, student, batches, where, permutations=case["inputs"]["permutations"], **asked)
-    frozen = measure_saliency(teacher, student, batches, where, disturb="zero", **asked)
-    near(found.draws, case["raw"])
-    near(found.raw, case["mean"])
-    near(found.value, case["normalised"])
+    result = measure_saliency(teacher, student, batches, where, permutations=case["inputs"]["permutations"], **options)
+    frozen = measure_saliency(teacher, student, batches, where, disturb="zero", **options)
+    near(result.draws, case["raw"])
+    near(result.raw, case["mean"])
+    near(result.value, case["normalised"])
     near(frozen.raw, case["freeze_raw"])
-    near(found.baseline, case["unperturbed"]["ncjsd"])
-    assert np.argsort(-found.value).tolist() == case["order_high_to_low"]
-    assert np.argsort(found.value).tolist() == case["order_low_to_high"]
+    near(result.baseline, case["unperturbed"]["ncjsd"])
+    assert np.argsort(-result.value).tolist() == case["order_high_to_low"]
+    assert np.argsort(result.value).tolist() == case["order_low_to_high"]
     for name, masks in case.items():
         if name.startswith("channel_masks_ratio_"):
             ratio = float(name.removeprefix("channel_masks_ratio_"))
             for remove in ("least", "most"):
                 (removed,) = [values for key, values in masks.items() if key.endswith(f"remove_{remove}")]
-                kept = stay(found, ratio, remove, seed=0)
+                kept = stay(result, ratio, remove, seed=0)
                 assert (~kept).nonzero().flatten().tolist() == sorted(removed)
 
 
@@ -88,9 +88,9 @@ def test_golden_ntdh_saliency_of_permuted_and_frozen_inputs(method):
 def test_golden_ntdh_divergence_of_the_undisturbed_networks():
     for case in CASES:
         teacher, student, batches = problem(case)
-        found = measure_divergence(student, teacher, batches, form="reference")
-        near(found.target_mean, case["unperturbed"]["tcjsd"])
-        near(found.non_target_mean, case["unperturbed"]["ncjsd"])
+        result = measure_divergence(student, teacher, batches, form="reference")
+        near(result.target_mean, case["unperturbed"]["tcjsd"])
+        near(result.non_target_mean, case["unperturbed"]["ncjsd"])
 
 
 def altered(value):

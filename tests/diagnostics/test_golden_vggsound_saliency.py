@@ -22,7 +22,7 @@ every_file = pytest.mark.parametrize("name", FILES)
 
 
 def networks_of(file):
-    """The head of the audio network on given pooled channels, given answers of the video network, and both inputs."""
+    """The head of the audio network on given pooled channels, given outputs of the video network, and both inputs."""
     case, offset = file["vggsound"]["permute_l1"], file.get("key_offset", 0)
     key, rows, channels = map(int, re.findall(r"\d+", case["feature"]))
     shapes = file["vggsound"].get("param_shapes", {}).get("AudioModel")
@@ -55,17 +55,17 @@ def saliency(file, **how):
 def test_golden_vggsound_permute_l1(name, method):
     file, case = FILES[name], FILES[name]["vggsound"]["permute_l1"]
 
-    found = saliency(file, method=method, permutations=permutations_of(file))
+    result = saliency(file, method=method, permutations=permutations_of(file))
 
-    assert found.form == {"auto": "closed"}.get(method, method)
-    assert found.draws == pytest.approx(np.array(case["raw"]), rel=1e-5)
+    assert result.form == {"auto": "closed"}.get(method, method)
+    assert result.draws == pytest.approx(np.array(case["raw"]), rel=1e-5)
     if "rank_order_first20" in case:
-        lowest = found.raw[case["rank_order_first20"]]  # the authors' order ascends; neighbours may tie up to rounding
-        assert lowest == pytest.approx(np.sort(found.raw)[: len(lowest)], rel=2e-6)
+        lowest = result.raw[case["rank_order_first20"]]  # the authors' order ascends; neighbours may tie up to rounding
+        assert lowest == pytest.approx(np.sort(result.raw)[: len(lowest)], rel=2e-6)
 
 
 @every_file
-def test_golden_vggsound_permute_l1_is_what_the_whole_network_says(name):
+def test_golden_vggsound_permute_l1_equals_the_whole_network(name):
     file = FILES[name]
     teacher, student, batch = networks_of(file)
     few = permutations_of(file)[:1, :24]
@@ -77,13 +77,13 @@ def test_golden_vggsound_permute_l1_is_what_the_whole_network_says(name):
 
 @every_file
 def test_golden_vggsound_exact_mean_is_the_double_sum_over_rows(name):
-    """Each row lends its value to each row equally often: no permutation is drawn for this."""
+    """Each row receives the value of each row equally often: no permutation is drawn."""
     file = FILES[name]
     teacher, student, batch = networks_of(file)
 
-    found = saliency(file)
+    result = saliency(file)
 
-    assert found.exact and found.form == "closed"
+    assert result.exact and result.form == "closed"
     weight, z = teacher.head.weight.detach().double(), batch.inputs["audio"].double()
     residual = teacher(batch.inputs).detach().double() - batch.inputs["video"].double()
     lent = z.T[:, None, :] - z.T[:, :, None]  # channels, to, from
@@ -91,7 +91,7 @@ def test_golden_vggsound_exact_mean_is_the_double_sum_over_rows(name):
         (residual[:, None, :] + gap[:, :, None] * weight[:, channel]).abs().mean().item()
         for channel, gap in enumerate(lent)
     ]
-    assert found.raw == pytest.approx(np.array(expected), rel=1e-6)
+    assert result.raw == pytest.approx(np.array(expected), rel=1e-6)
 
 
 @every_file

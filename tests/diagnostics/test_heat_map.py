@@ -24,18 +24,18 @@ def network(*modalities, seed=1, encoder="mlp"):
     return build_for(INFO, modalities or ("image",), encoder=encoder, width=5).module
 
 
-def test_gradient_of_a_linear_network_is_answers_minus_truth_times_weights():
+def test_gradient_of_a_linear_network_is_predictions_minus_truth_times_weights():
     layer = nn.Linear(3, 3, bias=False)
     samples = torch.tensor([[0.0, 1.0, 0.0], [2.0, 0.0, 0.0]])
     target = torch.tensor([2, 0])
 
-    found = heat_maps(wrap(layer, ["sound"]), Batch({"sound": samples}, {"sound": target}), "sound")
+    maps = heat_maps(wrap(layer, ["sound"]), Batch({"sound": samples}, {"sound": target}), "sound")
 
     answers = layer(samples).softmax(dim=1)
     expected = (answers - nn.functional.one_hot(target, 3)) @ layer.weight
-    np.testing.assert_allclose(found.gradient, expected.detach(), rtol=1e-5)
-    assert found.value.shape == (2, 3)  # the places of a vector are its numbers
-    assert found.answer.tolist() == answers.argmax(dim=1).tolist() and found.target.tolist() == [2, 0]
+    np.testing.assert_allclose(maps.gradient, expected.detach(), rtol=1e-5)
+    assert maps.value.shape == (2, 3)  # the positions of a vector are its entries
+    assert maps.answer.tolist() == answers.argmax(dim=1).tolist() and maps.target.tolist() == [2, 0]
 
 
 def test_every_sample_gets_the_gradient_that_it_gets_alone():
@@ -56,22 +56,22 @@ def test_gradient_agrees_with_differences_of_the_loss():
     def loss(samples):
         return nn.functional.cross_entropy(net({"image": samples}), whole.target, reduction="sum").item()
 
-    found = heat_maps(net, Batch({"image": image}, {"image": whole.target}), "image")
+    maps = heat_maps(net, Batch({"image": image}, {"image": whole.target}), "image")
 
     for place in [(0, 0, 0, 0), (1, 1, 2, 3), (0, 1, 3, 1)]:
         step = torch.zeros_like(image)
         step[place] = 1e-6
         slope = (loss(image + step) - loss(image - step)) / 2e-6
-        assert found.gradient[place] == pytest.approx(slope, rel=1e-4, abs=1e-9)
+        assert maps.gradient[place] == pytest.approx(slope, rel=1e-4, abs=1e-9)
 
 
 def test_values_run_from_zero_to_one_over_the_largest_channel():
-    found = heat_maps(network(), batch(), "image")
+    maps = heat_maps(network(), batch(), "image")
 
-    size = np.abs(found.gradient).max(axis=1)
+    size = np.abs(maps.gradient).max(axis=1)
     low, high = size.min(axis=(1, 2), keepdims=True), size.max(axis=(1, 2), keepdims=True)
-    np.testing.assert_allclose(found.value, (size - low) / (high - low))
-    assert found.value.shape == (6, 4, 4) and found.modality == "image"
+    np.testing.assert_allclose(maps.value, (size - low) / (high - low))
+    assert maps.value.shape == (6, 4, 4) and maps.modality == "image"
 
 
 def test_a_network_without_slope_gives_zeros_and_no_division_by_zero():
@@ -82,7 +82,7 @@ def test_a_network_without_slope_gives_zeros_and_no_division_by_zero():
     assert (heat_maps(net, batch(), "image").value == 0).all()
 
 
-def test_the_network_is_left_as_it_was():
+def test_the_network_keeps_its_modes_and_gradients():
     net = network().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
 
@@ -92,22 +92,22 @@ def test_the_network_is_left_as_it_was():
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
-def test_a_frozen_network_and_no_grad_around_are_no_obstacle():
+def test_a_frozen_network_and_an_outer_no_grad_work():
     net = network().requires_grad_(False)
 
     with torch.no_grad():
-        found = heat_maps(net, batch(), "image")
+        maps = heat_maps(net, batch(), "image")
 
-    np.testing.assert_array_equal(found.value, heat_maps(network(), batch(), "image").value)
-
-
-def test_other_modalities_are_given_to_the_network_too():
-    found = heat_maps(network("image", "sound"), batch(), "sound")
-
-    assert found.gradient.shape == (6, 3) and np.abs(found.gradient).max() > 0
+    np.testing.assert_array_equal(maps.value, heat_maps(network(), batch(), "image").value)
 
 
-def test_a_modality_that_is_not_read_or_not_there_is_a_sentence():
+def test_other_modalities_are_passed_to_the_network_too():
+    maps = heat_maps(network("image", "sound"), batch(), "sound")
+
+    assert maps.gradient.shape == (6, 3) and np.abs(maps.gradient).max() > 0
+
+
+def test_an_unread_or_missing_modality_is_refused():
     with pytest.raises(InputError, match="do not depend on 'sound'"):
         heat_maps(network("image"), batch(), "sound")
     with pytest.raises(InputError, match="Did you mean 'sound'"):
@@ -121,12 +121,12 @@ def test_one_of_each_takes_the_first_sample_of_every_class_in_order():
     inputs = [torch.arange(4.0)[:, None], 10 + torch.arange(4.0)[:, None]]
     targets = [torch.tensor([2, 2, 0, 2]), torch.tensor([0, 5, 2, 5])]
 
-    found = one_of_each(
+    maps = one_of_each(
         Batch({"a": values, "b": -values}, dict.fromkeys("ab", target))
         for values, target in zip(inputs, targets, strict=True)
     )
 
-    assert found.target.tolist() == [0, 2, 5] and found.paired
-    assert found.inputs["a"].flatten().tolist() == [2, 0, 11] and found.inputs["b"].flatten().tolist() == [-2, 0, -11]
+    assert maps.target.tolist() == [0, 2, 5] and maps.paired
+    assert maps.inputs["a"].flatten().tolist() == [2, 0, 11] and maps.inputs["b"].flatten().tolist() == [-2, 0, -11]
     with pytest.raises(InputError, match="no samples"):
         one_of_each([])

@@ -1,4 +1,4 @@
-"""Which channels stay: counts, ties, and the orders."""
+"""Masks of kept channels: counts, ties, and the orders."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ VALUES = [0.3, 0.1, 0.9, 0.5]
         ({"keep": 3, "order": "first"}, [0, 1, 2]),
     ],
 )
-def test_channels_that_stay(how, stay):
+def test_kept_channels(how, stay):
     assert np.flatnonzero(keep_mask(VALUES, **how)).tolist() == stay
 
 
@@ -35,7 +35,7 @@ def test_a_share_is_rounded_down_and_rounding_of_the_product_does_not_count(rati
     assert (~keep_mask(np.arange(channels), ratio=ratio)).sum() == removed  # 0.29 · 100 = 28.999…
 
 
-def test_of_equal_channels_those_with_the_lower_number_go_first():
+def test_of_equal_channels_the_lower_numbers_are_removed_first():
     assert keep_mask([0.0] * 4, keep=2).tolist() == [False, False, True, True]
     assert keep_mask([0.0] * 4, keep=2, order="least").tolist() == [False, False, True, True]
 

@@ -1,4 +1,4 @@
-"""A tail is called linear only if it is: what is almost so is not, and what hides its being linear is found out."""
+"""A tail is recognised as linear only if it is, also where linearity is hidden or nearly holds."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from xmodal.models.network import wrap
 
 
 class Does(nn.Module):
-    """A layer that is a function."""
+    """A layer that applies a function."""
 
     def __init__(self, function):
         super().__init__()
@@ -23,14 +23,14 @@ class Does(nn.Module):
 
 
 def shifted(layer, bias):
-    """The layer with a bias so large that on these rows nothing behind it is ever cut off."""
+    """The layer with a bias so large that a ReLU behind it is the identity on these rows."""
     with torch.no_grad():
         layer.bias.fill_(bias)
     return layer
 
 
 def behind(*layers):
-    """A network whose place 'module.0' has six channels, with these layers behind it."""
+    """A network whose layer 'module.0' has six channels, with these layers behind it."""
     return wrap(nn.Sequential(nn.Linear(4, 6), *layers), ["sound"])
 
 
@@ -71,7 +71,7 @@ def weights_of(network, student=None):
 
 
 @pytest.mark.parametrize("layers", LINEAR.values(), ids=LINEAR)
-def test_linear_tails_are_found_with_their_weights(layers):
+def test_linear_tails_are_recognised_with_their_weights(layers):
     torch.manual_seed(0)
     weights, cut, rows = weights_of(behind(*layers))
 
@@ -81,7 +81,7 @@ def test_linear_tails_are_found_with_their_weights(layers):
 
 
 @pytest.mark.parametrize("layers", TRAPS.values(), ids=TRAPS)
-def test_what_is_nearly_linear_is_not_taken_for_it(layers):
+def test_nearly_linear_tails_are_not_taken_for_linear(layers):
     torch.manual_seed(0)
 
     assert weights_of(behind(*layers))[0] is None
@@ -99,20 +99,20 @@ def test_a_trap_is_measured_by_another_form_with_the_same_numbers():
     assert auto.form == "rank_one" and auto.raw == pytest.approx(naive.raw, rel=1e-5)
 
 
-def test_a_layer_that_cannot_be_copied_is_not_asked_in_float64():
+def test_a_layer_that_cannot_be_copied_is_not_probed_in_float64():
     layer = nn.Linear(6, 3)
-    layer.kept = 2 * layer.weight  # torch refuses to copy what is inside a graph
+    layer.kept = 2 * layer.weight  # torch refuses to copy a tensor with a graph
     network, student = behind(layer), wrap(nn.Linear(5, 3), ["image"])
 
     assert measure_saliency(network, student, make_batches(6), "module.0", permutations=2).form == "rank_one"
 
 
-def test_answers_too_many_for_the_memory_are_not_probed():
+def test_outputs_too_large_for_the_memory_are_not_probed():
     network = behind(nn.Linear(6, 3))
     student = wrap(nn.Linear(5, 3), ["image"])
-    found = measure_saliency(network, student, make_batches(6), "module.0", permutations=2, memory=6 * 3 * 8 - 1)
+    saliency = measure_saliency(network, student, make_batches(6), "module.0", permutations=2, memory=6 * 3 * 8 - 1)
 
-    assert found.form == "rank_one"
+    assert saliency.form == "rank_one"
 
 
 def test_features_that_hardly_vary_and_a_single_row_are_probed_all_the_same():

@@ -1,4 +1,4 @@
-"""α, β and γ of data whose making is known, from closed forms alone and from saliencies of trained networks."""
+"""α, β and γ of synthetic data with known values, from closed forms alone and from saliencies of trained networks."""
 
 import numpy as np
 import pytest
@@ -21,24 +21,24 @@ def saliencies(pair, batch, **how):
 
 
 def rank_correlation(pairs):
-    true, found = zip(*pairs, strict=True)
-    return spearmanr(true, found).statistic
+    true, overlap = zip(*pairs, strict=True)
+    return spearmanr(true, overlap).statistic
 
 
 def trained_problems(count):
-    """Problems of 800 rows, each with a pair of networks that was trained on the first 400."""
-    found = []
+    """Problems of 800 rows, each with a pair of networks trained on the first 400."""
+    overlap = []
     for classes in (2, 3, 4):
         problems = [make_problem(seed, rows=800, classes=classes) for seed in range(classes - 2, count, 3)]
-        found += zip(problems, train_jointly([half(problem.batch, 0) for problem in problems]), strict=True)
-    return sorted(found, key=lambda pair: pair[0].seed)
+        overlap += zip(problems, train_jointly([half(problem.batch, 0) for problem in problems]), strict=True)
+    return sorted(overlap, key=lambda pair: pair[0].seed)
 
 
 def gammas(trained):
-    """True γ and the estimate from saliencies on rows that no network was trained on, for each problem."""
+    """True γ and its estimate from saliencies on held-out rows, for each problem."""
     for problem, pair in trained:
-        found = measure_overlap([problem.batch], "a", "b", saliency=saliencies(pair, half(problem.batch, 1)))
-        yield problem.gamma, found.gamma
+        overlap = measure_overlap([problem.batch], "a", "b", saliency=saliencies(pair, half(problem.batch, 1)))
+        yield problem.gamma, overlap.gamma
 
 
 @pytest.fixture(scope="module")
@@ -48,18 +48,18 @@ def trained():
 
 @pytest.fixture(scope="module")
 def easy():
-    """Two thousand rows of 3 channels that both know, 2 that the teacher and 1 that the student knows alone."""
+    """Two thousand rows: 3 shared channels, 2 of the teacher's modality only, 1 of the student's only."""
     return make_problem(3, rows=2000, counts=(2, 1, 3), widths=(8, 9), classes=3)
 
 
-def test_every_channel_of_an_easy_problem_is_told_rightly(easy):
-    found = measure_overlap([easy.batch], "a", "b")
+def test_every_channel_of_an_easy_problem_is_classified_correctly(easy):
+    overlap = measure_overlap([easy.batch], "a", "b")
 
     for side, name in enumerate("ab"):
-        assert set(np.flatnonzero(found.decisive[side])) == set(easy.decisive[name])
-        assert set(np.flatnonzero(found.shared[side])) == set(easy.general[name])
-    assert (found.specific, found.general) == ((2, 1), 3.0)
-    assert (found.alpha, found.beta, found.gamma) == (2 / 5, 1 / 4, 3 / 6)
+        assert set(np.flatnonzero(overlap.decisive[side])) == set(easy.decisive[name])
+        assert set(np.flatnonzero(overlap.shared[side])) == set(easy.general[name])
+    assert (overlap.specific, overlap.general) == ((2, 1), 3.0)
+    assert (overlap.alpha, overlap.beta, overlap.gamma) == (2 / 5, 1 / 4, 3 / 6)
 
 
 @pytest.mark.parametrize(
@@ -69,12 +69,12 @@ def test_every_channel_of_an_easy_problem_is_told_rightly(easy):
 def test_the_ends_of_the_diagram(counts, expected):
     problem = make_problem(1, rows=3000, counts=counts, widths=(10, 10), classes=2, even=True)
 
-    found = measure_overlap([problem.batch], "a", "b", level=1e-4)
+    overlap = measure_overlap([problem.batch], "a", "b", level=1e-4)
 
-    assert (found.alpha, found.beta, found.gamma) == expected
+    assert (overlap.alpha, overlap.beta, overlap.gamma) == expected
 
 
-def test_gamma_of_fifty_problems_is_ranked_rightly_without_any_network():
+def test_gamma_of_fifty_problems_is_ranked_correctly_without_any_network():
     pairs = []
     for seed in range(50):
         problem = make_problem(seed, rows=400)
@@ -83,39 +83,39 @@ def test_gamma_of_fifty_problems_is_ranked_rightly_without_any_network():
     assert rank_correlation(pairs) >= 0.9
 
 
-def test_gamma_is_ranked_rightly_from_saliencies(trained):
+def test_gamma_is_ranked_correctly_from_saliencies(trained):
     assert rank_correlation(gammas(trained)) >= 0.9
 
 
 @pytest.mark.slow
-def test_gamma_of_fifty_problems_is_ranked_rightly_from_saliencies():
+def test_gamma_of_fifty_problems_is_ranked_correctly_from_saliencies():
     assert rank_correlation(gammas(trained_problems(50))) >= 0.9
 
 
 def test_saliency_ranks_general_channels_first(trained):
     precision = []
     for problem, pair in trained:
-        for name, found in zip("ab", saliencies(pair, half(problem.batch, 0)), strict=True):
-            kept = np.flatnonzero(keep_mask(found.value, keep=problem.counts[2]))
+        for name, overlap in zip("ab", saliencies(pair, half(problem.batch, 0)), strict=True):
+            kept = np.flatnonzero(keep_mask(overlap.value, keep=problem.counts[2]))
             precision.append(np.isin(kept, problem.general[name]).mean())
 
     assert len(precision) == 40 and np.mean(precision) >= 0.93
 
 
-def test_what_is_handed_in_is_believed(easy):
-    known = tuple(np.isin(np.arange(width), easy.decisive[name]) for name, width in (("a", 8), ("b", 9)))
+def test_given_masks_are_used(easy):
+    masks = tuple(np.isin(np.arange(width), easy.decisive[name]) for name, width in (("a", 8), ("b", 9)))
 
-    found = measure_overlap([easy.batch], "a", "b", decisive=known)
+    overlap = measure_overlap([easy.batch], "a", "b", decisive=masks)
 
-    assert found.gamma == easy.gamma and np.isnan(found.importance[0]).all()
+    assert overlap.gamma == easy.gamma and np.isnan(overlap.importance[0]).all()
     none = measure_overlap([easy.batch], "a", "b", decisive=(np.zeros(8, bool), np.zeros(9, bool)))
     assert np.isnan([none.alpha, none.beta, none.gamma]).all() and none.general == 0
 
 
 def test_exchanging_the_sides_exchanges_alpha_and_beta(easy):
-    one, other = measure_overlap([easy.batch], "a", "b"), measure_overlap([easy.batch], "b", "a")
+    forward, exchanged = measure_overlap([easy.batch], "a", "b"), measure_overlap([easy.batch], "b", "a")
 
-    assert (one.alpha, one.beta, one.gamma) == (other.beta, other.alpha, other.gamma)
+    assert (forward.alpha, forward.beta, forward.gamma) == (exchanged.beta, exchanged.alpha, exchanged.gamma)
 
 
 def test_order_and_scale_of_channels_and_the_batches_do_not_matter(easy):
@@ -129,37 +129,37 @@ def test_order_and_scale_of_channels_and_the_batches_do_not_matter(easy):
     np.testing.assert_allclose(one.importance[0][order], other.importance[0], rtol=1e-4)
 
 
-def test_numbers_can_be_targets():
+def test_regression_targets_work():
     random = np.random.default_rng(0)
     a, b = random.normal(size=(2, 300, 4))
     b[:, 0] = a[:, 1]
     target = a[:, 0] + a[:, 1] + 0.1 * random.normal(size=300)
 
-    found = from_features(a, b, target, level=1e-4)
+    overlap = from_features(a, b, target, level=1e-4)
 
-    assert found.decisive[0].tolist() == [True, True, False, False]
-    assert found.decisive[1].tolist() == [True, False, False, False]
-    assert found.gamma == 0.5
+    assert overlap.decisive[0].tolist() == [True, True, False, False]
+    assert overlap.decisive[1].tolist() == [True, False, False, False]
+    assert overlap.gamma == 0.5
 
 
-def test_labels_by_chance_decide_nothing_most_of_the_time():
+def test_random_labels_rarely_have_decisive_channels():
     finds = []
     for seed in range(40):
         random = np.random.default_rng(seed)
-        found = from_features(*random.normal(size=(2, 200, 10)), random.integers(0, 3, 200))
-        finds.append(found.decisive[0].any())
+        overlap = from_features(*random.normal(size=(2, 200, 10)), random.integers(0, 3, 200))
+        finds.append(overlap.decisive[0].any())
 
-    assert np.mean(finds) < 0.2  # 0.05 expected; 8 of 40 has a chance of 1 in 2000
+    assert np.mean(finds) < 0.2  # 0.05 expected; 8 of 40 has probability 1/2000
 
 
 def test_constant_and_double_channels_do_no_harm(easy):
     a, b, y = (part.numpy().copy() for part in (*easy.batch.inputs.values(), easy.batch.target))
     a = np.c_[a, np.ones(len(a)), a[:, :1]]
 
-    found = from_features(a, b, y)
+    overlap = from_features(a, b, y)
 
-    assert not found.decisive[0][8] and not found.shared[0][8]
-    assert np.isfinite(found.importance[0]).all()
+    assert not overlap.decisive[0][8] and not overlap.shared[0][8]
+    assert np.isfinite(overlap.importance[0]).all()
 
 
 def test_rows_that_do_not_count_do_not(easy):

@@ -10,25 +10,25 @@ from xmodal.errors import InputError
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_draws_are_the_outer_loop_and_channels_the_inner_one(size):
     generator = torch.Generator().manual_seed(3)
-    wanted = [[torch.randperm(7, generator=generator) for _ in range(5)] for _ in range(2)]
+    expected = [[torch.randperm(7, generator=generator) for _ in range(5)] for _ in range(2)]
 
-    found = list(blocks(2, 5, 7, size, torch.Generator().manual_seed(3)))
+    result = list(blocks(2, 5, 7, size, torch.Generator().manual_seed(3)))
 
-    for draw, first, some in found:
-        assert all(torch.equal(order, wanted[draw][first + place]) for place, order in enumerate(some))
-    assert sum(len(some) for _, _, some in found) == 10
+    for draw, first, some in result:
+        assert all(torch.equal(order, expected[draw][first + place]) for place, order in enumerate(some))
+    assert sum(len(some) for _, _, some in result) == 10
 
 
 def test_given_permutations_come_in_the_same_blocks():
     given = torch.stack([torch.stack([torch.randperm(4) for _ in range(3)]) for _ in range(2)])
 
-    found = list(blocks(given, 3, 4, 2, None))
+    result = list(blocks(given, 3, 4, 2, None))
 
-    assert [(draw, first) for draw, first, _ in found] == [(0, 0), (0, 2), (1, 0), (1, 2)]
-    assert torch.equal(torch.cat([some for *_, some in found]).reshape(2, 3, 4), given)
+    assert [(draw, first) for draw, first, _ in result] == [(0, 0), (0, 2), (1, 0), (1, 2)]
+    assert torch.equal(torch.cat([some for *_, some in result]).reshape(2, 3, 4), given)
 
 
-def test_permutations_of_any_whole_number_type_are_taken():
+def test_permutations_of_any_integer_type_are_accepted():
     assert checked([[[1, 0]]], 1, 2).dtype == torch.int64
     assert checked(torch.tensor([[[1, 0]]], dtype=torch.int32), 1, 2).tolist() == [[[1, 0]]]
 
@@ -43,6 +43,6 @@ def test_permutations_of_any_whole_number_type_are_taken():
         (torch.zeros(0, 1, 2, dtype=torch.long), "shape"),
     ],
 )
-def test_what_is_no_permutation_is_refused(given, sentence):
+def test_invalid_permutations_are_refused(given, sentence):
     with pytest.raises(InputError, match=sentence):
         checked(given, 1, 2)

@@ -1,4 +1,4 @@
-"""The other network of a saliency answers a few rows at a time, where that changes nothing."""
+"""The other network of a saliency runs a few rows at a time, where that does not change its outputs."""
 
 import torch
 from torch import nn
@@ -11,7 +11,7 @@ ROWS = 2 * PIECE + 3
 
 
 class Counting(nn.Module):
-    """Remembers how many rows it was given, and answers with their mean over the batch if it is asked to."""
+    """Records the number of rows of each call, and optionally returns the mean over the batch."""
 
     def __init__(self, mixing: bool) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ def answers_of(other):
     return rows.other_outputs, sound
 
 
-def test_rows_that_are_answered_one_by_one_come_in_pieces():
+def test_independent_rows_are_run_in_pieces():
     other = Counting(mixing=False)
 
     answers, sound = answers_of(other)
@@ -41,7 +41,7 @@ def test_rows_that_are_answered_one_by_one_come_in_pieces():
     assert torch.equal(answers, 2 * sound) and max(other.seen) == PIECE
 
 
-def test_rows_that_depend_on_one_another_stay_together():
+def test_rows_that_depend_on_one_another_are_run_together():
     other = Counting(mixing=True)
 
     answers, sound = answers_of(other)

@@ -31,7 +31,7 @@ def test_features_come_out_in_the_teachers_shape_and_train_the_adaptor(student, 
 
 
 @pytest.mark.parametrize("shape", [(6,), (3, 10), (16, 8, 8), (1, 2, 3, 4, 5)])
-def test_equal_shapes_need_nothing(shape):
+def test_equal_shapes_get_the_identity(shape):
     adaptor, values = adaptor_for(shape, list(shape)), torch.randn(2, *shape)
 
     assert isinstance(adaptor, nn.Identity) and adaptor(values) is values
@@ -40,7 +40,7 @@ def test_equal_shapes_need_nothing(shape):
 @pytest.mark.parametrize(
     ("student", "teacher"), [((16, 8, 8), (32,)), ((6,), (3, 4)), ((3, 10), (3, 4, 4)), ((), (3,)), ((0,), (3,))]
 )
-def test_an_impossible_pair_is_one_sentence_with_both_shapes(student, teacher):
+def test_an_impossible_pair_is_refused_with_both_shapes(student, teacher):
     with pytest.raises(InputError) as error:
         adaptor_for(student, teacher)
 
@@ -48,7 +48,7 @@ def test_an_impossible_pair_is_one_sentence_with_both_shapes(student, teacher):
     assert str(student) in sentence and str(teacher) in sentence and "Choose layers whose features" in sentence
 
 
-def test_a_map_is_projected_place_by_place():
+def test_a_map_is_projected_position_by_position():
     adaptor, values = adaptor_for((3, 4, 4), (5, 4, 4)), torch.randn(2, 3, 4, 4)
 
     weight, bias = adaptor.convolution.weight[:, :, 0, 0], adaptor.convolution.bias

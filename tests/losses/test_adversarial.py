@@ -16,7 +16,7 @@ def tables(*rows, domains=None, seed=0):
 
 
 def by_loop(logits):
-    """The formula as it stands, in NumPy."""
+    """The formula in NumPy."""
     means = []
     for domain, table in enumerate(logits):
         odds = np.exp(table.numpy())
@@ -24,13 +24,13 @@ def by_loop(logits):
     return float(np.mean(means))
 
 
-def test_domain_loss_worked_out_by_hand():
-    """p = (0.8, 0.2) for both rows: right about domain 0, wrong about domain 1."""
+def test_domain_loss_of_a_small_case():
+    """p = (0.8, 0.2) for both rows: correct for domain 0, wrong for domain 1."""
     row = torch.tensor([[math.log(4.0), 0.0]], dtype=torch.float64)
 
-    found = domain_loss([row, row]).item()
+    value = domain_loss([row, row]).item()
 
-    assert found == pytest.approx((-math.log(0.8) - math.log(0.2)) / 2)
+    assert value == pytest.approx((-math.log(0.8) - math.log(0.2)) / 2)
 
 
 @pytest.mark.parametrize("rows", [(4, 4), (5, 2), (3, 3, 3), (1, 6, 2)])
@@ -47,7 +47,7 @@ def test_with_equal_batches_it_is_the_mean_over_all_rows():
     torch.testing.assert_close(domain_loss(logits), expected)
 
 
-def test_a_domain_with_more_rows_does_not_weigh_more():
+def test_a_domain_with_more_rows_has_no_larger_weight():
     few, many = tables(3, 3)
 
     torch.testing.assert_close(domain_loss([few, many]), domain_loss([few, many.repeat(7, 1)]))
@@ -59,7 +59,7 @@ def test_the_order_of_the_rows_does_not_matter():
     torch.testing.assert_close(domain_loss([first.flip(0), second.roll(1, 0)]), domain_loss([first, second]))
 
 
-def test_a_head_that_can_not_tell_pays_ln_2_either_way():
+def test_a_head_that_predicts_one_half_has_loss_ln_2_with_both_targets():
     logits = [torch.zeros(5, 2), torch.zeros(5, 2)]
 
     assert domain_loss(logits).item() == pytest.approx(LN2)
@@ -75,7 +75,7 @@ def test_released_targets_are_cross_entropy_with_ones_and_zeros_as_probabilities
     torch.testing.assert_close(domain_loss([first, second], targets="released"), expected)
 
 
-def test_released_targets_leave_the_second_domain_without_gradient_and_index_targets_do_not():
+def test_released_targets_give_the_second_domain_no_gradient_and_index_targets_do():
     for targets, silent in (("released", True), ("index", False)):
         first, second = (table.requires_grad_() for table in tables(4, 4))
 
@@ -85,7 +85,7 @@ def test_released_targets_leave_the_second_domain_without_gradient_and_index_tar
         assert (second.grad is None or not second.grad.any()) == silent
 
 
-def test_released_targets_have_no_gradient_at_a_head_that_can_not_tell():
+def test_released_targets_have_no_gradient_at_a_head_that_predicts_one_half():
     logits = [torch.zeros(3, 2, requires_grad=True) for _ in range(2)]
 
     domain_loss(logits, targets="released").backward()
@@ -100,24 +100,24 @@ def test_the_gradient_is_right():
 
 
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0, 3.0])
-def test_a_reversal_changes_no_value_and_turns_the_gradient(strength):
+def test_a_reversal_keeps_the_value_and_reverses_the_gradient(strength):
     below = torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     head = torch.randn(3, 2, dtype=torch.float64, requires_grad=True)
 
     plain = torch.autograd.grad(domain_loss([below[:2] @ head, below[2:] @ head]), [below, head])
     turned = reverse_gradient(below, strength)
-    found = torch.autograd.grad(domain_loss([turned[:2] @ head, turned[2:] @ head]), [below, head])
+    value = torch.autograd.grad(domain_loss([turned[:2] @ head, turned[2:] @ head]), [below, head])
 
     assert torch.equal(turned, below)
-    torch.testing.assert_close(found[0], -strength * plain[0])
-    torch.testing.assert_close(found[1], plain[1])
+    torch.testing.assert_close(value[0], -strength * plain[0])
+    torch.testing.assert_close(value[1], plain[1])
 
 
-def test_the_ramp_goes_from_nothing_to_nearly_one():
-    found = [reversal_ramp(step / 10) for step in range(11)]
+def test_the_ramp_rises_from_zero_to_nearly_one():
+    value = [reversal_ramp(step / 10) for step in range(11)]
 
-    assert found[0] == 0.0 and found == sorted(found) and 0.9999 < found[-1] < 1.0
-    assert found[5] == pytest.approx(2 / (1 + math.exp(-5)) - 1)
+    assert value[0] == 0.0 and value == sorted(value) and 0.9999 < value[-1] < 1.0
+    assert value[5] == pytest.approx(2 / (1 + math.exp(-5)) - 1)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,6 @@ def test_the_ramp_goes_from_nothing_to_nearly_one():
         ([torch.zeros(2, 2)] * 2, "relased", "expected index or released"),
     ],
 )
-def test_what_can_not_be_is_a_sentence(logits, targets, sentence):
+def test_invalid_input_is_refused(logits, targets, sentence):
     with pytest.raises(ValueError, match=sentence):
         domain_loss(logits, targets=targets)

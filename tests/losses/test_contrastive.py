@@ -48,7 +48,7 @@ def test_the_first_batch_equals_a_slow_loop():
     assert crd(student, teacher, rows=ROWS, contrast=CONTRAST).item() == pytest.approx(expected, rel=1e-10)
 
 
-def test_the_memory_of_the_rows_moves_half_way_and_back_to_the_sphere():
+def test_the_stored_embeddings_move_half_way_and_are_normalised():
     crd, (student, teacher) = build(momentum=0.25), features()
     before, v = crd.memory_student.clone(), embed(crd.embed_student, student)
 
@@ -61,7 +61,7 @@ def test_the_memory_of_the_rows_moves_half_way_and_back_to_the_sphere():
     assert torch.equal(crd.memory_student[others], before[others])
 
 
-def test_the_normaliser_of_the_first_batch_stays():
+def test_the_normaliser_of_the_first_batch_is_kept():
     crd = build()
     assert crd.log_normaliser_student == -math.inf
 
@@ -73,7 +73,7 @@ def test_the_normaliser_of_the_first_batch_stays():
     assert (crd.log_normaliser_student.item(), crd.log_normaliser_teacher.item()) == fixed
 
 
-def test_nothing_is_remembered_in_eval_mode():
+def test_nothing_is_stored_in_eval_mode():
     crd = build().eval()
     before = {name: buffer.clone() for name, buffer in crd.named_buffers()}
 
@@ -105,7 +105,7 @@ def test_buffers_follow_the_module():
 
 def test_gradients_agree_with_finite_differences_although_the_memory_moves():
     crd, (student, teacher) = build(), features()
-    crd.log_normaliser_student.fill_(9.0)  # as after a first batch: it carries no gradient
+    crd.log_normaliser_student.fill_(9.0)  # as after a first batch, so it has no gradient
     crd.log_normaliser_teacher.fill_(9.0)
     before = {name: buffer.clone() for name, buffer in crd.named_buffers()}
 
@@ -136,14 +136,14 @@ def test_embeddings_are_trained_as_part_of_a_method():
     assert len(group["params"]) == 4 and all(parameter.grad.any() for parameter in group["params"])
 
 
-def test_drawn_rows_start_with_the_own_one_and_follow_seed_row_and_step():
+def test_drawn_rows_start_with_the_samples_row_and_depend_on_seed_row_and_step():
     crd, other = build(negatives=500), build(seed=3, negatives=500)
 
     chosen = crd.draw(ROWS)
 
     assert torch.equal(chosen[:, 0], ROWS) and chosen.shape == (4, 501)
     assert set(chosen[:, 1:].flatten().tolist()) == set(range(12))
-    assert torch.equal(chosen[[2, 0]], crd.draw(ROWS[[2, 0]]))  # whichever process draws them
+    assert torch.equal(chosen[[2, 0]], crd.draw(ROWS[[2, 0]]))  # in every process
     assert not torch.equal(chosen, other.draw(ROWS))
     crd(*features(), rows=ROWS)
     assert not torch.equal(chosen, crd.draw(ROWS))
@@ -156,14 +156,14 @@ def test_a_weight_multiplies_the_values_of_its_sample():
     crd.log_normaliser_student.fill_(9.0)
     crd.log_normaliser_teacher.fill_(9.0)
     pick = [slice(row, row + 1) for row in range(4)]
-    singles = [crd(student[one], teacher[one], rows=ROWS[one], contrast=CONTRAST[one]) for one in pick]
+    singles = [crd(student[index], teacher[index], rows=ROWS[index], contrast=CONTRAST[index]) for index in pick]
 
     weighted = crd(student, teacher, rows=ROWS, contrast=CONTRAST, weight=torch.tensor([0.0, 1.0, 0.5, 0.0]).double())
 
     torch.testing.assert_close(weighted, (singles[1] + 0.5 * singles[2]) / 4)
 
 
-def test_training_brings_both_views_of_a_sample_together():
+def test_training_brings_both_embeddings_of_a_sample_together():
     crd = build(negatives=8)
     student, teacher = features(rows=12)
     optimiser = torch.optim.SGD(crd.parameters(), lr=0.1)
@@ -199,20 +199,20 @@ def test_extreme_features_keep_value_and_gradient_finite(dtype, size, temperatur
 def test_the_order_of_the_rows_does_not_matter():
     student, teacher = features()
     order = torch.tensor([2, 0, 3, 1])
-    one, other = build(), build()
+    index, other = build(), build()
 
-    first = one(student, teacher, rows=ROWS, contrast=CONTRAST)
+    first = index(student, teacher, rows=ROWS, contrast=CONTRAST)
     second = other(student[order], teacher[order], rows=ROWS[order], contrast=CONTRAST[order])
 
     torch.testing.assert_close(first, second)
-    torch.testing.assert_close(one.memory_teacher, other.memory_teacher)
+    torch.testing.assert_close(index.memory_teacher, other.memory_teacher)
 
 
 def test_noise_contrast_of_even_odds():
     assert noise_contrast(torch.zeros(3, 2), rows=1, eps=0.0).item() == pytest.approx(2 * math.log(2))
 
 
-def test_noise_contrast_without_others_is_zero_for_a_sure_match():
+def test_noise_contrast_without_others_is_zero_for_a_certain_match():
     assert noise_contrast(torch.full((1, 1), 50.0), rows=4).item() == pytest.approx(0.0, abs=1e-9)
 
 
@@ -221,12 +221,12 @@ def test_a_row_outside_the_memory_is_refused():
         build()(*features(), rows=torch.tensor([0, 1, 2, 12]))
 
 
-def test_unlike_numbers_of_rows_are_refused():
+def test_different_numbers_of_rows_are_refused():
     with pytest.raises(ValueError, match=r"\(4, 5\), the teacher's \(4, 3, 2\), and there are 3 row numbers"):
         build()(*features(), rows=ROWS[:3])
 
 
-# ---- others of other classes, and embeddings that stay
+# ---- rows of other classes, and embeddings without training
 
 
 LABELS = torch.tensor([0, 2, 1, 1, 0, 2, 2, 0, 1, 0, 0, 2])
@@ -252,7 +252,7 @@ def test_exact_needs_classes():
 
 
 @pytest.mark.parametrize("learned", [True, False])
-def test_embeddings_can_stay_as_they_were_drawn(learned):
+def test_embeddings_can_stay_at_their_initial_values(learned):
     crd, (student, teacher) = build(learned=learned), features()
 
     loss = crd(student.requires_grad_(), teacher, rows=ROWS)

@@ -1,4 +1,4 @@
-"""Losses that compare rows with rows and classes with classes, against slow loops; test_logits_zoo.py has the rest."""
+"""Losses on correlations of rows and classes against slow loops; test_logits_zoo.py contains the other tests."""
 
 import math
 
@@ -36,7 +36,7 @@ def slow_dist(student, teacher, temperature):
 
 
 def slow_gram(rows):
-    return [[sum(a * b for a, b in zip(one, other, strict=True)) for other in rows] for one in rows]
+    return [[sum(a * b for a, b in zip(row, other, strict=True)) for other in rows] for row in rows]
 
 
 def slow_gram_distances(q, p):
@@ -95,7 +95,7 @@ def test_mlkd_without_masks_is_the_sum_of_its_parts():
     torch.testing.assert_close(mlkd(student, teacher, temperatures=(4.0,), masked=False), parts)
 
 
-def test_correlations_leave_out_what_is_not_kept():
+def test_correlations_exclude_what_the_mask_excludes():
     student, teacher = draw(3, 4)
 
     kept = class_correlation(student, teacher, keep=torch.tensor([True, True, False, False]))
@@ -105,7 +105,7 @@ def test_correlations_leave_out_what_is_not_kept():
     assert batch_correlation(student, teacher, keep=torch.zeros(3, dtype=torch.bool)).item() == 0.0
 
 
-def test_dist_has_nothing_to_say_where_neither_side_varies():
+def test_dist_is_zero_where_neither_side_varies():
     student, teacher = torch.tensor([[0.3, 1.7, 0.1]]), torch.tensor([[2.0, 0.0, 1.0]])
 
     assert dist(student, teacher, beta=0.0).item() == 0.0  # one sample

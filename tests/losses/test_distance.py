@@ -33,10 +33,10 @@ def slow_cmd(student, teacher, moments):
 
 
 def slow_kl_distance(student, teacher):
-    found = []
+    distances = []
     for s, t in zip(student.softmax(1).tolist(), teacher.softmax(1).tolist(), strict=True):
-        found.append(sum(q * math.log(q / p) for q, p in zip(s, t, strict=True)) / len(s))
-    return found
+        distances.append(sum(q * math.log(q / p) for q, p in zip(s, t, strict=True)) / len(s))
+    return distances
 
 
 @pytest.mark.parametrize("moments", [1, 2, 5])
@@ -48,7 +48,7 @@ def test_cmd_equals_a_slow_loop(moments):
     )
 
 
-def test_cmd_needs_neither_pairs_nor_as_many_rows():
+def test_cmd_needs_neither_pairs_nor_equal_numbers_of_rows():
     student, teacher = draw(8, 3)
 
     torch.testing.assert_close(cmd(student.flip(0), teacher), cmd(student, teacher))
@@ -56,7 +56,7 @@ def test_cmd_needs_neither_pairs_nor_as_many_rows():
     torch.testing.assert_close(cmd_softmax(student, teacher), cmd(student.softmax(1), teacher.softmax(1)))
 
 
-def test_kl_distance_goes_from_student_to_teacher_and_is_cut_off_on_both_sides():
+def test_kl_distance_goes_from_student_to_teacher_and_is_clipped_on_both_sides():
     student, teacher = draw()
     plain = slow_kl_distance(student, teacher)
     low, high = sorted(plain)[1] + 1e-6, sorted(plain)[4] - 1e-6
@@ -77,13 +77,13 @@ def test_emd_equals_scipy():
     assert squashed == pytest.approx([value if value > 0.6 else 0.0 for value in logistic])
 
 
-def test_emd_does_not_care_which_class_has_a_value():
+def test_emd_does_not_depend_on_which_class_has_a_value():
     student, teacher = draw()
 
     torch.testing.assert_close(emd(student[:, [2, 0, 3, 1]], teacher), emd(student, teacher))
 
 
-def test_simse_charges_a_common_offset_only():
+def test_simse_measures_a_common_offset_only():
     student, teacher = draw()
 
     assert simse(student, student + 3.0).item() == pytest.approx(9.0)
@@ -95,10 +95,10 @@ def test_diff_loss_is_zero_for_features_without_a_common_direction():
     teacher = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]], dtype=torch.float64)
 
     assert diff_loss(student, teacher).item() == pytest.approx(0.0, abs=1e-12)
-    assert diff_loss(student, student).item() == pytest.approx(16.0, rel=1e-5)  # the lengths carry 1e-6
+    assert diff_loss(student, student).item() == pytest.approx(16.0, rel=1e-5)  # eps of 1e-6 is added to the lengths
 
 
-def test_diff_loss_equals_a_slow_loop_for_unlike_widths():
+def test_diff_loss_equals_a_slow_loop_for_different_widths():
     student, teacher = draw(5, 3)[0], draw(5, 2, seed=1)[1]
     s, t = ((side - side.mean(0)) for side in (student, teacher))
     s, t = ([[x / (math.hypot(*row) + 1e-6) for x in row] for row in side.tolist()] for side in (s, t))
@@ -165,11 +165,11 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
 
 
 @every_distance
-def test_unlike_widths_are_refused_with_both_shapes(loss):
+def test_different_widths_are_refused_with_both_shapes(loss):
     with pytest.raises(ValueError, match=r"\(6, 4\), the teacher's \(6, 3\)"):
         loss(torch.zeros(6, 4), torch.zeros(6, 3))
 
 
-def test_diff_loss_of_unlike_row_counts_is_refused_with_both_shapes():
+def test_diff_loss_of_different_row_counts_is_refused_with_both_shapes():
     with pytest.raises(ValueError, match=r"\(6, 4\), the teacher's \(5, 4\)"):
         diff_loss(torch.zeros(6, 4), torch.zeros(5, 4))

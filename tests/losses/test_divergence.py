@@ -45,7 +45,7 @@ def slow(student, teacher, target, part, form, temperature=1.0):
     return temperature**2 * total / len(student)
 
 
-def test_both_forms_by_hand():
+def test_both_forms_of_a_small_case():
     student = torch.tensor([[3.0, 1.0]], dtype=torch.float64).log()  # u = (¾, ¼)
     teacher = torch.tensor([[1.0, 3.0]], dtype=torch.float64).log()  # v = (¼, ¾), m = (½, ½)
 
@@ -180,8 +180,8 @@ def test_pictures_have_one_value_per_pixel(part):
     values = divergence(student, teacher, target, part=part, reduction="none")
 
     assert values.shape == jsd(student, teacher, reduction="none").shape == (2, 4, 5)
-    one = divergence(student[:, :, 2, 1], teacher[:, :, 2, 1], target[:, 2, 1], part=part, reduction="none")
-    torch.testing.assert_close(values[:, 2, 1], one)
+    pixel = divergence(student[:, :, 2, 1], teacher[:, :, 2, 1], target[:, 2, 1], part=part, reduction="none")
+    torch.testing.assert_close(values[:, 2, 1], pixel)
 
 
 @pytest.mark.parametrize("loss", [tcjsd, ncjsd, lambda s, t, y: jsd(s, t)])
@@ -194,7 +194,7 @@ def test_half_precision_is_computed_in_float32(loss):
     assert value.dtype == torch.float32 and torch.equal(value, loss(*(half.float() for half in halves), target))
 
 
-def test_unknown_words_and_unlike_shapes_are_named():
+def test_unknown_options_and_different_shapes_are_refused():
     logits, target = torch.zeros(2, 3), torch.tensor([0, 1])
 
     with pytest.raises(ValueError, match="part is 'other': expected target or non_target"):

@@ -1,4 +1,4 @@
-"""What every loss on features, maps and relations promises, whatever its formula."""
+"""Properties that every loss on features, maps and relations must have."""
 
 import math
 
@@ -34,7 +34,7 @@ MIXING = [hint_bnrelu, srd, pkd, rkd, rkd_distance, rkd_angle, pkt, sp, cc_kerne
 ORDERED = [cc]
 EVERY = POINTWISE + MIXING + ORDERED
 MINIMUM = {srd: 2 * math.log(1e-12)}
-NOT_ZERO_AT_EQUALITY = {ab, hint_bnrelu}  # margins, and a ReLU on one side alone
+NOT_ZERO_AT_EQUALITY = {ab, hint_bnrelu}  # because of margins, and of a ReLU on one side only
 ANY_WIDTH = [at, at_norm, nst, ft, rkd, rkd_distance, rkd_angle, pkt, sp, cc_kernel]
 ONE_SHAPE = [hint, hint_bnrelu, ab, ofd, srd, pkd, cwd, hcl, cc]
 
@@ -79,7 +79,7 @@ def test_gradients_agree_with_finite_differences(loss):
 
 
 @some([rkd, rkd_distance, rkd_angle, pkt, sp, at, nst, pkd])
-def test_gradients_reach_a_teacher_that_asks_for_them(loss):
+def test_gradients_reach_a_teacher_that_requires_them(loss):
     student, teacher = pair(4, 3, 2, 2, seed=5)
 
     assert torch.autograd.gradcheck(loss, (student.requires_grad_(), teacher.requires_grad_()))
@@ -104,7 +104,7 @@ def test_the_order_of_the_rows_counts_where_the_card_says_so(loss):
 
 
 @some(POINTWISE)
-def test_rows_come_one_by_one_where_the_loss_is_their_mean(loss):
+def test_the_loss_is_the_mean_of_its_values_per_row(loss):
     student, teacher = pair(5, 3, 2, 2)
 
     values = loss(student, teacher, reduction="none")
@@ -148,7 +148,7 @@ def test_identical_rows_keep_value_and_gradient_finite(loss, dtype, size, equal)
     value.backward()
 
     assert torch.isfinite(value) and torch.isfinite(student.grad).all()
-    if size < 1:  # at 1e4 the products of fsp are large by themselves
+    if size < 1:  # at 1e4 the products of fsp are already large
         assert student.grad.abs().max() < 1e6
 
 
@@ -177,7 +177,7 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
 
 
 @every
-def test_automatic_mixed_precision_changes_no_digit(loss):
+def test_automatic_mixed_precision_does_not_change_the_value(loss):
     student, teacher = pair(6, 3, 2, 2, dtype=torch.float32)
 
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -194,12 +194,12 @@ def test_widths_and_resolutions_may_differ(loss):
 
 
 @some(ONE_SHAPE)
-def test_unlike_shapes_are_refused_with_both_of_them(loss):
+def test_different_shapes_are_refused_with_both_shapes(loss):
     with pytest.raises(ValueError, match=r"\(5, 3, 2\), the teacher's \(5, 4, 2\): expected the same"):
         loss(pair(5, 3, 2)[0], pair(5, 4, 2)[1])
 
 
 @some(ANY_WIDTH)
-def test_unlike_numbers_of_rows_are_refused_with_both_shapes(loss):
+def test_different_numbers_of_rows_are_refused_with_both_shapes(loss):
     with pytest.raises(ValueError, match=r"\(5, 3, 2\), the teacher's \(4, 3, 2\): expected the same number of rows"):
         loss(pair(5, 3, 2)[0], pair(4, 3, 2)[1])

@@ -20,13 +20,13 @@ def test_hint_is_the_mean_square_over_everything():
     assert hint(rows([1.0, 3.0], [0.0, 0.0]), rows([0.0, 1.0], [0.0, 0.0])).item() == 1.25
 
 
-def test_hint_behind_batch_norm_and_relu_by_hand():
-    student, teacher = rows([1.0], [3.0]), rows([0.0], [0.0])  # standardised: -1 and 1, cut to 0 and 1
+def test_hint_with_batch_norm_and_relu_of_a_small_case():
+    student, teacher = rows([1.0], [3.0]), rows([0.0], [0.0])  # standardised: -1 and 1, after the ReLU 0 and 1
 
     assert hint(student, teacher, batchnorm_relu=True).item() == pytest.approx(0.5 / (1 + 1e-5), rel=1e-12)
 
 
-def test_hint_behind_batch_norm_needs_more_than_one_value_per_column():
+def test_hint_with_batch_norm_needs_more_than_one_value_per_column():
     with pytest.raises(ValueError, match=r"Features of shape \(1, 4\) have one value per column"):
         hint(torch.zeros(1, 4), torch.zeros(1, 4), batchnorm_relu=True)
 
@@ -35,7 +35,7 @@ def test_hint_behind_batch_norm_needs_more_than_one_value_per_column():
     ("student", "teacher", "value"),
     [(0.5, -1.0, 2.25), (-1.0, -1.0, 0.0), (0.5, 0.0, 2.25), (0.25, 3.0, 0.5625), (1.0, 3.0, 0.0), (2.0, 3.0, 0.0)],
 )
-def test_ab_asks_for_the_side_and_the_margin(student, teacher, value):
+def test_ab_depends_on_the_side_and_the_margin(student, teacher, value):
     assert ab(rows([student]), rows([teacher]), scale=1.0).item() == value
 
 
@@ -46,11 +46,11 @@ def test_ab_sums_over_a_row_and_scales():
 @pytest.mark.parametrize(
     ("student", "teacher", "value"),
     [
-        (1.0, 3.0, 4.0),  # the teacher fires: match it
+        (1.0, 3.0, 4.0),  # the teacher is active: match it
         (5.0, 3.0, 4.0),
-        (-1.0, -0.5, 0.0),  # blocked, and the student below: nothing to do
-        (0.5, -0.5, 1.0),  # blocked, the student above: come down to the teacher
-        (0.5, -9.0, 6.25),  # but no further than the margin
+        (-1.0, -0.5, 0.0),  # inactive, and the student is below: no loss
+        (0.5, -0.5, 1.0),  # inactive, and the student is above: distance to the teacher
+        (0.5, -9.0, 6.25),  # at most the distance to the margin
         (-3.0, -9.0, 0.0),
     ],
 )
@@ -75,7 +75,7 @@ def test_ofd_equals_a_slow_loop():
     assert ofd(student, teacher, margin=margin).item() == pytest.approx(total / 3, rel=1e-12)
 
 
-def test_ofd_takes_the_mean_of_each_channels_negative_values_for_a_margin():
+def test_ofd_uses_the_mean_of_each_channels_negative_values_as_margin():
     teacher = rows([-1.0, 2.0], [-3.0, 1.0])  # means -2 and, without negative values, 0
     student = rows([4.0, 2.0], [4.0, 1.0])
 
@@ -119,7 +119,7 @@ def test_pkd_ignores_shift_and_scale_of_a_channel():
     torch.testing.assert_close(pkd(student, 40 * teacher - 7), pkd(student, teacher), rtol=1e-5, atol=0)
 
 
-def test_gaussian_nll_by_hand():
+def test_gaussian_nll_of_a_small_case():
     value = gaussian_nll(rows([1.0, 0.0]), rows([0.0, 3.0]), rows(1.0, 4.0))
 
     assert value.item() == pytest.approx(0.5 * ((1 + 0) + (9 / 4 + math.log(4))) / 2)
@@ -128,7 +128,7 @@ def test_gaussian_nll_by_hand():
 @pytest.mark.parametrize(
     ("student", "teacher"), [((6,), (4,)), ((3, 8), (5, 4)), ((3, 8, 8), (5, 4, 4)), ((3, 4, 4), (5, 8, 8))]
 )
-def test_vid_takes_vectors_sequences_and_maps_of_any_size(student, teacher):
+def test_vid_accepts_vectors_sequences_and_maps_of_any_size(student, teacher):
     vid = VID(student, teacher)
 
     values = vid(torch.randn(3, *student), torch.randn(3, *teacher), reduction="none")
@@ -136,7 +136,7 @@ def test_vid_takes_vectors_sequences_and_maps_of_any_size(student, teacher):
     assert values.shape == (3,) and torch.isfinite(values).all()
 
 
-def test_vid_starts_at_the_variance_that_was_asked_for_and_learns():
+def test_vid_starts_at_the_initial_variance_and_learns():
     torch.manual_seed(0)
     vid = VID((6,), (4,), layers=1, initial_variance=5.0)
     student = torch.randn(64, 6)

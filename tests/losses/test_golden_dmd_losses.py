@@ -21,9 +21,9 @@ def test_golden_dmd_margin_loss(case):
         (gradient,) = torch.autograd.grad(value, features)
 
         assert value.item() == pytest.approx(case["loss"], **CLOSE)
-        wanted = case.get("grad_abs_sum", 0.0 if case["loss"] == 0.0 else None)
-        if wanted is not None:
-            assert gradient.abs().sum().item() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
+        expected = case.get("grad_abs_sum", 0.0 if case["loss"] == 0.0 else None)
+        if expected is not None:
+            assert gradient.abs().sum().item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
         if "grad_first" in case:
             assert gradient.flatten()[:6].tolist() == pytest.approx(case["grad_first"], rel=1e-3, abs=1e-6)
 
@@ -38,12 +38,12 @@ def test_golden_dmd_distances(case):
     for distance in DISTANCES:
         weighted = graph_distance(nodes, weights[:, None], [(0, 1)], distance=distance)
         mean = graph_distance(nodes, None, [(0, 1)], distance=distance)
-        mine, theirs = torch.autograd.grad(weighted, (student, teacher), retain_graph=True)
+        student_gradient, teacher_gradient = torch.autograd.grad(weighted, (student, teacher), retain_graph=True)
 
         for kind, value in (("weighted", weighted), ("mean", mean)):
             if f"{distance}_{kind}" in case:
                 assert value.item() == pytest.approx(case[f"{distance}_{kind}"], **CLOSE), (distance, kind)
         if f"{distance}_weighted_grad_student_abs_sum" in case:
-            wanted = case[f"{distance}_weighted_grad_student_abs_sum"]
-            assert mine.abs().sum().item() == pytest.approx(wanted, rel=1e-3, abs=1e-6)
-        assert bool(theirs.any()) == case.get("teacher_gets_gradient", False)
+            expected = case[f"{distance}_weighted_grad_student_abs_sum"]
+            assert student_gradient.abs().sum().item() == pytest.approx(expected, rel=1e-3, abs=1e-6)
+        assert bool(teacher_gradient.any()) == case.get("teacher_gets_gradient", False)

@@ -1,4 +1,4 @@
-"""Losses of pixels against numbers of the published code: values and gradients, through what recipes train with.
+"""Losses of pixels against numbers of the published code: values and gradients of the functions that recipes use.
 
 Reads every ``*kitti*.json`` of tests/golden with its arrays, or of the folder that XMODAL_GOLDEN names.
 """
@@ -63,7 +63,7 @@ def test_golden_kitti_perception_aware_loss(detach):
         lidar, camera = case.given("pcd_prob"), case.given("img_prob")
         tau = case.params.get("tau", 0.7)
 
-        found = {
+        results = {
             "pcd_entropy": normalised_entropy(lidar),
             "img_entropy": normalised_entropy(camera),
             "pcd_guide_weight": guidance(lidar, camera, threshold=tau),
@@ -71,7 +71,7 @@ def test_golden_kitti_perception_aware_loss(detach):
             "loss": perception_aware(lidar, camera, threshold=tau, detach=detach, softmax=False),
         }
 
-        assert case.check(**found)
+        assert case.check(**results)
 
 
 def test_golden_kitti_sample_mask_of_pixels():
@@ -89,9 +89,9 @@ def test_golden_kitti_divergences():
         sides = [case.given(f"{side}_logits") for side in ("student", "teacher")]
         target, tau = case.given("target"), case.params.get("temperature", 1.0)
 
-        found = {name: loss(*sides, target, temperature=tau) for name, loss in (("tcjsd", tcjsd), ("ncjsd", ncjsd))}
+        results = {name: loss(*sides, target, temperature=tau) for name, loss in (("tcjsd", tcjsd), ("ncjsd", ncjsd))}
 
-        assert case.check(**found)
+        assert case.check(**results)
 
 
 def test_golden_kitti_class_weights_follow_from_the_shares():

@@ -33,7 +33,7 @@ for content in GOLDEN:
 
 
 def the(name):
-    """The loss that a card leads to."""
+    """The loss with a name."""
     return LOSSES[name].load()
 
 
@@ -54,7 +54,7 @@ def vid(inputs, params):
 
 
 def feature(loss, **names):
-    """A loss of student and teacher; ``names`` says which parameter of the file is which coefficient."""
+    """A loss of student and teacher; ``names`` maps coefficients to parameters of the file."""
     return lambda inputs, params: loss(
         inputs["student"], inputs["teacher"], **{names[key]: params[key] for key in names if key in params}
     )
@@ -114,15 +114,15 @@ every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 
 def cases(golden, name):
-    """The recorded cases of a loss, whichever section of a file they are in."""
-    found = [content.get(section, {}).get(name, []) for content in golden for section in SECTIONS]
-    return [case for entry in found for case in (entry if isinstance(entry, list) else [entry])]
+    """The recorded cases of a loss in all sections of a file."""
+    records = [content.get(section, {}).get(name, []) for content in golden for section in SECTIONS]
+    return [case for entry in records for case in (entry if isinstance(entry, list) else [entry])]
 
 
 def edges(golden, name):
-    """The recorded inputs at the edge of what is defined."""
-    found = [case for content in golden for case in content.get("edge", []) if case["name"] == name]
-    return [case for case in found if "student" in case["inputs"]]
+    """The recorded edge cases with a name."""
+    records = [case for content in golden for case in content.get("edge", []) if case["name"] == name]
+    return [case for case in records if "student" in case["inputs"]]
 
 
 def tensors(inputs, dtype):
@@ -206,10 +206,10 @@ def test_an_edge_is_finite_and_as_expected(name, dtype):
 
 @every_dtype
 def test_golden_ntdh_fitnet_bnrelu_single_sample_is_a_clean_error(dtype):
-    one = torch.ones(1, 5, dtype=DTYPES[dtype])
+    row = torch.ones(1, 5, dtype=DTYPES[dtype])
 
     with pytest.raises(ValueError, match="their variance is undefined"):
-        hint_bnrelu(one, one)
+        hint_bnrelu(row, row)
 
 
 def crd_of(record, dtype):
@@ -267,7 +267,7 @@ CRD_RECORDS = [content["crd"] for content in GOLDEN if "crd" in content]
 
 
 @every_dtype
-def test_golden_ntdh_crd_agrees_in_every_call_and_in_what_it_remembers(dtype):
+def test_golden_ntdh_crd_agrees_in_every_call_and_in_its_memory(dtype):
     for record in CRD_RECORDS:
         check_crd(record, dtype)
 

@@ -23,11 +23,11 @@ HERE = Path(__file__).parents[1] / "golden"
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
-def kl_options(params, **known):
-    scale = "t2" if params.get("t_squared", known.get("t_squared", False)) else "none"
-    published = params.get("reduction", known.get("reduction", "batchmean"))
+def kl_options(params, **defaults):
+    scale = "t2" if params.get("t_squared", defaults.get("t_squared", False)) else "none"
+    published = params.get("reduction", defaults.get("reduction", "batchmean"))
     reduction = "mean" if str(published).startswith("mean") else "batchmean"
-    return {"temperature": params.get("T", known.get("T", 1.0)), "scale": scale, "reduction": reduction}
+    return {"temperature": params.get("T", defaults.get("T", 1.0)), "scale": scale, "reduction": reduction}
 
 
 def dkd_options(params):
@@ -99,7 +99,7 @@ RULES = {  # (key, name of the case) → (name in LOSSES, its arguments from the
     ("edge", "tcjsd_reference_saturated"): ("tcjsd", form("reference")),
     ("edge", "cmd_identical_inputs"): ("cmd", fixed()),
 }
-MEASURES = {  # further numbers of a case → how to compute them from student, teacher, target and params
+MEASURES = {  # further numbers of a case → function of student, teacher, target and params
     "tckd": lambda s, t, y, p: target_kl(s, t, y, temperature=p.get("T", 1.0)).mean(),
     "nckd": lambda s, t, y, p: non_target_kl(s, t, y, temperature=p.get("T", 1.0)).mean(),
     "tcjsd": lambda s, t, y, p: LOSSES["tcjsd"].load()(s, t, y, **form("reference")(p)),
@@ -109,7 +109,7 @@ MEASURES = {  # further numbers of a case → how to compute them from student, 
     "teacher_wrong": lambda s, t, y, p: (t.argmax(dim=1) != y).to(s.dtype),
     "cosine": lambda s, t, y, p: prediction_similarity(s, t),
 }
-NUMBERS_ONLY = {("distances", "jsd_reference"), ("mask", "pssm")}  # cases that hold measures and no loss
+NUMBERS_ONLY = {("distances", "jsd_reference"), ("mask", "pssm")}  # cases with measures and without loss
 
 
 def as_list(value):
@@ -131,11 +131,11 @@ def cases_of(golden):
     yield from (("edge", case["name"], case, tolerance) for case in golden.get("edge", []))
 
 
-def mine(golden):
+def cases_with_rule(golden):
     return [case for case in cases_of(golden) if case[:2] in RULES or case[:2] in NUMBERS_ONLY]
 
 
-CASES = [case for golden in read(os.environ.get("XMODAL_GOLDEN", HERE)) for case in mine(golden)]
+CASES = [case for golden in read(os.environ.get("XMODAL_GOLDEN", HERE)) for case in cases_with_rule(golden)]
 KINDS = sorted(RULES.keys() | NUMBERS_ONLY)  # one test for each, which goes through all of its cases
 every_kind = pytest.mark.parametrize("kind", KINDS, ids=[f"golden-ntdh-{key}-{name}" for key, name in KINDS])
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -168,21 +168,21 @@ def value_and_gradient(key, name, case, dtype):
 
 
 def check(case, dtype):
-    """Compare all numbers that a case holds; returns which ones those were."""
+    """Compare all numbers of a case; returns their names."""
     key, name, content, tolerances = case
     limits = {"rtol": 1e-6, "atol": 1e-9} if dtype == "float64" else {"rtol": 2e-4, "atol": 1e-6}
     limits |= tolerances.get(dtype, {})
-    wanted, found = expected(content), {}
+    reference, values = expected(content), {}
     if (key, name) in RULES:
-        found["output"], found["grad_student"] = value_and_gradient(key, name, content, dtype)
-        assert torch.isfinite(found["output"]).all() and torch.isfinite(found["grad_student"]).all()
-    for measure in wanted.keys() & MEASURES.keys():
-        found[measure] = MEASURES[measure](*tensors(content, dtype)[:3], content.get("params", {}))
-    for part, value in wanted.items():
+        values["output"], values["grad_student"] = value_and_gradient(key, name, content, dtype)
+        assert torch.isfinite(values["output"]).all() and torch.isfinite(values["grad_student"]).all()
+    for measure in reference.keys() & MEASURES.keys():
+        values[measure] = MEASURES[measure](*tensors(content, dtype)[:3], content.get("params", {}))
+    for part, value in reference.items():
         torch.testing.assert_close(
-            found[part].double(), torch.tensor(numbers(value), dtype=torch.float64), equal_nan=True, **limits
+            values[part].double(), torch.tensor(numbers(value), dtype=torch.float64), equal_nan=True, **limits
         )
-    return sorted(wanted)
+    return sorted(reference)
 
 
 def expected(content):
@@ -253,5 +253,5 @@ def test_golden_ntdh_folder_without_files_is_named(tmp_path):
 def test_golden_ntdh_visible_file_holds_a_case_for_every_rule():
     (golden,) = read(HERE)
 
-    assert {case[:2] for case in mine(golden)} == RULES.keys() | NUMBERS_ONLY
-    assert all(math.isfinite(case[3]["float32"]["rtol"]) for case in mine(golden))
+    assert {case[:2] for case in cases_with_rule(golden)} == RULES.keys() | NUMBERS_ONLY
+    assert all(math.isfinite(case[3]["float32"]["rtol"]) for case in cases_with_rule(golden))

@@ -1,4 +1,4 @@
-"""Distances along the edges of a graph: their formulas by loops, and who gets a gradient."""
+"""Distances along the edges of a graph: their formulas as loops, and which node gets a gradient."""
 
 import math
 
@@ -12,71 +12,73 @@ ALL = [(student, teacher) for student in range(3) for teacher in range(3) if tea
 
 def drawn(rows=5, nodes=3, width=4, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    said = torch.randn(rows, nodes, width, generator=generator, dtype=torch.float64)
-    return said, torch.rand(rows, nodes * (nodes - 1), generator=generator, dtype=torch.float64)
+    outputs = torch.randn(rows, nodes, width, generator=generator, dtype=torch.float64)
+    return outputs, torch.rand(rows, nodes * (nodes - 1), generator=generator, dtype=torch.float64)
 
 
-def cosine(one, other):
-    dot = sum(a * b for a, b in zip(one, other, strict=True))
-    return dot / math.sqrt(sum(a * a for a in one) * sum(b * b for b in other))
+def cosine(u, v):
+    dot = sum(a * b for a, b in zip(u, v, strict=True))
+    return dot / math.sqrt(sum(a * a for a in u) * sum(b * b for b in v))
 
 
 ROW = {
-    "l1": lambda one, other: sum(abs(a - b) for a, b in zip(one, other, strict=True)),
-    "l2": lambda one, other: sum((a - b) ** 2 for a, b in zip(one, other, strict=True)),
-    "cosine": lambda one, other: 1 - cosine(one, other),
+    "l1": lambda u, v: sum(abs(a - b) for a, b in zip(u, v, strict=True)),
+    "l2": lambda u, v: sum((a - b) ** 2 for a, b in zip(u, v, strict=True)),
+    "cosine": lambda u, v: 1 - cosine(u, v),
 }
 
 
-def by_loops(said, weights, distance):
-    said, weights, total = said.tolist(), weights.tolist(), 0.0
+def by_loops(outputs, weights, distance):
+    outputs, weights, total = outputs.tolist(), weights.tolist(), 0.0
     for number, (student, teacher) in enumerate(ALL):
-        pairs = [(row[student], row[teacher]) for row in said]
-        mine = [row[number] for row in weights]
+        pairs = [(row[student], row[teacher]) for row in outputs]
+        column = [row[number] for row in weights]
         if distance == "min_cosine":
             alike = [max(0.0, cosine(*pair)) for pair in pairs]
-            total += sum(mine) / len(mine) * sum(alike) / len(alike)
+            total += sum(column) / len(column) * sum(alike) / len(alike)
         else:
-            values = [weight * ROW[distance](*pair) for weight, pair in zip(mine, pairs, strict=True)]
+            values = [weight * ROW[distance](*pair) for weight, pair in zip(column, pairs, strict=True)]
             total += sum(values) / len(values)
     return total
 
 
-def test_distances_worked_out_by_hand():
+def test_distances_of_a_small_case():
     """Student (3, 0), teacher (3, 4), weight 1/2."""
-    said, weights, edge = torch.tensor([[[3.0, 0.0], [3.0, 4.0]]]), torch.tensor([[0.5]]), [(0, 1)]
+    outputs, weights, edge = torch.tensor([[[3.0, 0.0], [3.0, 4.0]]]), torch.tensor([[0.5]]), [(0, 1)]
 
-    found = {name: graph_distance(said, weights, edge, distance=name).item() for name in DISTANCES}
+    distances = {name: graph_distance(outputs, weights, edge, distance=name).item() for name in DISTANCES}
 
-    assert found == pytest.approx({"l1": 2.0, "l2": 8.0, "cosine": 0.2, "min_cosine": 0.3})
-    assert graph_distance(said, None, edge).item() == 4.0
+    assert distances == pytest.approx({"l1": 2.0, "l2": 8.0, "cosine": 0.2, "min_cosine": 0.3})
+    assert graph_distance(outputs, None, edge).item() == 4.0
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_distances_agree_with_loops(distance):
-    said, weights = drawn()
+    outputs, weights = drawn()
 
-    assert graph_distance(said, weights, ALL, distance=distance).item() == pytest.approx(
-        by_loops(said, weights, distance)
+    assert graph_distance(outputs, weights, ALL, distance=distance).item() == pytest.approx(
+        by_loops(outputs, weights, distance)
     )
-    unweighted = graph_distance(said, None, ALL, distance=distance)
-    torch.testing.assert_close(unweighted, graph_distance(said, torch.ones_like(weights), ALL, distance=distance))
+    unweighted = graph_distance(outputs, None, ALL, distance=distance)
+    torch.testing.assert_close(unweighted, graph_distance(outputs, torch.ones_like(weights), ALL, distance=distance))
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 @pytest.mark.parametrize("width", [1, 4])
-def test_a_pair_sends_exactly_nothing_to_its_teacher(distance, width):
-    said = drawn(width=width, seed=1)[0].requires_grad_()
+def test_the_gradient_at_the_teacher_of_an_edge_is_exactly_zero(distance, width):
+    outputs = drawn(width=width, seed=1)[0].requires_grad_()
 
-    graph_distance(said, torch.ones(5, 1, dtype=torch.float64), [(0, 2)], distance=distance).backward()
+    graph_distance(outputs, torch.ones(5, 1, dtype=torch.float64), [(0, 2)], distance=distance).backward()
 
-    assert not said.grad[:, 1].any() and not said.grad[:, 2].any()
-    assert said.grad[:, 0].any() or (width == 1 and "cosine" in distance)  # one number has no direction
+    assert not outputs.grad[:, 1].any() and not outputs.grad[:, 2].any()
+    assert outputs.grad[:, 0].any() or (
+        width == 1 and "cosine" in distance
+    )  # the cosine of single numbers has no gradient
 
 
-def test_equal_nodes_have_no_distance_but_the_one_that_repels():
-    said, weights = drawn()
-    same = said[:, :1].expand(-1, 3, -1)
+def test_equal_nodes_have_distance_zero_except_min_cosine():
+    outputs, weights = drawn()
+    same = outputs[:, :1].expand(-1, 3, -1)
 
     for distance in DISTANCES:
         value = graph_distance(same, weights, ALL, distance=distance).item()
@@ -84,27 +86,27 @@ def test_equal_nodes_have_no_distance_but_the_one_that_repels():
         assert value == pytest.approx(expected, abs=1e-12)
 
 
-def test_what_repels_is_zero_for_representations_that_point_apart():
-    said = torch.tensor([[[1.0, 0.0], [-2.0, 0.5]]])
+def test_min_cosine_is_zero_for_representations_of_negative_cosine():
+    outputs = torch.tensor([[[1.0, 0.0], [-2.0, 0.5]]])
 
-    assert graph_distance(said, None, [(0, 1), (1, 0)], distance="min_cosine") == 0.0
+    assert graph_distance(outputs, None, [(0, 1), (1, 0)], distance="min_cosine") == 0.0
 
 
 @pytest.mark.parametrize("distance", DISTANCES)
 def test_the_gradient_is_right_also_through_the_weights(distance):
-    said, weights = (tensor.requires_grad_() for tensor in drawn(rows=3))
-    fixed = said.detach()  # finite differences know no stopped gradient: one edge, and its teacher from outside
+    outputs, weights = (tensor.requires_grad_() for tensor in drawn(rows=3))
+    fixed = outputs.detach()  # finite differences ignore a stopped gradient, so the teacher of the edge is constant
 
     def of(student, weight):
         nodes = torch.stack([student, fixed[:, 1]], dim=1)
         return graph_distance(nodes, weight, [(0, 1)], distance=distance)
 
     assert torch.autograd.gradcheck(
-        of, (said[:, 0].detach().requires_grad_(), weights[:, :1].detach().requires_grad_())
+        of, (outputs[:, 0].detach().requires_grad_(), weights[:, :1].detach().requires_grad_())
     )
 
 
-def test_the_regularisation_looks_at_means_over_the_batch():
+def test_the_regularisation_uses_means_over_the_batch():
     weights, prior = torch.tensor([[0.1, 0.9], [0.5, 0.5]]), torch.tensor([0.3, 0.7])
 
     assert edge_regularisation(weights, prior).item() == pytest.approx(0.0, abs=1e-12)
@@ -112,19 +114,19 @@ def test_the_regularisation_looks_at_means_over_the_batch():
 
 
 def test_half_precision_is_computed_in_float32():
-    said, weights = (tensor.bfloat16() for tensor in drawn())
+    outputs, weights = (tensor.bfloat16() for tensor in drawn())
 
-    value = graph_distance(said, weights, ALL, distance="l2")
+    value = graph_distance(outputs, weights, ALL, distance="l2")
 
     assert value.dtype == torch.float32
 
 
-def test_what_can_not_be_is_a_sentence():
-    said, weights = drawn()
+def test_invalid_input_is_refused():
+    outputs, weights = drawn()
 
     with pytest.raises(ValueError, match="distance is 'kl': expected l1, l2, cosine, min_cosine"):
-        graph_distance(said, weights, ALL, distance="kl")
+        graph_distance(outputs, weights, ALL, distance="kl")
     with pytest.raises(ValueError, match=r"weights have shape \(5, 6\): expected \(5, 2\)"):
-        graph_distance(said, weights, ALL[:2])
+        graph_distance(outputs, weights, ALL[:2])
     with pytest.raises(ValueError, match=r"nodes have shape \(5, 3, 4\) and the edges are \[\(0, 3\)\]"):
-        graph_distance(said, None, [(0, 3)])
+        graph_distance(outputs, None, [(0, 3)])

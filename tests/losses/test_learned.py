@@ -29,13 +29,13 @@ def test_the_temperature_stays_within_its_bounds(theta):
 
 def test_the_strength_follows_half_a_cosine_over_five_epochs():
     loss = CTKD()
-    found = []
+    values = []
     for epoch in range(8):
         loss.on_epoch_start(epoch, 100)
-        found.append(loss.strength)
+        values.append(loss.strength)
 
     expected = [(1 - math.cos(math.pi * min(epoch, 5) / 5)) / 2 for epoch in range(8)]
-    assert found == pytest.approx(expected) and found[0] == 0.0 and found[5:] == [1.0] * 3
+    assert values == pytest.approx(expected) and values[0] == 0.0 and values[5:] == [1.0] * 3
     assert ramp(0, 0) == 1.0
 
 
@@ -107,6 +107,6 @@ def test_the_parameter_is_saved_and_read_back():
     assert other.theta.item() == 2.0 and len(list(other.parameters())) == 1
 
 
-def test_unlike_shapes_are_refused_with_both_of_them():
+def test_different_shapes_are_refused_with_both_shapes():
     with pytest.raises(ValueError, match=r"\(2, 3\), the teacher's \(2, 4\)"):
         CTKD()(torch.zeros(2, 3), torch.zeros(2, 4))

@@ -96,7 +96,7 @@ def test_kl_of_pictures_has_one_value_per_pixel():
 
 
 def test_bernoulli_kl_of_three_to_one_against_even_odds():
-    teacher = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)  # p = 3/4, and a label that agrees
+    teacher = torch.tensor([[math.log(3.0), 0.0]], dtype=torch.float64)  # p = 3/4, and an equal second label
     student = torch.zeros(1, 2, dtype=torch.float64)
 
     loss = bernoulli_kl(student, teacher, temperature=1.0)
@@ -121,7 +121,7 @@ def test_bernoulli_kl_of_one_logit_is_kl_of_two_classes():
     torch.testing.assert_close(bernoulli_kl(student, teacher, temperature=2.0), two)
 
 
-def test_mse_by_hand():
+def test_mse_of_a_small_case():
     student, teacher = torch.tensor([[1.0, 3.0], [0.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 2.0]])
 
     assert mse(student, teacher).item() == pytest.approx((1 + 4 + 0 + 4) / 4)

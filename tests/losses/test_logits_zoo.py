@@ -1,4 +1,4 @@
-"""Variants of KL, DKD, WSLD and standardised logits, and what DIST and MLKD share with them."""
+"""Variants of KL, DKD, WSLD and standardised logits, and their common properties with DIST and MLKD."""
 
 import inspect
 import math
@@ -96,7 +96,7 @@ def test_splits_are_the_probabilities_of_the_definition():
     assert non_target_split(logits, torch.tensor([1])).exp().tolist()[0] == pytest.approx([1 / 4, 3 / 4])
 
 
-def test_dkd_by_hand():
+def test_dkd_of_a_small_case():
     teacher = torch.tensor([[2.0, 1.0, 1.0]], dtype=torch.float64).log()  # b = (½, ½), q = (½, ½)
     student = torch.tensor([[1.0, 3.0, 0.0]], dtype=torch.float64)
     student[0] = torch.tensor([4 / 3, 3.0, 1.0]).log()  # b = (¼, ¾), q = (¾, ¼)
@@ -104,7 +104,7 @@ def test_dkd_by_hand():
     value = dkd(student, teacher, torch.tensor([0]), alpha=2.0, beta=3.0, temperature=1.0)
 
     part = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
-    assert value.item() == pytest.approx(5 * part, rel=1e-6)  # the student's logits were made in float32
+    assert value.item() == pytest.approx(5 * part, rel=1e-6)  # the student's logits are computed in float32
 
 
 @pytest.mark.parametrize("temperature", [0.7, 4.0])
@@ -128,12 +128,12 @@ def test_dkd_of_two_classes_has_no_non_target_part():
     )
 
 
-def test_dkd_with_the_teachers_doubt_as_weight_is_kl():
+def test_dkd_with_the_teachers_remaining_probability_as_weight_is_kl():
     student, teacher, target = draw(1, 5)
-    doubt = 1 - teacher.softmax(1)[0, target[0]].item()
+    remaining = 1 - teacher.softmax(1)[0, target[0]].item()
 
     torch.testing.assert_close(
-        dkd(student, teacher, target, alpha=1.0, beta=doubt, temperature=1.0), kl(student, teacher, temperature=1.0)
+        dkd(student, teacher, target, alpha=1.0, beta=remaining, temperature=1.0), kl(student, teacher, temperature=1.0)
     )
 
 
@@ -165,7 +165,7 @@ def test_gradients_agree_with_finite_differences(loss):
     assert torch.autograd.gradcheck(lambda s: call(loss, s, teacher, target, **options), student.requires_grad_())
 
 
-def test_wsld_weights_are_constants_unless_asked():
+def test_wsld_weights_are_constants_by_default():
     student, teacher, target = draw(4, 3)
     student.requires_grad_()
     ratio = torch.nn.functional.cross_entropy(student, target, reduction="none").detach() / (
@@ -179,7 +179,7 @@ def test_wsld_weights_are_constants_unless_asked():
 
 
 @every_loss
-def test_a_student_that_equals_its_teacher_learns_nothing_more(loss):
+def test_a_student_that_equals_its_teacher_has_no_gradient(loss):
     _, teacher, target = draw()
     student = teacher.clone().requires_grad_()
 
@@ -221,7 +221,9 @@ def test_extreme_outputs_keep_value_and_gradient_finite(loss, dtype, rows, class
     value = call(loss, student, teacher, torch.arange(rows) % classes)
     value.backward()
 
-    rounding = 200 * torch.finfo(dtype).eps  # a divergence of equals, times τ² up to 36, is 0 up to so much
+    rounding = (
+        200 * torch.finfo(dtype).eps
+    )  # a divergence of equal inputs, times τ² up to 36, is rounding noise below this
     assert value.ndim == 0 and torch.isfinite(value) and value >= -rounding and torch.isfinite(student.grad).all()
 
 
@@ -242,8 +244,8 @@ def test_pictures_have_one_value_per_pixel(loss):
     values = call(loss, student, teacher, target, reduction="none")
 
     assert values.shape == (2, 4, 5)
-    one = call(loss, student[:, :, 1, 2], teacher[:, :, 1, 2], target[:, 1, 2], reduction="none")
-    torch.testing.assert_close(values[:, 1, 2], one)
+    pixel = call(loss, student[:, :, 1, 2], teacher[:, :, 1, 2], target[:, 1, 2], reduction="none")
+    torch.testing.assert_close(values[:, 1, 2], pixel)
     torch.testing.assert_close(call(loss, student, teacher, target), values.mean())
 
 
@@ -260,7 +262,7 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
 
 
 @every_loss
-def test_unlike_shapes_are_refused_with_both_of_them(loss):
+def test_different_shapes_are_refused_with_both_shapes(loss):
     with pytest.raises(ValueError, match=r"\(6, 4\), the teacher's \(6, 3\)"):
         call(loss, torch.zeros(6, 4), torch.zeros(6, 3), torch.zeros(6, dtype=torch.long))
 

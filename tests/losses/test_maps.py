@@ -35,13 +35,13 @@ def test_at_equals_a_slow_loop(power, distance):
     assert at(student, teacher, power=power, distance=distance).item() == pytest.approx(total / 3, rel=1e-12)
 
 
-def test_at_does_not_see_the_size_of_the_features():
+def test_at_does_not_depend_on_the_magnitude_of_the_features():
     student, teacher = pair(3, 2, 2, 3)
 
     torch.testing.assert_close(at(9 * student, teacher), at(student, teacher))
 
 
-def test_an_unknown_distance_lists_the_known_ones():
+def test_an_unknown_distance_lists_the_valid_ones():
     with pytest.raises(ValueError, match="distance is 'l1': expected mse or norm"):
         at(*pair(2, 2, 2), distance="l1")
 
@@ -102,21 +102,21 @@ def test_fsp_equals_a_slow_loop():
 
 
 def test_fsp_adds_up_neighbouring_stages_and_averages_the_larger_one():
-    one, two, three = single(1.0, 1.0, 1.0, 1.0), single(4.0, 0.0), single(5.0, 5.0)  # flows 2 and 10
+    first, second, third = single(1.0, 1.0, 1.0, 1.0), single(4.0, 0.0), single(5.0, 5.0)  # flows 2 and 10
 
-    assert fsp([one, two, three], [0 * one, two, three]).item() == 4.0
-    assert fsp([one, two, three], [one, two, 0 * three]).item() == 100.0
+    assert fsp([first, second, third], [0 * first, second, third]).item() == 4.0
+    assert fsp([first, second, third], [first, second, 0 * third]).item() == 100.0
 
 
 @pytest.mark.parametrize(("student", "teacher"), [(1, 1), (2, 3)])
-def test_fsp_needs_as_many_stages_of_each(student, teacher):
-    one = single(1.0, 2.0)
+def test_fsp_needs_equal_numbers_of_stages(student, teacher):
+    first = single(1.0, 2.0)
 
     with pytest.raises(ValueError, match=f"fsp got {student} stages .* and {teacher} of the teacher .*two or more"):
-        fsp([one] * student, [one] * teacher)
+        fsp([first] * student, [first] * teacher)
 
 
-def test_hcl_by_hand():
+def test_hcl_of_a_small_case():
     student, teacher = single(4.0, 0.0, 0.0, 0.0), single(0.0, 0.0, 0.0, 0.0)
 
     # full size 16 / 4, two cells (2² + 0) / 2, one cell 1; the level of four cells is as large as the map
@@ -127,7 +127,7 @@ def test_hcl_without_smaller_levels_is_the_mean_square():
     assert hcl(single(3.0), single(1.0)).item() == 4.0
 
 
-def test_hcl_of_pictures_averages_squares_of_places():
+def test_hcl_of_pictures_averages_squares_of_positions():
     student, teacher = pair(2, 3, 8, 8)
     levels = [8, 4, 2, 1]
 
@@ -139,7 +139,7 @@ def test_hcl_of_pictures_averages_squares_of_places():
 
 
 @pytest.mark.parametrize("loss", [at, nst, ft, cwd, hcl])
-def test_vectors_are_refused_where_places_are_needed(loss):
+def test_vectors_are_refused_where_maps_are_needed(loss):
     with pytest.raises(ValueError, match=r"\(2, 3\), the teacher's \(2, 3\): expected maps"):
         loss(torch.zeros(2, 3), torch.zeros(2, 3))
 
@@ -150,7 +150,7 @@ def test_pictures_and_sequences_have_no_common_resolution():
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 4), (2, 3, 4, 6), (2, 3, 4, 6, 2)])
-def test_maps_meet_at_the_smaller_length_of_each_axis(shape):
+def test_maps_are_averaged_to_the_smaller_length_of_each_axis(shape):
     larger, smaller = torch.ones(shape), torch.ones(*shape[:2], *(length // 2 for length in shape[2:]))
 
     assert [side.shape for side in maps(larger, smaller)] == [smaller.shape] * 2

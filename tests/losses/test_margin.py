@@ -1,4 +1,4 @@
-"""The ordinal margin against its definition by loops, and what it must not depend on."""
+"""The ordinal margin against its definition as loops, and its invariances."""
 
 import math
 import time
@@ -18,7 +18,7 @@ def drawn(rows, width=6, seed=0, dtype=torch.float64, levels=3):
 def by_loops(features, targets, *, margin=0.15, positives=None, negatives=None):
     """The definition, anchor by anchor and pair by pair; also how the reference counts anchors."""
     lengths = (features.square().sum(1) + 1e-8).sqrt()
-    found = []
+    terms = []
     for a in range(len(features)):
         others = [n for n in range(len(features)) if n != a]
         near = [p for p in others if targets[p] == targets[a] and (positives is None or positives(a, p))]
@@ -29,11 +29,11 @@ def by_loops(features, targets, *, margin=0.15, positives=None, negatives=None):
 
         pairs = [(margin * (targets[a] - targets[n]).abs() - cosine(p) + cosine(n)).relu() for p in near for n in far]
         if pairs:
-            found.append(torch.stack(pairs).mean())
-    return torch.stack(found).mean() if found else features.sum() * 0.0
+            terms.append(torch.stack(pairs).mean())
+    return torch.stack(terms).mean() if terms else features.sum() * 0.0
 
 
-def test_margin_worked_out_by_hand():
+def test_margin_of_a_small_case():
     """Anchors 0 and 1 have one pair each: 0.3 - 0 + 1 and 0.3 - 0 + 0; row 2 has no other row with its target."""
     features = torch.tensor([[2.0, 0.0], [0.0, 1.0], [3.0, 0.0]])
 
@@ -50,11 +50,11 @@ def test_value_and_gradient_are_those_of_the_loops(rows, margin):
     value, expected = ordinal_margin(features, targets, margin=margin), by_loops(features, targets, margin=margin)
 
     torch.testing.assert_close(value, expected)
-    ours, theirs = (torch.autograd.grad(one, features)[0] for one in (value, expected))
-    torch.testing.assert_close(ours, theirs)
+    ours, reference = (torch.autograd.grad(loss, features)[0] for loss in (value, expected))
+    torch.testing.assert_close(ours, reference)
 
 
-def test_pairs_of_the_paper_look_at_modalities():
+def test_pairs_of_the_paper_depend_on_modalities():
     features, targets = drawn(18, seed=3)
     groups = torch.arange(18) % 3
     features.requires_grad_()
@@ -68,8 +68,8 @@ def test_pairs_of_the_paper_look_at_modalities():
         negatives=lambda a, n: groups[a] == groups[n],
     )
     torch.testing.assert_close(value, expected)
-    ours, theirs = (torch.autograd.grad(one, features)[0] for one in (value, expected))
-    torch.testing.assert_close(ours, theirs)
+    ours, reference = (torch.autograd.grad(loss, features)[0] for loss in (value, expected))
+    torch.testing.assert_close(ours, reference)
     assert value != ordinal_margin(features, targets)
 
 
@@ -80,7 +80,7 @@ def test_targets_of_several_values_are_compared_by_the_sum_of_their_differences(
 
     value = ordinal_margin(features, both)
 
-    ids = 10 * first + second  # equal where both are
+    ids = 10 * first + second  # equal where both targets are equal
     expected = []
     lengths = features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
     cosines = lengths @ lengths.T
@@ -95,7 +95,7 @@ def test_targets_of_several_values_are_compared_by_the_sum_of_their_differences(
     torch.testing.assert_close(value, torch.stack(expected).mean())
 
 
-def test_targets_that_differ_by_rounding_count_as_equal_unless_bits_are_asked_for():
+def test_targets_that_differ_by_rounding_are_equal_unless_decimals_is_none():
     features, targets = drawn(8, seed=5, dtype=torch.float32)
     shaken = targets + torch.tensor([0.0, 1e-6] * 4)
 
@@ -114,7 +114,7 @@ def test_without_an_anchor_there_is_no_loss_and_no_gradient(targets):
     assert value == 0.0 and not features.grad.any()
 
 
-def test_rows_that_do_not_count_are_not_there():
+def test_invalid_rows_do_not_change_the_loss():
     features, targets = drawn(12, seed=7)
     valid = torch.arange(12) % 4 != 0
     spoilt = torch.where(valid[:, None], features, features + 5.0)
@@ -150,7 +150,7 @@ def test_half_precision_is_computed_in_float32():
     assert torch.equal(value, ordinal_margin(features.bfloat16().float(), targets))
 
 
-def test_what_can_not_be_is_a_sentence():
+def test_invalid_input_is_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3\) and targets \(4,\)"):
         ordinal_margin(torch.zeros(2, 3), torch.zeros(4))
     with pytest.raises(ValueError, match="pairs is 'all'"):
@@ -160,9 +160,9 @@ def test_what_can_not_be_is_a_sentence():
 
 
 def anchor_by_anchor(features, targets, margin=0.15):
-    """A loop over anchors with tensors inside, the usual way to write this loss."""
+    """A loop over anchors with tensor operations inside, the usual form of this loss."""
     directions = features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
-    found = []
+    terms = []
     for a in range(len(features)):
         same = targets == targets[a]
         near, far = same.clone(), ~same
@@ -171,8 +171,8 @@ def anchor_by_anchor(features, targets, margin=0.15):
             continue
         cosines = directions @ directions[a]
         gaps = margin * (targets[a] - targets[far]).abs()[None] - cosines[near][:, None] + cosines[far][None]
-        found.append(gaps.relu().mean())
-    return torch.stack(found).mean()
+        terms.append(gaps.relu().mean())
+    return torch.stack(terms).mean()
 
 
 def seconds(loss, features, targets):
@@ -186,7 +186,7 @@ def seconds(loss, features, targets):
 
 
 def test_a_loop_over_anchors_gives_the_same_at_the_published_batch(capsys):
-    """16 samples of three modalities; the times are printed, and hold to a factor in the benchmark."""
+    """16 samples of three modalities; the times are printed, and checked in the benchmark."""
     features, targets = drawn(48, 50, seed=11, dtype=torch.float32, levels=12)
     features.requires_grad_()
 

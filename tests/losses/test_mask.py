@@ -21,7 +21,7 @@ def draw(rows=6, classes=4, *rest, seed=0):
     return student, teacher, torch.randint(0, classes, (rows, *rest), generator=generator)
 
 
-def test_weights_are_one_nothing_or_nearly_one():
+def test_weights_are_one_zero_or_nearly_one():
     student, teacher, target = mixed()
     cosine = 10.1 / (5**0.5 * (0.1**2 + 16 + 2.1**2) ** 0.5)
 
@@ -31,14 +31,14 @@ def test_weights_are_one_nothing_or_nearly_one():
     assert prediction_similarity(student, teacher)[2].item() == pytest.approx(cosine)
 
 
-def test_the_threshold_decides_which_wrong_answers_count():
+def test_the_threshold_decides_which_wrong_predictions_are_used():
     student, teacher, target = mixed()
 
     assert pssm(student, teacher, target, threshold=1.0).tolist() == [1.0, 0.0, 0.0]
     assert (pssm(student, teacher, target, threshold=-1.0) > 0).all()
 
 
-def test_a_gradient_flows_through_the_weight_of_kept_samples_only_when_asked():
+def test_a_gradient_flows_through_the_weight_only_without_detach():
     student, teacher, target = mixed()
     student.requires_grad_()
 
@@ -76,7 +76,7 @@ def test_dkd_multiplies_contributions():
     torch.testing.assert_close(rows, pssm(student, teacher, target) * plain)
 
 
-def test_where_the_teacher_is_right_both_are_plain():
+def test_where_the_teacher_is_right_both_equal_the_unmasked_losses():
     student, teacher, _ = draw()
     target = teacher.argmax(dim=1)
 

@@ -6,13 +6,13 @@ from hypothesis import strategies as st
 from xmodal.losses.reduce import at_least_float32, masked_mean, same_shape
 
 
-def test_masked_mean_counts_only_what_is_valid():
+def test_masked_mean_uses_valid_values_only():
     mean, count = masked_mean(torch.tensor([1.0, 2.0, 9.0]), torch.tensor([True, True, False]))
 
     assert (mean.item(), count.item()) == (1.5, 2)
 
 
-def test_without_a_mask_everything_counts():
+def test_without_a_mask_all_values_are_used():
     mean, count = masked_mean(torch.arange(6.0).reshape(2, 3))
 
     assert (mean.item(), count.item()) == (2.5, 6)
@@ -46,7 +46,7 @@ def test_the_mean_of_no_values_is_zero_too():
     assert (mean.item(), count.item()) == (0.0, 0)
 
 
-def test_an_infinite_value_that_does_not_count_changes_nothing():
+def test_an_infinite_masked_value_changes_nothing():
     values = torch.tensor([1.0, float("inf"), float("nan")], requires_grad=True)
 
     mean, _ = masked_mean(values, torch.tensor([True, False, False]))
@@ -73,6 +73,6 @@ def test_only_half_precision_is_widened(given, expected):
     assert at_least_float32(torch.zeros(1, dtype=given)).dtype == expected
 
 
-def test_outputs_of_unlike_shape_name_both_sides():
+def test_outputs_of_different_shape_are_refused_with_both_shapes():
     with pytest.raises(ValueError, match=r"student's output has shape \(2, 3\), the teacher's \(2, 4\)"):
         same_shape(torch.zeros(2, 3), torch.zeros(2, 4))

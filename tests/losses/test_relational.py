@@ -82,7 +82,7 @@ def test_rkd_is_the_weighted_sum_of_its_terms():
 
 
 @pytest.mark.parametrize("loss", [rkd, rkd_distance, rkd_angle])
-def test_moving_turning_and_stretching_all_rows_changes_nothing(loss):
+def test_translation_rotation_and_scaling_of_all_rows_change_nothing(loss):
     student, teacher = pair(6, 4)
     turn = torch.linalg.qr(pair(4, 4, seed=1)[0]).Q
 
@@ -90,7 +90,7 @@ def test_moving_turning_and_stretching_all_rows_changes_nothing(loss):
 
 
 @pytest.mark.parametrize("block", [1, 40, 10**6])
-def test_the_number_of_anchors_at_a_time_changes_nothing(block, monkeypatch):
+def test_the_number_of_anchors_per_group_changes_nothing(block, monkeypatch):
     student, teacher = pair(6, 4)
     student.requires_grad_()
     expected = torch.autograd.grad(rkd_angle(student, teacher), student)
@@ -127,7 +127,7 @@ def test_close_rows_far_from_the_origin_keep_their_angles_in_float32():
     torch.testing.assert_close(rkd_angle(grid + 1024, teacher), rkd_angle(grid, teacher))
 
 
-def test_duplicate_rows_send_a_bounded_gradient():
+def test_duplicate_rows_have_a_bounded_gradient():
     student, teacher = pair(6, 8)
     student[1] = student[0]
     student.requires_grad_()
@@ -151,7 +151,7 @@ def test_pkt_equals_a_slow_loop():
     assert pkt(student, teacher).item() == pytest.approx(total / 16, rel=1e-9)
 
 
-def test_pkt_knows_its_reductions():
+def test_pkt_has_two_reductions_only():
     with pytest.raises(ValueError, match="reduction is 'none': expected mean or sum"):
         pkt(*pair(3, 2), reduction="none")
 
@@ -198,7 +198,7 @@ def test_the_series_of_the_kernel_approaches_a_gaussian():
     torch.testing.assert_close(cc(student, teacher, form="kernel", order=20), expected)
 
 
-def test_an_unknown_form_lists_the_known_ones():
+def test_an_unknown_form_lists_the_valid_ones():
     with pytest.raises(ValueError, match="form is 'rbf': expected neighbours or kernel"):
         cc(*pair(3, 2), form="rbf")
 

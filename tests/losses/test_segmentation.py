@@ -13,7 +13,7 @@ def scene(rows=2, classes=4, side=(5, 6), seed=0, dtype=torch.float64):
 
 
 def pixels(outputs, target):
-    """Every pixel with its answers, one after the other."""
+    """The probabilities and the label of every pixel."""
     for image, maps in zip(target, outputs, strict=True):
         for row in range(target.shape[1]):
             for column in range(target.shape[2]):
@@ -21,7 +21,7 @@ def pixels(outputs, target):
 
 
 def slow_lovasz(rows, labels, numbers):
-    """The extension of the Jaccard loss, by adding one wrong pixel after the other to a set."""
+    """The extension of the Jaccard loss: wrong pixels are added to a set one after the other."""
     losses = []
     for number in numbers:
         errors = [
@@ -56,7 +56,7 @@ def test_focal_without_focus_is_the_cross_entropy():
     torch.testing.assert_close(focal(outputs.softmax(1), target, gamma=0.0, softmax=False), expected)
 
 
-def test_focal_is_the_mean_over_pixels_that_count():
+def test_focal_is_the_mean_over_valid_pixels():
     outputs, target = scene()
     valid = target != 1
 
@@ -71,7 +71,7 @@ def test_focal_is_the_mean_over_pixels_that_count():
     torch.testing.assert_close(focal(outputs, target, alpha=0.7, valid=valid, reduction="none").mean(), value)
 
 
-def test_a_probability_of_zero_costs_no_more_than_the_floor():
+def test_a_probability_of_zero_is_limited_by_the_floor():
     value = focal(torch.tensor([[1.0, 0.0]]), torch.tensor([1]), softmax=False)
 
     assert value.item() == pytest.approx(-math.log(1e-6), rel=1e-6)
@@ -90,7 +90,7 @@ def test_lovasz_is_the_extension_of_the_jaccard_loss(ignore):
 
 
 @pytest.mark.parametrize("classes", ["all", (1, 3)])
-def test_lovasz_over_chosen_classes_counts_those_without_pixels_by_their_largest_answer(classes):
+def test_lovasz_over_chosen_classes_uses_the_largest_probability_of_classes_without_pixels(classes):
     outputs, target = scene(rows=1, side=(3, 4))
     target[target == 3] = 0
 
@@ -103,7 +103,7 @@ def test_lovasz_over_chosen_classes_counts_those_without_pixels_by_their_largest
     assert lovasz(outputs, target, classes=[3]).item() == pytest.approx(p[:, 3].max().item())
 
 
-def test_certain_answers_cost_what_the_overlap_lacks():
+def test_certain_predictions_have_one_minus_the_overlap_as_loss():
     target = torch.tensor([[0, 0, 1, 1, 1]])
     answers = torch.nn.functional.one_hot(torch.tensor([[0, 1, 1, 1, 0]]), 2).movedim(-1, 1).float()
 
@@ -112,7 +112,7 @@ def test_certain_answers_cost_what_the_overlap_lacks():
     assert value.item() == pytest.approx(((1 - 1 / 3) + (1 - 2 / 4)) / 2)  # 1 - intersection over union of each
 
 
-def test_lovasz_per_image_is_the_mean_over_images_with_a_pixel_that_counts():
+def test_lovasz_per_image_is_the_mean_over_images_with_a_valid_pixel():
     outputs, target = scene(rows=3)
     target[1] = 0
 
@@ -122,7 +122,7 @@ def test_lovasz_per_image_is_the_mean_over_images_with_a_pixel_that_counts():
     torch.testing.assert_close(value, torch.stack(alone).mean())
 
 
-def test_the_order_of_pixels_and_the_names_of_classes_do_not_matter():
+def test_the_order_of_pixels_and_of_classes_does_not_matter():
     outputs, target = scene(rows=1)
     order, names = torch.randperm(30), torch.randperm(4)
     flat, labels = outputs.flatten(2), target.flatten(1)
@@ -133,7 +133,7 @@ def test_the_order_of_pixels_and_the_names_of_classes_do_not_matter():
         torch.testing.assert_close(loss(flat[:, names.argsort()], names[labels]), value)
 
 
-def test_large_pictures_are_cut_into_groups_of_classes_without_a_trace(monkeypatch):
+def test_groups_of_classes_give_the_same_value_for_large_pictures(monkeypatch):
     outputs, target = scene(rows=1, classes=5)
     whole = lovasz(outputs, target)
 
@@ -171,7 +171,7 @@ def test_degenerate_batches_give_a_finite_value_with_a_valid_graph(loss, case):
     assert (value == 0 and not outputs.grad.any()) == (case != "one class")
 
 
-def test_an_image_without_labels_costs_nothing_per_image():
+def test_an_image_without_labels_is_excluded_per_image():
     outputs, target = scene()
     outputs.requires_grad_()
 
@@ -191,7 +191,7 @@ def test_half_precision_is_computed_in_float32(loss, dtype):
     assert value.dtype == torch.float32 and torch.equal(value, loss(outputs.float(), target))
 
 
-def test_unlike_shapes_and_unknown_words_are_refused():
+def test_different_shapes_and_unknown_options_are_refused():
     outputs, target = scene()
     with pytest.raises(ValueError, match=r"target has shape \(2, 5, 5\) for logits \(2, 4, 5, 6\)"):
         lovasz(outputs, target[..., :5])
@@ -209,13 +209,13 @@ def test_unlike_shapes_and_unknown_words_are_refused():
         focal(outputs, target, reduction="sum")
 
 
-def test_doubt_is_one_for_equal_answers_and_zero_for_certain_ones():
+def test_entropy_is_one_for_equal_probabilities_and_zero_for_certain_ones():
     doubt = normalised_entropy(torch.tensor([[0.5, 0.5], [1.0, 0.0]]))
 
     assert doubt.tolist() == pytest.approx([1.0, 0.0], abs=1e-7)
 
 
-def test_the_surer_network_guides_and_only_where_it_is_sure_enough():
+def test_the_more_confident_network_guides_above_the_threshold_only():
     sure, torn = torch.tensor([[0.99, 0.01]]), torch.tensor([[0.6, 0.4]])
 
     gap = normalised_entropy(torn) - normalised_entropy(sure)
@@ -226,23 +226,23 @@ def test_the_surer_network_guides_and_only_where_it_is_sure_enough():
 
 
 @pytest.mark.parametrize("detach", [True, False])
-def test_perception_aware_is_its_formula_and_sends_gradients_to_those_who_learn(detach):
+def test_perception_aware_is_its_formula_and_has_gradients_at_the_learner_only(detach):
     lidar, camera = (scene(seed=seed)[0].mul(4).requires_grad_() for seed in (0, 1))
 
     value = perception_aware(lidar, camera, threshold=0.3, detach=detach)
     value.backward()
 
     total, (p, q) = 0.0, (lidar.softmax(1), camera.softmax(1))
-    for mine, other in ((p, q), (q, p)):
-        weight = guidance(mine, other, threshold=0.3)
-        total = total + (weight * (mine * (mine.log() - other.log())).sum(1)).sum() / p.numel()
+    for guide, learner in ((p, q), (q, p)):
+        weight = guidance(guide, learner, threshold=0.3)
+        total = total + (weight * (guide * (guide.log() - learner.log())).sum(1)).sum() / p.numel()
     assert value.item() == pytest.approx(total.item(), rel=1e-9) and value > 0
     guided = guidance(q, p, threshold=0.3) > 0  # pixels at which the LiDAR learns
     reached = lidar.grad.abs().sum(1) > 1e-15
     assert torch.equal(reached, guided) == detach
 
 
-def test_networks_that_agree_have_nothing_to_tell_each_other():
+def test_networks_that_agree_have_loss_zero():
     lidar, _ = scene()
 
     assert perception_aware(lidar, lidar).item() == pytest.approx(0.0, abs=1e-15)

@@ -72,7 +72,7 @@ def test_an_ignored_pixel_changes_neither_loss_nor_gradient(ignore):
     assert not outputs.grad.movedim(1, -1)[~kept].any() and outputs.grad.movedim(1, -1)[kept].all()
 
 
-def test_mask_and_ignored_target_are_joined():
+def test_mask_and_ignored_target_are_combined():
     target = torch.tensor([0, 255, 1, 1])
 
     loss, count = task_loss(
@@ -93,13 +93,13 @@ def test_mask_and_ignored_target_are_joined():
         ("multilabel", torch.tensor([[0.0, 0.0], [50.0, 50.0]]), torch.tensor([[1, 0], [0, 0]])),
     ],
 )
-def test_a_row_that_is_not_valid_is_left_out_of_every_task(task, outputs, target):
+def test_an_invalid_row_is_excluded_in_every_task(task, outputs, target):
     loss, count = task_loss(outputs, target, task=task, valid=torch.tensor([True, False]))
 
     assert loss.item() == pytest.approx(math.log(2)) and count.item() == 1
 
 
-def test_ignore_leaves_values_of_other_tasks_alone():
+def test_ignore_does_not_change_other_tasks():
     loss, count = task_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [0.0]]), task="regression", ignore=0)
 
     assert loss.item() == 5.0 and count.item() == 2
@@ -111,11 +111,11 @@ def test_half_precision_is_computed_in_float32():
     assert values.dtype == torch.float32 and values.item() == pytest.approx(1.2e5, rel=1e-3)
 
 
-def test_what_counts_without_mask_and_ignored_value_is_everything():
+def test_without_mask_and_ignored_value_everything_is_valid():
     assert what_counts(torch.tensor([0, 1])) is None
 
 
-def test_an_unknown_task_lists_the_known_ones():
+def test_an_unknown_task_lists_the_valid_ones():
     with pytest.raises(ValueError, match="task is 'ranking': expected multiclass, binary, multilabel or regression"):
         task_values(torch.zeros(1, 1), torch.zeros(1), task="ranking")
 
@@ -124,7 +124,7 @@ def info(**facts):
     return DataInfo({}, "multiclass", 3, {}, **facts)
 
 
-def test_without_further_wishes_labels_ask_for_the_usual_loss():
+def test_by_default_the_only_term_is_the_task_loss():
     outputs, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
 
     terms = label_terms(outputs, target, info(ignore=0))
@@ -133,7 +133,7 @@ def test_without_further_wishes_labels_ask_for_the_usual_loss():
     assert list(terms) == ["task"] and torch.equal(terms["task"][0], loss) and torch.equal(terms["task"][1], count)
 
 
-def test_terms_are_weighted_and_see_what_counts():
+def test_terms_are_weighted_and_use_valid_pixels_only():
     outputs, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
     valid = torch.rand(2, 4) > 0.3
     counts = valid & (target != 0)
@@ -156,9 +156,9 @@ def test_terms_are_weighted_and_see_what_counts():
         assert float(terms[name][1]) == (weights[labels].sum() if "entropy" in name else len(rows))
 
 
-def test_lovasz_looks_at_the_pixels_of_all_processes():
+def test_lovasz_uses_the_pixels_of_all_processes():
     outputs, target = torch.randn(2, 3, 4), torch.randint(3, (2, 4))
-    elsewhere = {True: outputs[1].T, False: target[1]}  # answers or labels of another process
+    elsewhere = {True: outputs[1].T, False: target[1]}  # outputs or labels of another process
 
     def gather(rows):
         return torch.cat([rows, elsewhere[rows.is_floating_point()]])
@@ -169,7 +169,7 @@ def test_lovasz_looks_at_the_pixels_of_all_processes():
     assert int(count) == 8
 
 
-def test_class_weights_alone_weigh_the_usual_loss():
+def test_class_weights_alone_weight_the_cross_entropy():
     outputs, target = torch.randn(5, 3), torch.randint(3, (5,))
 
     terms = label_terms(outputs, target, info(class_weights=(1.0, 2.0, 0.5)))

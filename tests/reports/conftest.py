@@ -1,4 +1,4 @@
-"""Run folders in the documented format, written by hand: no training, and no engine, is needed to test a report."""
+"""Run folders in the documented format, written without training and without the engine."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENVIRONMENT = {
 
 
 def wobble(*numbers: int) -> float:
-    """A number in [-1, 1] that looks like noise and is always the same."""
+    """A number in [-1, 1] that looks random and is always the same."""
     return math.sin(sum((place + 1.7) * (number + 1) * 12.9898 for place, number in enumerate(numbers)))
 
 
@@ -129,5 +129,5 @@ def write_comparison(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def comparison(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Read only; a test that damages files copies the folder first."""
+    """The comparison folder, read only: a test that damages files copies it first."""
     return write_comparison(tmp_path_factory.mktemp("runs") / "digits-compare")

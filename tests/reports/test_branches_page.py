@@ -1,4 +1,4 @@
-"""What the page says of the parts of an embedding."""
+"""The section of the page on the parts of an embedding."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ FOUND = {
 }
 
 
-def page_with(comparison: Path, found: object, tmp_path: Path) -> str:
+def page_with(comparison: Path, entry: object, tmp_path: Path) -> str:
     shutil.copytree(comparison, tmp_path / "run", dirs_exist_ok=True)
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    (tmp_path / "run" / "result.json").write_text(json.dumps({**result, "branches": found}))
+    (tmp_path / "run" / "result.json").write_text(json.dumps({**result, "branches": entry}))
     return write_page([tmp_path / "run"], tmp_path / "page.html").read_text()
 
 
@@ -45,7 +45,7 @@ def test_a_result_with_branches_gets_a_section(comparison: Path, tmp_path: Path)
     assert "chance level of the modality: 50.0" in section and "mean of 3 trainings" in section
 
 
-def test_the_table_holds_a_line_per_part() -> None:
+def test_the_table_has_a_row_per_part() -> None:
     _, lines = branches(FOUND and {"branches": FOUND}, "b")["table"]
 
     assert lines[0] == ["invariant", "50.0", "65.5", "94.0", "92.0", "0.129"]
@@ -61,5 +61,5 @@ def test_targets_without_classes_leave_gaps() -> None:
 
 
 def test_without_branches_or_with_others_there_is_no_section(comparison: Path, tmp_path: Path) -> None:
-    for found in (None, "text", {"content": {}}):
-        assert "parts of the embeddings" not in page_with(comparison, found, tmp_path)
+    for entry in (None, "text", {"content": {}}):
+        assert "parts of the embeddings" not in page_with(comparison, entry, tmp_path)

@@ -64,7 +64,7 @@ def address(comparison: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def opened(browser: Any, address: str) -> Any:
-    """The page without a network, as a file from a colleague's mail would be opened."""
+    """The page opened as a local file without network."""
     offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)

@@ -1,4 +1,4 @@
-"""What the page says of channels that were removed."""
+"""The section of the page on removed channels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xmodal.reports.page import write_page
 
 
 def with_channels(comparison: Path, content: object, folder: Path) -> Path:
-    """A copy of the comparison with a finding in every run of its method."""
+    """A copy of the comparison with a channel mask in every run of its method."""
     shutil.copytree(comparison, folder, dirs_exist_ok=True)
     for path in folder.glob("seed-*/kd/result.json"):
         result = json.loads(path.read_text())
@@ -37,15 +37,15 @@ def test_a_method_with_a_mask_gets_a_section(comparison: Path, tmp_path: Path) -
     assert all(f">{cell}<" in section for cell in ("kd", "embedding", "least", "4", "50%"))
 
 
-def test_without_one_there_is_no_section(comparison: Path, tmp_path: Path) -> None:
-    assert "is heard" not in write_page([comparison], tmp_path / "page.html").read_text()
+def test_without_a_mask_there_is_no_section(comparison: Path, tmp_path: Path) -> None:
+    assert "<h2>Channels of the teacher" not in write_page([comparison], tmp_path / "page.html").read_text()
 
 
-def test_findings_of_another_form_are_left_out(comparison: Path, tmp_path: Path) -> None:
+def test_masks_of_another_form_are_ignored(comparison: Path, tmp_path: Path) -> None:
     for content in ([1, 2], {"place": "embedding"}, "text", None):
         page = write_page(
             [with_channels(comparison, content, tmp_path / "run")],
             tmp_path / "page.html",
         ).read_text()
 
-        assert "is heard" not in page
+        assert "<h2>Channels of the teacher" not in page

@@ -1,4 +1,4 @@
-"""Whether the one that is expected to be best is best."""
+"""Tests of an expected order of students."""
 
 import pytest
 
@@ -48,7 +48,7 @@ def test_with_losses_less_is_better():
         ),
     ],
 )
-def test_the_sentence_claims_what_the_seeds_can_carry(scores, words):
+def test_the_sentence_claims_significant_differences_only(scores, words):
     tests = contrasts(rows(a=[0.5, 0.6, 0.6], **scores), EXPECTED, metric="accuracy", direction="max")
 
     assert words in expectation_sentence(EXPECTED, tests)
@@ -66,12 +66,12 @@ def test_the_same_difference_in_every_seed_counts():
     assert test["p"] is None and outcome(test) == "above"
 
 
-def test_table_and_verdict_say_the_same_numbers():
-    found = rows(a=[0.5, 0.6, 0.7], b=[0.2, 0.35, 0.4])
-    expectation = {**EXPECTED, "tests": contrasts(found, EXPECTED, metric="accuracy", direction="max")}
+def test_table_and_verdict_have_the_same_numbers():
+    results = rows(a=[0.5, 0.6, 0.7], b=[0.2, 0.35, 0.4])
+    expectation = {**EXPECTED, "tests": contrasts(results, EXPECTED, metric="accuracy", direction="max")}
 
     header, lines = contrasts_table(expectation, "accuracy")
-    said = verdict({"rows": found, "metric": "accuracy", "direction": "max", "expectations": [expectation]})
+    sentences = verdict({"rows": results, "metric": "accuracy", "direction": "max", "expectations": [expectation]})
 
     assert header[:3] == ["better", "than", "seeds"] and lines[0][:4] == ["a", "b", "3", "+28.3"]
-    assert said[0].startswith("They expect: a is best. That holds here")
+    assert sentences[0].startswith("They expect: a is best. That holds here")

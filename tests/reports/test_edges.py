@@ -1,4 +1,4 @@
-"""What the page says of learned edges."""
+"""The section of the page on learned edges."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def test_an_edge_begins_before_training_where_that_was_measured() -> None:
 
 
 @pytest.mark.parametrize("history", [[], [{"epoch": 0}], [{"epoch": 0, "logs": {"other": 1.0}}]])
-def test_a_run_that_recorded_none_has_none(history: list[dict[str, Any]]) -> None:
+def test_a_run_that_recorded_no_edges_has_none(history: list[dict[str, Any]]) -> None:
     assert read_edges(KNOWN, history) == []
 
 
-def test_what_is_no_list_of_edges_is_none() -> None:
+def test_malformed_edges_are_ignored() -> None:
     assert read_edges(None, HISTORY) == read_edges([1], HISTORY) == []
 
 
@@ -60,7 +60,8 @@ def test_the_table_has_the_mean_and_the_range_over_the_seeds() -> None:
 
 
 def test_a_drawing_has_a_small_plot_per_edge_and_repeats_in_its_bytes() -> None:
-    lines = {f"{one}>{two}": [([0, 1], [0.2, 0.1], [0.3, 0.3])] for one in "abcd" for two in "abcd" if one != two}
+    names = [f"{first}>{second}" for first in "abcd" for second in "abcd" if first != second]
+    lines = {name: [([0, 1], [0.2, 0.1], [0.3, 0.3])] for name in names}
 
     svg = draw(lines, title="graph", prefix="e")
     assert svg == draw(lines, title="graph", prefix="e")
@@ -75,17 +76,17 @@ def with_edges(comparison: Path, folder: Path) -> Path:
         path.write_text(json.dumps({**json.loads(path.read_text()), "method": {"edges": KNOWN}}))
         history = path.with_name("history.jsonl")
         rows = [json.loads(line) for line in history.read_text().splitlines()]
-        for epoch, one in enumerate(rows):
-            one["logs"] = row(epoch, 0.4)["logs"]
-        history.write_text("".join(json.dumps(one) + "\n" for one in rows))
+        for epoch, entry in enumerate(rows):
+            entry["logs"] = row(epoch, 0.4)["logs"]
+        history.write_text("".join(json.dumps(entry) + "\n" for entry in rows))
     return folder
 
 
 def test_a_comparison_and_a_single_run_have_a_section(comparison: Path, tmp_path: Path) -> None:
     folder = with_edges(comparison, tmp_path / "run")
-    one = next(folder.glob("seed-*/kd"))
+    entry = next(folder.glob("seed-*/kd"))
 
-    for run, name in ((folder, "kd"), (one, "this run")):
+    for run, name in ((folder, "kd"), (entry, "this run")):
         page = write_page([run], tmp_path / "page.html").read_text()
         section = page[page.index(f"Edges of the graphs: {name}") :]
         section = section[: section.index("</section>")]

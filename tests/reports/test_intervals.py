@@ -49,7 +49,7 @@ def test_a_value_that_is_not_finite_gives_no_interval() -> None:
     assert math.isnan(mean) and low is None and high is None
 
 
-def test_no_value_at_all_is_refused() -> None:
+def test_no_value_is_refused() -> None:
     with pytest.raises(InputError, match="at least one value"):
         interval([])
 
@@ -109,7 +109,7 @@ def test_unequal_lengths_are_refused() -> None:
         paired([1, 2], [1])
 
 
-def test_holm_by_hand() -> None:
+def test_holm_of_a_small_case() -> None:
     # sorted 0.01, 0.03, 0.04 times 3, 2, 1 is 0.03, 0.06, 0.04; the last may not fall below the one before
     assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
     assert holm([0.9, None, 0.8]) == [1.0, None, 1.0]
@@ -137,7 +137,7 @@ def test_summary_does_not_depend_on_the_order_of_seeds() -> None:
     assert first[1]["mean"] == pytest.approx(second[1]["mean"])
 
 
-def test_seeds_are_matched_and_a_lonely_seed_is_left_out() -> None:
+def test_seeds_are_matched_and_an_unmatched_seed_is_excluded() -> None:
     rows = rows_of({"no-KD": [0.5, 0.6], "kd": [0.6, 0.8, 0.1]})
 
     difference = summarise(rows, metric="accuracy", direction="max")[1]["difference"]
@@ -162,7 +162,7 @@ def test_only_methods_are_corrected_for_each_other() -> None:
     assert [summary["kd"]["p_holm"], summary["dkd"]["p_holm"]] == holm([summary["kd"]["p"], summary["dkd"]["p"]])
 
 
-def test_a_student_is_compared_with_the_control_that_sees_the_same() -> None:
+def test_a_student_is_compared_with_the_control_of_the_same_modalities() -> None:
     rows = [
         {"seed": 0, "name": "no-KD a", "role": "control", "needs": ["a"], "test": {"accuracy": 0.1}},
         {"seed": 0, "name": "no-KD b", "role": "control", "needs": ["b"], "test": {"accuracy": 0.6}},
@@ -174,7 +174,7 @@ def test_a_student_is_compared_with_the_control_that_sees_the_same() -> None:
     assert summary[2]["difference"]["difference"] == pytest.approx(0.1)
 
 
-def test_a_missing_value_is_no_number_and_no_crash() -> None:
+def test_a_missing_value_is_nan_and_no_error() -> None:
     rows = rows_of({"no-KD": [0.5, 0.6], "kd": [0.4, 0.5]})
     rows[-1]["test"]["accuracy"] = None
 

@@ -34,22 +34,22 @@ def pixels(strip):
 def test_samples_and_maps_become_strips_of_pictures(tmp_path, channels):
     run = a_run(tmp_path, channels=channels)
 
-    found = heat_map_strips(run)
+    content = heat_map_strips(run)
 
-    assert [strip["name"] for strip in found["strips"]] == ["teacher's input (eye)", "one", "two"]
-    assert (found["title"], found["caption"]) == ("Where", "How.")
+    assert [strip["name"] for strip in content["strips"]] == ["teacher's input (eye)", "one", "two"]
+    assert (content["title"], content["caption"]) == ("Where", "How.")
     with np.load(tmp_path / "maps.npz") as arrays:
         shown = np.clip(np.round(arrays["pictures"]), 0, 255)
         maps = arrays["maps"]
-    seen, _, second = (pixels(strip) for strip in found["strips"])
-    assert seen.shape == (5, 14, 4) and (found["strips"][0]["width"], found["strips"][0]["height"]) == (14, 5)
+    seen, _, second = (pixels(strip) for strip in content["strips"])
+    assert seen.shape == (5, 14, 4) and (content["strips"][0]["width"], content["strips"][0]["height"]) == (14, 5)
     for number in range(3):
         place = slice(5 * number, 5 * number + 4)
         for channel in range(3):
             assert np.array_equal(seen[:, place, channel], shown[number, channel % channels])
         assert np.array_equal(second[:, place, :3], heat_colours(maps[1, number]))
-    assert (seen[:, [4, 9], 3] == 0).all()  # nothing between them
-    assert "4, 7, 9" in found["strips"][1]["text"]
+    assert (seen[:, [4, 9], 3] == 0).all()  # transparent gaps between them
+    assert "4, 7, 9" in content["strips"][1]["text"]
 
 
 def test_the_same_run_gives_the_same_bytes(tmp_path):
@@ -68,7 +68,7 @@ def test_most_runs_have_none(tmp_path):
     assert heat_map_strips(a_run(tmp_path, facts=None)) is None
 
 
-def test_a_missing_file_is_a_sentence(tmp_path):
+def test_a_missing_file_is_refused(tmp_path):
     run = a_run(tmp_path)
     (tmp_path / "maps.npz").unlink()
 
@@ -101,27 +101,27 @@ def test_classes_of_pixels_become_strips_with_their_errors(tmp_path):
     with np.load(tmp_path / "frames.npz") as arrays:
         labels = arrays["labels"]
 
-    found = class_map_strips(run)
+    content = class_map_strips(run)
 
     names = ["eye", "labels", "one", "one, errors", "two", "two, errors"]
-    assert [strip["name"] for strip in found["strips"]] == names and "08/000007" in found["strips"][1]["text"]
-    shown, one, one_errors, two, two_errors = (pixels(strip)[:, :6, :3] for strip in found["strips"][1:])
-    known = labels[0] == 1
-    assert (shown[known] == PALETTE[1]).all() and (shown[~known] == BACKGROUND).all()
-    assert np.array_equal(one, PALETTE[labels[0]]) and np.array_equal(two, PALETTE[2 - labels[0]])
-    for errors, wrong in ((one_errors, 0), (two_errors, 0)):  # what is known is a road, and both say so
-        assert (errors[known] == RIGHT_OR_WRONG[wrong]).all() and (errors[~known] == BACKGROUND).all()
+    assert [strip["name"] for strip in content["strips"]] == names and "08/000007" in content["strips"][1]["text"]
+    shown, entry, one_errors, two, two_errors = (pixels(strip)[:, :6, :3] for strip in content["strips"][1:])
+    labelled = labels[0] == 1
+    assert (shown[labelled] == PALETTE[1]).all() and (shown[~labelled] == BACKGROUND).all()
+    assert np.array_equal(entry, PALETTE[labels[0]]) and np.array_equal(two, PALETTE[2 - labels[0]])
+    for errors, wrong in ((one_errors, 0), (two_errors, 0)):  # all labelled pixels are road, and both predict road
+        assert (errors[labelled] == RIGHT_OR_WRONG[wrong]).all() and (errors[~labelled] == BACKGROUND).all()
 
 
 def test_wrong_pixels_have_another_colour_than_right_ones(tmp_path):
     labels = np.ones((1, 1, 2), np.uint8)
-    said = np.array([[[[1, 2]]]], np.uint8)
+    predictions = np.array([[[[1, 2]]]], np.uint8)
     run = a_run_with_classes(
         tmp_path,
         pictures=np.zeros((1, 3, 1, 2), np.uint8),
         labels=labels,
         names=np.array(["a"]),
-        maps=said,
+        maps=predictions,
         frames=np.array(["x"]),
     )
 
@@ -130,14 +130,14 @@ def test_wrong_pixels_have_another_colour_than_right_ones(tmp_path):
     assert errors[0, :, :3].tolist() == RIGHT_OR_WRONG.tolist()
 
 
-def test_the_legend_names_the_classes_that_are_seen(tmp_path):
-    found = class_map_strips(a_run_with_classes(tmp_path))
+def test_the_legend_names_the_shown_classes(tmp_path):
+    content = class_map_strips(a_run_with_classes(tmp_path))
 
-    assert [one["name"] for one in found["legend"]] == ["none", "road", "car"]
-    assert [one["colour"] for one in found["legend"]] == ["#000000", "#804080", "#0000ff"]
+    assert [entry["name"] for entry in content["legend"]] == ["none", "road", "car"]
+    assert [entry["colour"] for entry in content["legend"]] == ["#000000", "#804080", "#0000ff"]
 
 
-def test_a_run_without_classes_of_pixels_has_no_strips_and_a_missing_file_is_said(tmp_path):
+def test_a_run_without_class_maps_has_no_strips_and_a_missing_file_is_refused(tmp_path):
     assert class_map_strips(RunFiles(tmp_path, "comparison", {}, {}, {})) is None
     with pytest.raises(InputError, match="frames.npz is missing"):
         class_map_strips(RunFiles(tmp_path, "comparison", {}, {}, {"class_maps": CLASSES}))

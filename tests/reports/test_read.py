@@ -1,4 +1,4 @@
-"""Run folders: what is there, what may be missing, and what is refused in one sentence."""
+"""Reading run folders: their contents, files that may be missing, and errors."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def test_a_comparison_folder_is_read_with_its_fits(comparison: Path) -> None:
     fits = read_rows(run)
 
     assert run.kind == "comparison" and run.history == []
-    assert len(fits) == 20 and {one.kind for one in fits.values()} == {"fit"}
+    assert len(fits) == 20 and {fit.kind for fit in fits.values()} == {"fit"}
 
 
-def test_half_a_last_line_is_tolerated_and_counted(fit: Path) -> None:
+def test_an_incomplete_last_line_is_tolerated_and_counted(fit: Path) -> None:
     path = fit / "history.jsonl"
     path.write_text(path.read_text()[:-40])
 
@@ -48,7 +48,7 @@ def test_half_a_last_line_is_tolerated_and_counted(fit: Path) -> None:
     assert len(run.history) == 11 and run.truncated == 1
 
 
-def test_a_run_that_is_still_going_has_no_result(fit: Path) -> None:
+def test_a_running_fit_has_no_result(fit: Path) -> None:
     (fit / "result.json").unlink()
 
     run = read_run(fit)

@@ -1,4 +1,4 @@
-"""Means along one quantity: numbers, table, drawing and page, and what is said of damaged files."""
+"""Means along one quantity: numbers, table, plot and page, and errors of damaged files."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ ROWS = [
 
 
 def swept(**changes: Any) -> dict[str, Any]:
-    found = summarise_sweep(
+    summary = summarise_sweep(
         ROWS, x="gamma", metric="accuracy", title="Accuracy", label="γ, in common", differences=[("kd", "no-KD")]
     )
-    found["published"] = [{"name": "kd", "source": "figure 7", "points": [{"x": 0.5, "mean": 0.77}]}]
-    return {**found, **changes}
+    summary["published"] = [{"name": "kd", "source": "figure 7", "points": [{"x": 0.5, "mean": 0.77}]}]
+    return {**summary, **changes}
 
 
 def run_folder(tmp_path: Path, **changes: Any) -> Path:
@@ -60,7 +60,7 @@ def test_means_and_deviations_are_those_of_the_seeds() -> None:
     assert student["points"][1]["mean"] == pytest.approx(0.8)
 
 
-def test_differences_are_taken_seed_by_seed() -> None:
+def test_differences_are_computed_seed_by_seed() -> None:
     (difference,) = swept()["differences"]
 
     assert difference["name"] == "kd - no-KD"
@@ -68,19 +68,19 @@ def test_differences_are_taken_seed_by_seed() -> None:
     assert difference["points"][1]["std"] == pytest.approx(0.05)  # 0.1 and 0.2
 
 
-def test_a_seed_without_partner_counts_in_no_difference() -> None:
+def test_a_seed_without_partner_is_in_no_difference() -> None:
     rows = [row for row in ROWS if (row["name"], row["seed"], row["gamma"]) != ("no-KD", 1, 0.5)]
 
-    found = summarise_sweep(rows, x="gamma", metric="accuracy", differences=[("kd", "no-KD"), ("kd", "nobody")])
+    summary = summarise_sweep(rows, x="gamma", metric="accuracy", differences=[("kd", "no-KD"), ("kd", "nobody")])
 
-    assert [point["n"] for point in found["differences"][0]["points"]] == [2, 1]
-    assert found["differences"][1]["points"] == []
+    assert [point["n"] for point in summary["differences"][0]["points"]] == [2, 1]
+    assert summary["differences"][1]["points"] == []
 
 
 def test_figures_are_in_per_cent_by_name_and_value() -> None:
-    found = sweep_figures(swept(), "gt ")
+    summary = sweep_figures(swept(), "gt ")
 
-    assert found["gt kd.0.50"] == pytest.approx(80.0) and found["gt kd - no-KD.0.00"] == pytest.approx(-5.0)
+    assert summary["gt kd.0.50"] == pytest.approx(80.0) and summary["gt kd - no-KD.0.00"] == pytest.approx(-5.0)
     assert sweep_figures({**swept(), "metric": "mse"})["kd.0.50"] == pytest.approx(0.8)
 
 
@@ -109,7 +109,7 @@ def test_the_drawing_has_a_band_and_crosses_in_the_colour_of_their_series() -> N
     assert 'aria-label="accuracy (%) by γ, in common: teacher, no-KD, kd"' in drawing
 
 
-def test_series_of_other_roles_have_colours_of_their_own() -> None:
+def test_series_of_other_roles_have_other_colours() -> None:
     sweep = swept()
     sweep["series"].append({"name": "MG teacher", "role": "general", "points": sweep["series"][0]["points"]})
 
@@ -145,6 +145,6 @@ def test_a_sweep_is_read_as_one(tmp_path: Path) -> None:
         ([swept(published="none")], "sweep 0 is damaged: 'published'"),
     ],
 )
-def test_a_damaged_sweep_is_said(tmp_path: Path, sweeps: Any, sentence: str) -> None:
+def test_a_damaged_sweep_is_reported(tmp_path: Path, sweeps: Any, sentence: str) -> None:
     with pytest.raises(InputError, match=sentence):
         read_run(run_folder(tmp_path, sweeps=sweeps))

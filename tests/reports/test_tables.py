@@ -1,4 +1,4 @@
-"""Tables as text, and sentences that claim no more than the seeds carry."""
+"""Tables as text, and sentences that claim significant differences only."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_numbers_are_per_cent_or_four_digits(value: float | None, metric: str, t
     assert tables.number(value, metric) == text
 
 
-def test_a_signed_number_never_says_minus_nothing() -> None:
+def test_a_signed_number_is_never_minus_zero() -> None:
     assert tables.number(-0.0001, "accuracy", signed=True) == "+0.0"
     assert tables.number(-0.02, "accuracy", signed=True) == "-2.0"
 
@@ -63,7 +63,7 @@ def test_comparison_table_has_one_row_per_name_and_the_numbers_of_the_summary() 
     assert all(len(row) == len(header) for row in rows)
 
 
-def test_a_given_summary_is_shown_as_it_is() -> None:
+def test_a_given_summary_is_shown_unchanged() -> None:
     result = result_of({"no-KD": CONTROL})
     entry = {"name": "x", "role": "method", "n": 9, "mean": 0.5, "low": 0.4, "high": 0.6, "difference": None}
 
@@ -85,38 +85,38 @@ def test_plain_table_aligns_words_left_and_numbers_right() -> None:
 
 
 def test_verdict_names_size_interval_p_and_seeds() -> None:
-    said = verdict(result_of({"no-KD": CONTROL, "kd": BETTER}))
+    sentences = verdict(result_of({"no-KD": CONTROL, "kd": BETTER}))
 
-    assert len(said) == 1
-    assert said[0].startswith(
+    assert len(sentences) == 1
+    assert sentences[0].startswith(
         "kd is 2.0 points above the no-KD control (95 % interval 1.1 to 2.9, paired t-test p = 0.00"
     )
-    assert said[0].endswith("5 seeds).")
+    assert sentences[0].endswith("5 seeds).")
 
 
-def test_verdict_does_not_claim_what_the_seeds_cannot_show() -> None:
-    said = verdict(result_of({"no-KD": CONTROL, "kd": [0.91, 0.90, 0.92, 0.88, 0.92]}))
+def test_verdict_claims_no_insignificant_difference() -> None:
+    sentences = verdict(result_of({"no-KD": CONTROL, "kd": [0.91, 0.90, 0.92, 0.88, 0.92]}))
 
-    assert said[0].startswith("kd: no significant difference from the no-KD control in 5 seeds")
+    assert sentences[0].startswith("kd: no significant difference from the no-KD control in 5 seeds")
 
 
 def test_verdict_names_harmful_distillation() -> None:
-    said = verdict(result_of({"no-KD": BETTER, "kd": CONTROL}))
+    sentences = verdict(result_of({"no-KD": BETTER, "kd": CONTROL}))
 
-    assert "below the no-KD control" in said[0] and said[0].endswith("Here distillation is harmful.")
+    assert "below the no-KD control" in sentences[0] and sentences[0].endswith("Here distillation is harmful.")
 
 
 def test_a_lower_error_is_no_harm() -> None:
-    said = verdict(result_of({"no-KD": BETTER, "kd": CONTROL}, metric="mse", direction="min"))
+    sentences = verdict(result_of({"no-KD": BETTER, "kd": CONTROL}, metric="mse", direction="min"))
 
-    assert said[0].startswith("kd is 0.02000 below (mse) the no-KD control") and "harm" not in said[0]
+    assert sentences[0].startswith("kd is 0.02000 below (mse) the no-KD control") and "harm" not in sentences[0]
 
 
 def test_one_seed_shows_nothing() -> None:
     assert "in one seed, which cannot show a difference" in verdict(result_of({"no-KD": [0.9], "kd": [0.95]}))[0]
 
 
-def test_equal_and_constant_differences_are_said_in_words() -> None:
+def test_equal_and_constant_differences_have_sentences() -> None:
     equal = verdict(result_of({"no-KD": [0.9, 0.8], "kd": [0.9, 0.8]}))
     constant = verdict(result_of({"no-KD": [0.5, 0.25], "kd": [0.75, 0.5]}))
 
@@ -124,22 +124,22 @@ def test_equal_and_constant_differences_are_said_in_words() -> None:
     assert "in each of 2 seeds, always by the same amount" in constant[0]
 
 
-def test_a_shuffled_teacher_that_does_as_well_is_named() -> None:
+def test_a_shuffled_teacher_that_is_not_worse_is_named() -> None:
     shuffled = [0.92, 0.93, 0.905, 0.925, 0.94]
 
-    said = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (shuffled teacher)": shuffled}))
+    sentences = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (shuffled teacher)": shuffled}))
 
-    assert said[1].startswith("With its shuffled teacher it is not significantly worse")
-    assert said[1].endswith("no sign that the teacher's predictions for single samples matter.")
-
-
-def test_a_shuffled_teacher_that_does_worse_is_named() -> None:
-    said = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (shuffled teacher)": CONTROL}))
-
-    assert said[1].startswith("With its shuffled teacher it is worse")
+    assert sentences[1].startswith("With its shuffled teacher it is not significantly worse")
+    assert sentences[1].endswith("no sign that the teacher's predictions for single samples matter.")
 
 
-def test_an_untrained_teacher_has_a_sentence_of_its_own() -> None:
+def test_a_shuffled_teacher_that_is_worse_is_named() -> None:
+    sentences = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (shuffled teacher)": CONTROL}))
+
+    assert sentences[1].startswith("With its shuffled teacher it is worse")
+
+
+def test_an_untrained_teacher_has_its_own_sentence() -> None:
     as_well = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, "kd (untrained teacher)": BETTER}))
     both = {"kd (shuffled teacher)": CONTROL, "kd (untrained teacher)": CONTROL}
     worse = verdict(result_of({"no-KD": CONTROL, "kd": BETTER, **both}))
@@ -161,15 +161,15 @@ def test_significance_is_judged_after_correction() -> None:
 
 
 def test_the_best_method_comes_first() -> None:
-    said = verdict(result_of({"no-KD": CONTROL, "worse": [value - 0.02 for value in BETTER], "kd": BETTER}))
+    sentences = verdict(result_of({"no-KD": CONTROL, "worse": [value - 0.02 for value in BETTER], "kd": BETTER}))
 
-    assert [sentence.split()[0].strip(":") for sentence in said[:2]] == ["kd", "worse"]
+    assert [sentence.split()[0].strip(":") for sentence in sentences[:2]] == ["kd", "worse"]
 
 
 def test_without_a_control_nothing_is_claimed() -> None:
-    said = verdict(result_of({"kd": BETTER}))
+    sentences = verdict(result_of({"kd": BETTER}))
 
-    assert said == ["There is no no-KD control, so the effect of distillation cannot be judged."]
+    assert sentences == ["There is no no-KD control, so the effect of distillation cannot be judged."]
 
 
 def test_references_are_a_table_and_a_sentence() -> None:

@@ -26,7 +26,7 @@ def test_a_nearer_voxel_hides_a_farther_one_and_an_upper_one_the_top_below():
     room[1, :] = 3  # far, both
     picture = draw_room(room, PALETTE, side=2)
 
-    # from below: front and top of the near one, then what is left of the far ones
+    # from the bottom: front and top of the near voxel, then the visible part of the far ones
     assert [pixel.tolist() for pixel in picture[::-1, 0]] == [
         [82, 164, 41],
         [82, 164, 41],
@@ -77,19 +77,19 @@ def written(folder, *, depths=True):
     return RunFiles(folder, "comparison", {}, {}, result)
 
 
-def test_a_run_with_rooms_has_strips_of_what_was_seen_known_and_said(tmp_path):
-    found = scene_strips(written(tmp_path))
+def test_a_run_with_rooms_has_strips_of_pictures_labels_and_predictions(tmp_path):
+    content = scene_strips(written(tmp_path))
 
-    assert [strip["name"] for strip in found["strips"]] == [
+    assert [strip["name"] for strip in content["strips"]] == [
         "colours",
         "depth, near is bright",
         "ground truth",
         "teacher",
         "kd",
     ]
-    assert [one["name"] for one in found["legend"]] == ["floor", "chair"]
-    assert all(strip["source"].startswith("data:image/png;base64,") for strip in found["strips"])
-    assert "NYU0002_0000" in found["strips"][0]["text"]
+    assert [entry["name"] for entry in content["legend"]] == ["floor", "chair"]
+    assert all(strip["source"].startswith("data:image/png;base64,") for strip in content["strips"])
+    assert "NYU0002_0000" in content["strips"][0]["text"]
 
 
 def test_without_depths_there_is_no_strip_of_them_and_without_rooms_there_are_none(tmp_path):

@@ -176,7 +176,7 @@ def lovasz(
     step = max(1, BLOCK // len(labels))
     ranks = torch.arange(1, len(labels) + 1, dtype=torch.int32, device=labels.device)
     parts = []
-    for group in numbers.split(step):
+    for group in torch.split(numbers, step):
         parts.append(_lovasz_per_class(p[group], labels == group[:, None], counts[group, None].int(), ranks))
     return torch.cat(parts).mean()
 

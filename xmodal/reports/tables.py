@@ -58,7 +58,7 @@ def number(value: float | None, metric: str, *, signed: bool = False) -> str:
 
 
 def phrase(value: float | None, metric: str) -> str:
-    """A value for use in a sentence: ``93.4 % accuracy``, ``mse 0.1200``."""
+    """A value as part of a sentence: ``93.4 % accuracy``, ``mse 0.1200``."""
     name = metric.replace("_", " ")
     return f"{number(value, metric)} % {name}" if in_percent(metric) else f"{name} {number(value, metric)}"
 
@@ -179,13 +179,14 @@ def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
         no-KD  12
     """
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-    left = [not any(re.match(NUMBER, row[column]) for row in rows) for column in range(len(header))]
+    left_aligned = [not any(re.match(NUMBER, row[column]) for row in rows) for column in range(len(header))]
     # Names may begin with a digit (`3-dense`), and the first column is always a name.
-    left[:1] = [True]
+    left_aligned[:1] = [True]
 
     def line(cells: Sequence[str]) -> str:
         parts = (
-            cell.ljust(w) if to_left else cell.rjust(w) for cell, w, to_left in zip(cells, widths, left, strict=True)
+            cell.ljust(w) if to_left else cell.rjust(w)
+            for cell, w, to_left in zip(cells, widths, left_aligned, strict=True)
         )
         return "  ".join(parts).rstrip()
 
@@ -259,7 +260,7 @@ def _against_matched(entry: Row, result: Row) -> list[str]:
 
 
 def _against_teacher(role: str, entry: Row, summary: Sequence[Row], result: Row) -> list[str]:
-    """Comparison with the same method and a teacher that lacks what is claimed to matter."""
+    """Comparison with the same method and a teacher without what is claimed to matter."""
     other = _with_teacher(role, entry["name"], summary)
     scores = scores_by_seed(result.get("rows", []), result["metric"]) if other and result.get("rows") else {}
     test = paired_by_seed(scores, entry["name"], other)
