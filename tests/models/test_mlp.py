@@ -65,7 +65,8 @@ def test_places_are_where_channels_can_be_removed(number, channels):
     with masked(network, place(number, "mnist"), torch.zeros(channels, dtype=torch.bool), fill="zero"):
         empty = network(samples)
 
-    assert torch.equal(empty, empty[:1].expand(5, -1)) and not torch.equal(network(samples), empty)
+    torch.testing.assert_close(empty, empty[:1].expand(5, -1))  # equal rows may be rounded apart
+    assert not torch.allclose(network(samples), empty, atol=1e-3)
 
 
 def test_every_place_has_a_name_that_networks_know():

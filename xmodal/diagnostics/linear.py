@@ -12,7 +12,7 @@ $$E[D_c] = \frac{A_c + 2N \bar Z_c \bar U_c}{NK}, \quad
 \mathrm{Var}[D_c] = \frac{4}{(NK)^2} \frac{\sum_n (Z - \bar Z)^2 \sum_n (U - \bar U)^2}{N - 1}$$
 
 Z is centred first, which changes no D, makes the mean term vanish and lets a constant channel leave the distance as it
-is, to the last bit. A channel that is a map of P places has P columns; products become sums over them. With the mean
+is. A channel that is a map of P places has P columns; products become sums over them. With the mean
 absolute difference E[D_c] = 1/(N²K) Σ_k Σ_n Σ_m |R_nk + V_mk - V_nk|, V = Z wᵀ: one sort of V per channel and answer.
 """
 

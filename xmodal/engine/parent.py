@@ -132,7 +132,7 @@ class _Ranks:
             failed = {rank: code for rank, code in enumerate(codes) if code}
             killed = [rank for rank, code in failed.items() if code < 0 and -code not in self.received]
             if self.first is None and failed:
-                self.first = next(iter(killed or failed))
+                self.first = next(iter(killed or _reasons(failed)))
             if killed:
                 break
             if failed or codes[0] == 0 or len(self.received) > 1:
@@ -158,7 +158,8 @@ class _Ranks:
         """Exit status of the run when all have ended."""
         codes = [process.returncode for process in self.processes]
         if self.first is None:  # the last two ended at once
-            self.first = next((rank for rank, code in enumerate(codes) if code and rank not in self.ended), None)
+            failed = {rank: code for rank, code in enumerate(codes) if code and rank not in self.ended}
+            self.first = next(iter(_reasons(failed)), None)
         if self.first is None or codes[0] == 0:
             return 0
         if codes[0] > 0 and (self.first == 0 or codes[0] != LEFT_ALONE):
@@ -192,6 +193,11 @@ class _Ranks:
     def _folder(self) -> str | None:
         lines = self.told.decode(errors="replace").splitlines()
         return lines[0] if lines else None
+
+
+def _reasons(failed: Mapping[int, int]) -> list[int]:
+    """Of ranks that have failed at once, those that did not merely miss another one; all of them if there are none."""
+    return [rank for rank, code in failed.items() if code != LEFT_ALONE] or list(failed)
 
 
 def _meeting() -> dict[str, str]:
