@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 BENCHMARKS := $(sort $(wildcard benchmarks/*.py))
 
-.PHONY: demo test test-slow lint type format docs bench wheel clean
+.PHONY: demo test test-slow test-claims test-portable lint type format docs bench wheel clean
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -18,8 +18,14 @@ demo: $(STAMP)  ## compare no-KD and KD on the built-in digits, and leave a repo
 test: $(STAMP)  ## the whole suite but what is slow, in two processes; a file's tests stay in one of them
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-test-slow: $(STAMP)
+test-slow: $(STAMP)  ## what takes minutes rather than seconds
 	$(BIN)/python -m pytest -m slow
+
+test-claims: $(STAMP)  ## trainings that show what the docs claim, one after the other, with the figures that they print
+	$(BIN)/python -m pytest -m claim -s
+
+test-portable: $(STAMP)  ## the numeric tests with other kernels and numbers of threads, and on a busy machine
+	$(BIN)/python tests/portable.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,11 +1,13 @@
 """What all tests share."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from scenes import scenes
 
 from xmodal.data.arrays import from_arrays
@@ -14,12 +16,16 @@ from xmodal.study.bench import Bench
 from xmodal.study.plan import method_settings
 from xmodal.study.settings import PairSettings
 
+# how long an example takes depends on what else the machine does
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
+
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
-    """Networks this small are fastest with one thread, and the bits of a run depend on their number."""
+    """Networks this small are fastest with one thread; `make test-portable` tries other numbers."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("XMODAL_TEST_THREADS", "1")))
     yield
     torch.set_num_threads(before)
 

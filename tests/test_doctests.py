@@ -15,7 +15,8 @@ MODULES = ["xmodal", *(found.name for found in pkgutil.walk_packages(xmodal.__pa
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_examples_of_a_module_are_right(name):
+def test_examples_of_a_module_are_right(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     result = doctest.testmod(importlib.import_module(name))
 
     assert result.failed == 0

@@ -24,6 +24,12 @@ PAGE = ROOT / "docs/guide/new_method.md"
 MODULE = "xmodal.methods.trusted"
 
 
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """What an example writes must not lie in the checkout."""
+    monkeypatch.chdir(tmp_path)
+
+
 def code_blocks(page: Path) -> list[str]:
     return re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.M | re.S)
 
@@ -51,9 +57,7 @@ def test_an_example_is_short_and_uses_neither_recipes_nor_commands(example):
         ("own_networks", 0.5, ["student/student.onnx", "student/student.json"]),
     ],
 )
-def test_an_example_runs_and_learns(name, at_least, files, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-
+def test_an_example_runs_and_learns(name, at_least, files, tmp_path, capsys):
     runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
 
     accuracies = [float(found) for found in re.findall(r"accuracy (\d\.\d+)", capsys.readouterr().out)]

@@ -165,7 +165,8 @@ def test_the_tree_names_every_folder_and_nothing_else():
     assert all((ROOT / folder).is_dir() for folder in beside)
 
 
-def test_the_python_of_the_readme_prints_what_stands_below_it(capsys):
+def test_the_python_of_the_readme_prints_what_stands_below_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
     found = re.findall(r"^```python\n(.*?)^```\n\n```text\n(.*?)^```", text(), flags=re.M | re.S)
     assert len(found) == len(blocks("python")) == 1
 
@@ -193,7 +194,8 @@ def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path):
     assert (tmp_path / "student/student.onnx").is_file()
 
 
-@pytest.mark.slow
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 def test_the_demo_prints_the_table_of_the_readme(tmp_path):
     from xmodal.recipes import digits_kd
 

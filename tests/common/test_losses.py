@@ -164,7 +164,8 @@ def test_rows_must_be_pairs_exactly_where_the_card_says_so(name):
 
 
 def zero(value, gradient, **_):
-    assert value == 0.0 and gradient < 1e-12
+    # float64; the two sides may lie otherwise in memory, and then other kernels multiply them
+    assert abs(value) < 1e-15 and gradient < 1e-12
 
 
 def entropy(value, gradient, teacher, **_):

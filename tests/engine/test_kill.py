@@ -17,6 +17,8 @@ import pytest
 
 from xmodal import files
 
+pytestmark = pytest.mark.processes
+
 HERE = Path(__file__).parent
 
 
@@ -44,7 +46,7 @@ class Server:
     def close(self) -> None:
         assert self.process.stdin is not None and self.process.stdout is not None
         self.process.stdin.close()
-        self.process.wait(timeout=60)
+        self.process.wait(timeout=300)
         self.process.stdout.close()
 
 

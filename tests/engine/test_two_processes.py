@@ -15,6 +15,8 @@ from safetensors.numpy import load_file
 
 from xmodal.losses import LOSSES
 
+pytestmark = pytest.mark.processes
+
 HERE = Path(__file__).parent
 SCRIPT = str(HERE / "two_processes.py")
 
@@ -26,7 +28,7 @@ def launched(words: list[str], out: Path, devices: int) -> Path:
         env={**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return out

@@ -170,7 +170,8 @@ def value_and_gradient(key, name, case, dtype):
 def check(case, dtype):
     """Compare all numbers of a case; returns their names."""
     key, name, content, tolerances = case
-    limits = {"rtol": 1e-6, "atol": 1e-9} if dtype == "float64" else {"rtol": 2e-4, "atol": 1e-6}
+    limits = {"rtol": 1e-6, "atol": 1e-9} if dtype == "float64" else {"rtol": 1e-3, "atol": 1e-5}
+    # float32: where rows hardly vary, a correlation is of what rounding has left of them
     limits |= tolerances.get(dtype, {})
     reference, values = expected(content), {}
     if (key, name) in RULES:

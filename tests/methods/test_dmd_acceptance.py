@@ -1,13 +1,13 @@
 """What DMD does on made data: where its edges go and why, what distillation gains, how well it predicts.
 
-`pytest -m slow -s tests/methods/test_dmd_acceptance.py` prints the figures of docs/methods/dmd.md.
+`pytest -m claim -s tests/methods/test_dmd_acceptance.py` prints the figures of docs/methods/dmd.md.
 """
 
 import numpy as np
 import pytest
 from made_dmd import LARGER, NODES, SMALLER, as_row, edges, made, scores, train
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.claim, pytest.mark.timeout(7200)]
 
 SWAPPED = {"homo_prior": "given", "homo_edges": ("audio>text:1", "audio>vision:1")}
 UNIFORM = {"homo_prior": "uniform", "hetero_prior": "uniform"}

@@ -26,6 +26,7 @@ from xmodal.types import DataInfo, InputInfo
 SMALL = {"width": 8, "heads": 2, "layers": 1, "kernel": (3,)}
 
 
+@pytest.mark.processes
 def test_two_processes_end_with_the_weights_and_the_history_of_one(tmp_path):
     script = Path(__file__).with_name("dmd_processes.py")
     for folder in ("one", "two"):
@@ -36,7 +37,7 @@ def test_two_processes_end_with_the_weights_and_the_history_of_one(tmp_path):
         env={**os.environ, "TORCH_CPP_LOG_LEVEL": "ERROR", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr[-2000:]
 

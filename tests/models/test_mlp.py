@@ -65,7 +65,8 @@ def test_channels_can_be_removed_at_the_named_layers(number, channels):
     with masked(network, layer_name(number, "mnist"), torch.zeros(channels, dtype=torch.bool), fill="zero"):
         empty = network(samples)
 
-    assert torch.equal(empty, empty[:1].expand(5, -1)) and not torch.equal(network(samples), empty)
+    torch.testing.assert_close(empty, empty[:1].expand(5, -1))  # equal rows may be rounded apart
+    assert not torch.allclose(network(samples), empty, atol=1e-3)
 
 
 def test_every_named_layer_exists_in_the_networks():

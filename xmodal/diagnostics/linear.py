@@ -11,7 +11,7 @@ with S_nc = r_n · w_c, q_c = ‖w_c‖² and U = S - qZ. Over all permutations 
 $$E[D_c] = \frac{A_c + 2N \bar Z_c \bar U_c}{NK}, \quad
 \mathrm{Var}[D_c] = \frac{4}{(NK)^2} \frac{\sum_n (Z - \bar Z)^2 \sum_n (U - \bar U)^2}{N - 1}$$
 
-Z is centred first, which changes no D, makes the mean term vanish, and gives a constant channel exactly the undisturbed
+Z is centred first, which changes no D, makes the mean term vanish, and gives a constant channel the undisturbed
 distance. A channel that is a map of P positions has P columns; products become sums over them. With the mean absolute
 difference E[D_c] = 1/(N²K) Σ_k Σ_n Σ_m |R_nk + V_mk - V_nk|, V = Z wᵀ: one sort of V per channel and output.
 """

@@ -32,7 +32,7 @@ def start(words: list[str], here: Path, *, command: list[str] = XMODAL, **more: 
 def finished(words: list[str], here: Path) -> Any:
     """The result of a command that nobody kills."""
     process = start([*words, "--json"], here)
-    said, complained = process.communicate(timeout=280)
+    said, complained = process.communicate(timeout=900)
     assert process.returncode == 0, complained
     return json.loads(said)
 
@@ -74,7 +74,7 @@ def end_early(
     process: subprocess.Popen[str], rank: int | None, number: signal.Signals, history: Path, *, rows: int
 ) -> tuple[str, str, dict[int, int]]:
     """A signal for a rank, or for what started them, as soon as ``history`` has so many rows."""
-    limit, ranks = time.monotonic() + 200, {}
+    limit, ranks = time.monotonic() + 900, {}
     while sorted(ranks) != [0, 1]:
         assert process.poll() is None, process.communicate()[1]
         ranks = ranks_of(process)
@@ -83,7 +83,7 @@ def end_early(
         assert time.monotonic() < limit
         time.sleep(0.005)
     os.kill(process.pid if rank is None else ranks[rank], number)
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=300)
     return said, complained, ranks
 
 

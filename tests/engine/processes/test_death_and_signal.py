@@ -13,6 +13,8 @@ import pytest
 import xmodal
 from xmodal.engine.processes import spawn
 
+pytestmark = pytest.mark.processes
+
 # A rank whose peer is a process of ours; its command ends as `body` says. `lost` is what a collective raises.
 RANK = """
 import os, signal, socket, subprocess, sys, threading, time

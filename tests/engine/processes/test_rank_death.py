@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from rank_death import TORCHRUN, end_early, finished, kill_rank, left_of, start, trained
 
+pytestmark = pytest.mark.processes
+
 # 179 rows in batches of 15: 8 and 7 for the two processes, and 7 and 7 in the last one; the network normalises by the
 # statistics of its batches. One training alone: starting takes longer than that.
 WORDS = [
@@ -113,7 +115,7 @@ def test_tasks_of_slurm_find_one_another(unbroken: list[dict[str, Any]], tmp_pat
         for rank in (0, 1)
     ]
 
-    told = [task.communicate(timeout=280) for task in tasks]
+    told = [task.communicate(timeout=900) for task in tasks]
 
     assert [task.returncode for task in tasks] == [0, 0], told
     assert trained(json.loads(told[0][0])) == unbroken and told[1][0] == ""

@@ -18,6 +18,8 @@ from xmodal.engine.run.folder import what_is_saved
 from xmodal.engine.settings import MachineSettings
 from xmodal.errors import InputError, ProcessDied
 
+pytestmark = pytest.mark.processes
+
 OUTSIDE = (*spawn.LAUNCHERS, "RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "SLURM_NTASKS", "MASTER_PORT", spawn.LINE)
 BEGIN = """
 import os, signal, subprocess, sys, time
@@ -68,7 +70,7 @@ def led_by_another(tmp_path: Path, code: str, *, first: str = "") -> subprocess.
 
 def wait_for(tmp_path: Path, name: str) -> list[str]:
     """What both ranks have written under a name."""
-    paths, limit = [tmp_path / f"{name}-{rank}" for rank in (0, 1)], time.monotonic() + 60
+    paths, limit = [tmp_path / f"{name}-{rank}" for rank in (0, 1)], time.monotonic() + 300
     while not all(path.exists() and path.read_text() for path in paths):
         assert time.monotonic() < limit
         time.sleep(0.005)
@@ -84,7 +86,7 @@ def lives(number: int) -> bool:
 
 
 def wait_until_gone(numbers: list[int]) -> None:
-    limit = time.monotonic() + 20
+    limit = time.monotonic() + 120
     while any(map(lives, numbers)):
         assert time.monotonic() < limit, "processes were left"
         time.sleep(0.01)
@@ -145,8 +147,9 @@ def test_a_failure_that_the_first_rank_tells_is_told_once(capfd: pytest.CaptureF
 
 def test_a_rank_that_could_not_go_on_without_another_is_not_the_reason() -> None:
     code = f"""
-if rank: sys.exit(3)
-time.sleep(0.3)
+number = here / "number"
+if rank: number.write_text(str(os.getpid())); sys.exit(3)
+while not number.exists() or not number.read_text() or spawn._runs(int(number.read_text())): time.sleep(0.01)
 sys.exit({spawn.LEFT_ALONE})
 """
     with pytest.raises(ProcessDied, match="rank 1 .* ended with exit status 3") as died:
@@ -168,7 +171,7 @@ def test_a_signal_reaches_every_rank_even_before_it_can_answer(number: signal.Si
 
     process.send_signal(number)
 
-    assert process.wait(timeout=60) == 128 + number
+    assert process.wait(timeout=300) == 128 + number
     assert wait_for(tmp_path, "said") == [str(int(number))] * 2
 
 

@@ -115,7 +115,7 @@ def test_uniform_and_given_priors():
 
     values = {"A>L": 1.0, "A>V": 0.5}
     powers = [math.exp(4 * values.get(name, 0.0)) for name in unit.names]
-    assert unit.prior.tolist() == pytest.approx([power / sum(powers) for power in powers])
+    assert unit.prior.tolist() == pytest.approx([power / sum(powers) for power in powers], abs=1e-6)
 
 
 def test_the_prior_auto_starts_uniform_and_points_from_better_to_worse():

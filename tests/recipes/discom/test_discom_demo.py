@@ -5,7 +5,7 @@ import pytest
 from xmodal.data.discom import make
 from xmodal.recipes.discom import experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.claim, pytest.mark.timeout(7200)]
 
 
 def test_the_demo_reaches_its_scores_and_prints_the_control_of_the_same_size(tmp_path):

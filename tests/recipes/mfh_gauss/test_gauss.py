@@ -309,8 +309,8 @@ def test_references_stand_beside_runs_at_published_settings_alone():
     assert references_for(card, gauss_removal.Settings(seeds="3"), {}) == []
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # two minutes of computing, on a machine with other things to do
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 def test_reproduce_meets_every_figure_and_notices_an_altered_one(tmp_path, monkeypatch, capsys):
     from xmodal.cli.main import answer
 

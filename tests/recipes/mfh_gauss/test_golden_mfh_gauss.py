@@ -194,7 +194,8 @@ def test_golden_mfh_modify_gamma(key):
         CHECKS[key](case, dims[len(dims) // 2 : len(dims) // 2 + 1])
 
 
-@pytest.mark.slow
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 @every_check
 def test_golden_mfh_modify_gamma_everywhere(key):
     for case in (golden[key] for golden in GOLDEN if key in golden):

@@ -112,7 +112,8 @@ def test_golden_ntdh_gauss_single_runs_notice_an_altered_number(key):
             check_run({**case, key: 1.02 * case[key]}, single_runs())
 
 
-@pytest.mark.slow
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 def test_golden_ntdh_gauss_means():
     for key, table in ((key, table) for training in TRAINING for key, table in training.items()):
         if key.startswith("aggregate_seeds_"):

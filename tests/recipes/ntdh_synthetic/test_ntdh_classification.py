@@ -299,11 +299,11 @@ def test_every_reference_belongs_to_published_settings():
     assert keys == set(published_settings(RECIPES["ntdh-classification"]))
 
 
-# ---- slow
+# ---- claims
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 def test_over_ten_runs_divergence_falls_gain_rises_and_their_ranks_go_against_each_other():
     result = run(Settings(), progress=Progress(quiet=True))
 
@@ -317,8 +317,8 @@ def test_over_ten_runs_divergence_falls_gain_rises_and_their_ranks_go_against_ea
     assert "one falls as the other rises" in saved
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 def test_masks_at_half_overlap_come_near_the_authors():
     """One run: teachers of ten columns, 39.40 (shared), 24.73 (least salient); students within noise of one another."""
     settings = Settings(as_published=True, seeds=(81,), shared=(10,), mask=tuple(MASKS), mask_dim=10)

@@ -244,7 +244,8 @@ def test_references_stand_beside_published_settings():
     assert [row["ok"] for row in rows[:2]] == [True, False]
 
 
-@pytest.mark.slow
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 def test_claims_hold_for_the_corrected_settings():
     figures = run(Settings(mode="kl,kl_pssm,dkd,dkd_pssm", shared=(0, 10)), progress=Progress(quiet=True))["figures"]
 
@@ -252,8 +253,8 @@ def test_claims_hold_for_the_corrected_settings():
     assert figures["kl lift.first"] >= 2 and figures["dkd lift.first"] >= 1
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)  # modes that are trained one by one
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 def test_modes_that_are_trained_alone_come_near_the_authors():
     code = Settings(as_published=True, seeds=(0,), shared=(0,), mode="rkd,crd")
 
@@ -264,8 +265,8 @@ def test_modes_that_are_trained_alone_come_near_the_authors():
     assert score["crd"] - score["no-KD"] == pytest.approx(0.13, abs=0.3)  # three runs of theirs, other negatives
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(900)
+@pytest.mark.claim
+@pytest.mark.timeout(7200)
 def test_reproduce_meets_every_figure_and_notices_an_altered_one(tmp_path, monkeypatch, capsys):
     from xmodal.cli.main import answer
 

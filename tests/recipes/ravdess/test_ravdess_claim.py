@@ -8,7 +8,7 @@ import pytest
 from xmodal.data.ravdess.synthetic import make
 from xmodal.recipes.ravdess import experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.claim, pytest.mark.timeout(7200)]
 
 
 def general_against_specific(folder, *, shared):

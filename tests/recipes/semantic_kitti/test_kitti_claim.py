@@ -10,7 +10,7 @@ import pytest
 
 from xmodal.cli.main import answer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+pytestmark = [pytest.mark.claim, pytest.mark.timeout(7200)]
 
 
 def in_seconds(*words):

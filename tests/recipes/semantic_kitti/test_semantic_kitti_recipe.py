@@ -360,7 +360,7 @@ def test_two_processes_train_and_print_once(root, tmp_path):
         [sys.executable, "-m", "xmodal.cli.main", *words.split(), *more.split()],
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=1200,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 

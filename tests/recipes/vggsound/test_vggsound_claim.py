@@ -8,7 +8,7 @@ import pytest
 from xmodal.data.vggsound.synthetic import make
 from xmodal.recipes.vggsound import experiment
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.claim, pytest.mark.timeout(7200)]
 
 
 def test_a_student_learns_from_general_channels_and_not_from_specific_ones(tmp_path):

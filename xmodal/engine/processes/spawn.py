@@ -140,7 +140,7 @@ class _Ranks:
             # a rank that ended by a signal that was passed on was interrupted by the user, and not killed
             killed = [rank for rank, code in failed.items() if code < 0 and -code not in self.received]
             if self.first is None and failed:
-                self.first = next(iter(killed or failed))
+                self.first = next(iter(killed or _causes(failed)))
             if killed:
                 break
             # a failed rank may soon be followed by others with better messages; a second signal means "now"
@@ -168,7 +168,8 @@ class _Ranks:
         codes = [process.returncode for process in self.processes]
         # all ended between two checks: the lowest that failed and that the parent has not killed
         if self.first is None:
-            self.first = next((rank for rank, code in enumerate(codes) if code and rank not in self.ended), None)
+            failed = {rank: code for rank, code in enumerate(codes) if code and rank not in self.ended}
+            self.first = next(iter(_causes(failed)), None)
         if self.first is None or codes[0] == 0:
             return 0
         # rank 0 has printed why it failed, unless it only noticed that another rank was gone
@@ -204,6 +205,11 @@ class _Ranks:
     def _folder(self) -> str | None:
         lines = self.message.decode(errors="replace").splitlines()
         return lines[0] if lines else None
+
+
+def _causes(failed: Mapping[int, int]) -> list[int]:
+    """Of ranks that have failed together, those that did not only lose a peer; all of them if there are none."""
+    return [rank for rank, code in failed.items() if code != LEFT_ALONE] or list(failed)
 
 
 def _rendezvous() -> dict[str, str]:
