@@ -25,6 +25,7 @@ from xmodal.engine.settings import FitSettings, MachineSettings, Precision
 from xmodal.losses import LOSSES
 from xmodal.method import Method
 from xmodal.methods.kd import KD
+from xmodal.methods.options import DistillationOptions
 from xmodal.methods.terms import Term
 from xmodal.models.student_file import save_weights
 from xmodal.types import Batch, Step
@@ -60,7 +61,7 @@ class Mixing(KD):
 class Trusting(KD):
     """KD that counts some samples only: a third of them not, and another third by half."""
 
-    def weigh(self, term: Term, outputs: object, teacher_outputs: object, batch: Batch) -> Tensor:
+    def weigh(self, term: Term, student: object, teacher: object, batch: Batch) -> Tensor:
         return batch.index["image"] % 3 / 2.0
 
 
@@ -71,7 +72,8 @@ def two_steps_of_every_mixing_loss(fabric: Fabric, out: Path) -> None:
             continue
         for kind in (KD, Trusting):
             data = pictures()
-            method = kind(image_student(dropout=0.0), vector_student().module, data.info, losses=(name,))
+            options = DistillationOptions(losses=(name,))
+            method = kind(image_student(dropout=0.0), vector_student().module, data.info, options)
             # 131 rows: 67 and 64; clipped, since rounding errors grow with the weight of a term (pkt: 30000)
             settings = FitSettings(epochs=1, batch_size=67, optimizer="sgd", learning_rate=0.01, clip=1.0)
             run = fit(method, data, settings, seed=5, fabric=fabric)
@@ -118,11 +120,13 @@ def main(out: Path, devices: int) -> None:
     data: Data = pictures()
     data.train = Masked(data.train)  # type: ignore[assignment]
     # a term of every kind: by row, of gathered rows, with a trained adaptor
-    losses = ("kl", "rkd_distance:0.5", "hint:0.1")
-    layers = {"student_layer": ("net.5",), "teacher_layer": ("net.1",)}
-    method: Method = Mixing(
-        image_student(dropout=0.0), vector_student().module, data.info, losses=losses, temperature=2.0, **layers
+    options = DistillationOptions(
+        losses=("kl", "rkd_distance:0.5", "hint:0.1"),
+        temperature=2.0,
+        student_layer=("net.5",),
+        teacher_layer=("net.1",),
     )
+    method: Method = Mixing(image_student(dropout=0.0), vector_student().module, data.info, options)
     settings = FitSettings(epochs=4, batch_size=25, optimizer="sgd", learning_rate=0.05, clip=1.0, accumulate=2)
     run = fit(method, data, settings, seed=5, fabric=fabric, folder=out / "run")
     outputs: dict[str, dict[str, Tensor]] = {}

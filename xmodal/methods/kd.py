@@ -131,10 +131,13 @@ class KD(Method):
     ) -> tuple[Tensor, Tensor | int]:
         """D of one term, and what its mean runs over: rows, or with class weights their sum."""
         weights = self.weigh(term, student, teacher, batch)
-        if class_weights is None or not term.by_row or (self._info.dense and not term.by_place):
-            return term(student, teacher, batch, mask=mask, gather=self.gather, weights=weights)
-        weights = class_weights if weights is None else class_weights * weights
+        if not term.by_row or (self._info.dense and not term.by_place):
+            class_weights = None  # a loss without a value per place has nothing for them to multiply
+        if class_weights is not None:
+            weights = class_weights if weights is None else class_weights * weights
         mean, count = term(student, teacher, batch, mask=mask, gather=self.gather, weights=weights)
+        if class_weights is None:
+            return mean, count
         # the term divides by the number of places, a weighted mean by the sum of the class weights; the weights of
         # `weigh` are not in the divisor: a sample that is left out still counts there
         total = (class_weights if mask is None else class_weights[mask]).sum()
