@@ -240,7 +240,7 @@ def test_splits_with_other_numbers_of_rows_are_trained_one_by_one(made, tmp_path
 
     result = experiment.run(experiment.Settings(**settings, out=tmp_path / "run"))
 
-    assert result["notes"] == ["Splits were trained one by one, not side by side: they have other numbers of rows."]
+    assert result["notes"] == ["Splits were trained one by one, not side by side: they have different numbers of rows."]
 
 
 def test_unpaired_modalities_of_unequal_length_are_trained_side_by_side_too(tmp_path):
@@ -530,6 +530,6 @@ def test_lines_of_every_kind_of_target():
 
 
 def test_the_packaged_references_are_those_of_both_modalities():
-    keys = {figure.key for figure in read_references("discom.json")}
+    keys = {figure.key for figure in read_references("xmodal.recipes:references/discom.json")}
 
     assert keys == {f"{name}: {view}.weighted_f1" for name in ("discom", "no-KD") for view in ("ROWS", "FOU")}

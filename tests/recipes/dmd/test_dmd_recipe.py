@@ -357,7 +357,7 @@ def test_the_reference_figures_are_reproduced_and_altered_ones_are_not(tmp_path,
     monkeypatch.chdir(tmp_path)
     there = answer(["reproduce", "dmd"])
 
-    altered = [figure.model_dump(exclude_none=True) for figure in read_references("dmd.json")]
+    altered = [figure.model_dump(exclude_none=True) for figure in read_references("xmodal.recipes:references/dmd.json")]
     altered[0]["authors"] += 1.0
     (tmp_path / "altered.json").write_text(json.dumps({"schema": 1, "figures": altered}))
     again = answer(["reproduce", "dmd", "--resume", "--references", "altered.json"])

@@ -129,7 +129,7 @@ class Settings(Presets, DMDSettings, RunSettings):
     options: Options = Field({}, description="options of the data")
 
     @classmethod
-    def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+    def base_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """The preset of the data set, and the authors' file on top of it."""
         dataset = given.get("dataset") or "made"
         values = dict(cls.PRESETS.get(dataset, {}))
@@ -235,7 +235,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
             data = first if seed == settings.seeds[0] or settings.root else open_set(settings, seed)
             bench = study.bench(plan, data, seed)
             train_both(bench, settings, weights)
-            rows += bench.score(every=True, beside=other_heads(bench))
+            rows += bench.score(every=True, unscored=other_heads(bench))
             write_files(bench, study.folder / f"seed-{seed}")
 
         # report
