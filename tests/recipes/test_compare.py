@@ -283,7 +283,7 @@ def test_of_an_untrained_teacher_the_bench_gives_fresh_weights_and_then_trained_
     bench = Bench(open_data("digits", seed=0), settings.plan(), seed=0, fabric=launch())
     fresh = bench.network(("rows",), side="teacher").module.state_dict()
 
-    with bench._teaching_nothing():
+    with bench._with_untrained_teacher():
         untrained = bench.teacher()
 
     assert not untrained.training and all(
