@@ -274,7 +274,7 @@ def test_a_second_run_is_refused_unless_it_may_overwrite(made):
     settings = {"data": str(folder), "modalities": ("ROWS", "FOU"), "control": False, **FAST}
     before = (folder / "OUR-DisCoM-KD_ROWS" / "metrics.json").read_text()
 
-    with pytest.raises(InputError, match="are there already"):
+    with pytest.raises(InputError, match="exist already"):
         experiment.run(experiment.Settings(**settings))
     assert (folder / "OUR-DisCoM-KD_ROWS" / "metrics.json").read_text() == before
 
@@ -501,7 +501,7 @@ def test_what_is_only_worth_knowing_is_a_warning(condition, template, tmp_path):
         data=str(tmp_path / "DIR"), modalities=("ROWS", "FOU"), nan="drop", allow_overlap=True
     )
 
-    data = experiment.open_turn(settings, 0)
+    data = experiment.open_split(settings, 0)
 
     assert any(sentence in said for said in data.warnings), data.warnings
     assert not data.info.paired and data.info.classes == 10
