@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,38 @@ def test_imports_point_one_way(path):
 
     if part_of(module):  # the package itself lists public names of every part
         assert forbidden_imports(path.read_text(), module) == []
+
+
+def forbidden_names(source, module):
+    """Modules against the direction of the levels that stand in strings: paths of cards and of files in packages."""
+    strings = (node.value for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Constant))
+    names = {match[1] for text in strings if isinstance(text, str) and (match := NAME_OF_MODULE.fullmatch(text))}
+    part = part_of(module)
+    return sorted(name for name in names if part_of(name) not in MAY_IMPORT[part] | {part})
+
+
+NAME_OF_MODULE = re.compile(r"(xmodal(?:\.\w+)+)(?::[\w./]+)?")
+
+
+@every_file
+def test_modules_that_are_named_in_strings_point_one_way(path):
+    module = module_of(path)
+
+    if part_of(module):
+        assert forbidden_names(path.read_text(), module) == []
+
+
+@pytest.mark.parametrize(
+    ("source", "module", "names"),
+    [
+        ("resources.files('xmodal.recipes')", "xmodal.study.references", ["xmodal.recipes"]),
+        ("CARD = 'xmodal.recipes.r:run'", "xmodal.data", ["xmodal.recipes.r"]),
+        ("FIGURES = 'xmodal.recipes:references/r.json'", "xmodal.study.references", ["xmodal.recipes"]),
+        ("FIGURES = 'xmodal.recipes:references/r.json'", "xmodal.recipes", []),
+    ],
+)
+def test_the_check_of_names_in_strings_finds_wrong_ones(source, module, names):
+    assert forbidden_names(source, module) == names
 
 
 def test_every_part_of_the_package_has_a_level():
@@ -342,7 +375,8 @@ def test_every_path_of_a_card_can_be_imported(card):
         if path := getattr(card, field, ""):
             assert callable(load(path)), field
     if references := getattr(card, "references", ""):
-        assert (PACKAGE / "recipes" / "references" / references).is_file()
+        package, _, name = references.partition(":")
+        assert (resources.files(package) / name).is_file()
 
 
 @pytest.mark.parametrize("name", [*ENCODERS, *BUILDERS])

@@ -118,7 +118,7 @@ class RecipeCard(Card):
 
     Attributes:
         settings: import path of the pydantic settings class.
-        references: name of the file with published figures; empty: there are none.
+        references: ``package:path`` of the file with published figures; empty: there are none.
         published: import path of ``published()``, the settings behind those figures: one object, or a dictionary by
             name, where each name is the prefix of the keys of its figures (``table2/teacher.0.25``).
         scores: name of the data set for which this experiment has its own scoring; empty: none.

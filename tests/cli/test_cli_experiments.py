@@ -110,7 +110,7 @@ def test_reproduce_says_which_figure_is_off(call, monkeypatch: pytest.MonkeyPatc
         title="a small one",
         path=f"{__name__}:run_small",
         settings=f"{__name__}:SmallSettings",
-        references="digits_kd.json",
+        references="xmodal.recipes:references/digits_kd.json",
     )
     monkeypatch.setitem(RECIPES._cards, "small", card)
     figure = {"key": "teacher.weighted_f1", "what": "teacher", "paper": 50.0, "tolerance": 50.0, "source": "chosen"}
@@ -141,7 +141,7 @@ def test_reproduce_runs_all_published_settings_of_a_recipe(call, monkeypatch: py
         path=f"{__name__}:run_widths",
         settings=f"{__name__}:SmallSettings",
         published=f"{__name__}:two_settings",
-        references="digits_kd.json",
+        references="xmodal.recipes:references/digits_kd.json",
     )
     monkeypatch.setitem(RECIPES._cards, "widths", card)
     figure = {"what": "seeds", "paper": 2.0, "tolerance": 0.5, "source": "chosen"}

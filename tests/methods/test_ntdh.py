@@ -195,7 +195,7 @@ def test_channels_that_are_chosen_without_a_saliency_have_none(which, make_bench
 
     method = build(bench, NTDHSettings(remove=which, ratio=0.5))
 
-    assert method.findings["saliency"] == [] and not [name for name in bench.found if "saliency" in name]
+    assert method.findings["saliency"] == [] and not [name for name in bench.measured if "saliency" in name]
     count = len(method.keep)
     assert method.keep.tolist() == stay_of(range(count), 0.5, which, bench.seed).tolist()
 

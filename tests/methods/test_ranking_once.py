@@ -26,7 +26,7 @@ def test_a_ranking_and_the_means_are_measured_once_for_the_same_networks_and_set
     means = [channel_means(bench, joint.teacher, "embedding", networks="these") for _ in range(2)]
 
     assert first is again and other is not first and other.draws.shape[0] == 2
-    assert means[0] is means[1] and len(bench.found) == 3
+    assert means[0] is means[1] and len(bench.measured) == 3
 
 
 def test_methods_side_by_side_share_what_they_rank_by(make_bench):
@@ -34,7 +34,7 @@ def test_methods_side_by_side_share_what_they_rank_by(make_bench):
 
     kept = [build(bench, MFHSettings(ratio=0.5, remove=which)).keep for which in ("least", "most")]
 
-    assert len([name for name in bench.found if name.startswith("saliency")]) == 1
+    assert len([name for name in bench.measured if name.startswith("saliency")]) == 1
     assert torch.equal(kept[0], ~kept[1])
 
 
@@ -90,7 +90,7 @@ def test_channels_are_exchanged_within_batches_of_so_many_rows(make_bench):
     assert [len(batch.target) for batch in bench.batches(size=7)][:3] == [7, 7, 7]
     assert whole.population == "all" and parts.population == "batch" and parts.rows == whole.rows
     assert not np.allclose(parts.raw, whole.raw) and np.allclose(one.raw, whole.raw)
-    assert len(bench.found) == 3
+    assert len(bench.measured) == 3
 
 
 @pytest.mark.parametrize("ratio", [0.25, 0.5])

@@ -146,7 +146,7 @@ def test_an_altered_reference_is_off(tmp_path):
 def test_a_reference_file_is_checked(tmp_path):
     path = tmp_path / "references.json"
     write_json(path, {"figures": [{"key": "a", "what": "b", "tolerance": 1, "source": "c"}]})
-    with pytest.raises(InputError, match="neither a paper's nor an authors' value"):
+    with pytest.raises(InputError, match="neither a value to compare with nor a bound"):
         read_references("", path)
 
     write_json(path, {"figures": [{"key": "a", "what": "b", "toleranse": 1, "source": "c", "paper": 1}]})
@@ -182,8 +182,8 @@ def test_figures_are_held_against_a_value_or_bounds(tmp_path, fields, ours, ok):
     ("fields", "sentence"),
     [
         ({"tolerance": 1.0}, "nor a bound"),
-        ({"paper": 1.0}, "says no tolerance"),
-        ({"paper": 1.0, "tolerance": 1.0, "against": "authors"}, "neither a paper's nor an authors' value"),
+        ({"paper": 1.0}, "has a value to compare with and no tolerance"),
+        ({"paper": 1.0, "tolerance": 1.0, "against": "authors"}, "neither a value to compare with nor a bound"),
     ],
 )
 def test_a_reference_says_what_it_asks_for(tmp_path, fields, sentence):
@@ -192,7 +192,7 @@ def test_a_reference_says_what_it_asks_for(tmp_path, fields, sentence):
 
 
 def test_the_packaged_references_are_readable():
-    keys = {figure.key for figure in read_references("digits_kd.json")}
+    keys = {figure.key for figure in read_references("xmodal.recipes:references/digits_kd.json")}
 
     assert keys == {"teacher.weighted_f1", "no-KD.weighted_f1", "kd.weighted_f1"}
 
@@ -283,7 +283,7 @@ def test_of_an_untrained_teacher_the_bench_gives_fresh_weights_and_then_trained_
     bench = Bench(open_data("digits", seed=0), settings.plan(), seed=0, fabric=launch())
     fresh = bench.network(("rows",), side="teacher").module.state_dict()
 
-    with bench._teaching_nothing():
+    with bench._with_untrained_teacher():
         untrained = bench.teacher()
 
     assert not untrained.training and all(

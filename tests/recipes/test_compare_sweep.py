@@ -131,12 +131,12 @@ def test_what_can_not_be_swept_is_told_before_anything_is_written(text, words, t
 def test_a_name_that_several_have_asks_whose():
     settings = compare.Settings(**{**SMALL, "methods": ("kd", "mfh")}, sweep="temperature=1,2")
 
-    with pytest.raises(InputError, match=r"Say whose: kd\.temperature, mfh\.temperature"):
+    with pytest.raises(InputError, match=r"Name one of kd\.temperature, mfh\.temperature"):
         compare.run(settings)
 
 
 def test_a_teacher_and_classes_are_needed(tmp_path):
-    with pytest.raises(InputError, match="name a method with one, such as kd"):
+    with pytest.raises(InputError, match="name a method with a frozen one, such as kd"):
         compare.run(compare.Settings(**{**SMALL, "methods": ("supervised",)}, sweep="epochs=1,2"))
 
 

@@ -52,7 +52,7 @@ def read_settings(name: str, words: Sequence[str], *, prog: str) -> tuple[Any, b
     if issubclass(model, Presets):
         # a preset changes the defaults, which the help shows and which may name the methods and their options
         sources = {key: first.get(key, saved.get(key)) for key in model.SOURCES}
-        saved = model.beneath({key: value for key, value in sources.items() if value}) | saved
+        saved = model.base_values({key: value for key, value in sources.items() if value}) | saved
     defaults = {key: info.get_default(call_default_factory=True) for key, info in model.model_fields.items()}
     options = _option_sections(model, words, {**defaults, **saved, **first})
 

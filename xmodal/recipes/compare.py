@@ -1,12 +1,13 @@
-"""Methods side by side: the same data, networks, seeds and budget for each, and the controls that make it evidence.
+"""Several methods with the same data, networks, seeds and budget, and the controls that turn scores into evidence.
 
-For every seed: a teacher, the no-KD control (the student's network, labels alone), every method, and for methods with
-a frozen teacher the shuffled-teacher control (its answers exchanged among samples of one class: if that does as well,
-nothing specific to a sample was transferred) and, with ``--untrained``, one whose teacher has its initial weights (if
-that does as well, it does not matter what a teacher has learned). Methods that deploy a larger network have a control
-of that size, which learns from labels alone as well. A seed sets the initial weights and the order of the batches, and
-for data without a fixed split the split itself. The epoch of each network is chosen on the validation split; the test
-split is read when everything of a seed is trained, once. On the built-in digits 5 seeds take about a minute.
+For every seed: a teacher, the no-KD control (the student's network, trained on labels alone), every method, and for
+methods with a frozen teacher the shuffled-teacher control (its outputs are permuted among samples of the same class: if
+that does as well, nothing specific to a sample was transferred) and, with ``--untrained``, one whose teacher has its
+initial weights (if that does as well, it does not matter what a teacher has learned). Methods that deploy a larger
+network have a further control of that size, trained on labels alone. A seed decides the initial weights and the order
+of the batches, and also the split of data that comes without one. The epoch of each network is selected on the
+validation split; the test split is read once, when everything of a seed is trained. On the built-in digits 5 seeds take
+about a minute.
 
     xmodal compare digits --teacher rows --student fourier --methods supervised,kd --seeds 5
 """
@@ -25,7 +26,7 @@ __all__ = ["Settings", "run"]
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train everything, write the run folder and its page, return what `result.json` holds."""
+    """Train and score everything, write the run folder and its page, and return the content of `result.json`."""
     if settings.sweep:
         from xmodal.study import sweep
 
@@ -33,7 +34,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     from xmodal.study.comparison import check, summarised, train
 
     with open_study(settings, "compare", progress=progress) as study:
-        # data: one object per seed, and everything that can be refused before anything is written
+        # data of the first seed, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
         check(comparison, first, study.fabric)

@@ -1,7 +1,7 @@
-"""Your own data in one command: a teacher that sees everything, a student that sees less, the evidence, a report.
+"""Your own data in one command: a teacher with all modalities, a student with fewer, their controls, and a report.
 
-Trains the teacher, the no-KD control, the student and its shuffled-teacher control with one seed, and says whether
-distillation helped. One seed is no proof: `compare` repeats it. A minute on a CPU for small arrays.
+It trains the teacher, the no-KD control, the student and its shuffled-teacher control with one seed, and reports
+whether distillation helped. One seed is no proof: `compare` repeats it. Small arrays take a minute on a CPU.
 
     xmodal distill my_data --teacher audio,image --student image --method kd
 """
@@ -34,24 +34,24 @@ class Settings(PairSettings):
     """Train a teacher, a no-KD control and a distilled student, and report."""
 
     method: str = Field("kd", description="a method of `xmodal list methods`; its settings become flags")
-    seed: int = Field(0, ge=0, description="of weights, order and, where none is fixed, the split")
+    seed: int = Field(0, ge=0, description="of weights, order of batches, and the split of data without one")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
 
     def comparison(self) -> Comparison:
-        """One method, one seed: the smallest comparison."""
+        """A comparison of one method with one seed."""
         flags = {name: getattr(self, name) for name in PairSettings.model_fields}
         return ComparisonSettings(**flags, methods=(self.method,), shuffled=self.shuffled).comparison()
 
 
 @dataclass
 class Distilled:
-    """What `distill` returns.
+    """The result of `distill`.
 
     Attributes:
         student: the distilled network with its normalisation; `xmodal.export` writes it.
         result: scores of teacher, control and student, as in `result.json`.
-        info: what is known of the data.
-        folder: the run folder, None when nothing was to be written.
+        info: description of the data.
+        folder: the run folder; None if nothing was written.
     """
 
     student: Student
@@ -61,22 +61,22 @@ class Distilled:
 
     @property
     def scores(self) -> dict[str, float]:
-        """Test score of everything that was trained, by name."""
+        """Name → test score of every network."""
         return {row["name"]: row["test"][self.result["metric"]] for row in self.result["rows"]}
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train, write the run folder and its page, return what `result.json` holds."""
+    """Train, write the run folder and its page, and return the content of `result.json`."""
     from xmodal.study.comparison import check, summarised, train
 
     with open_study(settings, "distill", progress=progress) as study:
-        # data, and everything that can be refused before anything is written
+        # data, and all checks: nothing is written yet
         comparison = settings.comparison()
         data = open_seed(comparison.plan, settings.seed)
         check(comparison, data, study.fabric)
         study.start(fits=comparison.fits, name=f"distill-{Path(settings.data).name}")
 
-        # teacher, control, student, and one look at the test split
+        # teacher, control, student and its control; then the scores on the test split
         bench = study.bench(comparison.plan, data, settings.seed)
         notes = train(bench, comparison)
         rows = bench.score()
@@ -113,23 +113,23 @@ def distill(
     Args:
         inputs: modality → array (rows, …).
         target: labels (rows,), a table for multi-label, floats for regression; modality → target when unpaired.
-        dataset: instead of both, samples ``(inputs, target)`` with a dictionary of inputs.
-        data: instead of these, opened data (`xmodal.open_data`).
-        teacher: modalities the teacher sees, one name or several; default: all.
+        dataset: in place of both, samples ``(inputs, target)`` with a dictionary of inputs.
+        data: in place of these, opened data (`xmodal.open_data`).
+        teacher: modalities of the teacher, one name or several; default: all.
         student: modalities at deployment; default: the last one.
         method: a name of `xmodal list methods`.
         options: settings of the method, by name.
-        task: kind of target; default: told by its type.
+        task: kind of target; default: inferred from its type.
         epochs: for each network.
         batch_size: rows per step.
         learning_rate: of Adam.
-        seed: of weights, order and split.
+        seed: of weights, order of batches, and split.
         splits: train, valid, test → row numbers; default: drawn 70/10/20, class by class.
-        student_network: your own module in place of a built one; it takes one tensor, or a dictionary of several.
-        teacher_network: the same for the teacher, trained here.
+        student_network: your own module in place of a built one; it takes a tensor, or a dictionary of several.
+        teacher_network: the same for the teacher; it is trained here.
         training: further flags of ``xmodal distill`` by name, such as ``{"optimizer": "sgd", "precision": "64"}``.
         out: run folder; None: nothing is written.
-        verbose: tell how it goes, on standard error.
+        verbose: print the progress to standard error.
 
     Example:
         >>> import numpy as np
@@ -142,7 +142,7 @@ def distill(
     """
     from xmodal.study.comparison import check, summarised, train
 
-    # settings first: they are quick to refuse
+    # settings first: an error in them appears before the data is copied and split
     values = {
         "data": "arrays",
         "teacher": (teacher,) if isinstance(teacher, str) else teacher,
@@ -155,13 +155,15 @@ def distill(
         "seed": seed,
         "out": out,
     }
-    twice = sorted(values.keys() & (training or {}).keys())
-    if twice:
-        raise InputError(f"training names {', '.join(twice)}, which distill takes as an argument. Give it there alone.")
+    repeated = sorted(values.keys() & (training or {}).keys())
+    if repeated:
+        raise InputError(
+            f"training names {', '.join(repeated)}, which distill takes as an argument. Give it there alone."
+        )
     settings = validated(Settings, {**(training or {}), **values}, "distill")
 
     with open_study(settings, "distill", progress=Progress(quiet=not verbose)) as study:
-        # data, and everything that can be refused before anything is written
+        # data, and all checks: nothing is written yet
         comparison = settings.comparison()
         data = data or _open(inputs, target, dataset, splits=splits, task=task, seed=seed)
         networks = {"student": student_network, "teacher": teacher_network}
@@ -169,12 +171,12 @@ def distill(
         check(comparison, data, study.fabric, modules=modules)
         study.start(fits=comparison.fits, write=out is not None)
 
-        # teacher, control, student, and one look at the test split
+        # teacher, control, student and its control; then the scores on the test split
         bench = study.bench(comparison.plan, data, seed, modules=modules)
         notes = train(bench, comparison)
         rows = bench.score()
 
-        # the result, and the student as it is deployed: in float32, like every other
+        # the result, and the student in the float32 in which every student is deployed
         result = study.finish(summarised(comparison, data, rows, notes, title=method))
         (deployed,) = bench.runs[method if method != "supervised" else "no-KD"].students.values()
         if bench.info.doubled:
@@ -188,5 +190,5 @@ def _open(inputs: Any, target: Any, dataset: Any, *, splits: Any, task: str, see
     if dataset is not None:
         return from_dataset(dataset, splits=splits, task=task, seed=seed)
     if inputs is None or target is None:
-        raise InputError("Nothing to distil from: give inputs and target, or dataset=, or data=.")
+        raise InputError("There is nothing to distil from: give inputs and target, or dataset=, or data=.")
     return from_arrays(inputs, target, splits=splits, task=task, seed=seed)

@@ -1,6 +1,6 @@
-"""The bench: one data set, one seed, one folder, and on it a teacher and any number of methods.
+"""The bench: one data set, one seed and one folder, on which a teacher, controls and methods are trained and scored.
 
-It is the `Kit` that methods are built with. Everything is trained first; then the test split is read once, for all.
+It is the `Kit` that methods are built with. Everything is trained first; then one pass over the test split scores all.
 """
 
 from __future__ import annotations
@@ -43,22 +43,26 @@ if TYPE_CHECKING:
 
 F = TypeVar("F")
 CONTROL, MATCHED = "no-KD", "matched"
-OUTPUT_BYTES = 2 * 2**30  # of answers for the test split of dense data that are kept; `evaluate` writes more, in files
-LARGER = 1.05  # a student with more than this many times the parameters of the control gets one of its own size
+# Memory for the outputs of dense data on the test split; above it none are kept. A class for every pixel of thousands
+# of frames does not fit; `xmodal evaluate` writes them to files instead.
+OUTPUT_BYTES = 2 * 2**30
+# A student with more than this many times the parameters of the control gets a second control of its own size; below,
+# the no-KD control counts as equally large, and one training is saved.
+LARGER = 1.05
 
 
 @dataclass(frozen=True)
 class Earlier:
-    """What another run did already, for the same data and networks.
+    """Results of another run with the same data and networks, which are not computed again.
 
     Attributes:
         weights: name of a stage → student → its weights.
-        found: what was measured once, by the names that `Bench.once` is given.
-        where: what the weights are from, for sentences.
+        measured: name of a measurement, as `Bench.once` takes it → its result.
+        where: where the weights come from, for error messages.
     """
 
     weights: Mapping[str, Mapping[str, Mapping[str, Tensor]]] = field(default_factory=dict)
-    found: Mapping[str, Any] = field(default_factory=dict)
+    measured: Mapping[str, Any] = field(default_factory=dict)
     where: str = "an earlier run"
 
 
@@ -68,12 +72,20 @@ class Bench:
     Args:
         data: what to train on.
         plan: modalities, networks and training of teacher and student.
-        seed: of this bench.
+        seed: of all weights, batches and draws on this bench.
         fabric: started devices.
-        folder: where its runs go; None: in memory.
-        progress: where to tell how it goes.
+        folder: parent of the run folders; None: nothing is written.
+        progress: shows the progress.
         modules: the user's own networks by side (``teacher``, ``student``), in place of built ones.
-        earlier: stages that need no training, and findings that need no measuring.
+        earlier: weights and measurements of another run.
+
+    Attributes:
+        runs: name → run of everything that is scored.
+        stages: name → run of the stages of methods, such as a joint training; they are not scored.
+        roles: name of a run → its role in the table: ``teacher``, ``control``, ``method``, ``matched``, ….
+        matched: name of a method → the control of its size.
+        outputs: run → student → index, outputs and target on the test split; filled by `score`.
+        measured: results of `once` by name.
     """
 
     def __init__(
@@ -88,6 +100,7 @@ class Bench:
         modules: Mapping[str, nn.Module] | None = None,
         earlier: Earlier | None = None,
     ) -> None:
+        # before any network is built: networks take their number format from the description of the data
         data = data.doubled() if plan.training.precision == "64-true" else data
         self.data, self.plan, self.seed = data, plan, seed
         self.fabric, self.folder = fabric, folder
@@ -102,17 +115,20 @@ class Bench:
         self.roles: dict[str, str] = {}
         self.matched: dict[str, str] = {}
         self.outputs: dict[str, dict[str, Any]] = {}
-        self._untrained = False  # whether `teacher` gives one that learned nothing, and whether it was asked for
-        self._asked = False
+        # set by `_with_untrained_teacher`: whether `teacher` returns initial weights, and whether it was called
+        self._untrained = False
+        self._teacher_used = False
         self.earlier = earlier or Earlier()
-        self.found: dict[str, Any] = dict(self.earlier.found)
+        self.measured: dict[str, Any] = dict(self.earlier.measured)
 
     def network(self, modalities: Sequence[str], *, side: str = "student") -> Student:
-        """A fresh network; equal seeds and modalities give equal weights, whatever was built before."""
+        """A fresh network; equal seeds, sides and modalities give equal weights, whatever was built before."""
         if side in self.modules:
+            # a copy: the control and every method start from the weights that the user's network has now
             return student_of(copy.deepcopy(self.modules[side]), self.info, modalities)
         with seeded(self.seed, side, *modalities):
             student = build_for(self.info, modalities, **self.plan.network(side))
+        # an untrained teacher is a control without any knowledge, so it does not get ImageNet's either
         if side in self.plan.imagenet and not self._untrained:
             from xmodal.models.pixels.camera_net import load_imagenet
 
@@ -120,23 +136,26 @@ class Bench:
         return student
 
     def dry_run(self) -> None:
-        """Build the networks of both sides once and throw them away: what can't be built is told before training."""
+        """Build the networks of both sides once and discard them, so that errors appear before training."""
         sides = (self.network(self.teaching, side="teacher"), self.network(self.student))
         if min(self.plan.training.batch_size, max(self.info.rows["train"].values())) > 1:
             return
         for student in sides:
-            one = zeros({name: self.info.inputs[name] for name in student.needs}, 1)
+            row = zeros({name: self.info.inputs[name] for name in student.needs}, 1)
             try:
+                # in training mode, where BatchNorm needs two values per channel, and with the random state kept:
+                # dropout draws from it
                 with torch.no_grad(), torch.random.fork_rng(devices=[]):
-                    student.module.cpu().train()(one)
-            except ValueError as error:  # what batch normalisation says
+                    student.module.cpu().train()(row)
+            # BatchNorm raises ValueError: "Expected more than 1 value per channel when training"
+            except ValueError as error:
                 raise InputError(
                     f"A batch of one row is too small for this network ({error}). Raise --batch-size to 2 or more."
                 ) from error
 
     def teacher(self) -> nn.Module:
-        """The finished teacher, trained on first use; every caller gets a copy of its own."""
-        self._asked = True
+        """The finished teacher, trained on the first call; every call returns a copy."""
+        self._teacher_used = True
         if self._untrained:
             return self.network(self.teaching, side=TEACHER).module.to(self.fabric.device).eval()
         if TEACHER not in self.runs:
@@ -148,7 +167,7 @@ class Bench:
         return self._finished(TEACHER)
 
     def control(self) -> nn.Module:
-        """The finished no-KD control, trained on first use; every caller gets a copy of its own."""
+        """The finished no-KD control, trained on the first call; every call returns a copy."""
         if CONTROL not in self.runs:
             self.train_control()
         return self._finished(CONTROL)
@@ -159,14 +178,18 @@ class Bench:
 
     def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
         """Rows of the training or validation split in their order, on the device."""
+        # the test split is missing on purpose: no method may read it
         rows = {"train": self.data.train, "valid": self.data.valid}[split]
-        return map(lambda found: found.to(self.fabric.device), in_order(rows, batch_size=size or self.info.block(256)))
+        batches = in_order(rows, batch_size=size or self.info.block(256))
+        return (batch.to(self.fabric.device) for batch in batches)
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
-        """Train a stage of a method; its students end with their best weights, or with the last ones."""
+        """Train a stage of a method; afterwards its students have their best weights, or the last ones."""
         if stage in self.earlier.weights:
             return self._load_earlier(stage, method)
+        # methods that name the same stage share its training, such as the joint training of all MFH students
         if stage not in self.stages:
+            # a method may shorten the training that the user chose, not lengthen it
             epochs = epochs and min(epochs, self.plan.training.epochs)
             self.progress.expect()
             self.stages[stage] = self._fit(stage, method, epochs=epochs, keep=keep)
@@ -176,17 +199,17 @@ class Bench:
         return method
 
     def _load_earlier(self, stage: str, method: Method) -> Method:
-        """The weights of another run; those of another network are refused, a sentence each."""
+        """A method with the weights of another run; weights of another network raise an error."""
         for name, student in method.students().items():
             load_checked(student.module, self.earlier.weights[stage][name], f"{self.earlier.where} ({name})")
         return method.to(self.fabric.device)
 
     def once(self, what: str, find: Callable[[], F]) -> F:
-        """What was found under this name before, else what ``find`` finds now."""
-        if what not in self.found:
-            self.found[what] = find()
-        found: F = self.found[what]
-        return found
+        """The result of ``find``, computed on the first call with this name and kept."""
+        if what not in self.measured:
+            self.measured[what] = find()
+        result: F = self.measured[what]
+        return result
 
     def validate(self, method: Method) -> dict[str, dict[str, float]]:
         """Student → metric → value on the validation split."""
@@ -204,20 +227,22 @@ class Bench:
             seed=self.seed,
             folder=folder,
             fabric=self.fabric,
-            resume=True,  # the folder of the whole comparison was already checked
+            # `Study.start` has checked the folder of the whole study, so what is in this one belongs to it
+            resume=True,
             shuffle_teacher=shuffle,
             progress=self.progress,
             title=f"seed {self.seed}, {name}",
+            # one folder for all methods: they learn from the same teacher, whose outputs are written once
             teacher_disk=self.folder and self.folder / "answers",
         )
 
     def train(self, name: str, method: Method, *, role: str, shuffle: bool = False) -> None:
-        """Train something that is to be scored."""
+        """Train a method under the name and role that its row in the table has."""
         self.runs[name] = self._fit(name, method, shuffle=shuffle)
         self.roles[name] = role
 
     def take(self, name: str, method: Method, *, role: str) -> None:
-        """Score something as it is, without training it."""
+        """Add a method whose weights are finished: it is scored and not trained."""
         folder = None if self.folder is None else self.folder / folder_name(name)
         self.runs[name] = as_it_is(method, self.data, seed=self.seed, folder=folder, fabric=self.fabric)
         self.roles[name] = role
@@ -231,69 +256,82 @@ class Bench:
         shuffle: bool = False,
         untrained: bool = False,
     ) -> None:
-        """Train a method of the list; with ``shuffle`` or ``untrained`` as its own control."""
+        """Train a method of `METHODS`.
+
+        Args:
+            card: of the method.
+            settings: of the method.
+            name: in the table; empty: the name of the card.
+            shuffle: train it as its own control: the teacher's outputs are permuted within classes.
+            untrained: train it as its own control: the teacher has its initial weights.
+        """
         if problems := unfit(card, self.info):
             raise InputError(problems)
         role = "shuffled" if shuffle else "untrained" if untrained else "method"
         name = name or card.name
         name = name if role == "method" else f"{name} ({role} teacher)"
-        with self._teaching_nothing() if untrained else contextlib.nullcontext():
+        with self._with_untrained_teacher() if untrained else contextlib.nullcontext():
             method = self.build(card, settings)
         self.train(name, method, role=role, shuffle=shuffle)
 
     @contextlib.contextmanager
-    def _teaching_nothing(self) -> Iterator[None]:
-        """Within it the teacher has its initial weights; methods that train one of their own are refused."""
-        self._untrained, self._asked = True, False
+    def _with_untrained_teacher(self) -> Iterator[None]:
+        """Within this block `teacher` returns a network with its initial weights.
+
+        A method that does not call `teacher` trains its teacher in a stage of its own and raises an error.
+        """
+        self._untrained, self._teacher_used = True, False
         try:
             yield
         finally:
             self._untrained = False
-        if not self._asked:
+        if not self._teacher_used:
             raise InputError(
                 "The method trains its teacher in a stage of its own, so there is none to leave untrained."
             )
 
     def build(self, card: MethodCard, settings: BaseModel) -> Method:
-        """A method of the list, ready to be trained."""
-        # networks of the method's own must not depend on what was trained, or read back, before it
+        """A method of `METHODS` before its training."""
+        # the method's own layers must not depend on what was trained, or loaded from a resumed run, before it
         with seeded(self.seed, "method", card.name):
             method: Method = card.load()(self, settings)
         return method
 
     def train_control(self) -> None:
-        """The no-KD control: the student's network, labels alone."""
+        """Train the no-KD control: the student's network, on labels alone."""
         self.train(CONTROL, Supervised(self.network(self.student), self.info), role="control")
 
     def train_matched(self) -> None:
-        """Controls as large as what is deployed: for every method whose student has more parameters than the control's.
+        """Train a control of the same size for every method whose student has more parameters than the no-KD control.
 
-        Labels alone, and encoders just wide enough. Where their width can't be chosen there is none.
+        It learns from labels alone, and its encoders are just wide enough. Networks without a width have no such
+        control.
         """
         for name in [name for name, role in self.roles.items() if role == "method"]:
             for student in self.runs[name].students.values():
                 if student.modalities == self.student:
-                    found = self.train_as_large(student, like=self.network(self.student))
-                    self.matched |= {name: found} if found else {}
+                    control = self.train_as_large(student, like=self.network(self.student))
+                    self.matched |= {name: control} if control else {}
 
     def train_as_large(self, student: Student, *, like: Student, label: str = CONTROL) -> str:
-        """A control for one student, unless a network like ``like`` is as large; returns its name in the table."""
+        """Train a control of the size of one student; returns its name in the table, empty where none is needed."""
         width = self.width_as_large(student, like=like)
         if width is None:
             return ""
         name = f"{label}, width {width}"
+        # methods with equally large students share a control
         if name not in self.runs:
             self.progress.expect()
             self.train(name, self.as_large(student, like=like, width=width), role=MATCHED)
         return name
 
     def width_as_large(self, student: Student, *, like: Student) -> int | None:
-        """How wide a network like ``like`` is that has as many parameters; None: as it is, or no width will do."""
+        """The width at which a network like ``like`` is as large; None: it is large enough already, or has no width."""
         parameters = count_parameters(student.module)
         return width_for(like, parameters) if parameters > LARGER * count_parameters(like.module) else None
 
     def as_large(self, student: Student, *, like: Student, width: int) -> Method:
-        """A control of this width for one student, ready to be trained."""
+        """A control of this width for one student, before its training."""
         with seeded(self.seed, "matched", *student.modalities):
             network = build_for(
                 self.info,
@@ -304,16 +342,15 @@ class Bench:
             )
         return Supervised(network, self.info)
 
-    def score(self, *, every: bool = False, beside: Mapping[str, Student] | None = None) -> list[dict[str, Any]]:
-        """Read the test split once and score what was trained; one row per student.
+    def score(self, *, every: bool = False, unscored: Mapping[str, Student] | None = None) -> list[dict[str, Any]]:
+        """Read the test split once and score everything that was trained; one row per student.
 
-        Of a method with several students the one of the deployed modalities counts; where there is none, the one that
-        leads; or with ``every`` each of them, its name behind the method's. ``outputs`` then holds what was said, as
-        far as there is room for it: run → student → index, outputs, target.
+        Of a method with several students the one for the deployed modalities counts; if there is none, the one that
+        the method leads with. Afterwards ``outputs`` holds the outputs, if they fit into memory.
 
         Args:
-            every: all students of a method.
-            beside: more that is asked for its outputs, and not scored; its run has the empty name.
+            every: a row for all students of a method; their names follow the name of the method.
+            unscored: further networks whose outputs are kept, without a row; they stand under the empty run name.
         """
         students = {
             f"{name}\n{student_name}": student
@@ -322,47 +359,52 @@ class Bench:
             if every or student.modalities == self.student or (not self._deploys(run) and _leads(run, student_name))
         }
         outputs: dict[str, Any] | None = {} if self._room_for_outputs(len(students)) else None
-        asked = {**students, **{f"\n{name}": student for name, student in (beside or {}).items()}}
-        scores = evaluate(asked, self.data.test, self.info, fabric=self.fabric, full=True, outputs=outputs)
-        for key, said in (outputs or {}).items():
+        # one pass for all networks: the test split is read when nothing is left to choose
+        further = {f"\n{name}": student for name, student in (unscored or {}).items()}
+        scores = evaluate(
+            {**students, **further}, self.data.test, self.info, fabric=self.fabric, full=True, outputs=outputs
+        )
+        for key, arrays in (outputs or {}).items():
             name, student_name = key.split("\n")
-            self.outputs.setdefault(name, {})[student_name] = said
+            self.outputs.setdefault(name, {})[student_name] = arrays
         rows = []
-        for key in students:
-            found = scores[key]
+        for key, student in students.items():
             name, student_name = key.split("\n")
             best = self.runs[name].best[student_name]
             several = every and len(self.runs[name].students) > 1
+            row_name = f"{name}: {student_name}" if several else name
             row = {
                 "seed": self.seed,
-                "name": f"{name}: {student_name}" if several else name,
+                "name": row_name,
                 "role": self.roles[name],
                 "student": student_name,
-                "needs": list(students[key].needs),
+                "needs": list(student.needs),
                 "folder": f"seed-{self.seed}/{folder_name(name)}",
-                "parameters": count_parameters(students[key].module),
-                "matched": self.matched.get(f"{name}: {student_name}" if several else name, ""),
+                "parameters": count_parameters(student.module),
+                "matched": self.matched.get(row_name, ""),
                 "best_epoch": best["epoch"],
                 "valid": best["valid"],
-                "test": found,
+                "test": scores[key],
             }
             rows.append(row)
-            self._write(row, outputs and outputs[key], students[key].target)
+            self._write(row, outputs and outputs[key], student.target)
         return rows
 
     def _room_for_outputs(self, students: int) -> bool:
-        """Whether what is said of the test split can be kept: a class for every pixel of thousands of frames can't."""
+        """Whether the outputs of so many students on the test split may be kept in memory."""
         if not self.info.dense:
             return True
-        places = max(math.prod(known.shape[1:]) for known in self.info.inputs.values())
-        size = (2 if self.info.task == "multiclass" else 4 * self.info.outputs) + 8  # an answer, and its target
-        return students * max(self.info.rows["test"].values()) * places * size <= OUTPUT_BYTES
+        positions = max(math.prod(info.shape[1:]) for info in self.info.inputs.values())
+        # `evaluate` keeps the class alone, in 16 bits, or float32 values; targets have 64 bits
+        size = (2 if self.info.task == "multiclass" else 4 * self.info.outputs) + 8
+        return students * max(self.info.rows["test"].values()) * positions * size <= OUTPUT_BYTES
 
     def _deploys(self, run: Run) -> bool:
-        """Whether one of its students is for the deployed modalities."""
+        """Whether a run has a student for the deployed modalities."""
         return any(student.modalities == self.student for student in run.students.values())
 
     def _write(self, row: Mapping[str, Any], outputs: Mapping[str, Any] | None, target: str) -> None:
+        """Add test scores and predictions to the folder of a run; the first process writes for all."""
         if self.folder is None or self.fabric.global_rank:
             return
         folder = self.folder / Path(row["folder"]).name
@@ -371,27 +413,28 @@ class Bench:
         write_json(folder / "result.json", result)
         if outputs is None:
             return
+        # predictions name rows of the data set, which do not change with the split
         numbers = self.data.test.numbers[target]
         arrays = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
-        with written_whole(folder / "predictions" / f"{row['student']}.npz") as beside:
-            np.savez(beside, rows=numbers[arrays["index"]], outputs=arrays["outputs"], target=arrays["target"])
+        with written_whole(folder / "predictions" / f"{row['student']}.npz") as file:
+            np.savez(file, rows=numbers[arrays["index"]], outputs=arrays["outputs"], target=arrays["target"])
 
 
 class Rehearsal(Bench):
-    """The same kit, on which nothing is trained: what a method refuses, it refuses here, before the first epoch.
+    """A kit that trains nothing: an error in building a method appears here, before the first epoch.
 
-    Networks have their initial weights, the training split is its first rows, and every validation score is 0.
+    Networks have their initial weights, each split is its first batch, and every validation score is 0.
     """
 
     def teacher(self) -> nn.Module:
-        """A fresh network in the teacher's place, or that of an earlier run."""
+        """A fresh network in place of the teacher; with an earlier run, its weights are checked."""
         network = self.network(self.teaching, side=TEACHER).module
         for weights in self.earlier.weights.get(TEACHER, {}).values():
             load_checked(network, weights, self.earlier.where)
         return network.to(self.fabric.device).eval()
 
     def control(self) -> nn.Module:
-        """A fresh network in the control's place."""
+        """A fresh network in place of the control."""
         return self.network(self.student).module.to(self.fabric.device).eval()
 
     def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
@@ -399,32 +442,32 @@ class Rehearsal(Bench):
         return itertools.islice(super().batches(split, size=size), 1)
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
-        """The method as it is, or with the weights of an earlier run."""
+        """The method with its initial weights, or with those of an earlier run."""
         if stage in self.earlier.weights:
             return self._load_earlier(stage, method)
         return method.to(self.fabric.device)
 
     def validate(self, method: Method) -> dict[str, dict[str, float]]:
-        """Zeros."""
+        """A score of 0 for every metric."""
         return {name: dict.fromkeys(scalar_metrics(self.info), 0.0) for name in method.students()}
 
     def rehearse(self, card: MethodCard, settings: BaseModel) -> Method:
-        """Build a method that nobody trains."""
+        """Build a method, including its stages, without training."""
         return self.build(card, settings)
 
 
 def _leads(run: Run, student: str) -> bool:
-    """Whether a student is the one of its method that counts, or there is none that does."""
+    """Whether a student is the one that its method leads with; every student if it leads with none."""
     return run.method.lead in ("", student)
 
 
 def encoders_of(student: Student) -> dict[str, str]:
     """Modality → name of the encoder that reads it."""
-    return {name: asked["encoder"] for name, asked in (student.arguments or {}).get("inputs", {}).items()}
+    return {name: options["encoder"] for name, options in (student.arguments or {}).get("inputs", {}).items()}
 
 
 def unfit(card: MethodCard, info: DataInfo) -> list[str]:
-    """Why a method can't be trained on this data; nothing when it can."""
+    """Reasons why a method can't be trained on this data; empty if it can."""
     problems = []
     if card.paired and not info.paired:
         others = ", ".join(other.name for other in METHODS.values() if not other.paired)
@@ -432,23 +475,22 @@ def unfit(card: MethodCard, info: DataInfo) -> list[str]:
             f"The method '{card.name}' needs paired samples, and this data is unpaired. Methods that take it: {others}."
         )
     if info.task not in card.tasks:
-        problems.append(f"The method '{card.name}' knows the tasks {', '.join(card.tasks)}, not {info.task}.")
-    kind = "place" if info.dense else "sample"
-    if card.targets not in ("any", kind):
-        has, asked = (
-            ("one target per sample", "every place")
-            if kind == "sample"
-            else ("a target for every place", "each sample")
-        )
-        fitting = ", ".join(other.name for other in METHODS.values() if other.targets in ("any", kind))
+        problems.append(f"The method '{card.name}' supports the tasks {', '.join(card.tasks)}, not {info.task}.")
+    targets = "place" if info.dense else "sample"
+    if card.targets not in ("any", targets):
+        expected, given = ("each sample", "a target for every pixel or voxel")
+        if targets == "sample":
+            expected, given = ("every pixel or voxel", "one target per sample")
+        others = ", ".join(other.name for other in METHODS.values() if other.targets in ("any", targets))
         problems.append(
-            f"The method '{card.name}' answers for {asked}, and this data has {has}. Methods that take it: {fitting}."
+            f"The method '{card.name}' predicts for {expected}, and this data has {given}. Methods that take it: "
+            f"{others}."
         )
     return problems
 
 
 def folder_name(name: str) -> str:
-    """A run's name as a folder.
+    """The name of a run as the name of its folder.
 
     Example:
         >>> folder_name("kd (shuffled teacher)")

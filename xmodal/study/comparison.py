@@ -1,10 +1,10 @@
-"""Methods side by side on one bench: checks, training, and what `result.json` of a comparison holds.
+"""A comparison of methods on one bench: checks, training, and the content of `result.json`.
 
-For every seed: a teacher, the no-KD control (the student's network, labels alone), every method, and for methods with
-a frozen teacher two controls if they are asked for: the shuffled teacher (its outputs exchanged among samples of one
-class: if that does as well, nothing specific to a sample was transferred) and the untrained teacher (one with its
+For every seed: a teacher, the no-KD control (the student's network, trained on labels alone), every method, and for
+methods with a frozen teacher two optional controls: the shuffled teacher (its outputs are permuted among samples of the
+same class: if that does as well, nothing specific to a sample was transferred) and the untrained teacher (with its
 initial weights: if that does as well, it does not matter what a teacher has learned). Methods that deploy a larger
-network have a control of that size, which learns from labels alone as well.
+network have a further control of that size, trained on labels alone.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def check(
     modules: Mapping[str, nn.Module] | None = None,
     earlier: Earlier | None = None,
 ) -> None:
-    """Refuse what can't work before anything is trained or written: all problems together."""
+    """Raise an error with all problems of a comparison, before anything is trained or written."""
     plan, info = comparison.plan, data.info
     problems = list(comparison.problems)
     teaching, student = plan.sides(info.modalities)
@@ -48,21 +48,23 @@ def check(
     for names, role in ((teaching if comparison.train_teacher else (), "teacher"), (student, "student")):
         if not info.paired and len(names) > 1:
             problems.append(
-                f"The {role} is to read {', '.join(names)} together, and this data is unpaired: no row of one belongs "
-                "to a row of the other. Name one modality."
+                f"The {role} reads {', '.join(names)} together, and this data is unpaired: rows of different "
+                "modalities do not belong together. Name one modality."
             )
-    measured = scalar_metrics(info)
+    metrics = scalar_metrics(info)
     metric, _ = compared_by(comparison, info)
-    if metric not in measured:
-        problems.append(f"There is no metric called '{metric}' for {info.task}. {did_you_mean(metric, measured)}")
+    if metric not in metrics:
+        problems.append(f"There is no metric called '{metric}' for {info.task}. {did_you_mean(metric, metrics)}")
+    # Stop here: building on settings that do not fit the data would add errors that follow from these.
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
 
-    # networks and methods are built once and thrown away
+    # Networks and methods are built once and discarded: some errors, such as an unknown layer, show only then.
     rehearsal = Rehearsal(data, plan, seed=0, fabric=fabric, modules=modules, earlier=earlier)
     rehearsal.dry_run()
     for entry in comparison.entries:
-        if entry.optional:  # its refusal becomes a note
+        # an optional entry that can't be built becomes a note, in `train`
+        if entry.optional:
             continue
         card = METHODS[entry.method]
         try:
@@ -75,6 +77,8 @@ def check(
 
 def train(bench: Bench, comparison: Comparison) -> list[str]:
     """Train teacher, control, methods and their controls on a bench; returns notes on what was left out."""
+    # Teacher and control come first, so that a run that is interrupted early has what every method needs. The order
+    # changes no number: every network and every training is seeded by itself.
     notes: list[str] = []
     if comparison.train_teacher:
         bench.teacher()
@@ -100,6 +104,7 @@ def train(bench: Bench, comparison: Comparison) -> list[str]:
                 )
             except InputError as error:
                 notes.append(f"{entry.name}, no {control}-teacher control: {error}")
+    # last: how large the students of the methods are is known only now
     bench.train_matched()
     return notes
 
@@ -107,7 +112,7 @@ def train(bench: Bench, comparison: Comparison) -> list[str]:
 def summarised(
     comparison: Comparison, data: Data, rows: Sequence[Mapping[str, Any]], notes: Sequence[str], *, title: str
 ) -> dict[str, Any]:
-    """What `result.json` of a comparison holds; a run that has not read the test split yet has no rows."""
+    """The content of `result.json` of a comparison; a run that has not read the test split yet has no rows."""
     metric, direction = compared_by(comparison, data.info)
     teaching, student = comparison.plan.sides(data.info.modalities)
     result: dict[str, Any] = {
@@ -139,15 +144,16 @@ def summarised(
 
 
 def compared_by(comparison: Comparison, info: DataInfo) -> tuple[str, str]:
-    """The metric that the table shows, and its good direction."""
+    """The metric that the table shows, and whether larger (``max``) or smaller (``min``) values are better."""
     metric = comparison.metric or info.select[0]
+    # the data knows the direction of its own metric, which may be none of those below
     if metric == info.select[0]:
         return info.select
     return metric, "min" if metric in ("mse", "mae", "cross_entropy") else "max"
 
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """``name.metric`` → mean over the seeds, shares in per cent: what published figures are compared with."""
+    """``name.metric`` → mean over the seeds, shares in per cent: the form of published figures."""
     from xmodal.reports.tables import in_percent
 
     values: dict[str, list[float]] = {}
@@ -162,9 +168,11 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def chosen(rows: Sequence[Mapping[str, Any]], select: tuple[str, str]) -> str:
-    """The student to deploy: of the methods (or else the control) the best one on the *validation* split."""
+    """The student to deploy: of the methods, or else of the controls, the best one on the *validation* split."""
     metric, direction = select
     sign = 1.0 if direction == "max" else -1.0
     candidates = [row for row in rows if row["role"] == "method"] or [row for row in rows if row["role"] == "control"]
-    best = max(candidates, key=lambda row: sign * row["valid"][metric])
+    # not on the test split: its score would then be the best of several draws, and no estimate of new data any more
+    scores = [sign * row["valid"][metric] for row in candidates]
+    best = candidates[scores.index(max(scores))]
     return f"{best['folder']}/students/{best['student']}/student.safetensors"

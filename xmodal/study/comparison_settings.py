@@ -1,4 +1,7 @@
-"""Flags of a comparison of methods, and what they ask for. No torch here: help texts must be fast."""
+"""Flags of a comparison of methods, and the comparison that they describe.
+
+This module imports no torch, which takes seconds: `--help` responds immediately.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +23,14 @@ class ComparisonSettings(PairSettings):
 
     methods: Names = Field(("supervised", "kd"), min_length=1, description="methods of `xmodal list methods`")
     seeds: Seeds = Field((0, 1, 2, 3, 4), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
-    losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every one that can")
-    vary: Names = Field((), description="more rows, METHOD.FIELD=VALUE[+FIELD=VALUE] each: ablations, other settings")
-    metric: str = Field("", description="what to compare; default: what chooses the epoch")
+    losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every loss that fits")
+    vary: Names = Field((), description="further rows with other settings, METHOD.FIELD=VALUE[+FIELD=VALUE] each")
+    metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
     untrained: bool = Field(False, description="run the untrained-teacher control")
 
     def comparison(self) -> Comparison:
-        """What is trained, with everything that is wrong with the names in these settings."""
+        """The comparison, together with all problems of the names in these settings."""
         entries: list[Entry] = []
         problems = self._wrong_names()
         for method in self.methods:
@@ -39,6 +42,7 @@ class ComparisonSettings(PairSettings):
             try:
                 method, options = varied(text, self.options)
                 method_settings(METHODS[method], options)
+                # no controls: those of the method itself stand in the table already
                 entries.append(Entry(text, method, options, controls=False))
             except InputError as error:
                 problems += [f"--vary {text}: {problem}" for problem in error.problems]
@@ -58,6 +62,7 @@ class ComparisonSettings(PairSettings):
     def _entries_of(self, method: str) -> list[Entry]:
         """Rows of a method: one, or one per loss; the method supervised is the control and has none."""
         options = dict(self.options.get(method, {}))
+        # raises an error about wrong options, also for a method without a row
         method_settings(METHODS[method], options)
         if method == "supervised":
             return []
@@ -69,26 +74,26 @@ class ComparisonSettings(PairSettings):
         ]
 
     def _wrong_names(self) -> list[str]:
-        """Losses that don't exist, and options that belong to nothing."""
+        """Problems with losses that do not exist, and with options that belong neither to a method nor to the data."""
         problems = []
         for name in () if self.losses == ("all",) else self.losses:
             try:
                 LOSSES[name.partition(":")[0]]
             except InputError as error:
                 problems += error.problems
-        strangers = set(self.options) - set(METHODS) - {self.data, *self.methods}
-        problems += [f"There are options for '{name}', which is no method and not the data set." for name in strangers]
+        unused = set(self.options) - set(METHODS) - {self.data, *self.methods}
+        problems += [f"There are options for '{name}', which is no method and not the data set." for name in unused]
         return problems
 
 
 class SweepSettings(ComparisonSettings):
     """Compare methods over seeds, with a no-KD and a shuffled-teacher control; or at several values of a setting."""
 
-    sweep: str = Field("", description="FIELD=A,B,…: compare at each value, and set the gain next to the divergence")
+    sweep: str = Field("", description="FIELD=A,B,…: compare at each value, and relate gain to divergence")
 
 
 def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """A method and its options from ``METHOD.FIELD=VALUE[+FIELD=VALUE]``, on top of those that all of its rows have.
+    """A method and its options: those of all its rows, with the changes ``METHOD.FIELD=VALUE[+FIELD=VALUE]``.
 
     Example:
         >>> varied("kd.task-weight=0+loss=dkd", {"kd": {"temperature": 2.0}})
@@ -104,6 +109,7 @@ def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
             raise InputError(f"'{change}' was given; expected FIELD=VALUE, as in kd.temperature=2.")
         if field not in fields:
             raise InputError(f"The method {name} has no setting '{field}'. {did_you_mean(field, fields)}")
+        # commas separate the rows of --vary, so the items of a tuple are separated by |
         several = get_origin(fields[field].annotation) is tuple
         values[field] = tuple(value.split("|")) if several else value.strip()
     return name, values

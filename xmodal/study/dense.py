@@ -1,7 +1,7 @@
-"""What recipes with a class for every pixel or voxel share: a teacher, a control, and a student of that teacher.
+"""Shared by recipes with a class for every pixel or voxel: a teacher, a control, and a student of that teacher.
 
-`DenseSettings` holds the flags of the three stages and of the distillation; the functions find the teacher of another
-run and make tables of classes and of the gap between modalities.
+`DenseSettings` holds the flags of the three stages and of the distillation; the functions locate the teacher of another
+run and make tables of classes and of the gap between the modalities.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from xmodal.study.bench import Bench
     from xmodal.types import Batch
 
-SHOWN = ("teacher", "control", "method")  # roles whose networks stand in the table of classes and in pictures
-MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method, and what its settings are
+SHOWN = ("teacher", "control", "method")  # roles whose networks appear in the table of classes and in pictures
+MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method and its settings
     "none": ("kd", {}),
     "pssm": ("ntdh", {"mask": "samples"}),
     "random": ("ntdh", {"mask": "channels", "remove": "random"}),
@@ -37,22 +37,24 @@ class DenseSettings(Presets, RunSettings):
     """A student alone and with a teacher, in stages."""
 
     until: Literal["teacher", "control", "student"] = Field(
-        "student", description="stop after this stage; --resume continues from there"
+        "student", description="the last stage to run; --resume continues after it"
     )
-    kd_loss: Names = Field(("kl",), min_length=1, description="losses of `xmodal list losses`, added; none: no teacher")
+    kd_loss: Names = Field(
+        ("kl",), min_length=1, description="losses of `xmodal list losses`, summed; none: no teacher"
+    )
     kd_mask: Literal["none", "pssm", "random", "topk"] = Field(
         "none",
-        description="where the teacher's loss is left out: pssm: at places it gets wrong; random, topk: some channels",
+        description="what is masked: pssm: pixels or voxels where the teacher is wrong; random, topk: some channels",
     )
-    kd_weight: float = Field(1.0, ge=0, description="weight of the teacher's loss")
-    kd_temperature: float = Field(1.0, gt=0, description="softening of the logits of both sides")
+    kd_weight: float = Field(1.0, ge=0, description="weight of the distillation loss")
+    kd_temperature: float = Field(1.0, gt=0, description="temperature of the logits of teacher and student")
     kd_ratio: float = Field(0.75, ge=0, lt=1, description="share of the channels that the masks random and topk remove")
     gap_frames: int = Field(
         50, ge=0, description="test frames on which the gap between modalities is measured; 0: none"
     )
-    metric: str = Field("", description="what to compare; default: what chooses the epoch")
-    shuffled: bool = Field(False, description="train a student of a teacher that sees other frames")
-    untrained: bool = Field(False, description="train a student of a teacher with its initial weights")
+    metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
+    shuffled: bool = Field(False, description="train a student of a teacher that sees other frames, as a control")
+    untrained: bool = Field(False, description="train a student of a teacher with its initial weights, as a control")
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use")
     # on by default only where it can work: the package belongs to an extra, and a default must not refuse to train
     tracking: bool = Field(
@@ -65,11 +67,11 @@ class DenseSettings(Presets, RunSettings):
     @classmethod
     def _none_is_alone(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         if "none" in names and len(names) > 1:
-            raise ValueError(f"kd_loss {', '.join(names)}: none stands alone. Leave it out, or the others.")
+            raise ValueError(f"kd_loss {', '.join(names)}: none stands alone. Leave out none, or the other losses.")
         return names
 
     def described(self) -> dict[str, Any]:
-        """What a run is replayed from: how far it goes may change."""
+        """The settings that a resumed run must repeat; a later command may run further stages."""
         return {key: value for key, value in super().described().items() if key != "until"}
 
     @property
@@ -82,17 +84,18 @@ class DenseSettings(Presets, RunSettings):
         raise NotImplementedError
 
     def kd_places(self) -> dict[str, Any]:
-        """Options of the method: the places at which the teacher's loss is computed, and their weights."""
+        """Options of the method: the pixels or voxels on which the distillation loss is computed, and their weights."""
         return {}
 
     def comparison(self) -> Comparison:
-        """Teacher, control and one student, as far as they are asked for."""
+        """Teacher, control and one student, up to the last stage to run."""
         method, options = MASKS[self.kd_mask]
         options = {
             **options,
             "loss": self.kd_loss,
             "temperature": self.kd_temperature,
             "kd_weight": self.kd_weight,
+            # the labels keep their full weight: the authors' code adds the distillation term to their loss
             "task_weight": 1.0,
             **self.kd_places(),
         }
@@ -113,21 +116,24 @@ class DenseSettings(Presets, RunSettings):
 
 
 def teacher_file(path: Path, modalities: str, seed: int) -> Path | None:
-    """The finished teacher in a run folder: of the same seed, if there is one, else of the first one there.
+    """The finished teacher in a run folder: that of the same seed, or else of the first seed; None without a teacher.
 
     Args:
         path: of the run folder, or of a training in it.
-        modalities: what the teacher reads, as its folder is called.
-        seed: whose teacher is wanted.
+        modalities: the modalities of the teacher, as its folder is named.
+        seed: of the student.
     """
+    # the same seed first, so that each seed of a student has a teacher of its own where there are several
     folders = [path / f"seed-{seed}" / "teacher", *sorted(path.glob("seed-*/teacher")), path]
     files = (folder / "students" / modalities / "student.safetensors" for folder in folders)
     return next((file for file in files if file.is_file()), None)
 
 
 def first_frames(bench: Bench, frames: int) -> Iterator[Batch]:
-    """The first test frames, one by one."""
+    """The first test frames, one per batch."""
     from xmodal.data.loader import in_order
+
+    # they are read for a diagnostic after the scores are final: nothing is chosen by them
 
     return itertools.islice(in_order(bench.data.test, batch_size=1), frames)
 
@@ -138,7 +144,7 @@ def measure_gap(bench: Bench, row: Mapping[str, Any], batches: Iterable[Batch]) 
     Args:
         bench: on which both are trained.
         row: of the student.
-        batches: frames; of those, the places that count.
+        batches: frames; valid pixels or voxels count.
     """
     from xmodal.diagnostics.divergence import measure_divergence
     from xmodal.study.plan import TEACHER
@@ -151,13 +157,13 @@ def measure_gap(bench: Bench, row: Mapping[str, Any], batches: Iterable[Batch]) 
 
 
 def gap_table(rows: Rows, gaps: Rows, metrics: Sequence[str], *, where: str) -> dict[str, Any]:
-    """Divergence from the teacher beside the gain over the control, mean over the seeds.
+    """A table of divergence from the teacher and gain over the control, mean over the seeds.
 
     Args:
-        rows: of the table.
-        gaps: what `measure_gap` gave, of all seeds.
-        metrics: whose gains are shown.
-        where: the places that count, for the caption.
+        rows: of the result.
+        gaps: results of `measure_gap` of all seeds.
+        metrics: metrics whose gains are shown.
+        where: the pixels or voxels that count, for the caption.
     """
     from xmodal.reports.tables import number, unit
     from xmodal.study.bench import CONTROL
@@ -179,24 +185,25 @@ def gap_table(rows: Rows, gaps: Rows, metrics: Sequence[str], *, where: str) -> 
         "rows": lines,
         "caption": "Jensen-Shannon divergence (in nats) between the outputs of student and teacher at "
         f"{where} of the first test frames. The hypothesis: the smaller that of the wrong classes, the more a student "
-        "gains. It is measured after training, so a distilled student is nearer to its teacher.",
+        "gains. It is measured after training, so a distilled student is closer to its teacher.",
     }
 
 
 def class_table(
     rows: Rows, names: Sequence[str], *, score: str = "iou", mean: str = "", skip: int = 0, places: str = "pixels"
 ) -> dict[str, Any]:
-    """A line per class that the test frames show: intersection over union of every network, mean over the seeds.
+    """A line per class of the test frames: intersection over union of every network, mean over the seeds.
 
     Args:
-        rows: of the table.
+        rows: of the result.
         names: of the classes.
-        score: the metric with a number for each class.
+        score: the metric with a value for each class.
         mean: the metric in the last line; empty: the mean of the lines above.
-        skip: so many first classes are left out.
-        places: pixels, or voxels.
+        skip: number of first classes to leave out.
+        places: what is classified, for the header: pixels or voxels.
     """
     runs = list(dict.fromkeys(row["name"] for row in rows if row["role"] in SHOWN))
+    # rows of the confusion matrix are true classes: their sums are the same for every network
     counts = [sum(line) for line in rows[0]["test"]["confusion"]]
     shown = [number for number in range(skip, len(names)) if counts[number]]
     full = max(sum(counts[skip:]), 1)
@@ -210,9 +217,9 @@ def class_table(
         [
             names[number],
             f"{100 * counts[number] / full:.1f}",
-            *(f"{100 * values[at]:.1f}" for values in columns.values()),
+            *(f"{100 * values[line]:.1f}" for values in columns.values()),
         ]
-        for at, number in enumerate(shown)
+        for line, number in enumerate(shown)
     ]
     last = [
         statistics.fmean([test[mean] for test in tests[run]] if mean else values) for run, values in columns.items()

@@ -1,11 +1,12 @@
-"""What the Gaussian recipes share: linear networks with given initial weights, their training and their scores.
+"""Shared by the Gaussian recipes: linear networks with the authors' initial weights, their training and their scores.
 
-The authors' protocol: one affine layer per network, PyTorch's own initial weights in a fixed order, full-batch gradient
-descent, test accuracy after the last step. Students learn
+The authors' protocol: one affine layer per network, PyTorch's default initial weights drawn in a fixed order, gradient
+descent on the full batch, test accuracy after the last step. The loss of the students is
 
     L = CE(z, y) + KL_mean,    KL_mean = 1/(n K) Σ_n Σ_k p_nk (log p_nk - log q_nk)
 
-which divides by all elements, so that with K = 2 classes it is half of the divergence (`StudySettings.kl_reduction`).
+It divides by the number of elements, so that with K = 2 classes it is half of the divergence
+(`StudySettings.kl_reduction`).
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ K = TypeVar("K")
 
 
 class Stream:
-    """Torch's generator as one run of the authors' code uses it: each call continues where the last one stopped.
+    """A random stream of torch, as one run of the authors' code draws from it: each call continues after the last one.
 
-    The global generator stays as it is.
+    The state of the global generator is kept.
 
     Example:
         >>> stream = Stream(3)
@@ -57,20 +58,22 @@ class Stream:
 
     @contextmanager
     def continued(self) -> Iterator[None]:
-        """A block whose random numbers are the next ones of this stream."""
+        """A block in which torch draws the next numbers of this stream."""
+        # by way of the global generator: the initial weights of a layer are drawn from no other
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.state)
             yield
             self.state = torch.get_rng_state()
 
     def linear(self, modality: str, width: int, *, classes: int = 2) -> Student:
-        """A fresh affine layer on one modality: weights are drawn first, the bias second."""
+        """A fresh affine layer on one modality; its weights are drawn first, its bias second."""
         arguments: dict[str, Any] = {"inputs": {modality: {"encoder": "linear", "shape": [width]}}, "outputs": classes}
         with self.continued():
             return Student(build_network(**arguments), (modality,), modality, "network", arguments)
 
     def permutations(self, draws: int, channels: int, rows: int) -> tuple[Tensor, Tensor]:
-        """Permutations of the rows for Algorithm 1 on both sides, (draws, channels, rows) each, student first."""
+        """Permutations of the rows for Algorithm 1, of the student and of the teacher: (draws, channels, rows) each."""
+        # the authors' order: in each draw all channels of the student, then all channels of the teacher
         with self.continued():
             drawn = [torch.randperm(rows) for _ in range(draws * 2 * channels)]
         both = torch.stack(drawn).view(draws, 2, channels, rows)
@@ -78,7 +81,7 @@ class Stream:
 
 
 def distillation(student: Student, teacher: Run, info: DataInfo, settings: StudySettings) -> KD:
-    """A student that learns the labels and the answers of a finished teacher."""
+    """The method of a student that learns the labels and the logits of a finished teacher."""
     return KD(
         student,
         only(teacher).module,
@@ -86,6 +89,7 @@ def distillation(student: Student, teacher: Run, info: DataInfo, settings: Study
         DistillationOptions(
             losses=("kl",),
             temperature=1.0,
+            # KL_mean is the divergence per row, divided by the classes
             kd_weight=1.0 if settings.kl_reduction == "batchmean" else 1.0 / info.classes,
             task_weight=float(settings.kd_labels),
         ),
@@ -99,11 +103,12 @@ def train(
     settings: FitSettings,
     study: Study,
 ) -> dict[K, Run]:
-    """Train many methods as one, each on the data of its key."""
+    """Train many methods together, each on the data of its key."""
     runs = fit_many(
         list(methods.values()),
         [data[key] for key in methods],
         settings,
+        # no validation after each epoch: the last weights are kept, and an evaluation costs more than such a step
         score=False,
         fabric=study.fabric,
         progress=study.progress,
@@ -113,34 +118,41 @@ def train(
 
 
 def only(run: Run) -> Student:
-    """The student of a run that has one."""
+    """The student of a run with a single student."""
     (student,) = run.students.values()
     return student
 
 
 @torch.no_grad()
 def accuracy(run: Run, data: Data) -> float:
-    """Share of the test split that the student of a run gets right."""
+    """Accuracy of the student of a run on the test split."""
     student = only(run)
     (test,) = in_order(data.test, batch_size=len(data.test))
-    right = student.module({name: test.input(name) for name in student.needs}).argmax(dim=1) == test.target
-    return float(right.double().mean())
+    correct = student.module({name: test.input(name) for name in student.needs}).argmax(dim=1) == test.target
+    # in float64: the share of 703 of 1000 rows is written as 0.703, which float32 would turn into 0.7030000090599060
+    return float(correct.double().mean())
 
 
 def row(name: str, role: str, seed: int, accuracy: float, **facts: Any) -> dict[str, Any]:
-    """One network of one seed, as `result.json` holds it."""
+    """The row of one network and seed in `result.json`."""
     return {"seed": seed, "name": name, "role": role, **facts, "test": {"accuracy": accuracy}}
 
 
 def with_paper(sweep: dict[str, Any], references: Sequence[Reference], prefix: str = "") -> dict[str, Any]:
-    """A sweep with the paper's points of its series, as far as the references hold them."""
+    """A sweep, with the points of the paper for each of its series that the references contain.
+
+    Args:
+        sweep: ours.
+        references: of the recipe.
+        prefix: of the keys of these references.
+    """
     published = {reference.key: reference for reference in references if reference.paper is not None}
     scale = 100.0 if in_percent(sweep["metric"]) else 1.0
     for series in sweep["series"]:
         keys = {point["x"]: f"{prefix}{series['name']}.{point['x']:.2f}" for point in series["points"]}
-        at = {x: published[key] for x, key in keys.items() if key in published}
-        points = [{"x": x, "mean": (reference.paper or 0.0) / scale} for x, reference in at.items()]
+        by_x = {x: published[key] for x, key in keys.items() if key in published}
+        points = [{"x": x, "mean": (reference.paper or 0.0) / scale} for x, reference in by_x.items()]
         if points:
-            source = next(iter(at.values())).source
+            source = next(iter(by_x.values())).source
             sweep["published"].append({"name": series["name"], "source": source, "points": points})
     return sweep

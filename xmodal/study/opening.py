@@ -8,8 +8,8 @@
             …
         return study.finish(result)
 
-The order is a promise: what is wrong with the input is reported before a folder exists, and whatever is interrupted
-after `start` says how to resume the whole command.
+The order is a promise: errors in the input appear before a folder exists, and the message about an interruption after
+`start` contains the command that resumes the whole study.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PAGE = "report.html"
 
 
 class StudySettings(Protocol):
-    """What a study needs of a recipe's settings."""
+    """The part of a recipe's settings that a study reads."""
 
     @property
     def out(self) -> Path | None:
@@ -49,13 +49,13 @@ class StudySettings(Protocol):
 
     @property
     def precision(self) -> Precision:
-        """Number format of training."""
+        """Floating-point format of training."""
 
     def machine(self) -> MachineSettings:
         """Devices and threads."""
 
     def described(self) -> dict[str, Any]:
-        """What a run is replayed from, and must equal when it is resumed."""
+        """The settings that `settings.json` records; a resumed run must have the same."""
 
 
 class Study:
@@ -65,8 +65,8 @@ class Study:
         settings: of the recipe.
         recipe: name of its card.
         fabric: started devices.
-        progress: what a person sees.
-        out: run folder; None before `start`, and where nothing is written.
+        progress: shows the progress.
+        out: run folder; None before `start`, and if nothing is written.
     """
 
     def __init__(self, settings: StudySettings, recipe: str, fabric: Fabric, progress: Progress) -> None:
@@ -76,26 +76,26 @@ class Study:
 
     @property
     def first(self) -> bool:
-        """Whether this process writes: one of them does."""
+        """Whether this is the process that writes files; the others only compute."""
         return self.fabric.global_rank == 0
 
     @property
     def folder(self) -> Path:
-        """The run folder, once there is one."""
+        """The run folder, after `start`."""
         assert self.out is not None, "the study has no run folder: `start` opens it"
         return self.out
 
     def start(
         self, *, fits: int, name: str = "", resume: bool | None = None, free: Sequence[str] = (), write: bool = True
     ) -> None:
-        """Open the run folder; everything that can be refused has been refused before.
+        """Open the run folder. Call it after all checks, so that wrong input leaves no folder behind.
 
         Args:
-            fits: trainings to come, for the time left.
-            name: of a new folder under runs/; empty: the recipe.
+            fits: number of trainings to come, for the estimate of the remaining time.
+            name: of a new folder under runs/; empty: the name of the recipe.
             resume: whether to continue the run in the folder; None: as the settings say.
-            free: settings that may differ from those of the run that is continued.
-            write: False: train in memory alone.
+            free: names of settings that may differ from those of the resumed run.
+            write: False: nothing is written.
         """
         self.progress.fits = fits
         if not write:
@@ -105,10 +105,12 @@ class Study:
         if self.first:
             description = {"recipe": self.recipe, "settings": self.settings.described()}
             open_folder(self.out, description, resume=resume, free=free)
-        self.fabric.barrier()  # no process may look into the folder before it is opened
+        # no process may look into the folder before the first one has opened it
+        self.fabric.barrier()
+        # before anything is computed: the order of floating-point sums depends on the number of threads
         if resume:
             restore_threads(self.out)
-        # whatever is interrupted from now on says how to resume this folder
+        # from now on the message about an interruption contains the command that resumes this folder
         self._until_the_end.enter_context(interrupt.saved_in(self.out))
 
     def bench(
@@ -121,7 +123,7 @@ class Study:
         modules: Mapping[str, nn.Module] | None = None,
         inside: str = "",
     ) -> Bench:
-        """The bench of one seed; its runs go to ``seed-<n>`` in the run folder, or in the folder ``inside`` there."""
+        """The bench of one seed; it writes to ``seed-<n>`` in the run folder, or in the subfolder ``inside``."""
         from xmodal.study.bench import Bench
 
         folder = None if self.out is None else self.out / inside / f"seed-{seed}"
@@ -137,25 +139,27 @@ class Study:
         )
 
     def saved_rows(self, part: str) -> list[dict[str, Any]] | None:
-        """Rows of one part of the study that an interrupted run has finished; None where it has not."""
+        """Rows of a part of the study that an earlier, interrupted run finished; None if it did not."""
         file = self.folder / "rows" / f"{part}.json"
         rows: list[dict[str, Any]] | None = read_json(file)["rows"] if file.exists() else None
         return rows
 
     def save_rows(self, part: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Keep the rows of a finished part; returns them as they are read back, numbers rounded nowhere."""
+        """Save the rows of a finished part, and return what a resumed study reads."""
+        # read back, so that a resumed study computes its report from the same objects: JSON turns tuples into lists
         file = self.folder / "rows" / f"{part}.json"
         write_json(file, {"rows": rows})
         saved: list[dict[str, Any]] = read_json(file)["rows"]
         return saved
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
-        """Write `result.json`, then draw the page from it; returns the result with the folder's name."""
+        """Write `result.json` and the page, and return the result with the path of the run folder."""
         complete = {"recipe": self.recipe, **result}
         if self.out is not None and self.first:
             from xmodal.reports.page import write_page
 
             write_json(self.out / "result.json", complete)
+            # from the files alone, so that `xmodal report` draws the same page again
             write_page([self.out], self.out / PAGE)
         self.fabric.barrier()
         self.progress.close()
@@ -164,16 +168,16 @@ class Study:
 
 @contextmanager
 def open_study(settings: StudySettings, recipe: str, *, progress: Progress | None = None) -> Iterator[Study]:
-    """Start devices and processes; an interruption inside the block is told how to resume the whole command.
+    """Start devices and processes for a study.
 
     Args:
         settings: of the recipe.
         recipe: name of its card.
-        progress: what a person sees; None: nothing.
+        progress: shows the progress; None: nothing is shown.
     """
     from xmodal.engine.processes.launch import launch
 
-    # first of all: with several devices the command starts again here, once per device
+    # before data and folders: with several devices this process starts the command again, once per device, and waits
     fabric = launch(settings.machine(), precision=settings.precision)
     progress = progress or Progress(quiet=True)
     progress.quiet |= fabric.global_rank > 0

@@ -1,7 +1,7 @@
-"""What a bench is told: data, modalities, networks and training of a teacher and a student.
+"""The plan of a bench (data, modalities, networks, training), and the entries of a comparison.
 
-Settings of a recipe hold what its users may choose, and `plan()` turns them into one `Plan`. So a recipe shows only the
-flags that it has, and the machinery sees one type, whatever the recipe.
+The settings of a recipe hold what its users may choose, and their method `plan` returns a `Plan`. So a recipe has only
+the flags that make sense for it, and the bench has one type to read, whatever the recipe.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ TEACHER, STUDENT = "teacher", "student"
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One data set, and how a teacher and students are built and trained on it.
+    """One data set, and how teacher and students are built and trained on it.
 
     Attributes:
-        data: name of a data set, or an own-data folder.
+        data: name of a data set, or the path of an own-data folder.
         options: of the data set.
-        task: kind of target; empty: what the data says.
-        train_fraction: share of the training rows to keep.
-        augment: operations for training batches.
-        teacher: modalities that the teacher sees; empty: all.
+        task: kind of target; empty: inferred from the data.
+        train_fraction: share of the training rows to use.
+        augment: augmentation of training batches.
+        teacher: modalities of the teacher; empty: all.
         student: modalities at deployment; empty: the last one.
-        training: of all networks, but for a teacher that has its own.
-        teacher_training: of the teacher; None: the same.
+        training: settings of every training, except the teacher's if it has its own.
+        teacher_training: settings of the teacher's training; None: the same.
         networks: side (``teacher``, ``student``) → arguments of `models.network.build_for`.
-        imagenet: side → torchvision's weights that its ResNet starts from.
+        imagenet: side → file with torchvision's weights, from which its ResNet starts.
     """
 
     data: str
@@ -56,13 +56,13 @@ class Plan:
     imagenet: Mapping[str, Path] = field(default_factory=dict)
 
     def sides(self, modalities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Modalities of teacher and student, defaults filled in from those of the data."""
+        """Modalities of teacher and student; defaults come from the modalities of the data."""
         if not modalities:
             raise InputError("The data has no modalities.")
         return self.teacher or modalities, self.student or modalities[-1:]
 
     def fit(self, side: str = STUDENT) -> FitSettings:
-        """Training of a side."""
+        """Training settings of a side."""
         return self.teacher_training or self.training if side == TEACHER else self.training
 
     def network(self, side: str) -> Mapping[str, Any]:
@@ -71,7 +71,7 @@ class Plan:
 
 
 def open_seed(plan: Plan, seed: int) -> Data:
-    """The data of one seed: where the data fixes no split, the seed draws it."""
+    """The data of one seed, which also draws the split of data that comes without one."""
     from xmodal.data import open_data
 
     return open_data(
@@ -85,7 +85,7 @@ def open_seed(plan: Plan, seed: int) -> Data:
 
 
 def each_seed(plan: Plan, seeds: Sequence[int], first: Data) -> Iterator[tuple[int, Data]]:
-    """Every seed with its data; that of the first one is open already, because everything was checked on it."""
+    """Every seed with its data; the data of the first seed was opened before, for the checks."""
     yield seeds[0], first
     for seed in seeds[1:]:
         yield seed, open_seed(plan, seed)
@@ -93,14 +93,14 @@ def each_seed(plan: Plan, seeds: Sequence[int], first: Data) -> Iterator[tuple[i
 
 @dataclass(frozen=True)
 class Entry:
-    """One row of a comparison: a method under a name.
+    """One row of a comparison: a method with its options.
 
     Attributes:
         name: in the table.
         method: name of its card.
         options: of the method.
-        controls: whether controls of its teacher are trained, too.
-        optional: whether a refusal is noted and the comparison continues.
+        controls: whether the controls of its teacher are trained as well.
+        optional: whether the comparison continues, with a note, if the method can't be built.
     """
 
     name: str
@@ -112,20 +112,19 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """What is trained on the bench of every seed, besides what a recipe adds.
+    """The trainings on the bench of every seed; a recipe may add others.
 
     Attributes:
         plan: of the bench.
-        methods: cards of everything that is trained, for checks before it.
+        methods: cards of all methods, for checks before the training.
         entries: rows of the table besides teacher and control.
-        metric: that the table shows; empty: the one that chooses the epoch.
+        metric: of the table; empty: the one that selects the epoch.
         shuffled: train the shuffled-teacher control of each entry.
         untrained: train the untrained-teacher control of each entry.
         train_teacher: whether an ordinary teacher is trained before the students.
         train_control: whether the no-KD control is trained.
         train_students: whether the entries are trained; recipes that stop after an earlier stage only check them.
-        problems: what is wrong with the settings behind it; `comparison.check` reports it together with what does not
-            fit the data.
+        problems: problems of the settings; `comparison.check` reports them together with those of the data.
     """
 
     plan: Plan
@@ -141,21 +140,22 @@ class Comparison:
 
     @property
     def controls(self) -> tuple[str, ...]:
-        """Controls of the teacher that are asked for."""
+        """Names of the controls of the teacher."""
         return ("shuffled",) * self.shuffled + ("untrained",) * self.untrained
 
     def controls_of(self, entry: Entry) -> tuple[str, ...]:
-        """Those that make sense for an entry: its method must have a frozen teacher."""
+        """Names of the controls of an entry; without a frozen teacher a method has none."""
+        # what is shuffled or left untrained is the teacher that the bench provides
         return self.controls if entry.controls and METHODS[entry.method].teacher == "frozen" else ()
 
     @property
     def fits(self) -> int:
-        """Trainings per seed, for the time left."""
+        """Number of trainings per seed, for the estimate of the remaining time."""
         students = sum(1 + len(self.controls_of(entry)) for entry in self.entries)
         return self.train_teacher + self.train_control + self.train_students * students
 
 
 def method_settings(card: MethodCard, options: Mapping[str, Any]) -> BaseModel:
-    """The settings object of a method from its options."""
+    """The settings object of a method, from its options."""
     settings: BaseModel = validated(load(card.settings), options, f"The method {card.name}")
     return settings

@@ -1,8 +1,8 @@
-"""Data sets that are scored in a way of their own: what `xmodal evaluate` gives them, and what it gets back.
+"""The interface for data sets with their own scoring: arguments and results of the function that `evaluate` calls.
 
-A network predicts on its own grid. Where a data set is scored elsewhere (on the points of a scan, in the voxels that
-can be seen), the card of its recipe names a function with the signature of `Evaluate` and the pydantic class of its
-options, which become flags. That class must load without torch, since help texts are shown at once.
+A network predicts on its own grid. If a data set is scored elsewhere, such as on the points of a scan, the card of its
+recipe names a function with the signature of `Evaluate` and the pydantic class of its options, which become flags. That
+class must load without torch, since `--help` imports it and must respond immediately.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass
 class Scored:
-    """What is known of one student.
+    """The scores of one student.
 
     Attributes:
-        scores: name → number, for the table of all students; empty where nothing could be scored.
-        tables: further scores by what they count, with numbers per class and tables of counts.
-        lines: the tables as people read them.
+        scores: name → number, for the table of all students; empty if nothing could be scored.
+        tables: what is counted, such as ``points`` → metric → value, with values per class and confusion matrices.
+        lines: the tables as text.
         written: folder of its predictions; None: there are none.
     """
 
@@ -37,7 +37,7 @@ class Scored:
 
 
 class Evaluate(Protocol):
-    """A data set's own way of scoring."""
+    """The signature of a function that scores the students of one data set."""
 
     def __call__(
         self,
@@ -50,14 +50,14 @@ class Evaluate(Protocol):
         folders: Mapping[str, Path],
         teachers: Mapping[str, str],
     ) -> tuple[dict[str, Scored], list[str]]:
-        """Scores of all students, and what is worth knowing in sentences.
+        """Scores of all students, and notes for the user.
 
         Args:
-            students: by key; they take raw inputs, on the device, in eval mode.
-            data: opened; what it knows of its files is the function's business.
-            split: which samples.
+            students: by key; they take raw inputs, are on the device and in eval mode.
+            data: the opened data set, of the class that belongs to the function.
+            split: name of the split.
             options: an object of the class that the card names.
             fabric: devices; several processes share the samples.
-            folders: key → where predictions of this student may be written.
-            teachers: key of a student → key of the teacher of its run, for those that have one.
+            folders: key → folder for the predictions of this student.
+            teachers: key of a student → key of the teacher of its run; a student without a teacher has no entry.
         """

@@ -1,8 +1,8 @@
-"""Several benches side by side: the same method for each seed or split, trained as one where that pays.
+"""Several benches side by side: the same method for each seed or split, trained together.
 
-Small networks of several seeds differ in numbers alone, so `fit_many` moves them all in one step. Each bench gets the
-run that it would have trained by itself, in the same folder: the same initial weights, the same batches, and numbers
-that agree up to rounding, which training enlarges. `apart_because` says when seeds are rather trained one by one.
+Small networks of several seeds have the same shapes, so `fit_many` stacks them and trains all in one step. Each bench
+gets the run that it would have trained by itself, in the same folder: the same initial weights, the same batches, and
+results that agree up to rounding errors, which training amplifies. `apart_because` names what prevents this.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from xmodal.study.plan import Plan
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-MEMORY = 2**30  # bytes of training and validation rows that may be held at once
+# Bytes of training and validation rows that are held together: `fit_many` keeps the rows of all seeds in memory.
+MEMORY = 2**30
 
 
 def train_side_by_side(benches: Sequence[Bench], name: str, methods: Sequence[Method], *, role: str) -> None:
-    """Train something that is to be scored on every bench; one bench alone trains as usual."""
+    """Train one method on every bench, under the name and role of its row; a single bench trains as usual."""
     first = benches[0]
     if len(benches) == 1:
         first.train(name, methods[0], role=role)
@@ -37,7 +38,8 @@ def train_side_by_side(benches: Sequence[Bench], name: str, methods: Sequence[Me
         first.plan.fit(),
         seeds=[bench.seed for bench in benches],
         folders=[bench.folder / folder_name(name) for bench in benches if bench.folder is not None] or None,
-        resume=True,  # as on a bench
+        # as on a bench: `Study.start` has checked the folder
+        resume=True,
         fabric=first.fabric,
         progress=first.progress,
         title=name,
@@ -47,13 +49,13 @@ def train_side_by_side(benches: Sequence[Bench], name: str, methods: Sequence[Me
 
 
 def apart_because(method: Method, data: Data, plan: Plan, *, count: int, fabric: Fabric) -> str:
-    """Why seeds are trained one by one; empty where they can be trained side by side.
+    """The reason why seeds are trained one by one; empty if they can be trained side by side.
 
     Args:
-        method: of the first seed, as it begins.
+        method: of the first seed, before training.
         data: of the first seed.
         plan: of the benches.
-        count: how many seeds there are.
+        count: number of seeds.
         fabric: started devices.
     """
     if fabric.world_size > 1:
@@ -61,13 +63,13 @@ def apart_because(method: Method, data: Data, plan: Plan, *, count: int, fabric:
     if reason := hindrance(method, data, plan.fit()):
         return reason
     if count * _bytes(data) > MEMORY:
-        return f"the rows of all of them take more than {MEMORY / 2**30:g} GiB"
+        return f"the rows of all of them need more than {MEMORY / 2**30:g} GiB"
     return ""
 
 
 def unlike(data: Sequence[Data]) -> str:
-    """What keeps the data of several seeds out of one stack; empty where nothing does."""
-    return "they have other numbers of rows" if any(_rows(other) != _rows(data[0]) for other in data) else ""
+    """The reason why the data of several seeds can't be stacked; empty if they can."""
+    return "they have different numbers of rows" if any(_rows(other) != _rows(data[0]) for other in data) else ""
 
 
 def _rows(data: Data) -> list[tuple[int, ...]]:
@@ -76,7 +78,7 @@ def _rows(data: Data) -> list[tuple[int, ...]]:
 
 def _bytes(data: Data) -> int:
     return sum(
-        4 * data.info.rows[split][name] * int(np.prod(known.shape))
+        4 * data.info.rows[split][name] * int(np.prod(info.shape))
         for split in ("train", "valid")
-        for name, known in data.info.inputs.items()
+        for name, info in data.info.inputs.items()
     )

@@ -1,9 +1,9 @@
 """A comparison at several values of one setting: does the divergence of two networks predict what distillation gains?
 
-The hypothesis is that a student gains the more, the less it and its teacher disagree about the classes that are not
-true. So along the sweep (shared dimensions, noise, share of the training rows, ratio of a mask, …) the non-target
-divergence between the teacher and the no-KD control, measured on the validation split, is set beside each method's gain
-over that control, measured on the test split. What comes out is a rank correlation with its interval, and a drawing.
+The hypothesis is that a student gains more if it and its teacher disagree less about the wrong classes. So along the
+sweep (shared dimensions, noise, share of the training rows, ratio of a mask, …) the non-target divergence between the
+teacher and the no-KD control, measured on the validation split, is compared with the gain of each method over that
+control, measured on the test split. The result is a rank correlation with a confidence interval, and a plot.
 
     xmodal compare gaussian --methods kd --sweep gaussian.shared=0,4,8 --seeds 10
 """
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
     from xmodal.data.base import Data
     from xmodal.study.bench import Bench
 
-FIXED = {*MachineSettings.model_fields, "workers", "save_every", "save_seconds"}  # change no result
+# Settings that change no result, so a sweep over them would compare equal numbers.
+FIXED = {*MachineSettings.model_fields, "workers", "save_every", "save_seconds"}
 
 
 def run(settings: SweepSettings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Compare at every value; write the run folder and its page, return what `result.json` holds."""
+    """Compare at every value, write the run folder and its page, and return the content of `result.json`."""
     from xmodal.study.comparison import check, train
 
-    # what is swept: one settings object per value, all checked before anything is trained
+    # one settings object per value, all checked before anything is trained: the last value must not fail after hours
     field, values = parse_sweep(settings.sweep)
     variants = {value: changed(settings, field, text).comparison() for value, text in values.items()}
     with open_study(settings, "compare", progress=progress) as study:
@@ -50,7 +51,7 @@ def run(settings: SweepSettings, *, progress: Progress | None = None) -> dict[st
         fits = sum(comparison.fits for comparison in variants.values())
         study.start(fits=len(settings.seeds) * fits, name=f"sweep-{Path(settings.data).name}")
 
-        # every value and seed is a comparison of its own
+        # a separate comparison for every value and seed, in a folder named after both
         rows: list[dict[str, Any]] = []
         measured: list[dict[str, Any]] = []
         notes: list[str] = []
@@ -67,7 +68,7 @@ def run(settings: SweepSettings, *, progress: Progress | None = None) -> dict[st
 
 
 def parse_sweep(text: str) -> tuple[str, dict[float, str]]:
-    """Field and values, as numbers and as they were written.
+    """Field and values, as numbers and as text.
 
     Example:
         >>> parse_sweep("kd.temperature=1,2.5")
@@ -88,45 +89,46 @@ def parse_sweep(text: str) -> tuple[str, dict[float, str]]:
 
 
 def changed(settings: SweepSettings, field: str, value: str) -> SweepSettings:
-    """The settings with one field changed: of the comparison, of the data set or of a method."""
+    """The settings with another value of one field: of the comparison, of the data set or of a method."""
     owner, _, name = field.rpartition(".")
-    own = numbers(type(settings))
-    if not owner and name in own:
-        number = {name: value, "sweep": ""}
-        return validated(type(settings), {**settings.model_dump(), **number}, f"--sweep {field}")
+    of_comparison = numbers(type(settings))
+    if not owner and name in of_comparison:
+        changes = {name: value, "sweep": ""}
+        return validated(type(settings), {**settings.model_dump(), **changes}, f"--sweep {field}")
+    # names are written with - or _, as those of flags are
     owners = {key.replace("-", "_"): key for key in _owners(settings)}
-    theirs = {key: numbers(_owners(settings)[owners[key]]) for key in owners}
-    having = [key for key, names in theirs.items() if name in names and owner in ("", key)]
-    if not having:
-        known = own + [f"{key}.{each}" for key, names in theirs.items() for each in names]
-        raise InputError(f"There is no setting '{field}' to sweep. {did_you_mean(field, known)}")
-    if not owner and len(having) > 1:
-        raise InputError(f"Several have a setting '{name}'. Say whose: {', '.join(f'{key}.{name}' for key in having)}.")
-    key = owners[owner or having[0]]
+    fields = {key: numbers(_owners(settings)[owners[key]]) for key in owners}
+    matching = [key for key, names in fields.items() if name in names and owner in ("", key)]
+    if not matching:
+        choices = of_comparison + [f"{key}.{each}" for key, names in fields.items() for each in names]
+        raise InputError(f"There is no setting '{field}' to sweep. {did_you_mean(field, choices)}")
+    if not owner and len(matching) > 1:
+        names = [f"{key}.{name}" for key in matching]
+        raise InputError(f"Several have a setting '{name}'. Name one of {', '.join(names)}.")
+    key = owners[owner or matching[0]]
     options = {**settings.options, key: {**settings.options.get(key, {}), name: value}}
     checked = validated(_owners(settings)[key], options[key], f"--sweep {field}").model_dump(mode="json")
     return settings.model_copy(update={"options": {**options, key: checked}, "sweep": ""})
 
 
 def numbers(model: type[BaseModel]) -> list[str]:
-    """Fields of settings that hold a number and change a result.
+    """Names of the settings that are numbers and change a result.
 
     Example:
         >>> from xmodal.methods.settings import KDSettings
-        >>> found = numbers(KDSettings)
-        >>> "temperature" in found, "loss" in found
+        >>> names = numbers(KDSettings)
+        >>> "temperature" in names, "loss" in names
         (True, False)
     """
-    found = []
-    for name, field in model.model_fields.items():
-        kinds = {field.annotation, *get_args(field.annotation)}
-        if kinds & {int, float} and name not in FIXED:
-            found.append(name)
-    return found
+    return [
+        name
+        for name, field in model.model_fields.items()
+        if {field.annotation, *get_args(field.annotation)} & {int, float} and name not in FIXED
+    ]
 
 
 def _owners(settings: SweepSettings) -> dict[str, type[BaseModel]]:
-    """Whose options there are: data set and methods, with their settings classes."""
+    """Name → settings class of the data set and the methods, whose options can be swept."""
     paths = {name: METHODS[name].settings for name in settings.methods}
     if settings.data in DATA:
         paths[settings.data] = DATA[settings.data].settings
@@ -134,13 +136,15 @@ def _owners(settings: SweepSettings) -> dict[str, type[BaseModel]]:
 
 
 def check_divergence(comparison: Comparison, data: Data) -> None:
-    """Refuse data without a divergence of classes, and methods without a teacher to diverge from."""
+    """Raise an error about data without classes, and about a comparison without a frozen teacher."""
     problems = []
     if data.info.task != "multiclass" or not data.info.paired:
         what = data.info.task if data.info.paired else "unpaired data"
         problems.append(f"A sweep measures the divergence of classes on paired samples, and this is {what}.")
     if not any(card.teacher == "frozen" for card in comparison.methods):
-        problems.append("A sweep compares a gain with a divergence from a teacher: name a method with one, such as kd.")
+        problems.append(
+            "A sweep compares gains with the divergence from a teacher: name a method with a frozen one, such as kd."
+        )
     if problems:
         raise InputError(problems)
 
@@ -150,9 +154,10 @@ def divergences(bench: Bench) -> dict[str, float]:
     from xmodal.diagnostics.divergence import measure_divergence
     from xmodal.study.bench import CONTROL
 
+    # the control, not a distilled student: distillation itself brings a student closer to its teacher
     (control,) = bench.runs[CONTROL].students.values()
-    found = measure_divergence(control.module, bench.teacher(), bench.batches("valid"), samples=1)
-    return {"target": found.target_mean, "non_target": found.non_target_mean}
+    gap = measure_divergence(control.module, bench.teacher(), bench.batches("valid"), samples=1)
+    return {"target": gap.target_mean, "non_target": gap.non_target_mean}
 
 
 def summarised(
@@ -164,7 +169,7 @@ def summarised(
     measured: Sequence[Mapping[str, Any]],
     notes: Sequence[str],
 ) -> dict[str, Any]:
-    """What `result.json` of a sweep holds."""
+    """The content of `result.json` of a sweep."""
     from xmodal.reports.relation import rank_correlation, relation_sentence
     from xmodal.reports.sweep import summarise_sweep, sweep_figures
     from xmodal.study.bench import CONTROL
@@ -176,26 +181,29 @@ def summarised(
         rows, x=field, metric=metric, title=f"{metric} by {field}", differences=[(name, CONTROL) for name in methods]
     )
     kind = "target" if data.info.classes == 2 else "non_target"
-    said = [*notes]
+    all_notes = [*data.warnings, *notes]
     if kind == "target":
-        said.append("With two classes there is one wrong class and no non-target divergence: the target's is used.")
+        all_notes.append(
+            "With two classes there is one wrong class and no non-target divergence: the target's is used."
+        )
+    # so that a gain is positive where the method is better
     sign = 1.0 if direction == "max" else -1.0
     scores = {(row[field], row["seed"], row["name"]): row["test"][metric] for row in rows}
     relations = []
     for name in methods:
         points = [
             {
-                "seed": one["seed"],
-                "at": one[field],
-                "x": one[kind],
-                "y": sign * (scores[one[field], one["seed"], name] - scores[one[field], one["seed"], CONTROL]),
+                "seed": gap["seed"],
+                "at": gap[field],
+                "x": gap[kind],
+                "y": sign * (scores[gap[field], gap["seed"], name] - scores[gap[field], gap["seed"], CONTROL]),
             }
-            for one in measured
-            if (one[field], one["seed"], name) in scores
+            for gap in measured
+            if (gap[field], gap["seed"], name) in scores
         ]
         label = f"{kind.replace('_', '-')} divergence"
-        found = rank_correlation(points, x="x", y="y")
-        relations.append({"name": name, "x": label, "y": metric, **found, "points": points})
+        correlation = rank_correlation(points, x="x", y="y")
+        relations.append({"name": name, "x": label, "y": metric, **correlation, "points": points})
     return {
         "title": f"{comparison.plan.data}: {field} swept",
         "data": comparison.plan.data,
@@ -206,10 +214,10 @@ def summarised(
         "direction": direction,
         "seeds": list(seeds),
         "rows": [dict(row) for row in rows],
-        "divergences": [dict(one) for one in measured],
+        "divergences": [dict(gap) for gap in measured],
         "sweeps": [swept],
         "relations": relations,
-        "figures": sweep_figures(swept) | {f"{one['name']}.rho": one["rho"] for one in relations if one["rho"]},
-        "verdict": [relation_sentence(one) for one in relations],
-        "notes": [*dict.fromkeys([*data.warnings, *said])],
+        "figures": sweep_figures(swept) | {f"{each['name']}.rho": each["rho"] for each in relations if each["rho"]},
+        "verdict": [relation_sentence(relation) for relation in relations],
+        "notes": [*dict.fromkeys(all_notes)],
     }

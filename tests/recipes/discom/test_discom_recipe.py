@@ -240,7 +240,7 @@ def test_splits_with_other_numbers_of_rows_are_trained_one_by_one(made, tmp_path
 
     result = experiment.run(experiment.Settings(**settings, out=tmp_path / "run"))
 
-    assert result["notes"] == ["Splits were trained one by one, not side by side: they have other numbers of rows."]
+    assert result["notes"] == ["Splits were trained one by one, not side by side: they have different numbers of rows."]
 
 
 def test_unpaired_modalities_of_unequal_length_are_trained_side_by_side_too(tmp_path):
@@ -274,7 +274,7 @@ def test_a_second_run_is_refused_unless_it_may_overwrite(made):
     settings = {"data": str(folder), "modalities": ("ROWS", "FOU"), "control": False, **FAST}
     before = (folder / "OUR-DisCoM-KD_ROWS" / "metrics.json").read_text()
 
-    with pytest.raises(InputError, match="are there already"):
+    with pytest.raises(InputError, match="exist already"):
         experiment.run(experiment.Settings(**settings))
     assert (folder / "OUR-DisCoM-KD_ROWS" / "metrics.json").read_text() == before
 
@@ -501,7 +501,7 @@ def test_what_is_only_worth_knowing_is_a_warning(condition, template, tmp_path):
         data=str(tmp_path / "DIR"), modalities=("ROWS", "FOU"), nan="drop", allow_overlap=True
     )
 
-    data = experiment.open_turn(settings, 0)
+    data = experiment.open_split(settings, 0)
 
     assert any(sentence in said for said in data.warnings), data.warnings
     assert not data.info.paired and data.info.classes == 10
@@ -530,6 +530,6 @@ def test_lines_of_every_kind_of_target():
 
 
 def test_the_packaged_references_are_those_of_both_modalities():
-    keys = {figure.key for figure in read_references("discom.json")}
+    keys = {figure.key for figure in read_references("xmodal.recipes:references/discom.json")}
 
     assert keys == {f"{name}: {view}.weighted_f1" for name in ("discom", "no-KD") for view in ("ROWS", "FOU")}

@@ -155,7 +155,7 @@ def test_wrong_values_are_sentences(written, changes, words):
         (lambda c: c["dmd"].update(commonParams=1), "'commonParams' is 1, expected a block"),
         (lambda c: c.update(dmd=[1]), r"'dmd' is \[1\]"),
         (lambda c: c["dmd"]["datasetParams"].pop("mosi"), "no numbers for mosi.*mosei"),
-        (lambda c: c["dmd"]["datasetParams"]["mosi"].pop("attn_dropout"), "lacks attn_dropout"),
+        (lambda c: c["dmd"]["datasetParams"]["mosi"].pop("attn_dropout"), "and not attn_dropout"),
     ],
 )
 def test_a_wrong_layout_is_a_sentence(tmp_path, change, words):

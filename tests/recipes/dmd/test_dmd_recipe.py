@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -329,6 +330,32 @@ def test_settings_of_a_run_replay_it_without_the_authors_file(done, tmp_path):
     assert [row["test"] for row in again["rows"]] == [row["test"] for row in done["rows"]]
 
 
+@pytest.mark.parametrize("name", ["made", "synthetic"])
+def test_the_former_name_of_the_synthetic_set_is_read_as_the_new_one(name, tmp_path):
+    flags, _ = read_settings("dmd", ["--dataset", name], prog="xmodal run dmd")
+    config = tmp_path / "settings.json"
+    config.write_text(json.dumps({"schema": 1, "recipe": "dmd", "settings": {"dataset": name, "seeds": [4]}}))
+    saved, _ = read_settings("dmd", ["--settings", str(config)], prog="xmodal run dmd")
+    python = experiment.Settings(dataset=name)
+
+    expected = experiment.Settings().described()
+    assert flags.described() == python.described() == expected and expected["dataset"] == "synthetic"
+    assert saved.described() == experiment.Settings(seeds=(4,)).described()
+    assert (saved.epochs, saved.width) == (12, 20)
+
+
+def test_a_folder_with_the_former_name_of_the_synthetic_set_is_resumed(done, tmp_path):
+    folder = shutil.copytree(done["folder"], tmp_path / "run")
+    content = json.loads((folder / "settings.json").read_text())
+    content["settings"]["dataset"] = "made"
+    (folder / "settings.json").write_text(json.dumps(content))
+
+    again = experiment.run(tiny(out=folder, result_csv=True, resume=True))
+
+    assert [row["test"] for row in again["rows"]] == [row["test"] for row in done["rows"]]
+    assert json.loads((folder / "settings.json").read_text())["settings"]["dataset"] == "synthetic"
+
+
 def test_settings_from_flags_and_from_python_are_the_same_run():
     flags, _ = read_settings("dmd", ["--seeds", "10", "--no-control", "--out", "here"], prog="xmodal run dmd")
 
@@ -337,7 +364,7 @@ def test_settings_from_flags_and_from_python_are_the_same_run():
 
 @pytest.mark.claim
 @pytest.mark.timeout(7200)
-def test_twelve_epochs_of_the_made_set_reach_their_figures_within_a_minute(tmp_path):
+def test_twelve_epochs_of_the_synthetic_set_reach_their_figures_within_a_minute(tmp_path):
     """Acceptance 8 and, with the same training again, the first part of 9."""
     began = time.process_time()
     results = [
@@ -358,7 +385,7 @@ def test_the_reference_figures_are_reproduced_and_altered_ones_are_not(tmp_path,
     monkeypatch.chdir(tmp_path)
     there = answer(["reproduce", "dmd"])
 
-    altered = [figure.model_dump(exclude_none=True) for figure in read_references("dmd.json")]
+    altered = [figure.model_dump(exclude_none=True) for figure in read_references("xmodal.recipes:references/dmd.json")]
     altered[0]["authors"] += 1.0
     (tmp_path / "altered.json").write_text(json.dumps({"schema": 1, "figures": altered}))
     again = answer(["reproduce", "dmd", "--resume", "--references", "altered.json"])

@@ -156,7 +156,7 @@ def test_trends_count_falls():
 def test_paper_points_stand_beside_the_series_they_belong_to():
     sweep = {"metric": "accuracy", "series": [{"name": "kd", "points": [{"x": 1 / 9}, {"x": 0.3}]}], "published": []}
 
-    with_paper(sweep, read_references("gauss_gamma.json"))
+    with_paper(sweep, read_references("xmodal.recipes:references/gauss_gamma.json"))
 
     (published,) = sweep["published"]
     assert published["name"] == "kd" and published["points"] == [{"x": 1 / 9, "mean": pytest.approx(0.6714)}]
@@ -315,7 +315,7 @@ def test_reproduce_meets_every_figure_and_notices_an_altered_one(tmp_path, monke
     from xmodal.cli.main import answer
 
     monkeypatch.chdir(tmp_path)
-    figures = [figure.model_dump() for figure in read_references("gauss_gamma.json")]
+    figures = [figure.model_dump() for figure in read_references("xmodal.recipes:references/gauss_gamma.json")]
     figures[0]["authors"] += 0.2
     (tmp_path / "altered.json").write_text(json.dumps({"schema": 1, "figures": figures}))
 

@@ -294,7 +294,10 @@ def test_notes_depend_on_training_and_runs():
 
 
 def test_every_reference_belongs_to_published_settings():
-    keys = {figure.key.rpartition("/")[0] for figure in read_references("ntdh_classification.json")}
+    keys = {
+        figure.key.rpartition("/")[0]
+        for figure in read_references("xmodal.recipes:references/ntdh_classification.json")
+    }
 
     assert keys == set(published_settings(RECIPES["ntdh-classification"]))
 

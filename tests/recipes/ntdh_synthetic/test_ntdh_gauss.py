@@ -233,7 +233,7 @@ def test_a_resumed_run_has_the_same_rows(tmp_path):
 
 
 def test_every_reference_belongs_to_published_settings():
-    keys = {figure.key.rpartition("/")[0] for figure in read_references("ntdh_gauss.json")}
+    keys = {figure.key.rpartition("/")[0] for figure in read_references("xmodal.recipes:references/ntdh_gauss.json")}
 
     assert keys == set(published_settings(RECIPES["ntdh-gauss"])) == set(published())
 
@@ -271,7 +271,7 @@ def test_reproduce_meets_every_figure_and_notices_an_altered_one(tmp_path, monke
     from xmodal.cli.main import answer
 
     monkeypatch.chdir(tmp_path)
-    figures = [figure.model_dump() for figure in read_references("ntdh_classification.json")]
+    figures = [figure.model_dump() for figure in read_references("xmodal.recipes:references/ntdh_classification.json")]
     figures[0]["authors"] += 0.7
     (tmp_path / "altered.json").write_text(json.dumps({"schema": 1, "figures": figures}))
 

@@ -290,7 +290,7 @@ def test_weights_of_imagenet_start_the_teacher_alone_and_no_untrained_one(make_k
 
     _, bench = make_kitti_bench(imagenet=tmp_path / "net.pth")
     started = bench.network(("image",), side="teacher").module.state_dict()
-    with bench._teaching_nothing():
+    with bench._with_untrained_teacher():
         untrained = bench.teacher().state_dict()
 
     first = "encoders.from_image.encoder.conv1.weight"

@@ -408,7 +408,7 @@ def test_a_folder_that_is_no_run_of_this_recipe_is_not_touched(vggsound_root, tm
         run(vggsound_root, out=tmp_path / "other")
 
     (copied / "seed-0" / "saliency.npz").write_bytes(b"nothing")
-    with pytest.raises(InputError, match=r"saliency\.npz is missing or damaged .* the channels are\s+ranked anew"):
+    with pytest.raises(InputError, match=r"saliency\.npz is missing or damaged .* which ranks the\s+channels again"):
         run(vggsound_root, out=copied)
 
 

@@ -1,4 +1,4 @@
-"""DisCoM-KD as one object for Python: fit on arrays, then ask the student of one modality.
+"""DisCoM-KD as one object for Python: fit it on arrays, then predict with the student of one modality.
 
 model = DisCoMKD(width=64, epochs=60, batch_size=32, learning_rate=1e-3).fit({"audio": a, "image": b}, y)
 model.predict("audio", new)        # classes (values for regression) from raw samples of one modality
@@ -22,7 +22,7 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.models.description import describe
 from xmodal.models.student_file import STUDENT, load_student, save_student
-from xmodal.recipes.discom.experiment import Settings, as_asked
+from xmodal.recipes.discom.experiment import Settings, prepared
 from xmodal.study.bench import Bench
 from xmodal.types import DataInfo, Student
 
@@ -31,9 +31,9 @@ class DisCoMKD:
     """A student for each modality, trained together without a teacher.
 
     Args:
-        seed: of weights, order and drawn splits.
+        seed: of weights, order of batches, and drawn splits.
         encoder: a name of `ENCODERS`; auto: by the shape of the samples.
-        width: D of the embeddings, even; None: the encoder's own.
+        width: D of the embeddings, an even number; None: the default of the encoder.
         epochs: passes over the training rows.
         batch_size: rows per step and modality.
         learning_rate: of Adam.
@@ -61,16 +61,17 @@ class DisCoMKD:
         learning_rate: float = 1e-4,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        given: dict[str, Any] = {"encoder": encoder, "width": width, "epochs": epochs, "batch_size": batch_size}
-        given |= {"learning_rate": learning_rate, "seeds": (seed,), "data": "arrays"}
-        self.settings = validated(Settings, {**given, **(options or {})}, "DisCoMKD")
+        values: dict[str, Any] = {"encoder": encoder, "width": width, "epochs": epochs, "batch_size": batch_size}
+        # a name of data that is not the demo, whose smaller numbers would replace these defaults
+        values |= {"learning_rate": learning_rate, "seeds": (seed,), "data": "arrays"}
+        self.settings = validated(Settings, {**values, **(options or {})}, "DisCoMKD")
         self.students: dict[str, tuple[Student, dict[str, Any]]] = {}
         self.history: list[dict[str, Any]] = []
         self.info: DataInfo | None = None
 
     @property
     def modalities(self) -> tuple[str, ...]:
-        """Modalities that there are students of."""
+        """The modalities that have a student."""
         return tuple(self.students)
 
     def fit(
@@ -87,17 +88,17 @@ class DisCoMKD:
 
         Args:
             inputs: modality → array (rows, …), two or more.
-            target: one for all, or modality → target where the modalities have samples of their own.
+            target: one for all modalities; modality → target if the samples are unpaired.
             splits: train, valid, test → row numbers (unpaired: → modality → row numbers); None: drawn, 70/10/20.
-            task: kind of target; empty: told by its type.
+            task: kind of target; empty: inferred from its type.
             normalise: ``standard`` or ``none``.
-            callback: is given the row of every epoch: losses by name, validation metrics by modality.
+            callback: called after every epoch with its row: losses by name, validation metrics by modality.
         """
         (seed,) = self.settings.seeds
         data = from_arrays(inputs, target, splits=splits, task=task, normalise=normalise, seed=seed)
-        data = as_asked(data, self.settings)
+        data = prepared(data, self.settings)
         fabric = launch(self.settings.machine())
-        progress = _Told(callback) if callback else Progress(quiet=True)
+        progress = _Callback(callback) if callback else Progress(quiet=True)
         bench = Bench(data, self.settings.plan(tuple(inputs)), seed=seed, fabric=fabric, progress=progress)
         bench.train_card(METHODS["discom"], self.settings.method(tuple(inputs)))
         run = bench.runs["discom"]
@@ -106,14 +107,14 @@ class DisCoMKD:
         return self
 
     def predict(self, modality: str, samples: Any) -> NDArray[Any]:
-        """Classes (rows,), zeros and ones (rows, labels) for several labels, values for regression."""
-        found = self._predictor(modality).predict({modality: samples})
-        return found.outputs if found.classes is None else found.classes
+        """Classes (rows,); zeros and ones (rows, labels) for several labels; values for regression."""
+        predictions = self._predictor(modality).predict({modality: samples})
+        return predictions.outputs if predictions.classes is None else predictions.classes
 
     def predict_proba(self, modality: str, samples: Any) -> NDArray[Any]:
         """Probabilities (rows, classes); one column for a binary task."""
         if self._student(modality)[1]["task"] == "regression":
-            raise InputError("A student of values has no probabilities. Use predict.")
+            raise InputError("The student of a regression task has no probabilities. Use predict.")
         return self._predictor(modality).predict({modality: samples}).outputs
 
     def embed(self, modality: str, samples: Any) -> dict[str, NDArray[Any]]:
@@ -121,15 +122,16 @@ class DisCoMKD:
         return embed(*self._student(modality), {modality: samples})
 
     def export(self, modality: str, path: str | Path) -> Path:
-        """Write the student of one modality into a folder; the file needs nothing of the others."""
+        """Write the student of one modality into a folder; the file contains no part of the other modalities."""
         student, _ = self._student(modality)
+        # the normalisation of the inputs is part of the file, and comes from the data of the training
         if self.info is None:
-            raise InputError("These students were loaded from files: copy the files.")
+            raise InputError("These students were loaded from files, so there is nothing to export. Copy the files.")
         return save_student(Path(path) / STUDENT, student, self.info)
 
     @classmethod
     def load(cls, paths: Sequence[str | Path]) -> DisCoMKD:
-        """Students from their files, one modality each; they answer, and are trained no further."""
+        """An object with students from their files, one modality each; they predict and can't be trained further."""
         model = cls()
         for path in paths:
             student, description = load_student(path)
@@ -147,13 +149,13 @@ class DisCoMKD:
         return Predictor(run_torch(deployed(student)), description)
 
 
-class _Told(Progress):
-    """Progress that goes to a function."""
+class _Callback(Progress):
+    """Progress that calls a function."""
 
     def __init__(self, callback: Callable[[Mapping[str, Any]], None]) -> None:
         super().__init__(quiet=True)
         self.callback = callback
 
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """Hand over the row of an epoch."""
+        """Call the function with the row of an epoch."""
         self.callback(row)

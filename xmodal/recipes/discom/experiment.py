@@ -1,11 +1,10 @@
-"""DisCoM-KD: one training without a teacher, a student for each modality, and what each could have learned alone.
+"""DisCoM-KD: one training without a teacher, a student for each modality, and two controls for each student.
 
-For every split (or seed): the method, and per modality two controls that learn from labels alone, one with the same
-encoder (no-KD) and one as large as what is deployed. The authors' numbers: 300 epochs, batches of 128 per modality,
-Adam 1e-4, LeNet or ResNet-18 by the size of the pictures, mirrored and turned in training, an epoch chosen for each
-modality by weighted F1. Their tables could not be read; what should come out on the demo (digits with few labels, 5
-seeds side by side, a quarter of a minute on a CPU) is a small gain over the same encoder, and none over a plain network
-of the same size.
+For every split (or seed): the method, and per modality two controls trained on labels alone, one with the same encoder
+(no-KD) and one of the size of the deployed student. The authors' numbers: 300 epochs, batches of 128 per modality, Adam
+1e-4, LeNet or ResNet-18 by the size of the images, random flips and rotations in training, the epoch of each modality
+selected by weighted F1. Their tables could not be read. Expected on the demo (digits with few labels, 5 seeds side by
+side, a quarter of a minute on a CPU): a small gain over the same encoder, none over a plain network of the same size.
 
     xmodal run discom                      # the demo: width 64, 60 epochs, batches of 32, Adam 1e-3
     xmodal run discom DIR FIRST SECOND     # a folder with FIRST_data_normalized.npy, labels.npy, train_idx.npy, …
@@ -49,12 +48,13 @@ DEMO_DEFAULTS: dict[str, Any] = {
     "seeds": (0, 1, 2, 3, 4),
     "threads": 1,
 }
-WITHOUT_AUGMENTATION = ("SPECTRO",)  # prefixes that the released code leaves as they are
+# Prefixes of the modalities that the released code does not augment: in a mirrored spectrogram time runs backwards.
+WITHOUT_AUGMENTATION = ("SPECTRO",)
 SELECT = {"multiclass": ("weighted_f1", "max"), "regression": ("mae", "min")}
 
 
 class Settings(DisCoMTerms, RunSettings):
-    """One student per modality, without a teacher; without DIR the demo, with settings of its own (60 epochs, …)."""
+    """One student per modality, without a teacher; without DIR the demo, which has its own defaults (60 epochs, …)."""
 
     data: Annotated[str, Flag(metavar="DIR", positional=True)] = Field(
         DEMO, description="a folder in the method's format, or a data set's name"
@@ -66,28 +66,31 @@ class Settings(DisCoMTerms, RunSettings):
     batch_size: int = Field(128, ge=2, description="rows per step and modality (demo: 32)")
     learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False, description="step size of Adam (demo: 0.001)")
     seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3 (demo: 5)")
-    splits: Seeds = Field((), description="numbered splits of DIR, as 0-4; the number is the seed too")
-    encoder: str = Field("auto", description="network per modality, twice each; auto: by the shape of the samples")
+    splits: Seeds = Field((), description="numbered splits of DIR, as 0-4; the number is also the seed")
+    encoder: str = Field("auto", description="encoder of each modality, built twice; auto: by the shape of the samples")
     width: int | None = Field(None, ge=2, description="width D of the embeddings, even (demo: 64)")
-    dropout: float = Field(0.0, ge=0, lt=1, description="in the encoders")
-    augment: str = Field("published", description="published: pictures mirrored and turned; none; or as in compare")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in the encoders")
+    augment: str = Field("published", description="published: images flipped and rotated; none; or as in compare")
     task: Literal["", "multiclass", "binary", "multilabel", "regression"] = Field(
-        "multiclass", description="kind of target; empty: told by the labels"
+        "multiclass", description="kind of target; empty: inferred from the labels"
     )
-    select: str = Field("", description="metric that chooses the epoch; default: weighted_f1, for values mae")
+    select: str = Field("", description="metric that selects the epoch; default: weighted_f1, for regression mae")
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use, class by class")
-    independent: bool = Field(True, description="shuffle each modality by itself; --no-independent: row by row alike")
+    independent: bool = Field(True, description="shuffle each modality by itself; --no-independent: in pairs")
     control: bool = Field(True, description="train the two controls of each modality")
     together: bool = Field(True, description="train seeds or splits of small networks side by side")
-    nan: Literal["refuse", "drop", "zero"] = Field("refuse", description="samples with NaN: stop, leave out, read as 0")
-    allow_overlap: bool = Field(False, description="let a row be in two splits")
-    published_files: bool = Field(True, description="write OUR-DisCoM-KD_<modality> into DIR, or below --out")
-    overwrite: bool = Field(False, description="replace what an earlier run wrote there")
-    options: Options = Field({}, description="options of data sets by their names")
+    nan: Literal["refuse", "drop", "zero"] = Field(
+        "refuse", description="samples with NaN: an error, left out, or read as 0"
+    )
+    allow_overlap: bool = Field(False, description="accept rows that are in two splits")
+    published_files: bool = Field(True, description="write folders OUR-DisCoM-KD_<modality> to DIR, or to --out")
+    overwrite: bool = Field(False, description="overwrite the folders that an earlier run wrote there")
+    options: Options = Field({}, description="options of data sets, by name")
 
     @model_validator(mode="before")
     @classmethod
     def _demo(cls, given: Any) -> Any:
+        # the demo must end within a minute, so its numbers are not the authors'
         if isinstance(given, Mapping) and given.get("data", DEMO) == DEMO:
             return {**DEMO_DEFAULTS, **given}
         return given
@@ -99,16 +102,16 @@ class Settings(DisCoMTerms, RunSettings):
         if len(self.modalities) == 1:
             raise ValueError(f"modalities {self.modalities[0]}: expected two or more, and one was given.")
         if self.splits and self.seeds not in ((0,), DEMO_DEFAULTS["seeds"]):
-            raise ValueError("splits and seeds: the number of a split is its seed. Give one of the two.")
+            raise ValueError("splits and seeds: the number of a split is also its seed. Give one of the two.")
         return self
 
     @property
     def numbers(self) -> tuple[int, ...]:
-        """One per training of everything: numbered splits, or seeds."""
+        """Numbers of the splits, or else the seeds: one for each training of method and controls."""
         return self.splits or self.seeds
 
     def plan(self, modalities: tuple[str, ...]) -> Plan:
-        """A bench on which all modalities are equal: each has a student of its own."""
+        """Data, networks and training for a bench; every modality has a student."""
         network = {"encoder": self.encoder, "width": self.width, "dropout": self.dropout}
         return Plan(
             data=self.data,
@@ -120,23 +123,25 @@ class Settings(DisCoMTerms, RunSettings):
         )
 
     def method(self, modalities: tuple[str, ...]) -> DisCoMSettings:
-        """The part that the method takes."""
+        """The fields that the method takes."""
         return DisCoMSettings(modalities=modalities, **{name: getattr(self, name) for name in DisCoMTerms.model_fields})
 
 
 def published() -> Settings:
-    """The settings behind the reference figures: the demo with 20 splits."""
+    """The settings of the reference figures: the demo with 20 splits."""
     return Settings(seeds=tuple(range(20)))
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train everything, write the run folder, its page and the published files; return what `result.json` holds."""
+    """Train and score everything, write the run folder, its page and the authors' files; return the result."""
+    from xmodal.recipes import RECIPES
     from xmodal.recipes.discom.authors_files import files_in, refuse_existing, write_published
     from xmodal.study.comparison import summarised
 
-    with open_study(settings, "discom", progress=progress) as study:
-        # data, and everything that can be refused before anything is written
-        first = open_turn(settings, settings.numbers[0])
+    card = RECIPES["discom"]
+    with open_study(settings, card.name, progress=progress) as study:
+        # data of the first split or seed, and all checks: nothing is written yet
+        first = open_split(settings, settings.numbers[0])
         modalities = settings.modalities or first.info.modalities
         plan = settings.plan(modalities)
         method = check(settings, plan, first, study.fabric)
@@ -144,19 +149,21 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         if files is not None and not (settings.overwrite or settings.resume):
             refuse_existing(files, modalities)
 
-        # seeds or splits are trained side by side where networks are small, one after the other elsewhere
-        turns = {settings.numbers[0]: first}
-        groups, notes = grouped(settings, plan, turns, method, study.fabric)
+        # small networks are trained side by side, all splits or seeds in one group; others one after the other
+        opened = {settings.numbers[0]: first}
+        groups, notes = grouped(settings, plan, opened, method, study.fabric)
         fits = len(groups) * (1 + len(modalities) * settings.control)
         study.start(fits=fits, name=f"discom-{Path(settings.data).name}")
 
-        # the method and its controls; the test split of each seed is read when all of it is trained
+        # the method and its controls; the test split of a seed is read when everything of it is trained
         rows: list[dict[str, Any]] = []
         contents: list[dict[str, Any]] = []
         for numbers in groups:
-            data = {number: turns.pop(number) if number in turns else open_turn(settings, number) for number in numbers}
-            benches = [study.bench(plan, views, number) for number, views in data.items()]
-            train_turns(settings, benches, modalities)
+            data = {
+                number: opened.pop(number) if number in opened else open_split(settings, number) for number in numbers
+            }
+            benches = [study.bench(plan, part, number) for number, part in data.items()]
+            train_group(settings, benches, modalities)
             for bench in benches:
                 contents.append(described_branches(bench))
                 rows += bench.score(every=True)
@@ -167,14 +174,14 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         result = summarised(Comparison(plan=plan), data[numbers[-1]], rows, notes, title=title)
         result |= {"teacher": [], "student": list(modalities), "branches": merged(contents)}
         if settings.data == DEMO:
-            result["references"] = against_references(result["figures"], read_references("discom.json"))
+            result["references"] = against_references(result["figures"], read_references(card.references))
         if files is not None and study.first:
             result["published_files"] = write_published(files, study.folder, result, settings.described())
         return study.finish(result)
 
 
-def open_turn(settings: Settings, number: int) -> Data:
-    """The data of one split or seed."""
+def open_split(settings: Settings, number: int) -> Data:
+    """The data of one numbered split, or of one seed."""
     options = dict(settings.options.get(settings.data, {}))
     if settings.data not in DATA:
         options |= {"modalities": settings.modalities} if settings.modalities else {}
@@ -184,41 +191,38 @@ def open_turn(settings: Settings, number: int) -> Data:
         raise InputError(
             f"--splits names numbered index files of a folder, and '{settings.data}' has none: use --seeds."
         )
-
-    def opened(augment: str) -> Data:
-        fraction = settings.train_fraction
-        return open_data(
-            settings.data, options=options, task=settings.task, train_fraction=fraction, augment=augment, seed=number
-        )
-
-    data = opened("" if settings.augment in ("published", "none") else settings.augment)
+    request: dict[str, Any] = {"options": options, "task": settings.task, "train_fraction": settings.train_fraction}
+    augment = "" if settings.augment in ("published", "none") else settings.augment
+    data = open_data(settings.data, augment=augment, seed=number, **request)
     data.info.require(settings.modalities, "command")
+    # which modalities are images is known only now, so the data is opened again with their augmentation
     if settings.augment == "published" and (augment := published_augmentation(data.info)):
-        data = opened(augment)
-    return as_asked(data, settings)
+        data = open_data(settings.data, augment=augment, seed=number, **request)
+    return prepared(data, settings)
 
 
-def as_asked(data: Data, settings: Settings) -> Data:
-    """Data with the metric that chooses an epoch, its modalities taken apart unless they are to be shuffled alike."""
+def prepared(data: Data, settings: Settings) -> Data:
+    """The data with the metric that selects an epoch, and unpaired unless its modalities are shuffled in pairs."""
     metric, direction = SELECT.get(data.info.task, data.info.select)
     if settings.select:
         metric, direction = settings.select, "min" if settings.select in ("mse", "mae", "cross_entropy") else "max"
     data.info = replace(data.info, select=(metric, direction))
+    # the released code shuffles the rows of each modality by themselves: no loss compares the rows of a pair
     return data.apart() if settings.independent and data.info.paired else data
 
 
 def published_augmentation(info: DataInfo) -> str:
-    """Pictures are mirrored and turned, each with probability one half; spectrograms are not."""
+    """Augmentation of the images among the modalities: random flips and rotations with probability one half."""
     names = [
         name
-        for name, known in info.inputs.items()
-        if known.layout == "image" and not name.upper().startswith(WITHOUT_AUGMENTATION)
+        for name, details in info.inputs.items()
+        if details.layout == "image" and not name.upper().startswith(WITHOUT_AUGMENTATION)
     ]
     return ",".join(f"{name}.geometric:0.5" for name in names)
 
 
 def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> Method:
-    """Build everything once: what can't be built or measured is told before training."""
+    """Build the method once, so that an error in it, or in the name of the metric, appears before training."""
     from xmodal.metrics.task import scalar_metrics
     from xmodal.study.bench import Rehearsal
 
@@ -232,29 +236,35 @@ def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> Method:
 
 
 def grouped(
-    settings: Settings, plan: Plan, turns: dict[int, Data], method: Method, fabric: Fabric
+    settings: Settings, plan: Plan, opened: dict[int, Data], method: Method, fabric: Fabric
 ) -> tuple[list[tuple[int, ...]], list[str]]:
-    """Splits or seeds that are trained side by side, and a note where several are not.
+    """Groups of splits or seeds that are trained side by side, and a note if they can't be one group.
 
-    ``turns`` holds the data of the first; that of the others is added where it had to be looked at.
+    Args:
+        settings: of the recipe.
+        plan: of the benches.
+        opened: number → data; holds that of the first, and receives that of the others if it has to be compared.
+        method: of the first split or seed.
+        fabric: started devices.
     """
     from xmodal.study.side_by_side import apart_because, unlike
 
     numbers = settings.numbers
     if len(numbers) == 1 or not settings.together:
         return [(number,) for number in numbers], []
-    reason = apart_because(method, turns[numbers[0]], plan, count=len(numbers), fabric=fabric)
+    reason = apart_because(method, opened[numbers[0]], plan, count=len(numbers), fabric=fabric)
+    # data is compared last: opening all of it is the expensive check
     if not reason:
-        turns.update((number, open_turn(settings, number)) for number in numbers[1:])
-        reason = unlike(list(turns.values()))
+        opened.update((number, open_split(settings, number)) for number in numbers[1:])
+        reason = unlike(list(opened.values()))
     if not reason:
         return [numbers], []
     kind = "Splits" if settings.splits else "Seeds"
     return [(number,) for number in numbers], [f"{kind} were trained one by one, not side by side: {reason}."]
 
 
-def train_turns(settings: Settings, benches: Sequence[Bench], modalities: tuple[str, ...]) -> None:
-    """On each bench the method, and for each modality a control with the same encoder and one of the same size."""
+def train_group(settings: Settings, benches: Sequence[Bench], modalities: tuple[str, ...]) -> None:
+    """Train on each bench the method, and per modality a control with the same encoder and one of the same size."""
     from xmodal.methods.supervised import Supervised
     from xmodal.study.bench import CONTROL, MATCHED
     from xmodal.study.side_by_side import train_side_by_side
@@ -265,9 +275,12 @@ def train_turns(settings: Settings, benches: Sequence[Bench], modalities: tuple[
         label = f"{CONTROL}: {name}"
         plain = [Supervised(bench.network((name,)), bench.info) for bench in benches]
         train_side_by_side(benches, label, plain, role="control")
+
+        # a deployed student has two encoders, so the fair comparison is a plain network of its size
         like = benches[0].network((name,))
         students = [bench.runs[card.name].students[name] for bench in benches]
-        width = benches[0].width_as_large(students[0], like=like)  # equal networks: the same for all of them
+        # the networks of all seeds have the same shapes, so the width of the first one fits all
+        width = benches[0].width_as_large(students[0], like=like)
         if width is None:
             continue
         larger = [bench.as_large(each, like=like, width=width) for bench, each in zip(benches, students, strict=True)]
@@ -279,7 +292,7 @@ def train_turns(settings: Settings, benches: Sequence[Bench], modalities: tuple[
 
 
 def described_branches(bench: Bench) -> dict[str, Any]:
-    """What the parts of the embeddings contain after the last epoch, probed on the validation split; and a picture."""
+    """The content of the parts of the embeddings after the last epoch, probed on the validation split, and a plot."""
     from dataclasses import asdict
 
     from xmodal.diagnostics.branches import embed_batches, measure_branches, picture
@@ -288,12 +301,12 @@ def described_branches(bench: Bench) -> dict[str, Any]:
     method = bench.runs["discom"].method
     assert isinstance(method, DisCoM)
     content = measure_branches(method.each, method.heads, bench.batches("train"), bench.batches("valid"))
-    drawn = picture(embed_batches(method.each, bench.batches("valid")))
-    return {"content": asdict(content), "modalities": len(method.each), **drawn}
+    plot = picture(embed_batches(method.each, bench.batches("valid")))
+    return {"content": asdict(content), "modalities": len(method.each), **plot}
 
 
 def merged(contents: list[dict[str, Any]]) -> dict[str, Any]:
-    """The mean over splits or seeds, and the picture of the first."""
+    """The mean over splits or seeds, and the plot of the first."""
     first = contents[0]
     means = {
         group: {key: sum(each["content"][group][key] for each in contents) / len(contents) for key in values}

@@ -1,10 +1,11 @@
-"""The settings file of DMD's authors (``config.json``) as values of our recipe.
+"""The settings file of DMD's authors (``config.json``) as values of our settings.
 
     {"datasetCommonParams": {"dataset_root_dir": …, "mosi": {"aligned": {…}, "unaligned": {…}}, "mosei": {…}},
      "dmd": {"commonParams": {…}, "datasetParams": {"mosi": {…}, "mosei": {…}}}}
 
-Merged as theirs: the block of the data set, then commonParams, then datasetParams; flags go on top of all. A key that
-their code does not know is an error that names the nearest one; a key that says nothing to ours is a warning.
+Blocks are merged as in their code: the block of the data set, then commonParams, then datasetParams; later values
+replace earlier ones, and flags replace all. A key that their code does not read is an error, which names the closest
+one; a key without a counterpart here is named in a note.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ from xmodal.files import parse_json, read_text
 
 MODEL, COMMON = "dmd", "datasetCommonParams"
 BLOCKS = ("aligned", "unaligned")
-MADE_BLOCK = "mosi"  # whose numbers a made set takes
-DIRECT = {  # their key → our setting, the value as it is
+SYNTHETIC = "synthetic"  # our third data set, which their file does not contain
+SYNTHETIC_BLOCK = "mosi"  # the synthetic set has the layout of MOSI, and takes its numbers
+DIRECT = {  # their key → our setting with the same value
     "early_stop": "patience",
     "use_finetune": "fine_tune",
     "attn_mask": "causal",
+    # in spite of its name it counts batches: gradients of so many are summed for one step of the optimiser
     "update_epochs": "accumulate",
     "nlevels": "layers",
     "embed_dropout": "embed_dropout",
@@ -32,14 +35,20 @@ DIRECT = {  # their key → our setting, the value as it is
     "output_dropout": "output_dropout",
     "batch_size": "batch_size",
     "learning_rate": "learning_rate",
+    # of the plateau schedule of the rate; the patience of the training is early_stop
     "patience": "schedule_every",
 }
 TRIPLES = {  # our setting → their keys for text, vision, audio
     "kernel": ("conv1d_kernel_size_l", "conv1d_kernel_size_v", "conv1d_kernel_size_a"),
     "attention_dropout": ("attn_dropout", "attn_dropout_v", "attn_dropout_a"),
 }
-SWITCHES = {"use_bert": ("features", "tokens"), "need_data_aligned": ("unaligned", "aligned")}  # false, true
+# their key → our setting, and its values for false and true
+SWITCHES = {
+    "use_bert": ("text", ("features", "tokens")),
+    "need_data_aligned": ("alignment", ("unaligned", "aligned")),
+}
 FILES = {"feature_T": "text_from", "feature_V": "vision_from", "feature_A": "audio_from"}
+# Loss is the mean absolute error of the fused output, so both names are the same metric.
 METRICS = {"Loss": "mae", "MAE": "mae", "Acc_2": "Non0_acc_2", "F1_score": "Non0_F1_score", "Acc_7": "Mult_acc_7"}
 READ = {
     *DIRECT,
@@ -57,9 +66,9 @@ UNUSED = {
     "feature_dims": "widths are those of the data",
     "train_samples": "counted in the data",
     "num_classes": "the target is a value",
-    "language": "the text encoder knows it",
+    "language": "the text encoder decides it",
     "need_model_aligned": "their code never uses it",
-    "weight_decay": "their code never uses it; --weight-decay does",
+    "weight_decay": "their code never uses it; --weight-decay sets it",
     "transformers": "a text encoder comes from a folder, --text-encoder",
     "pretrained": "a text encoder comes from a folder, --text-encoder",
 }
@@ -67,11 +76,11 @@ UNUSED = {
 
 @dataclass
 class Config:
-    """What a file says.
+    """The content of a file.
 
     Attributes:
-        values: our setting → value; those of the data under ``options``.
-        notes: what was read and left aside, in sentences.
+        values: our setting → value; options of the data stand under ``options``.
+        notes: sentences about keys that are not used.
     """
 
     values: dict[str, Any]
@@ -79,43 +88,48 @@ class Config:
 
 
 def read_config(path: Path, dataset: str) -> Config:
-    """Read a file; everything that is wrong with it is said at once.
+    """Read a file; an error lists all of its problems.
 
     Args:
         path: of the file.
-        dataset: ``mosi``, ``mosei``, or ``made``, which takes the numbers of MOSI.
+        dataset: ``mosi``, ``mosei``, or ``synthetic``, which takes the numbers of MOSI.
     """
     if not path.is_file():
         raise InputError(f"There is no file {path}. Give the config.json of DMD's authors, or leave --config out.")
     content = parse_json(read_text(path), str(path))
-    wanted = MADE_BLOCK if dataset == "made" else dataset
-    problems = list(_misplaced(content, wanted, str(path)))
+    block = SYNTHETIC_BLOCK if dataset == SYNTHETIC else dataset
+    # the layout first: keys can be checked only in blocks that are there
+    problems = list(_misplaced(content, block, str(path)))
     if problems:
         raise InputError(problems)
-    merged, root = _merged(content, wanted)
+    merged, root = _merged(content, block)
     problems = [
         f"{path} has no key '{key}' that DMD knows. {did_you_mean(key, sorted([*READ, *UNUSED]))}"
         for key in merged
         if key not in READ and key not in UNUSED
     ]
     values: dict[str, Any] = {}
-    for convert in (_switches, _network, _training, _data):
-        convert(merged, values, problems, str(path))
+    _switches(merged, values, problems, str(path))
+    _network(merged, values, problems, str(path))
+    _training(merged, values, problems, str(path))
+    _data(merged, values)
     if problems:
         raise InputError(problems)
-    if dataset != "made" and "featurePath" in merged and "root" not in values["options"]["mosi"]:
-        found = path.parent / root / str(merged["featurePath"])
-        values["options"]["mosi"] |= {"root": str(found)} if found.is_file() else {}
+    if dataset != SYNTHETIC and "featurePath" in merged and "root" not in values["options"]["mosi"]:
+        # only where the file exists: theirs names the folders of their machine
+        features = path.parent / root / str(merged["featurePath"])
+        values["options"]["mosi"] |= {"root": str(features)} if features.is_file() else {}
     unused = [f"{key} ({why})" for key, why in UNUSED.items() if key in merged]
     return Config(values, [f"{path.name}: not used are {', '.join(unused)}."] if unused else [])
 
 
 def _misplaced(content: Any, dataset: str, where: str) -> Iterator[str]:
-    """Blocks that are missing or are no blocks."""
+    """Problems with blocks that are missing, unknown, or no blocks."""
     if not isinstance(content, Mapping) or MODEL not in content:
         yield f"{where} has no block '{MODEL}': expected the config.json of DMD's authors, with {COMMON} and {MODEL}."
         return
     for key, block in content.items():
+        # their file may hold blocks of further models, which look like that of DMD
         other_model = isinstance(block, Mapping) and "commonParams" in block
         if key not in (MODEL, COMMON) and not other_model:
             yield f"{where} has no key '{key}' that DMD knows. {did_you_mean(key, [MODEL, COMMON])}"
@@ -129,62 +143,70 @@ def _misplaced(content: Any, dataset: str, where: str) -> Iterator[str]:
     for part in parts:
         if not isinstance(model.get(part, {}), Mapping):
             yield f"{where}: '{part}' is {model[part]!r}, expected a block."
-    own = model.get("datasetParams")
-    if isinstance(own, Mapping) and dataset not in own:
-        yield f"{where} has no numbers for {dataset} under datasetParams; it has {', '.join(map(str, own)) or 'none'}."
+    numbers = model.get("datasetParams")
+    if isinstance(numbers, Mapping) and dataset not in numbers:
+        listed = ", ".join(map(str, numbers)) or "none"
+        yield f"{where} has no numbers for {dataset} under datasetParams; it has {listed}."
 
 
 def _merged(content: Mapping[str, Any], dataset: str) -> tuple[dict[str, Any], str]:
-    """All keys of a data set, later blocks on top, and the folder of the data."""
+    """All keys of a data set, where later blocks replace values of earlier ones, and the folder of the data."""
     model, common = content[MODEL], content.get(COMMON, {})
-    upper = {**model.get("commonParams", {}), **model.get("datasetParams", {}).get(dataset, {})}
+    params = {**model.get("commonParams", {}), **model.get("datasetParams", {}).get(dataset, {})}
     block = common.get(dataset, {}) if isinstance(common, Mapping) else {}
     if isinstance(block, Mapping) and (set(BLOCKS) & set(block)):
-        aligned = upper.get("need_data_aligned", False) and "aligned" in block
+        # their order: the aligned block where it is wanted and there is one
+        aligned = params.get("need_data_aligned", False) and "aligned" in block
         block = block.get("aligned" if aligned else "unaligned", {})
-    return {**block, **upper}, str(common.get("dataset_root_dir", "."))
+    return {**block, **params}, str(common.get("dataset_root_dir", "."))
 
 
 def _switches(merged: Mapping[str, Any], values: dict[str, Any], problems: list[str], where: str) -> None:
-    for key, ours in (("use_bert", "text"), ("need_data_aligned", "alignment")):
+    """Choices between two values, and the metric that selects the epoch."""
+    for key, (setting, choices) in SWITCHES.items():
         if key in merged:
             if not isinstance(merged[key], bool):
                 problems.append(f"{where}: '{key}' is {merged[key]!r}, expected true or false.")
                 continue
-            values[ours] = SWITCHES[key][merged[key]]
+            values[setting] = choices[merged[key]]
     if "KeyEval" in merged:
         values["select"] = METRICS.get(str(merged["KeyEval"]), str(merged["KeyEval"]))
 
 
 def _network(merged: Mapping[str, Any], values: dict[str, Any], problems: list[str], where: str) -> None:
-    values.update({ours: merged[key] for key, ours in DIRECT.items() if key in merged})
+    """Widths, kernels and dropout, and the keys whose value is taken over."""
+    values.update({setting: merged[key] for key, setting in DIRECT.items() if key in merged})
     pair = merged.get("dst_feature_dim_nheads")
     if pair is not None:
         if not isinstance(pair, list) or len(pair) != 2:
             problems.append(f"{where}: 'dst_feature_dim_nheads' is {pair!r}, expected [width, heads].")
         else:
             values["width"], values["heads"] = pair
-    for ours, keys in TRIPLES.items():
+    for setting, keys in TRIPLES.items():
         absent = [key for key in keys if key not in merged]
         if len(absent) < len(keys) and absent:
-            problems.append(f"{where} has {ours} of some modalities and lacks {', '.join(absent)}.")
+            problems.append(f"{where} has {setting} for some modalities, and not {', '.join(absent)}. Add these keys.")
         elif not absent:
-            values[ours] = tuple(merged[key] for key in keys)
+            values[setting] = tuple(merged[key] for key in keys)
+    # their code drops entries of the text alone
     if "text_dropout" in merged:
         values["input_dropout"] = (merged["text_dropout"], 0.0, 0.0)
 
 
 def _training(merged: Mapping[str, Any], values: dict[str, Any], problems: list[str], where: str) -> None:
+    """The bound of the gradients."""
     if "grad_clip" in merged:
         bound = merged["grad_clip"]
+        # true is an int in Python, and no bound
         if isinstance(bound, bool) or not isinstance(bound, int | float) or (bound <= 0 and bound != -1):
             problems.append(f"{where}: 'grad_clip' is {bound!r}, expected a bound above 0, or -1 for none.")
         else:
             values["clip"] = None if bound == -1 else bound
 
 
-def _data(merged: Mapping[str, Any], values: dict[str, Any], problems: list[str], where: str) -> None:
-    own = {ours: merged[key] for key, ours in FILES.items() if merged.get(key)}
+def _data(merged: Mapping[str, Any], values: dict[str, Any]) -> None:
+    """Options of the data."""
+    options = {option: merged[key] for key, option in FILES.items() if merged.get(key)}
     if merged.get("need_normalized"):
-        own["time_means"] = True
-    values["options"] = {"mosi": own}
+        options["time_means"] = True
+    values["options"] = {"mosi": options}

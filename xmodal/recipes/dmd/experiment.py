@@ -1,15 +1,15 @@
-"""DMD on MOSI, MOSEI or a made set: three modalities teach one another over two graphs, with and without.
+"""DMD on MOSI, MOSEI or a synthetic set: three modalities teach one another over two graphs, with and without.
 
 For every seed the method and a control that differs in one number, λ₁ = 0: no distillation. Each of them gives a
-student of every modality and the fused model. Shown are their metrics over the seeds, the learned edges of both graphs
-epoch by epoch with the prior as a dotted line, and the difference from the control. What should come out: edges that go
-where the prior points, and at the published weight no difference that a few seeds can show (docs/methods/dmd.md).
+student of every modality and the fused model. The page shows their metrics over the seeds, the learned edges of both
+graphs epoch by epoch with the prior as a dotted line, and the difference from the control. Expected result: edges move
+to the prior, and at the published weight no difference that a few seeds can show (docs/methods/dmd.md).
 
-    xmodal run dmd                                             # a made set, small network, 3 seeds: a minute on a CPU
-    xmodal run dmd --dataset mosi --data aligned_50.pkl        # published numbers, seeds 1111 to 1115; wants a GPU
+    xmodal run dmd                                             # a synthetic set, 3 seeds: a minute on a CPU
+    xmodal run dmd --dataset mosi --data aligned_50.pkl        # published numbers, seeds 1111 to 1115; needs a GPU
     xmodal run dmd --dataset mosei --data ROOT --config config.json --weights dmd.pth --no-train
 
-ROOT may be laid out as the authors have it (MOSI/Processed/aligned_50.pkl, …). Reference: Li, Wang, Cui: Decoupled
+ROOT may have the layout of the authors (MOSI/Processed/aligned_50.pkl, …). Reference: Li, Wang, Cui: Decoupled
 Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802; numbers from the authors' code.
 """
 
@@ -18,16 +18,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from xmodal.data import open_data
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.methods.settings import DMDSettings, Prior
-from xmodal.recipes.dmd.authors_config import read_config
+from xmodal.recipes.dmd.authors_config import SYNTHETIC, read_config
 from xmodal.study.opening import open_study
 from xmodal.study.plan import Comparison, Plan
 from xmodal.study.references import references_for
@@ -41,9 +41,11 @@ if TYPE_CHECKING:
     from xmodal.study.bench import Bench
 
 METHOD, CONTROL = "dmd", "no distillation"
-MODALITIES = ("text", "vision", "audio")  # as the files have them, and the order of the graphs' nodes
-PER_MODALITY = ("kernel", "input_dropout", "attention_dropout")
-PUBLISHED = {  # of both data sets; the authors' code, clipping and all
+MODALITIES = ("text", "vision", "audio")  # names in the files, in the order of the graphs' nodes
+PER_MODALITY = ("kernel", "input_dropout", "attention_dropout")  # settings with a number for each modality
+# Training of the authors' code on both data sets. It sums the gradients of 10 batches for a step, and clips their
+# values after each of the 10 backward passes, not once before the step.
+PUBLISHED = {
     "epochs": 200,
     "batch_size": 16,
     "learning_rate": 1e-4,
@@ -63,11 +65,22 @@ PUBLISHED = {  # of both data sets; the authors' code, clipping and all
 }
 
 
+def current_name(dataset: Any) -> Any:
+    """The name of a data set, also for the former name of the synthetic one.
+
+    Example:
+        >>> current_name("made"), current_name("mosi")
+        ('synthetic', 'mosi')
+    """
+    # command lines and settings.json of earlier versions say "made"
+    return SYNTHETIC if dataset == "made" else dataset
+
+
 class Settings(Presets, DMDSettings, RunSettings):
-    """Three modalities that teach one another; without --data a made set and a small network."""
+    """Three modalities that teach one another; without --data a synthetic set and a small network."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
-        "made": {
+        SYNTHETIC: {
             "epochs": 12,
             "batch_size": 16,
             "learning_rate": 1e-3,
@@ -105,21 +118,27 @@ class Settings(Presets, DMDSettings, RunSettings):
     SOURCES: ClassVar[tuple[str, ...]] = ("dataset", "config", "modalities")
     DATA_SET: ClassVar[str] = "mosi"  # its options are flags
 
-    dataset: Literal["made", "mosi", "mosei"] = Field("made", description="whose numbers are the defaults")
-    data: Path | None = Field(None, description="the pickle, what `data prepare` made of it, or a folder of these")
+    dataset: Annotated[Literal["synthetic", "mosi", "mosei"], BeforeValidator(current_name)] = Field(
+        "synthetic", description="data set whose numbers are the defaults"
+    )
+    data: Path | None = Field(
+        None, description="the pickle, the folder that `data prepare` wrote, or a parent of these"
+    )
     alignment: Literal["aligned", "unaligned"] = Field("aligned", description="which pickle of a folder with both")
-    config: Path | None = Field(None, description="config.json of the authors' code; flags go on top of it")
+    config: Path | None = Field(None, description="config.json of the authors' code; flags replace its values")
     weights: Path | None = Field(None, description="state dict of the authors' code to start from (.pth)")
-    train: bool = Field(True, description="train; --no-train: score --weights as they are")
-    skip_text: bool = Field(False, description="leave out the text encoder that --weights may hold")
+    train: bool = Field(True, description="train; --no-train: only score --weights")
+    skip_text: bool = Field(False, description="ignore the text encoder that --weights may hold")
     text: Literal["", "features", "tokens"] = Field(
         "", description="features of the file, or tokens for --text-encoder; default: tokens if there is one"
     )
-    prior: Literal["", Prior] = Field("", description="of both graphs, in place of --homo-prior and --hetero-prior")
-    control: bool = Field(True, description="train a control without distillation (λ1 = 0) beside it")
-    select: str = Field("", description="metric that chooses the epoch; default: mae")
-    result_csv: bool = Field(False, description="write result.csv as the authors' code does (×100, tuples), too")
-    modalities: Names = Field((), description="which train together, in the order of the graphs' nodes; default: all")
+    prior: Literal["", Prior] = Field(
+        "", description="prior of both graphs, in place of --homo-prior and --hetero-prior"
+    )
+    control: bool = Field(True, description="also train a control without distillation (λ1 = 0)")
+    select: str = Field("", description="metric that selects the epoch; default: mae")
+    result_csv: bool = Field(False, description="also write result.csv as the authors' code does (×100, tuples)")
+    modalities: Names = Field((), description="modalities, in the order of the graphs' nodes; default: all")
     seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     as_published: bool = Field(
         False,
@@ -129,23 +148,26 @@ class Settings(Presets, DMDSettings, RunSettings):
     options: Options = Field({}, description="options of the data")
 
     @classmethod
-    def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The preset of the data set, and the authors' file on top of it."""
-        dataset = given.get("dataset") or "made"
+    def base_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The preset of the data set, with the values of the authors' file in place of some."""
+        # the given values are not validated yet: text from flags, or a former name
+        dataset = current_name(given.get("dataset") or SYNTHETIC)
         values = dict(cls.PRESETS.get(dataset, {}))
         if given.get("config") and dataset in cls.PRESETS:
             read = read_config(Path(given["config"]), dataset).values
-            own = {**values.get("options", {}).get("mosi", {}), **read["options"]["mosi"]}
-            values |= {**read, "options": {"mosi": own}}
-        asked = given.get("modalities") or ()
-        names = parse_names(asked) if isinstance(asked, str) else tuple(asked)
-        if names and set(names) <= set(MODALITIES):  # what has a number for each modality has those of these
-            at = [MODALITIES.index(name) for name in names]
-            values |= {key: tuple(values[key][place] for place in at) for key in PER_MODALITY if key in values}
+            options = {**values.get("options", {}).get("mosi", {}), **read["options"]["mosi"]}
+            values |= {**read, "options": {"mosi": options}}
+        modalities = given.get("modalities") or ()
+        names = parse_names(modalities) if isinstance(modalities, str) else tuple(modalities)
+        # of the numbers for each modality only those of the modalities that train
+        if names and set(names) <= set(MODALITIES):
+            order = [MODALITIES.index(name) for name in names]
+            values |= {key: tuple(values[key][number] for number in order) for key in PER_MODALITY if key in values}
         return values
 
     @model_validator(mode="after")
     def _fits(self) -> Settings:
+        # flags that stand for others, set on the finished object: settings are frozen
         if self.prior:
             object.__setattr__(self, "homo_prior", self.prior)
             object.__setattr__(self, "hetero_prior", self.prior)
@@ -153,89 +175,96 @@ class Settings(Presets, DMDSettings, RunSettings):
             object.__setattr__(self, "remainder", "drop")
         if self.text == "tokens" and self.text_encoder is None:
             raise ValueError(
-                "a text encoder is asked for (tokens; use_bert in a config.json) and none is named. Name its folder "
+                "text is read as tokens (use_bert in a config.json), and no text encoder is named. Name its folder "
                 "with --text-encoder DIR, or take the features of the file with --text features."
             )
         if self.text == "features" and self.text_encoder is not None:
-            raise ValueError("the text is to be features, and a text encoder is named. Leave one of the two out.")
+            raise ValueError("text is read as features, and a text encoder is named. Leave one of the two out.")
         if not self.train and self.weights is None:
-            raise ValueError("--no-train scores the weights that --weights names, and none are named. Name a file.")
-        if self.dataset != "made" and self.root is None:
+            raise ValueError("--no-train scores the weights of a file, and no file is named. Name it with --weights.")
+        if self.dataset != SYNTHETIC and self.root is None:
             raise ValueError(
-                f"the numbers of {self.dataset} are asked for and no data is named. Give --data FILE or ROOT, or leave "
-                "--dataset out for a made set."
+                f"--dataset {self.dataset} needs the data set, and no data is named. Give --data FILE or ROOT, or "
+                "leave --dataset out for a synthetic set."
             )
         return self
 
     @property
     def root(self) -> Path | None:
-        """The data that is named, by its own flag or among the options."""
+        """The path of the data, from its own flag or from the options; None: a synthetic set."""
         named = self.data or self.options.get("mosi", {}).get("root")
         return None if named is None else Path(named)
 
     def described(self) -> dict[str, Any]:
-        """What a run is replayed from: what came from a config.json stands in its own fields, options are complete."""
+        """The settings that `settings.json` records: values of a config.json are in their own fields."""
         from xmodal.data.mosi.dataset import MosiSettings
 
-        found = {key: value for key, value in super().described().items() if key != "config"}
+        settings = {key: value for key, value in super().described().items() if key != "config"}
+        # all options, because flags give all and Python code only some: both must describe the same run
         options = MosiSettings.model_validate(self.options.get("mosi", {})).model_dump(mode="json")
-        return {**found, "options": {**found["options"], "mosi": options}}
+        return {**settings, "options": {**settings["options"], "mosi": options}}
 
     def plan(self, modalities: tuple[str, ...]) -> Plan:
-        """A bench on which all modalities are equal."""
+        """Data and training for a bench on which every modality is teacher and student."""
         return Plan(data="mosi", teacher=modalities, student=modalities, training=self.training())
 
     def method(self, **changes: Any) -> DMDSettings:
-        """The part that the method takes."""
-        own = {name: getattr(self, name) for name in DMDSettings.model_fields}
-        return DMDSettings(**{**own, **changes})
+        """The fields that the method takes, with these changes."""
+        fields = {name: getattr(self, name) for name in DMDSettings.model_fields}
+        return DMDSettings(**{**fields, **changes})
 
     def source(self) -> dict[str, Any]:
         """Options of the data."""
-        own = dict(self.options.get("mosi", {}))
+        options = dict(self.options.get("mosi", {}))
         if self.data is not None:
-            own["root"] = str(located(self.data, self.dataset, self.alignment))
-        own["text"] = self.text or ("tokens" if self.text_encoder else own.get("text", "features"))
-        own |= {"modalities": self.modalities} if self.modalities else {}
-        own |= {"as_published": True} if self.as_published else {}
-        return own
+            options["root"] = str(located(self.data, self.dataset, self.alignment))
+        options["text"] = self.text or ("tokens" if self.text_encoder else options.get("text", "features"))
+        options |= {"modalities": self.modalities} if self.modalities else {}
+        options |= {"as_published": True} if self.as_published else {}
+        return options
 
 
 def located(data: Path, dataset: str, alignment: str) -> Path:
-    """The file that a path means: itself, or the pickle of this alignment below it."""
+    """The path of the data: the pickle of this alignment in a folder, or else the path itself."""
     name = f"{alignment}_50.pkl"
-    below = [data / name, data / "Processed" / name]
-    below += [data / of / "Processed" / name for of in ("MOSI", "MOSEI") if dataset in ("made", of.lower())]
-    return next((path for path in below if path.is_file()), data)
+    candidates = [data / name, data / "Processed" / name]
+    for folder in ("MOSI", "MOSEI"):
+        if dataset in (SYNTHETIC, folder.lower()):
+            candidates.append(data / folder / "Processed" / name)
+    return next((path for path in candidates if path.is_file()), data)
 
 
 def published() -> Settings:
-    """The settings behind the reference figures: ten made sets, the method alone."""
+    """The settings of the reference figures: ten synthetic sets, the method alone."""
     return Settings(seeds=tuple(range(10)), control=False)
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train everything, write the run folder, its tables and its page; return what `result.json` holds."""
+    """Train and score everything, write the run folder, its tables and its page; return the result."""
     from xmodal.recipes import RECIPES
     from xmodal.recipes.dmd.tables import edge_figures, metric_table, write_files
     from xmodal.study.comparison import summarised
 
     with open_study(settings, "dmd", progress=progress) as study:
-        # data and weights, and everything that can be refused before anything is written
+        # data of the first seed, weights to start from, and all checks: nothing is written yet
         first = open_set(settings, settings.seeds[0])
         modalities = settings.modalities or first.info.modalities
         plan = settings.plan(modalities)
         weights = read_weights(settings)
         check(settings, plan, first, weights, study.fabric)
-        study.start(fits=len(settings.seeds) * (1 + settings.control) * settings.train, name=f"dmd-{settings.dataset}")
+        # a folder of an earlier version names the synthetic set "made": the same data, so the run may be resumed
+        free = ("dataset",) if settings.dataset == SYNTHETIC else ()
+        fits = len(settings.seeds) * (1 + settings.control) * settings.train
+        study.start(fits=fits, name=f"dmd-{settings.dataset}", free=free)
 
-        # the method and its control, once per seed; the test split of each is read when both are trained
+        # for each seed the method and its control; the test split is read when both are trained
         rows: list[dict[str, Any]] = []
         for seed in settings.seeds:
+            # a file is the same for every seed, a synthetic set is drawn from it
             data = first if seed == settings.seeds[0] or settings.root else open_set(settings, seed)
             bench = study.bench(plan, data, seed)
             train_both(bench, settings, weights)
-            rows += bench.score(every=True, beside=other_heads(bench))
+            rows += bench.score(every=True, unscored=other_heads(bench))
             write_files(bench, study.folder / f"seed-{seed}")
 
         # report
@@ -250,7 +279,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 
 def write_tables(settings: Settings, result: Mapping[str, Any], out: Path) -> None:
-    """`edges.csv`, `summary.csv` and, if asked for, `result.csv`."""
+    """Write `edges.csv`, `summary.csv` and, with ``result_csv``, `result.csv`."""
     from xmodal.recipes.dmd import tables
 
     tables.write_edges(out, result["rows"])
@@ -260,7 +289,7 @@ def write_tables(settings: Settings, result: Mapping[str, Any], out: Path) -> No
 
 
 def open_set(settings: Settings, seed: int) -> Data:
-    """The data of a seed: a synthetic set is drawn from it, a file is the same for all."""
+    """The data of a seed."""
     data = open_data("mosi", options=settings.source(), seed=seed)
     if settings.select:
         lower = settings.select.lower() in ("mse", "mae")
@@ -269,42 +298,39 @@ def open_set(settings: Settings, seed: int) -> Data:
 
 
 def read_weights(settings: Settings) -> Mapping[str, Any] | None:
-    """The state dict that training starts from; None where nothing is named."""
+    """The state dict that training starts from; None: initial weights are drawn."""
     from xmodal.models.dmd.authors_weights import read_published
 
     return None if settings.weights is None else read_published(settings.weights)
 
 
 def build(bench: Bench, settings: Settings, weights: Mapping[str, Any] | None, **changes: Any) -> DMD:
-    """The method, with the weights that were read in place of fresh ones."""
+    """The method with its initial weights, or with those of a file."""
     from xmodal.models.dmd.authors_weights import load_published
-    from xmodal.seeding import seeded
 
-    card = METHODS["dmd"]
-    options = settings.method(modalities=bench.teaching, **changes)
-    with seeded(bench.seed, "method", card.name):
-        method = cast("DMD", card.load()(bench, options))
+    method = cast("DMD", bench.build(METHODS["dmd"], settings.method(modalities=bench.teaching, **changes)))
     if weights is not None:
         load_published(method.network, weights, str(settings.weights), skip_text=settings.skip_text)
+        # `build` has recorded the edges of the drawn weights as those before training
         method.measure_start(bench.batches("valid"))
     return method
 
 
 def check(settings: Settings, plan: Plan, data: Data, weights: Mapping[str, Any] | None, fabric: Fabric) -> None:
-    """Build everything once and throw it away: what can't be built, read or measured is told before training."""
+    """Build the method once and discard it, so that an error in weights, data or metric appears before training."""
     from xmodal.metrics.task import scalar_metrics
     from xmodal.study.bench import Rehearsal
 
     metrics = scalar_metrics(data.info)
     if data.info.select[0] not in metrics:
         raise InputError(
-            f"There is no metric '{data.info.select[0]}' here. {did_you_mean(data.info.select[0], metrics)}"
+            f"There is no metric '{data.info.select[0]}' for this data. {did_you_mean(data.info.select[0], metrics)}"
         )
     build(Rehearsal(data, plan, seed=0, fabric=fabric), settings, weights)
 
 
 def train_both(bench: Bench, settings: Settings, weights: Mapping[str, Any] | None) -> None:
-    """The method, and from the same initial weights the control without distillation; or weights that are scored."""
+    """Train the method, and from the same initial weights the control without distillation; or add given weights."""
     if not settings.train:
         bench.take(METHOD, build(bench, settings, weights), role="method")
         return
@@ -314,29 +340,31 @@ def train_both(bench: Bench, settings: Settings, weights: Mapping[str, Any] | No
 
 
 def other_heads(bench: Bench) -> dict[str, Any]:
-    """The heads that are not deployed, with their weights after the last epoch: their answers are kept, too."""
+    """The heads that are not deployed, with their weights after the last epoch; their outputs are saved as well."""
     from xmodal.methods.dmd import other_students
 
     return other_students(cast("DMD", bench.runs[METHOD].method))
 
 
 def titled(settings: Settings) -> str:
-    """What the page is called."""
-    what = {"made": "a made set", "mosi": "MOSI", "mosei": "MOSEI"}[settings.dataset]
-    if settings.dataset == "made" and settings.root:
-        what = settings.root.name
-    return f"DMD on {what}{', as published' if settings.as_published else ''}"
+    """The title of the page."""
+    data = {SYNTHETIC: "a synthetic set", "mosi": "MOSI", "mosei": "MOSEI"}[settings.dataset]
+    # your own file with the small network of the synthetic set
+    if settings.dataset == SYNTHETIC and settings.root:
+        data = settings.root.name
+    return f"DMD on {data}{', as published' if settings.as_published else ''}"
 
 
 def notes(settings: Settings) -> list[str]:
-    """What is worth knowing of these settings, in sentences."""
+    """Sentences about consequences of these settings."""
     notes = []
     if settings.config is not None and settings.config.is_file():
         notes += read_config(settings.config, settings.dataset).notes
-    if settings.root is not None and settings.dataset == "made":
+    if settings.root is not None and settings.dataset == SYNTHETIC:
         notes.append(
-            "The network is the small one of the made set; --dataset mosi or mosei takes the published numbers."
+            "The network is the small one of the synthetic set; --dataset mosi or mosei takes the published numbers."
         )
+    # |logit_j - logit_i| is symmetric, so the direction of an edge comes from the prior alone
     if settings.homo_prior == settings.hetero_prior == "reference" and settings.distil_weight:
-        notes.append("Edges go where the prior points, whatever modality is the better one: it is set by the settings.")
+        notes.append("Edges move to the prior, which the settings fix, whichever modality is the better one.")
     return notes

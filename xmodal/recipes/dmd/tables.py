@@ -1,12 +1,12 @@
-"""Tables that the recipe of DMD leaves in its run folder.
+"""Tables that the recipe of DMD writes to its run folder.
 
 edges.csv                  seed, epoch (0: before training), graph, edge, mean, std over the samples, prior
-summary.csv                student, metric, seeds, mean, std (of a sample; empty for one seed), in natural units
-seed-N/predictions.csv     test split: id, label, and what every head says
-result.csv                 on request, as the authors' code: ``(mean, std)`` over the seeds in a cell, ×100, errors too
+summary.csv                student, metric, seeds, mean, std (sample; empty for one seed), in natural units
+seed-N/predictions.csv     test split: id, label, and the output of every head
+result.csv                 optional, as in the authors' code: ``(mean, std)`` over the seeds, ×100, also for errors
 
-In predictions.csv the students (``dmd: text``, …, ``dmd: fused``) speak with the weights that they keep, the other
-heads (``common``, ``hetero text``, …) with those after the last epoch.
+In predictions.csv the students (``dmd: text``, …, ``dmd: fused``) have the weights that are deployed, the other heads
+(``common``, ``hetero text``, …) the weights after the last epoch.
 """
 
 from __future__ import annotations
@@ -39,36 +39,40 @@ INTO_TEXT = ("vision>text", "audio>text")
 
 
 def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]]) -> None:
-    """A table with a head, whole or not at all."""
-    with written_whole(path) as beside, open(beside, "w", encoding="utf-8", newline="") as file:
+    """Write a table with a header row, complete or not at all."""
+    with written_whole(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(lines)
 
 
 def write_files(bench: Bench, folder: Path) -> None:
-    """`predictions.csv` of a seed."""
+    """Write `predictions.csv` of a seed."""
     if bench.fabric.global_rank:
         return
     heads = {
-        f"{run}: {name}" if run else name: said for run, found in bench.outputs.items() for name, said in found.items()
+        f"{run}: {name}" if run else name: arrays
+        for run, students in bench.outputs.items()
+        for name, arrays in students.items()
     }
-    one = next(iter(heads.values()))
-    numbers = next(iter(bench.data.test.numbers.values()))[one["index"].cpu().numpy()]
+    # modalities are paired, so index and target are those of any head
+    first = next(iter(heads.values()))
+    numbers = next(iter(bench.data.test.numbers.values()))[first["index"].cpu().numpy()]
     ids = [bench.data.ids[row] if bench.data.ids else row for row in numbers]
-    columns = [one["target"].flatten().tolist(), *(said["outputs"].flatten().tolist() for said in heads.values())]
+    columns = [first["target"].flatten().tolist(), *(head["outputs"].flatten().tolist() for head in heads.values())]
     write_csv(folder / "predictions.csv", ["id", "label", *heads], zip(ids, *columns, strict=True))
 
 
 def edge_runs(out: Path, rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Edge]]:
-    """Seed → edges of the method, from the folders of its runs; seeds without any are left out."""
+    """Seed → edges of the method, from the folders of its runs; seeds without edges are left out."""
     folders = {row["seed"]: row["folder"] for row in rows if row["role"] == "method"}
-    found = {seed: edges_of(read_run(out / folder)) for seed, folder in folders.items()}
-    return {seed: edges for seed, edges in found.items() if edges}
+    # from the history in the folder, where a resumed run has the epochs before the interruption as well
+    by_seed = {seed: edges_of(read_run(out / folder)) for seed, folder in folders.items()}
+    return {seed: edges for seed, edges in by_seed.items() if edges}
 
 
 def write_edges(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """`edges.csv`."""
+    """Write `edges.csv`."""
     lines = [
         [seed, epoch, edge.graph, edge.name, mean, std, prior]
         for seed, edges in edge_runs(out, rows).items()
@@ -79,35 +83,37 @@ def write_edges(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def edge_figures(out: Path, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """``edge homo text>audio`` → weight over the last epoch, mean over the seeds; and by how much those lead.
+    """``edge homo text>audio`` → weight in the last epoch, mean over the seeds; and ``edge lead``.
 
-    ``edge lead`` is the smaller of the two edges that the homogeneous prior favours over the larger of those into text.
+    ``edge lead`` is the smaller of the two edges that the homogeneous prior favours, divided by the larger of the edges
+    into text: above 1 the edges point where the prior does.
     """
-    found: dict[str, list[float]] = {}
+    weights: dict[str, list[float]] = {}
     leads = []
     for edges in edge_runs(out, rows).values():
         last = {f"{edge.graph} {edge.name}": edge.mean[-1] for edge in edges}
         for name, value in last.items():
-            found.setdefault(f"edge {name}", []).append(value)
-        top, into = ([last.get(f"homo {name}") for name in names] for names in (FAVOURED, INTO_TEXT))
-        if None not in (*top, *into):
-            leads.append(min(top) / max(into))  # type: ignore[type-var, operator]
-    means = {name: statistics.fmean(values) for name, values in found.items()}
+            weights.setdefault(f"edge {name}", []).append(value)
+        favoured, into_text = ([last.get(f"homo {name}") for name in names] for names in (FAVOURED, INTO_TEXT))
+        # with two modalities some of these edges do not exist
+        if None not in (*favoured, *into_text):
+            leads.append(min(favoured) / max(into_text))  # type: ignore[type-var, operator]
+    means = {name: statistics.fmean(values) for name, values in weights.items()}
     return means | ({"edge lead": statistics.fmean(leads)} if leads else {})
 
 
 def scores_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, list[float]]]:
     """Student → metric → one value per seed."""
-    found: dict[str, dict[str, list[float]]] = {}
+    scores: dict[str, dict[str, list[float]]] = {}
     for row in rows:
         for metric in SHOWN:
             if isinstance(value := row["test"].get(metric), int | float):
-                found.setdefault(row["name"], {}).setdefault(metric, []).append(float(value))
-    return found
+                scores.setdefault(row["name"], {}).setdefault(metric, []).append(float(value))
+    return scores
 
 
 def metric_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A line per student: mean and deviation over the seeds of every metric."""
+    """A table with a line per student: mean and standard deviation over the seeds of every metric."""
     lines = [
         [name, *(_mean_and_deviation(metrics.get(metric, []), metric) for metric in SHOWN)]
         for name, metrics in scores_of(rows).items()
@@ -130,7 +136,7 @@ def _mean_and_deviation(values: Sequence[float], metric: str) -> str:
 
 
 def write_summary(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """`summary.csv`."""
+    """Write `summary.csv`."""
     lines = [
         [name, metric, len(values), statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else ""]
         for name, metrics in scores_of(rows).items()
@@ -140,21 +146,24 @@ def write_summary(out: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 
 def write_published_result(out: Path, rows: Sequence[Mapping[str, Any]], method: str) -> None:
-    """`result.csv`: one line for the fused model.
+    """Write `result.csv`, a single line for the fused model.
 
     Args:
         out: run folder.
         rows: of the result.
-        method: whose fused student it is.
+        method: name of the method in these rows.
     """
-    found = scores_of(rows)
-    fused = next((name for name in found if name.startswith(f"{method}: ") and name.endswith("fused")), None)
+    scores = scores_of(rows)
+    fused = next((name for name in scores if name.startswith(f"{method}: ") and name.endswith("fused")), None)
     if fused is None:
-        raise InputError(f"The run in {out} has no fused student, and result.csv holds its scores. Leave it out.")
-    cells = [_published_cell(found[fused][ours]) for ours in PUBLISHED_METRICS.values()]
+        raise InputError(
+            f"The run in {out} has no fused student, whose scores result.csv holds. Leave --result-csv out."
+        )
+    cells = [_published_cell(scores[fused][metric]) for metric in PUBLISHED_METRICS.values()]
     write_csv(out / "result.csv", ["Model", *PUBLISHED_METRICS], [[method, *cells]])
 
 
 def _published_cell(values: Sequence[float]) -> str:
-    """``(mean, std)``, both ×100 with two decimals; the deviation is that of the seeds themselves."""
+    """``(mean, std)``, both ×100 with two decimals."""
+    # NumPy's default in their code: the standard deviation of the population, not of a sample
     return f"({round(100 * statistics.fmean(values), 2)}, {round(100 * statistics.pstdev(values), 2)})"

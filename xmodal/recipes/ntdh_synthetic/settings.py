@@ -63,9 +63,9 @@ class Settings(DivergenceSettings):
         return known_names("mask", masks, MASKS)
 
     @classmethod
-    def filled_in(cls, given: dict[str, Any]) -> dict[str, Any]:
+    def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
         """What ``as_published`` and the preset set; what is given otherwise goes on top."""
-        given = super().filled_in(given)
+        given = super().completed(given)
         return {**PRESETS.get(given.get("preset", ""), {}), **given}
 
     def losses(self, mode: str) -> tuple[str, ...]:

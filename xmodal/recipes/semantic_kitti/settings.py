@@ -112,7 +112,7 @@ class Settings(DenseSettings):
     dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
 
     @classmethod
-    def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+    def base_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """The preset, and the authors' file on top of it."""
         values = cls.preset_values(given.get("preset") or "")
         if given.get("config"):

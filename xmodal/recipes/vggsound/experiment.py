@@ -144,7 +144,7 @@ def earlier_ranking(out: Path | None, seed: int) -> Earlier:
     from xmodal.study.ranking_file import SALIENCY, read_ranking
 
     file = None if out is None else out / f"seed-{seed}" / SALIENCY
-    return Earlier() if file is None or not file.exists() else Earlier(found=dict([read_ranking(file)]))
+    return Earlier() if file is None or not file.exists() else Earlier(measured=dict([read_ranking(file)]))
 
 
 def count_fits(settings: Settings) -> int:
@@ -184,7 +184,7 @@ def keep_ranking(bench: Bench, saliency: Saliency, settings: Settings) -> None:
     if bench.folder is None or bench.fabric.global_rank:
         return
     name = name_of_ranking(NETWORKS, PLACE, disturb="permute", **exchanges(settings))
-    if name not in bench.earlier.found:
+    if name not in bench.earlier.measured:
         write_ranking(bench.folder, saliency, name)
     if settings.published_files:
         batches = 1 if settings.within is None else math.ceil(saliency.rows / settings.within)

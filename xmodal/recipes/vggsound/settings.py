@@ -118,7 +118,7 @@ class VggsoundSettings(Presets, DataFlags, RunSettings):
     options: Options = Field({}, description="options of the data")
 
     @classmethod
-    def beneath(cls, given: Mapping[str, Any]) -> dict[str, Any]:
+    def base_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
         """The preset, and on it what ``as_published`` sets."""
         return {
             **cls.preset_values(given.get("preset", "")),
