@@ -11,7 +11,9 @@ import pytest
 
 from xmodal.cards import MethodCard
 from xmodal.data import open_data
+from xmodal.data.request import DataRequest
 from xmodal.engine.processes.launch import launch
+from xmodal.errors import InputError
 from xmodal.methods import METHODS
 from xmodal.methods import settings as methods_settings
 from xmodal.study.bench import Bench
@@ -141,3 +143,15 @@ def test_the_data_set_of_the_guide_is_distilled():
     exec(compile(code, "your_data.md", "exec"), names)
 
     assert names["done"].student.needs == ("sound",) and names["done"].scores["kd"] > 0.8
+
+
+def test_the_named_data_set_of_the_guide_opens():
+    (code,) = (block for block in code_blocks(ROOT / "docs/guide/your_data.md") if "class TidesSettings" in block)
+    names: dict = {}
+    exec(compile(code, "your_data.md: a data set with a name", "exec"), names)
+
+    data = names["load"](None, names["TidesSettings"](stations=40), DataRequest(seed=1))
+
+    assert data.info.modalities == ("level", "pressure") and data.info.classes == 4
+    with pytest.raises(InputError, match="tides has the task multiclass"):
+        names["load"](None, names["TidesSettings"](), DataRequest(task="regression"))
