@@ -78,6 +78,15 @@ def test_the_example_of_a_methods_page_runs(page, capsys):
     assert capsys.readouterr().out.startswith("{")
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/diagnostics").glob("*.md")), ids=lambda path: path.stem)
+def test_the_example_of_a_diagnostics_page_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # divergence.md writes a run folder
+
+    exec(compile(code_blocks(page)[0], page.name, "exec"), {})
+
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
 def test_every_method_has_a_page():
     assert {path.stem for path in (ROOT / "docs/methods").glob("*.md")} == set(METHODS)
 
