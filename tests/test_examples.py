@@ -11,7 +11,9 @@ import pytest
 
 from xmodal.cards import MethodCard
 from xmodal.data import open_data
+from xmodal.data.request import DataRequest
 from xmodal.engine.processes.launch import launch
+from xmodal.errors import InputError
 from xmodal.methods import METHODS
 from xmodal.methods import settings as methods_settings
 from xmodal.study.bench import Bench
@@ -80,6 +82,15 @@ def test_the_example_of_a_methods_page_runs(page, capsys):
     assert capsys.readouterr().out.startswith("{")
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs/diagnostics").glob("*.md")), ids=lambda path: path.stem)
+def test_the_example_of_a_diagnostics_page_runs(page, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)  # divergence.md writes a run folder
+
+    exec(compile(code_blocks(page)[0], page.name, "exec"), {})
+
+    assert len(capsys.readouterr().out.splitlines()) >= 2
+
+
 def test_every_method_has_a_page():
     assert {path.stem for path in (ROOT / "docs/methods").glob("*.md")} == set(METHODS)
 
@@ -145,3 +156,15 @@ def test_the_data_set_of_the_guide_is_distilled():
     exec(compile(code, "your_data.md", "exec"), names)
 
     assert names["done"].student.needs == ("sound",) and names["done"].scores["kd"] > 0.8
+
+
+def test_the_named_data_set_of_the_guide_opens():
+    (code,) = (block for block in code_blocks(ROOT / "docs/guide/your_data.md") if "class TidesSettings" in block)
+    names: dict = {}
+    exec(compile(code, "your_data.md: a data set with a name", "exec"), names)
+
+    data = names["load"](None, names["TidesSettings"](stations=40), DataRequest(seed=1))
+
+    assert data.info.modalities == ("level", "pressure") and data.info.classes == 4
+    with pytest.raises(InputError, match="tides has the task multiclass"):
+        names["load"](None, names["TidesSettings"](), DataRequest(task="regression"))

@@ -1,7 +1,7 @@
-"""The README does what it says: its Python and its commands run, its numbers and tables are those of the code.
+"""The README and pages with tables: Python and commands run, and numbers and tables are those of the code.
 
-So does docs/losses.md, whose sections hold what the signatures say.
-After a change of cards, `python tests/test_readme.py` writes the tables anew.
+The sections of docs/losses.md contain what the signatures of the losses say, and the tables of options in docs/data the
+help texts. After a change of cards, signatures or help texts, `python tests/test_readme.py` writes the tables again.
 """
 
 import inspect
@@ -10,10 +10,15 @@ import re
 import shlex
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from xmodal.cards import DataCard, load
+from xmodal.cli.data import _flags, _settings
+from xmodal.cli.parser import _metavar
 from xmodal.data import DATA
 from xmodal.losses import LOSSES
 from xmodal.methods import METHODS
@@ -104,10 +109,52 @@ def data_table() -> str:
     return table(["Data set", "What it is", "Modalities", "Files needed?", "Source"], rows)
 
 
-TABLES = {  # name → the page it stands on, and what renders it
+def shown(default: Any) -> str:
+    """A default value, as a table prints it."""
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    if default is None:
+        return "none"
+    if default in ("", ()):
+        return "empty"
+    return ", ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+
+
+def option_rows(model: Any, spelling: str) -> list[list[str]]:
+    """A row for each field of a settings class: name, values, default, and the text that `--help` prints."""
+    rows = []
+    for name, info in model.model_fields.items():
+        if name != "as_json":
+            values = "yes, no" if info.annotation is bool else _metavar(info.annotation)
+            values = re.sub(r"^{([^}]*)}$", lambda choices: choices[1].replace(",", ", "), values)
+            meaning = info.description.replace("``", "`")
+            cells = [f"`{spelling}{name}`", values, shown(info.get_default(call_default_factory=True)), meaning]
+            rows.append([cell.replace("|", "\\|") for cell in cells])
+    return rows
+
+
+def options_table(card: DataCard, what: str) -> str:
+    """The options of a data set, or the flags of `xmodal data make` or `prepare` for it."""
+    options = load(card.settings)
+    if what == "options":
+        return table(["Option", "Values", "Default", "Meaning"], option_rows(options, ""))
+    function = load(getattr(card, what))
+    # a function may take options of the data set as well; their table has them already
+    models = [_flags(function, "", {}), *(kind for kind in _settings(function) if not issubclass(options, kind))]
+    rows = [row for model in models for row in option_rows(model, "--")]
+    return table(["Flag", "Values", "Default", "Meaning"], [[row[0].replace("_", "-"), *row[1:]] for row in rows])
+
+
+TABLES = {  # name → the page that contains it, and what renders it
     "methods": (README, methods_table),
     "losses": (LOSSES_PAGE, losses_table),
     "data": (README, data_table),
+    **{
+        f"{card.name} {what}": (ROOT / "docs/data" / f"{card.name}.md", partial(options_table, card, what))
+        for card in DATA.values()
+        for what in ("options", "make", "prepare")
+        if (load(card.settings).model_fields if what == "options" else getattr(card, what))
+    },
 }
 
 
@@ -125,7 +172,7 @@ def test_a_table_says_what_the_cards_say(name):
 
     (found,) = between(name).finditer(page.read_text(encoding="utf-8"))
 
-    assert found.group(2) == render(), "the cards have changed: run `python tests/test_readme.py`"
+    assert found.group(2) == render(), "cards or help texts have changed: run `python tests/test_readme.py`"
 
 
 def test_the_readme_counts_the_losses():
@@ -211,7 +258,7 @@ def test_the_demo_prints_the_table_of_the_readme(tmp_path):
 
 
 def write_tables() -> None:
-    """Write the tables of the README and of the page of losses anew."""
+    """Write all tables again."""
     for name, (page, render) in TABLES.items():
         content = page.read_text(encoding="utf-8")
         (found,) = between(name).finditer(content)

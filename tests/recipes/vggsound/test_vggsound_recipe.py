@@ -183,7 +183,7 @@ def test_the_lines_of_the_page_find_what_the_run_found(teacher_outputs, vggsound
     exec(compile(code, "vggsound.md", "exec"), names := {})
 
     _, stored = read_ranking(out / "seed-0" / "saliency.npz")
-    np.testing.assert_allclose(names["found"].raw, stored.raw, rtol=1e-5)
+    np.testing.assert_allclose(names["saliency"].raw, stored.raw, rtol=1e-5)
     assert names["keep"].sum() == WIDTH // 2
 
 
