@@ -9,7 +9,7 @@ from quiet_study import quiet_study
 from xmodal.data.gaussian.draws import Pairs, draw_removal, draw_sweep, increase_alpha, increase_gamma, modify_gamma
 from xmodal.recipes import RECIPES
 from xmodal.recipes.mfh_gauss import gauss_alpha, gauss_gamma, gauss_removal
-from xmodal.recipes.mfh_gauss.gauss_removal_training import Case, drawn, found_share, staying, trained
+from xmodal.recipes.mfh_gauss.gauss_removal_training import Case, drawn, identified_share, trained, visible_channels
 from xmodal.study.linear import Stream, only, with_paper
 from xmodal.study.references import published_settings, read_references, references_for
 from xmodal.study.settings import StudySettings
@@ -247,10 +247,10 @@ def test_what_stays_is_shared_random_or_found():
 
     ranked = {case: {"a": order}}
 
-    assert staying(case, "gt", ranked).tolist() == [0, 1, 2, 3]
-    assert staying(case, "random", ranked).tolist() == [7, 7, 1, 30]
-    assert staying(case, "alg1", ranked).tolist() == [2, 40, 0, 1]
-    assert found_share(case, order) == 0.75
+    assert visible_channels(case, "gt", ranked).tolist() == [0, 1, 2, 3]
+    assert visible_channels(case, "random", ranked).tolist() == [7, 7, 1, 30]
+    assert visible_channels(case, "alg1", ranked).tolist() == [2, 40, 0, 1]
+    assert identified_share(case, order) == 0.75
 
 
 def test_a_mode_changes_nothing_about_the_others():

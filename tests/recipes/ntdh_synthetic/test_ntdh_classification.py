@@ -15,7 +15,7 @@ from xmodal.recipes import RECIPES
 from xmodal.recipes.ntdh_synthetic.classification import MASKS, Settings, claims, notes, relation, run, scores
 from xmodal.recipes.ntdh_synthetic.classification_training import (
     chosen,
-    found_share,
+    identified_share,
     initial,
     network,
     ranks,
@@ -122,9 +122,9 @@ def test_random_columns_differ_unless_drawn_with_replacement():
 def test_the_found_share_counts_among_the_first():
     order = np.array([10, 11, 0, 12, *range(1, 10), *range(13, 50)])
 
-    assert found_share(order, 3) == pytest.approx(0.0)  # shared are 17 to 19
-    assert found_share(np.array([18, 40, 17, *range(17)]), 3) == pytest.approx(2 / 3)
-    assert found_share(order, 0) is None
+    assert identified_share(order, 3) == pytest.approx(0.0)  # shared are 17 to 19
+    assert identified_share(np.array([18, 40, 17, *range(17)]), 3) == pytest.approx(2 / 3)
+    assert identified_share(order, 0) is None
 
 
 def test_shared_columns_rank_first_in_both_modalities():

@@ -214,11 +214,14 @@ def test_a_run_has_three_sweeps_a_page_and_sentences(tmp_path):
     assert result["figures"]["kl lift.first"] == pytest.approx(
         result["figures"]["kl_pssm - no-KD.0.00"] - result["figures"]["kl - no-KD.0.00"]
     )
-    assert result["references"] == [] and "dkd is its target part alone" in result["notes"][0]
+    assert result["references"] == [] and "dkd consists of its target part alone" in result["notes"][0]
     saved = json.loads((tmp_path / "run" / "result.json").read_text())
     assert saved["figures"] == result["figures"]
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "Leaving out what the teacher gets wrong lifts kl by" in page and "CMD of inputs and of answers" in page
+    assert (
+        "Leaving out the samples that the teacher gets wrong lifts kl by" in page
+        and "CMD of inputs and of outputs" in page
+    )
 
 
 def test_a_resumed_run_has_the_same_rows(tmp_path):

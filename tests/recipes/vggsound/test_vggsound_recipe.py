@@ -102,7 +102,7 @@ def test_the_page_has_stages_curves_students_and_the_tested_expectation(teacher_
     result, out = teacher_outputs
     page = (out / "report.html").read_text()
 
-    assert [table["title"] for table in result["tables"]] == ["Stages", "What the students heard"]
+    assert [table["title"] for table in result["tables"]] == ["Stages", "Teachers without the removed channels"]
     rows = {row[0]: row for row in result["tables"][0]["rows"]}
     assert rows["teacher"][1] == "vggsound_audio" and rows["no-KD"][1] == rows["most 0.5"][1] == "video_resnet18"
     assert rows["no-KD"][2] == rows["none"][2] and 1 <= int(rows["none"][3]) <= EPOCHS

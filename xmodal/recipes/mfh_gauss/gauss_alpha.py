@@ -1,8 +1,8 @@
-"""Figure 3 of the modality focusing hypothesis: a better teacher need not be a better teacher for this student.
+"""Figure 3 of the modality focusing hypothesis: a more accurate teacher need not teach this student better.
 
-The student's modality b holds ten decisive channels, which the teacher's modality a holds too, and up to forty more
-that only the teacher sees: α = specific / (specific + 10). What should come out: the teacher climbs from 58 to 90 %
-while the gain of KD over no-KD melts away. 150 linear models of 1000 steps: seconds on a CPU.
+The student's modality b holds ten decisive channels, which the teacher's modality a holds as well, and a holds up to
+forty more: α = specific / (specific + 10). Expected result: the accuracy of the teacher rises from 58 to 90 %, while
+the gain of KD over no-KD shrinks to almost nothing. 150 linear models of 1000 steps: seconds on a CPU.
 
     xmodal run gauss-alpha
 
@@ -22,17 +22,17 @@ from xmodal.study.settings import StudySettings
 
 
 class Settings(StudySettings):
-    """Linear teachers that know more and more of what their students can't see."""
+    """Linear teachers with more and more information that their students do not have."""
 
     specific: tuple[int, ...] = Field(
         (0, 10, 20, 30, 40),
         min_length=1,
-        description="decisive features that only the teacher sees, beside ten common ones",
+        description="decisive features that only the teacher sees, besides ten common ones",
     )
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """The same sweep as `gauss_gamma`, over what only the teacher sees."""
+    """The same sweep as in `gauss_gamma`, over the number of features that only the teacher sees."""
     designs = [increase_alpha(specific) for specific in settings.specific]
     label = "α, share of the teacher's own features"
     return gauss_gamma.sweep(settings, designs, "gauss-alpha", x="alpha", label=label, progress=progress)

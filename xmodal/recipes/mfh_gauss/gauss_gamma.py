@@ -1,9 +1,9 @@
 """Figure 2 of the modality focusing hypothesis: the more a teacher shares with its student, the more the student gains.
 
 Two modalities of Gaussian noise, in each of which ten channels decide the label; from none to all ten of them are the
-same, γ = shared / (20 - shared). A linear teacher sees modality a, the student b. What should come out: the gain of KD
-over no-KD rises with γ, from a loss at γ = 0 to two points at γ = 1, whatever the teacher's accuracy does. 180 linear
-models of 1000 steps: seconds on a CPU.
+same, γ = shared / (20 - shared). A linear teacher sees modality a, the student b. Expected result: the gain of KD over
+no-KD rises with γ, from a loss at γ = 0 to two points at γ = 1, whatever the accuracy of the teacher. 180 linear models
+of 1000 steps: seconds on a CPU.
 
     xmodal run gauss-gamma
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from xmodal.engine.run.result import Run
     from xmodal.study.opening import Study
 
-Case = tuple[Design, int]  # who sees what, seed
+Case = tuple[Design, int]  # which channels each modality holds, seed
 
 
 class Settings(StudySettings):
@@ -38,7 +38,7 @@ class Settings(StudySettings):
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train and score everything, write the run folder and its page, return what `result.json` holds."""
+    """Train and score everything, write the run folder and its page, and return the result."""
     designs = [increase_gamma(shared) for shared in settings.shared]
     return sweep(settings, designs, "gauss-gamma", x="gamma", label="γ, share of common features", progress=progress)
 
@@ -56,11 +56,11 @@ def sweep(
 
     Args:
         settings: seeds and training.
-        designs: who sees what.
+        designs: channels of both modalities, one design per point of the sweep.
         recipe: its name.
-        x: the property of a design that is swept.
-        label: of its axis.
-        progress: where to tell how it goes.
+        x: the property of a design that varies.
+        label: of the axis of x.
+        progress: shows the progress.
     """
     from xmodal.recipes import RECIPES
     from xmodal.reports.sweep import summarise_sweep, sweep_figures
@@ -69,15 +69,16 @@ def sweep(
 
     card = RECIPES[recipe]
     with open_study(settings, recipe, progress=progress) as study:
+        # all teachers are one training, and so are all controls and all KD students
         study.start(fits=3)
 
-        # everything that is trained, and one look at the test splits
+        # training and scores; a resumed study reads the finished rows
         rows = study.saved_rows("all")
         if rows is None:
             data, runs = fitted(settings, designs, study)
             rows = study.save_rows("all", scored(data, runs))
 
-        # means along the sweep, next to the paper's
+        # means along the sweep, compared with those of the paper
         means = summarise_sweep(
             rows, x=x, metric="accuracy", title=f"Accuracy by {x}", label=label, differences=[("kd", "no-KD")]
         )
@@ -105,23 +106,24 @@ def sweep(
 def fitted(
     settings: StudySettings, designs: Sequence[Design], study: Study
 ) -> tuple[dict[Case, Data], dict[str, dict[Case, Run]]]:
-    """Data and finished networks of every design and seed."""
+    """Data and trained networks of every design and seed."""
     from xmodal.data.gaussian.dataset import as_data
     from xmodal.methods.supervised import Supervised
     from xmodal.study.linear import Stream, distillation, train
 
-    # data, and initial weights in the published order from the seed that drew the test set
+    # data; then initial weights, in the order teacher, KD student, no-KD: the authors' code seeds all generators with
+    # seed + 1 before it draws the test set, and initialises the networks from that stream of torch
     rows, data, fresh = {"train": settings.train, "test": settings.test}, {}, {}
     for case in itertools.product(designs, settings.seeds):
         design, seed = case
         data[case], stream = as_data(draw_sweep(design, seed, **rows)), Stream(seed + 1)
         fresh[case] = [stream.linear(name, design.view(name).width) for name in ("a", "b", "b")]
 
-    # teachers and the no-KD control, then the students
+    # teachers and no-KD controls, which learn from labels; then the KD students of these teachers
     fit, info = settings.fit(), {case: pairs.info for case, pairs in data.items()}
     labels = {
-        name: {case: Supervised(networks[place], info[case]) for case, networks in fresh.items()}
-        for name, place in (("teacher", 0), ("no-KD", 2))
+        name: {case: Supervised(networks[number], info[case]) for case, networks in fresh.items()}
+        for name, number in (("teacher", 0), ("no-KD", 2))
     }
     runs = {name: train(name, methods, data, fit, study) for name, methods in labels.items()}
     distilled = {
@@ -132,7 +134,7 @@ def fitted(
 
 
 def scored(data: Mapping[Case, Data], runs: Mapping[str, Mapping[Case, Run]]) -> list[dict[str, Any]]:
-    """One look at the test splits: one row per network."""
+    """One row per network, with its accuracy on the test split."""
     from xmodal.study.linear import accuracy, row
 
     roles = {"teacher": "teacher", "no-KD": "control", "kd": "method"}
@@ -144,7 +146,7 @@ def scored(data: Mapping[Case, Data], runs: Mapping[str, Mapping[Case, Run]]) ->
 
 
 def trends(sweep: Mapping[str, Any]) -> dict[str, float]:
-    """What the hypothesis is about: the gain at both ends, and how steadily it moves between them."""
+    """Figures of the hypothesis: the gain at both ends of the sweep, and how steadily it changes between them."""
     gains = [100 * point["mean"] for point in sweep["differences"][0]["points"]]
     teacher = [100 * point["mean"] for point in sweep["series"][0]["points"]]
     falls = [before - after for before, after in itertools.pairwise(gains) if after < before]
@@ -159,7 +161,7 @@ def trends(sweep: Mapping[str, Any]) -> dict[str, float]:
 
 
 def outcome(figures: Mapping[str, float], sweep: Mapping[str, Any]) -> str:
-    """The outcome in a sentence."""
+    """A sentence about the result."""
     points = sweep["differences"][0]["points"]
     symbol = str(sweep["x"]).partition(",")[0]
     return (

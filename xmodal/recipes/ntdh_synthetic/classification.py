@@ -1,18 +1,18 @@
-"""The scikit-learn experiment on non-target divergence: does disagreement about wrong classes predict what KD gains?
+"""The scikit-learn experiment on non-target divergence: does disagreement about wrong classes predict the gain of KD?
 
-Four classes seen twice: each modality has twenty decisive columns among fifty, γ = shared / 20 of them are the same. A
-teacher of three layers sees a, the student b. Beside each gain of KD over no-KD stands the non-target divergence of the
-two networks at the end of training, and the rank correlation of both with its interval. What should come out: the
-divergence falls and the gain rises with γ. The published training stops at 40 % accuracy, where differences of two runs
-are noise. With ``--mask`` the teacher is trained again on some columns alone: those that two jointly trained networks
-need to agree on the wrong classes (alg1), those that they need least (reverse), or random ones. 110 networks, a minute
-on a CPU.
+Four classes in two modalities, each of which has twenty decisive columns among fifty; γ = shared / 20 of them are the
+same. A teacher with three layers reads a, the student b. Each gain of KD over no-KD is related to the non-target
+divergence of the two networks at the end of training, by their rank correlation with its interval. Expected result:
+with γ the divergence falls and the gain rises. The published training stops at 40 % accuracy, where differences of two
+runs are noise. With ``--mask`` a further teacher is trained on some columns alone: those that two jointly trained
+networks need to agree on the wrong classes (alg1), those that they need least (reverse), or random ones. 110 networks,
+a minute on a CPU.
 
     xmodal run ntdh-classification
     xmodal run ntdh-classification --as-published --seeds 81,14
     xmodal run ntdh-classification --shared 10 --mask alg1,reverse,random --mask-dim 10
 
-Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
+Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; numbers from the authors' code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from xmodal.study.opening import open_study
 
 
 def published() -> dict[str, Settings]:
-    """The settings behind the reference figures."""
+    """The settings of the reference figures."""
     return {
         "published": Settings(as_published=True, seeds=RUNS[:2]),
         "corrected": Settings(),
@@ -35,7 +35,7 @@ def published() -> dict[str, Settings]:
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train and score everything, write the run folder and its page, return what `result.json` holds."""
+    """Train and score everything, write the run folder and its page, and return the result."""
     from xmodal.recipes import RECIPES
     from xmodal.recipes.ntdh_synthetic.classification_training import trained
     from xmodal.reports.relation import relation_sentence
@@ -46,28 +46,29 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     with open_study(settings, card.name, progress=progress) as study:
         study.start(fits=1)
 
-        # everything that is trained
+        # training and scores; a resumed study reads the finished rows
         rows = study.saved_rows("all") or study.save_rows("all", trained(settings, study))
 
-        # along γ: accuracies (of teachers that see some columns, too), divergence of wrong classes, distance of inputs
+        # along γ: accuracies, also of teachers of some columns, divergence of wrong classes, and distance of the inputs
         whole = [row for row in rows if "mask" not in row]
         sweeps = {"": accuracies(whole, "Accuracy by γ")}
         for mask in settings.mask:
-            few = [row for row in rows if row.get("mask") == mask]
+            reduced = [row for row in rows if row.get("mask") == mask]
             others = [row for row in whole if row["name"] in ("teacher", "no-KD")]
             title = f"Teachers of {settings.mask_dim} columns, {MASKS[mask]}"
-            sweeps[f"{mask} "] = accuracies([*others, *few], title)
+            sweeps[f"{mask} "] = accuracies([*others, *reduced], title)
         values = {key: value for sweep in sweeps.values() for key, value in sweep_figures(sweep).items()}
-        further = {
+        measured = {
             "divergence ": ("ncjsd", "Non-target divergence from the teacher"),
             "cmd ": ("cmd", "CMD of the inputs"),
         }
-        for name, (metric, title) in further.items():
-            fixed: dict[str, Any] = {"x": "gamma", "label": LABEL, "split": "training"}
-            sweeps[name] = summarise_sweep(scores(rows, metric), metric=metric, title=title, **fixed)
+        for name, (metric, title) in measured.items():
+            axis: dict[str, Any] = {"x": "gamma", "label": LABEL, "split": "training"}
+            sweeps[name] = summarise_sweep(scores(rows, metric), metric=metric, title=title, **axis)
             values |= sweep_figures(sweeps[name], name)
-        kinds = (False, True) if len(settings.shared) > 1 else (False,)  # within a seed there is one run for each γ
-        related = [relation(rows, mode, within=kind) for kind in kinds for mode in settings.mode]
+        # within a seed there is one run for each γ: with a single γ there is nothing to correlate
+        within = (False, True) if len(settings.shared) > 1 else (False,)
+        related = [relation(rows, mode, within=each) for each in within for mode in settings.mode]
         figures = {**values, **claims(rows, sweeps, related)}
 
         # report
@@ -90,7 +91,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 
 def accuracies(rows: Sequence[Mapping[str, Any]], title: str) -> dict[str, Any]:
-    """A sweep of accuracies: gains over no-KD, and what a teacher loses that sees some columns."""
+    """A sweep of accuracies: gains over no-KD, and losses of the teachers of some columns against the full one."""
     from xmodal.reports.sweep import summarise_sweep
 
     names = [name for name in dict.fromkeys(row["name"] for row in rows) if name not in ("teacher", "no-KD")]
@@ -99,15 +100,17 @@ def accuracies(rows: Sequence[Mapping[str, Any]], title: str) -> dict[str, Any]:
 
 
 def scores(rows: Sequence[Mapping[str, Any]], metric: str) -> list[dict[str, Any]]:
-    """The rows that have another number, with it as their score: the divergence of networks, or the CMD of inputs."""
+    """The rows with a further measurement, as their score: the divergence of networks, or the CMD of the inputs."""
+    # the CMD is that of the data, whatever network the row belongs to
     named = {"cmd": {"name": "input", "role": "method"}}.get(metric, {})
     return [{**row, **named, "test": {metric: row[metric]}} for row in rows if metric in row]
 
 
 def relation(rows: Sequence[Mapping[str, Any]], mode: str, *, within: bool = False) -> dict[str, Any]:
-    """Divergence of a student from its teacher beside its gain over the control, run by run.
+    """Rank correlation of the divergence of a student from its teacher with its gain over the control, over all runs.
 
-    Seeds differ in how far training comes, and so in all their divergences; ``within`` compares along γ alone.
+    How far the training comes differs between seeds, and with it all divergences of a seed; ``within`` compares only
+    the runs of the same seed.
     """
     from xmodal.reports.relation import rank_correlation
 
@@ -130,15 +133,15 @@ def relation(rows: Sequence[Mapping[str, Any]], mode: str, *, within: bool = Fal
 def claims(
     rows: Sequence[Mapping[str, Any]], sweeps: Mapping[str, Mapping[str, Any]], related: Sequence[Mapping[str, Any]]
 ) -> dict[str, float]:
-    """What the hypothesis is about: gain and divergence from the smallest γ to the largest, and their relation."""
+    """Figures of the hypothesis: changes of gain and divergence between the ends of γ, and their correlation."""
     gains = {gain["name"].removesuffix(" - no-KD"): gain["points"] for gain in sweeps[""]["differences"]}
-    apart = {series["name"]: series["points"] for series in sweeps["divergence "]["series"]}
+    divergences = {series["name"]: series["points"] for series in sweeps["divergence "]["series"]}
     values = {}
     for entry in related:
         mode = entry["name"]
         if len(gains[mode]) > 1:
             values[f"{mode} gain.change"] = 100 * (gains[mode][-1]["mean"] - gains[mode][0]["mean"])
-            values[f"{mode} divergence.change"] = apart[mode][-1]["mean"] - apart[mode][0]["mean"]
+            values[f"{mode} divergence.change"] = divergences[mode][-1]["mean"] - divergences[mode][0]["mean"]
         label = f"{mode} within" if entry["within"] else mode
         values |= {f"{label} {key}": entry[key] for key in ("rho", "low", "high") if entry[key] is not None}
     for name in ("a", "b"):
@@ -149,7 +152,7 @@ def claims(
 
 
 def outcome(figures: Mapping[str, float]) -> list[str]:
-    """The outcome in sentences, beside those about relations."""
+    """Sentences about the result, besides those about relations."""
     sentences = []
     for key, change in figures.items():
         if key.endswith(" gain.change"):
@@ -161,20 +164,20 @@ def outcome(figures: Mapping[str, float]) -> list[str]:
     if "smallest share found in a" in figures:
         shares = [100 * figures[f"smallest share found in {name}"] for name in ("a", "b")]
         sentences.append(
-            f"Of as many columns as are shared, ranked first, {shares[0]:.0f} % are the shared ones in a and "
-            f"{shares[1]:.0f} % in b, or more."
+            f"Among the columns ranked first, as many as are shared, at least {shares[0]:.0f} % are shared ones in a "
+            f"and {shares[1]:.0f} % in b."
         )
     return sentences
 
 
 def notes(settings: Settings) -> list[str]:
-    """What to know before believing a difference."""
+    """Sentences about the limits of these settings."""
     sentences = []
     if settings.preset == "published":
         sentences.append("The published training stops at 40 % accuracy; --preset longer trains to 74 % (25).")
     if len(settings.seeds) < 10:
         sentences.append(
             f"{len(settings.seeds)} runs: differences of a point are within noise, and the interval of the rank "
-            "correlation says little. Ten or more are the default."
+            "correlation is wide. The default is ten runs."
         )
     return sentences

@@ -1,8 +1,8 @@
-"""What `ntdh_classification` trains: networks that see all columns, two that agree on wrong classes, teachers of few.
+"""Training for `classification`: networks of all columns, two that agree on wrong classes, teachers of some columns.
 
-Published networks draw their weights by the run's seed, each from the beginning of the stream, with a layer that is
-never used between the second and the head; ``same_start`` does so here. Otherwise teacher and student come one after
-the other, so that a teacher is no relative of its student.
+The authors' code draws the weights of each network from the seed of the run, always from the beginning of the stream,
+and with a layer that is never used between the second layer and the head; ``same_start`` does the same. Otherwise the
+weights of teacher and student are drawn one after the other, so that they are unrelated.
 """
 
 from __future__ import annotations
@@ -41,22 +41,23 @@ if TYPE_CHECKING:
     from xmodal.study.opening import Study
 
 HIDDEN = 16
-JOINT_SEED = 42  # of the two networks that rank the columns, as published
+JOINT_SEED = 42  # of the two networks that rank the columns, as in the authors' code
 Case = tuple[int, int]  # shared columns, seed
 Columns = NDArray[np.int64]
 
 
 def trained(settings: Settings, study: Study) -> list[dict[str, Any]]:
-    """Everything; one row per network with its test accuracy and what was measured on the training rows."""
-    # samples, the same for all seeds, and initial networks
+    """Train, score and measure everything; one row per network."""
+    # samples, which are the same for all seeds, and initial networks
     shared = {count: samples(settings, count) for count in settings.shared}
     data = {(count, seed): views for count, views in shared.items() for seed in settings.seeds}
     fresh = {case: initial(settings, case[1]) for case in data}
+    # copies for the teachers of some columns: training changes the networks in place
     begin = {case: {name: copy.deepcopy(networks[name]) for name in ("b", "few")} for case, networks in fresh.items()}
     fit = settings.descent(whole(next(iter(shared.values()))).rows, momentum=settings.momentum)
     study.progress.expect(bool(settings.mask) * (2 + len(settings.mode)))
 
-    # networks that see all columns
+    # networks of all columns
     trained = train_all(settings, data, fresh, fit, study)
     distance = {count: cmd_of_inputs(views) for count, views in shared.items()}
     rows = []
@@ -69,12 +70,18 @@ def trained(settings: Settings, study: Study) -> list[dict[str, Any]]:
                 facts["ncjsd"] = non_target_divergence(runs[case], trained.runs[TEACHER][case], data[case])
             rows.append(scored_row(trained, name, case, **facts))
 
-    # teachers that see some columns, and their students
+    # teachers of some columns, and their students
     return rows + (masked(settings, shared, begin, fit, study) if settings.mask else [])
 
 
 def samples(settings: Settings, shared: int, *, kept: Columns | None = None) -> Data:
-    """The samples of one γ; of a some columns alone, in this order. No epoch is chosen, so all training rows train."""
+    """The samples of one γ.
+
+    Args:
+        settings: of the recipe.
+        shared: number of common columns.
+        kept: columns of a to keep, in this order; None: all.
+    """
     drawn = draw(
         shared=shared,
         samples=settings.samples,
@@ -85,6 +92,7 @@ def samples(settings: Settings, shared: int, *, kept: Columns | None = None) -> 
     train, test = drawn["train"], drawn["test"]
     a, b = (np.concatenate([getattr(part, name) for part in (train, test)]).astype(np.float32) for name in "ab")
     label = np.concatenate([train.label, test.label])
+    # every training row trains, also those of the validation split: no epoch is selected, the last weights are kept
     rows = {"train": np.arange(len(train.label)), "valid": np.arange(0, len(train.label), 10)}
     rows["test"] = np.arange(len(train.label), len(label))
     return assemble(
@@ -98,19 +106,20 @@ def samples(settings: Settings, shared: int, *, kept: Columns | None = None) -> 
 def initial(settings: Settings, seed: int) -> dict[str, Student]:
     """Fresh networks of one seed: teacher ``a``, student ``b``, ``b control``, and ``few``, a teacher of few columns.
 
-    Student and control begin with the same weights, so that their difference is what the teacher did.
+    Student and control have the same initial weights, so that they differ in the teacher alone.
     """
-    widths, stream, found = {"a": WIDTH, "b": WIDTH, "few": settings.mask_dim}, Stream(seed), {}
+    widths, stream, networks = {"a": WIDTH, "b": WIDTH, "few": settings.mask_dim}, Stream(seed), {}
     for name, width in widths.items():
         stream = Stream(seed) if settings.same_start else stream
-        found[name] = network("b" if name == "b" else "a", width, stream, spare=settings.same_start)
-    return {**found, "b control": copy.deepcopy(found["b"])}
+        networks[name] = network("b" if name == "b" else "a", width, stream, spare=settings.same_start)
+    return {**networks, "b control": copy.deepcopy(networks["b"])}
 
 
 def network(modality: str, width: int, stream: Stream, *, spare: bool) -> Student:
-    """A fresh network of three layers; with ``spare`` numbers for another layer are drawn before the head."""
+    """A fresh network of three layers; with ``spare`` the stream also draws an unused layer before the head."""
     inputs = {modality: {"encoder": "relu_mlp", "shape": [width], "width": HIDDEN}}
     arguments: dict[str, Any] = {"inputs": inputs, "outputs": CLASSES}
+    # built outside of the stream, then drawn again in the authors' order, in which the unused layer has its place
     with torch.random.fork_rng(devices=[]):
         built, unused = build_network(**arguments), nn.Linear(HIDDEN, HIDDEN)
     layers = [layer for layer in built.modules() if isinstance(layer, nn.Linear)]
@@ -120,7 +129,7 @@ def network(modality: str, width: int, stream: Stream, *, spare: bool) -> Studen
     return Student(built, (modality,), modality, "network", arguments)
 
 
-# ---- teachers that see some columns
+# ---- teachers of some columns
 
 
 def masked(
@@ -130,26 +139,31 @@ def masked(
     fit: FitSettings,
     study: Study,
 ) -> list[dict[str, Any]]:
-    """Rows of the teachers that see some columns of a, and of their students."""
+    """Train and score the teachers of some columns of a, and their students; one row per network."""
     ranked = ranks(settings, shared, study) if {"alg1", "reverse"} & set(settings.mask) else {}
     cases = list(itertools.product(settings.mask, begin))
     kept = {(mask, case): chosen(settings, mask, case, ranked) for mask, case in cases}
-    views: dict[tuple[int, tuple[int, ...]], Data] = {}  # those of several seeds may be the same
+    # several seeds may keep the same columns: their data is made once
+    by_columns: dict[tuple[int, tuple[int, ...]], Data] = {}
     data = {}
-    for key, columns in kept.items():
-        view = key[1][0], tuple(columns.tolist())
-        if view not in views:
-            views[view] = samples(settings, view[0], kept=columns)
-        data[key] = views[view]
+    for (mask, case), columns in kept.items():
+        view = case[0], tuple(columns.tolist())
+        if view not in by_columns:
+            by_columns[view] = samples(settings, case[0], kept=columns)
+        data[mask, case] = by_columns[view]
 
+    # these teachers, on labels
     labels = {key: Supervised(copy.deepcopy(begin[key[1]]["few"]), data[key].info) for key in data}
     teachers = train("teacher of few columns", labels, data, fit, study)
     rows = []
     for key, run in teachers.items():
-        facts = {"mask": key[0], "gamma": key[1][0] / SEEN, "kept": kept[key].tolist()}
-        if key[0] == "alg1":
-            facts |= {f"found_{name}": found_share(order, key[1][0]) for name, order in ranked[key[1][0]].items()}
-        rows.append(row(f"teacher of {key[0]}", "general", key[1][1], accuracy(run, data[key]), **facts))
+        mask, (count, seed) = key
+        facts = {"mask": mask, "gamma": count / SEEN, "kept": kept[key].tolist()}
+        if mask == "alg1":
+            facts |= {f"found_{name}": identified_share(order, count) for name, order in ranked[count].items()}
+        rows.append(row(f"teacher of {mask}", "general", seed, accuracy(run, data[key]), **facts))
+
+    # their students, which read all columns of b
     for mode in settings.mode:
         methods = {
             key: distillation(begin[key[1]]["b"], only(teachers[key]), views.info, mode, settings, key[1][1])
@@ -157,14 +171,15 @@ def masked(
         }
         runs = train(f"{mode} from few columns", methods, data, fit, study)
         for key, run in runs.items():
-            apart = non_target_divergence(run, teachers[key], data[key])
-            facts = {"mask": key[0], "gamma": key[1][0] / SEEN, "ncjsd": apart}
-            rows.append(row(f"{mode} of {key[0]}", "method", key[1][1], accuracy(run, data[key]), **facts))
+            mask, (count, seed) = key
+            divergence = non_target_divergence(run, teachers[key], data[key])
+            facts = {"mask": mask, "gamma": count / SEEN, "ncjsd": divergence}
+            rows.append(row(f"{mode} of {mask}", "method", seed, accuracy(run, data[key]), **facts))
     return rows
 
 
 def ranks(settings: Settings, shared: Mapping[int, Data], study: Study) -> dict[int, dict[str, Columns]]:
-    """Columns of both modalities, first those without which two networks disagree most about wrong classes."""
+    """γ → columns of both modalities, ranked: without the first ones two networks disagree most about wrong classes."""
     fit = settings.descent(whole(next(iter(shared.values()))).rows, momentum=0.9)
     joint = {}
     for count, data in shared.items():
@@ -178,10 +193,10 @@ def ranks(settings: Settings, shared: Mapping[int, Data], study: Study) -> dict[
 
 
 def ranked(settings: Settings, networks: Mapping[str, Student], data: Data) -> dict[str, Columns]:
-    """The same for one pair of networks."""
+    """The ranked columns of both modalities for one pair of networks."""
     orders = {}
     for name, side in (("a", "teacher"), ("b", "student")):
-        found = measure_saliency(
+        saliency = measure_saliency(
             networks["teacher"].module,
             networks["student"].module,
             [whole(data)],
@@ -191,20 +206,22 @@ def ranked(settings: Settings, networks: Mapping[str, Student], data: Data) -> d
             permutations=settings.permutations,
             seed=JOINT_SEED,
         )
-        orders[name] = np.argsort(-found.raw, kind="stable")
+        # stable: columns of equal saliency keep their order, on every machine
+        orders[name] = np.argsort(-saliency.raw, kind="stable")
     return orders
 
 
 def chosen(settings: Settings, mask: str, case: Case, ranked: Mapping[int, Mapping[str, Columns]]) -> Columns:
-    """Columns of a that a reduced teacher sees, in the order of their rank."""
+    """The columns of a that a reduced teacher reads, in the order of their rank."""
     if mask == "random":
+        # the authors' code draws with replacement, so that its random teacher may have fewer columns (10)
         random, count = np.random.default_rng([case[1], JOINT_SEED]), settings.mask_dim
         return random.integers(0, WIDTH, count) if settings.replacement else random.permutation(WIDTH)[:count]
     order = ranked[case[0]]["a"]
     return order[: settings.mask_dim] if mask == "alg1" else order[::-1][: settings.mask_dim]
 
 
-def found_share(order: Columns, shared: int) -> float | None:
-    """Share of the shared columns among as many that rank first; None where nothing is shared."""
+def identified_share(order: Columns, shared: int) -> float | None:
+    """Share of the shared columns among as many columns ranked first; None if none are shared."""
     common = set(columns_of("a", shared)) & set(columns_of("b", shared))
     return float(np.isin(order[:shared], list(common)).mean()) if common else None

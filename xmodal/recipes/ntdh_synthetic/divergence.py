@@ -1,6 +1,6 @@
-"""What `ntdh_gauss` and `ntdh_classification` train and measure: a teacher, a control, and students in several modes.
+"""Training and measurements shared by `gauss` and `classification`: teacher, control, and students in several modes.
 
-A control never hears of the teacher, so there is one per seed where its data is the same along the sweep.
+A control does not depend on the teacher, and its data is the same along the sweep, so one per seed is enough.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from xmodal.study.opening import Study
 
 D = TypeVar("D", bound=Hashable)  # a point of the sweep
-OUTPUTS = ("outputs",)
+OUTPUTS = ("outputs",)  # the authors' code distils logits in every mode, also where a loss is meant for features
 TEACHER, CONTROL = "teacher", "no-KD"
 ROLES = {TEACHER: "teacher", CONTROL: "control"}
 
 
 @dataclass(frozen=True)
 class Trained(Generic[D]):
-    """Data and runs.
+    """Data and trained networks.
 
     Attributes:
         data: (point, seed) → data.
@@ -56,18 +56,19 @@ def train_all(
     fit: FitSettings,
     study: Study,
 ) -> Trained[D]:
-    """Teachers and controls, then the students of every mode.
+    """Train teachers and controls, then the students of every mode.
 
     Args:
-        settings: modes and what they are made of.
-        data: of each point and seed; what b sees and the labels are the same at all points.
+        settings: modes and their losses.
+        data: of each point and seed; modality b and the labels are the same at all points.
         fresh: initial networks: the teacher ``a``, the student ``b``, and ``b control``.
-        fit: how to train.
-        study: that is running.
+        fit: settings of every training.
+        study: the running study.
     """
     study.progress.expect(1 + len(settings.mode))
     labels = {case: Supervised(networks["a"], data[case].info) for case, networks in fresh.items()}
     teachers = train("teacher", labels, data, fit, study)
+    # one control per seed, on the data of its first point: reversed, because the last entry of a key remains
     first = {seed: case for case in reversed(list(data)) for seed in [case[1]]}
     alone = {seed: Supervised(fresh[case]["b control"], data[case].info) for seed, case in first.items()}
     control = train(CONTROL, alone, {seed: data[first[seed]] for seed in alone}, fit, study)
@@ -84,10 +85,8 @@ def train_all(
 def distillation(
     student: Student, teacher: Student, info: DataInfo, mode: str, settings: DivergenceSettings, seed: int
 ) -> NTDH:
-    """A copy of the student that learns the labels and what a mode takes from the teacher's logits.
-
-    What a loss draws for itself comes from a stream of its own, so that no mode changes another.
-    """
+    """The method of a copy of the student, which learns the labels and from the teacher's logits by a mode."""
+    # random numbers of a loss (hint, crd) come from a stream of its own, so that no mode changes another
     with Stream(seed).continued():
         return NTDH(
             copy.deepcopy(student),
@@ -107,7 +106,7 @@ def distillation(
 
 
 def scored_row(trained: Trained[D], name: str, case: tuple[D, int], **facts: Any) -> dict[str, Any]:
-    """The row of one network: its accuracy on the test split and further facts."""
+    """The row of one network, with its accuracy on the test split and these facts."""
     score = accuracy(trained.runs[name][case], trained.data[case])
     return row(name, ROLES.get(name, "method"), case[1], score, **facts)
 
@@ -116,11 +115,11 @@ def scored_row(trained: Trained[D], name: str, case: tuple[D, int], **facts: Any
 
 
 @torch.no_grad()
-def answers(student: Run, teacher: Run, data: Data) -> tuple[Tensor, Tensor, Tensor]:
+def probabilities(student: Run, teacher: Run, data: Data) -> tuple[Tensor, Tensor, Tensor]:
     """Class probabilities of student and teacher on all training rows, and the labels."""
     batch = whole(data)
-    mine, theirs = (F.softmax(only(run).module(batch.inputs), dim=1) for run in (student, teacher))
-    return mine, theirs, batch.target
+    of_student, of_teacher = (F.softmax(only(run).module(batch.inputs), dim=1) for run in (student, teacher))
+    return of_student, of_teacher, batch.target
 
 
 def whole(data: Data) -> Batch:
@@ -141,7 +140,7 @@ def cmd_of_inputs(data: Data) -> float:
 
 
 def error_distribution(student: Tensor, teacher: Tensor, target: Tensor) -> dict[str, list[float]]:
-    """Mean probabilities over the rows of class 0 that the teacher puts elsewhere; empty where there are none.
+    """Mean probabilities over the rows of class 0 that the teacher classifies wrongly; empty if there are none.
 
     Example:
         >>> teacher, student = torch.tensor([[0.2, 0.8], [0.9, 0.1]]), torch.tensor([[0.5, 0.5], [1.0, 0.0]])
@@ -156,6 +155,6 @@ def error_distribution(student: Tensor, teacher: Tensor, target: Tensor) -> dict
 
 
 def non_target_divergence(student: Run, teacher: Run, data: Data, *, form: str = "reference") -> float:
-    """How differently two finished networks are wrong, on the training rows."""
+    """Non-target divergence of two trained networks on the training rows."""
     networks = only(student).module, only(teacher).module
     return measure_divergence(*networks, [whole(data)], form=form, samples=1).non_target_mean

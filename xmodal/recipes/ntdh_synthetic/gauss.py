@@ -1,15 +1,15 @@
-"""The Gaussian experiment on non-target divergence: what a teacher's mistakes do to a student of another modality.
+"""The Gaussian experiment on non-target divergence: the effect of a teacher's errors on a student of another modality.
 
 Two modalities of 25 channels, ten of which decide in each; from none to all of them are the same, γ = shared /
-(20 - shared). A linear teacher sees a, the student b. What should come out: KD costs the student points at γ = 0 and
-gains some at γ = 1; where only samples count that the teacher gets right (pssm), most of the harm is gone. Where the
-teacher is wrong, student and teacher agree more as γ grows: with two classes this stands for the divergence of the
-wrong ones. 130 linear models of 1000 steps for one mode: seconds on a CPU.
+(20 - shared). A linear teacher reads a, the student b. Expected result: KD costs the student points at γ = 0 and gains
+some at γ = 1; if only samples count that the teacher classifies correctly (pssm), most of the harm disappears. Where
+the teacher is wrong, student and teacher agree more as γ grows: with two classes this takes the place of the divergence
+of the wrong ones. 130 linear models of 1000 steps for one mode: seconds on a CPU.
 
     xmodal run ntdh-gauss
     xmodal run ntdh-gauss --mode kl,kl_pssm,dkd,dkd_pssm --seeds 30
 
-Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
+Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; numbers from the authors' code.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from xmodal.study.opening import Study
 
 WIDTH = 25  # channels of either modality
-KL = "kl(temperature=0.7,scale=none):1"
+KL = "kl(temperature=0.7,scale=none):1"  # the authors' code leaves out the factor T² of Hinton's loss
 TWO_CLASSES = (
-    "With two classes nothing is wrong in different ways: dkd is its target part alone, and there is no non-target "
+    "With two classes there is one wrong class: dkd consists of its target part alone, and there is no non-target "
     "divergence (26)."
 )
 
@@ -49,7 +49,7 @@ class Settings(DivergenceSettings):
     }
 
     shared: tuple[int, ...] = Field((0, 2, 4, 6, 8, 10), min_length=1, description="common decisive features, of ten")
-    running_errors: bool = Field(False, description="error distributions run over all γ so far (8)")
+    running_errors: bool = Field(False, description="error distributions include all smaller γ (8)")
     train: int = Field(200, ge=2, description="rows of a training set")
     test: int = Field(1000, ge=2, description="rows of the test set")
 
@@ -57,11 +57,12 @@ class Settings(DivergenceSettings):
     @classmethod
     def _some_of_ten(cls, shared: tuple[int, ...]) -> tuple[int, ...]:
         for count in shared:
-            increase_gamma(count)  # refuses what doesn't fit
+            # raises an error about features that do not fit
+            increase_gamma(count)
         return tuple(dict.fromkeys(shared))
 
     def losses(self, mode: str) -> tuple[str, ...]:
-        """The losses of a mode."""
+        """The losses of a mode, with the numbers of the authors' code."""
         hint = "batchnorm_relu=true" if self.hint_batchnorm else "adaptor=linear"
         learned = str(not self.frozen_embeddings).lower()
         return {
@@ -76,9 +77,10 @@ class Settings(DivergenceSettings):
 
 
 def published() -> dict[str, Settings]:
-    """The settings behind the reference figures."""
+    """The settings of the reference figures."""
+    # the references hold the errors of each γ by itself
     code = {"as_published": True, "running_errors": False}
-    slow = ("pkt", "similarity")  # they compare all pairs of rows: two values of γ will do
+    slow = ("pkt", "similarity")  # they compare all pairs of rows: two values of γ are enough
     return {
         "published": Settings(seeds=tuple(range(30)), **code),
         "modes": Settings(mode=("kl_pssm", "dkd", "dkd_pssm", "hint"), **code),
@@ -88,7 +90,7 @@ def published() -> dict[str, Settings]:
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train and score everything, write the run folder and its page, return what `result.json` holds."""
+    """Train and score everything, write the run folder and its page, and return the result."""
     from xmodal.recipes import RECIPES
     from xmodal.reports.sweep import summarise_sweep, sweep_figures
     from xmodal.study.references import references_for
@@ -97,10 +99,10 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     with open_study(settings, card.name, progress=progress) as study:
         study.start(fits=1)
 
-        # everything that is trained
+        # training and scores; a resumed study reads the finished rows
         rows = study.saved_rows("all") or study.save_rows("all", scored(fitted(settings, study)))
 
-        # along γ: accuracies, distances of inputs and answers, and what is answered where the teacher is wrong
+        # along γ: accuracies, distances of inputs and outputs, and the outputs where the teacher is wrong
         label = "γ, share of common features"
         gains = [(mode, "no-KD") for mode in settings.mode]
         on_training: dict[str, Any] = {"x": "gamma", "label": label, "split": "training"}
@@ -109,7 +111,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
                 rows, x="gamma", metric="accuracy", title="Accuracy by γ", label=label, differences=gains
             ),
             "cmd ": summarise_sweep(
-                distances(rows), metric="cmd", title="CMD of inputs and of answers, a to b", **on_training
+                distances(rows), metric="cmd", title="CMD of inputs and of outputs, a to b", **on_training
             ),
             "errors ": summarise_sweep(
                 errors(rows, running=settings.running_errors),
@@ -142,12 +144,13 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 
 def fitted(settings: Settings, study: Study) -> Trained[Design]:
-    """Data and finished networks of every γ and seed."""
+    """Data and trained networks of every γ and seed."""
     from xmodal.data.gaussian.dataset import as_data
     from xmodal.recipes.ntdh_synthetic.divergence import train_all
     from xmodal.study.linear import Stream
 
-    # data, and initial weights in the published order from the seed that drew the test set
+    # data; then initial weights, in the order teacher, student, control: the authors' code seeds all generators with
+    # seed + 1 before it draws the test set, and initialises the networks from that stream of torch
     designs = [increase_gamma(shared, b_width=WIDTH) for shared in settings.shared]
     rows, data, fresh = {"train": settings.train, "test": settings.test}, {}, {}
     for case in itertools.product(designs, settings.seeds):
@@ -158,8 +161,14 @@ def fitted(settings: Settings, study: Study) -> Trained[Design]:
 
 
 def scored(trained: Trained[Design]) -> list[dict[str, Any]]:
-    """One look at the test splits: one row per network, with distances and errors on the training set."""
-    from xmodal.recipes.ntdh_synthetic.divergence import answers, cmd_of, cmd_of_inputs, error_distribution, scored_row
+    """One row per network: accuracy on the test split, distances and errors on the training split."""
+    from xmodal.recipes.ntdh_synthetic.divergence import (
+        cmd_of,
+        cmd_of_inputs,
+        error_distribution,
+        probabilities,
+        scored_row,
+    )
 
     rows = []
     for case, data in trained.data.items():
@@ -168,14 +177,14 @@ def scored(trained: Trained[Design]) -> list[dict[str, Any]]:
             if name == "teacher":
                 facts["cmd"] = cmd_of_inputs(data)
             elif name != "no-KD":
-                student, teacher, target = answers(runs[case], trained.runs["teacher"][case], data)
+                student, teacher, target = probabilities(runs[case], trained.runs["teacher"][case], data)
                 facts |= {"cmd": cmd_of(student, teacher), "errors": error_distribution(student, teacher, target)}
             rows.append(scored_row(trained, name, case, **facts))
     return rows
 
 
 def distances(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The rows again, with their CMD as the score: of the inputs once, of the answers for each mode."""
+    """The rows with their CMD as the score: of the inputs once, of the outputs for each mode."""
     return [
         {
             **{key: row[key] for key in ("seed", "gamma")},
@@ -189,45 +198,47 @@ def distances(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def errors(rows: Sequence[Mapping[str, Any]], *, running: bool = False) -> list[dict[str, Any]]:
-    """The probability of class 0 by teacher and student where the teacher is wrong about it; runs without errors drop.
+    """The probability of class 0 by teacher and student where the teacher is wrong about it.
 
-    With ``running`` each γ has the runs of all smaller ones as well, as in the authors' code.
+    Runs without such errors are left out. With ``running`` each γ includes the runs of all smaller ones, as in the
+    authors' code.
     """
     usable = [row for row in rows if row.get("errors")]
     modes = list(dict.fromkeys(row["name"] for row in usable))
     named = [(name, "student", name, "method") for name in modes]
-    named = [(modes[0], "teacher", "teacher", "teacher"), *named] if modes else []  # it is the same in all modes
-    found = []
+    # the teacher is the same in all modes, so its probabilities are taken from the rows of the first
+    named = [(modes[0], "teacher", "teacher", "teacher"), *named] if modes else []
+    scored_rows = []
     for gamma in sorted({row["gamma"] for row in usable}):
         for mode, side, name, role in named:
-            mine = [row for row in usable if row["name"] == mode]
-            known = [row for row in mine if row["gamma"] == gamma or (running and row["gamma"] < gamma)]
-            scores = [{"probability": row["errors"][side][0]} for row in known]
+            of_mode = [row for row in usable if row["name"] == mode]
+            included = [row for row in of_mode if row["gamma"] == gamma or (running and row["gamma"] < gamma)]
+            scores = [{"probability": row["errors"][side][0]} for row in included]
             common = {"gamma": gamma, "name": name, "role": role}
-            found += [{**common, "seed": number, "test": score} for number, score in enumerate(scores)]
-    return found
+            scored_rows += [{**common, "seed": number, "test": score} for number, score in enumerate(scores)]
+    return scored_rows
 
 
 def claims(modes: Sequence[str], sweep: Mapping[str, Any]) -> dict[str, float]:
-    """What the hypothesis is about: gains at both ends, and what the sample mask adds at the first."""
+    """Figures of the hypothesis: gains at both ends, and by how much the sample mask improves them."""
     gains = {
-        mode: [100 * point["mean"] for point in one["points"]]
-        for mode, one in zip(modes, sweep["differences"], strict=True)
+        mode: [100 * point["mean"] for point in difference["points"]]
+        for mode, difference in zip(modes, sweep["differences"], strict=True)
     }
-    found: dict[str, float] = {}
+    figures: dict[str, float] = {}
     for mode, values in gains.items():
         falls = [before - after for before, after in itertools.pairwise(values) if after < before]
-        found |= {f"{mode} gain.first": values[0], f"{mode} gain.last": values[-1]}
-        found[f"{mode} gain.largest fall"] = max(falls, default=0.0)
+        figures |= {f"{mode} gain.first": values[0], f"{mode} gain.last": values[-1]}
+        figures[f"{mode} gain.largest fall"] = max(falls, default=0.0)
         if f"{mode}_pssm" in gains:
             lifts = [masked - plain for masked, plain in zip(gains[f"{mode}_pssm"], values, strict=True)]
-            found |= {f"{mode} lift.first": lifts[0], f"{mode} lift.last": lifts[-1]}
-    return found
+            figures |= {f"{mode} lift.first": lifts[0], f"{mode} lift.last": lifts[-1]}
+    return figures
 
 
 def rises(sweep: Mapping[str, Any]) -> dict[str, float]:
-    """How often each distance grows along γ, where it should shrink."""
-    values = {one["name"]: [point["mean"] for point in one["points"]] for one in sweep["series"]}
+    """How often each distance rises along γ, although it should fall."""
+    values = {series["name"]: [point["mean"] for point in series["points"]] for series in sweep["series"]}
     return {
         f"rises of cmd {name}": float(sum(after > before for before, after in itertools.pairwise(means)))
         for name, means in values.items()
@@ -235,17 +246,17 @@ def rises(sweep: Mapping[str, Any]) -> dict[str, float]:
 
 
 def outcome(figures: Mapping[str, float], sweep: Mapping[str, Any]) -> list[str]:
-    """The outcome in sentences."""
+    """Sentences about the result."""
     sentences = []
-    for one in sweep["differences"]:
-        mode, ends = one["name"].removesuffix(" - no-KD"), (one["points"][0]["x"], one["points"][-1]["x"])
+    for gain in sweep["differences"]:
+        mode, ends = gain["name"].removesuffix(" - no-KD"), (gain["points"][0]["x"], gain["points"][-1]["x"])
         first, last = figures[f"{mode} gain.first"], figures[f"{mode} gain.last"]
         along = f"from γ = {ends[0]:.2f} to {ends[1]:.2f}"
         sentences.append(f"{mode}: {along} the gain over no-KD goes from {first:+.2f} to {last:+.2f} points.")
     for key, lift in figures.items():
         if key.endswith(" lift.first"):
             sentences.append(
-                f"Leaving out what the teacher gets wrong lifts {key.split()[0]} by {lift:+.2f} points at "
+                f"Leaving out the samples that the teacher gets wrong lifts {key.split()[0]} by {lift:+.2f} points at "
                 f"γ = {sweep['differences'][0]['points'][0]['x']:.2f}."
             )
     return sentences

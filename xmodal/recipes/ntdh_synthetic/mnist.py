@@ -1,19 +1,19 @@
-"""Which channels of a teacher should a student of another modality hear? The masks of NTDH on MNIST and MNIST-M.
+"""From which channels of a teacher should a student of another modality learn? The masks of NTDH on MNIST and MNIST-M.
 
-The teacher sees noisy grey digits, the student the same digits on coloured backgrounds (or the other way round). Both
-are trained jointly, to be right and to agree on the wrong classes; each of the teacher's channels at a place is set to
-zero in turn, and is general if that moves the two apart. Then students learn from that teacher without three quarters
-of these channels: random ones (mode 0 of the authors' code), the specific ones, so that the general stay (mode 1), the
-general ones (mode 2), or none (mode -1). What should come out by the hypothesis: general before random before specific.
-What did, in short runs of the authors' own code: random first. The table has intervals; this recipe assumes no order.
+The teacher reads noisy grey digits, the student the same digits on coloured backgrounds (or the other way round). Both
+are trained jointly, to classify and to agree on the wrong classes; each channel of one layer of the teacher is set to
+zero in turn, and is general if that makes the two disagree. Then students learn from that teacher without three
+quarters of these channels: random ones (mode 0 of the authors' code), the specific ones, so that the general stay (mode
+1), the general ones (mode 2), or none (mode -1). Expected by the hypothesis: general before random before specific.
+Result of short runs of the authors' own code: random first. The table has intervals; this recipe assumes no order.
 
-``quick`` runs on scikit-learn's digits in MNIST's place, with smaller networks and a fifth of the noise: about two
+``quick`` runs on scikit-learn's digits in place of MNIST, with smaller networks and a fifth of the noise: about two
 minutes on a CPU. ``published`` needs a folder of the real files and a GPU.
 
     xmodal run ntdh-mnist
     xmodal run ntdh-mnist --preset published --mnist.root DIR --distill kl,hint,rkd,pkt,similarity,dkd
 
-Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
+Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; numbers from the authors' code.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from xmodal.study.bench import Bench
 
 HEAT_MAPS = "heat_maps.npz"
-LEAK = 0.01  # of the authors' activation behind the outputs
+LEAK = 0.01  # negative slope of the LeakyReLU that the authors' networks apply to their logits
 
 
 class Settings(Presets, DataFlags, RunSettings):
@@ -58,33 +58,33 @@ class Settings(Presets, DataFlags, RunSettings):
     }
 
     preset: Literal["quick", "published"] = Field("quick", description="values of the other flags")
-    distill: Names = Field(("kl",), min_length=1, description=f"losses to distil by: {', '.join(LOSSES)}")
+    distill: Names = Field(("kl",), min_length=1, description=f"distillation losses: {', '.join(LOSSES)}")
     modes: Names = Field(
         ("none", "random", "general", "specific"), min_length=1, description="which channels stay; none: no mask"
     )
     ratio: float = Field(0.75, ge=0, lt=1, description="share of the channels to remove")
-    place: int = Field(1, ge=0, le=3, description="where channels are: 0 pixels, 1 and 2 hidden layers, 3 outputs")
+    place: int = Field(1, ge=0, le=3, description="layer of the channels: 0 pixels, 1 and 2 hidden layers, 3 outputs")
     disturb: Literal["zero", "permute"] = Field("zero", description="how a channel is disturbed to rank it")
-    kd_weight: float = Field(0.5, ge=0, description="weight of the teacher's term")
-    task_weight: float = Field(0.5, ge=0, description="weight of the label's term")
+    kd_weight: float = Field(0.5, ge=0, description="weight of the distillation loss")
+    task_weight: float = Field(0.5, ge=0, description="weight of the loss of the labels")
     as_published: bool = Field(
-        False, description="as in the authors' code: an activation behind the outputs, and test digits choose the epoch"
+        False, description="as in the authors' code: LeakyReLU on the logits, and test digits select the epoch"
     )
-    teacher: Names = Field(("mnist",), description="modality the teacher sees")
+    teacher: Names = Field(("mnist",), description="modality of the teacher")
     student: Names = Field(("mnist_m",), description="modality at deployment")
     teacher_encoder: str = Field("leaky_mlp", description="network of the teacher")
     student_encoder: str = Field("leaky_mlp", description="network of the student")
     teacher_width: int | None = Field(64, ge=1, description="second layer of the teacher, a quarter of the first")
     student_width: int | None = Field(64, ge=1, description="second layer of the student, a quarter of the first")
-    dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in both networks")
     optimizer: OptimizerName = Field("sgd", description="update rule")
     learning_rate: float = Field(0.05, gt=0, description="step size")
     epochs: int = Field(8, ge=1, description="passes over the training split, for each training")
     batch_size: int = Field(64, ge=1, description="rows per step")
-    threads: int | None = Field(1, ge=1, description="CPU threads; results depend on it in their bits")
+    threads: int | None = Field(1, ge=1, description="CPU threads; the last bits of the results depend on it")
     seeds: Seeds = Field((0, 1, 2), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     options: Options = Field(PRESETS["quick"]["options"], description="options of the data")
-    metric: str = Field("", description="what to compare; default: what chooses the epoch")
+    metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
 
     @field_validator("distill")
     @classmethod
@@ -97,7 +97,7 @@ class Settings(Presets, DataFlags, RunSettings):
         return known_modes(names)
 
     def plan(self) -> Plan:
-        """The same networks for everything, with the authors' last activation if asked for."""
+        """The authors' networks; with ``as_published`` also their activation of the logits."""
         options = dict(self.options.get("mnist", {}))
         shared = {"dropout": self.dropout, "leak": LEAK if self.as_published else None}
         return Plan(
@@ -117,8 +117,8 @@ class Settings(Presets, DataFlags, RunSettings):
     def comparison(self) -> Comparison:
         """Every loss with every mode.
 
-        There is no shuffled-teacher control: it needs a teacher with one output per sample, and the noise is new in
-        every epoch.
+        There is no shuffled-teacher control: it permutes outputs that are computed once per sample, and here the noise
+        of a sample is drawn again in every epoch.
         """
         from xmodal.models.mlp import layer_name
 
@@ -139,22 +139,22 @@ class Settings(Presets, DataFlags, RunSettings):
         return Comparison(plan=self.plan(), methods=(METHODS["ntdh"],), entries=entries, metric=self.metric)
 
     def heat_map_names(self) -> list[str]:
-        """The rows of the first loss: its modes differ in the channels, its losses do not."""
+        """Names of the rows of the first loss: the channels differ between modes, not between losses."""
         return [entry.name for entry in self.comparison().entries][: len(self.modes)]
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train, compare, measure each teacher and where it looks, write the run folder and its page."""
+    """Train and score everything, measure each teacher, draw its heat maps, write the run folder and its page."""
     from xmodal.study.comparison import check, summarised, train
 
     with open_study(settings, "ntdh-mnist", progress=progress) as study:
-        # data, and everything that can be refused before anything is written
+        # data of the first seed, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
         check(comparison, first, study.fabric)
         study.start(fits=len(settings.seeds) * comparison.fits)
 
-        # joint training, ranking, a student for each choice of channels; then one look at the test split
+        # for each seed: joint training, ranking, a student for each choice of channels; then the scores
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
         for seed, data in each_seed(plan, settings.seeds, first):
@@ -175,14 +175,14 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
             "modality": settings.teacher[0],
             "names": settings.heat_map_names(),
             "title": "Where the teacher looks",
-            "caption": "Size of the gradient of the teacher's loss at each pixel, scaled from 0 to 1 in each picture; "
+            "caption": "Absolute gradient of the teacher's loss at each pixel, scaled from 0 to 1 in each image; "
             f"validation digits, seed {settings.seeds[0]}.",
         }
         return study.finish(result)
 
 
 def draw_heat_maps(bench: Bench, settings: Settings, path: Path) -> None:
-    """Where the teacher of each mode looks, for a validation digit of every class."""
+    """Write heat maps of the teacher of each mode, for a validation digit of every class."""
     import numpy as np
 
     from xmodal.diagnostics.heat_map import heat_maps, one_of_each
@@ -193,6 +193,7 @@ def draw_heat_maps(bench: Bench, settings: Settings, path: Path) -> None:
     for name in settings.heat_map_names():
         with cast("NTDH", bench.runs[name].method).heard() as teacher:
             maps.append(heat_maps(teacher, digits, modality).value)
+    # the pictures as they were before normalisation
     mean, std = bench.info.normalisation[modality].tensors()
     with written_whole(path) as file:
         np.savez(

@@ -1,4 +1,7 @@
-"""Settings of `ntdh-classification`: training, masks of columns, and which of the authors' quirks apply."""
+"""Settings of `ntdh-classification`: training, masks of columns, and the quirks of the authors' code as flags.
+
+Numbers in parentheses refer to the list of differences in docs/recipes/ntdh.md.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ from pydantic import Field, field_validator
 
 from xmodal.study.settings import DivergenceSettings, Names, Seeds, known_names
 
-RUNS = (81, 14, 3, 94, 35, 31, 28, 17, 13, 86)  # seeds that the authors' code draws, each once
+# Seeds that the authors' code draws with randint(0, 100) from Python's generator, seeded with 42. It draws 94 twice,
+# which would count as two independent runs here.
+RUNS = (81, 14, 3, 94, 35, 31, 28, 17, 13, 86)
 PRESETS = {"published": {"epochs": 1000, "learning_rate": 0.01, "momentum": 0.0}}  # longer is the default
 MASKS = {"alg1": "most salient", "reverse": "least salient", "random": "random"}
 LABEL = "γ, share of common columns"
@@ -31,24 +36,26 @@ class Settings(DivergenceSettings):
         "preset": "published",
     }
 
-    seeds: Seeds = Field(RUNS, min_length=1, description="of the networks; 5 means 0 to 4; ranges 42-51; lists 1,3")
+    seeds: Seeds = Field(
+        RUNS, min_length=1, description="seeds of the networks; 5 means 0 to 4; ranges 42-51; lists 1,3"
+    )
     shared: tuple[int, ...] = Field((20, 15, 10, 5, 0), min_length=1, description="common decisive columns, of twenty")
     preset: Literal["longer", "published"] = Field(
         "longer", description="training; published: 1000 steps at rate 0.01 without momentum (25)"
     )
     epochs: int = Field(300, ge=1, description="steps of gradient descent over the whole training set")
-    learning_rate: float = Field(0.1, gt=0, description="of gradient descent")
-    momentum: float = Field(0.9, ge=0, lt=1, description="of gradient descent")
-    mask: Names = Field((), description="teachers that see some columns: alg1, reverse, random")
-    mask_dim: int = Field(2, ge=1, le=50, description="how many columns these see")
-    permutations: int = Field(10, ge=1, description="exchanges per column that rank the columns")
-    data_seed: int = Field(42, ge=0, description="of samples and noise, the same in all runs")
-    samples: int = Field(10_000, ge=100, description="in all; 40 % are the test split")
+    learning_rate: float = Field(0.1, gt=0, description="step size of gradient descent")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of gradient descent")
+    mask: Names = Field((), description="teachers of some columns: alg1, reverse, random")
+    mask_dim: int = Field(2, ge=1, le=50, description="number of columns of these teachers")
+    permutations: int = Field(10, ge=1, description="permutations of each column for the ranking")
+    data_seed: int = Field(42, ge=0, description="seed of samples and noise, the same in all runs")
+    samples: int = Field(10_000, ge=100, description="number of samples; 40 % are the test split")
     group: int = Field(50, ge=0, description="rows that rkd, pkt and similarity compare at a time; 0: all (28)")
-    negatives: int = Field(256, ge=1, description="rows that crd contrasts each one with (28)")
+    negatives: int = Field(256, ge=1, description="rows with which crd contrasts each row (28)")
     replacement: bool = Field(False, description="draw random columns with replacement (10)")
     same_start: bool = Field(False, description="the teacher begins with the weights of its student (11)")
-    scale_on_all: bool = Field(False, description="test rows have a say in mean and deviation of the columns (12)")
+    scale_on_all: bool = Field(False, description="standardise the columns over training and test rows (12)")
 
     @field_validator("shared")
     @classmethod
@@ -64,12 +71,12 @@ class Settings(DivergenceSettings):
 
     @classmethod
     def completed(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """What ``as_published`` and the preset set; what is given otherwise goes on top."""
+        """The given values, on top of those that ``as_published`` and the preset set."""
         given = super().completed(given)
         return {**PRESETS.get(given.get("preset", ""), {}), **given}
 
     def losses(self, mode: str) -> tuple[str, ...]:
-        """The losses of a mode."""
+        """The losses of a mode, with the numbers of the authors' code."""
         hint = "batchnorm_relu=true" if self.hint_batchnorm else "adaptor=linear"
         crd = f"negatives={self.negatives},learned={str(not self.frozen_embeddings).lower()}"
         group = f"group={self.group}"
