@@ -1,4 +1,4 @@
-"""What a training step of DMD costs: ours against the same model written straight from its equations (`benchmarks/plain/dmd.py`).
+"""Cost of a training step of DMD: ours, and the same model written straight from its equations (`plain/dmd.py`).
 
 Three rows on one thread, times of the processor, medians of steps that alternate between both sides:
 
