@@ -50,7 +50,9 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # data of the first seed, the teacher of another run, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
-        earlier = {seed: earlier_teacher(settings, seed) for seed in settings.seeds}
+        # without a student that learns from it, a teacher of another run is not needed
+        file = settings.teacher_checkpoint if settings.has_teacher else None
+        earlier = {seed: earlier_teacher(file, settings.teacher_network, seed) for seed in settings.seeds}
         check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
         study.start(fits=len(settings.seeds) * comparison.fits)
 
@@ -82,14 +84,16 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         return study.finish(result)
 
 
-def earlier_teacher(settings: Settings, seed: int) -> Earlier | None:
-    """The teacher of another run, or of the authors' code; None if none is named, or no student learns from it.
+def earlier_teacher(path: Path | None, network: str, seed: int) -> Earlier | None:
+    """The teacher of another run, or of the authors' code.
 
-    ``teacher_checkpoint`` is a run folder (whose teacher of the same seed is taken, or else that of its first seed), a
-    training in it, a ``student.safetensors``, or a file of the authors.
+    Args:
+        path: of a run folder, of a training in it, of a ``student.safetensors``, or of a file of the authors; None: no
+            teacher is named.
+        network: name of the teacher's network.
+        seed: of the student; a run folder without a teacher of this seed gives that of its first seed.
     """
-    path, network = settings.teacher_checkpoint, settings.teacher_network
-    if path is None or not settings.has_teacher:
+    if path is None:
         return None
     from xmodal.models.scenes.authors_weights import load_published
     from xmodal.models.student_file import load_student
@@ -132,7 +136,7 @@ def without_data(network: str) -> Student:
 
 def occupied(batch: Batch) -> Batch:
     """The batch, with scored and occupied voxels as the only valid ones."""
-    # the class empty is left out here as it is in the mean IoU, with whose gain the gap is compared
+    # the mean IoU, with whose gain the gap is compared, leaves out the class empty as well
     counts = {name: (region > 0) & (batch.targets[name] > 0) for name, region in batch.scored.items()}
     return replace(batch, valid=counts)
 
@@ -147,7 +151,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     from xmodal.data.nyu.raw import COLOURS
     from xmodal.files import written_whole
 
-    # frames spread over the split, as they were before normalisation
+    # frames spread over the split, before normalisation
     test = bench.data.test
     chosen = torch.linspace(0, len(test) - 1, min(frames, len(test))).round().long()
     batch = test.raw()[Pick(dict.fromkeys(bench.info.modalities, chosen), None)]
