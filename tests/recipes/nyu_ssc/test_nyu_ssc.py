@@ -247,7 +247,7 @@ def test_teachers_that_are_none_are_refused(ran, tmp_path):
     with pytest.raises(InputError, match="holds no finished teacher palnet"):
         earlier_teacher(ran[1], "palnet", 0)
     file = ran[1] / "seed-0/no-KD/students/depth+depth.position/student.safetensors"
-    with pytest.raises(InputError, match="holds a network ddrnet that reads depth.*wanted is ddrnet_rgb"):
+    with pytest.raises(InputError, match="holds a network ddrnet that reads depth.*ddrnet_rgb was expected"):
         earlier_teacher(file, "ddrnet_rgb", 0)
 
 

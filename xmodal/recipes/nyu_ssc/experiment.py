@@ -1,14 +1,14 @@
-"""A room's voxels from depth, taught by a network that sees colours too: the second large experiment of NTDH.
+"""The voxels of a room from depth, with a teacher that also reads colours: the second large experiment of NTDH.
 
-From one picture a network tells what each voxel of a room is, also of those that no pixel shows (semantic scene
+From one image a network predicts the class of every voxel of a room, also of those that no pixel shows (semantic scene
 completion). For every seed a network that reads depth and colours learns the labels (*teacher*), one that reads depth
-learns them alone (*control*), and the same network learns them and what the teacher says of the voxels of the room
-(*student*), each voxel by the weight of the class that the teacher sees there. Any of six networks may teach any other.
-The page shows each class, the divergence from the teacher beside the gain, and rooms. A run that was stopped, or ended
-by ``--until teacher``, goes on with --resume.
+learns them alone (*control*), and the same network learns them and the teacher's outputs on the voxels of the room
+(*student*), where each voxel has the weight of the class that the teacher predicts. Any of six networks may teach any
+other. The page shows each class, divergence from the teacher and gain, and rooms. A run that was interrupted, or ended
+by ``--until teacher``, continues with --resume.
 
-The published code trains single networks and holds no distillation; its table was not accessible to us, so there is no
-figure to compare with. What made rooms show stands in docs/recipes/nyu-ssc.md.
+The published code trains single networks and contains no distillation; its table was not accessible to us, so there is
+no figure to compare with. Results on synthetic rooms are in docs/recipes/nyu-ssc.md.
 
     xmodal data make nyu RAW --seed 0
     xmodal data prepare nyu RAW ROOT
@@ -43,24 +43,27 @@ __all__ = ["Settings", "run"]
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train the stages that are asked for, write the run folder and its page, return what `result.json` holds."""
+    """Train the stages up to ``until``, write the run folder and its page, and return the result."""
     from xmodal.study.comparison import check, summarised, train
 
     with open_study(settings, "nyu-ssc", progress=progress) as study:
-        # data, the teacher of another run, and everything that can be refused before anything is written
+        # data of the first seed, the teacher of another run, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
-        earlier = {seed: earlier_teacher(settings, seed) for seed in settings.seeds}
+        # without a student that learns from it, a teacher of another run is not needed
+        file = settings.teacher_checkpoint if settings.has_teacher else None
+        earlier = {seed: earlier_teacher(file, settings.teacher_network, seed) for seed in settings.seeds}
         check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
         study.start(fits=len(settings.seeds) * comparison.fits)
 
-        # teacher, control and student, as far as they are asked for; then one look at the test frames
+        # for each seed: teacher, control and student, up to the last stage; then the scores, gaps and drawings
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
         gaps: list[dict[str, Any]] = []
         for seed, data in each_seed(plan, settings.seeds, first):
             bench = study.bench(plan, data, seed, earlier=earlier[seed])
             notes += train(bench, comparison)
+            # the test frames are read when everything of a seed is trained, so a run that ends early has no scores
             if settings.until != "student":
                 continue
             scores = bench.score()
@@ -81,19 +84,22 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         return study.finish(result)
 
 
-def earlier_teacher(settings: Settings, seed: int) -> Earlier | None:
-    """The teacher of another run, or of the authors' code, where one is named and a student learns from it.
+def earlier_teacher(path: Path | None, network: str, seed: int) -> Earlier | None:
+    """The teacher of another run, or of the authors' code.
 
-    Named is a run folder (of the same seed, if it has that, else of the first one there), a training in it, a
-    ``student.safetensors``, or a file of the authors.
+    Args:
+        path: of a run folder, of a training in it, of a ``student.safetensors``, or of a file of the authors; None: no
+            teacher is named.
+        network: name of the teacher's network.
+        seed: of the student; a run folder without a teacher of this seed gives that of its first seed.
     """
-    path, network = settings.teacher_checkpoint, settings.teacher_network
-    if path is None or not settings.has_teacher:
+    if path is None:
         return None
     from xmodal.models.scenes.authors_weights import load_published
     from xmodal.models.student_file import load_student
     from xmodal.study.bench import Earlier
 
+    # the network by its name, to know its modalities and to check the file, before any data is open
     plain = without_data(network)
     name = "+".join(plain.needs)
     file = teacher_file(path, name, seed) if path.is_dir() else path
@@ -108,14 +114,14 @@ def earlier_teacher(settings: Settings, seed: int) -> Earlier | None:
     student, _ = load_student(file)
     if (student.builder, set(student.needs)) != (plain.builder, set(plain.needs)):
         raise InputError(
-            f"{file} holds a network {student.builder} that reads {', '.join(student.needs)}; expected is {network}. "
-            "Name another file, or another --teacher-network."
+            f"{file} holds a network {student.builder} that reads {', '.join(student.needs)}; {network} was expected. "
+            "Give another file, or another --teacher-network."
         )
     return Earlier({"teacher": {name: student.module.state_dict()}}, where=str(file))
 
 
 def without_data(network: str) -> Student:
-    """A network of `NETWORKS` for a room of the smallest size: its weights fit any."""
+    """A network of `NETWORKS` for a room of the smallest size; its weights have the shapes of any size."""
     from xmodal.models.scenes.build import build_scene
     from xmodal.types import DataInfo, InputInfo
 
@@ -129,13 +135,14 @@ def without_data(network: str) -> Student:
 
 
 def occupied(batch: Batch) -> Batch:
-    """The batch, of which only those voxels count that are scored and not empty."""
+    """The batch, with scored and occupied voxels as the only valid ones."""
+    # the mean IoU, with whose gain the gap is compared, leaves out the class empty as well
     counts = {name: (region > 0) & (batch.targets[name] > 0) for name, region in batch.scored.items()}
     return replace(batch, valid=counts)
 
 
 def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
-    """Some test frames: what was seen, the labels, and the classes that each network gives."""
+    """Write some test frames: images, labels, and the classes that each network predicts."""
     import numpy as np
     import torch
 
@@ -144,7 +151,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     from xmodal.data.nyu.raw import COLOURS
     from xmodal.files import written_whole
 
-    # frames spread over the split, as they were before normalisation
+    # frames spread over the split, before normalisation
     test = bench.data.test
     chosen = torch.linspace(0, len(test) - 1, min(frames, len(test))).round().long()
     batch = test.raw()[Pick(dict.fromkeys(bench.info.modalities, chosen), None)]
@@ -155,14 +162,15 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     if "depth" in batch.inputs:
         arrays["depths"] = batch.inputs["depth"][:, 0].numpy()
 
-    # classes that were kept when the test split was scored
+    # classes that were kept when the test split was scored, which saves a second pass over whole rooms
     shown = [row for row in rows if row["role"] in SHOWN]
     maps = []
     for row in shown:
         outputs = bench.outputs[row["name"]][row["student"]]
-        position = {number: place for place, number in enumerate(outputs["index"].tolist())}
+        position = {number: line for line, number in enumerate(outputs["index"].tolist())}
         maps.append(outputs["outputs"][[position[number] for number in chosen.tolist()]])
-    numbers = test.numbers[next(iter(batch.targets))]  # rows of all modalities are the same frames
+    # the modalities are paired: row numbers of any of them name the frames
+    numbers = test.numbers[next(iter(batch.targets))]
     with written_whole(path) as file:
         np.savez_compressed(
             file,
@@ -176,7 +184,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
 
 
 def tables_of(result: Mapping[str, Any], gaps: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Tables of scores, of classes, and of the gap between the modalities."""
+    """Tables of scores, classes, and the gap between the modalities."""
     rows, tables = result["rows"], []
     if rows:
         published = result["metric"] == METRICS["reference"]
@@ -188,17 +196,17 @@ def tables_of(result: Mapping[str, Any], gaps: Sequence[Mapping[str, Any]]) -> l
 
 
 def described_scenes(result: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """Where the drawn rooms are, and what the page writes below them."""
+    """File, title and caption of the drawn rooms, for the page."""
     return {
         "file": SCENES,
         "title": "Rooms of the test split",
         "class_names": result["class_names"],
         "caption": f"Seed {settings.seeds[0]}. Labelled voxels, seen from the front and above; ceilings are left "
-        "out. Networks are shown where there is a label, also in visible free space, which no score looks at.",
+        "out. Predictions are shown for all labelled voxels, also in visible free space, which is not scored.",
     }
 
 
-SCORES = {
+SCORES = {  # metric → column of the table
     "completion_precision": "precision",
     "completion_recall": "recall",
     "completion_iou": "IoU",
@@ -211,7 +219,7 @@ SCORES = {
 
 
 def score_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A line per network: completion, classes, and both by the published rule; mean over the seeds, in per cent."""
+    """A table with a line per network: completion, classes, and both by the published rule; mean over the seeds."""
     runs = list(dict.fromkeys(row["name"] for row in rows))
     lines = [
         [
@@ -227,13 +235,13 @@ def score_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "title": "Completion and classes",
         "header": ["network", *SCORES.values()],
         "rows": lines,
-        "caption": "Test frames, per cent, mean over the seeds. Precision, recall and IoU: occupied or not. By the "
-        "published rule means run over frames, and unknown voxels on surfaces count as empty ones.",
+        "caption": "Test frames, per cent, mean over the seeds. Precision, recall and IoU: occupied or not. The "
+        "published rule takes means over frames, and counts unknown voxels on surfaces as empty.",
     }
 
 
 def classes_of_voxels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *, published: bool) -> dict[str, Any]:
-    """A line per class but empty, by the benchmark's rule or by the published one."""
+    """A table with a line per class except empty, by the rule of the benchmark or by the published one."""
     score, mean = ("iou_reference", "mean_iou_reference") if published else ("iou", "mean_iou")
     table = class_table(rows, names, score=score, mean=mean, skip=1, places="voxels")
     return {
@@ -244,7 +252,7 @@ def classes_of_voxels(rows: Sequence[Mapping[str, Any]], names: Sequence[str], *
 
 
 def notes_on(settings: Settings) -> list[str]:
-    """What is worth knowing of these settings, in sentences."""
+    """Sentences about consequences of these settings."""
     notes = []
     if settings.teacher_checkpoint is not None:
         notes.append(f"The teacher was taken from {settings.teacher_checkpoint}.")
@@ -252,7 +260,7 @@ def notes_on(settings: Settings) -> list[str]:
         notes.append(f"Stopped after the stage {settings.until}; --resume without --until continues.")
     if settings.schedule == "step" and settings.schedule_every >= settings.epochs:
         notes.append(
-            f"The rate falls every {settings.schedule_every} epochs and there are {settings.epochs}: it was constant, "
-            "as in the authors' code."
+            f"The learning rate falls every {settings.schedule_every} epochs, and there are {settings.epochs}: it was "
+            "constant, as in the authors' code."
         )
     return notes
