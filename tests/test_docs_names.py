@@ -86,3 +86,13 @@ def test_every_name_in_a_script_exists(script):
 )
 def test_a_name_that_does_not_exist_is_detected(text, names):
     assert missing(text) == names
+
+
+def test_every_part_of_the_package_has_a_level_in_contributing():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d \| (.*?) \|", page, flags=re.MULTILINE)
+    parts = {
+        path.stem for path in (ROOT / "xmodal").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(parts - {"__init__"})
