@@ -1,8 +1,8 @@
 """Cost of preparing a full-size frame of NYU Depth V2: ours, and a straightforward version (`plain/nyu.py`).
 
-One frame of a synthetic room (240x144x240 voxels, 480x640 pixels) on one thread: times of the processor, medians of ours,
-one pass of the straightforward versions, none of them cut short. Before a time is printed both have to give identical
-arrays. The flipped TSDF is compared, voxel for voxel, with one from SciPy's Euclidean distance transform.
+One frame of a synthetic room (240x144x240 voxels, 480x640 pixels) on one thread: times of the processor, medians of
+ours, one pass of the straightforward versions, none of them cut short. Before a time is printed both have to give
+identical arrays. The flipped TSDF is compared, voxel for voxel, with one from SciPy's Euclidean distance transform.
 
     python benchmarks/nyu_data.py
 """

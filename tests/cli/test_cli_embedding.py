@@ -29,5 +29,5 @@ def test_embed_writes_the_three_parts_of_every_row(call) -> None:
 def test_a_student_without_parts_is_a_sentence(call, run_folder: Path) -> None:
     status, _, complained = call(f"embed {run_folder / 'seed-0/kd/students/fourier'} digits")
 
-    assert status == 2 and "Students of the method discom have parts" in complained
+    assert status == 2 and "Students of the method discom have the parts" in complained
     assert list(Path.cwd().iterdir()) == []

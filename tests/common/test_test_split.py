@@ -6,9 +6,10 @@ import pytest
 from xmodal.data import split
 from xmodal.data.base import assemble
 from xmodal.engine.processes.launch import launch
-from xmodal.engine.progress import Progress
 from xmodal.recipes.distill import distill
-from xmodal.study import comparison
+from xmodal.study.bench import Bench
+from xmodal.study.comparison import train
+from xmodal.study.comparison_settings import ComparisonSettings
 
 ROWS = {"train": range(0, 90), "valid": range(90, 120), "test": range(120, 150)}
 SPLIT_OF = {row: split for split, rows in ROWS.items() for row in rows}
@@ -76,11 +77,13 @@ def test_distill_opens_the_test_split_once_and_last(counted):
 
 def test_a_comparison_opens_the_test_split_once_and_last(counted):
     data, reads = counted
-    settings = comparison.Settings(teacher=("clear",), student=("faint",), epochs=2, batch_size=30)
+    settings = ComparisonSettings(teacher=("clear",), student=("faint",), epochs=2, batch_size=30)
+    comparison = settings.comparison()
 
-    _, rows, _ = comparison.contest(
-        settings, data, seed=0, fabric=launch(settings.machine()), out=None, progress=Progress(quiet=True)
-    )
+    bench = Bench(data, comparison.plan, seed=0, fabric=launch(settings.machine()))
+    train(bench, comparison)
+    assert "test" not in {SPLIT_OF[row] for _, row in reads}
+    rows = bench.score()
 
     assert_opened_once_and_last(reads)
     assert [row["role"] for row in rows] == ["teacher", "control", "method", "shuffled"]

@@ -111,6 +111,6 @@ def test_a_signal_while_all_live_is_an_interruption(tmp_path: Path) -> None:
 def test_an_error_of_its_own_stays_one_when_signals_follow(tmp_path: Path) -> None:
     rank = ended("later(terminate, terminate); raise lost", tmp_path)
 
-    assert rank.returncode == 4 and "This is an error of ours" in rank.stderr and "Traceback" not in rank.stderr
+    assert rank.returncode == 4 and "This is a bug in xmodal" in rank.stderr and "Traceback" not in rank.stderr
     (report,) = tmp_path.glob("xmodal-error-*.txt")
     assert "RuntimeError: Connection reset by peer" in report.read_text()
