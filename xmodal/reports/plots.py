@@ -275,7 +275,7 @@ def sweep(entry: Mapping[str, Any], *, prefix: str = "sweep") -> str:
         prefix: prefix of the identifiers inside the plot; unique on a page.
     """
     scale = 100 if in_percent(entry["metric"]) else 1
-    # These roles have styles of their own; all other series are distinguished by the method colours.
+    # These roles have fixed styles; all other series are distinguished by the method colours.
     styled = ("teacher", "control", "shuffled", "untrained")
     coloured = [line["name"] for line in entry["series"] if line["role"] not in styled]
     ranks = {name: rank for rank, name in enumerate(coloured)}
