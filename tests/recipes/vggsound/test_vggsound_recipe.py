@@ -257,7 +257,7 @@ def test_stage_by_stage_is_an_unbroken_run_bit_by_bit(teacher_outputs, vggsound_
         assert found["rows"] == [] and ("ranking" in found) == (stage == "saliency")
         assert {path.name for path in (tmp_path / "run" / "seed-0").iterdir()} == names
         page = (tmp_path / "run" / "report.html").read_text()
-        assert f"This run ends behind the stage {stage}" in page and "test clips are not read" in page
+        assert f"This run ends after the stage {stage}" in page and "test clips are not read" in page
     whole = run(vggsound_root, out=tmp_path / "run", resume=True, remove="most,none", shuffled=False)
 
     known = {row["name"]: row for row in result["rows"]}
@@ -303,7 +303,7 @@ def test_the_shuffled_control_needs_sounds_that_stay_as_they_are_not_videos(teac
     result = run(vggsound_root, out=tmp_path / "run", augment="audio.noise:0.1", remove="none", epochs=1)
 
     assert "shuffled" not in {row["role"] for row in result["rows"]}
-    assert any("the teacher sees augmented samples" in note for note in result["notes"])
+    assert any("the teacher reads augmented samples" in note for note in result["notes"])
 
 
 def test_as_published_is_a_set_of_flags():
