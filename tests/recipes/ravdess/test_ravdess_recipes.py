@@ -189,7 +189,7 @@ def test_a_resumed_run_ends_with_the_same_result(teacher_outputs, ravdess_root, 
     [
         ({"hidden": 9}, "hidden was 8 and is now 9"),
         ({"teacher": ("image",), "student": ("audio",)}, "teacher was"),
-        ({"options": {"ravdess": {"root": "elsewhere"}}}, "the data were others"),
+        ({"options": {"ravdess": {"root": "elsewhere"}}}, "the data was different"),
     ],
 )
 def test_networks_of_another_kind_are_refused(changes, sentence, ranked, ravdess_root):

@@ -16,7 +16,7 @@ from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.diagnostics.divergence import from_logits
 from xmodal.engine.processes.launch import launch
 from xmodal.errors import InputError
-from xmodal.recipes.semantic_kitti.scoring import answers_of, evaluate, label_map, range_map
+from xmodal.recipes.semantic_kitti.scoring import evaluate, label_map, outputs_of, range_map
 from xmodal.recipes.semantic_kitti.settings import KittiEvaluation
 from xmodal.types import Student
 
@@ -188,7 +188,7 @@ def test_the_divergence_from_the_teacher_is_that_of_all_labelled_pixels(data, fa
     mine, theirs, target = [], [], []
     for row in range(len(data.test)):
         whole = data.test.raw().whole(row)
-        said = answers_of(students, whole, torch.device("cpu"))
+        said = outputs_of(students, whole, torch.device("cpu"))
         labels = label_map(data.test.frames.points(int(data.test.numbers["lidar"][row])), whole.points.size)
         mine.append(said["it"][:, labels > 0].T)
         theirs.append(said["teacher"][:, labels > 0].T)
@@ -235,7 +235,7 @@ def test_in_the_view_of_directions_every_point_is_in_the_picture(root, fabric, t
 def test_answers_to_a_whole_picture_come_without_its_padding(data):
     whole = data.test.raw().whole(0)
 
-    said = answers_of({"it": student()}, whole, torch.device("cpu"))["it"]
+    said = outputs_of({"it": student()}, whole, torch.device("cpu"))["it"]
 
     seen = whole.points.seen
     pixel = whole.points.row[seen], whole.points.col[seen]

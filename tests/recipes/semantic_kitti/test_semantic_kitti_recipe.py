@@ -331,7 +331,7 @@ def stages(**flags):
         ({"kd_loss": "none,kl"}, "none stands alone"),
         ({"imagenet_pretrained": True}, "no file is named"),
         ({"imagenet": "a.pth", "teacher_checkpoint": "run"}, "needs no --imagenet"),
-        ({"options": {"semantic-kitti": {"view": "range"}}}, "shows LiDAR alone"),
+        ({"options": {"semantic-kitti": {"view": "range"}}}, "contains LiDAR alone"),
         ({"until": "pmf"}, "'teacher', 'control' or 'student'"),
     ],
 )

@@ -1,19 +1,19 @@
-"""Does a student that sees a face learn more from a voice when it hears what both of them know? MFH on RAVDESS.
+"""Does a face network learn more from audio through the channels that both modalities share? MFH and NTDH on RAVDESS.
 
-Teacher: sound; student: picture. Both are trained jointly, the teacher's channels are ranked (`ravdess-saliency`), and
+Teacher: audio; student: image. Both are trained jointly, the teacher's channels are ranked (`ravdess-saliency`), and
 students learn from that teacher alone, not from labels, with three quarters of its channels removed: random ones, the
 least salient (general), the most salient (specific), or none. The authors expect general to be best; the page tests
 that against each of the others, seed by seed. Every seed has its own pair of networks, unless ``--saliency`` names a
 run with a single one, as in the authors' code.
 
-On made data with small networks 20 s for each seed on a CPU; the published networks need a GPU.
+On synthetic data with small networks 20 s for each seed on a CPU; the published networks need a GPU.
 
     xmodal run ravdess --ravdess.root DIR --preset mfh-small
     xmodal run ravdess --ravdess.root DIR --saliency RUN --mode none,random,general,specific --ratio 0.75
     xmodal run ravdess --ravdess.root DIR --preset ntdh --loss kl,hint,rkd,pkt,similarity,dkd
 
 Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; Chen et al.: Non-target Divergence
-Hypothesis, 2024, arXiv 2409.02438; read from the authors' codes.
+Hypothesis, 2024, arXiv 2409.02438; numbers from the authors' codes.
 """
 
 from __future__ import annotations
@@ -50,8 +50,9 @@ NTDH = {"loss": ("hint",), "fill": "zero"}
 
 
 class Settings(RavdessSettings):
-    """Students of pictures taught by some channels of a teacher of sounds, on RAVDESS."""
+    """Students of images that learn from some channels of an audio teacher, on RAVDESS."""
 
+    # the presets of the joint training, with the loss of each code; small networks learn nothing from an eighth of it
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {
         name: {**values, **(NTDH if name.startswith("ntdh") else {"loss": ("kl:1",)} if values else {})}
         for name, values in RavdessSettings.PRESETS.items()
@@ -63,20 +64,21 @@ class Settings(RavdessSettings):
         description="which channels stay, or -1, 0, 1, 2; none: all of them",
     )
     ratio: float = Field(0.75, ge=0, lt=1, description="share of the channels to remove")
-    fill: Literal["mean", "batch_mean", "zero"] = Field("mean", description="what stands in for a removed channel")
+    fill: Literal["mean", "batch_mean", "zero"] = Field("mean", description="value in place of a removed channel")
+    # KL divided by the number of classes, 8: the authors' code takes the mean over all elements (`KLDivLoss`)
     loss: Names = Field(
         ("kl:0.125",),
         min_length=1,
-        description="losses of `xmodal list losses`, one table row each, + adds several; in the presets ntdh "
+        description="losses of `xmodal list losses`, a table row each, sums written with +; with the presets ntdh, "
         f"{', '.join(LOSSES)} are those of the authors' code",
     )
-    temperature: float = Field(1.0, gt=0, description="softening of both sides' answers")
-    kd_weight: float = Field(1.0, ge=0, description="weight of the teacher's term")
-    task_weight: float = Field(0.0, ge=0, description="weight of the label's term")
+    temperature: float = Field(1.0, gt=0, description="temperature of the logits of teacher and student")
+    kd_weight: float = Field(1.0, ge=0, description="weight of the distillation loss")
+    task_weight: float = Field(0.0, ge=0, description="weight of the loss of the labels")
     saliency: Path | None = Field(
-        None, description="run of ravdess-saliency, or the authors' results folder; None: trained and ranked here"
+        None, description="run of ravdess-saliency, or the authors' results folder; None: train and rank here"
     )
-    metric: str = Field("", description="what to compare; default: what chooses the epoch")
+    metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
 
     @field_validator("mode")
     @classmethod
@@ -84,13 +86,13 @@ class Settings(RavdessSettings):
         return known_modes(names)
 
     def terms(self, loss: str) -> tuple[str, ...]:
-        """The losses of a row."""
+        """The terms of the loss of a row."""
         if self.preset.startswith("ntdh") and loss in LOSSES:
             return LOSSES[loss]
         return tuple(part.strip() for part in loss.split("+"))
 
     def comparison(self) -> Comparison:
-        """Every loss with every mode; the teacher comes out of the joint training."""
+        """Every loss with every mode; the teacher is that of the joint training."""
         shared = {
             "temperature": self.temperature,
             "layer": self.layer,
@@ -115,18 +117,18 @@ class Settings(RavdessSettings):
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train, compare, test what the authors expect, write the run folder and its page."""
+    """Train and score everything, test the authors' expectation, write the run folder and its page."""
     from xmodal.study.comparison import check, summarised, train
 
     with open_study(settings, "ravdess", progress=progress) as study:
-        # data, networks of an earlier run, and everything that can be refused before anything is written
+        # data of the first seed, networks of another run, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
         earlier = {seed: earlier_networks(settings, seed) for seed in settings.seeds}
         check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
         study.start(fits=len(settings.seeds) * comparison.fits)
 
-        # joint training, ranking, a student for each choice of channels; then one look at the test split
+        # for each seed: joint training, ranking, a student for each choice of channels; then the scores
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
         rankings: list[dict[str, Any]] = []
@@ -136,6 +138,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
             scores = bench.score()
             measure_teachers(bench, scores)
             rows += scores
+            # all rows of a seed have the same ranking
             findings = cast("MFH", bench.runs[comparison.entries[0].name].method).findings
             rankings.append({"seed": seed, "value": findings["saliency"], "note": findings["note"]})
 
@@ -144,13 +147,14 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         result = summarised(comparison, data, rows, notes, title="Channels of a teacher on RAVDESS")
         result["expectations"] = expectations(result, settings)
         result["tables"] = [teachers_table(rows, ratios=[settings.ratio], place=settings.place)]
+        # marked at both ends of the plot: the share that stays; above one half the two ends would overlap
         share = 1 - settings.ratio if settings.ratio >= 0.5 else 0.25
         result["ranking"] = described_ranking(settings, share, rankings)
         return study.finish(result)
 
 
 def earlier_networks(settings: Settings, seed: int) -> Earlier | None:
-    """Both networks and the ranking of another run, if one is named."""
+    """Both networks and the ranking of another run; None if none is named."""
     if settings.saliency is None:
         return None
     from xmodal.recipes.ravdess.authors_files import earlier_seed
@@ -159,12 +163,12 @@ def earlier_networks(settings: Settings, seed: int) -> Earlier | None:
 
 
 def notes_on_networks(settings: Settings, rankings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Where the networks come from, and what that means for the intervals."""
+    """Sentences about the origin of the networks, and its consequence for the intervals."""
     notes = []
     if settings.saliency is not None:
         notes.append(f"Both networks and the ranking were taken from {settings.saliency}.")
     if len(rankings) > 1 and all(ranking["value"] == rankings[0]["value"] for ranking in rankings):
-        notes.append("All seeds share one pair of networks: intervals do not cover what another joint training does.")
+        notes.append("All seeds share one pair of networks: intervals leave out the variation of the joint training.")
     return notes
 
 

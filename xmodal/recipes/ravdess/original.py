@@ -1,19 +1,19 @@
-"""The command line of the authors' `main_overlap_tag.py` (MFH) and `main.py` (NTDH) on RAVDESS, word for word.
+"""The command lines of the authors' `main_overlap_tag.py` (MFH) and `main.py` (NTDH) on RAVDESS.
 
     python main_overlap_tag.py --place 5 --num-permute 10 --first_time --cal_tag
     python main_overlap_tag.py --ratio 0.75 --mode 1 --eval_tag
 
-become, with the same words behind the name and with - or _ in any of them,
+become, with the same flags and with - or _ in any of them,
 
     xmodal run ravdess-original --place 5 --num-permute 10 --first_time --cal_tag
     xmodal run ravdess-original --ratio 0.75 --mode 1 --eval_tag
 
-| flag | here |
+| flag | what it runs |
 |---|---|
-| --first-time, --cal-tag | `ravdess-saliency`; leaves the authors' three files in --results |
-| --eval-tag | `ravdess --saliency RESULTS`, whether these files are ours or theirs |
-| --distill NAME | NTDH's loss and what else its code does otherwise: 40 epochs, removed channels say 0 |
-| --batch-size2 | nothing: all training clips are permuted among each other |
+| --first-time, --cal-tag | `ravdess-saliency`; it writes the authors' three files to --results |
+| --eval-tag | `ravdess --saliency RESULTS`, with our files or theirs |
+| --distill NAME | NTDH's loss and the other differences of its code: 40 epochs, removed channels are 0 |
+| --batch-size2 | nothing: channels are permuted over all training clips, not within batches |
 
 Random numbers are ours, and seeded; the authors' code sets no seed.
 """
@@ -33,7 +33,7 @@ from xmodal.recipes.ravdess.settings import MODALITIES, SMALL
 from xmodal.study.channels import MODES
 
 NARROW = ("teacher_width", "student_width", "hidden", "channels")
-WHOLE = 100_000  # rows in a batch that holds a split
+WHOLE = 100_000  # rows of a batch that holds any split of RAVDESS, which has 1440 clips of speech
 
 
 class Settings(BaseModel):
@@ -41,37 +41,37 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    gpu: int = Field(0, description="negative: the CPU; otherwise what is there")
-    stu_type: int = Field(0, ge=0, le=1, description="student: 0 picture, 1 sound")
-    num_runs: int = Field(1, ge=1, description="students of each kind")
-    num_epochs: int | None = Field(None, ge=1, description="of each training; None: 100, with --distill 40")
+    gpu: int = Field(0, description="negative: the CPU; otherwise a GPU if there is one")
+    stu_type: int = Field(0, ge=0, le=1, description="modality of the student: 0 image, 1 audio")
+    num_runs: int = Field(1, ge=1, description="number of students")
+    num_epochs: int | None = Field(None, ge=1, description="epochs of each training; None: 100, with --distill 40")
     batch_size: int = Field(64, description="rows per step; 0 or less: the whole split")
-    batch_size2: int = Field(512, description="of the saliency; has no effect here")
+    batch_size2: int = Field(512, description="rows per batch of the saliency; has no effect here")
     num_workers: int = Field(10, ge=0, description="processes that load data; 10 is read as 0")
-    lr: float = Field(0.01, gt=0, description="step size of descent with momentum 0.9")
-    num_permute: int = Field(10, ge=1, description="exchanges per channel")
+    lr: float = Field(0.01, gt=0, description="step size of gradient descent with momentum 0.9")
+    num_permute: int = Field(10, ge=1, description="permutations per channel")
     first_time: bool = Field(False, description="train both networks jointly; otherwise they are read from --results")
     cal_tag: bool = Field(False, description="rank the channels")
     eval_tag: bool = Field(False, description="train students of the teacher without some channels")
     ratio: float = Field(0.75, ge=0, lt=1, description="share of the channels to remove")
-    place: int = Field(5, ge=0, le=6, description="where the channels are")
+    place: int = Field(5, ge=0, le=6, description="layer of the channels")
     mode: int = Field(
         1, le=2, description="0 random, 1 least salient removed, 2 most salient; negative: nothing removed"
     )
-    gt_weight: float = Field(0.0, ge=0, description="weight of the labels")
-    pl_weight: float = Field(1.0, ge=0, description="weight of the teacher")
+    gt_weight: float = Field(0.0, ge=0, description="weight of the loss of the labels")
+    pl_weight: float = Field(1.0, ge=0, description="weight of the distillation loss")
     distill: Literal["", "kl", "hint", "rkd", "pkt", "similarity", "dkd"] = Field(
         "", description="loss of NTDH's code; empty: that of MFH"
     )
-    # ours
+    # flags that the authors' scripts do not have
     data: Path = Field(Path("data"), description="folder with aud_features, vid_features and data_file")
     results: Path = Field(Path("results"), description="folder of the authors' files")
-    seed: int = Field(0, ge=0, description="of the first run")
+    seed: int = Field(0, ge=0, description="seed of the first student")
     narrow: bool = Field(False, description="networks of 0.1 million parameters, to try things on a CPU")
     as_published: bool = Field(False, description="read data and fill channels as the authors' code does")
 
     def shared(self) -> dict[str, Any]:
-        """What both recipes are told."""
+        """Settings of both recipes."""
         teacher, student = MODALITIES[1 - self.stu_type], MODALITIES[self.stu_type]
         return {
             "preset": "ntdh" if self.distill else "mfh",
@@ -83,6 +83,7 @@ class Settings(BaseModel):
             "epochs": self.num_epochs or (40 if self.distill else 100),
             "batch_size": self.batch_size if self.batch_size > 0 else WHOLE,
             "learning_rate": self.lr,
+            # 10 is their default and no choice of the user: the data is then loaded in this process, as elsewhere here
             "workers": 0 if self.num_workers == 10 else self.num_workers,
             "accelerator": "cpu" if self.gpu < 0 else "auto",
             "as_published": self.as_published,
@@ -91,19 +92,20 @@ class Settings(BaseModel):
         }
 
     def ranking(self) -> saliency.Settings:
-        """Joint training and saliency."""
+        """Settings of joint training and saliency."""
         networks = None if self.first_time else self.results
         return saliency.Settings(
             **self.shared(), seeds=(self.seed,), networks=networks, share=0.25, published_files=True
         )
 
     def students(self) -> experiment.Settings:
-        """Students of the teacher without some channels."""
+        """Settings of the students of the teacher without some channels."""
         modes = {number: mode for mode, number in MODES.items()}
         return experiment.Settings(
             **self.shared(),
             **({"loss": (self.distill,)} if self.distill else {}),
             seeds=tuple(range(self.seed, self.seed + self.num_runs)),
+            # their code takes any negative number for no removal
             mode=(modes[str(max(self.mode, -1))],),
             ratio=self.ratio,
             task_weight=self.gt_weight,
@@ -113,20 +115,20 @@ class Settings(BaseModel):
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """The stages that were asked for, in their order; returns what the last one does."""
+    """Run the stages of the flags in their order, and return the result of the last one."""
     if not (settings.first_time or settings.cal_tag or settings.eval_tag):
-        raise InputError("Nothing was asked for: add --first-time and --cal-tag, or --eval-tag.")
+        raise InputError("These flags run no stage: add --first-time and --cal-tag, or --eval-tag.")
     result: dict[str, Any] = {}
     if settings.first_time or settings.cal_tag:
         result = saliency.run(settings.ranking(), progress=progress)
-        leave(Path(result["folder"]) / f"seed-{settings.seed}", settings)
+        copy_files(Path(result["folder"]) / f"seed-{settings.seed}", settings)
     if settings.eval_tag:
         result = experiment.run(settings.students(), progress=progress)
     return result
 
 
-def leave(folder: Path, settings: Settings) -> None:
-    """Copy the authors' files of a run to where their code looks for them."""
+def copy_files(folder: Path, settings: Settings) -> None:
+    """Copy the authors' files of a run to the folder in which their code looks for them."""
     settings.results.mkdir(parents=True, exist_ok=True)
     patterns = ["*_overlap.pkl"] * settings.first_time + ["overlap_tag_*.npy"] * settings.cal_tag
     for pattern in patterns:

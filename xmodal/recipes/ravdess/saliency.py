@@ -1,17 +1,17 @@
-"""Which channels of a network that hears an emotion carry what a face shows as well? Algorithm 1 of MFH on RAVDESS.
+"""Which channels of an audio network carry what a face shows as well? Algorithm 1 of MFH on RAVDESS.
 
-For every seed two fresh networks, sound and picture, are trained jointly: each to be right, both to agree. Then one
-channel of the teacher at a time is shuffled over the training clips, and its saliency is how much of the agreement that
-costs. The figure on the page is the one that the authors' `utils/helper.py` draws: by channel, and sorted, with the
-lowest and the highest share marked. In the authors' picture (place 5, 10 permutations) a channel is at 1, two are above
-0.5, a dozen above 0.2, and more than half below 0.05. The test split is not read.
+For every seed two fresh networks, for audio and image, are trained jointly: each to classify, both to agree. Then one
+channel of the teacher at a time is permuted over the training clips; its saliency is the loss of agreement. The plot on
+the page is the one that the authors' `utils/helper.py` draws: by channel, and sorted, with the lowest and the highest
+share marked. In the authors' plot (place 5, 10 permutations) one channel has saliency 1, two are above 0.5, a dozen
+above 0.2, and more than half below 0.05. The test split is not read.
 
-On made data with small networks about 5 s for each seed on a CPU; the published networks need a GPU.
+On synthetic data with small networks about 5 s for each seed on a CPU; the published networks need a GPU.
 
     xmodal data make ravdess RAW --format raw && xmodal data prepare ravdess RAW DIR --frames 64 --height 32 --width 64
     xmodal run ravdess-saliency --ravdess.root DIR --preset mfh-small --place 5 --permutations 10
 
-Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; read from the authors' code.
+Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; numbers from the authors' code.
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ if TYPE_CHECKING:
 
 
 class Settings(RavdessSettings):
-    """Joint training of sound and picture, and how salient each channel of the teacher is."""
+    """Joint training of audio and image, and the saliency of each channel of the teacher."""
 
     seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
-    share: float = Field(0.25, ge=0, le=0.5, description="how much of the channels is marked at either end")
+    share: float = Field(0.25, ge=0, le=0.5, description="share of the channels that is marked at either end")
     networks: Path | None = Field(
-        None, description="rank those of an earlier run, or of the authors' results folder; None: they are trained"
+        None, description="run, or the authors' results folder, whose networks are ranked; None: they are trained"
     )
-    published_files: bool = Field(False, description="write the weights as the authors' .pkl files too")
+    published_files: bool = Field(False, description="also write the weights as the authors' .pkl files")
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train both networks, rank the channels, write the run folder and its page; return what `result.json` holds."""
+    """Train both networks, rank the channels, write the run folder and its page, and return the result."""
     from xmodal.study.bench import Rehearsal
     from xmodal.study.comparison import summarised
 
     with open_study(settings, "ravdess-saliency", progress=progress) as study:
-        # data, networks of an earlier run, and everything that can be refused before anything is written
+        # data of the first seed, networks of another run, and all checks: nothing is written yet
         plan = settings.plan()
         first = open_seed(plan, settings.seeds[0])
         earlier = {seed: earlier_networks(settings, seed) for seed in settings.seeds}
         rank(Rehearsal(first, plan, seed=0, fabric=study.fabric, earlier=earlier[settings.seeds[0]]), settings)
         study.start(fits=len(settings.seeds))
 
-        # joint training and ranking, seed by seed; the test split is not read
+        # for each seed: joint training and ranking; the test split is not read
         seeds = []
         for seed, data in each_seed(plan, settings.seeds, first):
             bench = study.bench(plan, data, seed, earlier=earlier[seed])
@@ -80,7 +80,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 
 def earlier_networks(settings: Settings, seed: int) -> Earlier | None:
-    """The networks of another run, if one is named; they are ranked anew."""
+    """The networks of another run, without their ranking; None if no run is named."""
     if settings.networks is None:
         return None
     from xmodal.recipes.ravdess.authors_files import earlier_seed
@@ -89,13 +89,13 @@ def earlier_networks(settings: Settings, seed: int) -> Earlier | None:
 
 
 def rank(bench: Bench, settings: RavdessSettings) -> tuple[Joint, Saliency]:
-    """Algorithm 1: both networks, and the ranking of the teacher's channels."""
+    """Algorithm 1: the jointly trained networks, and the ranking of the teacher's channels."""
     from xmodal.methods.joint import fit_joint
     from xmodal.methods.mfh import JOINT
     from xmodal.methods.ranking import rank_channels
 
     joint = fit_joint(bench, agreement="mse", stage=JOINT)
-    found = rank_channels(
+    saliency = rank_channels(
         bench,
         joint.teacher,
         joint.student,
@@ -104,11 +104,18 @@ def rank(bench: Bench, settings: RavdessSettings) -> tuple[Joint, Saliency]:
         distance=settings.distance,
         permutations=settings.permutations,
     )
-    return joint, found
+    return joint, saliency
 
 
-def write_files(folder: Path, joint: Joint, found: Saliency, settings: Settings) -> None:
-    """Networks and ranking, for `ravdess --saliency`; the ranking, and on request the weights, in the authors' form."""
+def write_files(folder: Path, joint: Joint, saliency: Saliency, settings: Settings) -> None:
+    """Write networks and ranking for `ravdess --saliency`, and the authors' files.
+
+    Args:
+        folder: of the seed.
+        joint: the trained networks.
+        saliency: the ranking of the teacher's channels.
+        settings: of the recipe.
+    """
     from xmodal.methods.mfh import JOINT
     from xmodal.methods.ranking import name_of_ranking
     from xmodal.models.student_file import save_weights
@@ -118,8 +125,8 @@ def write_files(folder: Path, joint: Joint, found: Saliency, settings: Settings)
     name = name_of_ranking(
         JOINT, settings.layer, distance=settings.distance, disturb="permute", permutations=settings.permutations
     )
-    write_ranking(folder, found, name)
-    write_tag(folder, found, settings)
+    write_ranking(folder, saliency, name)
+    write_tag(folder, saliency, settings)
     for side, student in joint.students().items():
         save_weights(folder / f"{side}.safetensors", student.module)
         if settings.published_files:
@@ -127,7 +134,7 @@ def write_files(folder: Path, joint: Joint, found: Saliency, settings: Settings)
 
 
 def described_ranking(settings: RavdessSettings, share: float, seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the page draws, see `reports.ranking`."""
+    """The content of the plot on the page, see `reports.ranking`."""
     return {
         "place": settings.place,
         "layer": settings.layer,
@@ -139,13 +146,13 @@ def described_ranking(settings: RavdessSettings, share: float, seeds: list[dict[
 
 
 def accuracy_table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """How good the two networks are."""
+    """A table of the accuracies of both networks."""
     return {
         "title": "The two networks of the joint training",
         "header": ["seed", "teacher, accuracy (%)", "student, accuracy (%)"],
         "rows": [
-            [str(one["seed"]), *(f"{100 * one['accuracy'][side]:.1f}" for side in ("teacher", "student"))]
-            for one in seeds
+            [str(seed["seed"]), *(f"{100 * seed['accuracy'][side]:.1f}" for side in ("teacher", "student"))]
+            for seed in seeds
         ],
         "caption": "Validation split, weights after the last epoch; the test split is not read.",
     }

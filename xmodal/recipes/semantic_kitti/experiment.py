@@ -1,14 +1,14 @@
-"""A LiDAR's network for every pixel, taught by a camera's: the first large experiment of NTDH, on SemanticKITTI.
+"""A LiDAR network that classifies every pixel, with a camera teacher: the first large experiment of NTDH.
 
-In the camera's picture each LiDAR point has a pixel. For every seed a camera network learns the classes of labelled
-pixels (*teacher*), a LiDAR network learns them alone (*control*), and the same network learns them and what the teacher
-says (*student*); with ``--pmf`` a network of both modalities, too. Deployed is the student, on LiDAR. The page shows
-each class, the gap between the modalities (divergence of right and of wrong classes) beside the gain, and pictures.
-Every stage is kept in the run folder: a run that was stopped, or ended by ``--until teacher``, goes on with --resume.
+Each LiDAR point has a pixel in the camera's image. For every seed a camera network learns the classes of labelled
+pixels (*teacher*), a LiDAR network learns them alone (*control*), and the same network learns them and the teacher's
+outputs (*student*); with ``--pmf`` also a network of both modalities. The student is deployed, on LiDAR. The page shows
+each class, the gap between the modalities (divergence of right and of wrong classes) and the gain, and images. Every
+stage is kept in the run folder: a run that was interrupted, or ended by ``--until teacher``, continues with --resume.
 
-What should come out: the student is better than the control, and a student of an untrained teacher, or of one that saw
-other frames, is not. On made drives with the small preset about two minutes for each seed on a CPU; the published
-numbers need GPUs. The paper's table was not accessible to us, and its code multiplies the teacher's term by 0.
+Expected result: the student is better than the control, and a student of an untrained teacher, or of one that saw other
+frames, is not. On synthetic drives with the small preset about two minutes for each seed on a CPU; the published
+numbers need GPUs. The paper's table was not accessible to us, and its code multiplies the distillation loss by 0.
 
     xmodal data make semantic-kitti ROOT --width 160 --height 48
     xmodal run semantic-kitti --semantic-kitti.root ROOT --preset small
@@ -43,18 +43,18 @@ __all__ = ["Settings", "run"]
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train the stages that are asked for, write the run folder and its page, return what `result.json` holds."""
+    """Train the stages up to ``until``, write the run folder and its page, and return the result."""
     from xmodal.study.comparison import check, summarised, train
 
     with open_study(settings, DATA, progress=progress) as study:
-        # data, the teacher of another run, and everything that can be refused before anything is written
+        # data of the first seed, the teacher of another run, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_frames(settings, plan, settings.seeds[0])
         earlier = {seed: earlier_teacher(settings.teacher_checkpoint, seed) for seed in settings.seeds}
         check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
         study.start(fits=len(settings.seeds) * comparison.fits)
 
-        # teacher, control, student and PMFNet, as far as they are asked for; then one look at the test frames
+        # for each seed: teacher, control, student and PMFNet, up to the last stage; then scores, gaps and images
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
         gaps: list[dict[str, Any]] = []
@@ -62,6 +62,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
             data = first if seed == settings.seeds[0] else open_frames(settings, plan, seed)
             bench = study.bench(plan, data, seed, earlier=earlier[seed])
             notes += train(bench, comparison)
+            # the test frames are read when everything of a seed is trained, so a run that ends early has no scores
             if settings.until != "student":
                 continue
             if settings.pmf:
@@ -85,24 +86,25 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 
 def open_frames(settings: Settings, plan: Plan, seed: int) -> Data:
-    """The frames, with the losses of labels that the published networks are trained with."""
+    """The frames, with the losses of labels of the published training."""
     data = open_seed(plan, seed)
     return replace(data, info=replace(data.info, label_losses={"focal": 1.0, "lovasz": settings.lovasz_weight}))
 
 
 def train_pmf(bench: Bench, settings: Settings) -> None:
-    """PMFNet: it reads both modalities, so nothing is compared with it but itself."""
+    """Train PMFNet, the network of both modalities."""
+    # in the role of a teacher: it is no method for the deployed modality, and no control is compared with it
     card = METHODS[PMF]
     bench.progress.expect()
     bench.train(PMF, bench.build(card, method_settings(card, settings.pmf_options())), role="teacher")
 
 
 def earlier_teacher(path: Path | None, seed: int) -> Earlier | None:
-    """The teacher of another run: of the same seed, if that run has it, else of the first one there.
+    """The teacher of another run.
 
     Args:
-        path: of the run folder, of a training in it, or of a ``student.safetensors``; None: no other run is named.
-        seed: whose teacher is used.
+        path: of a run folder, of a training in it, or of a ``student.safetensors``; None: no teacher is named.
+        seed: of the student; a run folder without a teacher of this seed gives that of its first seed.
     """
     if path is None:
         return None
@@ -122,7 +124,7 @@ def earlier_teacher(path: Path | None, seed: int) -> Earlier | None:
 
 
 def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
-    """Some test frames: the camera's picture, the labels, and the classes that each network gives."""
+    """Write some test frames: camera images, labels, and the classes that each network predicts."""
     import numpy as np
     import torch
 
@@ -131,6 +133,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     from xmodal.files import written_whole
     from xmodal.models.network import evaluating
 
+    # frames spread over the split
     test = bench.data.test
     chosen = torch.linspace(0, len(test) - 1, min(frames, len(test))).round().long()
     pick = Pick(dict.fromkeys(bench.info.modalities, chosen), None)
@@ -140,6 +143,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
         if row["role"] not in SHOWN:
             continue
         module = bench.runs[row["name"]].students[row["student"]].module
+        # frame by frame, as in scoring: a batch of whole images may not fit into memory
         with evaluating(module), torch.no_grad():
             logits = [
                 module({name: part[number : number + 1] for name, part in batch.inputs.items()})
@@ -175,7 +179,7 @@ def tables_of(result: Mapping[str, Any], gaps: Sequence[Mapping[str, Any]]) -> l
 
 
 def described_pictures(result: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """Where the pictures are, and what the page writes below them."""
+    """File, title and caption of the images, for the page."""
     return {
         "file": PICTURES,
         "title": "Test frames",
@@ -188,7 +192,7 @@ def described_pictures(result: Mapping[str, Any], settings: Settings) -> dict[st
 
 
 def notes_on(settings: Settings) -> list[str]:
-    """What is worth knowing of these settings, in sentences."""
+    """Sentences about consequences of these settings."""
     notes = []
     if settings.config is not None and settings.config.is_file():
         notes += read_config(settings.config).notes
@@ -200,5 +204,5 @@ def notes_on(settings: Settings) -> list[str]:
             "not read."
         )
     if settings.as_published:
-        notes.append("As published but for the weight of the teacher's term, which is 0 in the authors' code.")
+        notes.append("As published except for the weight of the distillation loss, which is 0 in the authors' code.")
     return notes

@@ -1,13 +1,13 @@
-"""SemanticKITTI as it is scored: every stored point gets a class, in whole pictures.
+"""The scoring of SemanticKITTI: every stored point gets a class, from whole images.
 
-    whole picture, padded to multiples of 16 ──student──▶ class of each pixel ──▶ class of each stored point
-                                                              │                        │
-                                                          2-D table         3-D table, <frame>.label
+    whole image, padded to multiples of 16 ──student──▶ class of each pixel ──▶ class of each stored point
+                                                            │                        │
+                                                        2-D table         3-D table, <frame>.label
 
-A point takes the class of its pixel, or with ``--knn`` the one that its neighbours vote for (`semantic_kitti.knn`). A
-point outside of the picture is written as unlabeled (0) and counts in no table: the camera's view says nothing about
-it, and data that was cut to it (`xmodal data prepare kitti-fov`) has no such points. Where the run has a teacher, the
-divergence of each student's answers from its teacher's at the labelled pixels stands beside the scores.
+A point takes the class of its pixel, or with ``--knn`` the class that its neighbours vote for (`semantic_kitti.knn`). A
+point outside of the image is written as unlabeled (0) and counts in no table: the camera's view contains nothing about
+it. Data that was cut to the view (`xmodal data prepare kitti-fov`) has no such points. If the run has a teacher, the
+scores include the divergence of each student's outputs from those of its teacher at the labelled pixels.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ SHOWN = (  # of all points, in the table of all students
     *("mean_iou", "mean_iou_present", "mean_iou_reference", "weighted_iou", "mean_precision", "mean_recall"),
     "accuracy",
 )
-GAPS = {"ncjsd": "non_target", "tcjsd": "target"}
-Answers = NDArray[np.int64]
+GAPS = {"ncjsd": "non_target", "tcjsd": "target"}  # name in the scores → part of the divergence
+Classes = NDArray[np.int64]
 
 
 class Counts:
-    """What is counted of one student.
+    """The counts of one student over all frames.
 
     Args:
         info: of the data.
-        options: says by which rule.
-        device: where answers are.
+        options: of the scoring, among them the rule.
+        device: of the predictions.
         taught: whether there is a teacher to compare with.
     """
 
@@ -66,16 +66,18 @@ class Counts:
             place: SegmentationScores(info.classes, ignore=ignore, full=True, rule=options.metric).to(device)
             for place in PLACES
         }
+        # the default of torchmetrics drops NaN from the mean, and with it the sign that a network is broken
         self.gaps = {name: MeanMetric(nan_strategy="disable").to(device) for name in GAPS} if taught else {}
 
-    def compare(self, mine: Tensor, theirs: Tensor, target: Tensor) -> None:
-        """Count how far two answers to labelled pixels (pixels, classes) are apart."""
+    def compare(self, student: Tensor, teacher: Tensor, target: Tensor) -> None:
+        """Add the divergence of two outputs at labelled pixels, (pixels, classes) each."""
         for name, part in GAPS.items():
             if len(target) and self.gaps:
-                self.gaps[name].update(divergence(mine, theirs, target, part=part, form="js", reduction="none"))
+                self.gaps[name].update(divergence(student, teacher, target, part=part, form="js", reduction="none"))
 
     def scored(self, names: tuple[str, ...], title: str) -> Scored:
-        """All of it, once every process has counted its frames."""
+        """The scores, after every process has counted its frames."""
+        # `compute` sums the counts of all processes
         tables = {place: metric.compute() for place, metric in self.tables.items()}
         points = int(np.sum(tables["points"]["confusion"]))
         if not points and not np.sum(tables["pixels"]["confusion"]):
@@ -105,31 +107,31 @@ def evaluate(
         key: Counts(data.info, options, fabric.device, taught=key in teachers and teachers[key] in students)
         for key in students
     }
-    outside = torch.zeros(2, dtype=torch.long, device=fabric.device)  # points that are not in the picture; all points
+    outside = torch.zeros(2, dtype=torch.long, device=fabric.device)  # points outside of the image; all points
     for row in range(fabric.global_rank, len(numbers), fabric.world_size):
         whole = raw.whole(row)
         stored, seen = whole.points, part.frames.points(int(numbers[row]))
-        said = answers_of(students, whole, fabric.device)
+        logits = outputs_of(students, whole, fabric.device)
         target = label_map(seen, stored.size).to(fabric.device)
         ranges = range_map(seen, stored.size) if options.knn else None
-        for key, answer in said.items():
-            classes = answer.argmax(dim=0)
-            told = classes_of_points(classes, stored, ranges, options)
-            counts[key].tables["pixels"].update(classes, target)
-            counts[key].tables["points"].update(*_seen(told, stored, fabric.device))
+        for key, output in logits.items():
+            pixel_classes = output.argmax(dim=0)
+            point_classes = classes_of_points(pixel_classes, stored, ranges, options)
+            counts[key].tables["pixels"].update(pixel_classes, target)
+            counts[key].tables["points"].update(*_in_image(point_classes, stored, fabric.device))
             if counts[key].gaps:
-                known = target != data.info.ignore
-                mine, theirs = (said[each].movedim(0, -1)[known] for each in (key, teachers[key]))
-                counts[key].compare(mine, theirs, target[known])
+                labelled = target != data.info.ignore
+                student, teacher = (logits[name].movedim(0, -1)[labelled] for name in (key, teachers[key]))
+                counts[key].compare(student, teacher, target[labelled])
             if options.predictions and key in folders:
-                write_labels(label_path(folders[key], whole.frame), told)
+                write_labels(label_path(folders[key], whole.frame), point_classes)
         outside += torch.tensor([int((~stored.seen).sum()), len(stored.seen)], device=fabric.device)
     out, everything = (int(count) for count in _sum(fabric, outside))
-    found = {key: each.scored(data.info.class_names, _title(options)) for key, each in counts.items()}
+    scored = {key: each.scored(data.info.class_names, _title(options)) for key, each in counts.items()}
     if options.predictions:
         for key, folder in folders.items():
-            found[key].written = folder / "sequences"
-    return found, _notes(found, out, everything)
+            scored[key].written = folder / "sequences"
+    return scored, _notes(scored, out, everything)
 
 
 def _sum(fabric: Fabric, counts: Tensor) -> list[int]:
@@ -138,27 +140,27 @@ def _sum(fabric: Fabric, counts: Tensor) -> list[int]:
 
 
 def _title(options: KittiEvaluation) -> str:
-    how = (
+    source = (
         f"{options.knn_neighbours} neighbours of {options.knn_search}x{options.knn_search}" if options.knn else "pixel"
     )
-    return f"points by their {how}, {options.metric} rule"
+    return f"points by their {source}, {options.metric} rule"
 
 
-def _notes(found: Mapping[str, Scored], outside: int, everything: int) -> list[str]:
+def _notes(scored: Mapping[str, Scored], outside: int, everything: int) -> list[str]:
     notes = []
     if outside:
         notes.append(
             f"{outside} of {everything} points lie outside of the picture: written as 0 (unlabeled), counted nowhere. "
             "`xmodal data prepare kitti-fov` makes a copy without such points."
         )
-    if not any(scored.scores for scored in found.values()):
+    if not any(each.scores for each in scored.values()):
         notes.append("These frames have no labels, so nothing is scored.")
     return notes
 
 
 @torch.no_grad()
-def answers_of(students: Mapping[str, Student], whole: WholeFrame, device: torch.device) -> dict[str, Tensor]:
-    """Answers (classes, height, width) of every student to one picture, without its padding."""
+def outputs_of(students: Mapping[str, Student], whole: WholeFrame, device: torch.device) -> dict[str, Tensor]:
+    """Outputs (classes, height, width) of every student for one image, without its padding."""
     inputs = {name: tensor.to(device) for name, tensor in whole.inputs.items()}
     height, width = whole.points.size
     rows, columns = slice(whole.top, whole.top + height), slice(whole.left, whole.left + width)
@@ -169,37 +171,37 @@ def answers_of(students: Mapping[str, Student], whole: WholeFrame, device: torch
 
 
 def label_map(points: Drawn, size: tuple[int, int]) -> Tensor:
-    """Class at each pixel (height, width), 0 where no point is or nobody labelled it."""
+    """Class of each pixel (height, width); 0 without a point or without a label."""
     labels = draw(points["row"], points["col"], points["label"], height=size[0], width=size[1])
     return torch.from_numpy(labels.astype(np.int64))
 
 
 def range_map(points: Drawn, size: tuple[int, int]) -> Tensor:
-    """Range at each pixel (height, width), -1 where no point is."""
-    there = np.ones(len(points), np.bool_)
+    """Range of each pixel (height, width); -1 without a point."""
+    drawn = np.ones(len(points), np.bool_)
     ranges, mask = (
         torch.from_numpy(draw(points["row"], points["col"], values, height=size[0], width=size[1]))
-        for values in (points["features"][:, 0], there)
+        for values in (points["features"][:, 0], drawn)
     )
     return measured(ranges, mask)
 
 
 def classes_of_points(
     classes: Tensor, stored: StoredPoints, ranges: Tensor | None, options: KittiEvaluation
-) -> Answers:
-    """The class of every stored point, 0 for those outside of the picture.
+) -> Classes:
+    """The class of every stored point; 0 outside of the image.
 
     Args:
         classes: of each pixel (height, width).
-        stored: where the points are.
+        stored: the points with their pixels.
         ranges: of each pixel, for a vote of neighbours; None: a point takes the class of its pixel.
         options: of the vote.
     """
-    told = np.zeros(len(stored.seen), np.int64)
-    rows, columns = (torch.from_numpy(place[stored.seen]).long() for place in (stored.row, stored.col))
+    point_classes = np.zeros(len(stored.seen), np.int64)
+    rows, columns = (torch.from_numpy(numbers[stored.seen]).long() for numbers in (stored.row, stored.col))
     if ranges is None:
-        told[stored.seen] = classes.cpu()[rows, columns].numpy()
-        return told
+        point_classes[stored.seen] = classes.cpu()[rows, columns].numpy()
+        return point_classes
     voted = knn_classes(
         ranges,
         classes.cpu(),
@@ -211,43 +213,44 @@ def classes_of_points(
         sigma=options.knn_sigma,
         cutoff=options.knn_cutoff,
     )
-    told[stored.seen] = voted.numpy()
-    return told
+    point_classes[stored.seen] = voted.numpy()
+    return point_classes
 
 
-def _seen(told: Answers, stored: StoredPoints, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Answers and labels of the points in the picture."""
+def _in_image(point_classes: Classes, stored: StoredPoints, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Predicted and true classes of the points in the image."""
     labels = stored.labels[stored.seen].astype(np.int64)
-    return torch.from_numpy(told[stored.seen]).to(device), torch.from_numpy(labels).to(device)
+    return torch.from_numpy(point_classes[stored.seen]).to(device), torch.from_numpy(labels).to(device)
 
 
 def label_path(folder: Path, frame: Frame) -> Path:
-    """Where the benchmark looks for the predictions of a frame."""
+    """The path at which the benchmark reads the predictions of a frame."""
     return folder / "sequences" / f"{frame.sequence:02d}" / "predictions" / f"{frame.name}.label"
 
 
-def write_labels(path: Path, classes: Answers) -> None:
-    """Classes of training as the numbers of the files, 32 bits each, in the order of the points."""
-    with written_whole(path) as beside:
-        beside.write_bytes(raw_classes(classes).astype("<i4").tobytes())
+def write_labels(path: Path, classes: Classes) -> None:
+    """Write the predicted classes as the data set's own numbers, 32 bits each, in the order of the points."""
+    with written_whole(path) as file:
+        file.write_bytes(raw_classes(classes).astype("<i4").tobytes())
 
 
 def class_table(tables: Mapping[str, Mapping[str, Any]], names: tuple[str, ...]) -> str:
-    """Points and pixels of each class that occurs or is told, and how well they were found; in per cent."""
+    """Points and pixels of each class that is a label or a prediction, with IoU, precision and recall in per cent."""
     counts = {place: np.array(tables[place]["confusion"]) for place in PLACES}
     header = ["class"]
     for place, kind in PLACES.items():
-        header += [f"{kind} {what}" for what in (place, "IoU", "precision", "recall")]
+        header += [f"{kind} {column}" for column in (place, "IoU", "precision", "recall")]
     rows = []
     for number, name in enumerate(names):
+        # class 0 is unlabeled: it is ignored by both rules
         if number and any(each[number].sum() + each[:, number].sum() for each in counts.values()):
             row = [name]
             for place in PLACES:
                 row += [str(counts[place][number].sum())]
-                row += [f"{100 * tables[place][what][number]:.1f}" for what in ("iou", "precision", "recall")]
+                row += [f"{100 * tables[place][metric][number]:.1f}" for metric in ("iou", "precision", "recall")]
             rows.append(row)
     sums = ["all classes"]
     for place in PLACES:
         sums += [str(counts[place].sum())]
-        sums += [f"{100 * tables[place][what]:.1f}" for what in ("mean_iou", "mean_precision", "mean_recall")]
+        sums += [f"{100 * tables[place][metric]:.1f}" for metric in ("mean_iou", "mean_precision", "mean_recall")]
     return plain_table(header, [*rows, sums])

@@ -1,14 +1,14 @@
-"""What the recipe on SemanticKITTI can be told: published numbers, a small preset, or the authors' settings file.
+"""Settings of the recipe on SemanticKITTI: the published numbers, a small preset, or the authors' settings file.
 
 | preset | networks | training | data |
 |---|---|---|---|
 | published | ResNet-34, SalsaNext of width 32 | 50 epochs of batches of 8, that is 4 on each of 2 devices | augmented |
-| small | ResNet-10, SalsaNext of width 8 | 10 epochs of batches of 4 | as it is: a teacher is asked once |
+| small | ResNet-10, SalsaNext of width 8 | 10 epochs of batches of 4 | as stored: teacher outputs are computed once |
 
-The rate rises for an epoch and falls as a cosine; published are SGD with Nesterov's momentum for the teacher, AdamW for
-the student, 0.001 for both.
+The learning rate rises for an epoch and then falls as a cosine; published are SGD with Nesterov's momentum for the
+teacher, AdamW for the student, 0.001 for both.
 
-``--config`` lies between the preset and the flags: its values replace the preset's, flags replace both.
+Values of ``--config`` replace those of the preset, and flags replace both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from xmodal.study.plan import Plan
 from xmodal.study.settings import Seeds
 
 TEACHER, STUDENT = "image", "lidar"
-AS_PUBLISHED = {
+AS_PUBLISHED = {  # values that --as-published sets
     "kd_loss": ("kl",),
     "kd_mask": "pssm",
     "kd_temperature": 1.0,
@@ -37,7 +37,7 @@ AS_PUBLISHED = {
 
 
 class Settings(DenseSettings):
-    """A LiDAR network for every pixel, alone and taught by a camera network, on SemanticKITTI."""
+    """A LiDAR network that classifies every pixel, with and without a camera teacher, on SemanticKITTI."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "published": {},
@@ -65,40 +65,46 @@ class Settings(DenseSettings):
 
     preset: Literal["published", "small"] = Field("published", description="values of the other flags")
     config: Path | None = Field(
-        None, description="config_server_kitti.yaml of the authors' code; flags go on top of it"
+        None, description="config_server_kitti.yaml of the authors' code; flags replace its values"
     )
     teacher_checkpoint: Path | None = Field(
         None, description="run folder with a finished teacher, or its student.safetensors; None: it is trained"
     )
-    imagenet: Path | None = Field(None, description="torchvision's .pth file of the teacher's ResNet, to start from")
-    imagenet_pretrained: bool = Field(False, description="refuse to start without --imagenet, as in the authors' file")
-    pmf: bool = Field(False, description="train the network of both modalities (PMFNet), too")
-    perception_weight: float = Field(0.5, ge=0, description="γ of PMFNet: what its streams learn from one another")
-    perception_threshold: float = Field(0.7, ge=0, lt=1, description="τ of PMFNet: how sure a stream must be to guide")
-    lovasz_weight: float = Field(1.0, ge=0, description="λ, weight of the Lovász loss beside the focal loss")
-    kd_pixels: Literal["all", "projected", "labelled"] = Field("projected", description="where the teacher is heard")
+    imagenet: Path | None = Field(
+        None, description="torchvision's .pth file with initial weights of the teacher's ResNet"
+    )
+    imagenet_pretrained: bool = Field(False, description="require --imagenet, as the authors' file does")
+    pmf: bool = Field(False, description="also train the network of both modalities (PMFNet)")
+    perception_weight: float = Field(0.5, ge=0, description="γ of PMFNet: weight of the loss between its streams")
+    perception_threshold: float = Field(
+        0.7, ge=0, lt=1, description="τ of PMFNet: confidence above which a stream guides the other"
+    )
+    lovasz_weight: float = Field(1.0, ge=0, description="λ, weight of the Lovász loss; the focal loss has weight 1")
+    kd_pixels: Literal["all", "projected", "labelled"] = Field(
+        "projected", description="pixels of the distillation loss: all, those with a point, those with a label"
+    )
     kd_reduction: Literal["pixel", "reference"] = Field(
         "pixel", description="mean over these pixels; reference: over all pixels and classes, as in the authors' code"
     )
     as_published: bool = Field(
         False,
         description="as the authors' code: --kd-mask pssm --kd-pixels all --kd-reduction reference, its rules for "
-        "pixels, its score, and epochs chosen on the test frames",
+        "pixels, its score, and epochs selected on the test frames",
     )
-    pictures: int = Field(4, ge=0, description="test frames shown on the page")
-    # training, with the published numbers as defaults
+    pictures: int = Field(4, ge=0, description="number of test frames on the page")
+    # fields that every recipe has, with the numbers of the authors' code as defaults
     epochs: int = Field(50, ge=1, description="passes over the training split")
     batch_size: int = Field(8, ge=2, description="frames per step, over all processes together")
     optimizer: OptimizerName = Field("adamw", description="update rule of the students")
     learning_rate: float = Field(1e-3, gt=0, description="largest step size of the students")
     weight_decay: float = Field(0.01, ge=0, description="pull of the students' weights towards zero")
-    teacher_epochs: int | None = Field(None, ge=1, description="passes of the teacher; None: as many")
+    teacher_epochs: int | None = Field(None, ge=1, description="epochs of the teacher; None: the same number")
     teacher_optimizer: OptimizerName = Field("sgd", description="update rule of the teacher")
     teacher_learning_rate: float = Field(1e-3, gt=0, description="largest step size of the teacher")
     teacher_weight_decay: float = Field(1e-5, ge=0, description="pull of the teacher's weights towards zero")
-    schedule: ScheduleName = Field("cosine", description="how the rate falls")
+    schedule: ScheduleName = Field("cosine", description="schedule of the learning rate")
     schedule_point: Literal["start", "end"] = Field(
-        "end", description="rate of an update: as the schedule stands before it, or behind it (the last is then 0)"
+        "end", description="value of the schedule at an update: before it, or after it (the last one is then 0)"
     )
     warmup: float = Field(1.0, ge=0, description="epochs over which the rate rises from zero")
     workers: int = Field(4, ge=0, description="processes that load data")
@@ -107,13 +113,13 @@ class Settings(DenseSettings):
     teacher_encoder: str = Field("camera_resnet34", description="network of the teacher")
     student_encoder: str = Field("salsanext", description="network of the students")
     student_width: int | None = Field(32, ge=1, description="channels of the students at full resolution")
-    shuffled: bool = Field(False, description="train a student of a teacher that sees other frames (needs no augment)")
+    shuffled: bool = Field(False, description="train a student of a teacher that sees other frames (without augment)")
     teacher_width: int | None = Field(None, ge=1, description="width of the teacher; default: the published one")
-    dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in both networks")
 
     @classmethod
     def base_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The preset, and the authors' file on top of it."""
+        """The values of the preset, with those of the authors' file in place of some."""
         values = cls.preset_values(given.get("preset") or "")
         if given.get("config"):
             read = read_config(Path(given["config"])).values
@@ -134,28 +140,29 @@ class Settings(DenseSettings):
         if self.imagenet_pretrained and self.imagenet is None and self.teacher_checkpoint is None:
             raise ValueError(
                 "imagenet_pretrained is true and no file is named; nothing is downloaded. Name torchvision's weights "
-                "of this ResNet with --imagenet FILE.pth, or say --no-imagenet-pretrained."
+                "of this ResNet with --imagenet FILE.pth, or add --no-imagenet-pretrained."
             )
         if self.imagenet is not None and self.teacher_checkpoint is not None:
             raise ValueError("a teacher of another run needs no --imagenet: leave out that or --teacher-checkpoint.")
         if self.options.get(DATA, {}).get("view") == "range":
             raise ValueError(
-                "the range view shows LiDAR alone, and here a camera teaches. Take the perspective view; one network "
-                "alone: xmodal compare semantic-kitti --semantic-kitti.view range --methods supervised."
+                "the range view contains LiDAR alone, and this recipe has a camera teacher. Take the perspective view; "
+                "a single network: xmodal compare semantic-kitti --semantic-kitti.view range --methods supervised."
             )
         return self
 
     def described(self) -> dict[str, Any]:
-        """What a run is replayed from: a settings file stands in its own fields."""
+        """The settings that `settings.json` records: values of a config file are in their own fields."""
         return {key: value for key, value in super().described().items() if key != "config"}
 
     def kd_places(self) -> dict[str, Any]:
-        """Pixels, the mean over them, and how the mask compares."""
+        """Pixels of the distillation loss, the mean over them, and how the mask compares."""
+        # the authors' code passes probabilities to the cosine of the mask, and lets its gradient flow
         mask = {"cosine": "probabilities", "detach": not self.as_published} if self.kd_mask == "pssm" else {}
         return {"pixels": self.kd_pixels, "reduction": self.kd_reduction, **mask}
 
     def plan(self) -> Plan:
-        """The camera's network and its own optimiser on one side, LiDAR's on the other."""
+        """The camera network with its own optimiser as the teacher, the LiDAR network as the student."""
         training = self.training()
         teacher = {
             "epochs": self.teacher_epochs or self.epochs,
@@ -180,7 +187,7 @@ class Settings(DenseSettings):
         )
 
     def pmf_options(self) -> dict[str, Any]:
-        """What the method pmf is told."""
+        """Options of the method pmf."""
         backbone = self.teacher_encoder if self.teacher_encoder.startswith("camera_") else "camera_resnet34"
         return {
             "lidar": STUDENT,
@@ -195,27 +202,29 @@ class Settings(DenseSettings):
 
 
 class KittiEvaluation(BaseModel):
-    """How SemanticKITTI is scored."""
+    """Settings of the scoring of SemanticKITTI."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     metric: Literal["benchmark", "reference"] = Field(
         "benchmark",
-        description="whether a labelled point that is called unlabeled was missed (benchmark) or forgiven (reference)",
+        description="a labelled point predicted as unlabeled counts as missed (benchmark) or is left out (reference)",
     )
     knn: bool = Field(
         False,
-        description="points take the class that their neighbours in the picture vote for, not that of their pixel",
+        description="a point takes the class that its neighbours in the image vote for, not that of its pixel",
     )
-    knn_neighbours: int = Field(5, ge=1, description="how many vote")
-    knn_search: int = Field(5, ge=1, description="side of the window in which they are looked for, odd")
-    knn_sigma: float = Field(1.0, gt=0, description="pixels over which nearness in the picture counts")
-    knn_cutoff: float = Field(1.0, ge=0, description="largest difference in range that has a vote, in metres; 0: any")
+    knn_neighbours: int = Field(5, ge=1, description="number of neighbours that vote")
+    knn_search: int = Field(5, ge=1, description="side of the window of candidates, odd")
+    knn_sigma: float = Field(1.0, gt=0, description="standard deviation, in pixels, of the weight of a candidate")
+    knn_cutoff: float = Field(1.0, ge=0, description="largest difference in range of a voter, in metres; 0: any")
     predictions: bool = Field(True, description="write a .label file for every frame")
 
     @field_validator("knn_search")
     @classmethod
     def _has_a_middle(cls, side: int) -> int:
         if side % 2 == 0:
-            raise ValueError(f"the window has a point in its middle, so its side is odd, and {side} was given")
+            raise ValueError(
+                f"the window is centred on a point, so its side must be odd; {side} was given. Take {side + 1}"
+            )
         return side

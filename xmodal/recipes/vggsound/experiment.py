@@ -1,20 +1,20 @@
-"""Does a video network learn more from a network that hears when it hears what both of them know? MFH on VGGSound.
+"""Does a video network learn more from audio through the channels that both modalities share? MFH on VGGSound.
 
-Teacher: sound; student: video. In stages, each of which is kept in the run folder and not repeated there:
+Teacher: audio; student: video. The stages are kept in the run folder, and none is repeated there:
 
-    teacher    the audio network, from labels
-    video      the video network, from labels: the no-KD control
-    saliency   Algorithm 1 on these two, which were not trained jointly: how much each of the teacher's pooled channels
-               matters to their agreement (absolute differences, the exact mean over all exchanges)
-    students   fresh video networks, from the teacher's answers alone, without its least salient channels, without its
-               most salient ones, without random ones, and from the whole teacher; a shuffled-teacher control
+    teacher    the audio network, on labels
+    video      the video network, on labels: the no-KD control
+    saliency   Algorithm 1 on these two networks, which were not trained jointly: the effect of each pooled channel of
+               the teacher on their agreement (absolute differences, exact mean over all permutations)
+    students   fresh video networks, which learn from the teacher alone: without its least salient channels, without
+               its most salient, without random ones, and from the whole teacher; and a shuffled-teacher control
 
-The epoch of each network is chosen on a part of the training clips; the test clips are read when all students of a seed
-are trained. The authors expect the student to be best whose teacher lost its least salient channels; the page tests
-that. The paper's figures for VGGSound are known from a secondary source alone: a video student of depth 18 gains 1.3
-points over ordinary distillation.
+The epoch of each network is selected on a part of the training clips; the test clips are read when all students of a
+seed are trained. The authors expect the best student from the teacher without its least salient channels; the page
+tests that. The paper's figures for VGGSound are known from a secondary source alone: a video student of depth 18 gains
+1.3 points over ordinary distillation.
 
-On made clips (`--preset small`) two minutes for each seed on a CPU; the published networks need a GPU or several.
+On synthetic clips (`--preset small`) two minutes for each seed on a CPU; the published networks need one or more GPUs.
 
     xmodal data make vggsound RAW --classes 8 --clips 60 --test-clips 25 --seconds 1
     xmodal data prepare vggsound RAW DIR --seconds 1 --frames 8 --size 32
@@ -22,7 +22,7 @@ On made clips (`--preset small`) two minutes for each seed on a CPU; the publish
     xmodal run vggsound --vggsound.root DIR --until saliency --out RUN
     xmodal run vggsound --vggsound.root DIR --out RUN --remove least,none --ratio 0.25,0.5,0.75
 
-Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; read from the authors' code.
+Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; numbers from the authors' code.
 """
 
 from __future__ import annotations
@@ -55,22 +55,22 @@ AUTHORS_FILE = "audio_permute.npy"
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
-    """Train what the run folder does not hold yet, rank, distil, score; write the run folder and its page."""
+    """Run the stages that the run folder does not contain yet, write the run folder and its page."""
     from xmodal.study.comparison import summarised
 
     with open_study(settings, "vggsound", progress=progress) as study:
-        # data, and everything that can be refused before anything is written
+        # data of the first seed, and all checks: nothing is written yet
         plan = settings.plan()
         first = open_seed(plan, settings.seeds[0])
         check(settings, plan, first, study.fabric)
 
-        # run folder: one that holds earlier stages is continued, whatever the command said
+        # a folder with earlier stages is continued, also without --resume: that is how its stages are used
         resume = settings.resume or holds_a_run(settings.out)
         earlier = {seed: earlier_ranking(settings.out, seed) for seed in settings.seeds}
         fits = len(settings.seeds) * count_fits(settings)
         study.start(fits=fits, resume=resume, free=FREE)
 
-        # the stages, seed by seed; the test split of each is read when all of it is trained
+        # the stages of each seed; its test clips are read when everything of it is trained
         rows: list[dict[str, Any]] = []
         stages: list[dict[str, Any]] = []
         rankings: list[dict[str, Any]] = []
@@ -113,7 +113,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 
 def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> None:
-    """Refuse what can't work: networks, ranking and students are built once, and nothing is trained."""
+    """Build networks, ranking and students once without training, so that errors in them appear before it."""
     from xmodal.study.bench import Rehearsal
 
     bench = Rehearsal(data, plan, seed=0, fabric=fabric)
@@ -132,14 +132,14 @@ def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> None:
 
 
 def holds_a_run(out: Path | None) -> bool:
-    """Whether a folder holds a run of this recipe."""
+    """Whether a folder contains a run of this recipe."""
     if out is None or not (out / "settings.json").is_file():
         return False
     return bool(read_json(out / "settings.json").get("recipe") == "vggsound")
 
 
 def earlier_ranking(out: Path | None, seed: int) -> Earlier:
-    """The ranking that the folder of a seed holds already."""
+    """The ranking of a seed that the folder contains, if any."""
     from xmodal.study.bench import Earlier
     from xmodal.study.ranking_file import SALIENCY, read_ranking
 
@@ -148,7 +148,7 @@ def earlier_ranking(out: Path | None, seed: int) -> Earlier:
 
 
 def count_fits(settings: Settings) -> int:
-    """Trainings per seed, for the time left."""
+    """Number of trainings per seed, for the estimate of the remaining time."""
     return 1 + settings.reaches("video") + settings.reaches("students") * (len(settings.students()) + settings.shuffled)
 
 
@@ -156,7 +156,7 @@ def count_fits(settings: Settings) -> int:
 
 
 def rank(bench: Bench, settings: Settings) -> Saliency:
-    """Algorithm 1 on the training clips: the teacher's pooled channels by what they mean to the control."""
+    """Algorithm 1 on the training clips, with the teacher's pooled channels and the control as the student."""
     from xmodal.methods.ranking import rank_channels
 
     return rank_channels(
@@ -165,17 +165,17 @@ def rank(bench: Bench, settings: Settings) -> Saliency:
         bench.control(),
         PLACE,
         networks=NETWORKS,
-        **exchanges(settings),
+        **permuting(settings),
     )
 
 
-def exchanges(settings: Settings) -> dict[str, Any]:
-    """How channels are exchanged, and what that costs is measured."""
+def permuting(settings: Settings) -> dict[str, Any]:
+    """Arguments of the ranking: how channels are permuted, and the distance of the outputs."""
     return {"distance": settings.distance, "permutations": settings.permutations, "within": settings.within}
 
 
 def keep_ranking(bench: Bench, saliency: Saliency, settings: Settings) -> None:
-    """Write a ranking that is new, for later commands in the same folder, and on request as the authors' code does."""
+    """Write a new ranking for later commands in the same folder, and optionally as the authors' code does."""
     import numpy as np
 
     from xmodal.methods.ranking import name_of_ranking
@@ -183,17 +183,18 @@ def keep_ranking(bench: Bench, saliency: Saliency, settings: Settings) -> None:
 
     if bench.folder is None or bench.fabric.global_rank:
         return
-    name = name_of_ranking(NETWORKS, PLACE, disturb="permute", **exchanges(settings))
+    name = name_of_ranking(NETWORKS, PLACE, disturb="permute", **permuting(settings))
     if name not in bench.earlier.measured:
         write_ranking(bench.folder, saliency, name)
     if settings.published_files:
+        # the authors' code adds up the batches and does not divide by their number
         batches = 1 if settings.within is None else math.ceil(saliency.rows / settings.within)
         with written_whole(bench.folder / AUTHORS_FILE) as path:
             np.save(path, batches * saliency.raw)
 
 
 def masked(bench: Bench, saliency: Saliency, settings: Settings, remove: str, ratio: float) -> MFH:
-    """The method of one student: the teacher without some of its channels, and a fresh network that hears it."""
+    """The method of one student: a fresh network, and the teacher without some of its channels."""
     from xmodal.methods.mfh import build_masked
     from xmodal.methods.settings import MFHSettings
     from xmodal.seeding import seeded
@@ -208,12 +209,13 @@ def masked(bench: Bench, saliency: Saliency, settings: Settings, remove: str, ra
         kd_weight=settings.kd_weight,
         task_weight=settings.task_weight,
     )
-    with seeded(bench.seed, "method", "mfh"):  # whatever was trained, or read back, before
+    # layers of a loss must not depend on what was trained, or loaded from the run folder, before them
+    with seeded(bench.seed, "method", "mfh"):
         return build_masked(bench, options, bench.teacher(), saliency, networks=NETWORKS)
 
 
 def distil(bench: Bench, saliency: Saliency, settings: Settings) -> list[str]:
-    """Train a student for each choice of channels, and the control of the first; what was left out, in sentences."""
+    """Train a student for each choice of channels, and the control of the first; returns notes on what is left out."""
     notes: list[str] = []
     for number, (name, removed) in enumerate(settings.students().items()):
         bench.train(name, masked(bench, saliency, settings, *removed), role="method")
@@ -227,13 +229,15 @@ def distil(bench: Bench, saliency: Saliency, settings: Settings) -> list[str]:
 
 
 def scored(bench: Bench, settings: Settings) -> list[dict[str, Any]]:
-    """A row for teacher, control and students on the test clips, with what each student heard on validation."""
+    """Rows of teacher, control and students on the test clips, with the measurements of the teachers on validation."""
     from xmodal.metrics.batch_accuracy import batch_accuracy
 
     rows = bench.score()
     measure_teachers(bench, rows)
     for row in rows if settings.batch_accuracy else ():
         outputs = bench.outputs[row["name"]][row["student"]]
+        # the authors' two test loops differ: that of audio takes the mean over batches, that of video divides their sum
+        # by the number of clips
         divide = "batches" if row["needs"] == ["audio"] else "rows"
         row["printed"] = batch_accuracy(
             outputs["outputs"], outputs["target"], batch_size=settings.batch_size, divide=divide
@@ -242,7 +246,7 @@ def scored(bench: Bench, settings: Settings) -> list[dict[str, Any]]:
 
 
 def described_stages(bench: Bench) -> dict[str, Any]:
-    """What the stages of a seed ended with."""
+    """Networks, selected epochs and validation scores of the stages of a seed."""
     from xmodal.models.capacity import count_parameters
     from xmodal.study.bench import encoders_of
 
@@ -266,7 +270,7 @@ def described_stages(bench: Bench) -> dict[str, Any]:
 
 
 def described_ranking(settings: Settings, rankings: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What the page draws, see `reports.ranking`."""
+    """The content of the plot on the page, see `reports.ranking`."""
     return {
         "place": PLACE,
         "layer": PLACE,
@@ -294,7 +298,7 @@ def expectations(result: Mapping[str, Any], settings: Settings) -> list[dict[str
 
 
 def stages_table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What each stage ended with, over the seeds."""
+    """A table of the stages: networks, selected epochs and validation accuracies, over the seeds."""
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for seed in seeds:
         for stage in seed["stages"]:
@@ -312,13 +316,13 @@ def stages_table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ]
             for name, stages in by_name.items()
         ],
-        "caption": "Mean (and range) over the seeds; epochs count from 1. Stages that were in the folder were not "
-        "trained again.",
+        "caption": "Mean (and range) over the seeds; epochs count from 1. Stages that the folder already contained "
+        "were not trained again.",
     }
 
 
 def printed_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracies of the test clips as the authors' loops print them, beside those that count clips."""
+    """A table of test accuracies, as the authors' loops print them and as shares of the clips."""
     by_name: dict[str, list[Mapping[str, Any]]] = {}
     for row in rows:
         by_name.setdefault(row["name"], []).append(row)
@@ -333,7 +337,7 @@ def printed_table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             ]
             for name, runs in by_name.items()
         ],
-        "caption": "Mean (and range) over the seeds. Sound: the mean of the batches' accuracies; video: their sum, "
+        "caption": "Mean (and range) over the seeds. Audio: the mean of the batches' accuracies; video: their sum, "
         "divided by the number of clips.",
     }
 

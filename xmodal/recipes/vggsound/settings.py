@@ -1,12 +1,12 @@
-"""What the recipe on VGGSound can be told: stages, networks, training, which channels go, and the quirks as flags.
+"""Settings of the recipe on VGGSound: stages, networks, training, removed channels, and the authors' quirks as flags.
 
 | preset | what it sets |
 |---|---|
 | published | the authors: AdamW 0.001, decay 1e-5, 50 epochs, a tenth after 25, batches of 32, full networks |
-| small | made clips, a CPU: networks of 0.1 million parameters, small frames, short windows, own training, 64 bits |
+| small | synthetic clips on a CPU: 0.1 million parameters, small frames, short windows, own training, float64 |
 
-The published training is what stands in the defaults. ``as_published`` sets, besides, what the authors' code does and
-ours does not (numbers of the list of differences on the docs page); each of these is a flag of its own as well.
+The published training is in the defaults. ``as_published`` also sets what the authors' code does and ours does not
+(numbers refer to the list of differences in docs/recipes/vggsound.md); each of these is a flag of its own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from xmodal.study.settings import DataFlags, Names, Options, Presets, RunSetting
 MODALITIES = ("audio", "video")
 STAGES = ("teacher", "video", "saliency", "students")
 REMOVE = ("least", "most", "random", "none", "index")
-PLACE = "embedding"  # the pooled channels, behind which only the linear head follows
+# The pooled channels, after which only the linear head follows: with a linear tail the mean over all permutations of a
+# channel has a closed form.
+PLACE = "embedding"
 SMALL: dict[str, Any] = {
     "student_encoder": "video_resnet18",
     "teacher_width": 16,
@@ -32,7 +34,8 @@ SMALL: dict[str, Any] = {
     "epochs": 20,
     "learning_rate": 5e-3,
     "schedule": "cosine",
-    "precision": "64-true",  # so that several processes end where one does, at these large steps too
+    # several processes then end with the results of one: at these large steps training amplifies rounding in float32
+    "precision": "64-true",
     "threads": 1,
     "options": {
         "vggsound": {
@@ -46,7 +49,7 @@ SMALL: dict[str, Any] = {
         }
     },
 }
-PUBLISHED: dict[str, Any] = {
+PUBLISHED: dict[str, Any] = {  # values that --as-published sets
     "remove": ("index",),
     "ratio": (0.5,),
     "fill": "zero",
@@ -61,12 +64,12 @@ PUBLISHED: dict[str, Any] = {
     "published_files": True,
     "shuffled": False,
 }
-# what may change from one command to the next in one run folder: the stages before are the same
+# Settings that may differ between commands in one run folder: finished stages do not depend on them.
 FREE = ("remove", "ratio", "until", "seeds", "shuffled", "batch_accuracy", "published_files")
 
 
 class VggsoundSettings(Presets, DataFlags, RunSettings):
-    """A student of videos, taught by some channels of a teacher of sounds, on VGGSound."""
+    """A video student that learns from some channels of an audio teacher, on VGGSound."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"published": {}, "small": SMALL}
     SOURCES: ClassVar[tuple[str, ...]] = ("preset", "as_published")
@@ -74,33 +77,33 @@ class VggsoundSettings(Presets, DataFlags, RunSettings):
 
     preset: Literal["published", "small"] = Field("published", description="values of the other flags")
     until: Literal["teacher", "video", "saliency", "students"] = Field(
-        "students", description="the last stage; a later command in the same folder goes on behind it"
+        "students", description="the last stage to run; a later command in the same folder continues after it"
     )
     remove: Names = Field(
         ("least", "most", "random", "none"),
         min_length=1,
-        description="which channels go, a student each: least or most salient, random, none; index: the last by number",
+        description="removed channels, a student each: least or most salient, random, none; index: the last ones",
     )
     ratio: Shares = Field((0.5,), min_length=1, description="share of the channels to remove; several: a student each")
-    fill: Literal["mean", "batch_mean", "zero"] = Field("mean", description="what stands in for a removed channel")
-    distance: Literal["mse", "l1"] = Field("l1", description="how a broken agreement is measured")
+    fill: Literal["mean", "batch_mean", "zero"] = Field("mean", description="value in place of a removed channel")
+    distance: Literal["mse", "l1"] = Field("l1", description="distance of the outputs of teacher and student")
     permutations: Annotated[int, Field(ge=1)] | Literal["exact"] = Field(
-        "exact", description="exchanges per channel; exact: the mean of all"
+        "exact", description="permutations per channel; exact: the mean over all"
     )
-    within: int | None = Field(None, ge=2, description="exchange inside batches of so many clips; None: among all")
-    loss: Names = Field(("kl:1",), min_length=1, description="losses of `xmodal list losses`, added")
-    temperature: float = Field(1.0, gt=0, description="softening of both sides' answers")
-    kd_weight: float = Field(1.0, ge=0, description="weight of the teacher's term")
-    task_weight: float = Field(0.0, ge=0, description="weight of the label's term")
-    shuffled: bool = Field(True, description="train the shuffled-teacher control of the first of the students")
-    batch_accuracy: bool = Field(False, description="a table of accuracies as the authors' test loops print them too")
+    within: int | None = Field(None, ge=2, description="permute within batches of this size; None: over all clips")
+    loss: Names = Field(("kl:1",), min_length=1, description="losses of `xmodal list losses`, summed")
+    temperature: float = Field(1.0, gt=0, description="temperature of the logits of teacher and student")
+    kd_weight: float = Field(1.0, ge=0, description="weight of the distillation loss")
+    task_weight: float = Field(0.0, ge=0, description="weight of the loss of the labels")
+    shuffled: bool = Field(True, description="train the shuffled-teacher control of the first student")
+    batch_accuracy: bool = Field(False, description="add a table of accuracies as the authors' test loops print them")
     published_files: bool = Field(
-        False, description="write audio_permute.npy, the sum over batches, as their code does"
+        False, description="write audio_permute.npy, the sum over batches, as the authors' code does"
     )
     as_published: bool = Field(
-        False, description="sets every flag, and the data's, that goes back to the authors' code"
+        False, description="set every flag that follows the authors' code, also those of the data"
     )
-    teacher: Names = Field(("audio",), description="modality the teacher sees")
+    teacher: Names = Field(("audio",), description="modality of the teacher")
     student: Names = Field(("video",), description="modality at deployment")
     teacher_encoder: str = Field("auto", description="network of the teacher; auto: the published one of its modality")
     student_encoder: str = Field("auto", description="network of the student, such as video_resnet50")
@@ -109,17 +112,17 @@ class VggsoundSettings(Presets, DataFlags, RunSettings):
     optimizer: OptimizerName = Field("adamw", description="update rule")
     learning_rate: float = Field(1e-3, gt=0, description="step size at the start")
     weight_decay: float = Field(1e-5, ge=0, description="pull of the weights towards zero")
-    schedule: ScheduleName = Field("step", description="how the rate falls")
-    schedule_every: int = Field(25, ge=1, description="epochs between falls (step), or epochs to wait (plateau)")
+    schedule: ScheduleName = Field("step", description="schedule of the learning rate")
+    schedule_every: int = Field(25, ge=1, description="epochs between steps, or epochs to wait (plateau)")
     teacher_width: int | None = Field(None, ge=1, description="width of the teacher's embedding")
     student_width: int | None = Field(None, ge=1, description="width of the student's embedding")
-    dropout: float = Field(0.0, ge=0, lt=1, description="in both networks")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in both networks")
     seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     options: Options = Field({}, description="options of the data")
 
     @classmethod
     def base_values(cls, given: Mapping[str, Any]) -> dict[str, Any]:
-        """The preset, and on it what ``as_published`` sets."""
+        """The values of the preset, with those of ``as_published`` in place of some."""
         return {
             **cls.preset_values(given.get("preset", "")),
             **(PUBLISHED if given.get("as_published") is True else {}),
@@ -148,7 +151,7 @@ class VggsoundSettings(Presets, DataFlags, RunSettings):
         return self
 
     def plan(self) -> Plan:
-        """The published network of each modality, unless another one is named."""
+        """The published network of each modality, unless another is named."""
         return Plan(
             data="vggsound",
             options=self.read(),
@@ -168,16 +171,16 @@ class VggsoundSettings(Presets, DataFlags, RunSettings):
         return {"encoder": published if encoder == "auto" else encoder, "width": width, "dropout": self.dropout}
 
     def reaches(self, stage: str) -> bool:
-        """Whether a stage is among those to run."""
+        """Whether a stage is run: it is the last one or comes before it."""
         return STAGES.index(stage) <= STAGES.index(self.until)
 
     def read(self) -> dict[str, Any]:
-        """The options of the data, with what ``as_published`` adds."""
+        """The options of the data, with that of ``as_published``."""
         options = dict(self.options.get("vggsound", {}))
         return {**options, "as_published": True} if self.as_published else options
 
     def students(self) -> dict[str, tuple[str, float]]:
-        """Name in the table → which channels go, and what share of them.
+        """Name in the table → which channels are removed, and the share of all channels.
 
         Example:
             >>> list(VggsoundSettings(remove=("none", "least", "most"), ratio=(0.25, 0.5)).students())
@@ -191,5 +194,5 @@ class VggsoundSettings(Presets, DataFlags, RunSettings):
 
 
 def student_name(remove: str, ratio: float) -> str:
-    """What a student is called in the table."""
+    """The name of a student in the table."""
     return "none" if remove == "none" else f"{remove} {ratio:g}"
