@@ -1,10 +1,10 @@
-"""What training several seeds of DisCoM-KD at once saves, as a ratio to training them one after the other.
+"""Time of training several seeds of DisCoM-KD as one stack, relative to training them one after the other.
 
 The work is the demo: digits with a tenth of the rows for training, pixels and Fourier magnitudes, two layers of width
 64 in each of four encoders, 60 epochs in batches of 32, another split for every seed; and the plain network of one
-modality that the demo's table sets beside it. Rows are shuffled alike in both modalities (paired), or each modality by
-itself (unpaired, as in the recipe). Both ways start from the same weights and see the same batches, so their losses
-are the same to begin with; after hundreds of steps rounding may have led to another best epoch, and accuracies on the
+modality that is the control in the demo's table. Rows are shuffled together in both modalities (paired), or in each
+modality independently (unpaired, as in the recipe). Both variants have the same initial weights and batches, so their
+losses are the same at first. After hundreds of steps rounding may lead to another best epoch, and accuracies on the
 test rows differ in both directions.
 
     python benchmarks/discom_many.py [--seeds 5]
@@ -52,35 +52,37 @@ def control(data: Data, seed: int) -> Method:
 
 def accuracies(runs: list[Run], data: list[Data]) -> list[float]:
     fabric = launch()
-    found = [evaluate(run.students, own.test, own.info, fabric=fabric) for run, own in zip(runs, data, strict=True)]
-    return [scores["accuracy"] for students in found for scores in students.values()]
+    scored = [
+        evaluate(run.students, split.test, split.info, fabric=fabric) for run, split in zip(runs, data, strict=True)
+    ]
+    return [scores["accuracy"] for students in scored for scores in students.values()]
 
 
 def compare(title: str, build: Callable[[Data, int], Method], data: list[Data]) -> None:
-    """Time both ways, in seconds of the processor, and set their scores beside each other."""
+    """Measure the CPU time of both variants, and compare their scores."""
     began = time.process_time()
-    alone = [fit(build(own, seed), own, SETTINGS, seed=seed) for seed, own in enumerate(data)]
+    separate = [fit(build(split, seed), split, SETTINGS, seed=seed) for seed, split in enumerate(data)]
     one_by_one = time.process_time() - began
     began = time.process_time()
-    together = fit_many([build(own, seed) for seed, own in enumerate(data)], data, SETTINGS)
-    at_once = time.process_time() - began
+    together = fit_many([build(split, seed) for seed, split in enumerate(data)], data, SETTINGS)
+    stack = time.process_time() - began
 
     notes = [note for run in together for note in run.notes]
-    pairs = zip(accuracies(together, data), accuracies(alone, data), strict=True)
+    pairs = zip(accuracies(together, data), accuracies(separate, data), strict=True)
     differences = [one - other for one, other in pairs]
     mean = sum(differences) / len(differences)
     early = max(
         abs(one.history[epoch]["loss"] / other.history[epoch]["loss"] - 1)
-        for one, other in zip(together, alone, strict=True)
+        for one, other in zip(together, separate, strict=True)
         for epoch in range(EARLY)
     )
     print(
-        f"{title}, {len(data)} seeds: one by one {one_by_one:.1f} s, at once {at_once:.1f} s, "
-        f"{one_by_one / at_once:.1f} times faster; losses of {EARLY} epochs differ by {early:.0e}, mean accuracies by "
+        f"{title}, {len(data)} seeds: one by one {one_by_one:.1f} s, as a stack {stack:.1f} s, "
+        f"{one_by_one / stack:.1f} times faster; losses of {EARLY} epochs differ by {early:.0e}, mean accuracies by "
         f"{100 * mean:+.2f} points, single ones by up to {100 * max(map(abs, differences)):.1f}"
     )
     if notes or early > SAME or abs(mean) > CLOSE:
-        raise SystemExit(f"They should have been stacked and end alike. {' '.join(notes)}")
+        raise SystemExit(f"The methods were not stacked, or their results differ. {' '.join(notes)}")
 
 
 def main() -> None:
@@ -89,9 +91,9 @@ def main() -> None:
     count = parser.parse_args().seeds
     torch.set_num_threads(1)
     data = [open_data("discom", seed=seed) for seed in range(count)]
-    fit(discom(data[0], 0), data[0], FitSettings(epochs=1))  # what is imported on first use is nobody's time
+    fit(discom(data[0], 0), data[0], FitSettings(epochs=1))  # the first use imports packages, which is not measured
     compare("discom, paired", discom, data)
-    compare("discom, unpaired", discom, [own.apart() for own in data])
+    compare("discom, unpaired", discom, [split.apart() for split in data])
     compare("a plain network", control, data)
 
 

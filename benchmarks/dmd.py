@@ -1,13 +1,13 @@
-"""Cost of a training step of DMD: ours, and the same model written straight from its equations (`plain/dmd.py`).
+"""Time and memory of a training step of DMD, relative to straightforward code (`benchmarks/plain/dmd.py`).
 
-Three rows on one thread, times of the processor, medians of steps that alternate between both sides:
+Three rows on one thread, CPU times, medians of steps that alternate between both sides:
 
 - a whole step on sequences like MOSI's, aligned (batch 16, no text encoder, published dropout): forward, every loss
-  term, backward, clipping, Adam. Before that, both sides get the same weights, read as a published file is read, and
+  term, backward, clipping, Adam. Before that, both sides get the same weights, loaded like a published file, and
   objective and gradients are compared without dropout;
 - the margin loss of 48 rows, forward and backward;
 - memory of one step on sequences like MOSI's, not aligned (50, 500 and 375 steps, batch 2), each side in a process of
-  its own: the most that the process ever held, and how much of it the step added.
+  its own: the maximum of the process, and how much of it the step added.
 
     python benchmarks/dmd.py [--steps 15]
 """
@@ -108,7 +108,7 @@ STEPS = {"plain": plain_step, "ours": our_step}
 
 
 def apart() -> tuple[float, float]:
-    """How far objective and gradients are from each other without dropout, relative to their size."""
+    """Relative differences of objective and gradients without dropout."""
     network, *graphs = make_plain(ALIGNED)
     method = make_ours(ALIGNED)
     load_published(method.network, {n: p.detach() for n, p in network.named_parameters()}, "the plain network")
@@ -116,19 +116,20 @@ def apart() -> tuple[float, float]:
         unit.load_state_dict({n: p.detach() for n, p in plain.named_parameters()}, strict=False)
     network.eval(), method.eval()
     inputs, labels = make_batch(ALIGNED, 16)
-    wanted = plain_total(network(inputs), labels, *graphs)
-    found = torch.stack(list(method(ours_of(inputs, labels), {}).losses.values())).sum()
-    wanted.backward(), found.backward()
+    expected = plain_total(network(inputs), labels, *graphs)
+    objective = torch.stack(list(method(ours_of(inputs, labels), {}).losses.values())).sum()
+    expected.backward(), objective.backward()
     gradients = dict(network.named_parameters())
     worst = 0.0
-    for name, place in published_places(method.network).items():
-        mine, theirs = place.parameter.grad[place.part] if place.part else place.parameter.grad, gradients[name].grad
-        worst = max(worst, float((mine - theirs).abs().max() / (theirs.abs().max() + 1e-4)))
-    return abs(float(found.detach() / wanted.detach()) - 1.0), worst
+    for name, target in published_places(method.network).items():
+        gradient, reference = target.parameter.grad, gradients[name].grad
+        ours = gradient[target.part] if target.part else gradient
+        worst = max(worst, float((ours - reference).abs().max() / (reference.abs().max() + 1e-4)))
+    return abs(float(objective.detach() / expected.detach()) - 1.0), worst
 
 
 def median_times(sides: dict[str, Callable[[], Any]], rounds: int, warm: int = 4) -> dict[str, float]:
-    """Seconds of the processor for each side; rounds alternate, so that a busy machine disturbs both alike."""
+    """CPU seconds of each side; rounds alternate, so that a busy machine disturbs both equally."""
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(warm + rounds):
         for name, work in sides.items():
@@ -136,7 +137,7 @@ def median_times(sides: dict[str, Callable[[], Any]], rounds: int, warm: int = 4
             work()
             if number >= warm:
                 times[name].append(time.process_time() - start)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: statistics.median(seconds) for name, seconds in times.items()}
 
 
 def margin_times(rounds: int) -> tuple[dict[str, float], float]:
@@ -153,7 +154,7 @@ def margin_times(rounds: int) -> tuple[dict[str, float], float]:
 
 
 def peak(side: str) -> tuple[float, float]:
-    """Megabytes: the most that a process of its own held in two steps, and what the steps added to its start."""
+    """Megabytes of a new process that runs two steps: its maximum, and how much the steps added."""
     done = subprocess.run([sys.executable, __file__, "--memory", side], capture_output=True, text=True, check=True)
     whole, added = json.loads(done.stdout)
     return whole, added
@@ -173,15 +174,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--memory", choices=STEPS)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     torch.set_num_threads(1)
-    if asked.memory:
-        return measure_memory(asked.memory)
-    memory = {name: peak(name) for name in STEPS}  # first: a process is born with its parent's record
+    if arguments.memory:
+        return measure_memory(arguments.memory)
+    memory = {name: peak(name) for name in STEPS}  # first: a process inherits the maximum of its parent
     value, gradient = apart()
     print(f"without dropout the objectives differ by {value:.0e}, the gradients by {gradient:.0e} of their size")
-    step = median_times({name: make(ALIGNED, 16) for name, make in STEPS.items()}, asked.steps)
-    margin, margin_apart = margin_times(10 * asked.steps)
+    step = median_times({name: make(ALIGNED, 16) for name, make in STEPS.items()}, arguments.steps)
+    margin, margin_apart = margin_times(10 * arguments.steps)
     ratios = {
         "step": step["ours"] / step["plain"],
         "margin": margin["plain"] / margin["ours"],
@@ -203,7 +204,7 @@ def main() -> None:
     added = [memory[name][1] for name in STEPS]
     print(f"| … added by two steps, MB | {added[0]:.0f} | {added[1]:.0f} | {added[1] / added[0]:.2f} | |")
     if value > 1e-5 or gradient > 1e-3 or margin_apart > 1e-5:
-        raise SystemExit("both sides should compute the same")
+        raise SystemExit("the two sides compute different values")
     if ratios["step"] > STEP_GOAL or ratios["margin"] < MARGIN_GOAL or ratios["memory"] > MEMORY_GOAL:
         raise SystemExit("a ratio misses its goal")
 

@@ -1,13 +1,12 @@
-"""What stacking many small models saves, as a ratio to training them one after the other.
+"""Time of training many small models as stacks, relative to training them one after the other.
 
 The work is that of the first two synthetic experiments on the modality focusing hypothesis (MFH): a linear teacher, a
 control and a distilled student for each of 11 settings and 10 seeds, 1000 full-batch steps each, 330 models in all; and
-that of the Gaussian experiment on non-target divergence (NTDH), 6 settings, 180 models. The straightforward way is a
-loop written from their description: a module, an optimiser, a backward pass, a teacher that answers in every step, and
+that of the Gaussian experiment on non-target divergence (NTDH), 6 settings, 180 models. The straightforward code is a
+loop written from their description: a module, an optimiser, a backward pass, teacher outputs in every step, and
 the accuracy on training and test rows after every epoch, as in the authors' code; it is also run without those
 evaluations. Ours starts from the arrays too and includes everything: data sets, methods, stacking, recording, the
-finished runs and their test accuracies. Both start from the same weights, and their test accuracies must be equal, all
-of them.
+finished runs and their test accuracies. Both start from the same weights, and all test accuracies must be equal.
 
 The loop takes minutes, so it is run for two seeds and the time of the others is extrapolated; ``--full`` runs them all.
 
@@ -47,14 +46,14 @@ SETTINGS = FitSettings(epochs=EPOCHS, batch_size=TRAIN, optimizer="sgd", learnin
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of an experiment: how many columns decide, which of them each modality sees, and how it is distilled.
+    """One setting of an experiment: its decisive columns, which of them are in each modality, and the distillation.
 
     Attributes:
         deciding: columns that decide the label.
         teacher_width: columns of the teacher's modality.
-        teacher_sees: the deciding columns among them, at their own places.
+        teacher_sees: the deciding columns in the teacher's modality.
         student_width: columns of the student's modality.
-        temperature: of the divergence of answers, whose square multiplies nothing.
+        temperature: of the divergence of outputs, without the factor τ².
         weight: of that divergence, a mean over rows.
     """
 
@@ -76,7 +75,7 @@ STUDIES = {"MFH": [*GAMMA, *ALPHA], "NTDH": NTDH}
 
 @dataclass
 class Problem:
-    """Data of one setting and seed, and the three networks as they begin."""
+    """Data of one setting and seed, and the three networks with their initial weights."""
 
     setting: Setting
     x: dict[str, NDArray[np.float32]]  # training rows first
@@ -85,7 +84,7 @@ class Problem:
 
 
 def make_problem(setting: Setting, seed: int) -> Problem:
-    """All draws in the order of the description, from NumPy's legacy generator; the networks follow from torch's."""
+    """All draws in the order of the description, from NumPy's legacy generator; those of the networks from torch's."""
     random = np.random.RandomState(seed)
     plane = random.randn(500)[: setting.deciding]
     train = _split(setting, plane, random, TRAIN)
@@ -108,11 +107,11 @@ def _split(
 
 
 def one_by_one(problem: Problem, *, evaluate: bool) -> dict[str, float]:
-    """The loop that everybody writes; test accuracies by role."""
+    """A straightforward loop; test accuracies by role."""
     x = {name: torch.from_numpy(values) for name, values in problem.x.items()}
     y = torch.from_numpy(problem.y)
     networks = {role: nn.Linear(network.in_features, 2) for role, network in problem.networks.items()}
-    found, setting = {}, problem.setting
+    accuracies, setting = {}, problem.setting
     for role in ("teacher", "KD", "no-KD"):
         network, rows = networks[role], x["a" if role == "teacher" else "b"]
         network.load_state_dict(problem.networks[role].state_dict())
@@ -132,27 +131,27 @@ def one_by_one(problem: Problem, *, evaluate: bool) -> dict[str, float]:
             if evaluate:
                 accuracy(network, rows[:TRAIN], y[:TRAIN])
                 accuracy(network, rows[TRAIN:], y[TRAIN:])
-        found[role] = accuracy(network, rows[TRAIN:], y[TRAIN:])
-    return found
+        accuracies[role] = accuracy(network, rows[TRAIN:], y[TRAIN:])
+    return accuracies
 
 
 @torch.no_grad()
 def accuracy(network: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Share of rows that a network puts into their class."""
+    """Share of rows that a network classifies correctly."""
     return (network(x).argmax(1) == y).double().mean().item()
 
 
 def stacked(problems: Sequence[Problem]) -> list[dict[str, float]]:
-    """Ours: three calls, from arrays to test accuracies by role."""
+    """Ours: three calls of `fit_many`, from arrays to test accuracies by role."""
     data = [as_data(problem) for problem in problems]
     runs: dict[str, list[Run]] = {}
     runs["teacher"] = train([supervised(p, d, "teacher", "a") for p, d in zip(problems, data, strict=True)], data)
     runs["no-KD"] = train([supervised(p, d, "no-KD", "b") for p, d in zip(problems, data, strict=True)], data)
     students = [
         KD(
-            student_of(copy_of(problem.networks["KD"]), own.info, ["b"]),
+            student_of(copy_of(problem.networks["KD"]), arrays.info, ["b"]),
             run.students["a"].module,
-            own.info,
+            arrays.info,
             DistillationOptions(
                 losses=("kl(scale=none):1",),
                 temperature=problem.setting.temperature,
@@ -160,7 +159,7 @@ def stacked(problems: Sequence[Problem]) -> list[dict[str, float]]:
                 task_weight=1.0,
             ),
         )
-        for problem, own, run in zip(problems, data, runs["teacher"], strict=True)
+        for problem, arrays, run in zip(problems, data, runs["teacher"], strict=True)
     ]
     runs["KD"] = train(students, data)
     return [
@@ -169,7 +168,7 @@ def stacked(problems: Sequence[Problem]) -> list[dict[str, float]]:
 
 
 def as_data(problem: Problem) -> Data:
-    """Arrays as a data set; there is no validation split in the description, and none is looked at."""
+    """Arrays as a data set; the description has no validation split, so its single row is not used."""
     splits = {
         "train": np.arange(TRAIN),
         "valid": np.arange(TRAIN, TRAIN + 1),
@@ -185,20 +184,20 @@ def supervised(problem: Problem, data: Data, role: str, modality: str) -> Superv
 
 def copy_of(network: nn.Linear) -> nn.Linear:
     """A network with the same weights, so that a problem can be solved twice."""
-    found = nn.Linear(network.in_features, network.out_features)
-    found.load_state_dict(network.state_dict())
-    return found
+    copy = nn.Linear(network.in_features, network.out_features)
+    copy.load_state_dict(network.state_dict())
+    return copy
 
 
 def train(methods: Sequence[Method], data: Sequence[Data]) -> list[Run]:
     """One stack per shape."""
     runs = fit_many(methods, data, SETTINGS, score=False)
-    assert not any(run.notes for run in runs), "a method was trained alone"
+    assert not any(run.notes for run in runs), "a method was not stacked"
     return runs
 
 
 def test_accuracy(run: Run, problem: Problem) -> float:
-    """Of the student that a run ends with."""
+    """Test accuracy of the final student of a run."""
     ((modality, student),) = run.students.items()
     x = torch.from_numpy(problem.x[modality][TRAIN:])
     with torch.no_grad():
@@ -207,7 +206,7 @@ def test_accuracy(run: Run, problem: Problem) -> float:
 
 
 def main() -> None:
-    """Both ways, side by side, for each study."""
+    """Measure both variants for each study."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--full", action="store_true", help="run the loop for all seeds")
     timed = SEEDS if parser.parse_args().full else TIMED
@@ -223,7 +222,7 @@ def main() -> None:
 
 
 def compare(name: str, problems: Sequence[Problem], some: Sequence[Problem], first: float) -> None:
-    """Time both ways; the loop for some of the problems.
+    """Measure both variants; the loop for some of the problems.
 
     Args:
         name: of the study.
@@ -240,10 +239,12 @@ def compare(name: str, problems: Sequence[Problem], some: Sequence[Problem], fir
     seconds = {}
     for evaluate in (True, False):
         began = time.perf_counter()
-        theirs = [one_by_one(problem, evaluate=evaluate) for problem in some]
+        loop_accuracies = [one_by_one(problem, evaluate=evaluate) for problem in some]
         seconds[evaluate] = (time.perf_counter() - began) * len(problems) / len(some)
-        unlike = sum(our[role] != their[role] for our, their in zip(ours, theirs, strict=False) for role in ROLES)
-        assert not unlike, f"{unlike} of {len(some) * len(ROLES)} accuracies differ"
+        different = sum(
+            our[role] != their[role] for our, their in zip(ours, loop_accuracies, strict=False) for role in ROLES
+        )
+        assert not different, f"{different} of {len(some) * len(ROLES)} accuracies differ"
 
     part = (
         "all of it run" if len(some) == len(problems) else f"{len(some)} of {len(problems)} problems run, extrapolated"

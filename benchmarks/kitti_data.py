@@ -1,9 +1,9 @@
-"""What a frame of SemanticKITTI costs before a network sees it, as a ratio to its description written down.
+"""Time of loading a frame of SemanticKITTI, relative to straightforward code of its description.
 
-Frames of the published size are made: pictures of 1226 x 370 and clouds of about 119,000 points. A training item is
-read from the files, projected, mirrored, turned, cut, recoloured and normalised; the straightforward way draws ten maps
-of the whole picture and moves them one after the other. The drawn numbers are the same, and so must all values be
-before a time is printed. Times are of the processor, medians, both turn by turn in one process with one thread.
+Synthetic frames have the published size: pictures of 1226 x 370 and clouds of about 119,000 points. A training item is
+read from the files, projected, mirrored, rotated, cropped, recoloured and normalised. The straightforward code computes
+ten maps of the whole picture and transforms them one after the other. The random draws are the same, and all values
+must be equal before a time is printed. Times are CPU times, medians, alternating in one process with one thread.
 
     python benchmarks/kitti_data.py
 """
@@ -43,7 +43,7 @@ Floats = NDArray[np.float32]
 
 
 def classes_of(words: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """By a table with one entry per class number."""
+    """Classes by a table with one entry per class number."""
     table = np.zeros(max(kind.raw for kind in KINDS) + 100, np.int64)
     for kind in KINDS:
         table[kind.raw] = kind.train
@@ -51,7 +51,7 @@ def classes_of(words: NDArray[np.uint32]) -> NDArray[np.int64]:
 
 
 def project(cloud: Floats, matrix: NDArray[np.float64]) -> tuple[NDArray[np.bool_], NDArray[Any], NDArray[Any]]:
-    """Which points lie in the picture, and in which rows and columns."""
+    """Which points are inside the picture, and their rows and columns."""
     front = cloud[:, 0] > 0
     homogeneous = np.concatenate([cloud[front, :3], np.ones((int(front.sum()), 1))], axis=1).astype(np.float64)
     seen = (matrix @ homogeneous.T).T
@@ -94,8 +94,8 @@ def turned(maps: Floats, degrees: float) -> Floats:
     x = np.rint(np.cos(angle) * (j - cx) - np.sin(angle) * (i - cy) + cx).astype(np.int64)
     y = np.rint(np.sin(angle) * (j - cx) + np.cos(angle) * (i - cy) + cy).astype(np.int64)
     inside = (x >= 0) & (x < WIDTH) & (y >= 0) & (y < HEIGHT)
-    found = maps[:, np.clip(y, 0, HEIGHT - 1), np.clip(x, 0, WIDTH - 1)]
-    return found * inside
+    values = maps[:, np.clip(y, 0, HEIGHT - 1), np.clip(x, 0, WIDTH - 1)]
+    return values * inside
 
 
 def plain_item(frame: Frame, key: int) -> Floats:
@@ -128,7 +128,7 @@ def ten_maps(batch: Batch) -> Floats:
 
 
 def counted(answers: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The table of counts from all pixels, the ignored ones taken out afterwards."""
+    """The confusion matrix of all pixels, from which the ignored ones are removed afterwards."""
     table = torch.zeros(20, 20, dtype=torch.long)
     table.index_put_((target.flatten(), answers.argmax(dim=1).flatten()), torch.tensor(1), accumulate=True)
     table[0] = 0
@@ -138,12 +138,12 @@ def counted(answers: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def compare(
     name: str, ours: Callable[[int], Any], plain: Callable[[int], Any], seen: Callable[[Any], Any] = np.asarray
 ) -> None:
-    """Equal values first (ours as ``seen``), then one line."""
+    """Compare the values (ours as ``seen``), then print one line."""
     for turn in range(FRAMES):
         np.testing.assert_allclose(seen(ours(turn)), np.asarray(plain(turn)), rtol=1e-5, atol=1e-5)
     turns = [(seconds(ours, turn), seconds(plain, turn)) for turn in range(REPEATS)]
-    mine, theirs = (statistics.median(column) for column in zip(*turns, strict=True))
-    print(f"{name:22} {1e3 * mine:9.1f} {1e3 * theirs:11.1f} {theirs / mine:13.2f}")
+    ours_seconds, plain_seconds = (statistics.median(column) for column in zip(*turns, strict=True))
+    print(f"{name:22} {1e3 * ours_seconds:9.1f} {1e3 * plain_seconds:11.1f} {plain_seconds / ours_seconds:13.2f}")
 
 
 def seconds(work: Callable[[int], Any], turn: int) -> float:
@@ -170,8 +170,8 @@ def projections(data: Data) -> None:
     cloud, matrix = read_cloud(frame.cloud), camera_matrix(frame.cloud.parents[1] / "calib.txt")
 
     def ours(turn: int) -> NDArray[Any]:
-        found = camera_pixels(cloud, matrix, height=HEIGHT, width=WIDTH)
-        return np.stack([found.row, found.col])
+        pixels = camera_pixels(cloud, matrix, height=HEIGHT, width=WIDTH)
+        return np.stack([pixels.row, pixels.col])
 
     compare("projection, camera", ours, lambda turn: np.stack(project(cloud, matrix)[1:]))
 

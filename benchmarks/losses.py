@@ -1,8 +1,8 @@
-"""What the losses on features cost, as a ratio to their formulas written down straightforwardly.
+"""Time and memory of losses on features, relative to straightforward code of their formulas.
 
 Each pair of functions must agree in value and gradient before a number is printed. Time is the median of one forward
-and backward pass, both turn by turn in one process; memory is what the process's peak grows by during a first pass, in
-a process of its own per function.
+and backward pass, alternating in one process; memory is the growth of the process's maximum in a first pass, in
+a new process per function.
 
     python benchmarks/losses.py
 """
@@ -33,7 +33,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Pair:
-    """Our loss, the formula as one would write it first, and the shape of both networks' features."""
+    """Our loss, straightforward code of the formula, and the shape of both networks' features."""
 
     ours: Loss
     formula: Loss
@@ -193,13 +193,13 @@ def times(pair: Pair) -> tuple[float, float]:
 
 
 def peak() -> float:
-    """MB this process has held at most."""
+    """Maximum memory of this process in MB."""
     held = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return held / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def grown(name: str, side: str) -> float:
-    """MB that a pass adds to the peak, after one with few rows that loads what any pass needs."""
+    """MB that a pass adds to the maximum, after a pass with few rows that loads what every pass needs."""
     pair = PAIRS[name]
     loss: Loss = getattr(pair, side)
     one_pass(loss, *features((8, *pair.shape[1:])))
@@ -220,7 +220,7 @@ def main() -> None:
     if len(sys.argv) == 3:
         print(grown(sys.argv[1], sys.argv[2]))
         return
-    # first of all: a process starts with the peak of the one that started it
+    # first: a process inherits the maximum of its parent
     held = {name: (memory(name, "ours"), memory(name, "formula")) for name in PAIRS}
     print("loss           ours ms  formula ms  ratio   ours MB  formula MB  ratio")
     for name, pair in PAIRS.items():

@@ -3,10 +3,11 @@
     python benchmarks/nyu_memory.py
 
 A picture of 480 × 640 and a volume of 240 × 144 × 240, batch 1, weighted cross-entropy, SGD. Pixels show the walls,
-the floor and a few boxes of a made room: as many voxels are filled as in a real frame, about 37 000. Each variant runs
-in a process of its own, whose largest resident size is read, and so is that of a process that has the network, its
-input and its target, and does no step. ``recompute`` is the sparse first stage with `recompute=True` on top. In all
-of them what is freed goes back to the machine at once (MALLOC_MMAP_THRESHOLD_), so that the peak is what was in use.
+the floor and a few boxes of a synthetic room: as many voxels are filled as in a real frame, about 37 000. Each variant
+runs in a new process, whose maximum resident size is read; ``no step`` is a process with the network, its input and
+its target, but without a step. ``recompute`` is the sparse first stage with `recompute=True` in addition. In all
+variants freed memory is returned to the system immediately (MALLOC_MMAP_THRESHOLD_), so that the maximum is the memory
+in use.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def room() -> tuple[Tensor, Tensor]:
 
 
 def step(variant: str) -> dict[str, float]:
-    """One training step; what it took."""
+    """Time, memory and loss of one training step."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     places = tuple(side // 4 for side in reversed(VOLUME))
@@ -77,24 +78,24 @@ def step(variant: str) -> dict[str, float]:
 
 
 def main() -> None:
-    """Run all variants and print what they took."""
+    """Run all variants and print time and memory."""
     if len(sys.argv) > 1:
         print(json.dumps(step(sys.argv[1])))
         return
-    found = {}
+    measured = {}
     for variant in VARIANTS:
-        words, around = [sys.executable, __file__, variant], {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
-        said = subprocess.run(words, check=True, capture_output=True, text=True, env=around)
-        found[variant] = json.loads(said.stdout)
-    before = found["no step"]["MiB"]
-    print(f"depth DDRNet, volume {VOLUME}, batch 1, {int(found['sparse']['filled'])} voxels filled, one CPU thread")
+        words, environment = [sys.executable, __file__, variant], {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**20)}
+        process = subprocess.run(words, check=True, capture_output=True, text=True, env=environment)
+        measured[variant] = json.loads(process.stdout)
+    before = measured["no step"]["MiB"]
+    print(f"depth DDRNet, volume {VOLUME}, batch 1, {int(measured['sparse']['filled'])} voxels filled, one CPU thread")
     print(f"{'':10}{'seconds':>10}{'peak MiB':>10}{'of the step':>14}{'loss':>14}")
-    for variant, took in found.items():
-        own = took["MiB"] - before
-        print(f"{variant:10}{took['seconds']:10.1f}{took['MiB']:10.0f}{own:14.0f}{took['loss']:14.7f}")
+    for variant, values in measured.items():
+        step_memory = values["MiB"] - before
+        print(f"{variant:10}{values['seconds']:10.1f}{values['MiB']:10.0f}{step_memory:14.0f}{values['loss']:14.7f}")
     for variant in ("sparse", "recompute"):
-        share = (found[variant]["MiB"] - before) / (found["dense"]["MiB"] - before)
-        whole = found[variant]["MiB"] / found["dense"]["MiB"]
+        share = (measured[variant]["MiB"] - before) / (measured["dense"]["MiB"] - before)
+        whole = measured[variant]["MiB"] / measured["dense"]["MiB"]
         print(f"{variant} / dense: {share:.2f} of the step, {whole:.2f} of the whole process")
 
 

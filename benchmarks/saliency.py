@@ -1,9 +1,9 @@
-"""What Algorithm 1 costs: the whole network for every channel and permutation, against the form that is chosen for it.
+"""Time of Algorithm 1: the whole network for every channel and permutation, compared with the fastest form.
 
-The teacher is the sound network of RAVDESS with random weights, the student a linear one, so that the time is the
-teacher's; both ways use the same permutations, and a ratio is printed only after the distances agreed. Times are of the
-processor, on one thread. Ours hold everything: both networks, finding the form, the permutations; median of five. The
-naive loop is timed on some of its rounds (median of a round, times their number) unless --full is given.
+The teacher is the sound network of RAVDESS with random weights, the student a linear one, so that the teacher takes
+most of the time. Both use the same permutations, and a ratio is printed only if the distances agree. Times are CPU
+times on one thread. Ours include both networks, the choice of the form and the permutations; median of five. The naive
+loop is timed on some of its rounds (median of a round, times their number) unless --full is given.
 
     python benchmarks/saliency.py
 """
@@ -34,7 +34,7 @@ EXACT_DRAWS = 2000
 
 @dataclass(frozen=True)
 class Case:
-    """A row of the table: a place, how many samples and permutations, channels that the naive loop is timed on."""
+    """A row of the table: layer (with the authors' number), samples, permutations, timed channels of the loop."""
 
     place: int
     rows: int
@@ -58,13 +58,13 @@ def samples(rows: int) -> Batch:
 
 
 def naive_loop(
-    teacher: nn.Module, student: nn.Module, batch: Batch, place: str, permutations: Tensor, channels: range
+    teacher: nn.Module, student: nn.Module, batch: Batch, layer: str, permutations: Tensor, channels: range
 ) -> tuple[np.ndarray, float]:
-    """Distances (draws, channels), as one would write it first, and seconds per round."""
-    found, seconds = np.empty((len(permutations), len(channels))), []
+    """Distances (draws, channels) by straightforward code, and seconds per round."""
+    distances, seconds = np.empty((len(permutations), len(channels))), []
     with torch.no_grad():
-        wanted = student(batch.inputs)
-        for draw, column in np.ndindex(found.shape):
+        expected = student(batch.inputs)
+        for draw, column in np.ndindex(distances.shape):
             order, channel = permutations[draw, channels[column]], channels[column]
 
             def shuffle(features: Tensor, order: Tensor = order, channel: int = channel) -> Tensor:
@@ -73,38 +73,38 @@ def naive_loop(
                 return moved
 
             start = time.process_time()
-            with replacing(teacher, place, shuffle):
-                found[draw, column] = (teacher(batch.inputs) - wanted).square().mean()
+            with replacing(teacher, layer, shuffle):
+                distances[draw, column] = (teacher(batch.inputs) - expected).square().mean()
             seconds.append(time.process_time() - start)
-    return found, statistics.median(seconds)
+    return distances, statistics.median(seconds)
 
 
 def compare(case: Case, teacher: nn.Module, student: nn.Module, *, full: bool) -> str:
-    place, batch = ravdess_layer(case.place, "audio"), samples(case.rows)
+    layer, batch = ravdess_layer(case.place, "audio"), samples(case.rows)
     channels = {4: 1024, 5: 128}[case.place]
     generator = torch.Generator().manual_seed(0)
     drawn = [torch.randperm(case.rows, generator=generator) for _ in range(case.draws * channels)]
     permutations = torch.stack(drawn).reshape(case.draws, channels, case.rows)
     timed = range(channels) if full else range(0, channels, channels // case.timed)
 
-    naive_loop(teacher, student, batch, place, permutations, range(1))  # the first call of a network allocates
-    measure_saliency(teacher, student, [batch], place, permutations=1)
-    slow, seconds = naive_loop(teacher, student, batch, place, permutations, timed)
+    naive_loop(teacher, student, batch, layer, permutations, range(1))  # the first call of a network allocates
+    measure_saliency(teacher, student, [batch], layer, permutations=1)
+    slow, seconds = naive_loop(teacher, student, batch, layer, permutations, timed)
     seconds *= case.draws * channels
     times = []
     for _ in range(5):
         start = time.process_time()
-        found = measure_saliency(teacher, student, [batch], place, permutations=case.draws, seed=0)
+        saliency = measure_saliency(teacher, student, [batch], layer, permutations=case.draws, seed=0)
         times.append(time.process_time() - start)
     ours = statistics.median(times)
-    assert found.draws is not None
-    apart = float(np.abs(found.draws[:, list(timed)] / slow - 1).max())
+    assert saliency.draws is not None
+    apart = float(np.abs(saliency.draws[:, list(timed)] / slow - 1).max())
     assert apart < SAME, f"distances differ by {apart:.1e} of their size"
     ratio = seconds / ours
     verdict = "ok" if ratio >= case.at_least else f"BELOW {case.at_least:.0f}"
     return (
         f"| {case.place} | {case.rows} x {channels} x {case.draws} | {seconds:.1f} | {len(timed)} of {channels} | "
-        f"{ours:.3f} ({found.form}) | {ratio:.0f} | {apart:.0e} | {verdict} |"
+        f"{ours:.3f} ({saliency.form}) | {ratio:.0f} | {apart:.0e} | {verdict} |"
     )
 
 
@@ -121,12 +121,15 @@ def exactness(teacher: nn.Module, student: nn.Module) -> str:
 
 
 def others(teacher: nn.Module, student: nn.Module, case: Case) -> list[str]:
-    """The same quantity from two libraries, on features that were taken already (a head start for them)."""
+    """The same quantity from two libraries, on features that are computed already (an advantage for them)."""
     batch = samples(case.rows)
     seen: list[Tensor] = []
-    with torch.no_grad(), replacing(teacher, ravdess_layer(5, "audio"), lambda found: seen.append(found) or found):
+    with (
+        torch.no_grad(),
+        replacing(teacher, ravdess_layer(5, "audio"), lambda features: seen.append(features) or features),
+    ):
         teacher(batch.inputs)
-        wanted = student(batch.inputs)
+        expected = student(batch.inputs)
     head: Any = teacher.get_submodule("head")
     start = time.process_time()
     measure_saliency(teacher, student, [batch], ravdess_layer(5, "audio"), permutations=case.draws)
@@ -136,7 +139,7 @@ def others(teacher: nn.Module, student: nn.Module, case: Case) -> list[str]:
     from sklearn.inspection import permutation_importance
 
     class Head(RegressorMixin, BaseEstimator):
-        """The last layer as scikit-learn knows networks."""
+        """The last layer with the interface of scikit-learn."""
 
         def fit(self, x: np.ndarray, y: np.ndarray) -> Head:
             self.fitted_ = True
@@ -144,14 +147,14 @@ def others(teacher: nn.Module, student: nn.Module, case: Case) -> list[str]:
 
         def predict(self, x: np.ndarray) -> np.ndarray:
             with torch.no_grad():
-                answers: np.ndarray = head(torch.as_tensor(x)).numpy()
-            return answers
+                outputs: np.ndarray = head(torch.as_tensor(x)).numpy()
+            return outputs
 
     start = time.process_time()
     permutation_importance(
         Head().fit(None, None),
         seen[0].numpy(),
-        wanted.numpy(),
+        expected.numpy(),
         scoring="neg_mean_squared_error",
         n_repeats=case.draws,
         random_state=0,
@@ -162,7 +165,7 @@ def others(teacher: nn.Module, student: nn.Module, case: Case) -> list[str]:
     from captum.attr import FeaturePermutation
 
     def gap(features: Tensor) -> Tensor:
-        return (head(features) - wanted).square().mean()
+        return (head(features) - expected).square().mean()
 
     start = time.process_time()
     for _ in range(case.draws):
@@ -173,12 +176,12 @@ def others(teacher: nn.Module, student: nn.Module, case: Case) -> list[str]:
 def main() -> None:
     torch.set_num_threads(1)
     teacher, student = networks()
-    print("| place | rows x channels x draws | naive, s | timed on | ours, s (form) | ratio | apart | goal |")
+    print("| layer | rows x channels x draws | naive, s | timed on | ours, s (form) | ratio | difference | goal |")
     print("|---|---|---|---|---|---|---|---|")
     lines = [compare(case, teacher, student, full="--full" in sys.argv) for case in CASES]
     print("\n".join(lines))
     print("\n" + exactness(teacher, student))
-    print("\n| place 5 of the table above | s |\n|---|---|")
+    print("\n| layer 5 of the table above | s |\n|---|---|")
     print("\n".join(others(teacher, student, CASES[0])))
     if any("BELOW" in line for line in lines):
         raise SystemExit("a ratio is below its goal")

@@ -1,10 +1,10 @@
-"""What losses of pixels and votes of points cost, as a ratio to their formulas written down straightforwardly.
+"""Time of losses on pixels and of votes of points, relative to straightforward code of their formulas.
 
-Answers have the size of the published LiDAR training: 4 pictures of 256 x 1024 pixels, 20 classes, of which a share of
-pixels is labelled. Values and gradients must agree before a number is printed. Times are medians of one forward and
-backward pass, both turn by turn in one process with one thread. Votes are those of KNN post-processing: all points of a
-scan in a picture of directions, and those of the camera's view in its picture; the straightforward way unfolds all
-windows of the picture, as published, and takes those of the points. Their classes must be equal.
+Outputs have the size of the published LiDAR training: 4 pictures of 256 x 1024 pixels, 20 classes, a share of the
+pixels labelled. Values and gradients must agree before a number is printed. Times are medians of one forward and
+backward pass, alternating in one process with one thread. Votes are those of KNN post-processing: all points of a
+scan in a picture of directions, and those of the camera's view in its picture. The straightforward code unfolds all
+windows of the picture, as published, and selects those of the points. The classes must be equal.
 
     python benchmarks/segmentation.py
 """
@@ -80,10 +80,12 @@ def one_pass(loss: Loss, probabilities: Tensor, target: Tensor) -> tuple[Tensor,
 
 
 def must_agree(ours: Loss, formula: Loss, probabilities: Tensor, target: Tensor) -> None:
-    (mine, my_gradient), (theirs, gradient) = (one_pass(loss, probabilities, target) for loss in (ours, formula))
-    torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
-    # the formula's differences of numbers near 1 lose digits: a hundredth of the largest entry
-    torch.testing.assert_close(my_gradient, gradient, rtol=1e-2, atol=1e-2 * gradient.abs().max().item())
+    value, gradient = one_pass(ours, probabilities, target)
+    expected, expected_gradient = one_pass(formula, probabilities, target)
+    torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+    # the formula subtracts numbers near 1 and loses digits: the tolerance is a hundredth of the largest entry
+    limit = 1e-2 * expected_gradient.abs().max().item()
+    torch.testing.assert_close(gradient, expected_gradient, rtol=1e-2, atol=limit)
 
 
 def seconds(loss: Loss, probabilities: Tensor, target: Tensor) -> float:
@@ -98,15 +100,15 @@ def formula_votes(ranges: Tensor, classes: Tensor, depth: Tensor, rows: Tensor, 
     windows[12] = depth
     distance = (windows - depth).abs() * (1 - gaussian(5, 1.0)).reshape(-1, 1)
     nearest = distance.topk(5, dim=0, largest=False, sorted=False)
-    told = F.unfold(classes[None, None].float(), 5, padding=2)[0].long()[:, rows * ranges.shape[1] + columns]
-    votes = told.gather(0, nearest.indices)
+    neighbours = F.unfold(classes[None, None].float(), 5, padding=2)[0].long()[:, rows * ranges.shape[1] + columns]
+    votes = neighbours.gather(0, nearest.indices)
     votes[nearest.values > 1.0] = 20
     counts = torch.zeros(21, len(depth)).scatter_add(0, votes, torch.ones_like(votes, dtype=torch.float32))
     return counts[1:20].argmax(dim=0) + 1
 
 
 def scan(height: int, width: int, points: int) -> tuple[Tensor, ...]:
-    """Ranges and classes of a picture, a third of it empty, and points on and behind what its pixels hold."""
+    """Ranges and classes of a picture, a third of it empty, and points at and behind the ranges of its pixels."""
     generator = torch.Generator().manual_seed(0)
     ranges = 2 + 48 * torch.rand(height, width, generator=generator).sort(dim=0).values
     ranges[torch.rand(height, width, generator=generator) < 1 / 3] = -1.0
@@ -120,16 +122,16 @@ def votes() -> None:
     """One line per view."""
     print("\nvotes          points   ours ms  formula ms  times faster")
     for view, size in {"directions": (64, 2048, 118_941), "camera": (370, 1226, 20_000)}.items():
-        given, turns = scan(*size), []
-        torch.testing.assert_close(knn_classes(*given), formula_votes(*given), rtol=0, atol=0)
+        arguments, turns = scan(*size), []
+        torch.testing.assert_close(knn_classes(*arguments), formula_votes(*arguments), rtol=0, atol=0)
         for _ in range(REPEATS):
             moments = [time.process_time()]
             for work in (knn_classes, formula_votes):
-                work(*given)
+                work(*arguments)
                 moments.append(time.process_time())
             turns.append((moments[1] - moments[0], moments[2] - moments[1]))
-        mine, theirs = (statistics.median(column) for column in zip(*turns, strict=True))
-        print(f"{view:12} {size[2]:8} {1e3 * mine:9.1f} {1e3 * theirs:11.1f} {theirs / mine:13.2f}")
+        ours, formula = (statistics.median(column) for column in zip(*turns, strict=True))
+        print(f"{view:12} {size[2]:8} {1e3 * ours:9.1f} {1e3 * formula:11.1f} {formula / ours:13.2f}")
 
 
 def main() -> None:
@@ -143,8 +145,8 @@ def main() -> None:
             turns = [
                 (seconds(ours, probabilities, target), seconds(formula, probabilities, target)) for _ in range(REPEATS)
             ]
-            mine, theirs = (statistics.median(column) for column in zip(*turns, strict=True))
-            print(f"{name:7} {share:8.0%} {1e3 * mine:9.1f} {1e3 * theirs:11.1f} {theirs / mine:13.2f}")
+            fast, slow = (statistics.median(column) for column in zip(*turns, strict=True))
+            print(f"{name:7} {share:8.0%} {1e3 * fast:9.1f} {1e3 * slow:11.1f} {slow / fast:13.2f}")
     votes()
 
 

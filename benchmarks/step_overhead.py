@@ -1,7 +1,7 @@
-"""What the engine costs per step, as a ratio to a loop written by hand.
+"""Time of a step of the engine, relative to a plain loop.
 
-Both train the same network from the same weights on the same batches in the same order, in one process, turn by turn;
-the final weights must agree before a number is printed. The loop by hand is what one would write in a notebook: slice
+Both train the same network from the same weights on the same batches in the same order, alternating in one process;
+the final weights must agree before a number is printed. The plain loop is straightforward code: slice
 a shuffled tensor, forward, cross-entropy, backward, step.
 
     python benchmarks/step_overhead.py
@@ -75,8 +75,8 @@ def noise(shape: tuple[int, ...], rows: int) -> Data:
     return assemble({"x": x}, {"x": y}, splits)
 
 
-def by_hand(network: nn.Module, data: Data, settings: FitSettings) -> float:
-    """Seconds per step of the loop that everybody writes."""
+def plain_loop(network: nn.Module, data: Data, settings: FitSettings) -> float:
+    """Seconds per step of the plain loop."""
     x, y = data.train._ready["x"], data.train.targets["x"]
     rows = Batches({"x": len(x)}, paired=True, batch_size=BATCH, seed=mix(0, "order")).at(0)._order("x")
     optimizer = torch.optim.SGD(network.parameters(), lr=settings.learning_rate, momentum=settings.momentum)
@@ -108,17 +108,17 @@ def measure(name: str, build: Callable[[], nn.Module], shape: tuple[int, ...], r
     ratios, steps = [], []
     for repeat in range(REPEATS + 1):
         torch.manual_seed(repeat)
-        ours, theirs = build(), build()
-        theirs.load_state_dict(ours.state_dict())
-        by_hand_seconds = by_hand(theirs, data, settings)
+        ours, copy = build(), build()
+        copy.load_state_dict(ours.state_dict())
+        plain_seconds = plain_loop(copy, data, settings)
         engine_seconds = engine(ours, data, settings)
         for key, tensor in ours.state_dict().items():
-            torch.testing.assert_close(tensor, theirs.state_dict()[key], rtol=0, atol=1e-6)
-        if repeat:  # the first one warms up
-            ratios.append(engine_seconds / by_hand_seconds)
-            steps.append(by_hand_seconds)
+            torch.testing.assert_close(tensor, copy.state_dict()[key], rtol=0, atol=1e-6)
+        if repeat:  # the first repetition is a warm-up
+            ratios.append(engine_seconds / plain_seconds)
+            steps.append(plain_seconds)
     print(
-        f"{name}: by hand {statistics.median(steps) * 1e6:.0f} µs a step, engine / by hand "
+        f"{name}: plain loop {statistics.median(steps) * 1e6:.0f} µs a step, engine / plain loop "
         f"{statistics.median(ratios):.2f} (median of {REPEATS}, {min(ratios):.2f} to {max(ratios):.2f})"
     )
 

@@ -1,9 +1,9 @@
-"""How many clips a second are read for the networks of VGGSound, and the same written straightforwardly.
+"""Clips per second that are read for the networks of VGGSound, compared with straightforward code.
 
-Clips of ten seconds are made and prepared at full size: 32 frames of 256x256 and spectrograms of 513x313. Each form of
+Synthetic clips of ten seconds are prepared at full size: 32 frames of 256x256 and spectrograms of 513x313. Each form of
 them is read batch by batch, normalised, by one and by two worker processes, from a warm disk cache. The straightforward
-way is a Dataset that opens one clip at a time and PyTorch's own collate function; both must give the same numbers
-before one is printed.
+code is a Dataset that opens one clip at a time, with PyTorch's own collate function; both must give the same numbers
+before a rate is printed.
 
     python benchmarks/vggsound_loading.py
 """
@@ -36,13 +36,13 @@ from xmodal.data.vggsound.synthetic import Design, make, write_synthetic_clip
 
 REPEATS = 3
 BATCH = 4
-CLIPS = 24  # of an epoch; the few that are made come again and again
+CLIPS = 24  # of an epoch, in which the few synthetic clips are repeated
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
 
 class OneByOne(Dataset[tuple[Tensor, Tensor]]):
-    """Clips as one would read them first."""
+    """Straightforward code that reads a clip."""
 
     def __init__(self, sounds: list[Path], pictures: list[Path]) -> None:
         self.sounds, self.pictures = sounds, pictures
@@ -54,14 +54,16 @@ class OneByOne(Dataset[tuple[Tensor, Tensor]]):
         wave = torch.from_numpy(np.load(self.sounds[row]))
         wave = wave / (1.1 * wave.abs().max())
         window = torch.hann_window(1024)
-        heard = torch.stft(wave, 1024, 512, window=window, center=True, pad_mode="reflect", return_complex=True).abs()
+        spectrogram = torch.stft(
+            wave, 1024, 512, window=window, center=True, pad_mode="reflect", return_complex=True
+        ).abs()
         tall = np.array(Image.open(self.pictures[row]).convert("RGB"))
         frames = torch.from_numpy(tall.reshape(32, 256, 256, 3)).permute(0, 3, 1, 2).float() / 255
-        return heard, (frames - MEAN) / STD
+        return spectrogram, (frames - MEAN) / STD
 
 
 def repeated(data: Data) -> Split:
-    """The training split as often as makes an epoch."""
+    """The training split, repeated to the length of an epoch."""
     numbers = np.resize(data.train.numbers["audio"], CLIPS)
     split = data.train
     normalisation = data.info.normalisation
@@ -70,7 +72,7 @@ def repeated(data: Data) -> Split:
 
 
 def rate(batches: Iterable[Any]) -> float:
-    """Clips per second, from the second batch on: the first waits for the processes to start."""
+    """Clips per second, from the second batch on: the first one includes the start of the processes."""
     times = []
     for _ in batches:
         times.append(time.perf_counter())
@@ -84,7 +86,7 @@ def ours(split: Split, workers: int) -> float:
 
 
 def cost(split: Split) -> float:
-    """Milliseconds of CPU time for a clip in this process, which other work on the machine changes little."""
+    """CPU milliseconds per clip in this process, on which other work on the machine has little influence."""
     batches = iter(Loader(split, Batches(split.rows, paired=True, batch_size=BATCH, seed=0)).epoch(0))
     next(batches)
     began = time.process_time()
@@ -94,12 +96,12 @@ def cost(split: Split) -> float:
 
 
 def one_by_one(split: Split, workers: int) -> float:
-    """Clips per second of the straightforward way."""
+    """Clips per second of the straightforward code."""
     return rate(DataLoader(straightforward(split), batch_size=BATCH, shuffle=True, num_workers=workers))
 
 
 def straightforward(split: Split) -> OneByOne:
-    """The same clips for the other way."""
+    """The same clips for the straightforward code."""
     sounds, pictures = (
         [split.columns[name].files[row] for row in split.numbers[name].tolist()] for name in ("audio", "video")
     )
@@ -107,12 +109,12 @@ def straightforward(split: Split) -> OneByOne:
 
 
 def must_agree(split: Split) -> None:
-    """Both ways give the same numbers."""
+    """Raise an error unless both give the same numbers."""
     sampler = Batches(split.rows, paired=True, batch_size=BATCH, seed=0, shuffle=False)
     (batch, *_), other = Loader(split, sampler).epoch(0), straightforward(split)
-    heard, seen = (torch.stack(part) for part in zip(*(other[row] for row in range(BATCH)), strict=True))
-    torch.testing.assert_close(batch.inputs["audio"], heard, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(batch.inputs["video"], seen, rtol=1e-4, atol=1e-4)
+    sound, pictures = (torch.stack(part) for part in zip(*(other[row] for row in range(BATCH)), strict=True))
+    torch.testing.assert_close(batch.inputs["audio"], sound, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(batch.inputs["video"], pictures, rtol=1e-4, atol=1e-4)
 
 
 def spread(rates: list[float]) -> str:
@@ -120,10 +122,10 @@ def spread(rates: list[float]) -> str:
 
 
 def seek(path: Path) -> None:
-    """Four frames of a minute, with and without jumps."""
+    """Four frames of a minute, with and without jumps to key frames."""
     from xmodal.data.media import video
 
-    shares, found, keys = [0.1, 0.4, 0.6, 0.9], {}, video.key_times
+    shares, results, keys = [0.1, 0.4, 0.6, 0.9], {}, video.key_times
     for name in ("all", "jumps"):
         video.key_times = keys if name == "jumps" else lambda _: []
         times = []
@@ -131,9 +133,9 @@ def seek(path: Path) -> None:
             began = time.perf_counter()
             frames = frames_at(path, shares, height=256, width=256)
             times.append(time.perf_counter() - began)
-        found[name] = (statistics.median(times), frames)
-    assert np.array_equal(found["all"][1], found["jumps"][1])
-    read, jumped = found["all"][0], found["jumps"][0]
+        results[name] = (statistics.median(times), frames)
+    assert np.array_equal(results["all"][1], results["jumps"][1])
+    read, jumped = results["all"][0], results["jumps"][0]
     print(
         f"four frames of an mp4 of a minute: {1e3 * jumped:.0f} ms, reading all of it {1e3 * read:.0f} ms "
         f"({jumped / read:.2f})"
@@ -143,13 +145,13 @@ def seek(path: Path) -> None:
 def main() -> None:
     """All forms, one and two processes."""
     torch.set_num_threads(1)
-    splitting.READY_BYTES = -1  # keep nothing in memory: this is about files
+    splitting.READY_BYTES = -1  # keep nothing in memory: the time of reading files is measured
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         make(root / "raw", clips=2, test_clips=1, seconds=10, size=256, workers=2)
-        made = time.perf_counter()
+        began = time.perf_counter()
         prepare(root / "raw", root / "jpg", workers=2)
-        print(f"prepared with 2 processes: {12 / (time.perf_counter() - made):.1f} clips/s, start included")
+        print(f"prepared with 2 processes: {12 / (time.perf_counter() - began):.1f} clips/s, start included")
         prepare(root / "raw", root / "npy", settings=ClipSettings(store="npy"), workers=2)
         splits = {
             name: repeated(open_data("vggsound", options={"root": root / name})) for name in ("jpg", "npy", "raw")
@@ -158,16 +160,16 @@ def main() -> None:
         costs = ", ".join(f"{name} {cost(split):.0f} ms" for name, split in splits.items())
         print(f"CPU time of a clip: {costs}")
         for workers in (1, 2):
-            found: dict[str, list[float]] = {name: [] for name in (*splits, "one by one")}
+            rates: dict[str, list[float]] = {name: [] for name in (*splits, "one by one")}
             for _ in range(REPEATS):
                 for name, split in splits.items():
-                    found[name].append(ours(split, workers))
-                found["one by one"].append(one_by_one(splits["jpg"], workers))
+                    rates[name].append(ours(split, workers))
+                rates["one by one"].append(one_by_one(splits["jpg"], workers))
             print(f"{workers} worker(s), batches of {BATCH}:")
             for name, what in (("jpg", "tall JPEGs"), ("npy", "arrays"), ("raw", "mp4")):
-                print(f"  {what:28} {spread(found[name])}")
-            ratio = statistics.median(found["jpg"]) / statistics.median(found["one by one"])
-            print(f"  {'tall JPEGs one by one':28} {spread(found['one by one'])}; ours / one by one {ratio:.2f}")
+                print(f"  {what:28} {spread(rates[name])}")
+            ratio = statistics.median(rates["jpg"]) / statistics.median(rates["one by one"])
+            print(f"  {'tall JPEGs one by one':28} {spread(rates['one by one'])}; ours / one by one {ratio:.2f}")
         minute = Clip("aVideoOfOne", 0, "dog barking", "train")
         write_synthetic_clip((minute, 0, root, Design(4, 1.0, 1.0, 0.0, seconds=60, size=64, seed=0)))
         seek(root / f"{minute.stem}.mp4")

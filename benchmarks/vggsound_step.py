@@ -1,10 +1,10 @@
-"""What a training step on VGGSound spends its time on: waiting for clips, asking the teacher, computing.
+"""Parts of the time of a training step on VGGSound: waiting for clips, teacher outputs, computing.
 
-Clips are made and prepared as JPEG frames, smaller than the published ones; a video student learns from an audio
-teacher. Printed are the share of an epoch that the loop waits for its next batch, with 0, 1 and 2 loading processes,
-and what an epoch costs with the teacher's answers asked once (in memory, on disk) beside asking them in every epoch.
-With ``--full`` it measures instead one step of each published network at full size: seconds, and the memory
-that it takes.
+Synthetic clips are prepared as JPEG frames, smaller than the published ones; a video student learns from an audio
+teacher. The script prints the share of an epoch in which the loop waits for its next batch, with 0, 1 and 2 loading
+processes, and the time of an epoch if the teacher's outputs are computed once (stored in memory, on disk), relative to
+computing them in every epoch. With ``--full`` it measures one step of each published network at full size instead:
+seconds and memory.
 
     python benchmarks/vggsound_step.py [--full]
 """
@@ -43,7 +43,7 @@ NETWORKS = (("audio", "vggsound_audio"), *(("video", encoder) for encoder in VID
 
 
 class Watched:
-    """A loader that notes how long the loop waited for it."""
+    """A loader that measures how long the loop waits for it."""
 
     def __init__(self, loader: Loader) -> None:
         self.loader, self.sampler, self.waited = loader, loader.sampler, 0.0
@@ -63,31 +63,31 @@ class Watched:
             yield batch
 
 
-def built(data: Data, *, workers: int, cache: str, place: Path) -> tuple[Loop, float]:
-    """A loop that is ready to train, and the seconds that getting ready took."""
-    shapes = {name: known.shape for name, known in data.info.inputs.items()}
+def built(data: Data, *, workers: int, cache: str, folder: Path) -> tuple[Loop, float]:
+    """A loop that is ready to train, and the seconds of its preparation."""
+    shapes = {name: spec.shape for name, spec in data.info.inputs.items()}
     torch.manual_seed(0)
     student = build_vggsound("video", classes=4, shape=shapes["video"], encoder="video_resnet18", width=WIDTH)
     teacher = build_vggsound("audio", classes=4, shape=shapes["audio"])
     method = KD(student, teacher.module, data.info)
     settings = FitSettings(epochs=REPEATS + 1, batch_size=BATCH, workers=workers, cache=cache)  # type: ignore[arg-type]
-    loop = Loop(method, data, settings, 0, None, launch(), False, Progress(quiet=True), Scores, place)
+    loop = Loop(method, data, settings, 0, None, launch(), False, Progress(quiet=True), Scores, folder)
     began = time.perf_counter()
     loop.prepare()
     return loop, time.perf_counter() - began
 
 
 def epochs(loop: Loop) -> list[tuple[float, float]]:
-    """Seconds and seconds of waiting, epoch by epoch after the first, in which the loading processes start."""
+    """Seconds, and seconds of waiting, of each epoch after the first, in which the loading processes start."""
     watched = Watched(loop.loader)
     loop.loader = watched  # type: ignore[assignment]
-    found = []
+    seconds = []
     for _ in range(REPEATS + 1):
         watched.waited, began = 0.0, time.perf_counter()
         loop.train_epoch()
-        found.append((time.perf_counter() - began, watched.waited))
+        seconds.append((time.perf_counter() - began, watched.waited))
         loop.epoch, loop.step = loop.epoch + 1, 0
-    return found[1:]
+    return seconds[1:]
 
 
 def loading(data: Data, workers: int) -> float:
@@ -100,12 +100,12 @@ def loading(data: Data, workers: int) -> float:
     return rows / (time.perf_counter() - began)
 
 
-def waiting(data: Data, place: Path) -> None:
+def waiting(data: Data, folder: Path) -> None:
     """Print the share of waiting."""
     print(f"Waiting for clips, batches of {BATCH} (median of {REPEATS} epochs):")
     for workers in (0, 1, 2):
         alone = loading(data, workers)
-        times = epochs(built(data, workers=workers, cache="memory", place=place)[0])
+        times = epochs(built(data, workers=workers, cache="memory", folder=folder)[0])
         shares = [waited / whole for whole, waited in times]
         rate = statistics.median(len(data.train) / whole for whole, _ in times)
         print(
@@ -114,14 +114,14 @@ def waiting(data: Data, place: Path) -> None:
         )
 
 
-def caching(data: Data, place: Path) -> None:
-    """Print what asking the teacher once saves."""
-    found: dict[str, float] = {}
+def caching(data: Data, folder: Path) -> None:
+    """Print the time that is saved by computing teacher outputs once."""
+    seconds: dict[str, float] = {}
     for cache in ("off", "memory", "disk"):
-        loop, before = built(data, workers=0, cache=cache, place=place)
-        found[cache] = statistics.median(whole for whole, _ in epochs(loop))
-        text = "" if cache == "off" else f", {found[cache] / found['off']:.2f} of it, asking once {before:.2f} s"
-        print(f"  cache {cache:6} {found[cache]:.2f} s an epoch{text}")
+        loop, before = built(data, workers=0, cache=cache, folder=folder)
+        seconds[cache] = statistics.median(whole for whole, _ in epochs(loop))
+        text = "" if cache == "off" else f", {seconds[cache] / seconds['off']:.2f} of it, computing once {before:.2f} s"
+        print(f"  cache {cache:6} {seconds[cache]:.2f} s an epoch{text}")
 
 
 def step(modality: str, encoder: str, rows: int) -> None:
@@ -134,7 +134,7 @@ def step(modality: str, encoder: str, rows: int) -> None:
     inputs, target = {modality: torch.randn(rows, *SHAPES[modality])}, torch.arange(rows)
 
     def once() -> float:
-        began = time.process_time()  # with one thread that is what it takes, whatever else the machine does
+        began = time.process_time()  # CPU time: with one thread, other work on the machine has little influence on it
         optimizer.zero_grad()
         nn.functional.cross_entropy(network(inputs), target).backward()
         optimizer.step()
@@ -147,10 +147,10 @@ def step(modality: str, encoder: str, rows: int) -> None:
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    weights = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
     with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         network(inputs)
-    activations = sum(size for place, size in kept.items() if place not in own)
+    activations = sum(size for address, size in kept.items() if address not in weights)
     times = [once() for _ in range(2)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     parameters = sum(parameter.numel() for parameter in network.parameters())
@@ -162,7 +162,7 @@ def step(modality: str, encoder: str, rows: int) -> None:
 
 
 def full() -> None:
-    """Each network in a process of its own, so that its memory is its own."""
+    """Measure each network in a new process, so that the memory is that of one network."""
     print(f"One step at full size, float32, {torch.get_num_threads()} thread(s):", flush=True)
     for modality, encoder in NETWORKS:
         words: list[Any] = [sys.executable, __file__, "--step", modality, encoder, "2"]
@@ -170,23 +170,23 @@ def full() -> None:
 
 
 def main() -> None:
-    """All of it, on made clips."""
+    """Measure everything, on synthetic clips."""
     torch.set_num_threads(1)
     if "--full" in sys.argv:
         return full()
     if "--step" in sys.argv:
         modality, encoder, rows = sys.argv[2:]
         return step(modality, encoder, int(rows))
-    split.READY_BYTES = -1  # keep nothing in memory: this is about files
+    split.READY_BYTES = -1  # keep nothing in memory: the time of reading files is measured
     with tempfile.TemporaryDirectory() as folder:
-        root, place = Path(folder) / "clips", Path(folder) / "answers"
+        root, answers = Path(folder) / "clips", Path(folder) / "answers"
         make(root, format="prepared", classes=4, clips=CLIPS, test_clips=1, seconds=1, size=64, workers=2)
         data = open_data("vggsound", options={"root": root, "frames": 8, "size": 64})
-        shapes = ", ".join(f"{name} {'x'.join(map(str, known.shape))}" for name, known in data.info.inputs.items())
+        shapes = ", ".join(f"{name} {'x'.join(map(str, spec.shape))}" for name, spec in data.info.inputs.items())
         print(f"{len(data.train)} clips, {shapes}, one thread")
-        waiting(data, place)
-        print("Asking the teacher once:")
-        caching(data, place)
+        waiting(data, answers)
+        print("Computing teacher outputs once:")
+        caching(data, answers)
 
 
 if __name__ == "__main__":

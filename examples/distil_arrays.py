@@ -2,8 +2,8 @@
 
 python examples/distil_arrays.py
 
-The teacher reads a whole digit, the student its lower half. `xmodal.distill` does all of this in one call, with the
-controls; here every step is visible. Ten seconds on a CPU.
+The teacher's input is a whole digit, the student's its lower half. `xmodal.distill` does all of this in one call, with
+the controls; here every step is visible. Ten seconds on a CPU.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def main() -> None:
     for name, score in scores.items():
         print(f"{name}: accuracy {score['accuracy']:.3f}")
 
-    # the student alone, compared with the original on raw samples before it counts
-    told = xmodal.export_student(student, data.info, "student", format="safetensors", samples=halves)
-    said = xmodal.open_student("student").predict({"bottom": halves["bottom"][:5]})
-    print(f"largest difference {told['difference']:.1e}; the first five digits: {', '.join(said.labels)}")
+    # the student alone; before the file gets its name, its outputs are compared with those of the original
+    report = xmodal.export_student(student, data.info, "student", format="safetensors", samples=halves)
+    predictions = xmodal.open_student("student").predict({"bottom": halves["bottom"][:5]})
+    print(f"largest difference {report['difference']:.1e}; the first five digits: {', '.join(predictions.labels)}")
 
 
 if __name__ == "__main__":

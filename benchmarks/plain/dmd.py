@@ -1,7 +1,7 @@
-"""DMD written straight from its equations, one module after the other: what the other `dmd.py` measures against.
+"""Straightforward code of DMD's equations, one module after the other, for the comparison in `benchmarks/dmd.py`.
 
 Names of modules, and so of the weights, are those of the published code's files; modalities are l, v and a. Nothing is
-shared, stacked or skipped, attention weights are written out, and the margin loss walks over its anchors.
+shared, stacked or skipped, attention weights are computed explicitly, and the margin loss loops over its anchors.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 LETTERS = ("l", "v", "a")  # the order of the graphs' nodes
 SOURCES = {"l": ("a", "v"), "v": ("l", "a"), "a": ("l", "v")}
-EDGES = ((0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))  # learner, teacher
+EDGES = ((0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1))  # student, teacher
 PRIORS = {"homo": (0, 0, 1, 0, 1, 0), "hetero": (0, 0, 1, 0, 1, 1)}
 
 
@@ -31,7 +31,7 @@ class Attention(nn.Module):
         self.heads, self.dropout = heads, dropout
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """What the heads read; the mask is added to the scores."""
+        """Outputs of the attention heads; the mask is added to the scores."""
         steps, batch, width = query.shape
         part = width // self.heads
         weights, biases = self.in_proj_weight.chunk(3), self.in_proj_bias.chunk(3)
@@ -50,7 +50,7 @@ class Attention(nn.Module):
 
 
 class Layer(nn.Module):
-    """A layer that normalises first."""
+    """A layer with normalisation before each part."""
 
     def __init__(self, width: int, heads: int, attention: float) -> None:
         super().__init__()
@@ -62,7 +62,7 @@ class Layer(nn.Module):
         self.layer_norms = nn.ModuleList([nn.LayerNorm(width) for _ in range(2)])
 
     def forward(self, x: Tensor, key: Tensor | None, value: Tensor | None, causal: bool) -> Tensor:
-        """One step through the layer; keys and values of another sequence are normalised here too."""
+        """Outputs of the layer; keys and values of another sequence are normalised here too."""
         first, second = self.layer_norms
         normed = first(x)
         k, v = (normed, normed) if key is None else (first(key), first(value))
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         return F.dropout(math.sqrt(x.shape[-1]) * x + positions(x), self.embed, self.training)
 
     def forward(self, query: Tensor, source: Tensor | None = None) -> Tensor:
-        """The sequence after it has read itself, or another one."""
+        """The sequence after attention to itself, or to another one."""
         x = self._coded(query)
         key = None if source is None else self._coded(source)
         value = None if source is None else self._coded(source)
@@ -172,7 +172,7 @@ class PlainDMD(nn.Module):
         self.proj1, self.proj2, self.out_layer = nn.Linear(9 * d, 9 * d), nn.Linear(9 * d, 9 * d), nn.Linear(9 * d, 1)
 
     def forward(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Letter → (batch, width, time) in, everything out."""
+        """All outputs, from inputs letter → (batch, width, time)."""
         part, out = self.get_submodule, {}
         for m in LETTERS:
             features = F.dropout(inputs[m], self.text, self.training) if m == "l" else inputs[m]

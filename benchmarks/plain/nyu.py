@@ -1,6 +1,6 @@
-"""Frames of NYU Depth V2 as one would read them first: what `nyu_data.py` measures against.
+"""Straightforward code for frames of NYU Depth V2, for the comparison in `benchmarks/nyu_data.py`.
 
-Runs are written one after the other, classes are exchanged one after the other, blocks and pixels are visited in loops.
+Runs are written one after the other, classes are replaced one after the other, blocks and pixels are visited in loops.
 The distances to the surface are those of SciPy's Euclidean distance transform.
 """
 
@@ -31,22 +31,22 @@ def decode(content: bytes, merged: dict[int, int], grid: Grid) -> NDArray[np.uin
 
 def coarse_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """One label for each block of 4x4x4."""
-    found = np.zeros([size // 4 for size in labels.shape], np.uint8)
-    for x, h, y in np.ndindex(*found.shape):
+    blocks = np.zeros([size // 4 for size in labels.shape], np.uint8)
+    for x, h, y in np.ndindex(*blocks.shape):
         block = labels[4 * x : 4 * x + 4, 4 * h : 4 * h + 4, 4 * y : 4 * y + 4]
         empty, unknown = np.count_nonzero(block == 0), np.count_nonzero(block == 255)
         if empty + unknown > 0.95 * 64:
-            found[x, h, y] = 0 if empty > unknown else 255
+            blocks[x, h, y] = 0 if empty > unknown else 255
         else:
-            found[x, h, y] = np.argmax(np.bincount(block[(block > 0) & (block < 255)]))
-    return found
+            blocks[x, h, y] = np.argmax(np.bincount(block[(block > 0) & (block < 255)]))
+    return blocks
 
 
 def positions(depth: NDArray[np.float64], pose: Any, origin: Any, grid: Grid) -> NDArray[np.int32]:
     """The voxel of each pixel; 0 without one."""
     (fx, fy), (cx, cy), voxel = grid.focal, grid.centre, np.float32(grid.voxel)
     size_x, size_h, size_y = grid.volume
-    found = np.zeros(depth.shape, np.int32)
+    position = np.zeros(depth.shape, np.int32)
     height, width = depth.shape
     for v in range(height):
         for u in range(width):
@@ -57,8 +57,8 @@ def positions(depth: NDArray[np.float64], pose: Any, origin: Any, grid: Grid) ->
             up = ((pose[2, 0] * x + pose[2, 1] * y + pose[2, 2] * z + pose[2, 3]) - origin[2]) / voxel
             i, j, k = round(float(right)), round(float(up)), round(float(ahead))
             if 0 <= i < size_x and 0 <= j < size_h and 0 <= k < size_y:
-                found[v, u] = (i * size_h + j) * size_y + k
-    return found
+                position[v, u] = (i * size_h + j) * size_y + k
+    return position
 
 
 def flipped_tsdf(depth: NDArray[np.float32], pose: Any, origin: Any, grid: Grid) -> NDArray[np.float32]:
@@ -98,6 +98,6 @@ def flipped_tsdf(depth: NDArray[np.float32], pose: Any, origin: Any, grid: Grid)
 
 
 def c_round(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Half away from zero."""
+    """Round half away from zero."""
     whole = np.trunc(values)
     return np.asarray(whole + np.copysign(np.abs(values - whole) >= 0.5, values), np.float32)

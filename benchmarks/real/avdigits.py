@@ -3,7 +3,7 @@
 XMODAL_DATA=… python benchmarks/real/avdigits.py OUT
 
 The clips (8 kHz, up to 1.3 s) become power spectra (window 256, step 80: 32 and 10 ms), then 32 mel bands from 60 to
-4,000 Hz, then 48 time steps by averaging, so that each picture spans its whole clip; last log(1e-6 + power).
+4,000 Hz, then 48 time steps by averaging, so that each picture covers its whole clip; finally log(1e-6 + power).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ BANDS, STEPS, WINDOW, HOP = 32, 48, 256, 80
 
 
 def mel_filters(rate: int) -> torch.Tensor:
-    """Triangles (bands, frequencies), equally wide on the mel scale 2595 log10(1 + f / 700)."""
+    """Triangular filters (bands, frequencies), equally wide on the mel scale 2595 log10(1 + f / 700)."""
     ends = 2595 * np.log10(1 + np.array([60.0, rate / 2]) / 700)
     corners = 700 * (10 ** (np.linspace(*ends, BANDS + 2) / 2595) - 1)
     frequencies = np.linspace(0, rate / 2, WINDOW // 2 + 1)[None]

@@ -1,4 +1,4 @@
-"""What the scripts in this folder share: where the files are, and how a folder with own data is written."""
+"""Shared by the scripts in this folder: the location of the files, and the writer of a folder with own data."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write_folder(
     splits: Mapping[str, np.ndarray[Any, Any]],
     about: Mapping[str, Any],
 ) -> None:
-    """Write the folder, check it, and say what is in it."""
+    """Write the folder, check it, and print its contents."""
     out.mkdir(parents=True, exist_ok=True)
     for name, array in modalities.items():
         write_npy(out / f"{name}.npy", array)

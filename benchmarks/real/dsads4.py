@@ -1,8 +1,8 @@
-"""Daily and sports activities as a folder with own data: nine sequences (3, 125), subjects kept apart.
+"""Daily and sports activities as a folder with own data: nine sequences (3, 125), split by subject.
 
 XMODAL_DATA=… python benchmarks/real/dsads4.py OUT
 
-Subjects 1 and 2 train, 3 validates, 4 tests: the test person was never seen.
+Subjects 1 and 2 are for training, 3 for validation, 4 for testing: the test person is in no other split.
 """
 
 from __future__ import annotations

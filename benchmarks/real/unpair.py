@@ -2,8 +2,8 @@
 
 python benchmarks/real/unpair.py IN OUT pix=1 fou=0.2
 
-Each modality gets labels and splits of its own; rows that are left out of training are in no split. Validation and test
-rows stay. The order of the rows is drawn anew for each modality, so that nothing of the pairing is left in the files.
+Each modality gets its own labels and splits; rows that are left out of training are in no split. Validation and test
+rows stay. The order of the rows is drawn for each modality, so that the files contain no information on the pairs.
 """
 
 from __future__ import annotations
