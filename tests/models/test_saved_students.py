@@ -1,4 +1,4 @@
-"""Students in `saved/` were written by the code before the package was reorganised (commit 64f07b6); they still load."""
+"""Students in `saved/` were written before the package was reorganised (commit 64f07b6); they still load."""
 
 import json
 from pathlib import Path
