@@ -151,8 +151,9 @@ def probe(fitted: Tensor, classes: Tensor, held_out: Tensor, held_out_classes: T
 
     Example:
         >>> line = torch.tensor([[0.0], [1.0], [4.0], [5.0]])
-        >>> probe(line, torch.tensor([0, 0, 1, 1]), torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0]))
-        0.6666666666666666
+        >>> score = probe(line, torch.tensor([0, 0, 1, 1]), torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0]))
+        >>> round(score, 4)
+        0.6667
     """
     mean, std = fitted.double().mean(dim=0), fitted.double().std(dim=0, correction=0)
     std = torch.where(std > 0, std, 1.0)
