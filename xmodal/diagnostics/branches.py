@@ -151,7 +151,8 @@ def probe(fitted: Tensor, classes: Tensor, held_out: Tensor, held_out_classes: T
 
     Example:
         >>> line = torch.tensor([[0.0], [1.0], [4.0], [5.0]])
-        >>> score = probe(line, torch.tensor([0, 0, 1, 1]), torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0]))
+        >>> held_out, classes = torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0])
+        >>> score = probe(line, torch.tensor([0, 0, 1, 1]), held_out, classes)
         >>> round(score, 4)
         0.6667
     """

@@ -145,7 +145,7 @@ def test_every_stored_point_is_written_as_the_benchmark_reads_it(root, data, fab
         written = np.frombuffer(path.read_bytes(), "<i4")
         assert written.tolist() == [RAW[number] for number in told]
         assert path.stat().st_size == (root / "sequences/08/labels" / f"{name}.label").stat().st_size
-        assert not all(seen) and "outside of the picture" in notes[0]
+        assert not all(seen) and "outside of the image" in notes[0]
     assert found["it"].written == tmp_path / "it" / "sequences"
     assert len(list(found["it"].written.rglob("*"))) == 5  # nothing is left beside the three files
 

@@ -1,1 +1,1 @@
-"""MFH and NTDH on RAVDESS: a face taught by a voice."""
+"""MFH and NTDH on RAVDESS: a face network taught by audio."""

@@ -66,7 +66,7 @@ FIXED: dict[str, tuple[Any, str]] = {  # key → the only accepted value, and wh
     "pretrained_model": (None, "Take the teacher of another run with --teacher-checkpoint RUN."),
 }
 UNUSED = {
-    "print_frequency": "the page shows pictures of some frames at the end",
+    "print_frequency": "the page shows some frames at the end",
     "val_frequency": "every epoch is scored",
     "experiment_id": "a part of the folder's name, with save_path",
 }

@@ -150,7 +150,7 @@ def _notes(scored: Mapping[str, Scored], outside: int, everything: int) -> list[
     notes = []
     if outside:
         notes.append(
-            f"{outside} of {everything} points lie outside of the picture: written as 0 (unlabeled), counted nowhere. "
+            f"{outside} of {everything} points lie outside of the image: written as 0 (unlabeled), counted nowhere. "
             "`xmodal data prepare kitti-fov` makes a copy without such points."
         )
     if not any(each.scores for each in scored.values()):

@@ -1,1 +1,1 @@
-"""MFH on VGGSound: video taught by sound."""
+"""MFH on VGGSound: video taught by audio."""
