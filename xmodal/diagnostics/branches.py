@@ -134,8 +134,8 @@ def probe(fitted: Tensor, told: Tensor, held_out: Tensor, asked: Tensor) -> floa
         asked: their class numbers (m,).
 
     Example:
-        >>> line = torch.tensor([[0.0], [1.0], [4.0], [5.0]])
-        >>> score = probe(line, torch.tensor([0, 0, 1, 1]), torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0]))
+        >>> line, classes = torch.tensor([[0.0], [1.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
+        >>> score = probe(line, classes, torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0]))
         >>> round(score, 4)
         0.6667
     """
