@@ -150,9 +150,8 @@ def probe(fitted: Tensor, classes: Tensor, held_out: Tensor, held_out_classes: T
         held_out_classes: class numbers (m,) of the held-out rows.
 
     Example:
-        >>> line = torch.tensor([[0.0], [1.0], [4.0], [5.0]])
-        >>> held_out, classes = torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0])
-        >>> score = probe(line, torch.tensor([0, 0, 1, 1]), held_out, classes)
+        >>> line, classes = torch.tensor([[0.0], [1.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
+        >>> score = probe(line, classes, torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0]))
         >>> round(score, 4)
         0.6667
     """
