@@ -81,7 +81,7 @@ def load(root: str | None, settings: MosiSettings, request: DataRequest) -> Data
     """Three splits, as the file has them.
 
     Args:
-        root: the pickle or folder; None: the made set.
+        root: the pickle or folder; None: the synthetic set.
         settings: what to open, and how.
         request: task ``regression``; the seed draws the synthetic set.
     """

@@ -104,7 +104,7 @@ class SemanticKittiSettings(BaseModel):
         description="empty columns on the left and on the right of a sample; None: 3, or none with small pictures",
     )
     augment: bool = Field(
-        True, description="mirror, turn, cut and recolour training frames; without it they are shown as they are tested"
+        True, description="flip, rotate, crop and recolour training frames; without it they are read as in evaluation"
     )
     flip: float = Field(0.5, ge=0, le=1, description="share of the training frames that are mirrored")
     rotate: float = Field(
