@@ -132,7 +132,7 @@ def test_a_student_loads_with_the_other_modality_deleted_and_repeats_its_predict
     assert accuracy == pytest.approx(metrics["test"]["accuracy"])
 
 
-def test_a_reloaded_student_has_exactly_its_recorded_validation_score(made):
+def test_a_reloaded_student_has_its_recorded_validation_score(made):
     folder, result = made
     from xmodal.data import open_data
     from xmodal.engine.evaluate import evaluate
@@ -145,7 +145,8 @@ def test_a_reloaded_student_has_exactly_its_recorded_validation_score(made):
         student, _ = load_student(Path(result["folder"]) / row["folder"] / "students" / row["student"])
         found = evaluate({row["student"]: student}, data.valid, data.info, fabric=launch())
 
-        assert found[row["student"]]["weighted_f1"] == row["valid"]["weighted_f1"]
+        # what was recorded in training is a mean over the classes of many students at once
+        assert found[row["student"]]["weighted_f1"] == pytest.approx(row["valid"]["weighted_f1"], abs=1e-6)
 
 
 def test_what_the_branches_contain_is_on_the_page(made):

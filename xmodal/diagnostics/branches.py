@@ -134,9 +134,10 @@ def probe(fitted: Tensor, told: Tensor, held_out: Tensor, asked: Tensor) -> floa
         asked: their class numbers (m,).
 
     Example:
-        >>> line = torch.tensor([[0.0], [1.0], [4.0], [5.0]])
-        >>> probe(line, torch.tensor([0, 0, 1, 1]), torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0]))
-        0.6666666666666666
+        >>> line, classes = torch.tensor([[0.0], [1.0], [4.0], [5.0]]), torch.tensor([0, 0, 1, 1])
+        >>> score = probe(line, classes, torch.tensor([[0.5], [4.5], [4.4]]), torch.tensor([0, 1, 0]))
+        >>> round(score, 4)
+        0.6667
     """
     mean, spread = fitted.double().mean(dim=0), fitted.double().std(dim=0, correction=0)
     spread = torch.where(spread > 0, spread, 1.0)

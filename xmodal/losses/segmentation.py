@@ -204,7 +204,7 @@ def normalised_entropy(p: Tensor) -> Tensor:
     r"""Doubt between 0 and 1: -Σ p ln max(p, 1e-8) / ln C, (rows, classes, …) to (rows, …).
 
     Example:
-        >>> normalised_entropy(torch.full((1, 4), 0.25)).item()
+        >>> round(normalised_entropy(torch.full((1, 4), 0.25)).item(), 4)
         1.0
     """
     p = at_least_float32(p)
