@@ -18,7 +18,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("losses", "models", "metrics", "diagnostics", "engine", "common", "methods")
+FOLDERS = ("losses", "models", "metrics", "diagnostics", "engine")
 BUSY = "busy"  # key of a setting that runs beside two endless loops
 SETTINGS: dict[str, dict[str, str]] = {
     "this processor, 1 thread": {},
