@@ -106,4 +106,4 @@ SMALL = {  # options that make a published network small enough for the tests of
 @pytest.fixture
 def build_method():
     """A fresh method of a card on a bench, with its own defaults, or small where its network is large."""
-    return lambda card, bench: card.load()(bench, method_settings(card, SMALL.get(card.name, {})))
+    return lambda card, bench: bench.build(card, method_settings(card, SMALL.get(card.name, {})))

@@ -136,6 +136,10 @@ class Reports(Protocol):
 class Kit(Protocol):
     """The services that ``build(kit, settings)`` of a method receives from a recipe, so that methods import no engine.
 
+    While ``build`` runs, the global random generators are seeded from the seed and the method's name, and no service of
+    the kit moves them. So a layer that ``build`` creates has the same initial weights whether a teacher, a stage or a
+    measurement was computed before it or loaded from an earlier run.
+
     Attributes:
         info: of the data.
         student: modalities at deployment.

@@ -101,6 +101,22 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_does_not(card, make_b
 
 
 @every_method
+def test_layers_of_its_own_depend_on_seed_and_method_alone(card, make_bench, build_method):
+    built = {}
+    for name, seed, draws in (("first", 0, 1), ("again", 0, 2), ("other", 1, 1)):
+        torch.manual_seed(draws)
+        bench = make_bench(epochs=1, seed=seed)
+        if name == "again":  # the teacher and the stages are not trained inside of `build`
+            build_method(card, bench)
+        before = torch.get_rng_state()
+        built[name] = build_method(card, bench).state_dict()
+        assert torch.equal(torch.get_rng_state(), before)
+
+    assert equal(built["first"], built["again"])
+    assert not equal(built["first"], built["other"])
+
+
+@every_method
 def test_in_64_bits_everything_is_and_what_is_deployed_has_32(card, make_bench, build_method, tmp_path):
     usual = train(card, make_bench(epochs=1), build_method)
     bench = make_bench(epochs=1, precision="64")

@@ -24,7 +24,6 @@ from xmodal.method import Kit, Method
 from xmodal.methods.settings import MethodSettings
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import as_precise
-from xmodal.seeding import seeded
 from xmodal.types import Batch, DataInfo, Step, Student
 
 
@@ -89,6 +88,4 @@ def build(kit: Kit, settings: BlendedSettings) -> Blended:
     student, first = kit.network(kit.student), kit.teacher()
     second = Supervised(kit.network(kit.student, side="teacher"), kit.info)
     kit.fit(second, stage="blended second teacher")
-    with seeded(kit.seed, "blended"):
-        method = Blended(student, (first, second.network), kit.info, **settings.model_dump())
-    return as_precise(method, kit.info)
+    return as_precise(Blended(student, (first, second.network), kit.info, **settings.model_dump()), kit.info)

@@ -13,7 +13,7 @@ from xmodal.methods import METHODS, TASKS
 from xmodal.methods import settings as method_settings
 
 PAGE = Path(__file__).parents[2] / "docs/guide/new_method.md"
-SEEDED = '    with seeded(kit.seed, "bridged"):\n        method ='
+BUILT = "    method = Bridged("  # where `build` of the page draws the weights of its layer
 
 
 def module_of(name, code):
@@ -50,7 +50,7 @@ module_of("xmodal.methods.bridged", bridged)
 add(card_of("xmodal.methods.bridged", "bridged"))
 add(card_of("blended", "blended"))
 
-assert bridged.count(SEEDED) == 1
-unseeded = bridged.replace(SEEDED, "    if True:\n        method =").replace("Bridged", "Unseeded")
+assert bridged.count(BUILT) == 1
+unseeded = bridged.replace(BUILT, "    torch.seed()\n" + BUILT).replace("Bridged", "Unseeded")
 module_of("xmodal.methods.unseeded", unseeded)
 add(card_of("xmodal.methods.unseeded", "unseeded"))

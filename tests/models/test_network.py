@@ -102,6 +102,7 @@ def test_arguments_hold_the_defaults_too():
         "shape": [20],
         "width": 128,
         "dropout": 0.0,
+        "bias": False,
     }
 
 
@@ -144,6 +145,7 @@ def test_student_carries_what_it_needs_and_no_more():
         ({"encoder": "linear", "width": 8}, "'linear' .* has no number 'width'"),
         ({"dropout": 1.5}, "dropout of the encoder 'mlp'"),
         ({"width": 0}, "width of the encoder 'mlp'"),
+        ({"numbers": {"bias": 1}}, "bias of the encoder 'mlp' .* is 1: expected True or False"),
         ({"fusion": "concta"}, "Did you mean 'concat'"),
     ],
 )

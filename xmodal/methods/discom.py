@@ -36,7 +36,6 @@ from xmodal.losses.task import task_values, what_counts
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import DisCoMSettings
 from xmodal.models.discom_net import Branches, Parts, SharedHeads, branches_for
-from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
 TERMS = ("task", "auxiliary", "adversarial", "modality", "orthogonality")
@@ -254,12 +253,9 @@ def build(kit: Kit, settings: DisCoMSettings) -> DisCoM:
             "DisCoM-KD needs two encoders per modality, and a whole network of yours was given. In Python, "
             "xmodal.models.discom_net.branches_of makes a student of two encoders of your own."
         )
-    # initial weights must depend on the seed alone, not on the networks that were built before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(kit.seed, "discom"))
-        branches = {
-            name: branches_for(kit.info, name, arguments["inputs"][name])
-            for name, arguments in described.items()
-            if arguments is not None
-        }
-        return DisCoM(branches, kit.info, **settings.model_dump(exclude={"modalities"}))
+    branches = {
+        name: branches_for(kit.info, name, arguments["inputs"][name])
+        for name, arguments in described.items()
+        if arguments is not None
+    }
+    return DisCoM(branches, kit.info, **settings.model_dump(exclude={"modalities"}))

@@ -48,7 +48,6 @@ from xmodal.models.dmd.graph_unit import GRAPHS, GraphUnit
 from xmodal.models.dmd.net import DMDNet, DMDNumbers, DMDOutputs, SequenceInput
 from xmodal.models.dmd.text_encoder import TextEncoder, load_text_encoder
 from xmodal.models.network import as_precise, checked, evaluating, statistics_for
-from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
 HIDDEN = {"homo": 64, "hetero": 32}  # widths of the graph units in the authors' code
@@ -440,12 +439,9 @@ def build(kit: Kit, settings: DMDSettings) -> DMD:
     names = settings.modalities or sides
     if len(set(names)) < len(names):
         raise InputError(f"The modalities of dmd are {', '.join(names)}: expected each of them once.")
-    # initial weights must depend on the seed alone, not on the networks that were built before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(kit.seed, "dmd"))
-        network = build_network(kit.info, names, settings)
-        terms = {name: getattr(settings, name) for name in DMDTerms.model_fields if name != "as_published"}
-        method = as_precise(DMD(network, kit.info, **terms), kit.info)
+    network = build_network(kit.info, names, settings)
+    terms = {name: getattr(settings, name) for name in DMDTerms.model_fields if name != "as_published"}
+    method = as_precise(DMD(network, kit.info, **terms), kit.info)
     for student in method.students().values():
         checked(student, kit.info)
     method.measure_start(kit.batches("valid"))

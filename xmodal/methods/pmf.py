@@ -36,7 +36,6 @@ from xmodal.methods.settings import PMFSettings
 from xmodal.models.network import Network, checked
 from xmodal.models.pixels.camera_net import load_imagenet
 from xmodal.models.pixels.pmf_net import PMFNet, build_pmf
-from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, Step, Student
 
 PUBLISHED = {"focal": 1.0, "lovasz": 1.0}  # losses of labels for data that names none
@@ -162,17 +161,14 @@ def build(kit: Kit, settings: PMFSettings) -> PMF:
             f"PMF reads two modalities, and only '{lidar}' is named on both sides. Name the camera's with --pmf.camera."
         )
     camera = settings.camera or others[0]
-    # initial weights must depend on the seed alone, not on the networks that were built before
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(mix(kit.seed, "pmf"))
-        student = build_pmf(
-            kit.info,
-            lidar=lidar,
-            camera=camera,
-            backbone=settings.backbone,
-            width=settings.width,
-            channels=settings.channels,
-        )
+    student = build_pmf(
+        kit.info,
+        lidar=lidar,
+        camera=camera,
+        backbone=settings.backbone,
+        width=settings.width,
+        channels=settings.channels,
+    )
     if settings.imagenet is not None:
         load_imagenet(student.module, settings.imagenet)
     checked(student, kit.info)

@@ -215,7 +215,9 @@ def build_for(
     for name in needs:
         kind = encoder if isinstance(encoder, str) else encoder.get(name, "auto")
         kind = choose_encoder(name, info.inputs[name], dense=info.dense) if kind == "auto" else kind
-        inputs[name] = {"encoder": kind, "shape": list(info.inputs[name].shape), **numbers_of(name, kind, options)}
+        # a bias in front of a BatchNorm changes no output, see `small`
+        numbers_here = numbers_of(name, kind, {**_biasless(name, kind), **options})
+        inputs[name] = {"encoder": kind, "shape": list(info.inputs[name].shape), **numbers_here}
     # `leak` and `dense` are written only where they apply: students were saved before these two existed.
     arguments: dict[str, Any] = {
         "inputs": inputs,
@@ -365,6 +367,11 @@ def _builder(name: str, encoder: Any) -> Callable[..., nn.Module]:
     return builder
 
 
+def _biasless(name: str, encoder: str) -> dict[str, bool]:
+    """The option of an encoder that leaves out biases in front of BatchNorm; empty where it has no such option."""
+    return {"bias": False} if "bias" in inspect.signature(_builder(name, encoder)).parameters else {}
+
+
 def numbers_of(name: str, encoder: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """All options of an encoder, including the defaults, so that a saved student survives a change of the defaults."""
     parameters = inspect.signature(_builder(name, encoder)).parameters
@@ -374,12 +381,21 @@ def numbers_of(name: str, encoder: str, options: Mapping[str, Any]) -> dict[str,
             raise InputError(
                 f"The encoder '{encoder}' (for '{name}') has no number '{key}'. {did_you_mean(key, possible)}"
             )
-        # The default tells the type: sizes are integers, all others are rates.
-        whole = isinstance(possible[key].default, int)
-        if not (is_count(value) if whole else isinstance(value, (int, float)) and 0.0 <= value < 1.0):
-            expected = "a whole number of 1 or more" if whole else "a share from 0 up to (not including) 1"
+        expected = _refused(value, possible[key].default)
+        if expected:
             raise InputError(f"{key} of the encoder '{encoder}' (for '{name}') is {value!r}: expected {expected}.")
     return {key: options.get(key, parameter.default) for key, parameter in possible.items()}
+
+
+def _refused(value: Any, default: Any) -> str:
+    """What an option expects, where this value is something else; empty if it fits."""
+    # The default tells the type: switches, sizes (integers) and rates.
+    if isinstance(default, bool):
+        return "" if isinstance(value, bool) else "True or False"
+    if isinstance(default, int):
+        return "" if is_count(value) else "a whole number of 1 or more"
+    rate = isinstance(value, (int, float)) and 0.0 <= value < 1.0
+    return "" if rate else "a share from 0 up to (not including) 1"
 
 
 def build_encoder(name: str, description: Mapping[str, Any]) -> nn.Module:

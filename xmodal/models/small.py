@@ -2,6 +2,11 @@
 
 Each `build_*` takes the shape of one sample and contains the sizes. A dropout layer exists at rate zero too, so that
 parameter names do not depend on the rate.
+
+``bias`` concerns the layers in front of a BatchNorm. BatchNorm subtracts the mean, so such a bias changes no output and
+its true gradient is zero. What is left of it is rounding noise, which Adam scales up to full steps: two runs that
+differ only in rounding then have different weights. New networks have no such bias (`network.build_for`); the default
+is True because descriptions in files that were saved before do not mention it.
 """
 
 from __future__ import annotations
@@ -56,33 +61,39 @@ def build_linear(shape: Sequence[int]) -> Encoder:
     return Encoder(nn.Flatten(), math.prod(shape))
 
 
-def build_mlp(shape: Sequence[int], *, width: int = 128, dropout: float = 0.0) -> Encoder:
+def build_mlp(shape: Sequence[int], *, width: int = 128, dropout: float = 0.0, bias: bool = True) -> Encoder:
     """Twice Linear, BatchNorm and ReLU of this width on flattened samples, with dropout in between."""
     body = nn.Sequential(
         nn.Flatten(),
-        nn.Linear(math.prod(shape), width),
+        nn.Linear(math.prod(shape), width, bias=bias),
         nn.BatchNorm1d(width),
         nn.ReLU(),
         nn.Dropout(dropout),
-        *_embed(width, width),
+        *_embed(width, width, bias),
     )
     return Encoder(body, width)
 
 
 def build_sequence_cnn(
-    shape: Sequence[int], *, width: int = 128, channels: int = 64, kernel: int = 5, dropout: float = 0.0
+    shape: Sequence[int],
+    *,
+    width: int = 128,
+    channels: int = 64,
+    kernel: int = 5,
+    dropout: float = 0.0,
+    bias: bool = True,
 ) -> Encoder:
     """Three 1-D convolutions over (channels, time), averaged over time: reads any length."""
     expect_shape("sequence_cnn", shape, ("channels", "time"))
     layers: list[nn.Module] = []
     for read in (shape[0], channels, channels):
         layers += [
-            nn.Conv1d(read, channels, kernel, padding="same"),
+            nn.Conv1d(read, channels, kernel, padding="same", bias=bias),
             nn.BatchNorm1d(channels),
             nn.ReLU(),
             nn.Dropout(dropout),
         ]
-    body = nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), *_embed(channels, width))
+    body = nn.Sequential(*layers, nn.AdaptiveAvgPool1d(1), nn.Flatten(), *_embed(channels, width, bias))
     return Encoder(body, width)
 
 
@@ -125,17 +136,19 @@ def build_lenet(shape: Sequence[int], *, width: int = 512, dropout: float = 0.0)
     return Encoder(body, width)
 
 
-def build_audio_cnn(shape: Sequence[int], *, width: int = 128, channels: int = 16, dropout: float = 0.0) -> Encoder:
+def build_audio_cnn(
+    shape: Sequence[int], *, width: int = 128, channels: int = 16, dropout: float = 0.0, bias: bool = True
+) -> Encoder:
     """Three 3x3 convolutions over a spectrogram (channels, mel, time), averaged over both: reads any duration."""
     expect_shape("audio_cnn", shape, ("channels", "mel", "time"), smallest=8)
     layers: list[nn.Module] = []
     for read, write in ((shape[0], channels), (channels, 2 * channels), (2 * channels, 4 * channels)):
-        layers += [nn.Conv2d(read, write, 3, padding=1), nn.BatchNorm2d(write), nn.ReLU(), nn.MaxPool2d(2)]
+        layers += [nn.Conv2d(read, write, 3, padding=1, bias=bias), nn.BatchNorm2d(write), nn.ReLU(), nn.MaxPool2d(2)]
     body = nn.Sequential(
-        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), *_embed(4 * channels, width)
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), *_embed(4 * channels, width, bias)
     )
     return Encoder(body, width)
 
 
-def _embed(features: int, width: int) -> list[nn.Module]:
-    return [nn.Linear(features, width), nn.BatchNorm1d(width), nn.ReLU()]
+def _embed(features: int, width: int, bias: bool) -> list[nn.Module]:
+    return [nn.Linear(features, width, bias=bias), nn.BatchNorm1d(width), nn.ReLU()]

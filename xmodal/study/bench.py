@@ -34,7 +34,7 @@ from xmodal.metrics.task import scalar_metrics
 from xmodal.models.capacity import count_parameters, width_for
 from xmodal.models.network import build_for, student_of, zeros
 from xmodal.models.resnet import load_checked
-from xmodal.seeding import seeded
+from xmodal.seeding import kept, seeded
 from xmodal.study.plan import TEACHER, Plan
 from xmodal.types import Batch, DataInfo, Student
 
@@ -207,7 +207,9 @@ class Bench:
     def once(self, what: str, find: Callable[[], F]) -> F:
         """The result of ``find``, computed on the first call with this name and kept."""
         if what not in self.measured:
-            self.measured[what] = find()
+            # Only the first caller computes: draws must not shift the random numbers of its own layers.
+            with kept():
+                self.measured[what] = find()
         result: F = self.measured[what]
         return result
 
@@ -292,7 +294,7 @@ class Bench:
 
     def build(self, card: MethodCard, settings: BaseModel) -> Method:
         """A method of `METHODS` before its training."""
-        # the method's own layers must not depend on what was trained, or loaded from a resumed run, before it
+        # a promise of `Kit`: layers of the method do not depend on what was trained, or loaded, before
         with seeded(self.seed, "method", card.name):
             method: Method = card.load()(self, settings)
         return method
