@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+from safetensors.torch import load_file
+
 XMODAL = Path(sys.executable).with_name("xmodal")
 LIGHT = """
 import sys
@@ -45,14 +48,27 @@ def test_closed_reader_is_no_error() -> None:
     process.stderr.close()
 
 
-def test_two_devices_print_once(tmp_path: Path) -> None:
-    words = "distill digits --teacher rows --student fourier --digits.views rows,fourier --epochs 1 --threads 1"
-    more = "--no-shuffled --accelerator cpu --devices 2 --out run --json"
-    done = subprocess.run([XMODAL, *words.split(), *more.split()], capture_output=True, text=True, cwd=tmp_path)
+PRECISIONS = [("32", 1e-4), pytest.param("64", 1e-6, marks=pytest.mark.slow)]
 
-    assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["folder"] == "run"
-    assert sum("kd (3/3): epoch 1/1" in line for line in done.stderr.splitlines()) == 1
+
+@pytest.mark.parametrize(("precision", "near"), PRECISIONS)
+def test_two_devices_print_once_and_end_with_the_weights_of_one(precision: str, near: float, tmp_path: Path) -> None:
+    words = "compare digits --student fourier --methods supervised,kd --no-shuffled --seeds 1 --epochs 2 --json"
+    for devices in "12":
+        more = f"--accelerator cpu --precision {precision} --devices {devices} --out {devices}"
+        done = subprocess.run([XMODAL, *words.split(), *more.split()], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["folder"] == devices
+        assert sum("kd (3/3): epoch 2/2" in line for line in done.stderr.splitlines()) == 1
+
+    files = sorted((tmp_path / "1").rglob("student.safetensors"))
+    assert len(files) == 3  # teacher, control, kd
+    for file in files:
+        one, two = load_file(file), load_file(tmp_path / "2" / file.relative_to(tmp_path / "1"))
+        assert max((one[name] - two[name]).abs().max().item() for name in one) < near
+    rows = [json.loads((tmp_path / devices / "result.json").read_text())["rows"] for devices in "12"]
+    for row, other in zip(*rows, strict=True):
+        assert row["test"]["accuracy"] == other["test"]["accuracy"]
 
 
 def test_wrong_words_as_a_process(tmp_path: Path) -> None:
