@@ -91,7 +91,8 @@ def test_both_modalities_leave_their_files_beside_the_data(made):
         }
         model = json.loads((there / "model.json").read_text())
         assert (model["builder"], model["classes"], model["modalities"]) == ("discom", 10, ["ROWS", "FOU"])
-        assert model["arguments"]["encoder"] == {"encoder": "mlp", "shape": [width], "width": 8, "dropout": 0.0}
+        expected = {"encoder": "mlp", "shape": [width], "width": 8, "dropout": 0.0, "bias": False}
+        assert model["arguments"]["encoder"] == expected
         metrics = json.loads((there / "metrics.json").read_text())
         assert len(metrics["epochs"]) == 2 and metrics["settings"]["epochs"] == 2
         assert metrics["valid"] == metrics["epochs"][metrics["best_epoch"]]
