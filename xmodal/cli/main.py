@@ -58,6 +58,13 @@ def main(words: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if words is None else words)
     status = answer(words)
     interrupt.leave()
+    if spawn.has_peers():
+        # The work is done and the message is written. Threads of torch that wait for a rank which has just ended would
+        # abort this process while the interpreter is taken down, and the abort would replace the status.
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)
 
 
