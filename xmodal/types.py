@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -40,6 +40,10 @@ class Batch:
         index: modality → row numbers in its split (rows,), for methods that store examples and for caches.
         scored: modality → integers of the shape of a dense target: metrics leave out 0 and tell other numbers apart as
             regions. Losses of labels are computed everywhere. Empty: metrics count what losses count.
+        labelled: modality → boolean mask per sample (rows,): which samples have a label. Targets of the others are -1
+            or NaN, so that code which forgets this mask fails. Empty: all samples have one.
+        present: modality → boolean mask per sample (rows,): which samples have this modality. Inputs of the others are
+            NaN. Empty: all samples have all modalities.
     """
 
     inputs: dict[str, Tensor]
@@ -47,6 +51,8 @@ class Batch:
     valid: dict[str, Tensor] = field(default_factory=dict)
     index: dict[str, Tensor] = field(default_factory=dict)
     scored: dict[str, Tensor] = field(default_factory=dict)
+    labelled: dict[str, Tensor] = field(default_factory=dict)
+    present: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def paired(self) -> bool:
@@ -91,7 +97,7 @@ class Batch:
                 moved[id(tensor)] = tensor.to(device, non_blocking=non_blocking)
             return moved[id(tensor)]
 
-        return Batch(*({name: move(tensor) for name, tensor in part.items()} for part in _parts(self)))
+        return Batch(**{key: {name: move(part[name]) for name in part} for key, part in self.parts().items()})
 
     def doubled(self) -> Batch:
         """The same batch with floating-point inputs and targets as float64."""
@@ -102,9 +108,24 @@ class Batch:
                 converted[id(tensor)] = tensor.double() if tensor.is_floating_point() else tensor
             return converted[id(tensor)]
 
-        inputs, targets, *others = _parts(self)
-        float64 = ({name: convert(tensor) for name, tensor in part.items()} for part in (inputs, targets))
-        return Batch(*float64, *others)
+        parts = self.parts()
+        float64 = {key: {name: convert(tensor) for name, tensor in parts[key].items()} for key in ("inputs", "targets")}
+        return Batch(**{**parts, **float64})
+
+    def parts(self) -> dict[str, dict[str, Tensor]]:
+        """The dictionaries of a batch by the name of their field; ``Batch(**batch.parts())`` is an equal batch."""
+        return {key: getattr(self, key) for key in PARTS}
+
+    def take(self, rows: Tensor | slice) -> Batch:
+        """Some samples of a paired batch, by a boolean mask, row numbers or a slice; shared tensors stay shared."""
+        taken: dict[int, Tensor] = {}
+
+        def take(tensor: Tensor) -> Tensor:
+            if id(tensor) not in taken:
+                taken[id(tensor)] = tensor[rows]
+            return taken[id(tensor)]
+
+        return Batch(**{key: {name: take(part[name]) for name in part} for key, part in self.parts().items()})
 
 
 def _shared(part: Mapping[str, Tensor]) -> bool:
@@ -112,14 +133,13 @@ def _shared(part: Mapping[str, Tensor]) -> bool:
     return all(other is tensors[0] or torch.equal(other, tensors[0]) for other in tensors[1:])
 
 
-def _parts(batch: Batch) -> tuple[dict[str, Tensor], ...]:
-    return batch.inputs, batch.targets, batch.valid, batch.index, batch.scored
+PARTS = tuple(each.name for each in fields(Batch))
 
 
 # torch's transforms (torch.func, torch.export) take tensors only inside containers that are registered with them
 pytree.register_pytree_node(
     Batch,
-    lambda batch: (list(_parts(batch)), None),
+    lambda batch: (list(batch.parts().values()), None),
     lambda parts, _: Batch(*parts),
     serialized_type_name="xmodal.types.Batch",
 )
@@ -182,7 +202,9 @@ class DataInfo:
             then have an output.
         label_losses: terms of the loss on labels, of `LABEL_LOSSES`, with their weights; empty: the task's usual loss.
         class_weights: weight of each class in the loss on labels; empty: equal weights.
-        train_targets: modality → targets of the training split, for class weights and memories.
+        train_targets: modality → targets of the training split, for class weights and memories; -1 or NaN in rows
+            without a label.
+        labelled: modality → number of training rows with a label; empty: all have one.
         normalisation: input → statistics of the training split; other inputs are not normalised.
         metrics: a set of `xmodal.metrics.task.SETS` in place of the task's usual metrics; empty: the usual ones.
     """
@@ -199,6 +221,7 @@ class DataInfo:
     label_losses: Mapping[str, float] = field(default_factory=dict)
     class_weights: tuple[float, ...] = ()
     train_targets: Mapping[str, Tensor] = field(default_factory=dict)
+    labelled: Mapping[str, int] = field(default_factory=dict)
     normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
     metrics: str = ""
     target_shape: tuple[int, ...] = ()

@@ -13,7 +13,7 @@ from xmodal.data.loader import Pick, in_order
 from xmodal.data.split import Split
 from xmodal.losses.reduce import at_least_float32
 from xmodal.metrics.task import Scores
-from xmodal.types import Batch, DataInfo, Student, _parts
+from xmodal.types import Batch, DataInfo, Student
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -76,7 +76,7 @@ def evaluate(
         with fabric.autocast():
             predictions = predict(batch.inputs)
         if empty:
-            batch = Batch(*({name: part[:0] for name, part in parts.items()} for parts in _parts(batch)))
+            batch = batch.take(slice(0, 0))
             predictions = {name: prediction[:0] for name, prediction in predictions.items()}
         for name, prediction in predictions.items():
             modality = students[name].target

@@ -208,8 +208,8 @@ class StackLoop:
         assert self.valid is not None and self.members[0].valid is not None
         infos = [member.info for member in self.members]
         students = self.members[0].method.students()
-        # parts 2 and 4 of a batch are masks and scored regions, which `ManyScores` does not know
-        masked = any(part in (2, 4) for part, _, _ in self.kind.valid_layout)
+        # `ManyScores` knows neither masks nor scored regions
+        masked = any(part in ("valid", "scored") for part, _, _ in self.kind.valid_layout)
         together = self.metrics is Scores and ManyScores.applies(infos[0]) and not masked
         scores: dict[str, Any] = {
             name: ManyScores(infos[0], models=len(infos), device=self.device)
@@ -287,7 +287,7 @@ class StackLoop:
         tensors = zip(self.kind.pick(member.train), self.kind.owners, strict=True)
         picked = [tensor[model_rows[owner].to(tensor.device)] for tensor, owner in tensors]
         batch, _ = self.kind.batch(picked, len(next(iter(model_rows.values()))))
-        owners = {name: member.train.owners[n] for part, name, n in self.kind.layout if part == 0}
+        owners = {name: member.train.owners[n] for part, name, n in self.kind.layout if part == "inputs"}
         batch.index = {name: model_rows[owner] for name, owner in owners.items() if owner in model_rows}
         broken = [name for name, value in values.items() if not math.isfinite(value)]
         listed = ", ".join(f"{name} = {value:g}" for name, value in values.items())

@@ -106,7 +106,7 @@ class ModelKind:
         self.leaves = [number for number, is_used in enumerate(used_leaves) if is_used]
         self.owners = [member.train.owners[number] for number in self.leaves]
         # of the validation split: inputs that students read, their targets, masks and scored regions
-        parts = {0: self.needs, 1: self.targets, 2: self.targets, 4: self.targets}
+        parts = {"inputs": self.needs, **dict.fromkeys(("targets", "valid", "scored"), self.targets)}
         self.valid_leaves = sorted({n for part, name, n in self.valid_layout if name in parts.get(part, ())})
         self.valid_owners = [member.valid.owners[number] for number in self.valid_leaves] if member.valid else []
         # shapes only; a slice `tensor[:0]` would keep the memory of the whole tensor
@@ -147,7 +147,9 @@ class ModelKind:
             return {ALL: self.needs}
         owner_of = dict(zip(self.valid_leaves, self.valid_owners, strict=True))
         owners = {
-            name: owner_of[number] for part, name, number in self.valid_layout if part == 0 and name in self.needs
+            name: owner_of[number]
+            for part, name, number in self.valid_layout
+            if part == "inputs" and name in self.needs
         }
         return {
             owner: [name for name in self.needs if owners[name] == owner] for owner in dict.fromkeys(owners.values())

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from xmodal.data.loader import in_order
 from xmodal.data.split import Split
-from xmodal.types import Batch, DataInfo, _parts
+from xmodal.types import PARTS, Batch, DataInfo
 
-Layout = tuple[tuple[int, str, int], ...]  # part of a batch (in the order of `_parts`), name, number of the leaf
-TEACHER_OUTPUTS = 5  # number of the part that follows those of `Batch`
+Layout = tuple[tuple[str, str, int], ...]  # part of a batch (of `PARTS`), name in it, number of the leaf
+TEACHER_OUTPUTS = "teacher outputs"  # a further part: what the teacher computes for the batch
 ALL = ""  # owner of all rows in paired data
 
 
@@ -57,14 +57,14 @@ def bytes_of(tensors: Iterable[Tensor]) -> int:
 
 def read(split: Split, device: torch.device) -> Leaves:
     """All rows of a split, in order."""
-    layout: list[tuple[int, str, int]] = []
+    layout: list[tuple[str, str, int]] = []
     numbers: dict[int, int] = {}
     tensors: list[Tensor] = []
     owners: list[str] = []
     # batches as large as the split: one in paired data, one per modality otherwise
     for batch in in_order(split, batch_size=max(split.rows.values())):
         owner = ALL if split.paired else next(iter(batch.index))
-        for part, values in enumerate(_parts(batch.to(device))):
+        for part, values in batch.to(device).parts().items():
             for name, tensor in values.items():
                 if id(tensor) not in numbers:
                     numbers[id(tensor)] = len(tensors)
@@ -87,11 +87,12 @@ def with_teacher_outputs(leaves: Leaves, teacher_outputs: Mapping[str, Tensor]) 
 
 def batch_of(layout: Layout, tensors: Mapping[int, Tensor]) -> tuple[Batch, dict[str, Tensor]]:
     """A batch of some leaves, by number, and the teacher's outputs for it."""
-    parts: list[dict[str, Tensor]] = [{} for _ in range(TEACHER_OUTPUTS + 1)]
+    parts: dict[str, dict[str, Tensor]] = {part: {} for part in (*PARTS, TEACHER_OUTPUTS)}
     for part, name, number in layout:
         if number in tensors:
             parts[part][name] = tensors[number]
-    return Batch(*parts[:TEACHER_OUTPUTS]), parts[TEACHER_OUTPUTS]
+    teacher_outputs = parts.pop(TEACHER_OUTPUTS)
+    return Batch(**parts), teacher_outputs
 
 
 def invalid_targets(leaves: Leaves, info: DataInfo) -> str:
