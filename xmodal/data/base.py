@@ -47,6 +47,8 @@ class Data:
         groups: group of each row of the columns besides its class, such as the person who speaks; None where there are
             no groups. Those of a split are ``groups[data.test.numbers[modality]]``.
         ids: names of the rows of the columns; empty where they have none.
+        revealed: the same data with all labels, where `xmodal.data.labels.hide_labels` has hidden some; None: nothing
+            is hidden.
     """
 
     train: Split
@@ -58,6 +60,7 @@ class Data:
     warnings: list[str] = field(default_factory=list)
     groups: NDArray[np.int64] | None = None
     ids: Sequence[str] = ()
+    revealed: Data | None = None
 
     def apart(self) -> Data:
         """The same rows as unpaired data: batches shuffle each modality by itself, so their rows do not correspond."""

@@ -39,6 +39,7 @@ class Rows(Protocol):
 
     rows: Mapping[str, int]
     paired: bool
+    labelled: Mapping[str, Tensor]
 
     def __getitem__(self, pick: Pick) -> Batch: ...
 

@@ -96,6 +96,8 @@ class Split:
             name: shared[id(target)] if paired else torch.from_numpy(target[rows[name]])
             for name, target in targets.items()
         }
+        # modality → mask of the rows with a label; empty: all rows have one. See `without_labels`
+        self.labelled: Mapping[str, Tensor] = {}
 
     def __len__(self) -> int:
         return max(self.rows.values())
@@ -120,7 +122,7 @@ class Split:
     def raw(self) -> Split:
         """The same rows without normalisation."""
         raw = Split(self.columns, {}, self.numbers, paired=self.paired, scored=self.scored)
-        raw.targets = self.targets
+        raw.targets, raw.labelled = self.targets, self.labelled
         return raw
 
     @functools.cached_property
@@ -162,7 +164,61 @@ class Split:
 
     def __getitem__(self, pick: Pick) -> Batch:
         batch = self.drawn(pick)
+        if self.labelled:
+            self._mark(batch)
         return batch.doubled() if self._doubled else batch
+
+    def _mark(self, batch: Batch) -> None:
+        """Say in the batch which rows have a label; targets of the others become -1 or NaN."""
+        # by identity, as in `drawn`: what paired modalities share stays one tensor
+        masks: dict[tuple[int, int], Tensor] = {}
+        targets: dict[tuple[int, int], Tensor] = {}
+        for modality, positions in batch.index.items():
+            key = (id(self.labelled[modality]), id(positions))
+            if key not in masks:
+                masks[key] = self.labelled[modality].index_select(0, positions)
+            mask, target = masks[key], batch.targets[modality]
+            batch.labelled[modality] = mask
+            if (id(target), id(mask)) not in targets:
+                targets[id(target), id(mask)] = unlabelled(target, ~mask)
+            batch.targets[modality] = targets[id(target), id(mask)]
+
+    def without_labels(self, labelled: Mapping[str, Tensor]) -> Split:
+        """The same rows, of which only those in these masks (modality → rows) have a label."""
+        changed = copy.copy(self)
+        if all(mask.all() for mask in labelled.values()):
+            changed.labelled = {}
+            return changed
+        changed.labelled = dict(labelled)
+        shared: dict[tuple[int, int], Tensor] = {}
+        for modality, target in self.targets.items():
+            key = (id(target), id(labelled[modality]))
+            if key not in shared:
+                shared[key] = unlabelled(target, ~labelled[modality])
+        changed.targets = {name: shared[id(target), id(labelled[name])] for name, target in self.targets.items()}
+        return changed
+
+    def subset(self, positions: Mapping[str, Tensor]) -> Split:
+        """Some of the rows: modality → positions within the split."""
+        changed = copy.copy(self)
+        # what was read is read again: these caches have one entry for each row of the split
+        for cached in ("_ready", "_ready_regions"):
+            vars(changed).pop(cached, None)
+        numbers: dict[tuple[int, int], NDArray[np.int64]] = {}
+        parts: dict[tuple[int, int], Tensor] = {}
+        changed.numbers, changed.targets = {}, {}
+        labelled: dict[str, Tensor] = {}
+        for name, rows in positions.items():
+            key = (id(self.numbers[name]), id(rows))
+            numbers.setdefault(key, self.numbers[name][rows.numpy()])
+            changed.numbers[name] = numbers[key]
+            for old, new in ((self.targets, changed.targets), (self.labelled, labelled)):
+                if name in old:
+                    key = (id(old[name]), id(rows))
+                    parts.setdefault(key, old[name].index_select(0, rows))
+                    new[name] = parts[key]
+        changed.labelled, changed.rows = labelled, {name: len(rows) for name, rows in positions.items()}
+        return changed
 
     def drawn(self, pick: Pick) -> Batch:
         """The batch in float32, from which ``split[pick]`` starts."""
@@ -232,6 +288,12 @@ class Split:
 def widened(target: Tensor) -> Tensor:
     """Targets of a batch: uint8 becomes int64, the type that losses need to index with."""
     return target.long() if target.dtype == torch.uint8 else target
+
+
+def unlabelled(target: Tensor, rows: Tensor) -> Tensor:
+    """Targets with -1 in these rows (a boolean mask); NaN in floating-point ones, 255 in uint8 ones."""
+    nothing = float("nan") if target.is_floating_point() else 255 if target.dtype == torch.uint8 else -1
+    return target.masked_fill(rows.reshape(-1, *[1] * (target.ndim - 1)), nothing)
 
 
 def batch_type(name: str, column: Column) -> str:
