@@ -31,6 +31,9 @@ class Method(nn.Module, ABC):
     # alone, that its branches do not depend on values of tensors, and that it calls no frozen part. Only then can the
     # step be recorded once and mapped over many models.
     stackable = False
+    # Whether a term of `training_step` learns from rows without a label. Where some training rows have none, such a
+    # method gets batches of labelled and unlabelled rows, and the others get labelled rows alone.
+    uses_unlabelled = False
     # Early stopping and the schedule `plateau` follow the score of this student; empty: of all students.
     lead = ""
 
