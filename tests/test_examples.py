@@ -132,7 +132,7 @@ def test_the_card_of_the_page_leads_to_a_method_that_recipes_can_train(trusted):
     bench = Bench(data, settings.plan(), seed=0, fabric=launch())
 
     bench.train_card(card, method_settings(card, {"temperature": 2.0}))
-    bench.train_card(card, method_settings(card, {}), shuffle=True)
+    bench.train_card(card, method_settings(card, {}), control="shuffled")
 
     assert bench.runs["trusted"].method.temperature == 2.0
     assert {row["name"] for row in bench.score()} == {"teacher", "trusted", "trusted (shuffled teacher)"}

@@ -299,13 +299,13 @@ def test_a_frozen_teacher_can_be_shuffled_and_none_can_not(card, make_bench, bui
     method, settings = build_method(card, bench), bench.plan.fit()
 
     if card.teacher == "frozen":
-        shuffled = fit(method, bench.data, settings, fabric=bench.fabric, shuffle_teacher=True)
+        shuffled = fit(method, bench.data, settings, fabric=bench.fabric, exchange_teacher="class")
         assert not equal(
             shuffled.method.state_dict(), train(card, make_bench(epochs=1), build_method).method.state_dict()
         )
     else:
         with pytest.raises(InputError, match="needs a method with a teacher"):
-            fit(method, bench.data, settings, fabric=bench.fabric, shuffle_teacher=True)
+            fit(method, bench.data, settings, fabric=bench.fabric, exchange_teacher="class")
 
 
 @every_method

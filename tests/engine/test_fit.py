@@ -213,7 +213,7 @@ def test_the_cache_is_refused_where_the_teacher_sees_augmented_samples() -> None
 
 def test_the_shuffled_control_needs_a_teacher() -> None:
     with pytest.raises(InputError, match="has none"):
-        supervised(FitSettings(epochs=1), shuffle_teacher=True)
+        supervised(FitSettings(epochs=1), exchange_teacher="class")
 
 
 class Broken(Supervised):

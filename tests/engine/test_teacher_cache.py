@@ -46,8 +46,8 @@ def test_strata_of_regression_are_deciles_and_of_labels_combinations() -> None:
     values = torch.arange(40.0).flip(0)[:, None]
     labels = torch.tensor([[0, 1], [1, 0], [0, 1], [1, 1]])
 
-    assert strata(info_with(values, "regression")).tolist() == [9 - row // 4 for row in range(40)]
-    combinations = strata(info_with(labels, "multilabel"))
+    assert strata(info_with(values, "regression"), values).tolist() == [9 - row // 4 for row in range(40)]
+    combinations = strata(info_with(labels, "multilabel"), labels)
     assert combinations[0] == combinations[2] and len(set(combinations.tolist())) == 3
 
 
@@ -55,8 +55,8 @@ def test_the_shuffled_teacher_returns_outputs_of_another_row_of_the_class() -> N
     data = pictures()
     method = KD(image_student(), vector_student().module, data.info)
     fabric = launch()
-    honest = TeacherCache(method, data.train, data.info, fabric, cache="on", shuffle=False, seed=0)
-    shuffled = TeacherCache(method, data.train, data.info, fabric, cache="auto", shuffle=True, seed=0)
+    honest = TeacherCache(method, data.train, data.info, fabric, cache="on", exchange="", seed=0)
+    shuffled = TeacherCache(method, data.train, data.info, fabric, cache="auto", exchange="class", seed=0)
     rows = exchange(data.train.targets["vector"], 0)
 
     for batch in in_order(data.train, batch_size=40):
@@ -102,7 +102,7 @@ def test_a_teacher_that_does_not_name_its_inputs_may_read_any() -> None:
 def test_an_augmented_student_learns_from_the_table_and_from_the_exchanged_one() -> None:
     method, data = by_vectors("image.noise:1")
     plain, exchanged = (
-        TeacherCache(method, data.train, data.info, launch(), cache="on", shuffle=shuffle, seed=0)
+        TeacherCache(method, data.train, data.info, launch(), cache="on", exchange="class" * shuffle, seed=0)
         for shuffle in (False, True)
     )
     batch = data.train[Pick(dict.fromkeys(("vector", "image"), torch.arange(9)), epoch=3)]
@@ -134,7 +134,7 @@ def computed_rows(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def build_cache(disk: Path | None, cache: str = "disk", *, method: KD | None = None, **more: Any) -> TeacherCache:
     data = pictures(**more)
     method = method or KD(image_student(), vector_student().module, data.info)
-    return TeacherCache(method, data.train, data.info, launch(), cache=cache, shuffle=False, seed=0, disk=disk)
+    return TeacherCache(method, data.train, data.info, launch(), cache=cache, exchange="", seed=0, disk=disk)
 
 
 def all_outputs(cache: TeacherCache) -> dict[str, torch.Tensor]:
@@ -244,7 +244,7 @@ def test_half_precision_outputs_keep_their_bits(tmp_path: Path) -> None:
     method = KD(image_student(), vector_student().module, data.info)
     fabric = launch(precision="bf16-mixed")
     disk, memory = (
-        TeacherCache(method, data.train, data.info, fabric, cache=cache, shuffle=False, seed=0, disk=tmp_path)
+        TeacherCache(method, data.train, data.info, fabric, cache=cache, exchange="", seed=0, disk=tmp_path)
         for cache in ("disk", "memory")
     )
 

@@ -160,6 +160,9 @@ def open_data(
     options: Mapping[str, Any] | None = None,
     task: str = "",
     train_fraction: float = 1.0,
+    labelled: str | int | float = "",
+    labelled_groups: int = 0,
+    valid_labels: str | int = "",
     augment: str = "",
     seed: int = 0,
 ) -> Data:
@@ -169,8 +172,12 @@ def open_data(
         name: a name of the list, or the path of a folder. Where both exist the list wins: ``digits`` is the data set,
             ``./digits`` the folder.
         options: fields of the data set's settings class, or of `FolderSettings` for a folder.
-        task: see `DataRequest`, as the three arguments below.
+        task: see `DataRequest`, as the arguments below.
         train_fraction: share of the training rows to keep.
+        labelled: labels to keep in training, as a count (30), a share (0.1) or a .npy file with rows; the other
+            training rows stay, without their labels.
+        labelled_groups: whole groups (people, drives) to keep the labels of instead.
+        valid_labels: labels to keep in validation, a count or ``all``; by default as many as in training.
         augment: operations for training batches.
         seed: of everything that is drawn.
     """
@@ -185,8 +192,20 @@ def open_data(
     # absolute, so that a run finds its data again from another working directory
     root = files_of(card, settings) if card else folder
     loader = card.load() if card else load("xmodal.data.own.folder:load_folder")
-    request = DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed)
+    request = DataRequest(
+        task=task,
+        train_fraction=train_fraction,
+        labelled=str(labelled),
+        labelled_groups=labelled_groups,
+        valid_labels=str(valid_labels),
+        augment=augment,
+        seed=seed,
+    )
     data: Data = loader(root, settings, request)
+    if request.labelled or request.labelled_groups or request.valid_labels:
+        from xmodal.data.labels import requested
+
+        data = requested(data, request)
     data.source = {
         "data": folder or name,
         "options": settings.model_dump(mode="json") | ({"root": root} if card and root else {}),

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmodal.data.base import Data
+from xmodal.data.request import DataRequest
 from xmodal.data.split import Split
 from xmodal.errors import InputError
 from xmodal.seeding import mix
@@ -137,6 +138,24 @@ def hide_labels(
     info = replace(data.info, labelled=counts, train_targets=train.targets)
     hidden = replace(data, train=train, info=info, revealed=data)
     return replace(hidden, **_fewer_valid(hidden, valid_labels, counts, seed))
+
+
+def requested(data: Data, request: DataRequest) -> Data:
+    """The data with the labels that a request keeps."""
+    if request.train_fraction != 1.0 and (request.labelled or request.labelled_groups):
+        raise InputError(
+            "--train-fraction drops training rows, and --labelled keeps them without their labels: both together are "
+            "ambiguous. Give one of the two."
+        )
+    if request.labelled and request.labelled_groups:
+        raise InputError("--labelled and --labelled-groups both say which labels are kept. Give one of the two.")
+    return hide_labels(
+        data,
+        labelled=request.labelled or ALL,
+        groups=request.labelled_groups or None,
+        valid_labels=request.valid_labels,
+        seed=request.seed,
+    )
 
 
 def mark_unlabelled(data: Data) -> Data:

@@ -39,7 +39,6 @@ class Rows(Protocol):
 
     rows: Mapping[str, int]
     paired: bool
-    labelled: Mapping[str, Tensor]
 
     def __getitem__(self, pick: Pick) -> Batch: ...
 

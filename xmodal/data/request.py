@@ -14,6 +14,9 @@ class DataRequest:
     Attributes:
         task: kind of target; empty: the one that the data suggests.
         train_fraction: share of the training rows to keep, drawn class by class: the low-label setting.
+        labelled: labels to keep in training, see `xmodal.data.labels.Labels`; empty: all.
+        labelled_groups: whole groups to keep the labels of, in place of ``labelled``; 0: none are named.
+        valid_labels: labels to keep in validation; empty: as many as in training where some are hidden.
         augment: operations for training batches, for example ``noise:0.1,shift:1``; see `Augment.parse`.
         seed: of everything that is drawn and has no seed of its own: splits, samples of synthetic data, the train
             fraction and the augmentation.
@@ -21,6 +24,9 @@ class DataRequest:
 
     task: str = ""
     train_fraction: float = 1.0
+    labelled: str = ""
+    labelled_groups: int = 0
+    valid_labels: str = ""
     augment: str = ""
     seed: int = 0
 

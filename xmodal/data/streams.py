@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from xmodal.data.loader import Batches, Pick, Rows
+from xmodal.data.loader import Batches, Pick
 from xmodal.errors import InputError
 from xmodal.seeding import mix
 
@@ -133,9 +133,11 @@ class Streams(Batches):
 
 
 def batches_for(
-    split: Rows,
+    rows: Mapping[str, int],
+    labelled: Mapping[str, Tensor],
     *,
     unlabelled: bool,
+    paired: bool,
     batch_size: int,
     seed: int,
     unequal: str = "recycle",
@@ -145,28 +147,22 @@ def batches_for(
     """The batches of a training.
 
     Args:
-        split: the training split.
+        rows: modality → number of rows of the training split.
+        labelled: modality → mask of the rows with a label; empty: all have one.
         unlabelled: whether the method uses rows without a label.
+        paired: whether all modalities follow one order.
         batch_size: rows of a global batch, over all processes.
         seed: of the order.
         unequal: ``recycle`` or ``cut``, see `Batches`; composed batches always recycle.
         rank: number of this process.
         world: number of processes.
     """
-    if not split.labelled:
-        return Batches(
-            split.rows,
-            paired=split.paired,
-            batch_size=batch_size,
-            seed=seed,
-            unequal=unequal,
-            rank=rank,
-            world=world,
-        )
+    if not labelled:
+        return Batches(rows, paired=paired, batch_size=batch_size, seed=seed, unequal=unequal, rank=rank, world=world)
     streams = {}
-    for modality, mask in split.labelled.items():
+    for modality, mask in labelled.items():
         with_label, without = mask.nonzero().flatten(), (~mask).nonzero().flatten()
         sizes = labelled_per_batch(len(with_label), len(without) * unlabelled, batch_size)
         parts = zip(("labelled", "unlabelled"), (with_label, without), sizes, strict=True)
-        streams[modality] = [Stream(name, rows, size) for name, rows, size in parts]
-    return Streams(streams, split.rows, paired=split.paired, batch_size=batch_size, seed=seed, rank=rank, world=world)
+        streams[modality] = [Stream(name, numbers, size) for name, numbers, size in parts]
+    return Streams(streams, rows, paired=paired, batch_size=batch_size, seed=seed, rank=rank, world=world)

@@ -47,7 +47,7 @@ def fit(
     folder: Path | None = None,
     fabric: Fabric | None = None,
     resume: bool = False,
-    shuffle_teacher: bool = False,
+    exchange_teacher: str = "",
     progress: Progress | None = None,
     title: str = "training",
     teacher_disk: Path | None = None,
@@ -63,7 +63,8 @@ def fit(
         folder: run folder; None: nothing is written.
         fabric: started devices (`engine.processes.launch`); None: one process.
         resume: continue the run in the folder; a finished run is loaded.
-        shuffle_teacher: permute the teacher's outputs among samples of the same class, as a control.
+        exchange_teacher: as a control, exchange the teacher's outputs between samples: ``class``, of the same class;
+            ``all``, of any; empty: not at all.
         progress: shows the progress; None: nothing is shown.
         title: name of the training in progress lines.
         teacher_disk: folder for teacher outputs that are too large for memory, which several trainings can share;
@@ -79,14 +80,14 @@ def fit(
     as_precise(method, data.info)
     progress = progress or Progress(quiet=True)
     teacher_disk = teacher_disk or (folder and folder / "answers")
-    loop = Loop(method, data, settings, seed, folder, fabric, shuffle_teacher, progress, metrics, teacher_disk)
+    loop = Loop(method, data, settings, seed, folder, fabric, exchange_teacher, progress, metrics, teacher_disk)
     if folder is not None:
         finished = resume and (folder / "result.json").exists()
         # before the folder is created, and in all processes: one that raised alone would leave the others waiting
         if settings.tracking and not finished:
             require_tensorboard()
         if fabric.global_rank == 0:
-            open_folder(folder, described(settings, seed, shuffle_teacher), resume=resume)
+            open_folder(folder, described(settings, seed, exchange_teacher), resume=resume)
         fabric.barrier()
         # the order of floating-point sums depends on the number of threads
         if resume:
@@ -98,9 +99,9 @@ def fit(
         loop.resume()
     with interrupt.deferred(), ExitStack() as stack:
         if settings.tracking and loop.writes and folder is not None:
-            log = TensorBoardLog(folder, title=title, epochs=settings.epochs, history=loop.history)
+            log = TensorBoardLog(folder, title=title, epochs=loop.settings.epochs, history=loop.history)
             loop.tensorboard = stack.enter_context(closing(log))
-        progress.start(title, settings.epochs, loop.epoch, metric=loop.selection.metric)
+        progress.start(title, loop.settings.epochs, loop.epoch, metric=loop.selection.metric)
         try:
             while not loop.finished:
                 loop.train_epoch()
@@ -140,7 +141,7 @@ def as_it_is(
     fabric = fabric or launch()
     settings = FitSettings(epochs=1)
     as_precise(method, data.info)
-    loop = Loop(method, data, settings, seed, folder, fabric, False, Progress(quiet=True), metrics)
+    loop = Loop(method, data, settings, seed, folder, fabric, "", Progress(quiet=True), metrics)
     if folder is not None:
         if fabric.global_rank == 0:
             open_folder(folder, {"fit": "as it is", "seed": seed}, resume=True)
@@ -155,6 +156,6 @@ def as_it_is(
     return finish(loop)
 
 
-def described(settings: FitSettings, seed: int, shuffle_teacher: bool = False) -> dict[str, Any]:
+def described(settings: FitSettings, seed: int, exchange_teacher: str = "") -> dict[str, Any]:
     """Content of `settings.json` in the folder of a training; a resumed training must have the same."""
-    return {"fit": settings.model_dump(), "seed": seed, "shuffle_teacher": shuffle_teacher}
+    return {"fit": settings.model_dump(), "seed": seed, "exchange_teacher": exchange_teacher}

@@ -8,6 +8,8 @@ saved.
 
 from __future__ import annotations
 
+import itertools
+import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +22,8 @@ from torch import Tensor, nn
 from xmodal import files
 from xmodal.collectives import gather_json, gather_rows
 from xmodal.data.base import Data
-from xmodal.data.loader import Batches, Loader
+from xmodal.data.loader import Loader
+from xmodal.data.streams import batches_for
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.finite import non_finite
 from xmodal.engine.optim import Optimisers
@@ -55,13 +58,13 @@ class Loop:
         seed: int,
         folder: Path | None,
         fabric: Fabric,
-        shuffle_teacher: bool,
+        exchange_teacher: str,
         progress: Progress,
         metrics: MetricsFor,
         teacher_disk: Path | None = None,
     ) -> None:
         self.method, self.data, self.settings, self.seed = method, data, settings, seed
-        self.folder, self.fabric, self.shuffle_teacher = folder, fabric, shuffle_teacher
+        self.folder, self.fabric, self.exchange_teacher = folder, fabric, exchange_teacher
         self.progress, self.metrics, self.teacher_disk = progress, metrics, teacher_disk
         self.epoch, self.step, self.stopped = 0, 0, ""
         self.history: list[dict[str, Any]] = []
@@ -78,6 +81,11 @@ class Loop:
         # First, since everything below may draw random numbers. The rank is part of the seed: processes hold different
         # samples, whose dropout masks must differ.
         seed_all(self.seed, "fit", fabric.global_rank)
+        if settings.patience and self.data.info.labelled:
+            raise InputError(
+                "Some training rows have no label, and --patience would stop each training after another number of "
+                "updates: what is compared must have learned equally long. Leave --patience out."
+            )
         self.method.train()
         if fabric.world_size > 1:
             synchronise_batchnorm(self.method)
@@ -88,8 +96,10 @@ class Loop:
         else:
             self.forward = self.method.to(fabric.device)
         info = self.data.info
-        sampler = Batches(
+        sampler = batches_for(
             info.rows["train"],
+            self.data.train.labelled,
+            unlabelled=self.method.uses_unlabelled,
             paired=info.paired,
             batch_size=settings.batch_size,
             seed=mix(self.seed, "order"),
@@ -99,6 +109,7 @@ class Loop:
         )
         self.loader = Loader(self.data.train, sampler, workers=settings.workers)
         updates = updates_per_epoch(len(sampler), settings)
+        self.settings = settings = with_budget(settings, updates)
         self.optimisers = Optimisers(self.method.param_groups(), settings, updates)
         self.teacher_cache = TeacherCache(
             self.method,
@@ -106,7 +117,7 @@ class Loop:
             info,
             fabric,
             cache=settings.cache,
-            shuffle=self.shuffle_teacher,
+            exchange=self.exchange_teacher,
             seed=self.seed,
             disk=self.teacher_disk,
         )
@@ -121,11 +132,11 @@ class Loop:
         self.epoch_began = time.monotonic()
         self.method.train()
         self.method.on_epoch_start(self.epoch, self.settings.epochs)
-        total, every = len(self.loader), self.settings.accumulate
+        total, every = self._batches_in_epoch(), self.settings.accumulate
         save_due = False
         # `step` counts batches that were trained on, not those that loading processes fetched ahead: a resumed epoch
         # begins at the right one
-        for batch in self.loader.epoch(self.epoch, self.step):
+        for batch in itertools.islice(self.loader.epoch(self.epoch, self.step), total - self.step):
             group = min(every, total - self.step // every * every)  # batches in this update
             closes = (self.step + 1) % every == 0 or self.step + 1 == total
             agreement = self._backward(batch.to(self.fabric.device), closes)
@@ -143,6 +154,14 @@ class Loop:
             if save_due:
                 self.save()
                 save_due = False
+
+    def _batches_in_epoch(self) -> int:
+        """How many batches this epoch has; with ``updates`` the last epoch may end early."""
+        total, settings = len(self.loader), self.settings
+        if not settings.updates:
+            return total
+        left = settings.updates - self.epoch * self.optimisers.steps_per_epoch
+        return min(total, left * settings.accumulate)
 
     def _backward(self, batch: Batch, closes: bool) -> Agreement:
         """Compute the gradients of one batch; returns what all processes agreed on."""
@@ -313,6 +332,13 @@ class Loop:
         scalars = ("python_gauss", "numpy_gauss")
         # last: loading weights and optimisers may draw random numbers
         restore_generators({key: value.reshape(()) if key in scalars else value for key, value in states.items()})
+
+
+def with_budget(settings: FitSettings, updates: int) -> FitSettings:
+    """The settings with the number of epochs that ``settings.updates`` takes, at so many updates per epoch."""
+    if not settings.updates:
+        return settings
+    return settings.model_copy(update={"epochs": math.ceil(settings.updates / updates)})
 
 
 def updates_per_epoch(batches: int, settings: FitSettings) -> int:

@@ -72,13 +72,14 @@ def _options(name: str, settings: FitSettings) -> dict[str, Any]:
     return options
 
 
-def factor(settings: FitSettings, epoch: float, *, least: float = 0.0) -> float:
+def factor(settings: FitSettings, epoch: float, *, least: float = 0.0, length: float | None = None) -> float:
     """Factor of the learning rate after ``epoch`` epochs.
 
     Args:
         settings: which schedule.
         epoch: number of epochs done, a fraction within an epoch.
         least: lower bound on the epochs of warm-up.
+        length: epochs of the whole training; None: those of the settings.
 
     Example:
         >>> factor(FitSettings(schedule="cosine", epochs=10), 5.0)
@@ -88,7 +89,7 @@ def factor(settings: FitSettings, epoch: float, *, least: float = 0.0) -> float:
     # not 0 at the start: the first update would do nothing
     if epoch < warm:
         return max(epoch, 1e-3 * warm) / warm
-    progress = (epoch - warm) / max(settings.epochs - settings.warmup, 1e-12)
+    progress = (epoch - warm) / max((length or settings.epochs) - settings.warmup, 1e-12)
     whole = math.floor(epoch)
     if settings.schedule == "cosine":
         return 0.5 * (1.0 + math.cos(math.pi * min(progress, 1.0)))
@@ -139,7 +140,8 @@ class Optimisers:
             epoch, least = float(self.updates // steps + end), float(end)
         else:
             epoch, least = (self.updates + end) / steps, end / steps
-        scale = factor(self.settings, epoch, least=least) * self.plateau["factor"]
+        length = self.settings.updates / steps if self.settings.updates else None
+        scale = factor(self.settings, epoch, least=least, length=length) * self.plateau["factor"]
         for group, rate in self._groups():
             group["lr"] = rate * scale
 

@@ -18,6 +18,7 @@ class FitSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     epochs: int = Field(40, ge=1, description="passes over the training split")
+    updates: int = Field(0, ge=0, description="updates of every training, in place of --epochs; 0: as --epochs says")
     batch_size: int = Field(128, ge=1, description="rows per step, over all processes together")
     optimizer: OptimizerName = Field("adam", description="update rule")
     learning_rate: float = Field(1e-3, gt=0, description="initial learning rate (after warm-up)")

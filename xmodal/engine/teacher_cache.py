@@ -66,7 +66,8 @@ class TeacherCache:
         fabric: started devices.
         cache: ``memory`` or ``disk``; ``on``: either of them; ``auto``: either of them if possible; ``off``: compute
             the outputs in every epoch.
-        shuffle: permute the outputs among samples of the same class.
+        exchange: ``class``: exchange the outputs between samples of the same class, or of the class that the teacher
+            predicts where some have no label; ``all``: between any samples; empty: do not.
         seed: of the permutation.
         disk: folder for tables on disk; None: there is none.
     """
@@ -79,27 +80,27 @@ class TeacherCache:
         fabric: Fabric,
         *,
         cache: str,
-        shuffle: bool,
+        exchange: str,
         seed: int,
         disk: Path | None = None,
     ) -> None:
-        self.method, self.fabric = method, fabric
+        self.method, self.fabric, self.rows = method, fabric, max(split.rows.values())
         self.table: dict[str, Tensor] | None = None
         self.disk_table: DiskTable | None = None
         self.permutation: Tensor | None = None
         self.active = type(method).teach is not Method.teach
-        required = shuffle or cache not in ("auto", "off")
-        if shuffle and not self.active:
+        required = bool(exchange) or cache not in ("auto", "off")
+        if exchange and not self.active:
             raise InputError("The shuffled-teacher control needs a method with a teacher, and this one has none.")
-        if not self.active or not (shuffle or cache != "off"):
+        if not self.active or not (exchange or cache != "off"):
             return
         reason = refusal(method, split) or self._fill(split, info.block(BLOCK), cache, disk)
         if reason and required:
-            what = "The shuffled-teacher control" if shuffle else "The teacher cache"
-            instead = "Leave it out (--no-shuffled)" if shuffle else "Use --cache off, or leave that out"
+            what = "The shuffled-teacher control" if exchange else "The teacher cache"
+            instead = "Leave it out (--no-shuffled)" if exchange else "Use --cache off, or leave that out"
             raise InputError(f"{what} is not possible here: {reason}. {instead}.")
-        if shuffle:
-            self._permute(info, seed)
+        if exchange:
+            self._permute(self._strata(info, exchange), seed)
 
     def _fill(self, split: Split, block: int, cache: str, disk: Path | None) -> str:
         """Compute the outputs of all rows and keep them; returns why that is not possible, empty if it was done."""
@@ -122,8 +123,32 @@ class TeacherCache:
         self.disk_table = DiskTable(folder, self.fabric.device)
         return ""
 
-    def _permute(self, info: DataInfo, seed: int) -> None:
-        rows = exchange(strata(info), seed)
+    def _strata(self, info: DataInfo, exchange: str) -> Tensor:
+        """The stratum of each training row, within which outputs are exchanged."""
+        if exchange == "all":
+            return torch.zeros(max(info.rows["train"].values()), dtype=torch.long)
+        if not info.labelled:
+            return strata(info, next(iter(info.train_targets.values()), None))
+        # labels that are missing can't be strata; what the teacher predicts is known for all rows
+        outputs = self._all_outputs()
+        predictions = next(
+            (part for part in outputs.values() if part.ndim == 2 and part.shape[1] == info.outputs), None
+        )
+        if predictions is None:
+            raise InputError(
+                "The shuffled-teacher control exchanges outputs within the class that the teacher predicts, and this "
+                "method's teacher predicts none. Leave it out (--no-shuffled)."
+            )
+        return strata(info, predicted(predictions.cpu(), info.task))
+
+    def _all_outputs(self) -> dict[str, Tensor]:
+        if self.table is not None:
+            return self.table
+        assert self.disk_table is not None
+        return self.disk_table(torch.arange(self.rows, device=self.fabric.device))
+
+    def _permute(self, classes: Tensor, seed: int) -> None:
+        rows = exchange(classes, seed)
         unchanged = (rows == torch.arange(len(rows))).double().mean().item()
         # with most rows unchanged the control would measure next to nothing
         if unchanged > 0.5:
@@ -151,12 +176,21 @@ class TeacherCache:
             return self.method.teach(batch)
 
 
-def strata(info: DataInfo) -> Tensor:
+def predicted(outputs: Tensor, task: str) -> Tensor:
+    """The targets that outputs (rows, width) predict, in the form of training targets."""
+    if task == "multiclass":
+        return outputs.argmax(dim=1)
+    if task == "regression":
+        return outputs
+    signs = (outputs > 0).long()
+    return signs[:, 0] if task == "binary" else signs
+
+
+def strata(info: DataInfo, target: Tensor | None) -> Tensor:
     """The stratum of each training row: its label, its combination of labels, or the decile of its target value."""
     # a dense sample holds many classes, so all samples form one stratum
-    if info.dense:
+    if info.dense or target is None:
         return torch.zeros(max(info.rows["train"].values()), dtype=torch.long)
-    target = next(iter(info.train_targets.values()))
     if info.task == "regression":
         # sorting twice gives ranks
         ranks = target[:, 0].argsort().argsort()

@@ -38,7 +38,10 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
         check(comparison, first, study.fabric)
-        study.start(fits=len(settings.seeds) * comparison.fits, name=f"compare-{Path(settings.data).name}")
+        study.start(
+            fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)),
+            name=f"compare-{Path(settings.data).name}",
+        )
 
         # everything of a seed is trained, then its test split is read once
         rows: list[dict[str, Any]] = []

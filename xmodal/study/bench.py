@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,8 +23,10 @@ from torch import Tensor, nn
 from xmodal.cards import MethodCard
 from xmodal.data.base import Data
 from xmodal.data.loader import in_order
+from xmodal.data.split import Split
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import Run, as_it_is, fit
+from xmodal.engine.loop import updates_per_epoch
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.files import read_json, write_json, written_whole
@@ -35,6 +38,7 @@ from xmodal.models.capacity import count_parameters, width_for
 from xmodal.models.network import build_for, student_of, zeros
 from xmodal.models.resnet import load_checked
 from xmodal.seeding import kept, seeded
+from xmodal.study.controls import CONTROLS, SAME_MODALITY, TRAINED, UNTRAINED
 from xmodal.study.plan import TEACHER, Plan
 from xmodal.types import Batch, DataInfo, Student
 
@@ -115,8 +119,8 @@ class Bench:
         self.roles: dict[str, str] = {}
         self.matched: dict[str, str] = {}
         self.outputs: dict[str, dict[str, Any]] = {}
-        # set by `_with_untrained_teacher`: whether `teacher` returns initial weights, and whether it was called
-        self._untrained = False
+        # set by `_with_teacher`: what `teacher` returns, and whether it was called
+        self._teacher_source = TRAINED
         self._teacher_used = False
         self.earlier = earlier or Earlier()
         self.measured: dict[str, Any] = dict(self.earlier.measured)
@@ -129,7 +133,7 @@ class Bench:
         with seeded(self.seed, side, *modalities):
             student = build_for(self.info, modalities, **self.plan.network(side))
         # an untrained teacher is a control without any knowledge, so it does not get ImageNet's either
-        if side in self.plan.imagenet and not self._untrained:
+        if side in self.plan.imagenet and self._teacher_source != UNTRAINED:
             from xmodal.models.pixels.camera_net import load_imagenet
 
             load_imagenet(student.module, self.plan.imagenet[side])
@@ -156,7 +160,9 @@ class Bench:
     def teacher(self) -> nn.Module:
         """The finished teacher, trained on the first call; every call returns a copy."""
         self._teacher_used = True
-        if self._untrained:
+        if self._teacher_source == SAME_MODALITY:
+            return self.control()
+        if self._teacher_source == UNTRAINED:
             return self.network(self.teaching, side=TEACHER).module.to(self.fabric.device).eval()
         if TEACHER not in self.runs:
             network = self.network(self.teaching, side=TEACHER)
@@ -179,9 +185,18 @@ class Bench:
     def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
         """Rows of the training or validation split in their order, on the device."""
         # the test split is missing on purpose: no method may read it
-        rows = {"train": self.data.train, "valid": self.data.valid}[split]
+        rows = {"train": self._labelled_rows, "valid": self.data.valid}[split]
         batches = in_order(rows, batch_size=size or self.info.block(256))
         return (batch.to(self.fabric.device) for batch in batches)
+
+    @functools.cached_property
+    def _labelled_rows(self) -> Split:
+        """The training rows with a label: diagnostics compare with labels, and count these rows alone."""
+        train = self.data.train
+        positions = {id(mask): mask.nonzero().flatten() for mask in train.labelled.values()}
+        return (
+            train.subset({name: positions[id(mask)] for name, mask in train.labelled.items()}) if positions else train
+        )
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of a method; afterwards its students have their best weights, or the last ones."""
@@ -217,10 +232,10 @@ class Bench:
         """Student → metric → value on the validation split."""
         return evaluate(method.students(), self.data.valid, self.info, fabric=self.fabric)
 
-    def _fit(
-        self, name: str, method: Method, *, shuffle: bool = False, epochs: int | None = None, keep: str = ""
-    ) -> Run:
+    def _fit(self, name: str, method: Method, *, exchange: str = "", epochs: int | None = None, keep: str = "") -> Run:
         changes = {key: value for key, value in (("epochs", epochs), ("keep", keep)) if value}
+        # a stage that names its epochs is shorter than the others on purpose
+        changes |= {"updates": 0} if epochs else {}
         folder = None if self.folder is None else self.folder / folder_name(name)
         return fit(
             method,
@@ -231,16 +246,16 @@ class Bench:
             fabric=self.fabric,
             # `Study.start` has checked the folder of the whole study, so what is in this one belongs to it
             resume=True,
-            shuffle_teacher=shuffle,
+            exchange_teacher=exchange,
             progress=self.progress,
             title=f"seed {self.seed}, {name}",
             # one folder for all methods: they learn from the same teacher, whose outputs are written once
             teacher_disk=self.folder and self.folder / "answers",
         )
 
-    def train(self, name: str, method: Method, *, role: str, shuffle: bool = False) -> None:
-        """Train a method under the name and role that its row in the table has."""
-        self.runs[name] = self._fit(name, method, shuffle=shuffle)
+    def train(self, name: str, method: Method, *, role: str, exchange: str = "") -> None:
+        """Train a method under the name and role that its row in the table has; ``exchange`` as in `fit`."""
+        self.runs[name] = self._fit(name, method, exchange=exchange)
         self.roles[name] = role
 
     def take(self, name: str, method: Method, *, role: str) -> None:
@@ -249,48 +264,41 @@ class Bench:
         self.runs[name] = as_it_is(method, self.data, seed=self.seed, folder=folder, fabric=self.fabric)
         self.roles[name] = role
 
-    def train_card(
-        self,
-        card: MethodCard,
-        settings: BaseModel,
-        *,
-        name: str = "",
-        shuffle: bool = False,
-        untrained: bool = False,
-    ) -> None:
-        """Train a method of `METHODS`.
+    def train_card(self, card: MethodCard, settings: BaseModel, *, name: str = "", control: str = "") -> None:
+        """Train a method of `METHODS`, or one of its controls.
 
         Args:
             card: of the method.
             settings: of the method.
             name: in the table; empty: the name of the card.
-            shuffle: train it as its own control: the teacher's outputs are permuted within classes.
-            untrained: train it as its own control: the teacher has its initial weights.
+            control: a name of `CONTROLS`; empty: the method itself.
         """
         if problems := unfit(card, self.info):
             raise InputError(problems)
-        role = "shuffled" if shuffle else "untrained" if untrained else "method"
         name = name or card.name
-        name = name if role == "method" else f"{name} ({role} teacher)"
-        with self._with_untrained_teacher() if untrained else contextlib.nullcontext():
+        if not control:
+            self.train(name, self.build(card, settings), role="method")
+            return
+        changed = CONTROLS[control]
+        with self._with_teacher(changed.teacher):
             method = self.build(card, settings)
-        self.train(name, method, role=role, shuffle=shuffle)
+        if changed.labelled_only:
+            method.uses_unlabelled = False
+        self.train(f"{name} ({changed.title})", method, role=control, exchange=changed.exchange)
 
     @contextlib.contextmanager
-    def _with_untrained_teacher(self) -> Iterator[None]:
-        """Within this block `teacher` returns a network with its initial weights.
+    def _with_teacher(self, source: str) -> Iterator[None]:
+        """Within this block `teacher` returns another network than the trained teacher.
 
         A method that does not call `teacher` trains its teacher in a stage of its own and raises an error.
         """
-        self._untrained, self._teacher_used = True, False
+        self._teacher_source, self._teacher_used = source, False
         try:
             yield
         finally:
-            self._untrained = False
-        if not self._teacher_used:
-            raise InputError(
-                "The method trains its teacher in a stage of its own, so there is none to leave untrained."
-            )
+            self._teacher_source = TRAINED
+        if source != TRAINED and not self._teacher_used:
+            raise InputError("The method trains its teacher in a stage of its own, so there is none to replace.")
 
     def build(self, card: MethodCard, settings: BaseModel) -> Method:
         """A method of `METHODS` before its training."""
@@ -385,12 +393,17 @@ class Bench:
                 "parameters": count_parameters(student.module),
                 "matched": self.matched.get(row_name, ""),
                 "best_epoch": best["epoch"],
+                "updates": self._updates(self.runs[name]),
                 "valid": best["valid"],
                 "test": scores[key],
             }
             rows.append(row)
             self._write(row, outputs and outputs[key], student.target)
         return rows
+
+    def _updates(self, run: Run) -> int:
+        """How many updates a training had; the same for all that are compared, whatever rows they read."""
+        return sum(updates_per_epoch(epoch["steps"], self.plan.training) for epoch in run.history)
 
     def _room_for_outputs(self, students: int) -> bool:
         """Whether the outputs of so many students on the test split may be kept in memory."""
@@ -442,6 +455,15 @@ class Rehearsal(Bench):
     def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
         """The first batch alone."""
         return itertools.islice(super().batches(split, size=size), 1)
+
+    @functools.cached_property
+    def _labelled_rows(self) -> Split:
+        """The training rows with a label: diagnostics compare with labels, and count these rows alone."""
+        train = self.data.train
+        positions = {id(mask): mask.nonzero().flatten() for mask in train.labelled.values()}
+        return (
+            train.subset({name: positions[id(mask)] for name, mask in train.labelled.items()}) if positions else train
+        )
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """The method with its initial weights, or with those of an earlier run."""

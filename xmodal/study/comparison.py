@@ -17,6 +17,7 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.metrics.task import scalar_metrics
 from xmodal.study.bench import Bench, Earlier, Rehearsal, unfit
+from xmodal.study.controls import CONTROLS
 from xmodal.study.plan import Comparison, method_settings
 
 if TYPE_CHECKING:
@@ -93,17 +94,11 @@ def train(bench: Bench, comparison: Comparison) -> list[str]:
             if not entry.optional:
                 raise
             notes.append(f"{entry.name} can't run here: {error}")
-        for control in comparison.controls_of(entry):
+        for control in comparison.controls_of(entry, few=bool(bench.info.labelled)):
             try:
-                bench.train_card(
-                    card,
-                    settings,
-                    name=entry.name,
-                    shuffle=control == "shuffled",
-                    untrained=control == "untrained",
-                )
+                bench.train_card(card, settings, name=entry.name, control=control)
             except InputError as error:
-                notes.append(f"{entry.name}, no {control}-teacher control: {error}")
+                notes.append(f"{entry.name}, no control with {CONTROLS[control].title}: {error}")
     # last: how large the students of the methods are is known only now
     bench.train_matched()
     return notes

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from xmodal.engine.run.tensorboard import tensorboard_installed
 from xmodal.methods import METHODS
 from xmodal.study.plan import Comparison, Entry, Plan
-from xmodal.study.settings import Names, Options, Presets, RunSettings
+from xmodal.study.settings import Names, Options, Presets, RowFlags, RunSettings
 
 if TYPE_CHECKING:
     from xmodal.study.bench import Bench
@@ -33,7 +33,7 @@ MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method and its s
 Rows = Sequence[Mapping[str, Any]]
 
 
-class DenseSettings(Presets, RunSettings):
+class DenseSettings(Presets, RowFlags, RunSettings):
     """A student alone and with a teacher, in stages."""
 
     until: Literal["teacher", "control", "student"] = Field(
@@ -55,7 +55,6 @@ class DenseSettings(Presets, RunSettings):
     metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
     shuffled: bool = Field(False, description="train a student of a teacher that sees other frames, as a control")
     untrained: bool = Field(False, description="train a student of a teacher with its initial weights, as a control")
-    train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use")
     # on by default only where it can work: the package belongs to an extra, and a default must not refuse to train
     tracking: bool = Field(
         default_factory=tensorboard_installed,

@@ -16,6 +16,7 @@ from xmodal.data.options import validated
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.methods import METHODS
+from xmodal.study.controls import FEW_LABELS
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -34,6 +35,9 @@ class Plan:
         options: of the data set.
         task: kind of target; empty: inferred from the data.
         train_fraction: share of the training rows to use.
+        labelled: labels to keep in training, see `xmodal.data.labels.Labels`; empty: all.
+        labelled_groups: whole groups to keep the labels of, in place of ``labelled``; 0: none are named.
+        valid_labels: labels to keep in validation; empty: as many as in training where some are hidden.
         augment: augmentation of training batches.
         teacher: modalities of the teacher; empty: all.
         student: modalities at deployment; empty: the last one.
@@ -47,6 +51,9 @@ class Plan:
     options: Mapping[str, Any] = field(default_factory=dict)
     task: str = ""
     train_fraction: float = 1.0
+    labelled: str = ""
+    labelled_groups: int = 0
+    valid_labels: str = ""
     augment: str = ""
     teacher: tuple[str, ...] = ()
     student: tuple[str, ...] = ()
@@ -79,6 +86,9 @@ def open_seed(plan: Plan, seed: int) -> Data:
         options=plan.options,
         task=plan.task,
         train_fraction=plan.train_fraction,
+        labelled=plan.labelled,
+        labelled_groups=plan.labelled_groups,
+        valid_labels=plan.valid_labels,
         augment=plan.augment,
         seed=seed,
     )
@@ -121,6 +131,8 @@ class Comparison:
         metric: of the table; empty: the one that selects the epoch.
         shuffled: train the shuffled-teacher control of each entry.
         untrained: train the untrained-teacher control of each entry.
+        controls: where some rows have no label, the entries with controls: the ``first`` with a frozen teacher,
+            ``all`` or ``none``.
         train_teacher: whether an ordinary teacher is trained before the students.
         train_control: whether the no-KD control is trained.
         train_students: whether the entries are trained; recipes that stop after an earlier stage only check them.
@@ -133,25 +145,30 @@ class Comparison:
     metric: str = ""
     shuffled: bool = False
     untrained: bool = False
+    controls: str = "first"
     train_teacher: bool = True
     train_control: bool = True
     train_students: bool = True
     problems: Sequence[str] = ()
 
-    @property
-    def controls(self) -> tuple[str, ...]:
-        """Names of the controls of the teacher."""
-        return ("shuffled",) * self.shuffled + ("untrained",) * self.untrained
+    def controls_of(self, entry: Entry, *, few: bool = False) -> tuple[str, ...]:
+        """Names of the controls of an entry, of `study.controls.CONTROLS`; ``few``: some rows have no label."""
+        # what a control replaces is the teacher that the bench provides, so there is none without a frozen one
+        if not entry.controls or METHODS[entry.method].teacher != "frozen":
+            return ()
+        untrained = ("untrained",) * self.untrained
+        if not few:
+            return ("shuffled",) * self.shuffled + untrained
+        first = next(
+            (each for each in self.entries if each.controls and METHODS[each.method].teacher == "frozen"), None
+        )
+        if self.controls == "none" or (self.controls == "first" and entry is not first):
+            return untrained
+        return tuple(name for name in FEW_LABELS if name != "shuffled" or self.shuffled) + untrained
 
-    def controls_of(self, entry: Entry) -> tuple[str, ...]:
-        """Names of the controls of an entry; without a frozen teacher a method has none."""
-        # what is shuffled or left untrained is the teacher that the bench provides
-        return self.controls if entry.controls and METHODS[entry.method].teacher == "frozen" else ()
-
-    @property
-    def fits(self) -> int:
+    def fits(self, *, few: bool = False) -> int:
         """Number of trainings per seed, for the estimate of the remaining time."""
-        students = sum(1 + len(self.controls_of(entry)) for entry in self.entries)
+        students = sum(1 + len(self.controls_of(entry, few=few)) for entry in self.entries)
         return self.train_teacher + self.train_control + self.train_students * students
 
 

@@ -107,10 +107,27 @@ class RunSettings(FitSettings, MachineSettings):
         return self.model_dump(mode="json", exclude={"out", "resume"})
 
 
-class DataFlags(BaseModel):
-    """Size of the training split, and augmentation of its batches."""
+class RowFlags(BaseModel):
+    """Which training rows are used, and which of them have a label."""
 
     train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use, class by class")
+    labelled: Annotated[str, Flag(metavar="N|SHARE|all|FILE.npy")] = Field(
+        "", description="labels to keep in training: 30 rows, the share 0.1, or rows.npy; the others stay without label"
+    )
+    labelled_groups: int = Field(0, ge=0, description="labels to keep in training: those of so many whole groups")
+    valid_labels: Annotated[str, Flag(metavar="N|all")] = Field(
+        "", description="labels to keep in validation; default: as many as in training, if labels are hidden there"
+    )
+
+    def request(self) -> dict[str, Any]:
+        """The fields of these flags, as `Plan` and `DataRequest` take them."""
+        flags = DataFlags if isinstance(self, DataFlags) else RowFlags
+        return {name: getattr(self, name) for name in flags.model_fields}
+
+
+class DataFlags(RowFlags):
+    """Rows and labels of the training split, and augmentation of its batches."""
+
     augment: str = Field("", description="for training, e.g. noise:0.1,shift:1; the teacher sees it too")
 
 
@@ -177,8 +194,7 @@ class PairSettings(DataFlags, RunSettings):
             data=self.data,
             options=self.options.get(self.data, {}),
             task=self.task,
-            train_fraction=self.train_fraction,
-            augment=self.augment,
+            **self.request(),
             teacher=self.teacher,
             student=self.student,
             training=self.training(),

@@ -48,7 +48,7 @@ def run(settings: SweepSettings, *, progress: Progress | None = None) -> dict[st
             data = open_seed(comparison.plan, settings.seeds[0])
             check(comparison, data, study.fabric)
             check_divergence(comparison, data)
-        fits = sum(comparison.fits for comparison in variants.values())
+        fits = sum(comparison.fits(few=bool(data.info.labelled)) for comparison in variants.values())
         study.start(fits=len(settings.seeds) * fits, name=f"sweep-{Path(settings.data).name}")
 
         # a separate comparison for every value and seed, in a folder named after both

@@ -242,13 +242,14 @@ class Stacks:
         if reason := invalid_targets(train, data.info):
             return reason
         teacher = TeacherCache(
-            method, data.train, data.info, self.fabric, cache=self.settings.cache, shuffle=False, seed=seed
+            method, data.train, data.info, self.fabric, cache=self.settings.cache, exchange="", seed=seed
         )
         if teacher.active:
             if teacher.table is None:
                 return "the outputs of its teacher are too large for memory"
             train = with_teacher_outputs(train, teacher.table)
-        return Member(number, method, data.info, seed, train.copy(), valid.copy() if valid else None, data)
+        labelled = data.train.labelled
+        return Member(number, method, data.info, seed, train.copy(), valid.copy() if valid else None, data, labelled)
 
     def _train(self, key: Hashable) -> None:
         kind, members = self.kinds[key], self.waiting.pop(key)
@@ -271,7 +272,7 @@ class Stacks:
             member.data = None
         # after the rehearsal, which may have drawn dropout masks
         seed_all("fit_many", *(member.seed for member in members))
-        self.progress.start(title, self.settings.epochs)
+        self.progress.start(title, loop.settings.epochs)
         try:
             runs = loop.run()
         except NonFinite:

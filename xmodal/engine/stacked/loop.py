@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from xmodal.data.loader import Batches
+from xmodal.data.streams import batches_for
 from xmodal.engine.evaluate import MetricsFor
 from xmodal.engine.finite import samples_of
-from xmodal.engine.loop import updates_per_epoch
+from xmodal.engine.loop import updates_per_epoch, with_budget
 from xmodal.engine.optim import Optimisers
 from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
@@ -68,8 +68,10 @@ class StackLoop:
         self.fixed = [stacked[name] for name in kind.fixed]
         self.table = Table([kind.pick(member.train) for member in members], kind.owners)
         self.samplers = [
-            Batches(
+            batches_for(
                 member.info.rows["train"],
+                member.labelled,
+                unlabelled=member.method.uses_unlabelled,
                 paired=kind.paired,
                 batch_size=settings.batch_size,
                 seed=mix(member.seed, "order"),
@@ -79,14 +81,16 @@ class StackLoop:
         ]
         self.steps = len(self.samplers[0])
         # Whether every batch holds all rows, the same ones in each epoch. Unpaired modalities of different length are
-        # recycled or cut, with other rows in each epoch.
+        # recycled or cut, with other rows in each epoch; batches with unlabelled rows are composed anew.
         self.full_batch = self.steps == 1 and (kind.paired or len({*members[0].info.rows["train"].values()}) == 1)
+        self.full_batch &= not members[0].labelled
         parameters = dict(zip(kind.trained, self.trained, strict=True))
         groups = [
             {"params": [parameters[name] for name in names if name in parameters], **options}
             for names, options in kind.groups
         ]
         updates = updates_per_epoch(self.steps, settings)
+        self.settings = settings = with_budget(settings, updates)
         # without clipping, which `_clipped` does for each model by itself
         self.optimisers = Optimisers(groups, settings.model_copy(update={"clip": None}), updates)
         self.tables = Tables(len(members), self.steps)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class Member:
         train: the training split, with the outputs of its teacher.
         valid: the validation split; None: not scored.
         data: the data set; None once it is certain that the model is not trained alone.
+        labelled: modality → mask of the training rows with a label; empty: all have one.
     """
 
     number: int
@@ -39,6 +40,7 @@ class Member:
     train: Leaves
     valid: Leaves | None
     data: Data | None = None
+    labelled: Mapping[str, Tensor] = field(default_factory=dict)
 
     def key(self) -> Hashable:
         """What must be equal for two models to be stacked together, besides the shapes of the data that they read."""
@@ -46,7 +48,9 @@ class Member:
         groups = tuple((names, repr(sorted(options.items()))) for names, options in groups_of(self.method))
         layouts = tuple((leaves.layout, tuple(leaves.owners)) for leaves in (self.train, self.valid) if leaves)
         students = tuple((name, student.needs, student.target) for name, student in self.method.students().items())
-        data = (self.info.task, self.info.classes, self.info.select, tuple(self.info.rows["train"].values()))
+        # the numbers of labelled rows decide how batches are composed
+        rows = (*self.info.rows["train"].values(), *self.info.labelled.values())
+        data = (self.info.task, self.info.classes, self.info.select, rows)
         return type(self.method), plain_settings(self.method), state, groups, layouts, students, data
 
 

@@ -28,6 +28,8 @@ def hindrance(method: Method, data: Data, settings: FitSettings) -> str:
         return f"{type(method).__name__} is not stackable"
     if settings.patience:
         return "patience stops each model at a different epoch"
+    if settings.updates:
+        return "the number of updates may end within an epoch"
     if settings.schedule == "plateau":
         return "the schedule plateau follows the score of each model"
     if settings.precision != "32-true":

@@ -98,8 +98,10 @@ def batch_of(layout: Layout, tensors: Mapping[int, Tensor]) -> tuple[Batch, dict
 def invalid_targets(leaves: Leaves, info: DataInfo) -> str:
     """Why targets are invalid; empty if they are not."""
     # losses check this in every step, but not in a recorded one, which may not branch on numbers
-    targets = batch_of(leaves.layout, dict(enumerate(leaves.tensors)))[0].targets
-    for target in targets.values():
+    batch = batch_of(leaves.layout, dict(enumerate(leaves.tensors)))[0]
+    for name, target in batch.targets.items():
+        # rows without a label have -1, which the training step leaves out
+        target = target[batch.labelled[name]] if batch.labelled else target
         if info.task == "multiclass" and target.numel() and not (0 <= target.min() and target.max() < info.classes):
             return f"some targets are not among the classes 0 to {info.classes - 1}"
     return ""

@@ -29,7 +29,7 @@ from xmodal.methods.settings import DisCoMSettings, DisCoMTerms
 from xmodal.study.opening import open_study
 from xmodal.study.plan import Comparison, Plan
 from xmodal.study.references import against_references, read_references
-from xmodal.study.settings import Options, RunSettings, Seeds
+from xmodal.study.settings import Options, RowFlags, RunSettings, Seeds
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -53,7 +53,7 @@ WITHOUT_AUGMENTATION = ("SPECTRO",)
 SELECT = {"multiclass": ("weighted_f1", "max"), "regression": ("mae", "min")}
 
 
-class Settings(DisCoMTerms, RunSettings):
+class Settings(DisCoMTerms, RowFlags, RunSettings):
     """One student per modality, without a teacher; without DIR the demo, which has its own defaults (60 epochs, …)."""
 
     data: Annotated[str, Flag(metavar="DIR", positional=True)] = Field(
@@ -75,7 +75,6 @@ class Settings(DisCoMTerms, RunSettings):
         "multiclass", description="kind of target; empty: inferred from the labels"
     )
     select: str = Field("", description="metric that selects the epoch; default: weighted_f1, for regression mae")
-    train_fraction: float = Field(1.0, gt=0, le=1, description="share of the training rows to use, class by class")
     independent: bool = Field(True, description="shuffle each modality by itself; --no-independent: in pairs")
     control: bool = Field(True, description="train the two controls of each modality")
     together: bool = Field(True, description="train seeds or splits of small networks side by side")
@@ -191,7 +190,7 @@ def open_split(settings: Settings, number: int) -> Data:
         raise InputError(
             f"--splits names numbered index files of a folder, and '{settings.data}' has none: use --seeds."
         )
-    request: dict[str, Any] = {"options": options, "task": settings.task, "train_fraction": settings.train_fraction}
+    request: dict[str, Any] = {"options": options, "task": settings.task, **settings.request()}
     augment = "" if settings.augment in ("published", "none") else settings.augment
     data = open_data(settings.data, augment=augment, seed=number, **request)
     data.info.require(settings.modalities, "command")

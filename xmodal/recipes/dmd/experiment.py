@@ -31,7 +31,7 @@ from xmodal.recipes.dmd.authors_config import SYNTHETIC, read_config
 from xmodal.study.opening import open_study
 from xmodal.study.plan import Comparison, Plan
 from xmodal.study.references import references_for
-from xmodal.study.settings import Names, Options, Presets, RunSettings, Seeds, parse_names
+from xmodal.study.settings import Names, Options, Presets, RowFlags, RunSettings, Seeds, parse_names
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -76,7 +76,7 @@ def current_name(dataset: Any) -> Any:
     return SYNTHETIC if dataset == "made" else dataset
 
 
-class Settings(Presets, DMDSettings, RunSettings):
+class Settings(Presets, DMDSettings, RowFlags, RunSettings):
     """Three modalities that teach one another; without --data a synthetic set and a small network."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -290,7 +290,7 @@ def write_tables(settings: Settings, result: Mapping[str, Any], out: Path) -> No
 
 def open_set(settings: Settings, seed: int) -> Data:
     """The data of a seed."""
-    data = open_data("mosi", options=settings.source(), seed=seed)
+    data = open_data("mosi", options=settings.source(), seed=seed, **settings.request())
     if settings.select:
         lower = settings.select.lower() in ("mse", "mae")
         data.info = replace(data.info, select=(settings.select, "min" if lower else "max"))

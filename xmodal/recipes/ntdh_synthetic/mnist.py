@@ -103,8 +103,7 @@ class Settings(Presets, DataFlags, RunSettings):
         return Plan(
             data="mnist",
             options={**options, "as_published": True} if self.as_published else options,
-            train_fraction=self.train_fraction,
-            augment=self.augment,
+            **self.request(),
             teacher=self.teacher,
             student=self.student,
             training=self.training(),
@@ -152,7 +151,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
         check(comparison, first, study.fabric)
-        study.start(fits=len(settings.seeds) * comparison.fits)
+        study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
         # for each seed: joint training, ranking, a student for each choice of channels; then the scores
         rows: list[dict[str, Any]] = []

@@ -148,7 +148,7 @@ class Settings(DenseSettings):
         return Plan(
             data=DATA,
             options=options,
-            train_fraction=self.train_fraction,
+            **self.request(),
             teacher=teacher[1],
             student=student[1],
             training=training,

@@ -126,7 +126,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         first = open_seed(plan, settings.seeds[0])
         earlier = {seed: earlier_networks(settings, seed) for seed in settings.seeds}
         check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
-        study.start(fits=len(settings.seeds) * comparison.fits)
+        study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
         # for each seed: joint training, ranking, a student for each choice of channels; then the scores
         rows: list[dict[str, Any]] = []

@@ -93,8 +93,7 @@ class RavdessSettings(Presets, DataFlags, RunSettings):
         return Plan(
             data="ravdess",
             options=self.read(),
-            train_fraction=self.train_fraction,
-            augment=self.augment,
+            **self.request(),
             teacher=self.teacher,
             student=self.student,
             training=self.training(),

@@ -174,7 +174,7 @@ class Settings(DenseSettings):
         return Plan(
             data=DATA,
             options=self.options.get(DATA, {}),
-            train_fraction=self.train_fraction,
+            **self.request(),
             teacher=(TEACHER,),
             student=(STUDENT,),
             training=training,

@@ -222,7 +222,7 @@ def distil(bench: Bench, saliency: Saliency, settings: Settings) -> list[str]:
         if number == 0 and settings.shuffled:
             try:
                 control = masked(bench, saliency, settings, *removed)
-                bench.train(f"{name} (shuffled teacher)", control, role="shuffled", shuffle=True)
+                bench.train(f"{name} (shuffled teacher)", control, role="shuffled", exchange="class")
             except InputError as error:
                 notes.append(f"{name}, no shuffled-teacher control: {error}")
     return notes

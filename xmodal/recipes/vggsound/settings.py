@@ -155,8 +155,7 @@ class VggsoundSettings(Presets, DataFlags, RunSettings):
         return Plan(
             data="vggsound",
             options=self.read(),
-            train_fraction=self.train_fraction,
-            augment=self.augment,
+            **self.request(),
             teacher=self.teacher,
             student=self.student,
             training=self.training(),
