@@ -32,25 +32,29 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
         return sweep.run(settings, progress=progress)
     from xmodal.study.comparison import check, summarised, train
+    from xmodal.study.few_labels import check_counts, further_trainings, train_curve, with_curve
 
     with open_study(settings, "compare", progress=progress) as study:
         # data of the first seed, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
         check(comparison, first, study.fabric)
-        study.start(
-            fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)),
-            name=f"compare-{Path(settings.data).name}",
-        )
+        counts, control_alone = settings.curve_counts, len(settings.label_counts) < 2
+        check_counts(first, counts, settings.seeds[0])
+        fits = comparison.fits(few=bool(first.info.labelled))
+        fits += further_trainings(comparison, counts, control_alone=control_alone)
+        study.start(fits=len(settings.seeds) * fits, name=f"compare-{Path(settings.data).name}")
 
         # everything of a seed is trained, then its test split is read once
         rows: list[dict[str, Any]] = []
+        curve: list[dict[str, Any]] = []
         notes: list[str] = []
         for seed, data in each_seed(plan, settings.seeds, first):
             bench = study.bench(plan, data, seed)
             notes += train(bench, comparison)
             rows += bench.score()
+            curve += train_curve(study, comparison, data, seed, counts, control_alone=control_alone)
 
         # report
         result = summarised(comparison, data, rows, notes, title=f"{settings.data}: methods compared")
-        return study.finish(result)
+        return study.finish(with_curve(result, data, curve))

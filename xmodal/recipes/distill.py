@@ -68,6 +68,7 @@ class Distilled:
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train, write the run folder and its page, and return the content of `result.json`."""
     from xmodal.study.comparison import check, summarised, train
+    from xmodal.study.few_labels import with_curve
 
     with open_study(settings, "distill", progress=progress) as study:
         # data, and all checks: nothing is written yet
@@ -83,7 +84,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
         # report
         result = summarised(comparison, data, rows, notes, title=f"{settings.data}: {settings.method}")
-        return study.finish(result)
+        return study.finish(with_curve(result, data, []))
 
 
 def distill(
@@ -141,6 +142,7 @@ def distill(
         (('faint',), True)
     """
     from xmodal.study.comparison import check, summarised, train
+    from xmodal.study.few_labels import with_curve
 
     # settings first: an error in them appears before the data is copied and split
     values = {
@@ -177,7 +179,8 @@ def distill(
         rows = bench.score()
 
         # the result, and the student in the float32 in which every student is deployed
-        result = study.finish(summarised(comparison, data, rows, notes, title=method))
+        result = summarised(comparison, data, rows, notes, title=method)
+        result = study.finish(with_curve(result, data, []))
         (deployed,) = bench.runs[method if method != "supervised" else "no-KD"].students.values()
         if bench.info.doubled:
             deployed.module.float()

@@ -99,7 +99,7 @@ def contrasts_table(expectation: Row, metric: str) -> tuple[list[str], list[list
             test["second"],
             str(test["n"]),
             number(test["difference"], metric, signed=True),
-            _range(test, metric),
+            range_text(test, metric),
             p_text(test["p"]),
             p_text(test["p_holm"]),
         ]
@@ -110,12 +110,17 @@ def contrasts_table(expectation: Row, metric: str) -> tuple[list[str], list[list
 
 def _cells(entry: Row, metric: str, *, corrected: bool) -> list[str]:
     against = entry.get("difference") or {}
-    cells = [entry["name"], entry["role"], str(entry["n"]), number(entry["mean"], metric), _range(entry, metric)]
-    cells += [number(against.get("difference"), metric, signed=True), _range(against, metric), p_text(against.get("p"))]
+    cells = [entry["name"], entry["role"], str(entry["n"]), number(entry["mean"], metric), range_text(entry, metric)]
+    cells += [
+        number(against.get("difference"), metric, signed=True),
+        range_text(against, metric),
+        p_text(against.get("p")),
+    ]
     return cells + [p_text(against.get("p_holm"))] * corrected
 
 
-def _range(entry: Row, metric: str) -> str:
+def range_text(entry: Row, metric: str) -> str:
+    """The interval of an entry or a test as text: ``0.9 to 6.6``."""
     low, high = entry.get("low"), entry.get("high")
     return "–" if low is None or high is None else f"{number(low, metric)} to {number(high, metric)}"
 
@@ -202,10 +207,17 @@ def verdict(result: Row) -> list[str]:
     sign = 1 if result.get("direction") == "max" else -1
     judged = [entry for entry in methods if entry.get("difference")]
     tests = sum(entry["difference"]["p"] is not None for entry in judged)
+    if result.get("labels"):
+        # the first method has controls of its own, and sentences that say what the unlabelled rows brought
+        from xmodal.reports.few_labels import few_label_sentences
+
+        sentences += few_label_sentences(result)
+        judged = judged[1:]
     for entry in sorted(judged, key=lambda entry: -sign * (entry["difference"]["difference"] or 0.0)):
         sentences.append(_against_control(entry, result, tests))
         sentences += _against_matched(entry, result)
-        for role in TEACHERS:
+        # where labels are missing, outputs are exchanged within the predicted class: that is no null control
+        for role in TEACHERS if not result.get("labels") else ():
             sentences += _against_teacher(role, entry, summary, result)
     if tests > 1:
         sentences.append(
@@ -229,7 +241,7 @@ def _against_control(entry: Row, result: Row, tests: int) -> str:
     if test["note"]:
         return f"{name} equals the no-KD control in each of {seeds}."
     corrected = p if test.get("p_holm") is None else test["p_holm"]
-    evidence = f"95 % interval {_range(test, metric)}, {_p_phrase(p, corrected, tests)}"
+    evidence = f"95 % interval {range_text(test, metric)}, {_p_phrase(p, corrected, tests)}"
     if corrected < SIGNIFICANT:
         harm = "" if test["better"] else " Here distillation is harmful."
         return f"{name} is {_gap(difference, metric)} the no-KD control ({evidence}, {seeds}).{harm}"

@@ -6,7 +6,8 @@ This module imports no torch, which takes seconds: `--help` responds immediately
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_origin
+from dataclasses import replace
+from typing import Any, Literal, get_origin
 
 from pydantic import Field
 
@@ -14,8 +15,10 @@ from xmodal.cards import load
 from xmodal.errors import InputError, did_you_mean
 from xmodal.losses import LOSSES
 from xmodal.methods import METHODS
-from xmodal.study.plan import Comparison, Entry, method_settings
+from xmodal.study.plan import Comparison, Entry, Plan, method_settings
 from xmodal.study.settings import Names, PairSettings, Seeds
+
+ALL = "all"  # of the training rows have a label
 
 
 class ComparisonSettings(PairSettings):
@@ -28,6 +31,26 @@ class ComparisonSettings(PairSettings):
     metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
     untrained: bool = Field(False, description="run the untrained-teacher control")
+    controls: Literal["first", "all", "none"] = Field(
+        "first", description="with unlabelled rows: methods whose controls are trained"
+    )
+    curve: Names = Field((), description="with hidden labels: further numbers at which no-KD is trained, 100,300")
+
+    @property
+    def label_counts(self) -> tuple[str, ...]:
+        """The numbers of labels of ``labelled``; the first is that of the table."""
+        return tuple(word.strip() for word in self.labelled.split(",") if word.strip())
+
+    @property
+    def curve_counts(self) -> tuple[str, ...]:
+        """The numbers of labels besides the first: those of ``labelled``, or those of ``curve`` and all."""
+        if len(self.label_counts) > 1:
+            return self.label_counts[1:]
+        return (*self.curve, ALL) if self.label_counts else ()
+
+    def plan(self) -> Plan:
+        """Data, networks and training, with the first number of labels."""
+        return replace(super().plan(), labelled=(*self.label_counts, "")[0])
 
     def comparison(self) -> Comparison:
         """The comparison, together with all problems of the names in these settings."""
@@ -55,6 +78,7 @@ class ComparisonSettings(PairSettings):
             metric=self.metric,
             shuffled=self.shuffled,
             untrained=self.untrained,
+            controls=self.controls,
             train_teacher=any(card.teacher == "frozen" for card in methods),
             problems=tuple(problems),
         )

@@ -1,0 +1,157 @@
+"""What unlabelled pairs brought: the curve of accuracy against labels, labels saved, and sentences. Pure functions.
+
+The no-KD control is trained with several numbers of labels. The curve through its scores tells how many labels the
+control would need to reach the method: the labels that the teacher and the unlabelled pairs are worth.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from xmodal.reports.contrasts import SIGNIFICANT
+from xmodal.reports.intervals import Row, paired_by_seed, scores_by_seed
+from xmodal.reports.tables import number, phrase, range_text, unit
+
+DRAWS = 2000  # of the bootstrap over seeds
+Scores = Mapping[int, Mapping[int, float]]  # number of labels → seed → score
+
+
+def labels_saved(method: Mapping[int, float], control: Scores, labels: int, *, direction: str) -> dict[str, Any] | None:
+    """How many labels the control needs to reach the method, with an interval from a bootstrap over seeds.
+
+    Between two numbers of labels the control's mean score is interpolated linearly in the logarithm of the labels.
+
+    Args:
+        method: seed → score of the method with ``labels`` labels and all unlabelled rows.
+        control: number of labels → seed → score of the no-KD control.
+        labels: how many the method used.
+        direction: ``max`` or ``min``, see `summarise`.
+
+    Returns:
+        ``labels``, ``worth``, ``low``, ``high`` and ``most``, the largest number of labels that was tried; a value of
+        None means more than ``most``. None where there is no curve.
+
+    Example:
+        >>> control = {30: {0: 0.5, 1: 0.5}, 120: {0: 0.7, 1: 0.7}}
+        >>> labels_saved({0: 0.6, 1: 0.6}, control, 30, direction="max")["worth"]
+        60
+    """
+    seeds = sorted(set(method).intersection(*map(set, control.values()))) if control else []
+    counts = sorted(control)
+    if not seeds or len(counts) < 2:
+        return None
+    sign = 1.0 if direction == "max" else -1.0
+
+    def worth(drawn: Sequence[int]) -> float:
+        target = sign * sum(method[seed] for seed in drawn) / len(drawn)
+        curve = [sign * sum(control[count][seed] for seed in drawn) / len(drawn) for count in counts]
+        return _crossing(counts, curve, target)
+
+    # the same draws for the same seeds: a report that is drawn again has the same numbers
+    generator = random.Random(0)
+    draws = sorted(worth(generator.choices(seeds, k=len(seeds))) for _ in range(DRAWS))
+    low, high = draws[round(0.025 * (DRAWS - 1))], draws[round(0.975 * (DRAWS - 1))]
+    several = len(seeds) > 1
+    return {
+        "labels": labels,
+        "worth": _whole(worth(seeds)),
+        "low": _whole(low) if several else None,
+        "high": _whole(high) if several else None,
+        "seeds": len(seeds),
+        "most": counts[-1],
+    }
+
+
+def _crossing(counts: Sequence[int], curve: Sequence[float], target: float) -> float:
+    """The number of labels at which the curve first reaches a score; infinity: it does not."""
+    if curve[0] >= target:
+        return float(counts[0])
+    for left, right, low, high in zip(counts, counts[1:], curve, curve[1:], strict=False):
+        if high >= target:
+            share = (target - low) / (high - low)
+            return math.exp(math.log(left) + share * (math.log(right) - math.log(left)))
+    return math.inf
+
+
+def _whole(value: float) -> int | None:
+    return None if math.isinf(value) else round(value)
+
+
+def saved_sentence(saved: Row, name: str) -> str:
+    """What the pairs are worth, in labels.
+
+    Example:
+        >>> saved_sentence({"labels": 30, "worth": 93, "low": 70, "high": None, "seeds": 5, "most": 300}, "kd")
+        '30 labels and the unlabelled pairs are worth 93 labels alone (95 % interval 70 to more than 300, 5 seeds).'
+    """
+    labels, most = saved["labels"], saved["most"]
+    if saved["worth"] is not None and saved["worth"] <= labels:
+        return f"The unlabelled pairs are worth no labels here: {name} is not above the control with {labels} labels."
+    worth = f"more than {most:,}" if saved["worth"] is None else f"{saved['worth']:,}"
+    evidence = f"{saved['seeds']} seed{'s' * (saved['seeds'] != 1)}"
+    if saved["seeds"] > 1:
+        ends = [f"more than {most:,}" if saved[end] is None else f"{saved[end]:,}" for end in ("low", "high")]
+        evidence = f"95 % interval {ends[0]} to {ends[1]}, {evidence}"
+    return f"{labels:,} labels and the unlabelled pairs are worth {worth} labels alone ({evidence})."
+
+
+def few_label_sentences(result: Row) -> list[str]:
+    """The verdict of a comparison in which some rows have no label, the headline first.
+
+    Differences have three outcomes: better, worse, or cannot tell.
+    """
+    used, rows = result["labels"], result["rows"]
+    metric, direction = str(result["metric"]), str(result["direction"])
+    scores = scores_by_seed(rows, metric)
+    roles = {row["role"]: row["name"] for row in reversed(rows)}
+    sentences = [
+        f"Labels used: {used['train']:,} + {used['valid']:,} (training + validation); {used['rows'] - used['train']:,} "
+        "training rows have none."
+    ]
+    method, control, same = (roles.get(role) for role in ("method", "control", "same-modality"))
+    if method is None:
+        return sentences
+    against_control = paired_by_seed(scores, method, control)
+    if against_control is not None:
+        sentences.append(_outcome(method, f"{control}, the labelled rows alone", against_control, metric, direction))
+    against_same = paired_by_seed(scores, method, same)
+    if against_same is not None:
+        gained = _judged(against_control, direction) == "better"
+        conclusion = {
+            "better": " So the second modality did it, not self-training.",
+            "worse": " So self-training alone does better.",
+            "cannot tell": " So self-training may explain the gain." if gained else "",
+        }[_judged(against_same, direction)]
+        against = f"its same-modality teacher ({control} labels the rest: self-training)"
+        sentences.append(_outcome(method, against, against_same, metric, direction) + conclusion)
+    if result.get("labels_saved"):
+        sentences.append(saved_sentence(result["labels_saved"], method))
+    if everything := [row["test"][metric] for row in result.get("curve_rows", ()) if row["labels"] == used["rows"]]:
+        mean = sum(everything) / len(everything)
+        sentences.append(f"With all {used['rows']:,} labels {control} reaches {phrase(mean, metric)}.")
+    weak = paired_by_seed(scores, roles.get("teacher"), control)
+    if weak is not None and _judged(weak, direction) == "worse":
+        sentences.append(
+            f"The teacher is weaker than {control} ({number(weak['difference'], metric, signed=True)}). Such teachers "
+            f"can still help; deploy {control} if {method} is not above it on the validation split."
+        )
+    return sentences
+
+
+def _judged(test: Row | None, direction: str) -> str:
+    """``better``, ``worse`` or ``cannot tell``: whether the 95 % interval of a difference is clear of 0."""
+    if test is None or test["p"] is None or test["p"] >= SIGNIFICANT or test["difference"] is None:
+        return "cannot tell"
+    return "better" if (test["difference"] > 0) == (direction == "max") else "worse"
+
+
+def _outcome(name: str, against: str, test: Row, metric: str, direction: str) -> str:
+    size = number(test["difference"], metric, signed=True)
+    size += " points" if size.lstrip("+-").replace(".", "").isdigit() and "%" in unit(metric) else ""
+    outcome = _judged(test, direction)
+    evidence = f"95 % interval {range_text(test, metric)}, {test['n']} seeds" if test["n"] > 1 else "one seed"
+    verb = {"better": "is better than", "worse": "is worse than", "cannot tell": "cannot be told from"}[outcome]
+    return f"{name} {verb} {against}: {size} ({evidence})."

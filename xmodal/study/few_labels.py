@@ -1,0 +1,114 @@
+"""Comparisons in which some training rows have no label: the curve of scores against labels.
+
+The comparison itself is that of `study.comparison`. Where labels were hidden, the no-KD control is also trained with
+more of them, up to all: how many labels are the unlabelled pairs worth?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from xmodal.data.labels import ALL, hide_labels
+from xmodal.errors import InputError
+from xmodal.methods import METHODS
+from xmodal.study.plan import Comparison, method_settings
+
+if TYPE_CHECKING:
+    from xmodal.data.base import Data
+    from xmodal.study.opening import Study
+
+CURVE = "curve"  # role of the rows with other numbers of labels
+SAME_MODALITY = "same-modality"
+
+
+def train_curve(
+    study: Study, comparison: Comparison, data: Data, seed: int, counts: Sequence[str], *, control_alone: bool
+) -> list[dict[str, Any]]:
+    """Train with other numbers of labels, in folders of their own; returns the rows, with the number as ``labels``.
+
+    Args:
+        study: the command.
+        comparison: of the headline.
+        data: of the seed, with hidden labels.
+        seed: of the bench.
+        counts: numbers of labels as flags say them.
+        control_alone: train the no-KD control alone; False: also the teacher, the first method and its same-modality
+            control.
+    """
+    rows: list[dict[str, Any]] = []
+    for count in counts:
+        if data.revealed is None:
+            continue
+        plan = replace(comparison.plan, labelled=count)
+        point = hide_labels(data.revealed, labelled=count, valid_labels=plan.valid_labels, seed=seed)
+        folder = f"labelled-{count}"
+        bench = study.bench(plan, point, seed, inside=folder)
+        bench.train_control()
+        entry = next((each for each in comparison.entries if each.controls), None)
+        if entry is not None and not control_alone:
+            card = METHODS[entry.method]
+            settings = method_settings(card, entry.options)
+            bench.train_card(card, settings, name=entry.name)
+            # with all labels there is nothing left that the control could label
+            if card.teacher == "frozen" and point.info.labelled:
+                bench.train_card(card, settings, name=entry.name, control=SAME_MODALITY)
+        labels = max(point.info.labelled.values(), default=max(point.info.rows["train"].values()))
+        rows += [{**row, "labels": labels, "folder": f"{folder}/{row['folder']}"} for row in bench.score()]
+    return rows
+
+
+def further_trainings(comparison: Comparison, counts: Sequence[str], *, control_alone: bool) -> int:
+    """How many trainings `train_curve` does for a seed."""
+    frozen = [each for each in comparison.entries if each.controls and METHODS[each.method].teacher == "frozen"]
+    students = 0 if control_alone or not comparison.entries else 1 + 2 * bool(frozen[:1])
+    return len(counts) * (1 + students) - (students > 1 and ALL in counts)
+
+
+def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The result of a comparison with the labels it used, the curve, and the labels that were saved."""
+    from xmodal.reports.few_labels import labels_saved
+    from xmodal.reports.sweep import summarise_sweep
+    from xmodal.reports.tables import verdict
+
+    if not data.info.labelled:
+        return dict(result)
+    rows, metric, direction = result["rows"], result["metric"], result["direction"]
+    used = {
+        "train": max(data.info.labelled.values()),
+        "valid": max(data.info.rows["valid"].values()),
+        "rows": max(data.info.rows["train"].values()),
+    }
+    curve_rows = [dict(row) for row in curve_rows]
+    complete = {**result, "labels": used, "curve_rows": curve_rows}
+    names = {row["role"]: row["name"] for row in reversed(rows)}
+    control, method = names.get("control"), names.get("method")
+    if curve_rows and control:
+        drawn = [name for name in (control, method, names.get(SAME_MODALITY)) if name]
+        points = [{**row, "labels": used["train"]} for row in rows] + curve_rows
+        points = [row for row in points if row["name"] in drawn]
+        title = f"{metric} against labels"
+        complete["sweeps"] = [
+            summarise_sweep(points, x="labels", metric=metric, title=title, label="labelled training rows")
+        ]
+        if method:
+            by_labels: dict[int, dict[int, float]] = {}
+            for row in points:
+                if row["name"] == control:
+                    by_labels.setdefault(row["labels"], {})[row["seed"]] = row["test"][metric]
+            scores = {row["seed"]: row["test"][metric] for row in rows if row["name"] == method}
+            complete["labels_saved"] = labels_saved(scores, by_labels, used["train"], direction=direction)
+    return {**complete, "verdict": verdict(complete)}
+
+
+def check_counts(data: Data, counts: Sequence[str], seed: int) -> None:
+    """Raise an error about numbers of labels that the data does not allow, before anything is trained."""
+    if counts and data.revealed is None:
+        raise InputError(
+            "Some training rows come without a label, so there is no curve over other numbers of labels: nobody knows "
+            "the labels that are missing. Give one number, or leave --curve out."
+        )
+    for count in counts:
+        if data.revealed is not None:
+            hide_labels(data.revealed, labelled=count, seed=seed)
