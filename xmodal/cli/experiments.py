@@ -70,7 +70,10 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
             lines += [f"{sweep['title']}:", plain_table(*sweep_table(sweep)), ""]
         lines += [*result.get("verdict", []), *verdict({**result, "rows": []}), *result.get("notes", [])]
     elif result.get("rows"):
-        lines += [plain_table(*comparison_table(result)), "", *verdict(result), *result.get("notes", [])]
+        lines += [plain_table(*comparison_table(result)), ""]
+        if curve := result.get("curve"):
+            lines += [f"{curve['title']}:", plain_table(*sweep_table(curve)), ""]
+        lines += [*verdict(result), *result.get("notes", [])]
     else:
         # a run that stopped before anything was scored says so in its notes
         lines += result.get("notes", [])

@@ -294,6 +294,42 @@ def sweep(entry: Mapping[str, Any], *, prefix: str = "sweep") -> str:
         return _svg(figure, prefix, f"{unit(entry['metric'])} by {entry['x']}: {_names([*series.values()])}")
 
 
+def label_curve(entry: Mapping[str, Any], saved: Mapping[str, Any] | None, *, prefix: str = "labels") -> str:
+    """Scores against the number of labels, and how many labels the method is worth.
+
+    Args:
+        entry: the ``curve`` of a result, in the form of a sweep; the largest number of labels is all of them.
+        saved: the ``labels_saved`` of the result; None: no arrow.
+        prefix: prefix of the identifiers inside the plot; unique on a page.
+    """
+    scale = 100 if in_percent(entry["metric"]) else 1
+    ranks = {line["name"]: rank for rank, line in enumerate(e for e in entry["series"] if e["role"] != "control")}
+    series = [Series(line["name"], line["role"], [], ranks.get(line["name"], 0)) for line in entry["series"]]
+    with _canvas(WIDTH, 340) as (figure, axes):
+        for each, line in zip(series, entry["series"], strict=True):
+            _band(axes, each, line["points"], scale)
+        counts = sorted({point["x"] for line in entry["series"] for point in line["points"]})
+        methods = [line for line in entry["series"] if line["role"] == "method"]
+        for line in entry["series"]:
+            everything = [point for point in line["points"] if point["x"] == counts[-1]]
+            if line["role"] == "control" and everything and len(counts) > 1:
+                height = scale * everything[0]["mean"]
+                axes.axhline(height, color=MUTED, linewidth=1, linestyle=(0, (2, 3)), zorder=1)
+                axes.annotate("all labels", (counts[0], height), color=MUTED, fontsize=8, va="bottom")
+        if saved and methods and (saved["worth"] or 0) > saved["labels"]:
+            height = scale * next(p["mean"] for p in methods[0]["points"] if p["x"] == saved["labels"])
+            end, start = (saved["worth"], height), (saved["labels"], height)
+            axes.annotate("", end, start, arrowprops={"arrowstyle": "->", "color": INK, "linewidth": 1.4})
+            text = f"{saved['labels']} labels + pairs ≈ {saved['worth']:,} labels"
+            axes.annotate(text, end, xytext=(6, -4), textcoords="offset points", color=INK, fontsize=9, va="top")
+        axes.set_xscale("log")
+        axes.set_xticks(counts, [f"{count:,}" for count in counts])
+        axes.minorticks_off()
+        axes.set(xlabel="labelled training rows", ylabel=unit(entry["metric"]))
+        _legend(figure)
+        return _svg(figure, prefix, f"{unit(entry['metric'])} by labels: {_names(series)}")
+
+
 def sweep_difference(entry: Mapping[str, Any], *, prefix: str = "difference") -> str:
     """The first difference of a sweep, with zero marked."""
     scale = 100 if in_percent(entry["metric"]) else 1
@@ -385,7 +421,7 @@ def _dots(axes: Axes, row: int, entry: Mapping[str, Any], series: Series, scale:
 def _marker(series: Series, size: float) -> dict[str, Any]:
     colour, marker, _ = _look(series)
     # Hollow for students without a real teacher, so that controls differ from methods without colours too.
-    hollow = ("control", "shuffled", "untrained", "matched")
+    hollow = ("control", "shuffled", "untrained", "matched", "labelled", "same-modality", "permuted")
     fill = CARD if series.role in hollow else colour
     style = {"linestyle": "", "marker": marker, "markersize": size, "markeredgewidth": 1.8}
     return style | {"color": colour, "markerfacecolor": fill}
@@ -399,6 +435,9 @@ def _look(series: Series) -> tuple[str, str, Any]:
         "shuffled": (SHUFFLED, "s", (0, (1, 1.6))),
         "untrained": (SHUFFLED, "^", (0, (3, 1.2, 1, 1.2))),
         "matched": (INK, "s", (0, (3, 1.5))),
+        "labelled": (SHUFFLED, "o", (0, (4, 2))),
+        "same-modality": (MUTED, "v", (0, (2, 1.2))),
+        "permuted": (SHUFFLED, "x", (0, (1, 2.4))),
     }
     colour = MUTED if series.rank < 0 else SERIES[series.rank % len(SERIES)]
     return roles.get(series.role, (colour, "o", "-"))

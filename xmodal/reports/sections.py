@@ -33,6 +33,10 @@ CONFUSIONS = 12  # entries of that list
 # In this order: a single fit does not name a metric to compare by.
 PREFERRED = ("accuracy", "macro_f1", "miou", "mse")
 
+LABEL_CURVE = (
+    "Test split, mean over the seeds; the band is one standard deviation. The arrow leads from the method to the "
+    "number of labels at which the no-KD control is as good: what the unlabelled pairs are worth."
+)
 SEED_DOTS = (
     "Test split. Small dots are seeds, the large marker is their mean, the bar its 95 % interval; the dotted line is "
     "the no-KD control."
@@ -90,25 +94,28 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
     curves = [_series(entry, _curves(histories[entry["name"]], metric), ranks) for entry in focus]
     best = next((name for name in ranks), None)
     ranking = ranking_of(result)
+    scores = plots.comparison(
+        summary, seeds, metric=metric, direction=str(result.get("direction")), prefix=f"{anchor}-comparison"
+    )
+    curve = result.get("curve")
     return {
         "title": result.get("title") or "Comparison",
         "facts": _facts(result, rows),
         "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
         "verdict": tables.verdict(result) or ["This result contains no method to judge."][: not ranking],
         "seeded": True,
-        "hero": plots.comparison(
-            summary, seeds, metric=metric, direction=str(result.get("direction")), prefix=f"{anchor}-comparison"
-        )
-        if summary
-        else "",
-        "hero_caption": SEED_DOTS,
+        "hero": plots.label_curve(curve, result.get("labels_saved"), prefix=f"{anchor}-labels")
+        if curve
+        else scores * bool(summary),
+        "hero_caption": LABEL_CURVE if curve else SEED_DOTS,
         "tables": _comparison_tables(result),
         "curves": _draw_curves(curves, metric, f"{anchor}-curves"),
         "losses": _draw_losses(histories.get(best, []) if best else [], best, f"{anchor}-losses"),
         "classes": _draw_classes(recalls, names, f"{anchor}-classes"),
         "class_table": _class_table(recalls, names),
         "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
-        "plots": ranking_plots(ranking, f"{anchor}-ranking") if ranking else [],
+        "plots": [{"title": "Every training", "svg": scores, "caption": SEED_DOTS}] * bool(curve)
+        + (ranking_plots(ranking, f"{anchor}-ranking") if ranking else []),
         "channels": None if ranking else _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
         "pictures": heat_map_strips(run) or class_map_strips(run) or scene_strips(run),
         "branches": _draw_branches(branches(result, f"{anchor}-branches")),
@@ -189,6 +196,8 @@ def _comparison_tables(result: Row) -> list[dict[str, Any]]:
     if result.get("rows"):
         caption = "Test split. Difference and p: paired t-test over the seeds, against the no-KD control."
         drawn.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
+    if curve := result.get("curve"):
+        drawn.append(_table(curve["title"], sweep_table(curve), "Test split, mean ± one standard deviation."))
     for expected in result.get("expectations", ()):
         caption = "Test split, paired t-test over the seeds; Holm's correction over the rows of this table."
         drawn.append(_table(expected["title"], tables.contrasts_table(expected, result["metric"]), caption))

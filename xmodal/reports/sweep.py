@@ -102,7 +102,11 @@ def sweep_table(sweep: Row) -> tuple[list[str], list[list[str]]]:
     signed = {line["name"] for line in sweep["differences"]}
     xs = sorted({at for column in cells.values() for at in column})
     body = [
-        [f"{at:.3g}", *(_signed(column.get(at, "–"), name in signed) for name, column in cells.items())] for at in xs
+        [
+            f"{at:g}" if at == int(at) else f"{at:.3g}",
+            *(_signed(column.get(at, "–"), name in signed) for name, column in cells.items()),
+        ]
+        for at in xs
     ]
     return [str(sweep["x"]).partition(",")[0], *cells], body
 

@@ -89,9 +89,7 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
         points = [{**row, "labels": used["train"]} for row in rows] + curve_rows
         points = [row for row in points if row["name"] in drawn]
         title = f"{metric} against labels"
-        complete["sweeps"] = [
-            summarise_sweep(points, x="labels", metric=metric, title=title, label="labelled training rows")
-        ]
+        complete["curve"] = summarise_sweep(points, x="labels", metric=metric, title=title, label="labels")
         if method:
             by_labels: dict[int, dict[int, float]] = {}
             for row in points:
