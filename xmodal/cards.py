@@ -48,6 +48,7 @@ class MethodCard(Card):
         modalities: how many modalities it takes, in words.
         tasks: tasks it supports, of `xmodal.names.TASKS`.
         targets: ``sample`` (one target per sample), ``place`` (one per pixel or voxel: dense data) or ``any``.
+        unlabelled: what the method does with training rows that have no label, in one sentence.
     """
 
     settings: str
@@ -56,6 +57,8 @@ class MethodCard(Card):
     modalities: str
     tasks: tuple[str, ...]
     targets: str = "any"
+    # what a method does whose `uses_unlabelled` is not set
+    unlabelled: str = "left out: it trains on the labelled rows alone"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,16 @@ class LossCard(Card):
     module: bool = False
     widths: str = "same"
     weight: float = 1.0
+
+    @property
+    def labelled_only(self) -> bool:
+        """Whether it is computed on the labelled rows alone: it reads labels, or stores rows by their number."""
+        return bool({"labels", "memory"} & set(self.needs))
+
+    @property
+    def rows(self) -> str:
+        """The rows of a batch that it is computed on, in words."""
+        return "labelled rows only" if self.labelled_only else "all rows"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -254,4 +254,6 @@ def noise_contrast(log_scores: Tensor, *, rows: int, eps: float = 1e-7, weight: 
     match = F.softplus(level - log_scores[:, 0])
     others = F.softplus(log_scores[:, 1:] - level).sum(dim=1)
     values = match + others + negatives * (level - (math.log(noise) if negatives else level))
-    return (values if weight is None else values * weight).mean()
+    values = values if weight is None else values * weight
+    # the mean over no rows would be nan: one of several processes may have none
+    return values.mean() if len(values) else values.sum()

@@ -8,6 +8,7 @@ from torch import Tensor
 from xmodal.losses.decoupled import dkd
 from xmodal.losses.logits import kl
 from xmodal.losses.reduce import at_least_float32, check_target, same_shape
+from xmodal.losses.task import filled, rows_as
 
 
 def prediction_similarity(student: Tensor, teacher: Tensor) -> Tensor:
@@ -30,11 +31,13 @@ def pssm(
     threshold: float = 0.996,
     detach: bool = True,
     ignore: int | None = None,
+    labelled: Tensor | None = None,
 ) -> Tensor:
     r"""Prediction-similarity sample mask (PSSM): a weight for each sample of a teacher of another modality.
 
     The weight is 1 where the teacher is correct. Where it is wrong, the sample is used only if the student's logits
-    have almost the same direction.
+    have almost the same direction. Without a label it is not known whether the teacher is correct: then the direction
+    alone decides, as for a wrong teacher.
 
     $$\omega_i = \begin{cases} 1 & \arg\max_k t_{ik} = y_i \\ \tfrac12 (1 + c_i) & \text{else, if } c_i \ge \theta
     \\ 0 & \text{else} \end{cases}, \qquad c_i = \cos(s_i, t_i)$$
@@ -53,6 +56,7 @@ def pssm(
         threshold: θ.
         detach: True: ω is a constant. In the authors' code a gradient flows through c of the kept samples.
         ignore: target value of unlabelled positions: the teacher counts as wrong there, unless it predicts that number.
+        labelled: (rows,), which rows have a label; None: all.
 
     Example:
         >>> import torch
@@ -63,10 +67,14 @@ def pssm(
     Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438; read from the authors' code.
     """
     cosine = prediction_similarity(student, teacher)
+    known = target if labelled is None else filled(target, labelled)
     # 255, a usual value of `ignore`, is no class: replaced by a valid class for the check alone.
-    check_target(teacher, target if ignore is None else target.masked_fill(target == ignore, 0))
+    check_target(teacher, known if ignore is None else known.masked_fill(known == ignore, 0))
     where_wrong = (cosine + 1) / 2 * (cosine >= threshold)
-    omega = where_wrong.masked_fill(teacher.argmax(dim=1) == target, 1.0)
+    right = teacher.argmax(dim=1) == known
+    if labelled is not None:
+        right = right & rows_as(labelled, right)
+    omega = where_wrong.masked_fill(right, 1.0)
     return omega.detach() if detach else omega
 
 

@@ -54,10 +54,62 @@ def what_counts(target: Tensor, *, valid: Tensor | None = None, ignore: int | No
     return labelled if valid is None else valid & labelled
 
 
+def known_targets(
+    target: Tensor,
+    *,
+    task: str,
+    valid: Tensor | None = None,
+    ignore: int | None = None,
+    labelled: Tensor | None = None,
+) -> tuple[Tensor, Tensor | None]:
+    """Targets that a loss can read in every row, and the mask of those that count; None: all count.
+
+    Args:
+        target: as in `task_values`; -1 or NaN in rows without a label.
+        task: kind of target.
+        valid: mask of the valid positions, see `Batch`.
+        ignore: class number that is left out.
+        labelled: (rows,), which rows have a label; None: all.
+
+    Example:
+        >>> import torch
+        >>> nan = float("nan")
+        >>> known_targets(torch.tensor([[2.0], [nan]]), task="regression", labelled=torch.tensor([True, False]))
+        (tensor([[2.],
+                [0.]]), tensor([ True, False]))
+    """
+    # Only class numbers can equal `ignore`: a regression target of the same value is an ordinary target.
+    mask = what_counts(target, valid=valid, ignore=ignore if task == "multiclass" else None)
+    if labelled is None:
+        return target, mask
+    # Filled before the loss is computed: a mask behind it stops the value of NaN, but the gradient would be 0 · NaN.
+    target = filled(target, labelled)
+    known = rows_as(labelled, target) if task == "multiclass" else labelled
+    return target, known if mask is None else mask & known
+
+
+def filled(target: Tensor, labelled: Tensor) -> Tensor:
+    """Targets with 0 in the rows without a label."""
+    return target.masked_fill(~rows_as(labelled, target), 0)
+
+
+def rows_as(mask: Tensor, like: Tensor) -> Tensor:
+    """A mask of rows (rows,) in the shape of a tensor (rows, …)."""
+    return mask.reshape(-1, *[1] * (like.ndim - 1)).expand(like.shape)
+
+
 def task_loss(
-    outputs: Tensor, target: Tensor, *, task: str, valid: Tensor | None = None, ignore: int | None = None
+    outputs: Tensor,
+    target: Tensor,
+    *,
+    task: str,
+    valid: Tensor | None = None,
+    ignore: int | None = None,
+    labelled: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Mean of `task_values` over the valid positions, and their number.
+    """Mean of `task_values` over the valid positions of the labelled rows, and their number.
+
+    Without such a position the mean is 0, and its gradient too. Arguments as in `known_targets`.
 
     Example:
         >>> import torch
@@ -65,26 +117,32 @@ def task_loss(
         >>> round(loss.item(), 4), count.item()
         (0.6931, 4)
     """
-    values = task_values(outputs, target, task=task, ignore=ignore)
-    # Only class numbers can equal `ignore`: a regression target of the same value is an ordinary target.
-    return masked_mean(values, what_counts(target, valid=valid, ignore=ignore) if task == "multiclass" else valid)
+    target, mask = known_targets(target, task=task, valid=valid, ignore=ignore, labelled=labelled)
+    return masked_mean(task_values(outputs, target, task=task, ignore=ignore), mask)
 
 
 def label_terms(
-    outputs: Tensor, target: Tensor, info: DataInfo, *, valid: Tensor | None = None, gather: Gather | None = None
+    outputs: Tensor,
+    target: Tensor,
+    info: DataInfo,
+    *,
+    valid: Tensor | None = None,
+    labelled: Tensor | None = None,
+    gather: Gather | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The terms of the label loss that the data defines: name → weighted value and the count of its mean.
 
     Without `DataInfo.label_losses` and class weights the only term is `task_loss`, named ``task``. Otherwise the valid
-    positions become rows first. Class weights multiply the focal loss; the cross-entropy becomes a weighted mean,
-    divided by the sum of the weights, as in `torch.nn.CrossEntropyLoss`. ``lovasz`` compares positions with one
-    another, on the rows of all processes.
+    positions of the labelled rows become rows first. Class weights multiply the focal loss; the cross-entropy becomes a
+    weighted mean, divided by the sum of the weights, as in `torch.nn.CrossEntropyLoss`. ``lovasz`` compares positions
+    with one another, on the rows of all processes.
 
     Args:
         outputs: outputs of the network.
         target: target of the modality that the network reads.
         info: description of the data.
         valid: mask of the valid positions, see `Batch`.
+        labelled: mask of the rows with a label, see `Batch`.
         gather: `Method.gather`; None: one process.
 
     Example:
@@ -94,8 +152,9 @@ def label_terms(
         {'task focal': (0.1733, 2), 'task lovasz': (0.25, 2)}
     """
     if not info.label_losses and not info.class_weights:
-        return {"task": task_loss(outputs, target, task=info.task, valid=valid, ignore=info.ignore)}
-    rows, labels = picked(outputs, target, what_counts(target, valid=valid, ignore=info.ignore))
+        return {"task": task_loss(outputs, target, task=info.task, valid=valid, ignore=info.ignore, labelled=labelled)}
+    target, mask = known_targets(target, task="multiclass", valid=valid, ignore=info.ignore, labelled=labelled)
+    rows, labels = picked(outputs, target, mask)
     weights = torch.tensor(info.class_weights, device=rows.device, dtype=rows.dtype) if info.class_weights else None
     terms = {}
     count: int | Tensor

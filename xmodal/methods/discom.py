@@ -32,7 +32,7 @@ from xmodal.errors import InputError
 from xmodal.losses.adversarial import domain_loss, reversal_ramp, reverse_gradient
 from xmodal.losses.disentangle import orthogonality
 from xmodal.losses.reduce import masked_mean
-from xmodal.losses.task import task_values, what_counts
+from xmodal.losses.task import known_targets, task_values
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import DisCoMSettings
 from xmodal.models.discom_net import Branches, Parts, SharedHeads, branches_for
@@ -110,6 +110,7 @@ class DisCoM(Method):
         self.weights = dict(zip(TERMS, weights, strict=True))
         self.domain_targets, self.perp, self.regression_loss = domain_targets, perp, regression_loss
         self.reversal, self.reversal_ramp, self.strength = reversal, reversal_ramp, reversal
+        self.uses_unlabelled = any(self.weights[name] for name in ("adversarial", "modality", "orthogonality"))
         self._freeze_unused_heads()
 
     def _freeze_unused_heads(self) -> None:
@@ -129,13 +130,18 @@ class DisCoM(Method):
         """All terms whose weight is not 0."""
         inputs = {name: batch.input(name) for name in self.modalities}
         targets = {name: batch.targets[name] for name in self.modalities}
-        terms, counts = self.terms(inputs, targets, valid=batch.valid)
+        terms, counts = self.terms(inputs, targets, valid=batch.valid, labelled=batch.labelled)
         suffix = RELEASED if self.domain_targets == "released" else ""
         named = {name: f"{name}{suffix}" if name in ("adversarial", "modality") else name for name in terms}
         return Step({named[name]: self.weights[name] * value for name, value in terms.items()}, counts)
 
     def terms(
-        self, inputs: Mapping[str, Tensor], targets: Mapping[str, Tensor], *, valid: Mapping[str, Tensor] | None = None
+        self,
+        inputs: Mapping[str, Tensor],
+        targets: Mapping[str, Tensor],
+        *,
+        valid: Mapping[str, Tensor] | None = None,
+        labelled: Mapping[str, Tensor] | None = None,
     ) -> tuple[dict[str, Tensor], dict[str, Tensor | int]]:
         """The terms of the objective before their weights, and the counts of the first two where there is a mask.
 
@@ -146,10 +152,10 @@ class DisCoM(Method):
             inputs: modality → (rows, …); the modalities may have different numbers of rows.
             targets: modality → (rows, …).
             valid: modality → (rows,), which targets count; all rows count in the other terms.
+            labelled: modality → (rows,), which rows have a label; the others count in the other terms alone.
         """
         parts = [branches.embed(inputs) for branches in self.each]
-        labels = [branches.standardised(targets[branches.modality]) for branches in self.each]
-        masks = self._masks(targets, valid or {})
+        labels, masks = self._labels(targets, valid or {}, labelled or {})
         terms: dict[str, Tensor] = {}
         counts: dict[str, Tensor | int] = {}
         if self.weights["task"]:
@@ -186,14 +192,21 @@ class DisCoM(Method):
             values = task_values(table, target, task=self._info.task, ignore=self._info.ignore)
         return masked_mean(values, None if masks is None else torch.cat(list(masks)))
 
-    def _masks(self, targets: Mapping[str, Tensor], valid: Mapping[str, Tensor]) -> list[Tensor] | None:
-        ignore = self._info.ignore if self._info.task == "multiclass" else None
-        masks = [what_counts(targets[name], valid=valid.get(name), ignore=ignore) for name in self.modalities]
-        if all(mask is None for mask in masks):
-            return None
+    def _labels(
+        self, targets: Mapping[str, Tensor], valid: Mapping[str, Tensor], labelled: Mapping[str, Tensor]
+    ) -> tuple[list[Tensor], list[Tensor] | None]:
+        """The targets of each modality, in standardised units, and the masks of those that count; None: all count."""
+        task, ignore = self._info.task, self._info.ignore
+        known = [
+            known_targets(targets[name], task=task, valid=valid.get(name), ignore=ignore, labelled=labelled.get(name))
+            for name in self.modalities
+        ]
+        labels = [branches.standardised(target) for branches, (target, _) in zip(self.each, known, strict=True)]
+        if all(mask is None for _, mask in known):
+            return labels, None
         # the masks of all modalities are joined, so one without a mask needs one too
-        every = [torch.ones(len(targets[name]), dtype=torch.bool, device=targets[name].device) for name in targets]
-        return [all_rows if mask is None else mask for mask, all_rows in zip(masks, every, strict=True)]
+        every = [torch.ones(len(target), dtype=torch.bool, device=target.device) for target, _ in known]
+        return labels, [all_rows if mask is None else mask for (_, mask), all_rows in zip(known, every, strict=True)]
 
     def _domain(self, head: nn.Module, parts: Sequence[Tensor]) -> Tensor:
         """One pass of a head over the rows of all modalities, then the loss of each modality's rows."""

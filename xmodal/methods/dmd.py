@@ -41,7 +41,7 @@ from xmodal.losses.disentangle import sequence_orthogonality
 from xmodal.losses.graph import edge_regularisation, graph_distance
 from xmodal.losses.margin import ordinal_margin
 from xmodal.losses.reduce import masked_mean
-from xmodal.losses.task import task_values, what_counts
+from xmodal.losses.task import known_targets, task_values
 from xmodal.method import Kit, Method
 from xmodal.methods.settings import DMDSettings, DMDTerms
 from xmodal.models.dmd.graph_unit import GRAPHS, GraphUnit
@@ -165,6 +165,9 @@ class DMD(Method):
                 for graph, (prior, given) in priors.items()
             }
         )
+        self.uses_unlabelled = any(map(self._weights_of, GRAPHS)) or any(
+            weight > 0 for weight in (reconstruction_weight, cycle_weight, orthogonality_weight)
+        )
         self.start: dict[str, dict[str, list[float]]] = {}
         self._freeze_unused_parts()
 
@@ -187,7 +190,7 @@ class DMD(Method):
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """All terms whose weight is not 0; the edges are logged."""
         outputs = self.network({name: batch.input(name) for name in self.network.needs})
-        target, valid = batch.target, self._valid(batch)
+        target, valid = self._labels(batch)
         step = Step({})
         self._learn_labels(step, outputs, target, valid)
         for graph in GRAPHS:
@@ -288,10 +291,15 @@ class DMD(Method):
         """Mean loss of each node's head, (nodes,)."""
         return torch.stack([masked_mean(self._errors(head, target), valid)[0] for head in logits.unbind(dim=1)])
 
-    def _valid(self, batch: Batch) -> Tensor | None:
-        """Which rows have a target that counts."""
-        ignore = self._info.ignore if self._info.task == "multiclass" else None
-        return what_counts(batch.target, valid=next(iter(batch.valid.values()), None), ignore=ignore)
+    def _labels(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """The targets, and the mask of the rows whose target counts."""
+        return known_targets(
+            batch.target,
+            task=self._info.task,
+            valid=next(iter(batch.valid.values()), None),
+            ignore=self._info.ignore,
+            labelled=next(iter(batch.labelled.values()), None),
+        )
 
     @torch.no_grad()
     def edges_of(self, batches: Iterable[Batch]) -> dict[str, Tensor]:

@@ -24,9 +24,9 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from xmodal.errors import InputError
-from xmodal.losses.task import label_terms, what_counts
+from xmodal.losses.task import label_terms
 from xmodal.method import Kit, Method
-from xmodal.methods.terms import OUTPUTS, Side, build_terms
+from xmodal.methods.terms import OUTPUTS, Side, build_terms, compared_places
 from xmodal.types import Batch, DataInfo, Step, Student
 
 TEACHER, STUDENT = "teacher", "student"
@@ -76,20 +76,26 @@ class Joint(Method):
         self.agreement_weight = agreement_weight
         sides = [Side(side.module, info, side.needs, (), role) for role, side in self.networks.items()]
         (self.agreement,) = build_terms([agreement], sides[1], sides[0], info)
+        self.stackable &= not (info.labelled and self.agreement.selects_rows)
+        self.uses_unlabelled = bool(agreement_weight) and self.agreement.uses_unlabelled
 
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """L = L_task(f, y) + L_task(g, y) + w D(g, f)."""
         step, outputs = Step({}), {}
         for side, network in self.networks.items():
             outputs[side] = network.module({name: batch.input(name) for name in network.needs})
-            valid = batch.valid.get(network.target)
-            terms = label_terms(outputs[side], batch.target, self._info, valid=valid, gather=self.gather)
+            terms = label_terms(
+                outputs[side],
+                batch.target,
+                self._info,
+                valid=batch.valid.get(network.target),
+                labelled=batch.labelled.get(network.target),
+                gather=self.gather,
+            )
             for name, (loss, count) in terms.items():
                 step.losses[f"{side} {name}"], step.counts[f"{side} {name}"] = loss, count
         student, teacher = {OUTPUTS: outputs[STUDENT]}, {OUTPUTS: outputs[TEACHER]}
-        mask = batch.valid.get(self.networks[STUDENT].target)
-        if self._info.task == "multiclass" and self._info.ignore is not None:
-            mask = what_counts(batch.target, valid=mask, ignore=self._info.ignore)
+        mask = compared_places(batch, self.networks[STUDENT].target, self._info)
         loss, count = self.agreement(student, teacher, batch, mask=mask, gather=self.gather)
         step.losses["agreement"], step.counts["agreement"] = self.agreement_weight * loss, count
         return step

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from xmodal.errors import InputError
 from xmodal.losses.logits import standardise
 from xmodal.losses.reduce import at_least_float32
-from xmodal.losses.task import label_terms, what_counts
+from xmodal.losses.task import label_terms
 from xmodal.method import Kit, Method
 from xmodal.methods.options import DEFAULTS, DistillationOptions
 from xmodal.methods.settings import KDSettings
-from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, Term, build_terms
+from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, Term, build_terms, compared_places
 from xmodal.models.layers import tapped
 from xmodal.models.network import Network, Reads
 from xmodal.types import Batch, DataInfo, Step, Student
@@ -82,6 +82,8 @@ class KD(Method):
         self.stackable = all("memory" not in term.card.needs and term.card.samples != "ordered" for term in self.terms)
         # these select rows, and a recorded step has one shape for all models
         self.stackable &= not (info.dense or info.label_losses or info.class_weights)
+        self.stackable &= not (info.labelled and any(term.selects_rows for term in self.terms))
+        self.uses_unlabelled = bool(options.kd_weight) and any(term.uses_unlabelled for term in self.terms)
 
     def teach(self, batch: Batch) -> dict[str, Tensor]:
         """Outputs of the teacher and of its layers that are compared, one row per sample."""
@@ -103,8 +105,14 @@ class KD(Method):
             step.losses[name] = self.warmup * options.kd_weight * term.weight * distance
             step.counts[name] = count
         if options.task_weight:
-            valid = batch.valid.get(self._student.target)
-            labels = label_terms(logits, batch.target, self._info, valid=valid, gather=self.gather)
+            labels = label_terms(
+                logits,
+                batch.target,
+                self._info,
+                valid=batch.valid.get(self._student.target),
+                labelled=batch.labelled.get(self._student.target),
+                gather=self.gather,
+            )
             for name, (loss, count) in labels.items():
                 step.losses[name], step.counts[name] = options.task_weight * loss, count
         return step
@@ -140,6 +148,7 @@ class KD(Method):
             return mean, count
         # the term divides by the number of places, a weighted mean by the sum of the class weights; the weights of
         # `weigh` are not in the divisor: a sample that is left out still counts there
+        mask = term.mask_of(batch, mask)
         total = (class_weights if mask is None else class_weights[mask]).sum()
         return mean * count / torch.where(total > 0, total, torch.ones_like(total)), total
 
@@ -161,10 +170,7 @@ class KD(Method):
                     "other pixels: labelled, projected or all."
                 )
             return batch.scored[modality] > 0
-        valid = batch.valid.get(modality)
-        if pixels == "labelled" and info.task == "multiclass" and info.ignore is not None:
-            return what_counts(batch.target, valid=valid, ignore=info.ignore)
-        return valid
+        return compared_places(batch, modality, info) if pixels == "labelled" else batch.valid.get(modality)
 
     def _class_weights(self, teacher: Mapping[str, Tensor]) -> Tensor | None:
         """Weight Σ_k p_k w_k of each place, (rows, …), with the teacher's probabilities p; None: all are 1."""

@@ -107,8 +107,15 @@ class NTDH(MFH):
         s, t = student[OUTPUTS], teacher[OUTPUTS].to(student[OUTPUTS].dtype)
         if self.cosine == "probabilities":
             s, t = s.softmax(dim=1), t.softmax(dim=1)
-        ignore = self._info.ignore
-        return pssm(s, t, batch.target, threshold=self.threshold, detach=self.detach, ignore=ignore)
+        return pssm(
+            s,
+            t,
+            batch.target,
+            threshold=self.threshold,
+            detach=self.detach,
+            ignore=self._info.ignore,
+            labelled=batch.labelled.get(self._student.target),
+        )
 
 
 def _with_mask_inside(loss: str) -> str:

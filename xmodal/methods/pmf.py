@@ -89,6 +89,7 @@ class PMF(Method):
             )
         self.network = student.module
         self.perception_weight, self.threshold, self.detach = perception_weight, threshold, detach
+        self.uses_unlabelled = perception_weight > 0
         self.hybrid = hybrid
         self.weight_decay = {"lidar": lidar_weight_decay, "camera": camera_weight_decay}
         self._info = replace(info, label_losses=info.label_losses or PUBLISHED)
@@ -100,10 +101,10 @@ class PMF(Method):
         """L = L_labels(p) + L_labels(q) + γ L_per(p, q), with q of the camera stream."""
         lidar, camera = self.network.names
         outputs = self.network.streams({name: batch.input(name) for name in (lidar, camera)})
-        target, valid = batch.target, batch.valid.get(lidar)
+        target, valid, labelled = batch.target, batch.valid.get(lidar), batch.labelled.get(lidar)
         step = Step({})
         for stream, logits in (("", outputs.lidar), ("camera ", outputs.camera)):
-            terms = label_terms(logits, target, self._info, valid=valid, gather=self.gather)
+            terms = label_terms(logits, target, self._info, valid=valid, labelled=labelled, gather=self.gather)
             for name, (loss, count) in terms.items():
                 step.losses[stream + name], step.counts[stream + name] = loss, count
         p, q = (at_least_float32(logits).softmax(dim=1) for logits in outputs)

@@ -47,9 +47,16 @@ class Supervised(Method):
         """The loss of the labels."""
         modality = self._student.target
         outputs = self.network({name: batch.input(name) for name in self._student.needs})
-        target, valid = batch.targets[modality], batch.valid.get(modality)
+        terms = label_terms(
+            outputs,
+            batch.targets[modality],
+            self._info,
+            valid=batch.valid.get(modality),
+            labelled=batch.labelled.get(modality),
+            gather=self.gather,
+        )
         step = Step({})
-        for name, (loss, count) in label_terms(outputs, target, self._info, valid=valid, gather=self.gather).items():
+        for name, (loss, count) in terms.items():
             step.losses[name], step.counts[name] = loss, count
         return step
 

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.cards import LossCard
+from xmodal.data.labels import has_label
 from xmodal.errors import InputError
 from xmodal.losses.adaptors import adaptor_for, pointwise
 from xmodal.losses.reduce import masked_mean, picked
+from xmodal.losses.task import filled, rows_as
 from xmodal.methods.loss_text import parse_loss
 from xmodal.models.layers import layer_of, output_shapes
 from xmodal.models.network import zeros
@@ -154,7 +156,7 @@ class Rows:
 
 
 class Term(nn.Module):
-    """One loss between two networks.
+    """One loss between two networks, on all rows, or on the labelled ones where it reads labels or has a memory.
 
     Args:
         card: of the loss.
@@ -180,6 +182,7 @@ class Term(nn.Module):
         reduction: str = "pixel",
     ) -> None:
         super().__init__()
+        self.stored: Tensor | None
         self.reduction, self.ignore, self.classes = reduction, info.ignore, info.outputs
         # to losses that do not look at neighbours, the places of dense outputs are rows like any others
         self.by_place = info.dense and OUTPUTS in student and OUTPUTS in teacher and card.inputs not in WHOLE
@@ -188,6 +191,8 @@ class Term(nn.Module):
         self.adaptors = nn.ModuleList()
         coefficients = {**(options or {})}
         adaptor, self.group = coefficients.pop("adaptor", "auto"), coefficients.pop("group", 0)
+        # position in the memory of each training row, where only some rows are stored
+        self.register_buffer("stored", stored_rows(info) if "memory" in card.needs else None, persistent=False)
         loss = card.load()
         if card.module:
             loss, coefficients = _build(card, loss, student, teacher, info, coefficients), {}
@@ -202,6 +207,21 @@ class Term(nn.Module):
         # after the common temperature, so that one written with the loss, kl(temperature=2), replaces it
         self.options |= coefficients
         self.by_row = card.samples == "pointwise" and "reduction" in arguments
+        # A value per row is computed for all rows and averaged over the labelled ones. Other losses see these alone,
+        # as no label stands for "unknown".
+        self.selects_rows = card.labelled_only and not self.by_row
+        self.uses_unlabelled = bool(weight) and not card.labelled_only
+
+    def labelled_of(self, batch: Batch) -> Tensor | None:
+        """(rows,), the rows that this term uses; None: all."""
+        return next(iter(batch.labelled.values()), None) if self.card.labelled_only else None
+
+    def mask_of(self, batch: Batch, mask: Tensor | None) -> Tensor | None:
+        """A mask of rows or places, without the rows that this term does not use."""
+        labelled = self.labelled_of(batch)
+        if labelled is None or mask is None:
+            return mask if labelled is None else labelled
+        return mask & rows_as(labelled, mask)
 
     def forward(
         self,
@@ -224,20 +244,27 @@ class Term(nn.Module):
             weights: (rows, …), factor of each value in losses with a value per row or place, without a change of the
                 divisor. Losses that compare rows with one another leave out the rows of weight 0.
         """
+        labelled, mask = self.labelled_of(batch), self.mask_of(batch, mask)
         places = student[OUTPUTS].numel() // self.classes if self.by_place else 0
         target = batch.target if "labels" in self.card.needs else None
+        if target is not None and labelled is not None:
+            target = filled(target, labelled)
         if self.by_place:
             student, teacher, target, weights = self._places_as_rows(student, teacher, target, mask, weights)
             mask = None
         rows = self._compared(student, teacher, target, weights, batch)
+        if labelled is not None and self.selects_rows and not self.by_place:
+            rows = rows.take(labelled)
         # Pointwise losses stay with the rows of this process, and the engine averages them by their counts. A memory
         # gathers by itself.
         if self.card.samples != "pointwise" and "memory" not in self.card.needs:
             rows = rows.map(gather)
-        if not len(rows):
+        # a memory joins the rows of all processes, so a process without rows takes part unless all are without
+        joins = "memory" in self.card.needs and labelled is not None
+        if not len(gather(rows.options["rows"]) if joins else rows):
             return rows.nothing(), 0
         if self.by_row:
-            return self._mean(rows, mask, places)
+            return self._mean(rows, mask, places, labelled)
         return self._between_rows(rows), len(rows)
 
     def _places_as_rows(
@@ -252,6 +279,8 @@ class Term(nn.Module):
         logits, teacher_logits = student[OUTPUTS], teacher[OUTPUTS]
         numbers = torch.arange(logits.numel() // logits.shape[1], device=logits.device)
         numbers = numbers.reshape(len(logits), *logits.shape[2:])
+        if mask is not None and mask.ndim < numbers.ndim:
+            mask = rows_as(mask, numbers)
         if target is not None and self.ignore is not None and not 0 <= self.ignore < self.classes:
             # the value that marks unlabelled places is no class, so a loss of labels would index out of range there
             labelled = target != self.ignore
@@ -282,7 +311,9 @@ class Term(nn.Module):
         if target is not None:
             options["target"] = target
         if "memory" in self.card.needs:
-            options |= {"rows": next(iter(batch.index.values())), "weight": weights}
+            numbers = next(iter(batch.index.values()))
+            numbers = numbers if self.stored is None else self.stored[numbers.to(self.stored.device)]
+            options |= {"rows": numbers, "weight": weights}
             weights = None
         return Rows(layers, teacher_layers, options, weights)
 
@@ -290,7 +321,9 @@ class Term(nn.Module):
         sides = (rows.student, rows.teacher) if self.card.inputs == "stages" else (rows.student[0], rows.teacher[0])
         return self.loss(*sides, **rows.options, **more)
 
-    def _mean(self, rows: Rows, mask: Tensor | None, places: int) -> tuple[Tensor, Tensor | int]:
+    def _mean(
+        self, rows: Rows, mask: Tensor | None, places: int, labelled: Tensor | None
+    ) -> tuple[Tensor, Tensor | int]:
         """Of a loss with a value per row (or place): the weighted values' mean over the mask."""
         values = self._value(rows, reduction="none")
         if rows.weights is not None:
@@ -302,8 +335,11 @@ class Term(nn.Module):
         mean, count = masked_mean(values, mask)
         if self.reduction == "pixel":
             return mean, count
-        divisor = places if self.by_place else values.numel()
-        return mean * count / (divisor * self.classes), divisor
+        divisor: Tensor | int = places if self.by_place else values.numel()
+        if labelled is None:
+            return mean * count / (divisor * self.classes), divisor
+        divisor = divisor // len(labelled) * labelled.sum()
+        return mean * count / (divisor.clamp(min=1) * self.classes), divisor
 
     def _between_rows(self, rows: Rows) -> Tensor:
         """Of a loss that compares rows with one another: its value, or the mean over groups weighted by their size."""
@@ -338,11 +374,47 @@ def _build(
     """A loss with parameters or a memory, for these shapes."""
     shapes = (next(iter(student.values())), next(iter(teacher.values())))
     if "memory" in card.needs:
-        rows = max(info.rows["train"].values())
+        known = labelled_rows(info)
+        rows = max(info.rows["train"].values()) if known is None else int(known.sum())
         labels = next(iter(info.train_targets.values())) if options.get("exact") else None
+        if labels is not None and known is not None:
+            labels = labels[known]
         # 16384 negatives as in the CRD authors' code; a small data set has fewer other rows
         return kind(*shapes, **{"rows": rows, "negatives": min(16384, rows - 1), **options}, labels=labels)
     return kind(*shapes, **options) if "features" in card.needs else kind(**options)
+
+
+def labelled_rows(info: DataInfo) -> Tensor | None:
+    """(rows,), the rows of the training split of paired data with a label; None: all.
+
+    Example:
+        >>> target = torch.tensor([2, -1, 0])
+        >>> labelled_rows(DataInfo({}, "multiclass", 3, {}, train_targets={"a": target}, labelled={"a": 2})).tolist()
+        [True, False, True]
+    """
+    if not info.labelled or not info.train_targets:
+        return None
+    return has_label(next(iter(info.train_targets.values())))
+
+
+def stored_rows(info: DataInfo) -> Tensor | None:
+    """Position of each training row in a memory of the labelled ones, -1 for the others; None: all are stored."""
+    known = labelled_rows(info)
+    return None if known is None else torch.where(known, known.cumsum(0) - 1, -1)
+
+
+def compared_places(batch: Batch, modality: str, info: DataInfo) -> Tensor | None:
+    """Mask of the valid rows or places, without those whose label is `DataInfo.ignore`; None: all.
+
+    Rows without a label keep all their valid places: their teacher is compared with whatever they show.
+    """
+    valid = batch.valid.get(modality)
+    if info.task != "multiclass" or info.ignore is None:
+        return valid
+    mask = batch.target != info.ignore
+    if modality in batch.labelled:
+        mask = mask | ~rows_as(batch.labelled[modality], mask)
+    return mask if valid is None else valid & mask
 
 
 def build_terms(

@@ -234,6 +234,7 @@ def _units(info: DataInfo) -> dict[str, list[float]]:
         return {}
     # Over all modalities together: the shared heads need the same units for each of them.
     targets = torch.cat(list(info.train_targets.values())).double()
+    targets = targets[~targets.isnan().flatten(1).all(dim=1)]  # rows without a label
     deviation = targets.std(dim=0, correction=0)
     # A constant target has deviation 0, and standardised targets are divided by the scale.
     return {"shift": targets.mean(dim=0).tolist(), "scale": torch.where(deviation > 0, deviation, 1.0).tolist()}
