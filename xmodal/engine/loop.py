@@ -41,7 +41,7 @@ from xmodal.method import Method
 from xmodal.seeding import mix, seed_all
 from xmodal.seeding import restore as restore_generators
 from xmodal.seeding import states as generator_states
-from xmodal.types import Batch
+from xmodal.types import Batch, DataInfo
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -109,7 +109,7 @@ class Loop:
         )
         self.loader = Loader(self.data.train, sampler, workers=settings.workers)
         updates = updates_per_epoch(len(sampler), settings)
-        self.settings = settings = with_budget(settings, updates)
+        self.settings = settings = resolved(settings, info, updates)
         self.optimisers = Optimisers(self.method.param_groups(), settings, updates)
         self.teacher_cache = TeacherCache(
             self.method,
@@ -334,11 +334,22 @@ class Loop:
         restore_generators({key: value.reshape(()) if key in scalars else value for key, value in states.items()})
 
 
-def with_budget(settings: FitSettings, updates: int) -> FitSettings:
-    """The settings with the number of epochs that ``settings.updates`` takes, at so many updates per epoch."""
-    if not settings.updates:
-        return settings
-    return settings.model_copy(update={"epochs": math.ceil(settings.updates / updates)})
+def resolved(settings: FitSettings, info: DataInfo, updates: int) -> FitSettings:
+    """The settings with the values that depend on the data: which weights are kept, and the number of epochs.
+
+    Args:
+        settings: as the user gave them.
+        info: of the data.
+        updates: per epoch.
+    """
+    changes: dict[str, Any] = {}
+    if settings.keep == "auto":
+        # With 30 validation labels an accuracy has 31 values, and its maximum is often an early epoch by chance. A
+        # teacher of such an epoch has learned little, and its outputs are nearly the same for all samples.
+        changes["keep"] = "last" if info.labelled else "best"
+    if settings.updates:
+        changes["epochs"] = math.ceil(settings.updates / updates)
+    return settings.model_copy(update=changes) if changes else settings
 
 
 def updates_per_epoch(batches: int, settings: FitSettings) -> int:

@@ -51,8 +51,10 @@ class FitSettings(BaseModel):
         "step", description="clip before an update, or after every backward pass"
     )
     patience: int = Field(0, ge=0, description="stop after so many epochs without improvement; 0: never")
-    keep: Literal["best", "last"] = Field(
-        "best", description="weights of a finished student: of its best validation epoch, or after the last epoch"
+    keep: Literal["auto", "best", "last"] = Field(
+        "auto",
+        description="weights of a finished student: of its best validation epoch, or after the last epoch; "
+        "auto: best, or last where training rows have no label",
     )
     cache: Literal["auto", "on", "off", "memory", "disk"] = Field(
         "auto", description="compute a frozen teacher's outputs once per sample, in memory, or on disk if too large"

@@ -18,8 +18,15 @@ RECIPES = Cards(
             settings="xmodal.recipes.compare:Settings",
         ),
         RecipeCard(
+            name="few-labels",
+            title="the demo: 30 labels and many unlabelled pairs of pixels and Fourier magnitudes",
+            path="xmodal.recipes.few_labels:run",
+            settings="xmodal.recipes.few_labels:Settings",
+            references="xmodal.recipes:references/few_labels.json",
+        ),
+        RecipeCard(
             name="digits-kd",
-            title="the demo: does a teacher that sees pixels help a student that sees Fourier magnitudes?",
+            title="all rows labelled: does a teacher that sees pixels help a student that sees Fourier magnitudes?",
             path="xmodal.recipes.digits_kd:run",
             settings="xmodal.recipes.digits_kd:Settings",
             references="xmodal.recipes:references/digits_kd.json",

@@ -82,6 +82,7 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
     }
     curve_rows = [dict(row) for row in curve_rows]
     complete = {**result, "labels": used, "curve_rows": curve_rows}
+    complete["figures"] = {**result["figures"], **gains([*rows, *curve_rows], used, metric)}
     names = {row["role"]: row["name"] for row in reversed(rows)}
     control, method = names.get("control"), names.get("method")
     if curve_rows and control:
@@ -98,6 +99,33 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
             scores = {row["seed"]: row["test"][metric] for row in rows if row["name"] == method}
             complete["labels_saved"] = labels_saved(scores, by_labels, used["train"], direction=direction)
     return {**complete, "verdict": verdict(complete)}
+
+
+def gains(rows: Sequence[Mapping[str, Any]], used: Mapping[str, int], metric: str) -> dict[str, float]:
+    """``name - control.metric`` → mean difference over the seeds, shares in per cent; ``all labels`` is one more name.
+
+    Differences within a seed vary less than scores, so they are what reference figures are compared with.
+    """
+    from xmodal.reports.intervals import paired_by_seed
+    from xmodal.reports.tables import in_percent
+
+    scores: dict[str, dict[int, float]] = {}
+    for row in rows:
+        labels = row.get("labels", used["train"])
+        if labels not in (used["train"], used["rows"]):
+            continue
+        everything = labels == used["rows"]
+        if everything and row["role"] != "control":
+            continue
+        scores.setdefault("all labels" if everything else row["name"], {})[row["seed"]] = row["test"][metric]
+    control = next((row["name"] for row in rows if row["role"] == "control"), None)
+    scale = 100.0 if in_percent(metric) else 1.0
+    tests = {name: paired_by_seed(scores, name, control) for name in scores if name != control}
+    return {
+        f"{name} - {control}.{metric}": scale * test["difference"]
+        for name, test in tests.items()
+        if test is not None and test["difference"] is not None
+    }
 
 
 def check_counts(data: Data, counts: Sequence[str], seed: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from xmodal.data.streams import batches_for
 from xmodal.engine.evaluate import MetricsFor
 from xmodal.engine.finite import samples_of
-from xmodal.engine.loop import updates_per_epoch, with_budget
+from xmodal.engine.loop import resolved, updates_per_epoch
 from xmodal.engine.optim import Optimisers
 from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
@@ -90,7 +90,7 @@ class StackLoop:
             for names, options in kind.groups
         ]
         updates = updates_per_epoch(self.steps, settings)
-        self.settings = settings = with_budget(settings, updates)
+        self.settings = settings = resolved(settings, members[0].info, updates)
         # without clipping, which `_clipped` does for each model by itself
         self.optimisers = Optimisers(groups, settings.model_copy(update={"clip": None}), updates)
         self.tables = Tables(len(members), self.steps)
