@@ -60,6 +60,14 @@ def test_two_processes_end_with_the_weights_of_one(one: Path, two: Path) -> None
     assert_same_weights(one, two)
 
 
+@pytest.mark.parametrize("name", ["few-kd", "few-labels"])
+def test_two_processes_share_the_labelled_rows_of_every_batch(name: str, one: Path, two: Path) -> None:
+    single, several = load_file(one / f"{name}.safetensors"), load_file(two / f"{name}.safetensors")
+
+    for key in single:
+        np.testing.assert_allclose(single[key], several[key], rtol=0, atol=1e-6, err_msg=key)
+
+
 def test_in_64_bits_large_steps_too_end_where_one_process_does(one: Path, two: Path) -> None:
     apart = {}
     for precision in ("32-true", "64-true"):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from xmodal import files
 from xmodal.data.base import Data
+from xmodal.data.labels import hide_labels
 from xmodal.data.loader import Pick
 from xmodal.engine import teacher_cache
 from xmodal.engine.evaluate import evaluate
@@ -26,6 +27,7 @@ from xmodal.losses import LOSSES
 from xmodal.method import Method
 from xmodal.methods.kd import KD
 from xmodal.methods.options import DistillationOptions
+from xmodal.methods.supervised import Supervised
 from xmodal.methods.terms import Term
 from xmodal.models.student_file import save_weights
 from xmodal.types import Batch, Step
@@ -93,6 +95,19 @@ def train_with_answers_on_disk(fabric: Fabric, out: Path) -> None:
         save_weights(out / "disk.safetensors", run.method)
 
 
+def train_with_few_labels(fabric: Fabric, out: Path) -> None:
+    """Seven labelled rows in every batch, four in one process and three in the other; and labelled rows alone."""
+    data = hide_labels(pictures(), labelled="7", valid_labels="all")
+    # by row, of gathered rows, and of rows with a label alone
+    options = DistillationOptions(losses=("kl", "rkd_distance:0.5", "dkd:0.5"))
+    kd = KD(image_student(dropout=0.0), vector_student().module, data.info, options)
+    settings = FitSettings(epochs=2, batch_size=25, optimizer="sgd", learning_rate=0.05, accumulate=2)
+    for name, method in (("few-kd", kd), ("few-labels", Supervised(vector_student(), data.info))):
+        run = fit(method, data, settings, seed=5, fabric=fabric)
+        if fabric.global_rank == 0:
+            save_weights(out / f"{name}.safetensors", run.method)
+
+
 def train_in_64_bits(fabric: Fabric, out: Path) -> None:
     """Large steps of a rule that divides by tiny numbers: what rounding in 32 bits makes of them differs soon."""
     each: tuple[Precision, ...] = ("32-true", "64-true")
@@ -117,6 +132,7 @@ def main(out: Path, devices: int) -> None:
     train_streams(fabric, out / "dense")
     train_with_answers_on_disk(fabric, out)
     train_in_64_bits(fabric, out)
+    train_with_few_labels(fabric, out)
     data: Data = pictures()
     data.train = Masked(data.train)  # type: ignore[assignment]
     # a term of every kind: by row, of gathered rows, with a trained adaptor
