@@ -57,7 +57,7 @@ def test_the_top_edge_of_the_prior_auto_leaves_the_dominant_modality(dominant):
     assert max(found, key=found.get).startswith(f"{dominant}>")
 
 
-def test_distillation_helps_the_weak_heads():
+def test_distillation_helps_the_head_of_vision_and_harms_that_of_text():
     """Six paired seeds; differences to no distillation on the test split, after the last epoch."""
     found, seconds = {weight: [] for weight in WEIGHTS}, 0.0
     for seed in range(6):
@@ -80,9 +80,11 @@ def test_distillation_helps_the_weak_heads():
                 print(f"  {name} {metric} {mine.mean():.3f} ({(mine - plain).mean():+.3f}, {better.sum()} of 6)")
     print(f"{seconds:.0f} s of one processor")
 
-    corr = {name: gains[0.5, name, "corr"] for name in ("audio", "vision")}
-    assert all(gain >= 0.02 for gain, _ in corr.values())
-    assert max(wins for _, wins in corr.values()) >= 5
+    # what holds whichever way the initial weights are drawn; audio and the fused model gained with one draw only
+    gain, wins = gains[1.0, "vision", "corr"]
+    assert gain >= 0.02 and wins >= 4
+    loss, wins = gains[1.0, "text", "mae"]
+    assert loss >= 0.2 and wins == 0
 
 
 def test_the_fused_model_predicts_well_within_a_minute():
