@@ -75,7 +75,7 @@ def embed_batches(branches: Sequence[Branches], batches: Iterable[Batch]) -> dic
             if branch.modality in batch.inputs:
                 with evaluating(branch):
                     parts = branch.embed(batch.inputs)
-                columns = (*parts, batch.targets[branch.modality])
+                columns: tuple[Tensor, ...] = (*parts, batch.targets[branch.modality])
                 labelled = batch.labelled.get(branch.modality)
                 if labelled is not None:
                     columns = tuple(column[labelled] for column in columns)
