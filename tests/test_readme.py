@@ -50,7 +50,18 @@ def file_of(path: str) -> str:
 
 
 def methods_table() -> str:
-    head = ["Method", "Year", "What it does", "Teacher", "Paired?", "Modalities", "Tasks", "Paper", "File"]
+    head = [
+        "Method",
+        "Year",
+        "What it does",
+        "Teacher",
+        "Paired?",
+        "Modalities",
+        "Tasks",
+        "Rows without a label",
+        "Paper",
+        "File",
+    ]
     rows = [
         [
             f"[{card.name}](docs/methods/{card.name}.md)",
@@ -60,6 +71,7 @@ def methods_table() -> str:
             "yes" if card.paired else "no",
             card.modalities,
             ", ".join(card.tasks),
+            card.unlabelled,
             card.paper or "–",
             f"[{Path(file_of(card.path)).name}]({file_of(card.path)})",
         ]
@@ -79,13 +91,14 @@ def losses_table() -> str:
             card.inputs,
             "yes" if card.widths == "any" else "no",
             card.samples,
+            card.rows.removesuffix(" only").removesuffix(" rows"),
             f"{card.weight:g}",
             f"`{Path(file_of(card.path)).name}`",
         ]
         for card in LOSSES.values()
     ]
     head = ["Loss", "Year", "What it is", *(need.capitalize() for need in needs)]
-    return table([*head, "Inputs", "Any width?", "Samples", "Weight", "File"], rows)
+    return table([*head, "Inputs", "Any width?", "Samples", "Rows", "Weight", "File"], rows)
 
 
 def defaults(name: str) -> str:

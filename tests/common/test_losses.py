@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from xmodal.losses import LOSSES
+from xmodal.methods.terms import OUTPUTS, Term
+from xmodal.types import Batch, DataInfo
 
 SIDES = ((0, "student"), (1, "teacher"))  # with the seed of each
 SHAPES = {"maps": (3, 4, 2), "stages": (3, 4, 2)}  # of one row; anything else is (classes,)
@@ -107,6 +109,45 @@ def test_gradients_agree_with_finite_differences(name):
         return loss(**{**arguments, "student": student}, **SMOOTH.get(name, {}))
 
     assert torch.autograd.gradcheck(of, students)
+
+
+def term_of(name, labelled):
+    """The loss as a term of a method, whose data has labels in these rows of nine alone, and its layers."""
+    card, shape = LOSSES[name], widths_of(LOSSES[name].inputs, 4)
+    target = torch.tensor([row % 4 if row in labelled else -1 for row in range(9)])
+    info = DataInfo(
+        {}, "multiclass", 4, {"train": {"a": 9}}, train_targets={"a": target}, labelled={"a": len(labelled)}
+    )
+    layers = {"first": shape, "second": (*shape[:-1], 1)} if card.inputs == "stages" else {OUTPUTS: shape}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Term(card, 1.0, student=layers, teacher=layers, info=info).double().eval(), list(layers)
+
+
+@every_loss
+def test_rows_without_a_label_are_left_out_exactly_where_the_card_says_so(name):
+    arguments, students = with_gradient(make(name, rows=6, seed=1))
+    labelled = torch.tensor([True, False, True, True, False, False])
+    term, layers = term_of(name, [0, 2, 3, 6])
+    target = arguments.get("target", torch.arange(6) % 4).masked_fill(~labelled, -1)
+    batch = Batch({}, {"a": target}, index={"a": torch.arange(6)}, labelled={"a": labelled})
+
+    def value(rows):
+        sides = [
+            {layer: part[rows] for layer, part in zip(layers, parts(arguments[side]), strict=True)}
+            for side in ("student", "teacher")
+        ]
+        return term(*sides, batch.take(rows), mask=None, gather=lambda tensor: tensor)
+
+    (mixed, count), (alone, known) = value(slice(None)), value(labelled)
+    mixed.backward()
+
+    only = LOSSES[name].rows == "labelled rows only"
+    assert only == bool({"labels", "memory"} & set(LOSSES[name].needs))
+    assert torch.isclose(mixed, alone, rtol=1e-9) == only
+    assert (int(count), int(known)) == ((3, 3) if only else (6, 3))
+    gradients = torch.stack([student.grad.flatten(1).abs().sum(dim=1) for student in students]).sum(dim=0)
+    assert torch.isfinite(gradients).all() and bool(gradients[~labelled].any()) != only
 
 
 @named(lambda card: card.samples != "ordered")

@@ -3,6 +3,7 @@
 import copy
 import inspect
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from pydantic import BaseModel
 
 from xmodal.cards import load
 from xmodal.data.loader import Pick, in_order
+from xmodal.data.split import unlabelled
 from xmodal.deploy import deployed
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
@@ -317,6 +319,40 @@ def test_the_card_leads_to_settings_and_documentation(card):
     assert all(field.description for field in settings.model_fields.values())
     assert len(inspect.getdoc(module)) > 200 and set(card.tasks) <= set(TASKS)
     assert card.year is None or re.search(str(card.year), module.__doc__)
+
+
+@every_method
+@pytest.mark.parametrize("task", TASKS)
+def test_rows_without_a_label_serve_the_terms_that_read_none(card, task, make_bench, build_method):
+    if task not in card.tasks:
+        return
+    bench = make_bench(task, epochs=1, dropout=0.0)
+    method = build_method(card, bench).eval()
+    if card.targets == "place":
+        method.threshold = 0.0  # of the confidence that pmf asks of its guides, which untrained networks lack
+    batch = bench.data.train[Pick(dict.fromkeys(bench.data.train.rows, torch.arange(9)), None)]
+    mask = torch.arange(9) % 3 == 0
+    mixed = replace(
+        batch,
+        targets=dict.fromkeys(batch.targets, unlabelled(batch.target, ~mask)),
+        labelled=dict.fromkeys(batch.targets, mask),
+    )
+
+    alone = mixed.take(mask)
+    step, of_labelled = method(mixed, method.teach(mixed)), method(alone, method.teach(alone))
+    sum(step.losses.values()).backward()
+
+    equal = {name: torch.allclose(loss, of_labelled.losses[name], rtol=1e-4) for name, loss in step.losses.items()}
+    read_labels = [name for name in equal if re.search("task|auxiliary|margin|mix", name)]
+    assert read_labels and all(equal[name] for name in read_labels)
+    for name in read_labels:
+        # the margin has the same value in every process, so all rows are as good a count as any
+        assert name == "margin" or torch.equal(step.counts[name], of_labelled.counts[name])
+    gradients = [parameter.grad for parameter in method.parameters() if parameter.grad is not None]
+    assert all(torch.isfinite(values).all() for values in [*step.losses.values(), *gradients])
+    # the card says "used by …" or "left out: …", and the engine reads `uses_unlabelled`
+    assert card.unlabelled.split()[0] in ("used", "left")
+    assert card.unlabelled.startswith("used") == method.uses_unlabelled == (not all(equal.values()))
 
 
 @every_method

@@ -261,3 +261,12 @@ def test_embeddings_can_stay_at_their_initial_values(learned):
     assert student.grad.abs().sum() > 0
     assert (crd.embed_student.weight.grad is not None) == learned
     assert [parameter.requires_grad for parameter in crd.parameters()] == [learned] * 4
+
+
+def test_a_process_without_rows_has_no_loss_and_keeps_the_graph():
+    scores = torch.zeros(0, 5, requires_grad=True)
+
+    value = noise_contrast(scores, rows=9)
+    value.backward()
+
+    assert value.item() == 0.0 and scores.grad.shape == (0, 5)

@@ -145,3 +145,32 @@ def test_targets_and_shapes_that_do_not_fit_are_named():
         pssm(torch.zeros(2, 4), torch.zeros(2, 4), torch.zeros(3, dtype=torch.long))
     with pytest.raises(ValueError, match=r"\(2, 4\), the teacher's \(2, 3\)"):
         pssm(torch.zeros(2, 4), torch.zeros(2, 3), torch.zeros(2, dtype=torch.long))
+
+
+def test_without_a_label_the_cosine_alone_decides():
+    teacher = torch.tensor([[3.0, 0.0], [3.0, 0.0], [3.0, 0.0], [0.0, 3.0]])
+    student = torch.tensor([[0.0, 1.0], [0.0, 1.0], [4.0, 3.0], [4.0, 3.0]])  # cosines 0, 0, 4/5 and 3/5
+    target, labelled = torch.tensor([0, -1, -1, 0]), torch.tensor([True, False, False, True])
+
+    omega = pssm(student, teacher, target, threshold=0.7, labelled=labelled)
+
+    # right; unknown and other directions; unknown and nearly one direction; wrong and other directions
+    assert omega.tolist() == pytest.approx([1.0, 0.0, 0.9, 0.0])
+
+
+def test_the_target_of_a_row_without_a_label_is_not_read():
+    teacher = torch.tensor([[3.0, 0.0]])
+
+    omega = pssm(torch.tensor([[0.0, 1.0]]), teacher, torch.tensor([0]), labelled=torch.tensor([False]))
+
+    assert omega.tolist() == [0.0]  # it would be 1, as the teacher predicts class 0
+
+
+def test_pixels_of_an_unlabelled_picture_are_weighted_by_the_cosine():
+    teacher = torch.tensor([[[3.0, 3.0], [0.0, 0.0]]]).expand(2, 2, 2)
+    student = torch.tensor([[[4.0, 0.0], [3.0, 1.0]]]).expand(2, 2, 2)
+    target, labelled = torch.tensor([[0, 255], [-1, -1]]), torch.tensor([True, False])
+
+    omega = pssm(student, teacher, target, threshold=0.7, ignore=255, labelled=labelled)
+
+    torch.testing.assert_close(omega, torch.tensor([[1.0, 0.0], [0.9, 0.0]]))

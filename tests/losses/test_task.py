@@ -176,3 +176,79 @@ def test_class_weights_alone_weight_the_cross_entropy():
 
     expected = torch.nn.functional.cross_entropy(outputs, target, weight=torch.tensor([1.0, 2.0, 0.5]))
     torch.testing.assert_close(terms["task"][0], expected)
+
+
+NAN = float("nan")
+LABELLED_TARGETS = {  # kind of target → facts of the data, outputs of one row, and targets of three labelled rows
+    "multiclass": ({}, (3,), torch.tensor([0, 2, 1])),
+    "pixels": ({"ignore": 0}, (3, 4), torch.tensor([[0, 1, 2, 1], [2, 2, 1, 0], [1, 1, 1, 2]])),
+    "pixels without an ignored class": ({}, (3, 2), torch.tensor([[0, 1], [2, 2], [1, 0]])),
+    "class weights": ({"class_weights": (0.5, 1.0, 3.0)}, (3,), torch.tensor([0, 2, 1])),
+    "focal": ({"label_losses": {"focal": 1.0}}, (3,), torch.tensor([0, 2, 1])),
+    "lovasz": ({"label_losses": {"lovasz": 0.5, "cross_entropy": 1.0}}, (3, 2), torch.tensor([[0, 1], [2, 2], [1, 0]])),
+    "binary": ({"task": "binary"}, (1,), torch.tensor([1, 0, 1])),
+    "multilabel": ({"task": "multilabel"}, (3,), torch.tensor([[1, 0, 0], [0, 1, 1], [1, 1, 1]])),
+    "multilabel, floats": (
+        {"task": "multilabel"},
+        (3,),
+        torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0], [1.0, 1.0, 1.0]]),
+    ),
+    "regression": ({"task": "regression"}, (3,), torch.tensor([[1.0, -2.0, 0.5], [0.0, 3.0, 1.0], [2.0, 2.0, 2.0]])),
+}
+
+
+def facts_of(kind):
+    facts, shape, target = LABELLED_TARGETS[kind]
+    return (
+        DataInfo({}, facts.get("task", "multiclass"), 3, {}, **{k: v for k, v in facts.items() if k != "task"}),
+        shape,
+        target,
+    )
+
+
+def terms_with_gradient(outputs, target, info, **masks):
+    """Value and count of each term, and the gradient of their sum."""
+    outputs = outputs.clone().requires_grad_()
+    terms = label_terms(outputs, target, info, **masks)
+    sum(value for value, _ in terms.values()).backward()
+    return {name: (value.item(), float(count)) for name, (value, count) in terms.items()}, outputs.grad
+
+
+@pytest.mark.parametrize("kind", LABELLED_TARGETS)
+@pytest.mark.parametrize("unlabelled", [1, 6])
+def test_rows_without_a_label_change_neither_the_loss_nor_its_gradient(kind, unlabelled):
+    info, shape, target = facts_of(kind)
+    outputs = torch.randn(3 + unlabelled, *shape, generator=torch.Generator().manual_seed(0))
+    nothing = target.new_full((unlabelled, *target.shape[1:]), NAN if target.is_floating_point() else -1)
+    labelled = torch.arange(len(outputs)) < 3
+
+    alone, gradient = terms_with_gradient(outputs[:3], target, info)
+    mixed, mixed_gradient = terms_with_gradient(outputs, torch.cat([target, nothing]), info, labelled=labelled)
+
+    assert {name: value for name, (value, _) in mixed.items()} == pytest.approx({n: v for n, (v, _) in alone.items()})
+    assert {name: count for name, (_, count) in mixed.items()} == {name: count for name, (_, count) in alone.items()}
+    torch.testing.assert_close(mixed_gradient[:3], gradient)
+    assert gradient.any() and not mixed_gradient[3:].any()  # zeros: neither NaN nor a small number
+
+
+@pytest.mark.parametrize("kind", LABELLED_TARGETS)
+def test_without_any_label_the_loss_is_zero_and_stays_in_the_graph(kind):
+    info, shape, target = facts_of(kind)
+    nothing = torch.full_like(target, NAN if target.is_floating_point() else -1)
+
+    terms, gradient = terms_with_gradient(
+        torch.ones(3, *shape), nothing, info, labelled=torch.zeros(3, dtype=torch.bool)
+    )
+
+    assert set(terms.values()) == {(0.0, 0.0)}
+    assert not gradient.any()
+
+
+def test_a_valid_place_of_a_row_without_a_label_does_not_count():
+    valid, labelled = torch.tensor([[True, False], [True, True]]), torch.tensor([True, False])
+
+    loss, count = task_loss(
+        torch.zeros(2, 3, 2), torch.tensor([[1, 2], [-1, -1]]), task="multiclass", valid=valid, labelled=labelled
+    )
+
+    assert loss.item() == pytest.approx(math.log(3)) and count.item() == 1

@@ -60,6 +60,7 @@ class Blended(Method):
         self.mix = nn.Linear(2 * info.outputs, info.outputs)
         self._student, self._info = student, info
         self.kd_weight, self.mix_weight = kd_weight, mix_weight
+        self.uses_unlabelled = kd_weight > 0
 
     def teach(self, batch: Batch) -> dict[str, Tensor]:
         """The outputs of both teachers, one row per sample."""
@@ -70,12 +71,13 @@ class Blended(Method):
         """L = L_task(s, y) + w_mix L_task(m, y) + w_kd MSE(s, m)."""
         outputs = self.network({name: batch.input(name) for name in self._student.needs})
         mixture = self.mix(torch.cat([teacher_outputs["first"], teacher_outputs["second"]], dim=1))
-        task, rows = task_loss(outputs, batch.target, task=self._info.task)
-        mixed, _ = task_loss(mixture, batch.target, task=self._info.task)
-        distance, _ = masked_mean((outputs - mixture.detach()).square().mean(dim=1))
+        labelled = batch.labelled.get(self._student.target)
+        task, rows = task_loss(outputs, batch.target, task=self._info.task, labelled=labelled)
+        mixed, _ = task_loss(mixture, batch.target, task=self._info.task, labelled=labelled)
+        distance, every = masked_mean((outputs - mixture.detach()).square().mean(dim=1))
         return Step(
             {"task": task, "mix": self.mix_weight * mixed, "kd": self.kd_weight * distance},
-            {"task": rows, "mix": rows, "kd": rows},
+            {"task": rows, "mix": rows, "kd": every},
         )
 
     def students(self) -> dict[str, Student]:

@@ -24,7 +24,7 @@ def module_of(name, code):
 
 
 def card_of(module, name):
-    """The card of a method of vectors that has a frozen teacher."""
+    """The card of a method of vectors that has a frozen teacher and a term without labels."""
     return MethodCard(
         name=name,
         title="a method for the test of the guide",
@@ -34,6 +34,7 @@ def card_of(module, name):
         paired=True,
         modalities="any to any",
         tasks=TASKS,
+        unlabelled="used by the teacher's term",
     )
 
 

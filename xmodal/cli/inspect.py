@@ -54,7 +54,7 @@ def needs(card: Card) -> str:
         teacher = {"none": "no teacher", "frozen": "trained teacher", "own": "trains its teachers"}[card.teacher]
         return f"{teacher}; {'paired' if card.paired else 'paired or not'}; {card.modalities}"
     if isinstance(card, LossCard):
-        return ", ".join(card.needs)
+        return f"{', '.join(card.needs)}; {card.rows}"
     if isinstance(card, DataCard):
         return "nothing" if card.built_in else "its files (xmodal data make writes a small synthetic copy)"
     return "reference figures included" if isinstance(card, RecipeCard) and card.references else ""

@@ -68,14 +68,18 @@ class Embedded:
 
 
 def embed_batches(branches: Sequence[Branches], batches: Iterable[Batch]) -> dict[str, Embedded]:
-    """Modality → embeddings and targets of all rows, in the order of the batches; paired or one after the other."""
+    """Modality → embeddings and targets of the labelled rows, in the order of the batches, paired or one by one."""
     collected: dict[str, list[tuple[Tensor, ...]]] = {branch.modality: [] for branch in branches}
     for batch in batches:
         for branch in branches:
             if branch.modality in batch.inputs:
                 with evaluating(branch):
                     parts = branch.embed(batch.inputs)
-                collected[branch.modality].append((*parts, batch.targets[branch.modality]))
+                columns: tuple[Tensor, ...] = (*parts, batch.targets[branch.modality])
+                labelled = batch.labelled.get(branch.modality)
+                if labelled is not None:
+                    columns = tuple(column[labelled] for column in columns)
+                collected[branch.modality].append(columns)
     empty = [name for name, rows in collected.items() if not rows]
     if empty:
         raise InputError(f"The batches have no rows of {', '.join(empty)}: expected rows of every modality.")

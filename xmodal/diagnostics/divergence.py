@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xmodal.diagnostics.labelled import labelled_rows
 from xmodal.errors import InputError, did_you_mean
 from xmodal.losses.divergence import divergence
 from xmodal.losses.reduce import picked, same_shape
@@ -83,8 +84,8 @@ def measure_divergence(
 ) -> Divergence:
     """Target and non-target divergence of two classifiers on paired batches, such as those of `in_order`.
 
-    The networks keep their modes. Rows that are invalid in any modality are excluded. The positions of dense outputs
-    (rows, classes, …) are separate rows.
+    The networks keep their modes. Rows without a label and rows that are invalid in any modality are excluded. The
+    positions of dense outputs (rows, classes, …) are separate rows.
 
     Args:
         student: takes a dictionary of inputs, returns logits (rows, classes) of two classes or more.
@@ -108,7 +109,7 @@ def measure_divergence(
     _check(form, temperature, samples, level)
     columns: list[tuple[Tensor, ...]] = []
     with evaluating(student), evaluating(teacher):
-        for batch in batches:
+        for batch in labelled_rows(batches):
             target = batch.target.cpu()
             keep = torch.ones_like(target, dtype=torch.bool) if ignore is None else target != ignore
             for mask in batch.valid.values():

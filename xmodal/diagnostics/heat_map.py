@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from xmodal.diagnostics.labelled import labelled_rows
 from xmodal.errors import InputError
 from xmodal.losses.task import task_values
 from xmodal.models.network import evaluating, pick_input
@@ -93,9 +94,9 @@ def heat_maps(network: nn.Module, batch: Batch, modality: str) -> HeatMaps:
 
 
 def one_of_each(batches: Iterable[Batch]) -> Batch:
-    """The first sample of every class in paired batches, in the order of the classes."""
+    """The first labelled sample of every class in paired batches, in the order of the classes."""
     samples: dict[int, tuple[Batch, int]] = {}
-    for batch in batches:
+    for batch in labelled_rows(batches):
         for row, value in enumerate(batch.target.tolist()):
             samples.setdefault(value, (batch, row))
     if not samples:

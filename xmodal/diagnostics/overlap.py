@@ -29,6 +29,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 from torch import Tensor
 
+from xmodal.diagnostics.labelled import labelled_rows
 from xmodal.diagnostics.saliency import Saliency
 from xmodal.errors import InputError
 from xmodal.types import Batch
@@ -76,7 +77,7 @@ def measure_overlap(
     level: float = 0.05,
     explained: float = 0.5,
 ) -> Overlap:
-    """Estimate α, β and γ of two modalities of paired data.
+    """Estimate α, β and γ of two modalities of paired data, on the rows with a label.
 
     Args:
         batches: paired, with targets; each modality as vectors (rows, channels).
@@ -98,7 +99,7 @@ def measure_overlap(
         >>> overlap.alpha, overlap.beta, overlap.gamma
         (0.5, 0.0, 0.5)
     """
-    parts = [_rows(batch, (teacher, student)) for batch in batches]
+    parts = [_rows(batch, (teacher, student)) for batch in labelled_rows(batches)]
     if not parts:
         raise InputError("There are no batches: expected one or more.")
     a, b, target = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))

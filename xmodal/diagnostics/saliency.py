@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from xmodal.diagnostics.activations import run_both
 from xmodal.diagnostics.disturbance import DRAWS, Plan, choose, measure
+from xmodal.diagnostics.labelled import labelled_rows
 from xmodal.diagnostics.tail import DISTANCES
 from xmodal.errors import InputError, did_you_mean
 from xmodal.models.network import evaluating
@@ -106,8 +107,8 @@ def measure_saliency(
 ) -> Saliency:
     """How much the agreement of two networks depends on each channel of a layer, on paired batches.
 
-    Both networks run in eval mode and keep their modes. Rows that are invalid in any modality are excluded; rows of
-    dense outputs are excluded if no position is valid.
+    Both networks run in eval mode and keep their modes. Rows without a label and rows that are invalid in any modality
+    are excluded; rows of dense outputs are excluded if no position is valid.
 
     Args:
         teacher: takes a dictionary of inputs, returns outputs (rows, …).
@@ -142,7 +143,13 @@ def measure_saliency(
     draws_or_array = _permutations(permutations)
     with evaluating(teacher), evaluating(student):
         cut, parts = run_both(
-            network, other, batches, place, targets=distance == "ncjsd", whole=method == "naive", ignore=ignore
+            network,
+            other,
+            labelled_rows(batches),
+            place,
+            targets=distance == "ncjsd",
+            whole=method == "naive",
+            ignore=ignore,
         )
         form, run, weights = choose(network, place, cut, parts[0], method=method, memory=memory)
         generator = None if seed is None else torch.Generator().manual_seed(seed)

@@ -16,6 +16,7 @@ METHODS = Cards(
             paired=False,
             modalities="one or more",
             tasks=TASKS,
+            unlabelled="left out: there is nothing to learn but labels",
         ),
         MethodCard(
             name="kd",
@@ -28,6 +29,7 @@ METHODS = Cards(
             paired=True,
             modalities="any to any",
             tasks=TASKS,
+            unlabelled="used by the teacher's terms; losses that read labels, and crd, take the labelled rows alone",
         ),
         MethodCard(
             name="mfh",
@@ -40,6 +42,7 @@ METHODS = Cards(
             paired=True,
             modalities="any to any",
             tasks=TASKS,
+            unlabelled="used by the joint training and the teacher's terms; the channels are ranked on labelled rows",
         ),
         MethodCard(
             name="ntdh",
@@ -52,6 +55,7 @@ METHODS = Cards(
             paired=True,
             modalities="any to any",
             tasks=("multiclass",),
+            unlabelled="used by the teacher's terms; the sample mask keeps those on which both networks agree",
         ),
         MethodCard(
             name="discom",
@@ -65,6 +69,7 @@ METHODS = Cards(
             modalities="two or more",
             tasks=TASKS,
             targets="sample",
+            unlabelled="used by the adversary, the modality heads and the orthogonality of the parts",
         ),
         MethodCard(
             name="dmd",
@@ -78,6 +83,7 @@ METHODS = Cards(
             modalities="two or more",
             tasks=TASKS,
             targets="sample",
+            unlabelled="used by the graphs, the reconstruction and the orthogonality of the parts",
         ),
         MethodCard(
             name="pmf",
@@ -91,6 +97,7 @@ METHODS = Cards(
             modalities="two",
             tasks=("multiclass",),
             targets="place",
+            unlabelled="used where the streams guide one another",
         ),
     ],
 )

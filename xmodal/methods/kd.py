@@ -64,6 +64,11 @@ class KD(Method):
                 "The weighting 'classes' needs data with class weights, and the reduction 'pixel'. "
                 "Choose the weighting 'alike'."
             )
+        if not options.kd_weight and not options.task_weight:
+            raise InputError(
+                "The options kd_weight and task_weight are both 0, so no row would teach anything, with a label or "
+                "without one. Raise one of them."
+            )
         self.network = student.module
         self.teacher = self.freeze(teacher)
         self._student, self._info, self.options = student, info, options

@@ -25,9 +25,9 @@ class DistillationOptions:
         teacher_layer: the same for the teacher.
         standardise: compare outputs that are shifted and scaled to mean 0 and standard deviation 1 in each row.
         kd_warmup: epochs over which kd_weight grows from 0, in equal steps.
-        pixels: where the teacher's terms of dense data are computed: at ``labelled`` places, at ``projected`` ones (all
-            that `Batch.valid` marks, labelled or not), at ``scored`` ones (where metrics look, see `Batch.scored`), or
-            at ``all``.
+        pixels: where the teacher's terms of dense data are computed: at ``labelled`` places (in samples without any
+            label at all valid ones), at ``projected`` ones (all that `Batch.valid` marks, labelled or not), at
+            ``scored`` ones (where metrics look, see `Batch.scored`), or at ``all``.
         reduction: ``pixel``, the mean over these places; ``reference``, as in the NTDH authors' code for pictures: the
             sum over these places, divided by all places of the batch and by the classes.
         weighting: of places, in losses with a value for each: ``alike``; or ``classes``, by the class weights that the

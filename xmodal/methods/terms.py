@@ -374,7 +374,7 @@ def _build(
     """A loss with parameters or a memory, for these shapes."""
     shapes = (next(iter(student.values())), next(iter(teacher.values())))
     if "memory" in card.needs:
-        known = labelled_rows(info)
+        known = known_rows(info)
         rows = max(info.rows["train"].values()) if known is None else int(known.sum())
         labels = next(iter(info.train_targets.values())) if options.get("exact") else None
         if labels is not None and known is not None:
@@ -384,12 +384,12 @@ def _build(
     return kind(*shapes, **options) if "features" in card.needs else kind(**options)
 
 
-def labelled_rows(info: DataInfo) -> Tensor | None:
+def known_rows(info: DataInfo) -> Tensor | None:
     """(rows,), the rows of the training split of paired data with a label; None: all.
 
     Example:
         >>> target = torch.tensor([2, -1, 0])
-        >>> labelled_rows(DataInfo({}, "multiclass", 3, {}, train_targets={"a": target}, labelled={"a": 2})).tolist()
+        >>> known_rows(DataInfo({}, "multiclass", 3, {}, train_targets={"a": target}, labelled={"a": 2})).tolist()
         [True, False, True]
     """
     if not info.labelled or not info.train_targets:
@@ -399,7 +399,7 @@ def labelled_rows(info: DataInfo) -> Tensor | None:
 
 def stored_rows(info: DataInfo) -> Tensor | None:
     """Position of each training row in a memory of the labelled ones, -1 for the others; None: all are stored."""
-    known = labelled_rows(info)
+    known = known_rows(info)
     return None if known is None else torch.where(known, known.cumsum(0) - 1, -1)
 
 
