@@ -44,7 +44,7 @@ BAD = {
     "run gauss-removal --mode alg2": "there is no mode 'alg2'. Did you mean 'alg1'?",
     "run gauss-gamma --kl-reduction sum": "--kl-reduction is 'sum'",
     "reproduce distil": "Did you mean 'distill'?",
-    "reproduce compare": "has no reference figures. With figures: digits-kd, gauss-gamma",
+    "reproduce compare": "has no reference figures. With figures: few-labels, digits-kd, gauss-gamma",
     "reproduce digits-kd distill --references x.json": "--references goes with one recipe",
     "list kdd": "Did you mean 'kd'?",
     "evaluate": "xmodal evaluate needs RUN",

@@ -10,7 +10,8 @@ from xmodal.engine.stacked.scores import ManyScores
 from xmodal.errors import InputError, NonFinite
 from xmodal.metrics.sentiment import ALIASES, SignScore, sentiment_metrics, sentiment_scores
 from xmodal.metrics.task import Scores, scalar_metrics
-from xmodal.reports.tables import in_percent, metrics_table
+from xmodal.reports.numbers import in_percent
+from xmodal.reports.tables import metrics_table
 from xmodal.types import DataInfo, InputInfo
 
 INFO = DataInfo({"text": InputInfo((1,))}, "regression", 1, {}, metrics="sentiment", select=("mae", "min"))

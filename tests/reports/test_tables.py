@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xmodal.reports import tables
+from xmodal.reports import numbers, tables
 from xmodal.reports.tables import comparison_table, plain_table, verdict
 
 
@@ -42,16 +42,16 @@ BETTER = [0.92, 0.92, 0.91, 0.93, 0.94]
     ],
 )
 def test_numbers_are_per_cent_or_four_digits(value: float | None, metric: str, text: str) -> None:
-    assert tables.number(value, metric) == text
+    assert numbers.number(value, metric) == text
 
 
 def test_a_signed_number_is_never_minus_zero() -> None:
-    assert tables.number(-0.0001, "accuracy", signed=True) == "+0.0"
-    assert tables.number(-0.02, "accuracy", signed=True) == "-2.0"
+    assert numbers.number(-0.0001, "accuracy", signed=True) == "+0.0"
+    assert numbers.number(-0.02, "accuracy", signed=True) == "-2.0"
 
 
 def test_a_small_p_is_never_shown_as_zero() -> None:
-    assert [tables.p_text(p) for p in (1e-9, 0.0123, 0.5, None)] == ["< 0.001", "0.012", "0.50", "–"]
+    assert [numbers.p_text(p) for p in (1e-9, 0.0123, 0.5, None)] == ["< 0.001", "0.012", "0.50", "–"]
 
 
 def test_comparison_table_has_one_row_per_name_and_the_numbers_of_the_summary() -> None:

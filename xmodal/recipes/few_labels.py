@@ -1,8 +1,8 @@
 """The demo: few labels, many unlabelled pairs. How many labels are a second sensor and its recordings worth?
 
-Of 1,258 training digits 30 keep their label. The teacher sees pixels, the student Fourier magnitudes, in which a 6 looks
-like a 9. Both learn from the same 30 labels; then the teacher's outputs on all pairs teach the student. The controls
-take one thing away each: the unlabelled rows, the second modality (the no-KD network labels the rest, which is
+Of 1,258 training digits 30 keep their label. The teacher sees pixels, the student Fourier magnitudes, in which a 6
+looks like a 9. Both learn from the same 30 labels; then the teacher's outputs on all pairs teach the student. The
+controls take one thing away each: the unlabelled rows, the second modality (the no-KD network labels the rest, which is
 self-training), and the pairing. no-KD alone is also trained with 100, 300 and all labels, for the curve against labels.
 Every training has the same number of updates. Five seeds take a minute on a CPU.
 

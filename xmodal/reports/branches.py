@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from xmodal.reports import plots
-from xmodal.reports.tables import number
+from xmodal.reports.numbers import number
 
 HEADINGS = ["part", "modality (head)", "modality (probe)", "class (probe)", "class (head)", "cosine"]
 HEADS = {"invariant": "adversary", "informative": "informative", "irrelevant": "irrelevant"}

@@ -13,7 +13,7 @@ from typing import Any
 
 from xmodal.reports.contrasts import SIGNIFICANT
 from xmodal.reports.intervals import Row, paired_by_seed, scores_by_seed
-from xmodal.reports.tables import number, phrase, range_text, unit
+from xmodal.reports.numbers import number, phrase, range_text, unit
 
 DRAWS = 2000  # of the bootstrap over seeds
 Scores = Mapping[int, Mapping[int, float]]  # number of labels → seed → score

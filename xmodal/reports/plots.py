@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from xmodal.reports.tables import in_percent, number, unit
+from xmodal.reports.numbers import in_percent, number, unit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

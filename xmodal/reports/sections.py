@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from xmodal.reports import plots, tables
+from xmodal.reports import numbers, plots, tables
 from xmodal.reports.branches import branches
 from xmodal.reports.channels import channels
 from xmodal.reports.edges import edge_figures, edges, edges_of
@@ -219,7 +219,7 @@ def _comparison_details(result: Row) -> list[dict[str, Any]]:
     if not result.get("rows"):
         return []
     metrics = tables.metrics_table((row["name"], row["test"]) for row in result["rows"])
-    unit = tables.unit(result["metric"])
+    unit = numbers.unit(result["metric"])
     return [
         _table("Every seed", tables.seeds_table(result), f"{unit} on the test split, one run per cell."),
         _table("All metrics", metrics, "Test split, mean over the seeds."),
@@ -313,7 +313,7 @@ def _fit_verdict(run: RunFiles, students: Mapping[str, Any], metric: str) -> lis
 def _student_verdict(name: str, student: Row, metric: str) -> str:
     chosen = f"epoch {student['best_epoch'] + 1}" if "best_epoch" in student else "the last epoch"
     split = "test" if student.get("test") else "valid"
-    value = tables.phrase((student.get(split) or {}).get(metric), metric)
+    value = numbers.phrase((student.get(split) or {}).get(metric), metric)
     where = "on the test split" if split == "test" else "on the validation split; the test split was not read"
     return f"The student {name} reaches {value} {where} ({chosen}, chosen on validation)."
 
@@ -398,7 +398,7 @@ def _class_table(series: Sequence[Series], names: Sequence[str]) -> dict[str, An
     if not with_runs:
         return {}
     columns = [
-        [tables.number(statistics.fmean(values), "recall") for values in zip(*entry.runs, strict=True)]
+        [numbers.number(statistics.fmean(values), "recall") for values in zip(*entry.runs, strict=True)]
         for entry in with_runs
     ]
     labels = _class_names(names, len(columns[0]))

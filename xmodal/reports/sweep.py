@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from xmodal.reports.intervals import Row
-from xmodal.reports.tables import in_percent
+from xmodal.reports.numbers import in_percent
 
 Points = list[dict[str, Any]]
 

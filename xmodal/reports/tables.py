@@ -6,14 +6,15 @@ corrected test is significant, and uses the shuffled and the untrained teacher t
 
 from __future__ import annotations
 
-import math
 import re
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from xmodal.reports.contrasts import SIGNIFICANT, expectation_sentence
+from xmodal.reports.few_labels import few_label_sentences
 from xmodal.reports.intervals import Row, holm, interval, paired, paired_by_seed, scores_by_seed, summarise
+from xmodal.reports.numbers import in_percent, number, p_text, range_text, unit
 
 __all__ = [
     "comparison_table",
@@ -30,7 +31,6 @@ __all__ = [
     "verdict",
 ]
 
-SHARES = ("acc", "f1", "iou", "recall", "precision", "auc")  # parts of the names of metrics between 0 and 1
 NUMBER = r"[-+<≤≥]? ?\d"  # beginning of a cell with a number
 TEACHERS = {  # control of the teacher → conclusion if the method is worse with it, and if it is not
     "shuffled": (
@@ -39,40 +39,6 @@ TEACHERS = {  # control of the teacher → conclusion if the method is worse wit
     ),
     "untrained": ("the teacher's training matters", "no sign that the teacher's training matters"),
 }
-
-
-def in_percent(metric: str) -> bool:
-    """Whether a metric is a share between 0 and 1, shown in per cent."""
-    return any(word in metric.lower() for word in SHARES)
-
-
-def number(value: float | None, metric: str, *, signed: bool = False) -> str:
-    """A value of a metric as text: per cent with one decimal, or four significant digits; ``–`` for none."""
-    if value is None or not math.isfinite(value):
-        return "–"
-    text = f"{100 * value:+.1f}" if in_percent(metric) else f"{value:+#.4g}".removesuffix(".")
-    # A small negative value rounds to -0.0; the minus sign would suggest a loss.
-    if float(text) == 0:
-        text = text.replace("-", "+")
-    return text if signed else text.removeprefix("+")
-
-
-def phrase(value: float | None, metric: str) -> str:
-    """A value as part of a sentence: ``93.4 % accuracy``, ``mse 0.1200``."""
-    name = metric.replace("_", " ")
-    return f"{number(value, metric)} % {name}" if in_percent(metric) else f"{name} {number(value, metric)}"
-
-
-def p_text(p: float | None) -> str:
-    """A p-value as text: two significant digits, never ``0``."""
-    if p is None:
-        return "–"
-    return "< 0.001" if p < 0.001 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
-
-
-def unit(metric: str) -> str:
-    """Name of a metric with its unit, for the header of a table."""
-    return f"{metric.replace('_', ' ')} (%)" if in_percent(metric) else metric.replace("_", " ")
 
 
 def summary_of(result: Row) -> list[dict[str, Any]]:
@@ -117,12 +83,6 @@ def _cells(entry: Row, metric: str, *, corrected: bool) -> list[str]:
         p_text(against.get("p")),
     ]
     return cells + [p_text(against.get("p_holm"))] * corrected
-
-
-def range_text(entry: Row, metric: str) -> str:
-    """The interval of an entry or a test as text: ``0.9 to 6.6``."""
-    low, high = entry.get("low"), entry.get("high")
-    return "–" if low is None or high is None else f"{number(low, metric)} to {number(high, metric)}"
 
 
 def metrics_table(named: Iterable[tuple[str, Row]]) -> tuple[list[str], list[list[str]]]:
@@ -209,8 +169,6 @@ def verdict(result: Row) -> list[str]:
     tests = sum(entry["difference"]["p"] is not None for entry in judged)
     if result.get("labels"):
         # the first method has controls of its own, and sentences that say what the unlabelled rows brought
-        from xmodal.reports.few_labels import few_label_sentences
-
         sentences += few_label_sentences(result)
         judged = judged[1:]
     for entry in sorted(judged, key=lambda entry: -sign * (entry["difference"]["difference"] or 0.0)):

@@ -149,7 +149,7 @@ def compared_by(comparison: Comparison, info: DataInfo) -> tuple[str, str]:
 
 def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """``name.metric`` → mean over the seeds, shares in per cent: the form of published figures."""
-    from xmodal.reports.tables import in_percent
+    from xmodal.reports.numbers import in_percent
 
     values: dict[str, list[float]] = {}
     for row in rows:

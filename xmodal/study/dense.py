@@ -164,7 +164,7 @@ def gap_table(rows: Rows, gaps: Rows, metrics: Sequence[str], *, where: str) -> 
         metrics: metrics whose gains are shown.
         where: the pixels or voxels that count, for the caption.
     """
-    from xmodal.reports.tables import number, unit
+    from xmodal.reports.numbers import number, unit
     from xmodal.study.bench import CONTROL
 
     scores = {(row["seed"], row["name"]): row["test"] for row in rows}

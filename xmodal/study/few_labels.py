@@ -107,7 +107,7 @@ def gains(rows: Sequence[Mapping[str, Any]], used: Mapping[str, int], metric: st
     Differences within a seed vary less than scores, so they are what reference figures are compared with.
     """
     from xmodal.reports.intervals import paired_by_seed
-    from xmodal.reports.tables import in_percent
+    from xmodal.reports.numbers import in_percent
 
     scores: dict[str, dict[int, float]] = {}
     for row in rows:

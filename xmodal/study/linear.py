@@ -27,7 +27,7 @@ from xmodal.method import Method
 from xmodal.methods.kd import KD
 from xmodal.methods.options import DistillationOptions
 from xmodal.models.network import build_network
-from xmodal.reports.tables import in_percent
+from xmodal.reports.numbers import in_percent
 from xmodal.study.references import Reference
 from xmodal.study.settings import StudySettings
 from xmodal.types import DataInfo, Student

@@ -127,8 +127,8 @@ def _check(
             problems.append(f"{count} methods were given and {len(values)} {name}: expected one each.")
     if not score and settings.keep != "last":
         problems.append(
-            f"With score=False there is no best epoch, and settings.keep is '{settings.keep}': 'last' was expected. Change one of "
-            "them."
+            f"With score=False there is no best epoch, and settings.keep is '{settings.keep}': 'last' was expected. "
+            "Change one of them."
         )
     if not score and folders is not None:
         problems.append(

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from xmodal.errors import InputError
 from xmodal.files import written_whole
 from xmodal.reports.edges import Edge, edges_of
+from xmodal.reports.numbers import number, unit
 from xmodal.reports.read import read_run
-from xmodal.reports.tables import number, unit
 
 if TYPE_CHECKING:
     from xmodal.study.bench import Bench
