@@ -19,8 +19,9 @@ from xmodal.data.augment import Augment
 from xmodal.data.groups import split_groups
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column, Split, batch_type
-from xmodal.data.unlabelled import UNLABELLED, has_label, mark_unlabelled
+from xmodal.data.unlabelled import has_label, mark_unlabelled
 from xmodal.errors import InputError, did_you_mean
+from xmodal.names import UNLABELLED
 from xmodal.types import SPLITS, DataInfo, InputInfo, Normalisation, owner
 
 # bytes of a column that statistics read at a time: a column may be a memory map larger than the memory
@@ -69,14 +70,18 @@ class Data:
         train, valid, test = (copy.copy(split) for split in (self.train, self.valid, self.test))
         for split in (train, valid, test):
             split.paired = False
-        return replace(self, train=train, valid=valid, test=test, info=replace(self.info, paired=False))
+        revealed = None if self.revealed is None else self.revealed.apart()
+        info = replace(self.info, paired=False)
+        return replace(self, train=train, valid=valid, test=test, info=info, revealed=revealed)
 
     def doubled(self) -> Data:
         """The same rows as float64, see `Split.doubled`."""
         if self.info.doubled:
             return self
         train, valid, test = (split.doubled() for split in (self.train, self.valid, self.test))
-        return replace(self, train=train, valid=valid, test=test, info=self.info.typed("float64"))
+        revealed = None if self.revealed is None else self.revealed.doubled()
+        info = self.info.typed("float64")
+        return replace(self, train=train, valid=valid, test=test, info=info, revealed=revealed)
 
     def split(self, name: str) -> Split:
         """A split by name."""

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.split import Column
 from xmodal.errors import InputError
 
 
@@ -54,32 +53,6 @@ def refuse_type(where: str, dtype: np.dtype[Any]) -> None:
 def _short(path: Path) -> str:
     """Name of a file for messages; a file of one sample has its folder in front."""
     return f"{path.parent.name}/{path.name}" if (path.parent.parent / path.parent.name).is_dir() else path.name
-
-
-class Joined:
-    """Two columns, one below the other, which are read only where rows are asked for.
-
-    Example:
-        >>> Joined(np.array([[1], [2]]), np.array([[3]]))[np.array([2, 0])].tolist()
-        [[3], [1]]
-    """
-
-    def __init__(self, first: Column, second: Column) -> None:
-        self.first, self.second = first, second
-        self.shape = (first.shape[0] + second.shape[0], *first.shape[1:])
-        self.dtype = np.result_type(first.dtype, second.dtype)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Any) -> NDArray[Any]:
-        numbers = np.arange(len(self))[rows]
-        flat, start = np.atleast_1d(numbers), self.first.shape[0]
-        values = np.empty((len(flat), *self.shape[1:]), self.dtype)
-        below = flat >= start
-        values[~below] = self.first[flat[~below]]
-        values[below] = self.second[flat[below] - start]
-        return values if numbers.ndim else values[0]
 
 
 class ArrayFile:

@@ -1,4 +1,4 @@
-"""Columns of a torch `Dataset`, which returns whole samples: one column holds one modality of all samples."""
+"""Columns of Python objects: arrays, several arrays in a row, and a torch `Dataset`, which returns whole samples."""
 
 from __future__ import annotations
 
@@ -62,6 +62,32 @@ def as_target(where: str, value: Any) -> NDArray[Any]:
     filled = as_array(where, [np.full(shape, np.nan) if is_missing(row) else row for row in rows])
     # other objects are refused by their type
     return filled.reshape(*array.shape, *shape) if filled.dtype.kind in "biuf" else array
+
+
+class Joined:
+    """Two columns, one below the other, which are read only where rows are asked for.
+
+    Example:
+        >>> Joined(np.array([[1], [2]]), np.array([[3]]))[np.array([2, 0])].tolist()
+        [[3], [1]]
+    """
+
+    def __init__(self, first: Column, second: Column) -> None:
+        self.first, self.second = first, second
+        self.shape = (first.shape[0] + second.shape[0], *first.shape[1:])
+        self.dtype = np.result_type(first.dtype, second.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        numbers = np.arange(len(self))[rows]
+        flat, start = np.atleast_1d(numbers), self.first.shape[0]
+        values = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        below = flat >= start
+        values[~below] = self.first[flat[~below]]
+        values[below] = self.second[flat[below] - start]
+        return values if numbers.ndim else values[0]
 
 
 class DatasetColumn:

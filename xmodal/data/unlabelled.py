@@ -17,9 +17,9 @@ from torch import Tensor
 
 from xmodal.data.split import Split
 from xmodal.errors import InputError
+from xmodal.names import UNLABELLED
 from xmodal.types import DataInfo
 
-UNLABELLED = -1
 SINGLE = ("multiclass", "binary")  # tasks with one class per target
 
 
@@ -155,10 +155,20 @@ def class_problem(where: str, missing: Collection[int], names: Sequence[str] = (
     """The error sentence about classes without any label in training; none if there are no such classes."""
     if not missing:
         return []
-    values = sorted(missing)
-    shown = ", ".join(names[value] if value < len(names) else str(value) for value in values[:6])
-    more = f", … ({len(values)} in all)" if len(values) > 6 else ""
-    classes = f"class{'es' * (len(values) > 1)} {shown}{more}"
     return [
-        f"No labelled row of {where} has the {classes}: a class is learned from labels. Label at least one row of each."
+        f"No labelled row of {where} has the {named(missing, names)}, and a class is learned from labels. Label at "
+        "least one row of each."
     ]
+
+
+def named(classes: Collection[int], names: Sequence[str] = (), most: int = 6) -> str:
+    """Classes in a sentence, by their names where they have some.
+
+    Example:
+        >>> named({2, 0}, ["walk", "run"]), named([1], ["walk", "run"])
+        ('classes walk, 2', 'class run')
+    """
+    values = sorted(classes)
+    shown = ", ".join(names[value] if value < len(names) else str(value) for value in values[:most])
+    more = f", … ({len(values)} in all)" if len(values) > most else ""
+    return f"class{'es' * (len(values) > 1)} {shown}{more}"

@@ -28,9 +28,9 @@ from xmodal.data.own.check_arrays import (
 from xmodal.data.own.layout import Layout, find_layout
 from xmodal.data.own.repair import Rules, class_values, once, renumbered
 from xmodal.data.report import Report
-from xmodal.data.unlabelled import UNLABELLED, label_of, marked
+from xmodal.data.unlabelled import has_label, label_of, marked
 from xmodal.errors import InputError
-from xmodal.names import owner
+from xmodal.names import UNLABELLED, owner
 
 __all__ = ["Contents", "Report", "check_folder", "inspect"]
 
@@ -66,6 +66,67 @@ class Contents:
 def check_folder(root: str | Path) -> Report:
     """All problems of a data folder."""
     return inspect(Path(root)).report
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """How many rows of a split have a label.
+
+    Attributes:
+        split: its name, with the modality in unpaired data; ``all rows`` where the splits are still to be drawn.
+        labelled: rows with a label.
+        unlabelled: rows without one.
+        classes: name of a class → rows with this label; empty for other tasks.
+        groups: number of groups; 0 if there are none.
+    """
+
+    split: str
+    labelled: int
+    unlabelled: int
+    classes: dict[str, int]
+    groups: int = 0
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        classes = ", ".join(f"{name}: {count}" for name, count in self.classes.items())
+        groups = f", {self.groups} groups" if self.groups else ""
+        return (
+            f"{self.split}: {self.labelled} labelled{f' ({classes})' * bool(classes)}, {self.unlabelled} unlabelled"
+            f"{groups}"
+        )
+
+
+def label_counts(contents: Contents) -> list[LabelCounts]:
+    """Labelled and unlabelled rows of each split; empty if all rows have a label and there are no groups.
+
+    Args:
+        contents: of a folder without errors.
+    """
+    layout = contents.layout
+    if layout is None or contents.report.errors:
+        return []
+    label = label_of(layout.settings.ignore)
+    masks = {id(target): has_label(target, label) for target in contents.targets.values()}
+    if contents.groups is None and all(mask.all() for mask in masks.values()):
+        return []
+    counts = []
+    for name, target in list(contents.targets.items())[: 1 if layout.paired else None]:
+        names = layout.settings.class_names or tuple(map(str, contents.class_values))
+        parts = {split: rows[name] for split, rows in contents.rows.items()} or {"all rows": np.arange(len(target))}
+        for split, rows in parts.items():
+            known = rows[masks[id(target)][rows]]
+            single = target.ndim == 1 and target.dtype.kind in "biu" and layout.settings.task != "regression"
+            classes = dict(zip(*np.unique(target[known], return_counts=True), strict=True)) if single else {}
+            counts.append(
+                LabelCounts(
+                    split if layout.paired else f"{split} ({name})",
+                    len(known),
+                    len(rows) - len(known),
+                    {names[key] if key < len(names) else str(key): int(count) for key, count in classes.items()},
+                    0 if contents.groups is None else len(np.unique(contents.groups[rows])),
+                )
+            )
+    return counts
 
 
 def inspect(

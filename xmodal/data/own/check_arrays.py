@@ -18,7 +18,6 @@ from xmodal.data.own.repair import bad_rows, finite
 from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.data.unlabelled import (
-    UNLABELLED,
     class_problem,
     has_label,
     missing_values,
@@ -26,7 +25,7 @@ from xmodal.data.unlabelled import (
     trained_problem,
 )
 from xmodal.errors import InputError
-from xmodal.names import SPLITS, owner
+from xmodal.names import SPLITS, UNLABELLED, owner
 
 # bytes of a column that are searched at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 8 * 2**20

@@ -24,8 +24,9 @@ from xmodal.data.own.repair import Rules, Zeroed, bad_rows, without
 from xmodal.data.report import Report
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column
-from xmodal.data.unlabelled import UNLABELLED, label_of
+from xmodal.data.unlabelled import label_of
 from xmodal.errors import InputError, did_you_mean
+from xmodal.names import UNLABELLED
 from xmodal.types import TASKS, owner
 
 # shares of the drawn training, validation and test split

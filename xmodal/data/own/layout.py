@@ -28,9 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from xmodal.data.columns import sample_files
 from xmodal.data.options import valid_part
 from xmodal.data.report import Report
-from xmodal.data.unlabelled import UNLABELLED
 from xmodal.errors import did_you_mean
-from xmodal.names import SPLITS
+from xmodal.names import SPLITS, UNLABELLED
 
 TREE = (
     "Expected: <modality>.npy, <modality>_data_normalized.npy or a folder <modality> with one .npy per sample; "

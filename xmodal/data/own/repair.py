@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.split import Column
-from xmodal.data.unlabelled import UNLABELLED, has_label
+from xmodal.data.unlabelled import has_label
+from xmodal.names import UNLABELLED
 
 # bytes of a column that are searched at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 8 * 2**20
