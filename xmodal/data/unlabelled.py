@@ -37,9 +37,11 @@ def is_missing(value: Any) -> bool:
 
 
 def missing_values(values: NDArray[Any], label: int | None = UNLABELLED) -> NDArray[np.bool_]:
-    """Mask of the values that say "no label": NaN, and a certain integer (None: no integer)."""
-    nothing = np.isnan(values) if values.dtype.kind == "f" else np.zeros(values.shape, dtype=bool)
-    return nothing if label is None else nothing | (values == label)
+    """Mask of the values that say "no label": NaN among floats, ``label`` among integers (None: no integer)."""
+    # -1.0 is an ordinary value of a regression
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    return np.zeros(values.shape, dtype=bool) if label is None else np.asarray(values == label)
 
 
 def has_label(target: NDArray[Any], label: int | None = UNLABELLED) -> NDArray[np.bool_]:
@@ -47,7 +49,7 @@ def has_label(target: NDArray[Any], label: int | None = UNLABELLED) -> NDArray[n
 
     Args:
         target: of the rows, (rows,) or (rows, …).
-        label: integer that marks missing values, besides NaN; None: no integer.
+        label: the missing value among integers, as NaN is among floats; None: no integer is.
 
     Example:
         >>> has_label(np.array([1, -1, 0])).tolist(), has_label(np.array([[0.5, 1.0], [np.nan, np.nan]])).tolist()
@@ -75,7 +77,7 @@ def marked(target: NDArray[Any], task: str, label: int | None = UNLABELLED) -> N
     Args:
         target: valid targets of all rows.
         task: kind of target.
-        label: integer that marks missing values, besides NaN; None: no integer.
+        label: the missing value among integers, as NaN is among floats; None: no integer is.
 
     Example:
         >>> marked(np.array([0.0, np.nan, 2.0]), "multiclass"), marked(np.array([0, 9, 1]), "multiclass", 9)
