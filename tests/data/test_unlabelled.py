@@ -120,6 +120,7 @@ def test_negative_numbers_of_a_regression_are_numbers():
     data = from_arrays(inputs(), np.where(WITHOUT, -1, CLASSES), splits=SPLITS, task="regression")
 
     assert not data.info.labelled and data.train.targets["a"].min() == -1
+    assert not from_arrays(inputs(), TABLE - 1, task="regression").info.labelled
     drawn = from_arrays(inputs(), np.where(WITHOUT, -1.0, 0.5))
     assert not drawn.info.labelled and drawn.info.rows["train"] == {"a": 42, "b": 42}
 
@@ -252,7 +253,7 @@ FAULTS = {
         np.where((np.arange(ROWS) < 40) & (CLASSES == 1), -1, CLASSES),
         "No labelled row of splits['train'] has the class run",
     ),
-    "part of a table": (_with((3, 1), -1, TABLE), "target lacks some of the 2 values of row 3 (-1), and has others"),
+    "part of a table": (_with((3, 0), -1, TABLE), "target lacks some of the 2 values of row 3 (-1), and has others"),
     "part of the numbers": (_with((3, 1), np.nan, NUMBERS), "lacks some of the 2 values of row 3 (NaN)"),
     "one class": (np.where(WITHOUT, -1, 1), "Labels are -1 and 1; -1 means unlabelled. Use 0 and 1, or"),
     "infinite": (np.where(WITHOUT, np.inf, 0.5), "target holds NaN or infinite values; the first is in row 0"),

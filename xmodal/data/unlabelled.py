@@ -39,9 +39,12 @@ def is_missing(value: Any) -> bool:
 def missing_values(values: NDArray[Any], label: int | None = UNLABELLED) -> NDArray[np.bool_]:
     """Mask of the values that say "no label": NaN among floats, ``label`` among integers (None: no integer)."""
     # -1.0 is an ordinary value of a regression
+    nothing: NDArray[np.bool_] = np.zeros(values.shape, dtype=bool)
     if values.dtype.kind == "f":
-        return np.isnan(values)
-    return np.zeros(values.shape, dtype=bool) if label is None else np.asarray(values == label)
+        nothing = np.isnan(values)
+    elif label is not None:
+        nothing = values == label
+    return nothing
 
 
 def has_label(target: NDArray[Any], label: int | None = UNLABELLED) -> NDArray[np.bool_]:
