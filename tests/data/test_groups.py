@@ -11,6 +11,7 @@ from xmodal.data import open_data, reopen
 from xmodal.data.arrays import from_arrays, from_dataset
 from xmodal.data.groups import NEAR, group_numbers, split_groups
 from xmodal.errors import InputError
+from xmodal.recipes.distill import distill
 
 ROWS = 200
 CLASSES = np.arange(ROWS) % 3
@@ -216,3 +217,19 @@ def test_groups_of_unpaired_folders_are_refused(tmp_path):
 
     with pytest.raises(InputError, match="groups.npy names a group for each sample of all modalities"):
         open_data(str(root))
+
+
+def test_distill_takes_groups_and_further_pairs():
+    """Refused before any training, by the data that the arguments reach."""
+    choices = {"teacher": "a", "student": "b"}
+
+    for options, sentence in (
+        ({"groups": PEOPLE[:9]}, "groups has 9 values"),
+        ({"split_by_group": True}, "split_by_group keeps groups together, and there are none"),
+        ({"unlabelled": {"a": np.ones((5, 3))}}, "unlabelled has the inputs a"),
+        ({"unlabelled_label": 0}, "Labels are 0 and 1; 0 means unlabelled"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            distill(inputs(), CLASSES % 2, **choices, **options)
+    with pytest.raises(InputError, match="unlabelled goes with inputs"):
+        distill(dataset=[], unlabelled=inputs(), **choices)
