@@ -2,6 +2,8 @@
 
 SPLITS = ("train", "valid", "test")
 TASKS = ("multiclass", "binary", "multilabel", "regression")
+# class number of rows without a label, within the library and by default in files
+UNLABELLED = -1
 
 
 def owner(name: str) -> str:

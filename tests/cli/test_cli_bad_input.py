@@ -187,3 +187,38 @@ def test_other_shape_or_classes_are_refused(call, run_folder: Path) -> None:
     assert status == 2
     assert "reads 'fourier' of shape (40,), and this data has (7,)" in complained
     assert "knows 10 classes, and this data has 12" in complained
+
+
+def _folder(root: Path) -> Path:
+    root.mkdir()
+    np.save(root / "a.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    np.save(root / "b.npy", np.random.default_rng(1).normal(size=(40, 2)))
+    np.save(root / "labels.npy", np.arange(40) % 2)
+    for split, rows in {"train": np.arange(28), "valid": np.arange(28, 32), "test": np.arange(32, 40)}.items():
+        np.save(root / f"{split}_idx.npy", rows)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("rows", "words", "sentence"),
+    [
+        ([29], "", "1 of 4 rows of valid_idx.npy have no label"),
+        ([35, 36], "", "2 of 8 rows of test_idx.npy have no label"),
+        (range(0, 28, 2), "", "No labelled row of train_idx.npy has the class 0"),
+        (range(28), "", "No row of train_idx.npy has a label"),
+        (range(40), "", "labels.npy has no label in any of its 40 rows"),
+        (range(0, 40, 2), "", "Labels are -1 and 1; -1 means unlabelled. Use 0 and 1, or `unlabelled_label=None`."),
+        ([3], "--folder.unlabelled-label none", "labels.npy holds the class -1"),
+        ([], "--folder.split-by-group", "the folder has no groups"),
+    ],
+)
+def test_faults_of_labels_and_groups_are_sentences(rows, words: str, sentence: str, call, tmp_path: Path) -> None:
+    root = _folder(tmp_path / "data")
+    labels = np.load(root / "labels.npy")
+    labels[list(rows)] = -1
+    np.save(root / "labels.npy", labels)
+
+    status, said, complained = call(f"distill {root} --teacher a --student b {words}")
+
+    assert status == 2 and said == ""
+    assert sentence in complained and "Traceback" not in complained

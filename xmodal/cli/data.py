@@ -7,6 +7,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_type_hints
 
@@ -82,16 +83,23 @@ class CheckFlags(Flags):
 
 def check(words: Sequence[str]) -> Answer:
     """The command ``xmodal data check ROOT``: a folder in the format of a data set, or an own-data folder."""
-    from xmodal.data.own.check import check_folder
+    from xmodal.data.own.check import inspect as inspect_folder
+    from xmodal.data.own.check import label_counts
 
     flags = parse(CheckFlags, words, prog="xmodal data check")
     # the check of a data set returns None for a folder that is not in its format
     checks = (load(card.check)(flags.root) for card in DATA.values() if card.check and _readable(card, flags.root))
-    report = next((report for report in checks if report is not None), None) or check_folder(flags.root)
+    report, counts = next((report for report in checks if report is not None), None), []
+    if report is None:
+        contents = inspect_folder(flags.root)
+        report, counts = contents.report, label_counts(contents)
     lines = [f"error: {problem}" for problem in report.errors]
     lines += [f"warning: {problem}" for problem in report.warnings]
+    lines += map(str, counts)
     lines.append(f"{flags.root}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")
-    result = {"folder": str(flags.root), "errors": report.errors, "warnings": report.warnings}
+    result: dict[str, Any] = {"folder": str(flags.root), "errors": report.errors, "warnings": report.warnings}
+    if counts:
+        result["labels"] = [asdict(part) for part in counts]
     return Answer(result, flags.as_json, lines, status=2 if report.errors else 0)
 
 

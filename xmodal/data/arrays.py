@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.groups import drawn_groups, group_numbers, shared_groups
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits, check_target
 from xmodal.data.own.layout import is_name, name_sentence
 from xmodal.data.report import Report
 from xmodal.data.request import DataRequest
-from xmodal.data.samples import DatasetColumn, as_array, read_once
+from xmodal.data.samples import DatasetColumn, Joined, as_array, as_target, read_once
 from xmodal.data.split import READY_BYTES, Column
+from xmodal.data.unlabelled import label_of, marked
 from xmodal.errors import InputError, did_you_mean
+from xmodal.names import UNLABELLED
 from xmodal.types import SPLITS, TASKS, Batch, owner
 
 # shares of the drawn training, validation and test split
@@ -38,15 +41,20 @@ def from_arrays(
     augment: str = "",
     seed: int = 0,
     ignore: int | None = None,
+    unlabelled: Mapping[str, Any] | None = None,
+    unlabelled_label: int | None = UNLABELLED,
+    groups: Any = None,
+    split_by_group: bool = False,
 ) -> Data:
     """Data from arrays or tensors.
 
     Args:
         inputs: modality → array (samples, …); ``<modality>.<name>`` → auxiliary input, such as ``audio.lengths``.
         target: array (samples,) or (samples, values); maps of class numbers (samples, height, width) or (samples,
-            depth, height, width) for dense prediction; modality → array for unpaired data.
+            depth, height, width) for dense prediction; modality → array for unpaired data. None, NaN and pandas' NA,
+            and -1 among classes, mean that a training row has no label; where there are several values, all of them.
         splits: ``train``, ``valid`` and ``test`` → row numbers (unpaired: → modality → row numbers); None draws 70, 10
-            and 20 %, class by class.
+            and 20 % of the rows with a label, class by class; those without one are for training.
         task: kind of target; empty: ``regression`` for floats, ``multilabel`` for a table of integers, else
             ``multiclass``.
         class_names: one name per class or label.
@@ -56,6 +64,10 @@ def from_arrays(
         augment: operations for training batches, see `Augment.parse`.
         seed: of drawn splits, the train fraction and the augmentation.
         ignore: class number of dense targets that neither losses nor metrics count, such as 255 for unlabelled pixels.
+        unlabelled: modality → further samples without a label, of the names and shapes of ``inputs``: training rows.
+        unlabelled_label: integer in ``target`` that means "no label"; None: no integer does.
+        groups: a value per sample, such as the speaker; those of ``unlabelled`` come last.
+        split_by_group: whether drawn splits keep each group in one split.
 
     Example:
         >>> x = np.arange(40.0).reshape(20, 2)
@@ -79,6 +91,10 @@ def from_arrays(
         request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
         scan_bytes=None,
         ignore=ignore,
+        unlabelled={name: as_array(f"unlabelled['{name}']", value) for name, value in (unlabelled or {}).items()},
+        unlabelled_label=unlabelled_label,
+        groups=groups,
+        split_by_group=split_by_group,
     )
 
 
@@ -94,6 +110,9 @@ def from_dataset(
     augment: str = "",
     seed: int = 0,
     keep_bytes: int = READY_BYTES,
+    unlabelled_label: int | None = UNLABELLED,
+    groups: Any = None,
+    split_by_group: bool = False,
 ) -> Data:
     """Data from a dataset with a length whose samples are paired.
 
@@ -112,6 +131,9 @@ def from_dataset(
         augment: see `from_arrays`.
         seed: see `from_arrays`.
         keep_bytes: memory that the inputs may take, in bytes.
+        unlabelled_label: see `from_arrays`.
+        groups: see `from_arrays`.
+        split_by_group: see `from_arrays`.
     """
     columns, target = read_once(dataset, keep_bytes)
     return _data(
@@ -123,6 +145,9 @@ def from_dataset(
         layouts=layouts,
         request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
         scan_bytes=0 if any(isinstance(column, DatasetColumn) for column in columns.values()) else None,
+        unlabelled_label=unlabelled_label,
+        groups=groups,
+        split_by_group=split_by_group,
     )
 
 
@@ -200,6 +225,10 @@ def _data(
     request: DataRequest,
     scan_bytes: int | None,
     ignore: int | None = None,
+    unlabelled: Mapping[str, Column] | None = None,
+    unlabelled_label: int | None = UNLABELLED,
+    groups: Any = None,
+    split_by_group: bool = False,
 ) -> Data:
     """Check the arrays, report all problems together, and assemble the data."""
     report, paired, task = Report(), not isinstance(target, Mapping), request.task
@@ -220,21 +249,36 @@ def _data(
             check_auxiliary(name, f"inputs['{name}']", column, report, samples=shape[0], steps=shape[-1])
     # a misspelt task is reported already; targets are then checked for the task that they suggest
     valid_task = task if task in TASKS else ""
-    targets = _targets(columns, target, report, task=valid_task, class_names=class_names, ignore=ignore)
+    label = None if ignore == unlabelled_label else unlabelled_label
+    targets = _targets(columns, target, report, task=valid_task, class_names=class_names, ignore=ignore, label=label)
+    further = dict(unlabelled or {})
+    _check_further(further, {**columns, **auxiliary}, report, paired=paired, scan_bytes=scan_bytes)
     report.stop_on_errors()
     task = task or infer_task(next(iter(targets.values())))
-    typed = {id(values): typed_target(values, task) for values in targets.values()}
+    typed = {id(values): typed_target(marked(values, task, label), task) for values in targets.values()}
     targets = {name: typed[id(values)] for name, values in targets.items()}
-    rows = (
-        draw_splits(targets, FRACTIONS, request.seed)
-        if splits is None
-        else _rows(columns, splits, report, paired=paired)
-    )
+    label = label_of(ignore)
+    given = None if splits is None else _rows(columns, splits, report, paired=paired)
     report.stop_on_errors()
+    if further:
+        given = given and _with_further(given, columns, further)
+        targets = _longer(targets, {name: further[name].shape[0] for name in columns}, task)
+        columns = {name: Joined(column, further[name]) for name, column in columns.items()}
+        auxiliary = {name: Joined(column, further[name]) for name, column in auxiliary.items()}
+    numbers = _groups(groups, columns, paired=paired, split_by_group=split_by_group, drawn=given is None)
+    if given is None:
+        by_group = numbers if split_by_group else None
+        rows: Rows = draw_splits(targets, FRACTIONS, request.seed, groups=by_group, label=label)
+    else:
+        rows = given
     for name in list(columns)[:1] if paired else columns:
         where = {split: f"splits['{split}']" + ("" if paired else f"['{name}']") for split in SPLITS}
-        check_splits(where, {split: rows[split][name] for split in SPLITS}, targets[name], report)
+        of_name = {split: rows[split][name] for split in SPLITS}
+        check_splits(where, of_name, targets[name], report, label=label, class_names=class_names)
     report.stop_on_errors()
+    if numbers is not None:
+        of_first = {split: next(iter(rows[split].values())) for split in SPLITS}
+        report.warnings += drawn_groups(numbers, of_first) if given is None else shared_groups(numbers, of_first)
     data = assemble(
         {**columns, **auxiliary},
         targets,
@@ -248,7 +292,86 @@ def _data(
         ignore=ignore,
     )
     data.warnings.extend(report.warnings)
+    data.groups = numbers
     return data
+
+
+def _groups(
+    groups: Any, columns: Mapping[str, Column], *, paired: bool, split_by_group: bool, drawn: bool
+) -> NDArray[np.int64] | None:
+    """The groups of all rows as integers; None if there are none."""
+    if groups is None:
+        if split_by_group:
+            raise InputError("split_by_group keeps groups together, and there are none. Give groups=, or leave it out.")
+        return None
+    if not paired:
+        raise InputError(
+            "groups has a value for each sample of all modalities, and this data is unpaired: its modalities have "
+            "samples of their own. Leave groups out."
+        )
+    if split_by_group and not drawn:
+        raise InputError("split_by_group draws splits, and splits were given. Leave one of the two out.")
+    return group_numbers("groups", groups, next(iter(columns.values())).shape[0])
+
+
+def _check_further(
+    further: Mapping[str, Column],
+    columns: Mapping[str, Column],
+    report: Report,
+    *,
+    paired: bool,
+    scan_bytes: int | None,
+) -> None:
+    """Check the samples without a label that are added to ``columns``, auxiliary inputs among them."""
+    if not further:
+        return
+    if further.keys() != columns.keys():
+        listed = ", ".join(map(str, further))
+        report.errors.append(
+            f"unlabelled has the inputs {listed}, and inputs has {', '.join(columns)}: the same were expected. Give "
+            "each of them."
+        )
+        return
+    for name, column in further.items():
+        where, shape = f"unlabelled['{name}']", tuple(column.shape)
+        if shape[1:] != tuple(columns[name].shape[1:]) or not shape:
+            report.errors.append(
+                f"{where} has the shape {shape}, and inputs['{name}'] has {tuple(columns[name].shape)}: samples of one "
+                "shape were expected."
+            )
+        elif name == owner(name):
+            # the layout is that of the inputs, about which any problem is reported already
+            check_column(name, where, column, report, layout="other", scan_bytes=scan_bytes)
+        else:
+            steps = int(columns[owner(name)].shape[-1])
+            check_auxiliary(name, where, column, report, samples=further[owner(name)].shape[0], steps=steps)
+    counts = {f"unlabelled['{name}']": column.shape[0] for name, column in further.items() if column.shape}
+    if paired and len(set(counts.values())) > 1:
+        listed = ", ".join(f"{where} has {count}" for where, count in counts.items())
+        report.errors.append(f"The numbers of samples disagree: {listed}. Row i of each must be the same sample.")
+
+
+def _with_further(rows: Rows, columns: Mapping[str, Column], further: Mapping[str, Column]) -> Rows:
+    """The splits with the added samples at the end of the training split."""
+    longer: dict[tuple[int, int, int], NDArray[np.int64]] = {}
+    train = {}
+    for name, numbers in rows["train"].items():
+        # by identity: modalities that share their rows share them afterwards
+        key = (id(numbers), columns[name].shape[0], further[name].shape[0])
+        longer.setdefault(key, np.concatenate([numbers, key[1] + np.arange(key[2])]))
+        train[name] = longer[key]
+    return {**rows, "train": train}
+
+
+def _longer(targets: Mapping[str, NDArray[Any]], added: Mapping[str, int], task: str) -> dict[str, NDArray[Any]]:
+    """Targets with rows without a label at the end."""
+    nothing = np.float32(np.nan) if task == "regression" else np.int64(UNLABELLED)
+    longer: dict[tuple[int, int], NDArray[Any]] = {}
+    for name, target in targets.items():
+        key = (id(target), added[name])
+        if key not in longer:
+            longer[key] = np.concatenate([target, np.full((added[name], *target.shape[1:]), nothing)])
+    return {name: longer[id(target), added[name]] for name, target in targets.items()}
 
 
 def _check_choices(
@@ -275,9 +398,10 @@ def _targets(
     task: str,
     class_names: Sequence[str],
     ignore: int | None = None,
+    label: int | None = UNLABELLED,
 ) -> dict[str, NDArray[Any]]:
     if isinstance(target, Mapping):
-        targets = {name: as_array(f"target['{name}']", value) for name, value in target.items()}
+        targets = {name: as_target(f"target['{name}']", value) for name, value in target.items()}
         if targets.keys() != columns.keys():
             report.errors.append(
                 f"There are targets for {', '.join(targets)} and inputs for {', '.join(columns)}: unpaired data needs "
@@ -286,7 +410,7 @@ def _targets(
             return {}
         labels = {name: f"target['{name}']" for name in targets}
     else:
-        targets = dict.fromkeys(columns, as_array("target", target))
+        targets = dict.fromkeys(columns, as_target("target", target))
         labels = dict.fromkeys(columns, "target")
     counts = {f"inputs['{name}']": column.shape[0] for name, column in columns.items() if column.shape}
     # by their label, so that the targets that paired modalities share are checked once
@@ -294,7 +418,7 @@ def _targets(
         if values.dtype.kind not in "biuf":
             report.errors.append(f"{where} has the type {values.dtype}: integers or floats were expected.")
             return {}
-        check_target(where, values, report, task=task, class_names=class_names, ignore=ignore)
+        check_target(where, values, report, task=task, class_names=class_names, ignore=ignore, label=label)
         counts[where] = len(values) if values.ndim else 0
     groups = (
         [[f"inputs['{name}']", labels[name]] for name in columns] if isinstance(target, Mapping) else [list(counts)]

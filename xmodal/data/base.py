@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmodal.data.augment import Augment
+from xmodal.data.groups import split_groups
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column, Split, batch_type
+from xmodal.data.unlabelled import has_label, mark_unlabelled
 from xmodal.errors import InputError, did_you_mean
+from xmodal.names import UNLABELLED
 from xmodal.types import SPLITS, DataInfo, InputInfo, Normalisation, owner
 
 # bytes of a column that statistics read at a time: a column may be a memory map larger than the memory
@@ -67,14 +70,18 @@ class Data:
         train, valid, test = (copy.copy(split) for split in (self.train, self.valid, self.test))
         for split in (train, valid, test):
             split.paired = False
-        return replace(self, train=train, valid=valid, test=test, info=replace(self.info, paired=False))
+        revealed = None if self.revealed is None else self.revealed.apart()
+        info = replace(self.info, paired=False)
+        return replace(self, train=train, valid=valid, test=test, info=info, revealed=revealed)
 
     def doubled(self) -> Data:
         """The same rows as float64, see `Split.doubled`."""
         if self.info.doubled:
             return self
         train, valid, test = (split.doubled() for split in (self.train, self.valid, self.test))
-        return replace(self, train=train, valid=valid, test=test, info=self.info.typed("float64"))
+        revealed = None if self.revealed is None else self.revealed.doubled()
+        info = self.info.typed("float64")
+        return replace(self, train=train, valid=valid, test=test, info=info, revealed=revealed)
 
     def split(self, name: str) -> Split:
         """A split by name."""
@@ -105,7 +112,8 @@ def assemble(
 
     Args:
         columns: modality → column; an auxiliary input, such as ``audio.lengths``, is never normalised.
-        targets: modality → targets; paired data has the same array under each name.
+        targets: modality → targets; paired data has the same array under each name. Training rows whose target is -1
+            (integers) or NaN (regression) everywhere have no label.
         splits: split → modality → row numbers.
         task: kind of target; empty: `infer_task` of the targets.
         paired: whether row i of every modality is the same sample.
@@ -193,17 +201,32 @@ def assemble(
         target_shape=tuple(target_shape) if dense else (),
         inner=inner,
     )
-    return Data(parts["train"], parts["valid"], parts["test"], info, source or {})
+    train, info = mark_unlabelled(parts, info)
+    return Data(train, parts["valid"], parts["test"], info, source or {})
 
 
 def infer_task(target: NDArray[Any]) -> str:
     """``regression`` for floats, ``multilabel`` for a table of integers, ``multiclass`` for a column or maps of them.
 
-    Two classes are ``multiclass`` too; ``binary`` (one logit) has to be chosen by name.
+    Two classes are ``multiclass`` too; ``binary`` (one logit) has to be chosen by name. Whole numbers with NaN among
+    them count as integers: NumPy has no integers without a value, so classes with missing labels are stored as floats.
+
+    Example:
+        >>> infer_task(np.array([0.0, 1.0])), infer_task(np.array([0.0, np.nan, 1.0]))
+        ('regression', 'multiclass')
     """
-    if target.dtype.kind == "f":
+    if target.dtype.kind == "f" and not _classes_with_nan(target):
         return "regression"
     return "multilabel" if target.ndim == 2 and target.shape[1] > 1 else "multiclass"
+
+
+def _classes_with_nan(target: NDArray[Any]) -> bool:
+    """Whether floats are classes from 0, or 0 and 1 in a table, of which some are missing."""
+    known = target[~np.isnan(target)]
+    if not known.size or known.size == target.size or known.min() < 0:
+        return False
+    table = target.ndim == 2 and target.shape[1] > 1
+    return bool((known == np.round(known)).all()) and (not table or known.max() <= 1)
 
 
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
@@ -323,15 +346,46 @@ def stratified_split(
 
 
 def draw_splits(
-    targets: Mapping[str, NDArray[Any]], fractions: tuple[float, float, float], seed: int
+    targets: Mapping[str, NDArray[Any]],
+    fractions: tuple[float, float, float],
+    seed: int,
+    *,
+    groups: NDArray[np.int64] | None = None,
+    label: int | None = UNLABELLED,
 ) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Split → modality → rows, drawn by `stratified_split`; modalities that share their targets share the rows."""
-    drawn = {id(target): stratified_split(target, fractions, seed) for target in targets.values()}
+    """Split → modality → rows; modalities that share their targets share the rows.
+
+    Rows with a label are drawn by `stratified_split`, as if there were no others; those without one are for training.
+
+    Args:
+        targets: modality → targets of all rows.
+        fractions: of the training, validation and test split.
+        seed: of the draw.
+        groups: of each row, each of which is to be in one split only, see `split_groups`; None: class by class.
+        label: integer that marks rows without a label, besides NaN; None: no integer.
+    """
+    drawn = {}
     for target in targets.values():
-        empty = [split for split, rows in drawn[id(target)].items() if not len(rows)]
-        if empty:
-            raise InputError(
-                f"{len(target)} samples are too few to draw splits of {fractions} class by class: {', '.join(empty)} "
-                "would be empty. Add samples, or give the splits."
-            )
+        if id(target) not in drawn:
+            labelled = has_label(target, label)
+            if groups is None:
+                drawn[id(target)] = _stratified_rows(target, labelled, fractions, seed)
+            else:
+                drawn[id(target)] = split_groups(groups, labelled, fractions, seed)
     return {split: {name: drawn[id(target)][split] for name, target in targets.items()} for split in SPLITS}
+
+
+def _stratified_rows(
+    target: NDArray[Any], labelled: NDArray[np.bool_], fractions: tuple[float, float, float], seed: int
+) -> dict[str, NDArray[np.int64]]:
+    known = np.flatnonzero(labelled)
+    drawn = {split: known[rows] for split, rows in stratified_split(target[known], fractions, seed).items()}
+    empty = [split for split, rows in drawn.items() if not len(rows)]
+    if empty:
+        samples = f"{len(known)} samples" + " with a label" * (len(known) < len(target))
+        raise InputError(
+            f"{samples} are too few to draw splits of {fractions} class by class: {', '.join(empty)} would be empty. "
+            "Add samples, or give the splits."
+        )
+    drawn["train"] = np.sort(np.concatenate([drawn["train"], np.flatnonzero(~labelled)]))
+    return drawn

@@ -1,4 +1,4 @@
-"""Which training rows have a label: rows that come without one, and labels that are hidden on purpose (`--labelled`).
+"""Labels that are hidden on purpose (`--labelled`); `xmodal.data.unlabelled` is about rows that come without one.
 
 Hidden labels answer the question "how much would fewer labels cost, and what do unlabelled pairs bring back?" on a set
 that has all of them. The rows that keep theirs are the head of one seeded order, so 30 labels are among the 100.
@@ -19,6 +19,7 @@ from torch import Tensor
 from xmodal.data.base import Data
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Split
+from xmodal.data.unlabelled import SINGLE, counted, named
 from xmodal.errors import InputError
 from xmodal.seeding import mix
 
@@ -115,29 +116,34 @@ def hide_labels(
         data: with a label for every row.
         labelled: a count, a share, ``all``, or a .npy file with rows, see `Labels`.
         groups: keep the labels of so many whole groups (people, drives) instead.
-        valid_labels: ``all``, or a number of validation rows; the others are left out. Empty: as many as there are
-            labels in training, since choosing an epoch by many labels would use labels too.
-        seed: of the order.
+        valid_labels: ``all``, a count or a share of the validation rows; the others are left out. Empty: as many as
+            there are labels in training, since choosing an epoch by many labels would use labels too.
+        seed: of the order in which labels are kept.
     """
     choice = Labels.parse(labelled)
-    if choice == Labels() and groups is None:
-        if valid_labels not in ("", ALL):
-            return replace(data, **_fewer_valid(data, valid_labels, {}, seed))
-        return data
+    kept_valid = Labels.parse(valid_labels, "--valid-labels") if valid_labels else None
+    if kept_valid is not None and kept_valid.file is not None:
+        raise InputError(f"--valid-labels is '{valid_labels}': a number of rows, a share or all was expected.")
+    if groups is not None and choice != Labels():
+        raise InputError("--labelled and --labelled-groups both say which labels to keep. Leave one of them out.")
+    if groups is None and choice == Labels():
+        return data if kept_valid is None else _with_valid(data, _counts(kept_valid, data), seed)
+    flag = f"--labelled {labelled}" if groups is None else f"--labelled-groups {groups}"
     if data.info.labelled:
         raise InputError(
-            "Some training rows have no label already, and --labelled hides labels of a set that has all of them. "
-            "Leave --labelled out."
+            f"Some training rows have no label already, and {flag} hides labels of a set that has all of them. Leave "
+            "it out."
         )
     masks = _by_group(data, groups, seed) if groups is not None else _by_order(data, choice, seed)
-    train = data.train.without_labels(masks)
-    if not train.labelled:
-        return data
-    _check_classes(data, masks)
-    counts = {name: int(mask.sum()) for name, mask in masks.items()}
-    info = replace(data.info, labelled=counts, train_targets=train.targets)
-    hidden = replace(data, train=train, info=info, revealed=data)
-    return replace(hidden, **_fewer_valid(hidden, valid_labels, counts, seed))
+    _check_kept(data, masks, flag)
+    train, counts = data.train.without_labels(masks), counted(masks)
+    hidden = data
+    if train.labelled:
+        info = replace(data.info, labelled=counts, train_targets=train.targets)
+        hidden = replace(data, train=train, info=info, revealed=data)
+    if kept_valid is None:
+        return _with_valid(hidden, {name: min(counts[name], rows) for name, rows in data.valid.rows.items()}, seed)
+    return _with_valid(hidden, _counts(kept_valid, data), seed)
 
 
 def requested(data: Data, request: DataRequest) -> Data:
@@ -147,8 +153,6 @@ def requested(data: Data, request: DataRequest) -> Data:
             "--train-fraction drops training rows, and --labelled keeps them without their labels: both together are "
             "ambiguous. Give one of the two."
         )
-    if request.labelled and request.labelled_groups:
-        raise InputError("--labelled and --labelled-groups both say which labels are kept. Give one of the two.")
     return hide_labels(
         data,
         labelled=request.labelled or ALL,
@@ -158,61 +162,20 @@ def requested(data: Data, request: DataRequest) -> Data:
     )
 
 
-def mark_unlabelled(data: Data) -> Data:
-    """The data with the training rows marked whose target is -1 or NaN.
-
-    Raises:
-        InputError: validation or test rows have no label, or a class has none at all in training.
-    """
-    masks: dict[str, Tensor] = {}
-    shared: dict[int, Tensor] = {}
-    for name, target in data.train.targets.items():
-        shared.setdefault(id(target), has_label(target))
-        masks[name] = shared[id(target)]
-    problems = []
-    for split in ("valid", "test"):
-        for name, target in data.split(split).targets.items():
-            if missing := int((~has_label(target)).sum()):
-                problems.append(
-                    f"{missing} rows of the {split} split have no label{'' if data.info.paired else f' ({name})'}: "
-                    "scores need one for each. Move these rows to the training split, where rows without a label are "
-                    "used."
-                )
-    if problems:
-        raise InputError(list(dict.fromkeys(problems)))
-    train = data.train.without_labels(masks)
-    if not train.labelled:
-        return data
-    if not any(mask.any() for mask in masks.values()):
-        raise InputError("No training row has a label: at least one of each class was expected. Label some rows.")
-    _check_classes(data, masks)
-    counts = {name: int(mask.sum()) for name, mask in masks.items()}
-    return replace(data, train=train, info=replace(data.info, labelled=counts, train_targets=train.targets))
-
-
-def has_label(target: Tensor) -> Tensor:
-    """(rows,) which targets are labels: not -1 or NaN everywhere.
-
-    Example:
-        >>> has_label(torch.tensor([1, -1, 0])).tolist(), has_label(torch.tensor([[0.5], [float("nan")]])).tolist()
-        ([True, False, True], [True, False])
-    """
-    flat = target.reshape(len(target), -1)
-    nothing = flat.isnan() if flat.is_floating_point() else flat == (255 if flat.dtype == torch.uint8 else -1)
-    return ~nothing.all(dim=1)
-
-
 def _by_order(data: Data, choice: Labels, seed: int) -> dict[str, Tensor]:
     """Modality → mask of the rows that keep their label; modalities that share their targets share the mask."""
     listed = None if choice.file is None else _read_rows(choice.file)
     shared: dict[int, Tensor] = {}
     masks = {}
-    for name, target in _targets(data.train).items():
+    targets = _targets(data.train)
+    shared_by_all = len({id(target) for target in targets.values()}) == 1
+    for name, target in targets.items():
         if id(target) not in shared:
             if listed is not None:
                 shared[id(target)] = _listed(data, name, listed, choice.file)
             else:
-                key = seed if data.info.paired else mix(seed, name)
+                # unpaired modalities of equal classes would otherwise keep the labels of the same rows
+                key = seed if shared_by_all else mix(seed, name)
                 order = labelled_order(target, task=data.info.task, seed=key)
                 count = choice.of(len(target))
                 _check_count(data, target, count)
@@ -232,13 +195,30 @@ def _targets(split: Split) -> Mapping[str, Tensor]:
 
 
 def _check_count(data: Data, target: Tensor, count: int) -> None:
-    single = target.ndim == 1 and data.info.task in ("multiclass", "binary")
+    single = _is_single(data, target)
     least = len(target.unique()) if single else 2  # type: ignore[no-untyped-call]
     if count > len(target):
         raise InputError(f"--labelled asks for {count} labels, and there are {len(target)} training rows. Lower it.")
     if count < least:
         what = f"the training rows have {least} classes, and each needs a label" if single else "two are the least"
         raise InputError(f"--labelled keeps {count} label{'s' * (count != 1)}: {what}. Give {least} or more.")
+
+
+def _check_kept(data: Data, masks: Mapping[str, Tensor], flag: str) -> None:
+    """Raise an error if chosen rows or groups leave fewer than two labels, or a class of the training rows without."""
+    for name, target in _targets(data.train).items():
+        kept = target[masks[name]]
+        if len(kept) < 2:
+            raise InputError(f"{flag} keeps the label of {len(kept)} training row: two are the least. Keep more.")
+        missing = set(target.tolist()) - set(kept.tolist()) if _is_single(data, target) else set()
+        if missing:
+            classes = named(missing, data.info.class_names)
+            raise InputError(f"{flag} keeps no label of the {classes} of the training rows: each needs one. Keep more.")
+
+
+def _is_single(data: Data, target: Tensor) -> bool:
+    """Whether a target is one class, by which rows can be told apart."""
+    return target.ndim == 1 and data.info.task in SINGLE
 
 
 def _by_group(data: Data, count: int | None, seed: int) -> dict[str, Tensor]:
@@ -292,37 +272,29 @@ def _listed(data: Data, name: str, listed: NDArray[np.int64], file: Path | None)
     return torch.from_numpy(np.isin(numbers, listed))
 
 
-def _check_classes(data: Data, masks: Mapping[str, Tensor]) -> None:
-    """Raise an error about classes without any label in training, of those that the data has."""
-    if data.info.task not in ("multiclass", "binary") or data.info.dense:
-        return
-    for name, target in data.train.targets.items():
-        there = set(target[masks[name]].tolist())
-        scored = set(data.valid.targets[name].tolist()) | set(data.test.targets[name].tolist())
-        missing = sorted(scored - there)
-        if missing:
-            names = data.info.class_names
-            shown = ", ".join(names[value] if value < len(names) else str(value) for value in missing[:6])
+def _counts(choice: Labels, data: Data) -> dict[str, int]:
+    """Modality → number of validation rows to keep."""
+    counts = {name: choice.of(rows) for name, rows in data.valid.rows.items()}
+    for name, rows in data.valid.rows.items():
+        if not 1 <= counts[name] <= rows:
             raise InputError(
-                f"No training row with a label has the class{'es' * (len(missing) > 1)} {shown}, which validation or "
-                "test rows have. Label at least one row of each class."
+                f"--valid-labels keeps {counts[name]} labels, and there are {rows} validation rows: 1 to {rows} were "
+                "expected."
             )
+    return counts
 
 
-def _fewer_valid(data: Data, valid_labels: str, counts: Mapping[str, int], seed: int) -> dict[str, Any]:
-    """The changes of the data that leave so many validation rows."""
-    choice = Labels.parse(valid_labels, "--valid-labels")
-    if valid_labels == ALL:
-        return {}
+def _with_valid(data: Data, counts: Mapping[str, int], seed: int) -> Data:
+    """The data with so many validation rows of each modality."""
+    if counts == dict(data.valid.rows):
+        return data
     shared: dict[int, Tensor] = {}
     positions = {}
     for name, target in _targets(data.valid).items():
-        count = choice.of(len(target)) if valid_labels else counts[name]
         if id(target) not in shared:
-            # the seed of another order than that of the training rows, which may be the same targets
+            # another order than that of the training rows, which may have the same targets
             order = labelled_order(target, task=data.info.task, seed=mix(seed, "valid"))
-            shared[id(target)] = order[: max(1, min(count, len(order)))].sort().values
+            shared[id(target)] = order[: counts[name]].sort().values
         positions[name] = shared[id(target)]
     valid = data.valid.subset(positions)
-    rows = {**data.info.rows, "valid": valid.rows}
-    return {"valid": valid, "info": replace(data.info, rows=rows)}
+    return replace(data, valid=valid, info=replace(data.info, rows={**data.info.rows, "valid": valid.rows}))

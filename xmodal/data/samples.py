@@ -1,4 +1,4 @@
-"""Columns of a torch `Dataset`, which returns whole samples: one column holds one modality of all samples."""
+"""Columns of Python objects: arrays, several arrays in a row, and a torch `Dataset`, which returns whole samples."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from xmodal.data.split import Column
+from xmodal.data.unlabelled import is_missing
 from xmodal.errors import InputError
 
 
@@ -33,6 +34,60 @@ def as_array(where: str, value: Any) -> NDArray[Any]:
         return np.asarray(value)
     except ValueError:
         raise InputError(f"{where} has samples of several shapes: give all samples of a modality one shape.") from None
+
+
+def as_target(where: str, value: Any) -> NDArray[Any]:
+    """Convert targets like `as_array`; None and pandas' NA become NaN, a row of it where other samples have rows.
+
+    Args:
+        where: name of the targets for error messages.
+        value: to convert.
+
+    Example:
+        >>> as_target("target", [2, None, 0]), as_target("target", [[0, 1], None]).tolist()
+        (array([ 2., nan,  0.]), [[0.0, 1.0], [nan, nan]])
+    """
+    try:
+        array = as_array(where, value)
+    except InputError:
+        # rows of several shapes: those without a label are a single None
+        if not isinstance(value, list | tuple) or not any(map(is_missing, value)):
+            raise
+        array = np.empty(len(value), dtype=object)
+        array[:] = value
+    if array.dtype.kind != "O":
+        return array
+    rows = array.reshape(-1).tolist()
+    shape = next((np.shape(row) for row in rows if not is_missing(row)), ())
+    filled = as_array(where, [np.full(shape, np.nan) if is_missing(row) else row for row in rows])
+    # other objects are refused by their type
+    return filled.reshape(*array.shape, *shape) if filled.dtype.kind in "biuf" else array
+
+
+class Joined:
+    """Two columns, one below the other, which are read only where rows are asked for.
+
+    Example:
+        >>> Joined(np.array([[1], [2]]), np.array([[3]]))[np.array([2, 0])].tolist()
+        [[3], [1]]
+    """
+
+    def __init__(self, first: Column, second: Column) -> None:
+        self.first, self.second = first, second
+        self.shape = (first.shape[0] + second.shape[0], *first.shape[1:])
+        self.dtype = np.result_type(first.dtype, second.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any) -> NDArray[Any]:
+        numbers = np.arange(len(self))[rows]
+        flat, start = np.atleast_1d(numbers), self.first.shape[0]
+        values = np.empty((len(flat), *self.shape[1:]), self.dtype)
+        below = flat >= start
+        values[~below] = self.first[flat[~below]]
+        values[below] = self.second[flat[below] - start]
+        return values if numbers.ndim else values[0]
 
 
 class DatasetColumn:
@@ -104,11 +159,14 @@ def read_once(dataset: Dataset[Any], keep_bytes: int) -> tuple[dict[str, Column]
     for row in range(count):
         inputs, target = _inputs_and_target(dataset[row], row)
         _check_sample(row, inputs, first)
-        targets.append(as_array("target", target))
+        targets.append(None if is_missing(target) else as_target("target", target))
         for name in kept if keep else ():
             kept[name][row] = inputs[name]
-    if len({target.shape for target in targets}) > 1:
+    shapes = {target.shape for target in targets if target is not None}
+    if len(shapes) > 1:
         raise InputError("The targets of the dataset have several shapes: one shape was expected.")
+    nothing = np.full(next(iter(shapes), ()), np.nan)
+    targets = [nothing if target is None else target for target in targets]
     if keep:
         return dict(kept), np.stack(targets)
     samples = Samples(dataset)

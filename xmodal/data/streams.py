@@ -100,7 +100,7 @@ class Streams(Batches):
             size = sum(stream.size for stream in parts)
             if size < max(2, world):
                 raise InputError(
-                    f"A batch would have {size} row of {modality}: at least {max(2, world)} were expected. Raise "
+                    f"A batch would have {size} rows of {modality}: at least {max(2, world)} were expected. Raise "
                     "--batch-size, or label more rows."
                 )
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from xmodal.data.options import validated
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
+from xmodal.names import UNLABELLED
 from xmodal.study.comparison_settings import ComparisonSettings
 from xmodal.study.opening import open_study
 from xmodal.study.plan import Comparison, open_seed
@@ -103,6 +104,10 @@ def distill(
     learning_rate: float = 1e-3,
     seed: int = 0,
     splits: Mapping[str, Any] | None = None,
+    unlabelled: Mapping[str, Any] | None = None,
+    unlabelled_label: int | None = UNLABELLED,
+    groups: Any = None,
+    split_by_group: bool = False,
     student_network: nn.Module | None = None,
     teacher_network: nn.Module | None = None,
     training: Mapping[str, Any] | None = None,
@@ -126,6 +131,10 @@ def distill(
         learning_rate: of Adam.
         seed: of weights, order of batches, and split.
         splits: train, valid, test → row numbers; default: drawn 70/10/20, class by class.
+        unlabelled: modality → further rows without a label, for training.
+        unlabelled_label: integer in ``target`` that stands for a missing label; None: no integer does.
+        groups: a value per row, such as the speaker.
+        split_by_group: whether drawn splits keep each group in one split.
         student_network: your own module in place of a built one; it takes a tensor, or a dictionary of several.
         teacher_network: the same for the teacher; it is trained here.
         training: further flags of ``xmodal distill`` by name, such as ``{"optimizer": "sgd", "precision": "64"}``.
@@ -167,7 +176,9 @@ def distill(
     with open_study(settings, "distill", progress=Progress(quiet=not verbose)) as study:
         # data, and all checks: nothing is written yet
         comparison = settings.comparison()
-        data = data or _open(inputs, target, dataset, splits=splits, task=task, seed=seed)
+        choices = {"splits": splits, "task": task, "seed": seed, "unlabelled_label": unlabelled_label}
+        choices |= {"groups": groups, "split_by_group": split_by_group}
+        data = data or _open(inputs, target, dataset, unlabelled, choices)
         networks = {"student": student_network, "teacher": teacher_network}
         modules = {side: network for side, network in networks.items() if network is not None}
         check(comparison, data, study.fabric, modules=modules)
@@ -187,11 +198,13 @@ def distill(
         return Distilled(deployed, result, data.info, study.out)
 
 
-def _open(inputs: Any, target: Any, dataset: Any, *, splits: Any, task: str, seed: int) -> Data:
+def _open(inputs: Any, target: Any, dataset: Any, unlabelled: Any, choices: Mapping[str, Any]) -> Data:
     from xmodal.data.arrays import from_arrays, from_dataset
 
     if dataset is not None:
-        return from_dataset(dataset, splits=splits, task=task, seed=seed)
+        if unlabelled is not None:
+            raise InputError("unlabelled goes with inputs. Samples of a dataset without a label have the target None.")
+        return from_dataset(dataset, **choices)
     if inputs is None or target is None:
         raise InputError("There is nothing to distil from: give inputs and target, or dataset=, or data=.")
-    return from_arrays(inputs, target, splits=splits, task=task, seed=seed)
+    return from_arrays(inputs, target, unlabelled=unlabelled, **choices)

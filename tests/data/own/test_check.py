@@ -118,10 +118,52 @@ FAULTS = {
     "labels too short": (lambda r: edit(r, "labels.npy", lambda a: a[:18]), "labels.npy has 18"),
     "labels empty": (lambda r: edit(r, "labels.npy", lambda a: a[:0]), "labels.npy is empty"),
     "labels text": (lambda r: np.save(r / "labels.npy", np.array(["cat"] * 20)), "labels.npy holds text"),
-    "labels negative": (lambda r: put(r, "labels.npy", 4, -1), "labels.npy holds the class -1"),
+    "labels negative": (lambda r: put(r, "labels.npy", 4, -2), "labels.npy holds the class -2"),
+    "labels of one class and -1": (
+        lambda r: edit(r, "labels.npy", lambda a: np.where(a == 0, -1, 1)),
+        "labels.npy: Labels are -1 and 1; -1 means unlabelled. Use 0 and 1, or `unlabelled_label=None`.",
+    ),
+    "labels -1 where it is a class": (
+        lambda r: (put(r, "labels.npy", 4, -1), settings(r, unlabelled_label=None)),
+        "labels.npy holds the class -1: classes are counted from 0",
+    ),
+    "no label at all": (
+        lambda r: edit(r, "labels.npy", lambda a: a * 0 - 1),
+        "labels.npy has no label in any of its 20 rows (all are -1)",
+    ),
+    "no label in training": (
+        lambda r: put(r, "labels.npy", slice(0, 12), -1),
+        "No row of train_idx.npy has a label",
+    ),
+    "a validation row without a label": (
+        lambda r: put(r, "labels.npy", 13, -1),
+        "1 of 4 rows of valid_idx.npy have no label",
+    ),
+    "test rows without a label": (
+        lambda r: edit(r, "labels.npy", lambda a: np.where(np.arange(20) > 17, np.nan, a)),
+        "2 of 4 rows of test_idx.npy have no label",
+    ),
+    "a class without a label": (
+        lambda r: edit(r, "labels.npy", lambda a: np.where((np.arange(20) < 12) & (a == 2), -1, a)),
+        "No labelled row of train_idx.npy has the class 2",
+    ),
+    "a table with parts of a label": (
+        lambda r: np.save(r / "labels.npy", np.where(np.arange(40).reshape(20, 2) == 5, -1, 1)),
+        "labels.npy lacks some of the 2 values of row 2 (-1), and has others",
+    ),
+    "numbers with parts of a label": (
+        lambda r: np.save(r / "labels.npy", np.where(np.arange(40).reshape(20, 2) == 5, np.nan, 0.5)),
+        "labels.npy lacks some of the 2 values of row 2 (NaN), and has others",
+    ),
+    "groups of another number": (lambda r: np.save(r / "groups.npy", np.arange(19)), "groups.npy has 19 values"),
+    "groups are numbers": (lambda r: np.save(r / "groups.npy", np.ones(20)), "integers or text were expected"),
+    "groups are objects": (
+        lambda r: np.save(r / "groups.npy", np.array(["a", 1] * 10, object), allow_pickle=True),
+        "groups.npy can't be read",
+    ),
     "labels one class": (lambda r: edit(r, "labels.npy", np.zeros_like), "labels.npy holds a single class (0)"),
     "labels NaN": (
-        lambda r: np.save(r / "labels.npy", np.where(np.arange(20) == 6, np.nan, 1)),
+        lambda r: np.save(r / "labels.npy", np.where(np.arange(20) == 6, np.inf, 0.5)),
         "the first is in row 6",
     ),
     "labels between classes": (

@@ -92,7 +92,10 @@ def test_what_is_wrong_with_the_classes_is_said(write):
     everything = np.full((12, 16, 32), 255)
 
     assert "nothing but 255" in errors_of(write(everything, ignore=255)[0])[0]
-    assert "class -1: classes are counted from 0" in errors_of(write(everything - 256)[0])[0]
+    assert "class -2: classes are counted from 0" in errors_of(write(everything - 257)[0])[0]
+    assert "no label in any of its 12 rows" in errors_of(write(everything - 256)[0])[0]
+    everything[3, 5] = 254
+    assert "A map without a label is -1 everywhere" in errors_of(write(everything - 255)[0])[0]
     assert "single class (1)" in errors_of(write(np.where(everything > 0, 1, 0), ignore=0)[0])[0]
 
 

@@ -7,14 +7,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xmodal.data.base import infer_task
 from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
+from xmodal.data.groups import group_numbers, shared_groups
 from xmodal.data.own.check_arrays import (
     check_auxiliary,
     check_column,
@@ -26,8 +28,9 @@ from xmodal.data.own.check_arrays import (
 from xmodal.data.own.layout import Layout, find_layout
 from xmodal.data.own.repair import Rules, class_values, once, renumbered
 from xmodal.data.report import Report
+from xmodal.data.unlabelled import has_label, label_of, marked
 from xmodal.errors import InputError
-from xmodal.names import owner
+from xmodal.names import UNLABELLED, owner
 
 __all__ = ["Contents", "Report", "check_folder", "inspect"]
 
@@ -47,6 +50,7 @@ class Contents:
         targets: modality → targets; modalities that share a file share the array.
         rows: split → modality → row numbers; empty if the splits have to be drawn.
         class_values: class numbers in the files, if they were renumbered.
+        groups: number of the group of each sample; None if there are no groups.
     """
 
     report: Report
@@ -56,11 +60,73 @@ class Contents:
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
     class_values: list[int] = field(default_factory=list)
+    groups: NDArray[np.int64] | None = None
 
 
 def check_folder(root: str | Path) -> Report:
     """All problems of a data folder."""
     return inspect(Path(root)).report
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """How many rows of a split have a label.
+
+    Attributes:
+        split: its name, with the modality in unpaired data; ``all rows`` where the splits are still to be drawn.
+        labelled: rows with a label.
+        unlabelled: rows without one.
+        classes: name of a class → rows with this label; empty for other tasks.
+        groups: number of groups; 0 if there are none.
+    """
+
+    split: str
+    labelled: int
+    unlabelled: int
+    classes: dict[str, int]
+    groups: int = 0
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        classes = ", ".join(f"{name}: {count}" for name, count in self.classes.items())
+        groups = f", {self.groups} groups" if self.groups else ""
+        return (
+            f"{self.split}: {self.labelled} labelled{f' ({classes})' * bool(classes)}, {self.unlabelled} unlabelled"
+            f"{groups}"
+        )
+
+
+def label_counts(contents: Contents) -> list[LabelCounts]:
+    """Labelled and unlabelled rows of each split; empty if all rows have a label and there are no groups.
+
+    Args:
+        contents: of a folder without errors.
+    """
+    layout = contents.layout
+    if layout is None or contents.report.errors:
+        return []
+    label = label_of(layout.settings.ignore)
+    masks = {id(target): has_label(target, label) for target in contents.targets.values()}
+    if contents.groups is None and all(mask.all() for mask in masks.values()):
+        return []
+    counts = []
+    for name, target in list(contents.targets.items())[: 1 if layout.paired else None]:
+        names = layout.settings.class_names or tuple(map(str, contents.class_values))
+        parts = {split: rows[name] for split, rows in contents.rows.items()} or {"all rows": np.arange(len(target))}
+        for split, rows in parts.items():
+            known = rows[masks[id(target)][rows]]
+            single = target.ndim == 1 and target.dtype.kind in "biu" and layout.settings.task != "regression"
+            classes = dict(zip(*np.unique(target[known], return_counts=True), strict=True)) if single else {}
+            counts.append(
+                LabelCounts(
+                    split if layout.paired else f"{split} ({name})",
+                    len(known),
+                    len(rows) - len(known),
+                    {names[key] if key < len(names) else str(key): int(count) for key, count in classes.items()},
+                    0 if contents.groups is None else len(np.unique(contents.groups[rows])),
+                )
+            )
+    return counts
 
 
 def inspect(
@@ -105,8 +171,12 @@ def inspect(
     _check_auxiliary(contents, layout)
     if layout.paired:
         _check_names_agree(layout, report)
+    # the default of the option leaves the choice to data.json
+    if rules.label == UNLABELLED:
+        rules = replace(rules, label=layout.settings.unlabelled_label)
     _check_labels(contents, layout, task or layout.settings.task, rules)
     _check_indices(contents, layout, rules)
+    _check_groups(contents, layout)
     for sentences in (report.errors, report.warnings):
         # a file that several modalities use is reported once
         sentences[:] = dict.fromkeys(sentences)
@@ -196,9 +266,16 @@ def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -
     if rules.renumber and ignore is not None:
         report.errors.append("renumber counts classes anew, and data.json says which to ignore. Leave one of them out.")
     elif rules.renumber and task in ("", "multiclass") and not class_names:
-        opened = _without_gaps(contents, opened)
+        renumbered = _without_gaps(contents, opened, rules.label)
+        # renumbering leaves -1 where there is no label
+        rules, opened = (rules if renumbered is opened else replace(rules, label=UNLABELLED)), renumbered
+    label = None if rules.label == ignore else rules.label
     usable = {
-        path: check_target(path.name, target, report, task=task, class_names=class_names, ignore=ignore)
+        path: check_target(path.name, target, report, task=task, class_names=class_names, ignore=ignore, label=label)
+        for path, target in opened.items()
+    }
+    opened = {
+        path: marked(target, task or infer_task(target), label) if usable[path] else target
         for path, target in opened.items()
     }
     # maps may be shared by modalities of several sizes: it is an error only if they fit none of them
@@ -217,10 +294,10 @@ def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -
             report.errors.append(_lengths_sentence({source: counts[source], path.name: counts[path.name]}))
 
 
-def _without_gaps(contents: Contents, opened: dict[Path, NDArray[Any]]) -> dict[Path, NDArray[Any]]:
+def _without_gaps(contents: Contents, opened: dict[Path, NDArray[Any]], label: int | None) -> dict[Path, NDArray[Any]]:
     """Labels whose classes are renumbered from 0 without gaps."""
     # over the files of all modalities together: a class keeps one number in all of them
-    values = class_values(list(opened.values()))
+    values = class_values(list(opened.values()), label)
     if values == list(range(len(values))):
         return opened
     contents.class_values = values
@@ -230,7 +307,7 @@ def _without_gaps(contents: Contents, opened: dict[Path, NDArray[Any]]) -> dict[
         f"{files}: the classes are not 0 to {len(values) - 1}, so they were counted anew in their order ({mapping}"
         f"{', …' if len(values) > 4 else ''}); the old numbers are kept as names."
     )
-    return {path: renumbered(target, values) for path, target in opened.items()}
+    return {path: renumbered(target, values, label) for path, target in opened.items()}
 
 
 def _lengths_sentence(counts: Mapping[str, int]) -> str:
@@ -275,6 +352,37 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
         key = (id(contents.targets.get(name)), *(id(part) for part in splits.values()))
         if key not in checked:
             where = {split: layout.indices[split][name].name for split in splits}
-            check_splits(where, splits, contents.targets.get(name), report, overlap=rules.overlap)
+            check_splits(
+                where,
+                splits,
+                contents.targets.get(name),
+                report,
+                overlap=rules.overlap,
+                label=label_of(layout.settings.ignore),
+                class_names=layout.settings.class_names,
+            )
         checked.add(key)
     contents.rows = rows
+
+
+def _check_groups(contents: Contents, layout: Layout) -> None:
+    if layout.groups is None or not contents.columns:
+        return
+    name, samples = layout.groups.name, len(next(iter(contents.columns.values())))
+    try:
+        # text is stored without Python objects, which would have to be unpickled
+        values = np.load(layout.groups, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        contents.report.errors.append(f"{name} can't be read ({error}). Write integers or text with numpy.save.")
+        return
+    if values.dtype.kind not in "iuUS":
+        contents.report.errors.append(f"{name} holds {values.dtype}: integers or text were expected, one per sample.")
+        return
+    try:
+        contents.groups = group_numbers(name, values, samples)
+    except InputError as error:
+        contents.report.errors.extend(error.problems)
+        return
+    rows = {split: next(iter(parts.values())) for split, parts in contents.rows.items() if parts}
+    if rows and all(part.max() < samples for part in rows.values()):
+        contents.report.warnings.extend(shared_groups(contents.groups, rows))

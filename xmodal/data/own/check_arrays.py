@@ -17,8 +17,15 @@ from xmodal.data.columns import refuse_type
 from xmodal.data.own.repair import bad_rows, finite
 from xmodal.data.report import Report
 from xmodal.data.split import Column
+from xmodal.data.unlabelled import (
+    class_problem,
+    has_label,
+    missing_values,
+    scored_problem,
+    trained_problem,
+)
 from xmodal.errors import InputError
-from xmodal.names import SPLITS, owner
+from xmodal.names import SPLITS, UNLABELLED, owner
 
 # bytes of a column that are searched at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 8 * 2**20
@@ -174,6 +181,7 @@ def check_target(
     task: str = "",
     class_names: Sequence[str] = (),
     ignore: int | None = None,
+    label: int | None = UNLABELLED,
 ) -> bool:
     """Whether an array holds valid targets of a task.
 
@@ -184,35 +192,41 @@ def check_target(
         task: kind of target; empty: `infer_task`.
         class_names: names of the classes; empty: none.
         ignore: value that is not a class.
+        label: integer that marks rows without a label, besides NaN; None: no integer.
     """
     errors_before = len(report.errors)
     if target.ndim == 0 or target.size == 0:
         report.errors.append(f"{where} is empty (shape {target.shape}): one target per sample was expected.")
         return False
-    if not np.isfinite(target).all():
-        row = int(np.flatnonzero(~np.isfinite(target).reshape(len(target), -1).all(axis=1))[0])
-        report.errors.append(f"{where} holds NaN or infinite values; the first is in row {row}. Repair or remove them.")
-        return False
-    whole = target.dtype.kind != "f" or bool((target == np.round(target)).all())
-    if not task and target.dtype.kind == "f" and whole:
-        report.warnings.append(
-            f"{where} holds whole numbers stored as floats, so the task is taken as regression. If they are classes, "
-            "store integers or set task to multiclass."
+    given, task = task, task or infer_task(target)
+    # negative numbers are ordinary in regression
+    label = None if task == "regression" or ignore == label else label
+    labelled = has_label(target, label)
+    if not labelled.any():
+        report.errors.append(
+            f"{where} has no label in any of its {len(target)} rows (all are {_marker(target, label)}): at least one "
+            "of each class was expected. Label some rows."
         )
-    task = task or infer_task(target)
+        return False
+    known = target if labelled.all() else target[labelled]
+    if not _complete(where, target, labelled, label, task, report):
+        return False
+    whole = known.dtype.kind != "f" or bool((known == np.round(known)).all())
+    if not given and target.dtype.kind == "f" and whole:
+        _tell_task(where, task, report)
     if task == "regression":
         if target.ndim > 2:
             report.errors.append(f"{where} has the shape {target.shape}: (samples,) or (samples, values) was expected.")
     elif not whole:
-        first = target[target != np.round(target)].flat[0]
+        first = known[known != np.round(known)].flat[0]
         report.errors.append(
             f"{where} holds {first:g}, which is no class: whole numbers from 0 were expected for the task {task}. "
             "Round them, or set task to regression."
         )
     elif task == "multilabel":
-        _check_multilabel(where, target, class_names, report)
+        _check_multilabel(where, known, class_names, report)
     else:
-        counted = target if ignore is None else target[target != ignore]
+        counted = known if ignore is None else known[known != ignore]
         if not counted.size:
             report.errors.append(f"{where} holds nothing but {ignore}, which is ignored: some labels were expected.")
         elif target.ndim == 2 or (target.ndim > 1 and task == "binary"):
@@ -221,8 +235,58 @@ def check_target(
                 "Take the argmax of one-hot rows, or set task to multilabel."
             )
         else:
-            _check_classes(where, counted, task, class_names, report)
+            marker = label if len(known) < len(target) and target.dtype.kind != "f" else None
+            _check_classes(where, counted, task, class_names, report, maps=target.ndim > 2, marker=marker)
+    if len(known) < len(target) and target.dtype.kind != "f":
+        # labels such as -1, 0 and 1 for three classes would lose one of them without a word
+        report.warnings.append(
+            f"{where} is {label} in {len(target) - len(known)} of {len(target)} rows, so these have no label and are "
+            "for training alone."
+        )
     return len(report.errors) == errors_before
+
+
+def _marker(target: NDArray[Any], label: int | None) -> str:
+    return "NaN" if target.dtype.kind == "f" else str(label)
+
+
+def _complete(
+    where: str, target: NDArray[Any], labelled: NDArray[np.bool_], label: int | None, task: str, report: Report
+) -> bool:
+    """Whether rows with a label are finite, and have all of their values."""
+    table = target.ndim == 2 and target.shape[1] > 1
+    partly = np.zeros(len(target), dtype=bool)
+    # maps mark single pixels with `ignore`; a missing class of a column is a row without a label
+    if table and task in ("multilabel", "regression"):
+        partly = labelled & missing_values(target, label).any(axis=1)
+    if partly.any():
+        row = int(np.flatnonzero(partly)[0])
+        marker = _marker(target, label)
+        report.errors.append(
+            f"{where} lacks some of the {target.shape[1]} values of row {row} ({marker}), and has others: all, or "
+            f"{marker} in place of all, were expected. Complete the row, or clear it."
+        )
+        return False
+    if target.dtype.kind == "f" and not np.isfinite(target[labelled]).all():
+        infinite = labelled & ~np.isfinite(target).reshape(len(target), -1).all(axis=1)
+        row = int(np.flatnonzero(infinite)[0])
+        report.errors.append(f"{where} holds NaN or infinite values; the first is in row {row}. Repair or remove them.")
+        return False
+    return True
+
+
+def _tell_task(where: str, task: str, report: Report) -> None:
+    """A warning: what whole numbers stored as floats are taken to be."""
+    if task == "regression":
+        report.warnings.append(
+            f"{where} holds whole numbers stored as floats, so the task is taken as regression. If they are classes, "
+            "store integers or set task to multiclass."
+        )
+    else:
+        report.warnings.append(
+            f"{where} holds whole numbers and NaN, so the task is taken as {task} with missing labels. If they are "
+            "measured values, set task to regression."
+        )
 
 
 def _check_multilabel(where: str, target: NDArray[Any], class_names: Sequence[str], report: Report) -> None:
@@ -235,10 +299,26 @@ def _check_multilabel(where: str, target: NDArray[Any], class_names: Sequence[st
         report.errors.append(f"{where} has {target.shape[1]} labels, but class_names lists {len(class_names)}.")
 
 
-def _check_classes(where: str, target: NDArray[Any], task: str, class_names: Sequence[str], report: Report) -> None:
+def _check_classes(
+    where: str,
+    target: NDArray[Any],
+    task: str,
+    class_names: Sequence[str],
+    report: Report,
+    *,
+    maps: bool,
+    marker: int | None,
+) -> None:
+    """Check the class numbers of the rows with a label; ``marker`` stands in the others, if there are any."""
     values = np.unique(target).astype(np.int64).tolist()
     if values[0] < 0:
-        report.errors.append(f"{where} holds the class {values[0]}: classes are counted from 0.")
+        hint = " A map without a label is -1 everywhere; single pixels without a class are marked by ignore."
+        report.errors.append(f"{where} holds the class {values[0]}: classes are counted from 0.{hint * maps}")
+    elif len(values) < 2 and marker is not None:
+        report.errors.append(
+            f"{where}: Labels are {marker} and {values[0]}; {marker} means unlabelled. Use 0 and 1, or "
+            "`unlabelled_label=None`."
+        )
     elif len(values) < 2:
         report.errors.append(f"{where} holds a single class ({values[0]}): there is nothing to tell apart.")
     elif task == "binary" and values != [0, 1]:
@@ -338,8 +418,10 @@ def check_splits(
     report: Report,
     *,
     overlap: bool = False,
+    label: int | None = UNLABELLED,
+    class_names: Sequence[str] = (),
 ) -> None:
-    """Check the splits of one modality for common rows and missing classes.
+    """Check the splits of one modality for common rows, missing classes and missing labels.
 
     Args:
         where: split → its name in the sentences.
@@ -347,6 +429,8 @@ def check_splits(
         target: targets of all samples; None if they are not valid.
         report: receives the problems.
         overlap: whether a row in two splits is a warning instead of an error.
+        label: integer that marks rows without a label, besides NaN; None: no integer.
+        class_names: names of the classes; empty: none.
     """
     splits = [split for split in SPLITS if split in rows]
     for first, second in itertools.combinations(splits, 2):
@@ -359,12 +443,32 @@ def check_splits(
     if "train" in rows and len(rows["train"]) < 2:
         report.errors.append(f"{where['train']} selects {len(rows['train'])} row: training needs at least two.")
         return
-    if target is None or target.ndim != 1 or target.dtype.kind == "f":
+    if target is None:
         return
-    classes = set(np.unique(target).tolist())
+    # different numbers of rows and targets are reported elsewhere, and must not raise here
+    numbers = {split: rows[split][rows[split] < len(target)] for split in splits}
+    labelled = has_label(target, label)
     for split in splits:
-        # different numbers of rows and targets are reported elsewhere, and must not raise here
-        missing = sorted(classes - set(target[rows[split][rows[split] < len(target)]].tolist()))
+        if split != "train":
+            report.errors += scored_problem(where[split], labelled[numbers[split]])
+        elif not labelled[numbers[split]].all():
+            report.errors += trained_problem(where[split], int(labelled[numbers[split]].sum()))
+    if target.ndim == 1 and target.dtype.kind != "f":
+        known = {split: set(target[numbers[split][labelled[numbers[split]]]].tolist()) for split in splits}
+        _check_classes_of(where, known, set(np.unique(target[labelled]).tolist()), report)
+        if "train" in splits and known["train"] and not labelled[numbers["train"]].all():
+            scored = set().union(*(known[split] for split in splits if split != "train"))
+            report.errors += class_problem(where["train"], scored - known["train"], class_names)
+
+
+def _check_classes_of(
+    where: Mapping[str, str], known: Mapping[str, set[int]], classes: set[int], report: Report
+) -> None:
+    for split, found in known.items():
+        # no label at all is reported already
+        if not found:
+            continue
+        missing = sorted(classes - found)
         if split == "train" and len(missing) >= len(classes) - 1:
             report.errors.append(f"{where[split]} selects a single class: training needs at least two.")
         elif missing:

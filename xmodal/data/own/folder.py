@@ -16,14 +16,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
 from xmodal.data.columns import open_column
-from xmodal.data.own.check import inspect
+from xmodal.data.groups import drawn_groups
+from xmodal.data.own.check import Contents, inspect
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_splits
 from xmodal.data.own.layout import TREE, find_auxiliary, find_sources
 from xmodal.data.own.repair import Rules, Zeroed, bad_rows, without
 from xmodal.data.report import Report
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column
+from xmodal.data.unlabelled import label_of
 from xmodal.errors import InputError, did_you_mean
+from xmodal.names import UNLABELLED
 from xmodal.types import TASKS, owner
 
 # shares of the drawn training, validation and test split
@@ -52,11 +55,19 @@ class FolderSettings(BaseModel):
         "count", description="a row that is listed twice in a split: count it twice, or use it once"
     )
     renumber: bool = Field(False, description="renumber the classes without gaps; the old numbers become their names")
+    unlabelled_label: int | None = Field(
+        UNLABELLED,
+        description="integer that stands for a missing label of a training row; none: only NaN does. "
+        "The default leaves the choice to data.json",
+    )
+    split_by_group: bool = Field(
+        False, description="draw splits in which each group of groups.npy is in one split only"
+    )
 
     @property
     def rules(self) -> Rules:
         """The options as the checks take them."""
-        return Rules(self.split, self.nan, self.allow_overlap, self.repeated, self.renumber)
+        return Rules(self.split, self.nan, self.allow_overlap, self.repeated, self.renumber, self.unlabelled_label)
 
 
 def load_folder(
@@ -88,16 +99,22 @@ def load_folder(
     typed = {id(target): typed_target(target, task) for target in contents.targets.values()}
     targets = {name: typed[id(contents.targets[name])] for name in names}
     columns: dict[str, Column] = dict(contents.columns)
-    splits = contents.rows
+    splits, label = contents.rows, label_of(data_file.ignore)
+    if settings.split_by_group:
+        _check_split_by_group(contents)
     if not splits:
-        splits = draw_splits(targets, FRACTIONS, request.seed)
+        groups = contents.groups if settings.split_by_group else None
+        splits = draw_splits(targets, FRACTIONS, request.seed, groups=groups, label=label)
         drawn = {split: f"The drawn {split} split" for split in splits}
-        check_splits(drawn, {split: rows[names[0]] for split, rows in splits.items()}, targets[names[0]], report)
+        shown = {split: rows[names[0]] for split, rows in splits.items()}
+        check_splits(drawn, shown, targets[names[0]], report, label=label, class_names=data_file.class_names)
         report.stop_on_errors()
+        if contents.groups is not None:
+            report.warnings += drawn_groups(contents.groups, shown)
     if rules.nan == "zero":
         columns = {name: Zeroed(column) for name, column in columns.items()}
     if rules.nan == "drop":
-        splits = _without_bad_rows(columns, splits, targets, layout.paired, report)
+        splits = _without_bad_rows(columns, splits, targets, layout.paired, report, label)
     data = assemble(
         {**columns, **contents.auxiliary},
         targets,
@@ -113,7 +130,21 @@ def load_folder(
         class_weights=data_file.class_weights,
     )
     data.warnings.extend(report.warnings)
+    data.groups = contents.groups
     return data
+
+
+def _check_split_by_group(contents: Contents) -> None:
+    if contents.groups is None:
+        raise InputError(
+            "The splits are to be drawn by group, and the folder has no groups. Add groups.npy with the group of each "
+            "sample, or leave split_by_group out."
+        )
+    if contents.rows:
+        raise InputError(
+            "The splits are to be drawn by group, and the folder has index files, which say what the splits are. "
+            "Remove them, or leave split_by_group out."
+        )
 
 
 def _without_bad_rows(
@@ -122,6 +153,7 @@ def _without_bad_rows(
     targets: dict[str, NDArray[Any]],
     paired: bool,
     report: Report,
+    label: int | None,
 ) -> dict[str, dict[str, NDArray[np.int64]]]:
     """The splits without the samples that hold NaN or infinite values."""
     good = without(splits, {name: bad_rows(column) for name, column in columns.items()}, paired=paired)
@@ -130,7 +162,7 @@ def _without_bad_rows(
         rows_of = {split: rows[name] for split, rows in good.items()}
         report.errors.extend(f"{where[split]} is empty." for split, rows in rows_of.items() if not len(rows))
         # overlaps were reported before, for all rows
-        check_splits(where, rows_of, targets[name], report, overlap=True)
+        check_splits(where, rows_of, targets[name], report, overlap=True, label=label)
     report.stop_on_errors()
     return good
 

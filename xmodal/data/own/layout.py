@@ -6,6 +6,7 @@ my_data/
 ├── depth/                       … or a folder with one .npy per sample, in the order of their names
 ├── audio.lengths.npy    (n,)    optional auxiliary input of a modality, here the number of its steps without padding
 ├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data; (n, H, W): a class for every pixel
+├── groups.npy           (n,)    optional: the person, speaker or drive of each sample
 ├── train_idx.npy  valid_idx.npy  test_idx.npy      or <modality>_train_idx.npy for unpaired data
 └── data.json            optional, see `DataFile`
 
@@ -28,7 +29,7 @@ from xmodal.data.columns import sample_files
 from xmodal.data.options import valid_part
 from xmodal.data.report import Report
 from xmodal.errors import did_you_mean
-from xmodal.names import SPLITS
+from xmodal.names import SPLITS, UNLABELLED
 
 TREE = (
     "Expected: <modality>.npy, <modality>_data_normalized.npy or a folder <modality> with one .npy per sample; "
@@ -40,6 +41,7 @@ NORMALISED = "_data_normalized"
 # DisCoM-KD writes its students into folders of this name next to the data: they are not modalities
 PUBLISHED = "OUR-DisCoM-KD_"
 NUMBER = r"(_\d+)?"
+GROUPS = "groups.npy"
 
 
 class DataFile(BaseModel):
@@ -58,6 +60,7 @@ class DataFile(BaseModel):
         ignore: label that neither losses nor metrics count, such as 255 for unlabelled pixels.
         label_losses: terms of the loss on labels → their weights, see `DataInfo`; empty: the default of the task.
         class_weights: weight of each class in that loss; empty: all 1.
+        unlabelled_label: integer in place of the label of a row without one; None: no integer, only NaN.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=False)
@@ -73,6 +76,7 @@ class DataFile(BaseModel):
     ignore: int | None = None
     label_losses: dict[str, float] = {}
     class_weights: tuple[float, ...] = ()
+    unlabelled_label: int | None = UNLABELLED
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class Layout:
         paired: whether row i of every modality is the same sample.
         settings: content of data.json.
         auxiliary: ``<modality>.<name>`` → file of an auxiliary input.
+        groups: file with the group of each sample; None if there is none.
     """
 
     sources: dict[str, Path]
@@ -94,6 +99,7 @@ class Layout:
     paired: bool
     settings: DataFile
     auxiliary: dict[str, Path] = field(default_factory=dict)
+    groups: Path | None = None
 
     def normalise(self, modality: str) -> str:
         """``standard`` or ``none``."""
@@ -133,7 +139,21 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number:
         expected = "labels.npy" if paired else " and ".join(f"{name}_labels.npy" for name in missing)
         report.errors.append(f"{expected} is missing: no labels for {', '.join(missing)}. {TREE}")
     indices = _find_indices(root, sources, report, number)
-    return Layout(sources, labels, indices, paired, settings, find_auxiliary(root, sources))
+    groups = root / GROUPS
+    if groups.exists() and not paired:
+        report.errors.append(
+            f"{GROUPS} names a group for each sample of all modalities, and this data is unpaired: its modalities have "
+            "samples of their own. Remove it."
+        )
+    return Layout(
+        sources,
+        labels,
+        indices,
+        paired,
+        settings,
+        find_auxiliary(root, sources),
+        groups if groups.exists() and paired else None,
+    )
 
 
 def _read_settings(root: Path, report: Report) -> DataFile:
@@ -158,7 +178,7 @@ def find_sources(root: Path, report: Report, *, only: Sequence[str] = ()) -> dic
     """Modality → array file or folder, in the order of ``only`` or else of their names."""
     paths_of: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir()):
-        if path.name.startswith((".", PUBLISHED)) or _is_label_or_index(path):
+        if path.name.startswith((".", PUBLISHED)) or _is_label_or_index(path) or path.name == GROUPS:
             continue
         if path.is_dir():
             if sample_files(path):

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.split import Column
+from xmodal.data.unlabelled import has_label
+from xmodal.names import UNLABELLED
 
 # bytes of a column that are searched at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 8 * 2**20
@@ -29,6 +31,7 @@ class Rules:
         overlap: whether a row may be in two splits.
         repeated: whether a row that is listed twice in a split ``count``s twice or ``once``.
         renumber: whether classes are renumbered without gaps.
+        label: integer that marks rows without a label, besides NaN; None: no integer.
     """
 
     split: int | None = None
@@ -36,6 +39,7 @@ class Rules:
     overlap: bool = False
     repeated: str = "count"
     renumber: bool = False
+    label: int | None = UNLABELLED
 
 
 class Zeroed:
@@ -91,21 +95,30 @@ def once(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return kept
 
 
-def class_values(targets: Sequence[Targets]) -> list[int]:
-    """All class numbers that occur, in ascending order; empty if the targets are not class numbers."""
-    if not targets or not all(target.ndim == 1 and target.size and _whole(target) for target in targets):
+def class_values(targets: Sequence[Targets], label: int | None = UNLABELLED) -> list[int]:
+    """All class numbers that occur, in ascending order; empty if the targets are not class numbers.
+
+    Args:
+        targets: several arrays of class numbers.
+        label: number that is no class but marks rows without a label; None: no number.
+    """
+    if not targets or not all(target.ndim == 1 and target.size for target in targets):
         return []
-    return sorted({int(value) for target in targets for value in np.unique(target)})
+    known = [target[has_label(target, label)] for target in targets]
+    if not all(map(_whole, known)):
+        return []
+    return sorted({int(value) for target in known for value in np.unique(target)})
 
 
-def renumbered(target: Targets, values: Sequence[int]) -> NDArray[np.int64]:
-    """Each class number replaced by its position in ``values``.
+def renumbered(target: Targets, values: Sequence[int], label: int | None = UNLABELLED) -> NDArray[np.int64]:
+    """Each class number replaced by its position in ``values``, and by -1 where there is no label.
 
     Example:
-        >>> renumbered(np.array([7, 3, 7, 9]), [3, 7, 9])
-        array([1, 0, 1, 2])
+        >>> renumbered(np.array([7, 3, 7, 9, -1]), [3, 7, 9])
+        array([ 1,  0,  1,  2, -1])
     """
     numbers: NDArray[np.int64] = np.searchsorted(np.asarray(values), target).astype(np.int64)
+    numbers[~has_label(target, label)] = UNLABELLED
     return numbers
 
 
