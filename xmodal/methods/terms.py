@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.cards import LossCard
-from xmodal.data.labels import has_label
+from xmodal.data.unlabelled import has_label
 from xmodal.errors import InputError
 from xmodal.losses.adaptors import adaptor_for, pointwise
 from xmodal.losses.reduce import masked_mean, picked
@@ -24,6 +24,7 @@ from xmodal.losses.task import filled, rows_as
 from xmodal.methods.loss_text import parse_loss
 from xmodal.models.layers import layer_of, output_shapes
 from xmodal.models.network import zeros
+from xmodal.names import UNLABELLED
 from xmodal.types import Batch, DataInfo
 
 OUTPUTS = "outputs"
@@ -394,7 +395,9 @@ def known_rows(info: DataInfo) -> Tensor | None:
     """
     if not info.labelled or not info.train_targets:
         return None
-    return has_label(next(iter(info.train_targets.values())))
+    target = next(iter(info.train_targets.values()))
+    # as `Split.without_labels` marks them
+    return torch.from_numpy(has_label(target.numpy(), 255 if target.dtype == torch.uint8 else UNLABELLED))
 
 
 def stored_rows(info: DataInfo) -> Tensor | None:
