@@ -254,20 +254,25 @@ def test_the_commands_of_the_readme_work_one_after_the_other(tmp_path):
     assert (tmp_path / "student/student.onnx").is_file()
 
 
-@pytest.mark.claim
-@pytest.mark.timeout(7200)
-def test_the_demo_prints_the_table_of_the_readme(tmp_path):
-    from xmodal.recipes import digits_kd
+@pytest.mark.parametrize(
+    ("seeds", "near"),
+    # one seed is far from the mean of five; of five, half a point is an eighth of the deviation between seeds
+    [((0,), 15.0), pytest.param(tuple(range(5)), 0.5, marks=[pytest.mark.slow, pytest.mark.timeout(7200)])],
+)
+def test_the_demo_prints_the_table_of_the_readme(seeds, near, tmp_path):
+    from xmodal.recipes import few_labels
 
-    result = digits_kd.run(digits_kd.Settings(out=tmp_path / "demo"))
+    result = few_labels.run(few_labels.Settings(seeds=seeds, out=tmp_path / "demo"))
 
     (found,) = between("demo").finditer(text())
-    rows = {row[:21].strip(): row for row in found.group(2).splitlines() if re.search(NUMBER, row)}
+    rows = {row[:26].strip(): row for row in found.group(2).splitlines() if re.search(NUMBER, row)}
     summary = {entry["name"]: 100 * entry["mean"] for entry in result["summary"]}
     assert set(rows) == set(summary)
     for name, row in rows.items():
-        # half a point: a third of the standard deviation between seeds
-        assert abs(float(re.findall(NUMBER, row)[0]) - summary[name]) <= 0.5, name
+        assert abs(float(re.findall(NUMBER, row)[0]) - summary[name]) <= near, name
+    assert summary["no-KD"] + 5 < summary["kd"] < summary["teacher"]
+    assert result["labels_saved"]["worth"] > 40
+    assert (tmp_path / "demo/report.html").is_file()
 
 
 def write_tables() -> None:

@@ -36,14 +36,17 @@ def write_folder(
     labels: np.ndarray[Any, Any],
     splits: Mapping[str, np.ndarray[Any, Any]],
     about: Mapping[str, Any],
+    groups: np.ndarray[Any, Any] | None = None,
 ) -> None:
-    """Write the folder, check it, and print its contents."""
+    """Write the folder, check it, and print its contents; without splits they are drawn when it is opened."""
     out.mkdir(parents=True, exist_ok=True)
     for name, array in modalities.items():
         write_npy(out / f"{name}.npy", array)
     write_npy(out / "labels.npy", labels.astype(np.int64))
     for split, rows in splits.items():
         write_npy(out / f"{split}_idx.npy", rows.astype(np.int64))
+    if groups is not None:
+        write_npy(out / "groups.npy", groups.astype(np.int64))
     write_json(out / "data.json", {"modalities": list(modalities), "task": "multiclass", **about})
     report = check_folder(out)
     for sentence in (*report.errors, *report.warnings):

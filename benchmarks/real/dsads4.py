@@ -22,7 +22,7 @@ def main() -> None:
         for sensor in SENSORS
     }
     splits = {split: raw[split] for split in ("train", "valid", "test")}
-    write_folder(out, sequences, raw["label"], splits, {"name": "dsads4"})
+    write_folder(out, sequences, raw["label"], splits, {"name": "dsads4"}, groups=raw["subject"])
     next_commands(out, ("right_leg_acc", "right_arm_gyro"), ("torso_acc", "torso_gyro"))
 
 

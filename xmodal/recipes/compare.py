@@ -32,7 +32,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
         return sweep.run(settings, progress=progress)
     from xmodal.study.comparison import check, summarised, train
-    from xmodal.study.few_labels import check_counts, further_trainings, train_curve, with_curve
+    from xmodal.study.few_labels import announced, check_counts, further_trainings, train_curve, with_curve
 
     with open_study(settings, "compare", progress=progress) as study:
         # data of the first seed, and all checks: nothing is written yet
@@ -43,6 +43,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         check_counts(first, counts, settings.seeds[0])
         fits = comparison.fits(few=bool(first.info.labelled))
         fits += further_trainings(comparison, counts, control_alone=control_alone)
+        if first.info.labelled:
+            study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
         study.start(fits=len(settings.seeds) * fits, name=f"compare-{Path(settings.data).name}")
 
         # everything of a seed is trained, then its test split is read once

@@ -43,7 +43,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     """Train and score everything, compare with the references, write the run folder and its page."""
     from xmodal.recipes import RECIPES
     from xmodal.study.comparison import check, summarised, train
-    from xmodal.study.few_labels import check_counts, further_trainings, train_curve, with_curve
+    from xmodal.study.few_labels import announced, check_counts, further_trainings, train_curve, with_curve
 
     card = RECIPES["few-labels"]
     with open_study(settings, card.name, progress=progress) as study:
@@ -53,6 +53,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         check(comparison, first, study.fabric)
         check_counts(first, counts, settings.seeds[0])
         fits = comparison.fits(few=True) + further_trainings(comparison, counts, control_alone=True)
+        study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
         study.start(fits=len(settings.seeds) * fits)
 
         # for each seed: teacher, no-KD, kd and its controls, then no-KD with more labels

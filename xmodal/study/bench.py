@@ -394,6 +394,7 @@ class Bench:
                 "matched": self.matched.get(row_name, ""),
                 "best_epoch": best["epoch"],
                 "updates": self._updates(self.runs[name]),
+                "late_gain": late_gain(self.runs[name].history, student_name, self.info.select),
                 "valid": best["valid"],
                 "test": scores[key],
             }
@@ -478,6 +479,23 @@ class Rehearsal(Bench):
     def rehearse(self, card: MethodCard, settings: BaseModel) -> Method:
         """Build a method, including its stages, without training."""
         return self.build(card, settings)
+
+
+def late_gain(history: Sequence[Mapping[str, Any]], student: str, select: tuple[str, str]) -> float:
+    """How much the validation score rose in the last fifth of the epochs, compared with the fifth before; 0 if short.
+
+    Example:
+        >>> history = [{"valid": {"a": {"accuracy": 0.01 * epoch}}} for epoch in range(10)]
+        >>> round(late_gain(history, "a", ("accuracy", "max")), 3)
+        0.02
+    """
+    metric, direction = select
+    scores = [epoch["valid"][student][metric] for epoch in history if student in epoch["valid"]]
+    fifth = len(scores) // 5
+    if not fifth or any(score is None for score in scores[-2 * fifth :]):
+        return 0.0
+    gain = (sum(scores[-fifth:]) - sum(scores[-2 * fifth : -fifth])) / fifth
+    return float(gain if direction == "max" else -gain)
 
 
 def _leads(run: Run, student: str) -> bool:

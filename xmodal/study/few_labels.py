@@ -6,6 +6,7 @@ more of them, up to all: how many labels are the unlabelled pairs worth?
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -13,13 +14,17 @@ from typing import TYPE_CHECKING, Any
 from xmodal.data.labels import ALL, hide_labels
 from xmodal.errors import InputError
 from xmodal.methods import METHODS
+from xmodal.reports.numbers import in_percent
 from xmodal.study.plan import Comparison, method_settings
 
 if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
     from xmodal.data.base import Data
     from xmodal.study.opening import Study
 
-CURVE = "curve"  # role of the rows with other numbers of labels
+LATE = 0.01  # a rise of the validation score by more than a point in the last fifth of the epochs is noted
+TRIED = 10  # updates from which the duration is estimated
 SAME_MODALITY = "same-modality"
 
 
@@ -81,7 +86,8 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
         "rows": max(data.info.rows["train"].values()),
     }
     curve_rows = [dict(row) for row in curve_rows]
-    complete = {**result, "labels": used, "curve_rows": curve_rows}
+    notes = [*result["notes"], *still_improving([*rows, *curve_rows], data.info.select[0])]
+    complete = {**result, "labels": used, "curve_rows": curve_rows, "notes": notes}
     complete["figures"] = {**result["figures"], **gains([*rows, *curve_rows], used, metric)}
     names = {row["role"]: row["name"] for row in reversed(rows)}
     control, method = names.get("control"), names.get("method")
@@ -101,13 +107,48 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
     return {**complete, "verdict": verdict(complete)}
 
 
+def still_improving(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
+    """A note on the trainings that ended while their validation score still rose, in the mean over the seeds."""
+    gains: dict[tuple[str, Any], list[float]] = {}
+    for row in rows:
+        gains.setdefault((row["name"], row.get("labels")), []).append(row["late_gain"])
+    late = {key: sum(values) / len(values) for key, values in gains.items()}
+    listed = [
+        f"{name}{f' with {labels} labels' if labels else ''} (+{100 * gain:.1f})"
+        for (name, labels), gain in late.items()
+        if gain > LATE
+    ]
+    if not listed or not in_percent(metric):
+        return []
+    return [
+        f"Still improving when their training ended, in points of validation {metric.replace('_', ' ')} over the last "
+        f"fifth of the epochs: {', '.join(listed)}. Raise --epochs or --updates before you compare."
+    ]
+
+
+def announced(comparison: Comparison, data: Data, fabric: Fabric, *, seeds: int, fits: int) -> str:
+    """How many trainings there will be and how long they will take, from a few updates of the no-KD network."""
+    from xmodal.engine.fit import fit
+    from xmodal.methods.supervised import Supervised
+    from xmodal.study.bench import Rehearsal
+
+    plan = comparison.plan
+    bench = Rehearsal(data, plan, seed=0, fabric=fabric)
+    settings = plan.training.model_copy(update={"updates": TRIED, "patience": 0, "tracking": False})
+    tried = fit(Supervised(bench.network(bench.student), data.info), data, settings, fabric=fabric)
+    rows = max(data.info.rows["train"].values())
+    updates = plan.training.updates or plan.training.epochs * math.ceil(rows / plan.training.batch_size)
+    minutes = seeds * fits * updates * tried.seconds / TRIED / 60
+    length = "under a minute" if minutes < 1 else f"about {minutes:.0f} minutes"
+    return f"{fits} trainings of {updates:,} updates for each of {seeds} seeds, {seeds * fits} in all: {length} here."
+
+
 def gains(rows: Sequence[Mapping[str, Any]], used: Mapping[str, int], metric: str) -> dict[str, float]:
     """``name - control.metric`` → mean difference over the seeds, shares in per cent; ``all labels`` is one more name.
 
     Differences within a seed vary less than scores, so they are what reference figures are compared with.
     """
     from xmodal.reports.intervals import paired_by_seed
-    from xmodal.reports.numbers import in_percent
 
     scores: dict[str, dict[int, float]] = {}
     for row in rows:
