@@ -46,7 +46,7 @@ class ComparisonSettings(PairSettings):
         """The numbers of labels besides the first: those of ``labelled``, or those of ``curve`` and all."""
         if len(self.label_counts) > 1:
             return self.label_counts[1:]
-        return (*self.curve, ALL) if self.label_counts else ()
+        return (*self.curve, ALL) if self.label_counts or self.labelled_groups else ()
 
     def plan(self) -> Plan:
         """Data, networks and training, with the first number of labels."""
