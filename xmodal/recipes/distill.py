@@ -137,7 +137,8 @@ def distill(
         split_by_group: whether drawn splits keep each group in one split.
         student_network: your own module in place of a built one; it takes a tensor, or a dictionary of several.
         teacher_network: the same for the teacher; it is trained here.
-        training: further flags of ``xmodal distill`` by name, such as ``{"optimizer": "sgd", "precision": "64"}``.
+        training: further flags of ``xmodal distill`` by name, such as ``{"optimizer": "sgd", "precision": "64"}`` or
+            ``{"labelled": "30"}``.
         out: run folder; None: nothing is written.
         verbose: print the progress to standard error.
 
@@ -150,6 +151,8 @@ def distill(
         >>> done.student.needs, done.scores["teacher"] > 0.9
         (('faint',), True)
     """
+    from xmodal.data.labels import requested
+    from xmodal.data.request import DataRequest
     from xmodal.study.comparison import check, summarised, train
     from xmodal.study.few_labels import with_curve
 
@@ -179,6 +182,7 @@ def distill(
         choices = {"splits": splits, "task": task, "seed": seed, "unlabelled_label": unlabelled_label}
         choices |= {"groups": groups, "split_by_group": split_by_group}
         data = data or _open(inputs, target, dataset, unlabelled, choices)
+        data = requested(data, DataRequest(**settings.request(), seed=seed))
         networks = {"student": student_network, "teacher": teacher_network}
         modules = {side: network for side, network in networks.items() if network is not None}
         check(comparison, data, study.fabric, modules=modules)

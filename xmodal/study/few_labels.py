@@ -139,8 +139,8 @@ def announced(comparison: Comparison, data: Data, fabric: Fabric, *, seeds: int,
     rows = max(data.info.rows["train"].values())
     updates = plan.training.updates or plan.training.epochs * math.ceil(rows / plan.training.batch_size)
     minutes = seeds * fits * updates * tried.seconds / TRIED / 60
-    length = "under a minute" if minutes < 1 else f"about {minutes:.0f} minutes"
-    return f"{fits} trainings of {updates:,} updates for each of {seeds} seeds, {seeds * fits} in all: {length} here."
+    length = "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
+    return f"{seeds * fits} trainings of {updates:,} updates ({fits} for each seed): {length} here."
 
 
 def gains(rows: Sequence[Mapping[str, Any]], used: Mapping[str, int], metric: str) -> dict[str, float]:
