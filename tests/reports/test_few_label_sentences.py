@@ -98,9 +98,9 @@ SPREAD = [0.5, 0.8, 0.55, 0.75]
 def test_the_verdict_says_whether_the_second_modality_did_it(same: list[float], conclusion: str) -> None:
     sentences = few_label_sentences(result({"no-KD": LOW, "kd": HIGH, "kd (same-modality teacher)": same}))
 
-    assert sentences[0].startswith("Labels used: 30 + 30 (training + validation); 1,228 training rows have none.")
-    assert sentences[1].startswith("kd is better than no-KD")
-    assert sentences[2].endswith(conclusion)
+    assert sentences[0].startswith("kd is better than no-KD")
+    assert sentences[0].endswith("Labels used: 30 + 30 (training + validation); 1,228 training rows have none.")
+    assert sentences[1].endswith(conclusion)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_difference_has_three_outcomes(kd: list[float], outcome: str) -> None:
     kd = [value + 0.001 * seed for seed, value in enumerate(kd)]
     sentences = few_label_sentences(result({"no-KD": LOW, "kd": kd}))
 
-    assert sentences[1].startswith(f"kd {outcome} no-KD")
+    assert sentences[0].startswith(f"kd {outcome} no-KD")
 
 
 def test_a_weak_teacher_is_a_warning() -> None:

@@ -107,16 +107,16 @@ def few_label_sentences(result: Row) -> list[str]:
     metric, direction = str(result["metric"]), str(result["direction"])
     scores = scores_by_seed(rows, metric)
     roles = {row["role"]: row["name"] for row in reversed(rows)}
-    sentences = [
+    labels = (
         f"Labels used: {used['train']:,} + {used['valid']:,} (training + validation); {used['rows'] - used['train']:,} "
         "training rows have none."
-    ]
+    )
     method, control, same = (roles.get(role) for role in ("method", "control", "same-modality"))
-    if method is None:
-        return sentences
     against_control = paired_by_seed(scores, method, control)
-    if against_control is not None:
-        sentences.append(_outcome(method, f"{control}, the labelled rows alone", against_control, metric, direction))
+    if method is None or against_control is None:
+        return [labels]
+    headline = _outcome(method, f"{control}, the labelled rows alone", against_control, metric, direction)
+    sentences = [f"{headline} {labels}"]
     against_same = paired_by_seed(scores, method, same)
     if against_same is not None:
         gained = _judged(against_control, direction) == "better"
