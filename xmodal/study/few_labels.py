@@ -88,6 +88,7 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
     curve_rows = [dict(row) for row in curve_rows]
     notes = [*result["notes"], *still_improving([*rows, *curve_rows], data.info.select[0])]
     complete = {**result, "labels": used, "curve_rows": curve_rows, "notes": notes}
+    complete["deploy"] = deployed(rows, data.info.select)
     complete["figures"] = {**result["figures"], **gains([*rows, *curve_rows], used, metric)}
     names = {row["role"]: row["name"] for row in reversed(rows)}
     control, method = names.get("control"), names.get("method")
@@ -105,6 +106,23 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
             scores = {row["seed"]: row["test"][metric] for row in rows if row["name"] == method}
             complete["labels_saved"] = labels_saved(scores, by_labels, used["train"], direction=direction)
     return {**complete, "verdict": verdict(complete)}
+
+
+def deployed(rows: Sequence[Mapping[str, Any]], select: tuple[str, str]) -> str:
+    """The student to deploy: no-KD's if no method is above it on the validation split, in the mean over the seeds."""
+    from xmodal.study.comparison import chosen
+
+    metric, direction = select
+    sign = 1.0 if direction == "max" else -1.0
+    means: dict[str, dict[str, list[float]]] = {"method": {}, "control": {}}
+    for row in rows:
+        if row["role"] in means:
+            means[row["role"]].setdefault(row["name"], []).append(sign * row["valid"][metric])
+    best = {role: max((sum(v) / len(v) for v in names.values()), default=-math.inf) for role, names in means.items()}
+    if best["method"] > best["control"]:
+        return chosen(rows, select)
+    # a weak teacher may harm: then the network that learned from labels alone is the better product
+    return chosen([row for row in rows if row["role"] != "method"], select)
 
 
 def still_improving(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
