@@ -9,7 +9,8 @@ from xmodal.cli.main import answer
 from xmodal.data import open_data
 from xmodal.recipes import compare
 from xmodal.recipes.compare import Settings
-from xmodal.study.few_labels import deployed, further_trainings, still_improving
+from xmodal.study.comparison import chosen
+from xmodal.study.few_labels import further_trainings, still_improving
 
 VIEWS = {"digits": {"views": ("image", "fourier")}}
 USUAL = {"teacher": ("image",), "student": ("fourier",), "options": VIEWS, "threads": 1, "epochs": 2, "seeds": (0, 1)}
@@ -162,4 +163,5 @@ def test_what_is_not_above_the_control_on_validation_is_not_deployed(kd, name):
         for each, role, score in (("no-KD", "control", 0.6), ("kd", "method", kd), ("teacher", "teacher", 0.9))
     ]
 
-    assert deployed(rows, ("accuracy", "max")) == f"seed-0/{name}/students/a/student.safetensors"
+    assert chosen(rows, ("accuracy", "max"), few=True) == f"seed-0/{name}/students/a/student.safetensors"
+    assert chosen(rows, ("accuracy", "max")) == "seed-0/kd/students/a/student.safetensors"

@@ -69,7 +69,6 @@ class Distilled:
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train, write the run folder and its page, and return the content of `result.json`."""
     from xmodal.study.comparison import check, summarised, train
-    from xmodal.study.few_labels import with_curve
 
     with open_study(settings, "distill", progress=progress) as study:
         # data, and all checks: nothing is written yet
@@ -85,7 +84,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
         # report
         result = summarised(comparison, data, rows, notes, title=f"{settings.data}: {settings.method}")
-        return study.finish(with_curve(result, data, []))
+        return study.finish(result)
 
 
 def distill(
@@ -154,7 +153,6 @@ def distill(
     from xmodal.data.labels import requested
     from xmodal.data.request import DataRequest
     from xmodal.study.comparison import check, summarised, train
-    from xmodal.study.few_labels import with_curve
 
     # settings first: an error in them appears before the data is copied and split
     values = {
@@ -194,8 +192,7 @@ def distill(
         rows = bench.score()
 
         # the result, and the student in the float32 in which every student is deployed
-        result = summarised(comparison, data, rows, notes, title=method)
-        result = study.finish(with_curve(result, data, []))
+        result = study.finish(summarised(comparison, data, rows, notes, title=method))
         (deployed,) = bench.runs[method if method != "supervised" else "no-KD"].students.values()
         if bench.info.doubled:
             deployed.module.float()

@@ -18,6 +18,7 @@ from xmodal.methods import METHODS
 from xmodal.metrics.task import scalar_metrics
 from xmodal.study.bench import Bench, Earlier, Rehearsal, unfit
 from xmodal.study.controls import CONTROLS
+from xmodal.study.few_labels import labels_used, still_improving
 from xmodal.study.plan import Comparison, method_settings
 
 if TYPE_CHECKING:
@@ -133,8 +134,11 @@ def summarised(
         "seeds": sorted({row["seed"] for row in rows}),
         "summary": summarise(rows, metric=metric, direction=direction),
         "figures": figures(rows),
-        "deploy": chosen(rows, data.info.select),
+        "deploy": chosen(rows, data.info.select, few=bool(data.info.labelled)),
     }
+    if data.info.labelled:
+        result["labels"] = labels_used(data)
+        result["notes"] += still_improving(rows, data.info.select[0])
     return {**result, "verdict": verdict(result)}
 
 
@@ -162,12 +166,32 @@ def figures(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def chosen(rows: Sequence[Mapping[str, Any]], select: tuple[str, str]) -> str:
-    """The student to deploy: of the methods, or else of the controls, the best one on the *validation* split."""
+def chosen(rows: Sequence[Mapping[str, Any]], select: tuple[str, str], *, few: bool = False) -> str:
+    """The student to deploy: of the methods, or else of the controls, the best one on the *validation* split.
+
+    Args:
+        rows: of the comparison.
+        select: metric and direction.
+        few: where some rows have no label, a weak teacher may harm: the methods are left out if none of them is above
+            the control, in the mean over the seeds.
+    """
     metric, direction = select
     sign = 1.0 if direction == "max" else -1.0
-    candidates = [row for row in rows if row["role"] == "method"] or [row for row in rows if row["role"] == "control"]
+    by_role: dict[str, list[Mapping[str, Any]]] = {"method": [], "control": []}
+    for row in rows:
+        by_role.setdefault(row["role"], []).append(row)
+    methods, controls = by_role["method"], by_role["control"]
+
+    def best(candidates: Sequence[Mapping[str, Any]]) -> float:
+        names: dict[str, list[float]] = {}
+        for row in candidates:
+            names.setdefault(row["name"], []).append(sign * row["valid"][metric])
+        return max(sum(scores) / len(scores) for scores in names.values())
+
+    if few and methods and controls and best(methods) <= best(controls):
+        methods = []
+    candidates = methods or controls
     # not on the test split: its score would then be the best of several draws, and no estimate of new data any more
     scores = [sign * row["valid"][metric] for row in candidates]
-    best = candidates[scores.index(max(scores))]
-    return f"{best['folder']}/students/{best['student']}/student.safetensors"
+    row = candidates[scores.index(max(scores))]
+    return f"{row['folder']}/students/{row['student']}/student.safetensors"

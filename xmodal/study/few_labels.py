@@ -71,28 +71,31 @@ def further_trainings(comparison: Comparison, counts: Sequence[str], *, control_
     return len(counts) * (1 + students) - (students > 1 and ALL in counts)
 
 
-def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The result of a comparison with the labels it used, the curve, and the labels that were saved."""
-    from xmodal.reports.few_labels import labels_saved
-    from xmodal.reports.sweep import summarise_sweep
-    from xmodal.reports.tables import verdict
-
-    if not data.info.labelled:
-        return dict(result)
-    rows, metric, direction = result["rows"], result["metric"], result["direction"]
-    used = {
+def labels_used(data: Data) -> dict[str, int]:
+    """How many labels training and validation used, and how many training rows there are."""
+    return {
         "train": max(data.info.labelled.values()),
         "valid": max(data.info.rows["valid"].values()),
         "rows": max(data.info.rows["train"].values()),
     }
+
+
+def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The result of a comparison with the curve against labels, and the labels that were saved."""
+    from xmodal.reports.few_labels import labels_saved
+    from xmodal.reports.sweep import summarise_sweep
+    from xmodal.reports.tables import verdict
+
+    if not curve_rows:
+        return dict(result)
+    rows, used, metric = result["rows"], result["labels"], result["metric"]
     curve_rows = [dict(row) for row in curve_rows]
-    notes = [*result["notes"], *still_improving([*rows, *curve_rows], data.info.select[0])]
-    complete = {**result, "labels": used, "curve_rows": curve_rows, "notes": notes}
-    complete["deploy"] = deployed(rows, data.info.select)
+    complete = {**result, "curve_rows": curve_rows}
+    complete["notes"] = [*result["notes"], *still_improving(curve_rows, data.info.select[0])]
     complete["figures"] = {**result["figures"], **gains([*rows, *curve_rows], used, metric)}
     names = {row["role"]: row["name"] for row in reversed(rows)}
     control, method = names.get("control"), names.get("method")
-    if curve_rows and control:
+    if control:
         drawn = [name for name in (control, method, names.get(SAME_MODALITY)) if name]
         points = [{**row, "labels": used["train"]} for row in rows] + curve_rows
         points = [row for row in points if row["name"] in drawn]
@@ -104,25 +107,9 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
                 if row["name"] == control:
                     by_labels.setdefault(row["labels"], {})[row["seed"]] = row["test"][metric]
             scores = {row["seed"]: row["test"][metric] for row in rows if row["name"] == method}
-            complete["labels_saved"] = labels_saved(scores, by_labels, used["train"], direction=direction)
+            saved = labels_saved(scores, by_labels, used["train"], direction=result["direction"])
+            complete["labels_saved"] = saved
     return {**complete, "verdict": verdict(complete)}
-
-
-def deployed(rows: Sequence[Mapping[str, Any]], select: tuple[str, str]) -> str:
-    """The student to deploy: no-KD's if no method is above it on the validation split, in the mean over the seeds."""
-    from xmodal.study.comparison import chosen
-
-    metric, direction = select
-    sign = 1.0 if direction == "max" else -1.0
-    means: dict[str, dict[str, list[float]]] = {"method": {}, "control": {}}
-    for row in rows:
-        if row["role"] in means:
-            means[row["role"]].setdefault(row["name"], []).append(sign * row["valid"][metric])
-    best = {role: max((sum(v) / len(v) for v in names.values()), default=-math.inf) for role, names in means.items()}
-    if best["method"] > best["control"]:
-        return chosen(rows, select)
-    # a weak teacher may harm: then the network that learned from labels alone is the better product
-    return chosen([row for row in rows if row["role"] != "method"], select)
 
 
 def still_improving(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
