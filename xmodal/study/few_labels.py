@@ -42,13 +42,15 @@ def train_curve(
         control_alone: train the no-KD control alone; False: also the teacher, the first method and its same-modality
             control.
     """
+    from xmodal.study.bench import folder_name
+
     rows: list[dict[str, Any]] = []
     for count in counts:
         if data.revealed is None:
             continue
         plan = replace(comparison.plan, labelled=count)
         point = hide_labels(data.revealed, labelled=count, valid_labels=plan.valid_labels, seed=seed)
-        folder = f"labelled-{count}"
+        folder = folder_name(f"labelled-{count}")  # a count may be the path of a file
         bench = study.bench(plan, point, seed, inside=folder)
         bench.train_control()
         entry = next((each for each in comparison.entries if each.controls), None)
