@@ -1,22 +1,38 @@
-"""Batches where some training rows have no label: a fixed number of labelled and of unlabelled rows in each.
+"""Batches where some training rows lack a label or a modality: a fixed number of labelled and of unlabelled rows each.
 
 Both kinds of rows are *streams*, each shuffled by itself, and an epoch is as many updates as it takes to read all rows
 of the split once, whatever a method reads of them. So every training that is compared gets the same number of updates,
-whether it reads 30 labelled rows or 30 labelled and 2,000 unlabelled ones.
+whether it reads 30 labelled rows or 30 labelled and 2,000 unlabelled ones. Of the rows that lack a modality a stream
+has those alone that the method can use.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from xmodal.data.loader import Batches, Pick
+from xmodal.data.present import listed
 from xmodal.errors import InputError
 from xmodal.seeding import mix
+from xmodal.types import owner, rows_with
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """The modalities that a row must have to be of use to a training; None: all of the data.
+
+    Attributes:
+        labelled: of a row with a label.
+        unlabelled: of a row without one.
+    """
+
+    labelled: Collection[str] | None = None
+    unlabelled: Collection[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +48,9 @@ class Stream:
     name: str
     rows: Tensor
     size: int
+
+
+ALL = Needs()
 
 
 def labelled_per_batch(labelled: int, unlabelled: int, batch_size: int) -> tuple[int, int]:
@@ -140,6 +159,8 @@ def batches_for(
     paired: bool,
     batch_size: int,
     seed: int,
+    present: Mapping[str, Tensor] | None = None,
+    needs: Needs = ALL,
     unequal: str = "recycle",
     rank: int = 0,
     world: int = 1,
@@ -153,16 +174,42 @@ def batches_for(
         paired: whether all modalities follow one order.
         batch_size: rows of a global batch, over all processes.
         seed: of the order.
+        present: modality → mask of the rows that have it; empty or None: all rows have all modalities.
+        needs: the modalities of the rows that the method can use.
         unequal: ``recycle`` or ``cut``, see `Batches`; composed batches always recycle.
         rank: number of this process.
         world: number of processes.
     """
-    if not labelled:
+    if not labelled and not present:
         return Batches(rows, paired=paired, batch_size=batch_size, seed=seed, unequal=unequal, rank=rank, world=world)
     streams = {}
-    for modality, mask in labelled.items():
-        with_label, without = mask.nonzero().flatten(), (~mask).nonzero().flatten()
+    for modality, count in rows.items():
+        mask = labelled[modality] if labelled else torch.ones(count, dtype=torch.bool)
+        with_label, without = mask, ~mask
+        if present:
+            with_label = with_label & rows_with(present, needs.labelled)
+            without = without & rows_with(present, needs.unlabelled)
+            _check_usable(with_label, without & unlabelled, present, needs, least=max(2, world))
+        with_label, without = with_label.nonzero().flatten(), without.nonzero().flatten()
         sizes = labelled_per_batch(len(with_label), len(without) * unlabelled, batch_size)
         parts = zip(("labelled", "unlabelled"), (with_label, without), sizes, strict=True)
         streams[modality] = [Stream(name, numbers, size) for name, numbers, size in parts]
     return Streams(streams, rows, paired=paired, batch_size=batch_size, seed=seed, rank=rank, world=world)
+
+
+def _check_usable(
+    labelled: Tensor, unlabelled: Tensor, present: Mapping[str, Tensor], needs: Needs, *, least: int
+) -> None:
+    """Raise an error if fewer rows than ``least`` have what a training needs."""
+    found = int(labelled.sum() + unlabelled.sum())
+    if found >= least:
+        return
+    first, second = (
+        listed(dict.fromkeys(map(owner, present if names is None else names)))
+        for names in (needs.labelled, needs.unlabelled)
+    )
+    without = f", or {second} without one" if unlabelled.any() or second != first else ""
+    raise InputError(
+        f"{found} training rows have a label and {first}{without}: this training can use no others, and at least "
+        f"{least} were expected. Add such rows, or choose other modalities."
+    )
