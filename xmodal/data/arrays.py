@@ -14,13 +14,13 @@ from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_targ
 from xmodal.data.groups import drawn_groups, group_numbers, shared_groups
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits, check_target
 from xmodal.data.own.layout import is_name, name_sentence
-from xmodal.data.present import PartialColumn, complete, listed, masks_of, present_problems, stored_of
+from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, stored_of
 from xmodal.data.report import Report
 from xmodal.data.request import DataRequest
 from xmodal.data.samples import DatasetColumn, as_array, as_column, as_target, joined, read_once
 from xmodal.data.split import READY_BYTES, Column
 from xmodal.data.unlabelled import label_of, marked
-from xmodal.errors import InputError, did_you_mean
+from xmodal.errors import InputError, did_you_mean, listed
 from xmodal.names import UNLABELLED
 from xmodal.types import SPLITS, TASKS, Batch, owner
 

@@ -6,7 +6,7 @@ training rows serve every term of a loss that can use what they have. Validation
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.split import Column, Split
-from xmodal.errors import InputError
+from xmodal.errors import InputError, listed
 from xmodal.types import SPLITS, DataInfo, owner
 
 Masks = Mapping[str, NDArray[np.bool_]]
@@ -180,14 +180,3 @@ def sample_numbers(where: str, rows: NDArray[Any], stored: int | None, samples: 
     if (counts > 1).any():
         problems.append(f"{where} names row {values[counts > 1][0]} twice: each sample has a modality once.")
     return problems
-
-
-def listed(names: Iterable[str]) -> str:
-    """Names of modalities in a sentence.
-
-    Example:
-        >>> listed(["audio"]), listed(["audio", "image", "depth"])
-        ('audio', 'audio, image and depth')
-    """
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from xmodal.data.loader import Batches, Pick
-from xmodal.data.present import listed
-from xmodal.errors import InputError
+from xmodal.errors import InputError, listed
 from xmodal.seeding import mix
 from xmodal.types import owner, rows_with
 

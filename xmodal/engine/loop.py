@@ -23,7 +23,6 @@ from xmodal import files
 from xmodal.collectives import gather_json, gather_rows
 from xmodal.data.base import Data
 from xmodal.data.loader import Loader
-from xmodal.data.present import listed
 from xmodal.data.streams import Needs, batches_for
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.finite import non_finite
@@ -37,7 +36,7 @@ from xmodal.engine.selection import Selection
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.step_sums import Agreement, StepSums, agree
 from xmodal.engine.teacher_cache import TeacherCache
-from xmodal.errors import InputError, Interrupted
+from xmodal.errors import InputError, Interrupted, listed
 from xmodal.method import Method
 from xmodal.seeding import mix, seed_all
 from xmodal.seeding import restore as restore_generators

@@ -28,9 +28,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from xmodal.data.columns import sample_files
 from xmodal.data.options import valid_part
-from xmodal.data.present import listed
 from xmodal.data.report import Report
-from xmodal.errors import did_you_mean
+from xmodal.errors import did_you_mean, listed
 from xmodal.names import SPLITS, UNLABELLED
 
 TREE = (
