@@ -65,6 +65,22 @@ def labelled_per_batch(labelled: int, unlabelled: int, batch_size: int) -> tuple
     return first, min(unlabelled, batch_size - first)
 
 
+def divided(size: int, whole: int, partly: int) -> tuple[int, int]:
+    """How many of the labelled rows of a batch have all that a method reads, and how many lack some of it.
+
+    In the shares of all labelled rows, so that each row is used about equally often; where there are any of the first
+    kind, every batch has some, since the terms of a teacher read these alone.
+
+    Example:
+        >>> divided(64, 300, 100), divided(64, 1, 999), divided(30, 20, 10), divided(64, 300, 0)
+        ((48, 16), (1, 63), (20, 10), (64, 0))
+    """
+    if not whole or not partly:
+        return (size, 0) if whole else (0, size)
+    lacking = min(partly, size - max(1, round(size * whole / (whole + partly))))
+    return size - lacking, lacking
+
+
 def batches_of(size: int, rows: int, batches: int, generator: torch.Generator) -> Tensor:
     """(batches, size) positions below ``rows``: no row is twice in a batch, and each is used about equally often.
 
@@ -183,32 +199,34 @@ def batches_for(
         return Batches(rows, paired=paired, batch_size=batch_size, seed=seed, unequal=unequal, rank=rank, world=world)
     streams = {}
     for modality, count in rows.items():
-        mask = labelled[modality] if labelled else torch.ones(count, dtype=torch.bool)
-        with_label, without = mask, ~mask
+        with_label = labelled[modality] if labelled else torch.ones(count, dtype=torch.bool)
+        without = ~with_label & unlabelled
+        # rows with a label of which only some terms can use what they have
+        partly = torch.zeros_like(with_label)
         if present:
-            with_label = with_label & rows_with(present, needs.labelled)
-            without = without & rows_with(present, needs.unlabelled)
-            _check_usable(with_label, without & unlabelled, present, needs, least=max(2, world))
-        with_label, without = with_label.nonzero().flatten(), without.nonzero().flatten()
-        sizes = labelled_per_batch(len(with_label), len(without) * unlabelled, batch_size)
-        parts = zip(("labelled", "unlabelled"), (with_label, without), sizes, strict=True)
-        streams[modality] = [Stream(name, numbers, size) for name, numbers, size in parts]
+            whole = rows_with(present, needs.unlabelled)
+            partly = with_label & rows_with(present, needs.labelled) & ~whole
+            with_label, without = with_label & whole, without & whole
+            found = int((with_label | partly | without).sum())
+            if found < max(2, world):
+                raise InputError(_too_few(found, max(2, world), present, needs, unlabelled=unlabelled))
+        groups = {"labelled": with_label, "labelled, lacking": partly, "unlabelled": without}
+        numbers = {name: mask.nonzero().flatten() for name, mask in groups.items()}
+        known = len(numbers["labelled"]), len(numbers["labelled, lacking"])
+        first, last = labelled_per_batch(sum(known), len(numbers["unlabelled"]), batch_size)
+        sizes = (*divided(first, *known), last)
+        streams[modality] = [Stream(name, numbers[name], size) for name, size in zip(numbers, sizes, strict=True)]
     return Streams(streams, rows, paired=paired, batch_size=batch_size, seed=seed, rank=rank, world=world)
 
 
-def _check_usable(
-    labelled: Tensor, unlabelled: Tensor, present: Mapping[str, Tensor], needs: Needs, *, least: int
-) -> None:
-    """Raise an error if fewer rows than ``least`` have what a training needs."""
-    found = int(labelled.sum() + unlabelled.sum())
-    if found >= least:
-        return
+def _too_few(found: int, least: int, present: Mapping[str, Tensor], needs: Needs, *, unlabelled: bool) -> str:
+    """The error sentence about too few rows that have what a training needs."""
     first, second = (
         listed(dict.fromkeys(map(owner, present if names is None else names)))
         for names in (needs.labelled, needs.unlabelled)
     )
-    without = f", or {second} without one" if unlabelled.any() or second != first else ""
-    raise InputError(
+    without = f", or {second} and no label" * unlabelled
+    return (
         f"{found} training rows have a label and {first}{without}: this training can use no others, and at least "
         f"{least} were expected. Add such rows, or choose other modalities."
     )
