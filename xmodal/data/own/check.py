@@ -447,7 +447,8 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
                 numbers_of[path] = once(numbers) if rules.repeated == "once" else numbers
             if usable[path, samples]:
                 rows.setdefault(split, {})[name] = numbers_of[path]
-    masks = masks_of(contents.columns)
+    # without a column, rows that have it would seem to have nothing
+    masks = masks_of(contents.columns) if len(contents.columns) == len(layout.sources) else {}
     checked = set()
     for name in contents.columns:
         splits = {split: rows[split][name] for split in rows if name in rows[split]}
