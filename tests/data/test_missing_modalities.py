@@ -95,6 +95,17 @@ def test_data_with_all_modalities_has_no_masks():
     assert not next(in_order(data.train, batch_size=4)).present
 
 
+def test_a_column_of_some_samples_reads_like_a_column_of_all():
+    values = inputs()["b"]
+    rows = np.flatnonzero(HAS["b"])[::-1]
+
+    column = PartialColumn(values[rows], rows, ROWS)
+
+    for asked in (np.array([12, 3, 0]), np.array([9, 12, 1, 3]), slice(0, 12, 2), slice(0, 4)):
+        np.testing.assert_array_equal(column[asked], with_nan(values, HAS["b"])[asked])
+    assert column[3].shape == (2, 9) and np.isnan(column[1]).all() and len(column) == ROWS
+
+
 def test_a_column_of_bytes_reads_as_floats_and_lengths_as_integers():
     bytes_of = np.arange(ROWS * 4, dtype=np.uint8).reshape(ROWS, 1, 2, 2)
     waves = {"a": lacking(inputs()["b"], HAS["a"]), "b": lacking(bytes_of, HAS["b"])}
@@ -127,11 +138,14 @@ def test_parts_of_a_split_keep_their_masks():
     given = {name: lacking(values, HAS[name]) for name, values in inputs().items()}
     data = from_arrays(given, lacking(CLASSES.tolist(), KNOWN), splits=SPLITS)
     rows = torch.tensor([0, 5, 6, 9])
+    whole = data.train[Pick(dict.fromkeys("ab", rows), None)]
 
     part = data.train.subset(dict.fromkeys("ab", rows))
 
     assert part.present["a"].tolist() == [False, True, True, True]
-    assert part[Pick(dict.fromkeys("ab", torch.arange(4)), None)].present["b"].tolist() == [True, True, True, False]
+    batch = part[Pick(dict.fromkeys("ab", torch.arange(4)), None)]
+    assert batch.present["b"].tolist() == [True, True, True, False]
+    assert all(torch.equal(batch.inputs[name].nan_to_num(), whole.inputs[name].nan_to_num()) for name in "ab")
     assert not data.train.subset(dict.fromkeys("ab", torch.tensor([3, 5]))).present
     raw = data.train.raw()
     assert torch.equal(raw.present["a"], data.train.present["a"]) and raw.labelled is data.train.labelled
