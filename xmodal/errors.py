@@ -85,3 +85,14 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     hint = f"Did you mean '{close[0]}'? " if close else ""
     return f"{hint}Known: {', '.join(known) if known else 'none'}."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names of modalities in a sentence.
+
+    Example:
+        >>> listed(["audio"]), listed(["audio", "image", "depth"])
+        ('audio', 'audio, image and depth')
+    """
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

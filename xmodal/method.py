@@ -46,6 +46,26 @@ class Method(nn.Module, ABC):
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """The paper's objective on one batch; ``teacher_outputs`` has the rows that `teach` computes for the batch."""
 
+    def row_needs(self, *, labelled: bool) -> tuple[str, ...] | None:
+        """The modalities that a training row must have to be of use, if it has a label or if not; None: all.
+
+        It matters where rows lack modalities: batches then hold rows that have these, and what else such a row lacks is
+        NaN, see `Batch.present`. By default they are those of all students and of the teacher, so every term can be
+        computed for every row. A method says less if one of its terms does with less, and then selects rows before
+        the forward pass, see `Batch.having`.
+        """
+        taught = self.taught_by()
+        if taught is None:
+            return None
+        read = [name for student in self.students().values() for name in student.modalities]
+        return tuple(dict.fromkeys([*read, *taught]))
+
+    def taught_by(self) -> tuple[str, ...] | None:
+        """The modalities that `teach` reads; None: any that the batch holds. Empty without a teacher."""
+        if type(self).teach is Method.teach:
+            return ()
+        return self.teach_inputs if isinstance(self, DescribesTeacher) else None
+
     @abstractmethod
     def students(self) -> dict[str, Student]:
         """The networks to select, save and export, by name."""

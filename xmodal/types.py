@@ -9,7 +9,7 @@ another device, and fails on frozen dataclasses.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -43,7 +43,7 @@ class Batch:
         labelled: modality → boolean mask per sample (rows,): which samples have a label. Targets of the others are -1
             or NaN, so that code which forgets this mask fails. Empty: all samples have one.
         present: modality → boolean mask per sample (rows,): which samples have this modality. Inputs of the others are
-            NaN. Empty: all samples have all modalities.
+            NaN, or -1 among integers, so that code which forgets this mask fails. Empty: all samples have all of them.
     """
 
     inputs: dict[str, Tensor]
@@ -112,6 +112,20 @@ class Batch:
         float64 = {key: {name: convert(tensor) for name, tensor in parts[key].items()} for key in ("inputs", "targets")}
         return Batch(**{**parts, **float64})
 
+    def having(self, modalities: Iterable[str]) -> Batch:
+        """The samples that have all of these modalities; the same batch where all samples have all of them.
+
+        Rows are selected before a forward pass and not behind it: rows of NaN, or of a value in its place, would enter
+        the statistics of BatchNorm.
+
+        Example:
+            >>> sound, label = torch.tensor([[0.5], [float("nan")]]), torch.tensor([1, 0])
+            >>> batch = Batch({"a": sound}, {"a": label}, present={"a": torch.tensor([True, False])})
+            >>> batch.having(["a"]).inputs["a"]
+            tensor([[0.5000]])
+        """
+        return self.take(rows_with(self.present, modalities)) if self.present else self
+
     def parts(self) -> dict[str, dict[str, Tensor]]:
         """The dictionaries of a batch by the name of their field; ``Batch(**batch.parts())`` is an equal batch."""
         return {key: getattr(self, key) for key in PARTS}
@@ -131,6 +145,24 @@ class Batch:
 def _shared(part: Mapping[str, Tensor]) -> bool:
     tensors = list(part.values())
     return all(other is tensors[0] or torch.equal(other, tensors[0]) for other in tensors[1:])
+
+
+def rows_with(present: Mapping[str, Tensor], modalities: Iterable[str] | None) -> Tensor:
+    """(rows,) which rows have all of some modalities.
+
+    Args:
+        present: modality → mask of the rows that have it; not empty.
+        modalities: the names; those of inputs such as ``audio.lengths`` count as their modality. None: all of them.
+
+    Example:
+        >>> present = {"a": torch.tensor([True, True, False]), "b": torch.tensor([True, False, True])}
+        >>> rows_with(present, ["a.lengths"]).tolist(), rows_with(present, None).tolist()
+        ([True, True, False], [True, False, False])
+    """
+    mask = torch.ones_like(next(iter(present.values())))
+    for name in present if modalities is None else map(owner, modalities):
+        mask = mask & present[name]
+    return mask
 
 
 PARTS = tuple(each.name for each in fields(Batch))
@@ -205,6 +237,7 @@ class DataInfo:
         train_targets: modality → targets of the training split, for class weights and memories; -1 or NaN in rows
             without a label.
         labelled: modality → number of training rows with a label; empty: all have one.
+        present: modality → number of training rows that have it; empty: all rows have all modalities.
         normalisation: input → statistics of the training split; other inputs are not normalised.
         metrics: a set of `xmodal.metrics.task.SETS` in place of the task's usual metrics; empty: the usual ones.
     """
@@ -222,6 +255,7 @@ class DataInfo:
     class_weights: tuple[float, ...] = ()
     train_targets: Mapping[str, Tensor] = field(default_factory=dict)
     labelled: Mapping[str, int] = field(default_factory=dict)
+    present: Mapping[str, int] = field(default_factory=dict)
     normalisation: Mapping[str, Normalisation] = field(default_factory=dict)
     metrics: str = ""
     target_shape: tuple[int, ...] = ()

@@ -229,7 +229,7 @@ def test_a_full_disk_is_noticed_before_anything_is_written(tmp_path: Path, monke
 def test_the_exchanged_table_is_read_from_the_same_file(tmp_path: Path) -> None:
     data = pictures()
     method = KD(image_student(), vector_student().module, data.info)
-    common: dict[str, Any] = {"shuffle": True, "seed": 0, "disk": tmp_path}
+    common: dict[str, Any] = {"exchange": "class", "seed": 0, "disk": tmp_path}
     disk, memory = (
         TeacherCache(method, data.train, data.info, launch(), cache=cache, **common) for cache in ("disk", "memory")
     )

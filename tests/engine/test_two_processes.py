@@ -60,8 +60,8 @@ def test_two_processes_end_with_the_weights_of_one(one: Path, two: Path) -> None
     assert_same_weights(one, two)
 
 
-@pytest.mark.parametrize("name", ["few-kd", "few-labels"])
-def test_two_processes_share_the_labelled_rows_of_every_batch(name: str, one: Path, two: Path) -> None:
+@pytest.mark.parametrize("name", ["few-kd", "few-labels", "gaps-kd", "gaps-labels"])
+def test_two_processes_share_the_rows_of_every_kind_of_every_batch(name: str, one: Path, two: Path) -> None:
     single, several = load_file(one / f"{name}.safetensors"), load_file(two / f"{name}.safetensors")
 
     for key in single:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from dense_processes import score_points, train_scenes, train_streams
 from lightning_fabric import Fabric
@@ -15,6 +16,7 @@ from networks import image_student, pictures, vector_student
 from torch import Tensor
 
 from xmodal import files
+from xmodal.data.arrays import from_arrays
 from xmodal.data.base import Data
 from xmodal.data.labels import hide_labels
 from xmodal.data.loader import Pick
@@ -29,6 +31,7 @@ from xmodal.methods.kd import KD
 from xmodal.methods.options import DistillationOptions
 from xmodal.methods.supervised import Supervised
 from xmodal.methods.terms import Term
+from xmodal.models.network import Reads
 from xmodal.models.student_file import save_weights
 from xmodal.types import Batch, Step
 
@@ -108,6 +111,27 @@ def train_with_few_labels(fabric: Fabric, out: Path) -> None:
             save_weights(out / f"{name}.safetensors", run.method)
 
 
+def train_with_gaps(fabric: Fabric, out: Path) -> None:
+    """Pictures with a label, pairs with and without one, vectors alone: every process has some of each kind."""
+    whole = pictures()
+    rows = np.arange(131)
+    vector = np.where((rows % 5 == 0)[:, None], np.nan, whole.train.columns["vector"][rows])
+    image = np.where((rows % 7 == 1)[:, None, None, None], np.nan, whole.train.columns["image"][rows])
+    target = np.where(rows % 3 == 2, -1, whole.train.targets["image"].numpy())
+    train = rows[(rows < 100) & ((rows % 5 != 0) | (rows % 7 != 1))]
+    scored = rows[(rows % 5 != 0) & (rows % 7 != 1) & (rows % 3 != 2) & (rows >= 100)]
+    splits = {"train": train, "valid": scored[::2], "test": scored[1::2]}
+    data = from_arrays({"vector": vector, "image": image}, target, splits=splits)
+    options = DistillationOptions(losses=("kl", "rkd_distance:0.5", "dkd:0.5"))
+    teacher = Reads(vector_student().module.net, ("vector",))
+    kd = KD(image_student(dropout=0.0), teacher, data.info, options)
+    settings = FitSettings(epochs=2, batch_size=25, optimizer="sgd", learning_rate=0.05, accumulate=2)
+    for name, method in (("gaps-kd", kd), ("gaps-labels", Supervised(vector_student(), data.info))):
+        run = fit(method, data, settings, seed=5, fabric=fabric)
+        if fabric.global_rank == 0:
+            save_weights(out / f"{name}.safetensors", run.method)
+
+
 def train_in_64_bits(fabric: Fabric, out: Path) -> None:
     """Large steps of a rule that divides by tiny numbers: what rounding in 32 bits makes of them differs soon."""
     each: tuple[Precision, ...] = ("32-true", "64-true")
@@ -133,6 +157,7 @@ def main(out: Path, devices: int) -> None:
     train_with_answers_on_disk(fabric, out)
     train_in_64_bits(fabric, out)
     train_with_few_labels(fabric, out)
+    train_with_gaps(fabric, out)
     data: Data = pictures()
     data.train = Masked(data.train)  # type: ignore[assignment]
     # a term of every kind: by row, of gathered rows, with a trained adaptor

@@ -84,22 +84,25 @@ class CheckFlags(Flags):
 def check(words: Sequence[str]) -> Answer:
     """The command ``xmodal data check ROOT``: a folder in the format of a data set, or an own-data folder."""
     from xmodal.data.own.check import inspect as inspect_folder
-    from xmodal.data.own.check import label_counts
+    from xmodal.data.own.check import label_counts, present_counts
 
     flags = parse(CheckFlags, words, prog="xmodal data check")
     # the check of a data set returns None for a folder that is not in its format
     checks = (load(card.check)(flags.root) for card in DATA.values() if card.check and _readable(card, flags.root))
-    report, counts = next((report for report in checks if report is not None), None), []
+    report = next((report for report in checks if report is not None), None)
+    counts, present = [], []
     if report is None:
         contents = inspect_folder(flags.root)
-        report, counts = contents.report, label_counts(contents)
+        report, counts, present = contents.report, label_counts(contents), present_counts(contents)
     lines = [f"error: {problem}" for problem in report.errors]
     lines += [f"warning: {problem}" for problem in report.warnings]
-    lines += map(str, counts)
+    lines += map(str, [*counts, *present])
     lines.append(f"{flags.root}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")
     result: dict[str, Any] = {"folder": str(flags.root), "errors": report.errors, "warnings": report.warnings}
     if counts:
         result["labels"] = [asdict(part) for part in counts]
+    if present:
+        result["modalities"] = [asdict(part) for part in present]
     return Answer(result, flags.as_json, lines, status=2 if report.errors else 0)
 
 

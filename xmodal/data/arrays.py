@@ -14,12 +14,13 @@ from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_targ
 from xmodal.data.groups import drawn_groups, group_numbers, shared_groups
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits, check_target
 from xmodal.data.own.layout import is_name, name_sentence
+from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, stored_of
 from xmodal.data.report import Report
 from xmodal.data.request import DataRequest
-from xmodal.data.samples import DatasetColumn, Joined, as_array, as_target, read_once
+from xmodal.data.samples import DatasetColumn, as_array, as_column, as_target, joined, read_once
 from xmodal.data.split import READY_BYTES, Column
 from xmodal.data.unlabelled import label_of, marked
-from xmodal.errors import InputError, did_you_mean
+from xmodal.errors import InputError, did_you_mean, listed
 from xmodal.names import UNLABELLED
 from xmodal.types import SPLITS, TASKS, Batch, owner
 
@@ -49,7 +50,8 @@ def from_arrays(
     """Data from arrays or tensors.
 
     Args:
-        inputs: modality → array (samples, …); ``<modality>.<name>`` → auxiliary input, such as ``audio.lengths``.
+        inputs: modality → array (samples, …); ``<modality>.<name>`` → auxiliary input, such as ``audio.lengths``. A
+            training row lacks a modality where its sample is None, or NaN in all of its values.
         target: array (samples,) or (samples, values); maps of class numbers (samples, height, width) or (samples,
             depth, height, width) for dense prediction; modality → array for unpaired data. None, NaN and pandas' NA,
             and -1 among classes, mean that a training row has no label; where there are several values, all of them.
@@ -80,7 +82,7 @@ def from_arrays(
             "There are no inputs: a dictionary from modality to array was expected"
             + ("." if isinstance(inputs, Mapping) else f", and a {type(inputs).__name__} was given.")
         )
-    columns = {name: as_array(f"inputs['{name}']", value) for name, value in inputs.items()}
+    columns = {name: as_column(f"inputs['{name}']", value) for name, value in inputs.items()}
     return _data(
         columns,
         target,
@@ -91,7 +93,7 @@ def from_arrays(
         request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
         scan_bytes=None,
         ignore=ignore,
-        unlabelled={name: as_array(f"unlabelled['{name}']", value) for name, value in (unlabelled or {}).items()},
+        unlabelled={name: as_column(f"unlabelled['{name}']", value) for name, value in (unlabelled or {}).items()},
         unlabelled_label=unlabelled_label,
         groups=groups,
         split_by_group=split_by_group,
@@ -242,16 +244,19 @@ def _data(
         if not is_name(name):
             report.errors.append(name_sentence(name))
         layout = (layouts or {}).get(name, "")
-        check_column(name, f"inputs['{name}']", column, report, layout=layout, scan_bytes=scan_bytes)
+        stored, held = stored_of(column)
+        check_column(name, f"inputs['{name}']", stored, report, layout=layout, scan_bytes=scan_bytes, numbers=held)
+    auxiliary = _follow(auxiliary, columns, "inputs", report)
     for name, column in auxiliary.items():
         shape = tuple(columns[owner(name)].shape)
         if len(shape) > 1:
-            check_auxiliary(name, f"inputs['{name}']", column, report, samples=shape[0], steps=shape[-1])
+            _check_auxiliary(name, f"inputs['{name}']", column, columns[owner(name)], report)
     # a misspelt task is reported already; targets are then checked for the task that they suggest
     valid_task = task if task in TASKS else ""
     label = None if ignore == unlabelled_label else unlabelled_label
     targets = _targets(columns, target, report, task=valid_task, class_names=class_names, ignore=ignore, label=label)
     further = dict(unlabelled or {})
+    further |= _follow({name: further[name] for name in further if owner(name) != name}, further, "unlabelled", report)
     _check_further(further, {**columns, **auxiliary}, report, paired=paired, scan_bytes=scan_bytes)
     report.stop_on_errors()
     task = task or infer_task(next(iter(targets.values())))
@@ -260,21 +265,32 @@ def _data(
     label = label_of(ignore)
     given = None if splits is None else _rows(columns, splits, report, paired=paired)
     report.stop_on_errors()
+    if not paired and (lacking := masks_of(columns)):
+        names = listed(name for name, mask in lacking.items() if not mask.all())
+        report.errors.append(
+            f"Some samples lack {names}, and this data is unpaired: its modalities have samples of their own. Leave "
+            "them out."
+        )
+    report.stop_on_errors()
     if further:
         given = given and _with_further(given, columns, further)
         targets = _longer(targets, {name: further[name].shape[0] for name in columns}, task)
-        columns = {name: Joined(column, further[name]) for name, column in columns.items()}
-        auxiliary = {name: Joined(column, further[name]) for name, column in auxiliary.items()}
+        columns = {name: joined(column, further[name]) for name, column in columns.items()}
+        auxiliary = {name: joined(column, further[name], auxiliary=True) for name, column in auxiliary.items()}
+    masks = masks_of(columns)
     numbers = _groups(groups, columns, paired=paired, split_by_group=split_by_group, drawn=given is None)
     if given is None:
         by_group = numbers if split_by_group else None
-        rows: Rows = draw_splits(targets, FRACTIONS, request.seed, groups=by_group, label=label)
+        rows: Rows = draw_splits(
+            targets, FRACTIONS, request.seed, groups=by_group, label=label, complete=complete(masks)
+        )
     else:
         rows = given
     for name in list(columns)[:1] if paired else columns:
         where = {split: f"splits['{split}']" + ("" if paired else f"['{name}']") for split in SPLITS}
         of_name = {split: rows[split][name] for split in SPLITS}
         check_splits(where, of_name, targets[name], report, label=label, class_names=class_names)
+        report.errors += present_problems(where, of_name, masks)
     report.stop_on_errors()
     if numbers is not None:
         of_first = {split: next(iter(rows[split].values())) for split in SPLITS}
@@ -294,6 +310,38 @@ def _data(
     data.warnings.extend(report.warnings)
     data.groups = numbers
     return data
+
+
+def _follow(
+    auxiliary: Mapping[str, Column], columns: Mapping[str, Column], what: str, report: Report
+) -> dict[str, Column]:
+    """Auxiliary inputs that lack the samples that their modality lacks, whatever stands in these."""
+    followed: dict[str, Column] = {}
+    for name, column in auxiliary.items():
+        modality = columns.get(owner(name))
+        # different numbers of samples are reported elsewhere
+        if modality is None or column.shape[:1] != modality.shape[:1]:
+            followed[name] = column
+            continue
+        stored, rows = stored_of(modality)
+        rows = np.arange(modality.shape[0]) if rows is None else rows
+        absent = rows[~column.present[rows]] if isinstance(column, PartialColumn) else rows[:0]
+        if len(absent):
+            report.errors.append(
+                f"{what}['{name}'] lacks sample {absent[0]}, and {owner(name)} has it: a value for each sample of "
+                f"{owner(name)} was expected."
+            )
+        elif stored is not modality:
+            column = PartialColumn(np.asarray(column[rows]), rows, column.shape[0], auxiliary=True)
+        followed[name] = column
+    return followed
+
+
+def _check_auxiliary(name: str, where: str, column: Column, modality: Column, report: Report) -> None:
+    stored, numbers = stored_of(column)
+    steps = int(modality.shape[-1])
+    samples = modality.shape[0] if numbers is None else len(numbers)
+    check_auxiliary(name, where, stored, report, samples=samples, steps=steps, numbers=numbers)
 
 
 def _groups(
@@ -341,10 +389,10 @@ def _check_further(
             )
         elif name == owner(name):
             # the layout is that of the inputs, about which any problem is reported already
-            check_column(name, where, column, report, layout="other", scan_bytes=scan_bytes)
+            stored, numbers = stored_of(column)
+            check_column(name, where, stored, report, layout="other", scan_bytes=scan_bytes, numbers=numbers)
         else:
-            steps = int(columns[owner(name)].shape[-1])
-            check_auxiliary(name, where, column, report, samples=further[owner(name)].shape[0], steps=steps)
+            _check_auxiliary(name, where, column, further[owner(name)], report)
     counts = {f"unlabelled['{name}']": column.shape[0] for name, column in further.items() if column.shape}
     if paired and len(set(counts.values())) > 1:
         listed = ", ".join(f"{where} has {count}" for where, count in counts.items())

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from xmodal.data.augment import Augment
 from xmodal.data.groups import split_groups
+from xmodal.data.present import count_present
 from xmodal.data.request import DataRequest
-from xmodal.data.split import Column, Split, batch_type
+from xmodal.data.split import Column, Partial, Split, batch_type
 from xmodal.data.unlabelled import has_label, mark_unlabelled
 from xmodal.errors import InputError, did_you_mean
 from xmodal.names import UNLABELLED
@@ -67,11 +68,11 @@ class Data:
 
     def apart(self) -> Data:
         """The same rows as unpaired data: batches shuffle each modality by itself, so their rows do not correspond."""
-        train, valid, test = (copy.copy(split) for split in (self.train, self.valid, self.test))
+        train, valid, test = (copy.copy(split.without_gaps()) for split in (self.train, self.valid, self.test))
         for split in (train, valid, test):
             split.paired = False
         revealed = None if self.revealed is None else self.revealed.apart()
-        info = replace(self.info, paired=False)
+        info = replace(self.info, paired=False, **_without_gaps(self.info, train))
         return replace(self, train=train, valid=valid, test=test, info=info, revealed=revealed)
 
     def doubled(self) -> Data:
@@ -86,6 +87,15 @@ class Data:
     def split(self, name: str) -> Split:
         """A split by name."""
         return {"train": self.train, "valid": self.valid, "test": self.test}[name]
+
+
+def _without_gaps(info: DataInfo, train: Split) -> dict[str, Any]:
+    """The facts that change where each modality keeps the rows that have it."""
+    if not info.present:
+        return {}
+    labelled = {name: int(mask.sum()) for name, mask in train.labelled.items()}
+    rows = {**info.rows, "train": train.rows}
+    return {"present": {}, "rows": rows, "labelled": labelled, "train_targets": train.targets}
 
 
 def assemble(
@@ -156,7 +166,7 @@ def assemble(
     statistics = {
         name: choice
         if isinstance(choice, Normalisation)
-        else statistics_of(columns[name], rows["train"][name], inputs[name].layout)
+        else statistics_of(columns[name], stored_rows(columns[name], rows["train"][name]), inputs[name].layout)
         for name, choice in (normalise or {}).items()
         if choice != "none"
     }
@@ -201,6 +211,7 @@ def assemble(
         target_shape=tuple(target_shape) if dense else (),
         inner=inner,
     )
+    info = count_present(parts, info)
     train, info = mark_unlabelled(parts, info)
     return Data(train, parts["valid"], parts["test"], info, source or {})
 
@@ -287,6 +298,11 @@ def layout_of(name: str, shape: tuple[int, ...]) -> str:
     return "other"
 
 
+def stored_rows(column: Column, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Those of the rows that have this modality."""
+    return rows[column.present[rows]] if isinstance(column, Partial) else rows
+
+
 def statistics_of(column: Column, rows: NDArray[np.int64], layout: str) -> Normalisation:
     """Mean and standard deviation over some rows: per feature (vector) or per channel (sequence, image)."""
     dims = len(column.shape)
@@ -297,13 +313,14 @@ def statistics_of(column: Column, rows: NDArray[np.int64], layout: str) -> Norma
         part = np.asarray(column[rows[first : first + chunk]], dtype=np.float64)
         total = total + part.sum(axis=axes, keepdims=True)
         count += int(np.prod([part.shape[axis] for axis in axes]))
-    mean = total / count
+    # a modality without a row is refused later, with all other problems of the splits
+    mean = total / max(count, 1)
     # a second pass over the rows: E[x²] - E[x]² in one pass is the difference of two large sums and loses digits
     square = np.zeros(1)
     for first in range(0, len(rows), chunk):
         part = np.asarray(column[rows[first : first + chunk]], dtype=np.float64)
         square = square + ((part - mean) ** 2).sum(axis=axes, keepdims=True)
-    std = np.sqrt(square / count)
+    std = np.sqrt(square / max(count, 1))
     # a constant feature has a deviation of 0, or of rounding errors: dividing by it would give NaN or huge values
     std[std < 1e-8 * (1.0 + np.abs(mean))] = 1.0
     return Normalisation(mean[0].tolist(), std[0].tolist())
@@ -352,10 +369,12 @@ def draw_splits(
     *,
     groups: NDArray[np.int64] | None = None,
     label: int | None = UNLABELLED,
+    complete: NDArray[np.bool_] | None = None,
 ) -> dict[str, dict[str, NDArray[np.int64]]]:
     """Split → modality → rows; modalities that share their targets share the rows.
 
-    Rows with a label are drawn by `stratified_split`, as if there were no others; those without one are for training.
+    Rows with a label and all modalities are drawn by `stratified_split`, as if there were no others; those that lack
+    something are for training.
 
     Args:
         targets: modality → targets of all rows.
@@ -363,11 +382,14 @@ def draw_splits(
         seed: of the draw.
         groups: of each row, each of which is to be in one split only, see `split_groups`; None: class by class.
         label: integer that marks rows without a label, besides NaN; None: no integer.
+        complete: mask of the rows that have all modalities; None: all have.
     """
     drawn = {}
     for target in targets.values():
         if id(target) not in drawn:
             labelled = has_label(target, label)
+            if complete is not None:
+                labelled = labelled & complete
             if groups is None:
                 drawn[id(target)] = _stratified_rows(target, labelled, fractions, seed)
             else:
@@ -382,7 +404,7 @@ def _stratified_rows(
     drawn = {split: known[rows] for split, rows in stratified_split(target[known], fractions, seed).items()}
     empty = [split for split, rows in drawn.items() if not len(rows)]
     if empty:
-        samples = f"{len(known)} samples" + " with a label" * (len(known) < len(target))
+        samples = f"{len(known)} samples" + " with a label and all modalities" * (len(known) < len(target))
         raise InputError(
             f"{samples} are too few to draw splits of {fractions} class by class: {', '.join(empty)} would be empty. "
             "Add samples, or give the splits."

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from xmodal.data.present import PartialColumn, stored_of
 from xmodal.data.split import Column
 from xmodal.data.unlabelled import is_missing
 from xmodal.errors import InputError
@@ -62,6 +63,68 @@ def as_target(where: str, value: Any) -> NDArray[Any]:
     filled = as_array(where, [np.full(shape, np.nan) if is_missing(row) else row for row in rows])
     # other objects are refused by their type
     return filled.reshape(*array.shape, *shape) if filled.dtype.kind in "biuf" else array
+
+
+def as_column(where: str, value: Any) -> Column:
+    """Convert an input like `as_array`; samples that lack it are None, or NaN in all of their values.
+
+    Args:
+        where: name of the input for error messages.
+        value: to convert.
+
+    Example:
+        >>> as_column("sound", [[1.0, 2.0], None])[np.array([0, 1])].tolist()
+        [[1.0, 2.0], [nan, nan]]
+        >>> as_column("sound", np.array([[1.0, np.nan], [np.nan, np.nan]])).present.tolist()
+        [True, False]
+    """
+    objects = _with_none(value)
+    if objects is None:
+        stored = as_array(where, value)
+        rows = np.arange(stored.shape[0] if stored.ndim else 0)
+    else:
+        rows = np.flatnonzero([not is_missing(sample) for sample in objects])
+        stored = as_array(where, [objects[row] for row in rows.tolist()])
+    empty = _all_nan(stored)
+    # a column of nothing but NaN is no column with gaps: the check of its values says what is wrong
+    if objects is None and (empty.all() or not empty.any()):
+        return stored
+    if not len(rows):
+        raise InputError(f"{where} has no sample: all {len(objects or rows)} are None or NaN. Leave it out.")
+    return PartialColumn(stored[~empty], rows[~empty], len(rows) if objects is None else len(objects))
+
+
+def _with_none(value: Any) -> list[Any] | None:
+    """The samples of a list, or of an array of objects, that holds None or pandas' NA; None: of anything else."""
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O" and value.ndim == 1:
+        value = value.tolist()
+    if not isinstance(value, list | tuple) or not any(map(is_missing, value)):
+        return None
+    return list(value)
+
+
+def _all_nan(array: NDArray[Any]) -> NDArray[np.bool_]:
+    """(samples,) which samples are NaN in all of their values; none of a column of single numbers."""
+    lacking = np.zeros(array.shape[:1], dtype=bool)
+    if array.dtype.kind != "f" or array.ndim < 2 or not array.size:
+        return lacking
+    flat = array.reshape(len(array), -1)
+    # all values are read only where the first one is missing
+    rows = np.flatnonzero(np.isnan(flat[:, 0]))
+    lacking[rows] = np.isnan(flat[rows]).all(axis=1)
+    return lacking
+
+
+def joined(first: Column, second: Column, *, auxiliary: bool = False) -> Column:
+    """Two columns, one below the other, of which some samples may lack either."""
+    if not isinstance(first, PartialColumn) and not isinstance(second, PartialColumn):
+        return Joined(first, second)
+    samples = first.shape[0]
+    (above, rows), (below, more) = stored_of(first), stored_of(second)
+    rows = np.arange(samples) if rows is None else rows
+    more = np.arange(second.shape[0]) if more is None else more
+    numbers = np.concatenate([rows, samples + more])
+    return PartialColumn(Joined(above, below), numbers, samples + second.shape[0], auxiliary=auxiliary)
 
 
 class Joined:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from xmodal.data.augment import Augment
 from xmodal.data.loader import Pick
-from xmodal.types import Batch, Normalisation, owner
+from xmodal.types import Batch, Normalisation, owner, rows_with
 
 # columns of a split up to this size are normalised once and kept as a tensor; larger ones are read for each batch
 READY_BYTES = 256 * 2**20
@@ -50,6 +50,17 @@ class Redrawn(Column, Protocol):
 
     def redrawn(self, rows: NDArray[np.int64], epoch: int) -> Any:
         """Rows as drawn for training in this epoch: a function of the arguments alone."""
+
+
+@runtime_checkable
+class Partial(Column, Protocol):
+    """A column that some samples lack, see `xmodal.data.present.PartialColumn`.
+
+    Attributes:
+        present: mask of the samples that have it, (samples,).
+    """
+
+    present: NDArray[np.bool_]
 
 
 class Split:
@@ -98,6 +109,20 @@ class Split:
         }
         # modality → mask of the rows with a label; empty: all rows have one. See `without_labels`
         self.labelled: Mapping[str, Tensor] = {}
+        self.present: Mapping[str, Tensor] = self._present()
+
+    def _present(self) -> dict[str, Tensor]:
+        """Modality → mask of the rows that have it; empty: all rows have all modalities."""
+        masks = {
+            name: column.present[rows]
+            for name, rows in self.numbers.items()
+            if isinstance(column := self.columns[name], Partial)
+        }
+        if all(mask.all() for mask in masks.values()):
+            return {}
+        # by identity: modalities that no row lacks share one mask
+        whole = torch.ones(len(self), dtype=torch.bool)
+        return {name: torch.from_numpy(masks[name]) if name in masks else whole for name in self.numbers}
 
     def __len__(self) -> int:
         return max(self.rows.values())
@@ -131,11 +156,15 @@ class Split:
         tensors: dict[str, Tensor] = {}
         for modality, names in self._inputs.items():
             for name in names:
+                numbers = self.numbers[modality]
+                # of a column that some rows lack, the others: `_picked` knows their places
+                if modality in self.present:
+                    numbers = numbers[self.present[modality].numpy()]
                 # 4 bytes: the size that a float32 column has after normalisation, whatever its type in the file
-                if 4 * self.rows[modality] * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES:
+                if 4 * len(numbers) * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES:
                     twin = next((other for other in tensors if self._same(name, other)), None)
                     if twin is None:
-                        tensors[name] = torch.from_numpy(self._read(name, self.numbers[modality]))
+                        tensors[name] = torch.from_numpy(self._read(name, numbers))
                     else:
                         tensors[name] = tensors[twin]
         return tensors
@@ -166,7 +195,18 @@ class Split:
         batch = self.drawn(pick)
         if self.labelled:
             self._mark(batch)
+        if self.present:
+            self._mark_present(batch)
         return batch.doubled() if self._doubled else batch
+
+    def _mark_present(self, batch: Batch) -> None:
+        """Say in the batch which rows have which modality."""
+        masks: dict[tuple[int, int], Tensor] = {}
+        for modality, positions in batch.index.items():
+            key = (id(self.present[modality]), id(positions))
+            if key not in masks:
+                masks[key] = self.present[modality].index_select(0, positions)
+            batch.present[modality] = masks[key]
 
     def _mark(self, batch: Batch) -> None:
         """Say in the batch which rows have a label; targets of the others become -1 or NaN."""
@@ -202,7 +242,7 @@ class Split:
         """Some of the rows: modality → positions within the split."""
         changed = copy.copy(self)
         # what was read is read again: these caches have one entry for each row of the split
-        for cached in ("_ready", "_ready_regions"):
+        for cached in ("_ready", "_ready_regions", "_places"):
             vars(changed).pop(cached, None)
         numbers: dict[tuple[int, int], NDArray[np.int64]] = {}
         parts: dict[tuple[int, int], Tensor] = {}
@@ -218,7 +258,24 @@ class Split:
                     parts.setdefault(key, old[name].index_select(0, rows))
                     new[name] = parts[key]
         changed.labelled, changed.rows = labelled, {name: len(rows) for name, rows in positions.items()}
+        changed.present = changed._present()
         return changed
+
+    def complete(self) -> Split:
+        """The rows that have a label and all modalities."""
+        masks = dict(self.labelled)
+        if self.present:
+            # samples that lack a modality are paired, so one mask is that of all modalities
+            whole = rows_with(self.present, None)
+            masks = dict.fromkeys(self.rows, whole & next(iter(masks.values())) if masks else whole)
+        positions = {id(mask): mask.nonzero().flatten() for mask in masks.values()}
+        return self.subset({name: positions[id(mask)] for name, mask in masks.items()}) if masks else self
+
+    def without_gaps(self) -> Split:
+        """The rows of each modality that have it, which no longer correspond where some lack one."""
+        if not self.present:
+            return self
+        return self.subset({name: mask.nonzero().flatten() for name, mask in self.present.items()})
 
     def drawn(self, pick: Pick) -> Batch:
         """The batch in float32, from which ``split[pick]`` starts."""
@@ -274,9 +331,28 @@ class Split:
         return ready
 
     def _picked(self, name: str, modality: str, positions: Tensor, epoch: int | None) -> Tensor:
-        """One input of a batch; augmentation changes modalities and leaves auxiliary inputs alone."""
+        """One input of a batch, of which the rows that lack it are NaN, or -1 among integers."""
+        if modality not in self.present:
+            return self._existing(name, modality, positions, positions, epoch)
+        there = self.present[modality].index_select(0, positions)
+        places = self._places[modality].index_select(0, positions)
+        samples = self._existing(name, modality, positions[there], places[there], epoch)
+        filled = samples.new_full((len(positions), *samples.shape[1:]), nothing_of(samples))
+        filled[there] = samples
+        return filled
+
+    @functools.cached_property
+    def _places(self) -> dict[str, Tensor]:
+        """Modality → position of each row among the rows that have it."""
+        return {name: mask.cumsum(0) - 1 for name, mask in self.present.items()}
+
+    def _existing(self, name: str, modality: str, positions: Tensor, places: Tensor, epoch: int | None) -> Tensor:
+        """An input of rows that have it; augmentation changes modalities and leaves auxiliary inputs alone.
+
+        ``positions`` are those within the split, ``places`` those among the rows that have the modality.
+        """
         if name in self._ready and not (epoch is not None and name in self._redrawn):
-            samples = self._ready[name].index_select(0, positions)
+            samples = self._ready[name].index_select(0, places)
         else:
             samples = torch.from_numpy(self._read(name, self.numbers[modality][positions.numpy()], epoch))
         if epoch is not None and self.augment is not None and name == modality:
@@ -294,6 +370,11 @@ def unlabelled(target: Tensor, rows: Tensor) -> Tensor:
     """Targets with -1 in these rows (a boolean mask); NaN in floating-point ones, 255 in uint8 ones."""
     nothing = float("nan") if target.is_floating_point() else 255 if target.dtype == torch.uint8 else -1
     return target.masked_fill(rows.reshape(-1, *[1] * (target.ndim - 1)), nothing)
+
+
+def nothing_of(tensor: Tensor) -> float:
+    """The value that marks what is not there in tensors of this type: NaN, or -1 among integers."""
+    return float("nan") if tensor.is_floating_point() else -1
 
 
 def batch_type(name: str, column: Column) -> str:

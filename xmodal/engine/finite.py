@@ -38,12 +38,15 @@ def samples_of(batch: Batch) -> str:
     """A sentence on the rows with a non-finite input or target; on all rows of the batch if there are none."""
     bad: list[str] = []
     for part in (batch.inputs, batch.targets):
+        # rows without a label, or without this modality, are NaN on purpose
+        there = batch.present if part is batch.inputs else batch.labelled
         for name, tensor in part.items():
             index = batch.index.get(name)
             # an input such as ``audio.lengths`` has no index, and integers are always finite
             if index is None or not tensor.is_floating_point():
                 continue
-            rows = index[~torch.isfinite(tensor).flatten(1).all(dim=1)]
+            broken = ~torch.isfinite(tensor).flatten(1).all(dim=1)
+            rows = index[broken & there[name] if name in there else broken]
             if len(rows):
                 bad.append(f"{name} is not finite in training rows {_listed(rows.tolist())}.")
     if bad:

@@ -23,7 +23,7 @@ from xmodal import files
 from xmodal.collectives import gather_json, gather_rows
 from xmodal.data.base import Data
 from xmodal.data.loader import Loader
-from xmodal.data.streams import batches_for
+from xmodal.data.streams import Needs, batches_for
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.finite import non_finite
 from xmodal.engine.optim import Optimisers
@@ -36,12 +36,12 @@ from xmodal.engine.selection import Selection
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.step_sums import Agreement, StepSums, agree
 from xmodal.engine.teacher_cache import TeacherCache
-from xmodal.errors import InputError, Interrupted
+from xmodal.errors import InputError, Interrupted, listed
 from xmodal.method import Method
 from xmodal.seeding import mix, seed_all
 from xmodal.seeding import restore as restore_generators
 from xmodal.seeding import states as generator_states
-from xmodal.types import Batch, DataInfo
+from xmodal.types import Batch, DataInfo, rows_with
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -103,6 +103,8 @@ class Loop:
             paired=info.paired,
             batch_size=settings.batch_size,
             seed=mix(self.seed, "order"),
+            present=self.data.train.present,
+            needs=needs_of(self.method, self.data.train.present),
             unequal=settings.unequal,
             rank=fabric.global_rank,
             world=fabric.world_size,
@@ -332,6 +334,23 @@ class Loop:
         scalars = ("python_gauss", "numpy_gauss")
         # last: loading weights and optimisers may draw random numbers
         restore_generators({key: value.reshape(()) if key in scalars else value for key, value in states.items()})
+
+
+def needs_of(method: Method, present: Mapping[str, Tensor]) -> Needs:
+    """The modalities of the training rows that a method can use; an error if a teacher's term can use none.
+
+    Args:
+        method: to train.
+        present: modality → mask of the training rows that have it; empty: all rows have all.
+    """
+    needs = Needs(method.row_needs(labelled=True), method.row_needs(labelled=False))
+    if present and type(method).teach is not Method.teach and not rows_with(present, needs.unlabelled).any():
+        names = listed(present if needs.unlabelled is None else needs.unlabelled)
+        raise InputError(
+            f"No training row has {names} together, so the teacher would teach nothing. Add such rows, or choose other "
+            "modalities."
+        )
+    return needs
 
 
 def resolved(settings: FitSettings, info: DataInfo, updates: int) -> FitSettings:

@@ -10,6 +10,7 @@ teacher's outputs say about the class is kept, what they say about the single sa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xmodal.data.loader import in_order
-from xmodal.data.split import Split
+from xmodal.data.split import Split, nothing_of
 from xmodal.engine.teacher_disk import DiskTable, bytes_of, disk_table
 from xmodal.errors import InputError
 from xmodal.method import DescribesTeacher, Method
 from xmodal.seeding import mix
-from xmodal.types import Batch, DataInfo
+from xmodal.types import Batch, DataInfo, rows_with
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -85,6 +86,8 @@ class TeacherCache:
         disk: Path | None = None,
     ) -> None:
         self.method, self.fabric, self.rows = method, fabric, max(split.rows.values())
+        # where rows lack modalities: position of each row among those that the teacher can read, -1: it can't
+        self.places: Tensor | None = None
         self.table: dict[str, Tensor] | None = None
         self.disk_table: DiskTable | None = None
         self.permutation: Tensor | None = None
@@ -94,13 +97,18 @@ class TeacherCache:
             raise InputError("The shuffled-teacher control needs a method with a teacher, and this one has none.")
         if not self.active or not (exchange or cache != "off"):
             return
+        readable = rows_with(split.present, method.taught_by()) if split.present else None
+        if readable is not None:
+            split = split.subset(dict.fromkeys(split.rows, readable.nonzero().flatten()))
+            self.places = torch.where(readable, readable.cumsum(0) - 1, -1).to(fabric.device)
+            self.rows = max(split.rows.values())
         reason = refusal(method, split) or self._fill(split, info.block(BLOCK), cache, disk)
         if reason and required:
             what = "The shuffled-teacher control" if exchange else "The teacher cache"
             instead = "Leave it out (--no-shuffled)" if exchange else "Use --cache off, or leave that out"
             raise InputError(f"{what} is not possible here: {reason}. {instead}.")
         if exchange:
-            self._permute(self._strata(info, exchange), seed)
+            self._permute(self._strata(info, exchange, readable), seed)
 
     def _fill(self, split: Split, block: int, cache: str, disk: Path | None) -> str:
         """Compute the outputs of all rows and keep them; returns why that is not possible, empty if it was done."""
@@ -123,12 +131,13 @@ class TeacherCache:
         self.disk_table = DiskTable(folder, self.fabric.device)
         return ""
 
-    def _strata(self, info: DataInfo, exchange: str) -> Tensor:
-        """The stratum of each training row, within which outputs are exchanged."""
+    def _strata(self, info: DataInfo, exchange: str, readable: Tensor | None) -> Tensor:
+        """The stratum of each row with outputs, within which these are exchanged."""
         if exchange == "all":
-            return torch.zeros(max(info.rows["train"].values()), dtype=torch.long)
+            return torch.zeros(self.rows, dtype=torch.long)
         if not info.labelled:
-            return strata(info, next(iter(info.train_targets.values()), None))
+            classes = strata(info, next(iter(info.train_targets.values()), None))
+            return classes if readable is None else classes[readable]
         # labels that are missing can't be strata; what the teacher predicts is known for all rows
         outputs = self._all_outputs()
         predictions = next(
@@ -165,15 +174,45 @@ class TeacherCache:
         if not self.active:
             return {}
         rows = next(iter(batch.index.values()))
+        if self.table is None and self.disk_table is None:
+            return self._compute(batch)
+        if self.places is None:
+            return self._read(rows)
+        places = self.places.index_select(0, rows)
+        # rows without outputs read those of the first row, which are then replaced
+        return without_rows(self._read(places.clamp(min=0)), places < 0)
+
+    def _read(self, rows: Tensor) -> dict[str, Tensor]:
+        """Rows of the table."""
         if self.table is not None:
             return {name: outputs.index_select(0, rows) for name, outputs in self.table.items()}
-        if self.disk_table is not None:
-            return self.disk_table(rows if self.permutation is None else self.permutation.index_select(0, rows))
-        return self._compute(batch)
+        assert self.disk_table is not None
+        return self.disk_table(rows if self.permutation is None else self.permutation.index_select(0, rows))
 
     def _compute(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad(), self.fabric.autocast():
-            return self.method.teach(batch)
+            if not batch.present:
+                return self.method.teach(batch)
+            rows = rows_with(batch.present, self.method.taught_by())
+            if rows.all():
+                return self.method.teach(batch)
+            if rows.any():
+                outputs = self.method.teach(batch.take(rows))
+            else:
+                # a row of zeros shows the names and shapes of the outputs
+                first = batch.take(slice(0, 1))
+                first.inputs = {name: torch.zeros_like(values) for name, values in first.inputs.items()}
+                outputs = self.method.teach(first)
+            places = (rows.cumsum(0) - 1).clamp(min=0)
+            return without_rows({name: part.index_select(0, places) for name, part in outputs.items()}, ~rows)
+
+
+def without_rows(outputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Outputs with NaN in these rows (a boolean mask), which no term may read."""
+    return {
+        name: part.masked_fill(rows.reshape(-1, *[1] * (part.ndim - 1)), nothing_of(part))
+        for name, part in outputs.items()
+    }
 
 
 def predicted(outputs: Tensor, task: str) -> Tensor:

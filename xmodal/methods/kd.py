@@ -27,7 +27,7 @@ from xmodal.methods.settings import KDSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Side, Term, build_terms, compared_places
 from xmodal.models.layers import tapped
 from xmodal.models.network import Network, Reads
-from xmodal.types import Batch, DataInfo, Step, Student
+from xmodal.types import Batch, DataInfo, Step, Student, rows_with
 
 
 class KD(Method):
@@ -79,6 +79,12 @@ class KD(Method):
         )
         losses = options.losses or (BY_TASK[info.task],)
         self.terms = build_terms(losses, *sides, info, temperature=options.temperature, reduction=options.reduction)
+        if info.present and any("memory" in term.card.needs for term in self.terms):
+            names = ", ".join(term.card.name for term in self.terms if "memory" in term.card.needs)
+            raise InputError(
+                f"The loss {names} stores all training rows, and some of them lack a modality. Choose a loss without a "
+                "memory (`xmodal list losses`)."
+            )
         # as a module list, parameters of losses and adaptors reach the optimiser and the checkpoint
         self.trained_terms = nn.ModuleList(self.terms)
         self._student_layers = sorted({name for term in self.terms for name in term.student_layers} - {OUTPUTS})
@@ -98,15 +104,19 @@ class KD(Method):
 
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """L = w_kd Σ_k w_k D_k(s, t) + w_task L_task(s, y), a term for each D_k."""
-        student, teacher, options = self._outputs(batch), teacher_outputs, self.options
+        if batch.present:
+            teacher_outputs = taken(teacher_outputs, rows_with(batch.present, self._student.modalities))
+            batch = batch.having(self._student.modalities)
+        student, options = self._outputs(batch), self.options
         logits = student[OUTPUTS]
+        compared, student, teacher = self._compared(batch, student, teacher_outputs)
         if options.standardise:
             student, teacher = ({**side, OUTPUTS: standardise(side[OUTPUTS])} for side in (student, teacher))
-        mask, class_weights = self._mask(batch), self._class_weights(teacher)
+        mask, class_weights = self._mask(compared), self._class_weights(teacher)
 
         step = Step({})
         for name, term in self._named_terms():
-            distance, count = self._distance(term, student, teacher, batch, mask, class_weights)
+            distance, count = self._distance(term, student, teacher, compared, mask, class_weights)
             step.losses[name] = self.warmup * options.kd_weight * term.weight * distance
             step.counts[name] = count
         if options.task_weight:
@@ -121,6 +131,15 @@ class KD(Method):
             for name, (loss, count) in labels.items():
                 step.losses[name], step.counts[name] = options.task_weight * loss, count
         return step
+
+    def _compared(
+        self, batch: Batch, student: Mapping[str, Tensor], teacher: Mapping[str, Tensor]
+    ) -> tuple[Batch, Mapping[str, Tensor], Mapping[str, Tensor]]:
+        """The rows that have the teacher's modalities too: the batch and both sides' tensors."""
+        if not batch.present:
+            return batch, student, teacher
+        rows = rows_with(batch.present, self.taught_by())
+        return batch.take(rows), taken(student, rows), taken(teacher, rows)
 
     def _outputs(self, batch: Batch) -> Mapping[str, Tensor]:
         """Outputs of the student and of its layers that are compared."""
@@ -185,6 +204,12 @@ class KD(Method):
         weights = torch.tensor(self._info.class_weights, device=probabilities.device, dtype=probabilities.dtype)
         return torch.einsum("rk...,k->r...", probabilities, weights)
 
+    def row_needs(self, *, labelled: bool) -> tuple[str, ...] | None:
+        """Of a row with a label the student's modalities, for L_task; of others the teacher's as well."""
+        if labelled and self.options.task_weight:
+            return self._student.modalities
+        return super().row_needs(labelled=labelled)
+
     @property
     def teach_inputs(self) -> tuple[str, ...] | None:
         """The teacher's modalities, if its kind of network has them."""
@@ -204,6 +229,11 @@ class KD(Method):
     def students(self) -> dict[str, Student]:
         """The student, named after the modalities that it reads."""
         return {"+".join(self._student.needs): self._student}
+
+
+def taken(outputs: Mapping[str, Tensor], rows: Tensor) -> dict[str, Tensor]:
+    """Some rows of all tensors."""
+    return {name: tensor[rows] for name, tensor in outputs.items()}
 
 
 def build(kit: Kit, settings: KDSettings) -> KD:

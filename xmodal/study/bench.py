@@ -191,12 +191,14 @@ class Bench:
 
     @functools.cached_property
     def _labelled_rows(self) -> Split:
-        """The training rows with a label: diagnostics compare with labels, and count these rows alone."""
-        train = self.data.train
-        positions = {id(mask): mask.nonzero().flatten() for mask in train.labelled.values()}
-        return (
-            train.subset({name: positions[id(mask)] for name, mask in train.labelled.items()}) if positions else train
-        )
+        """The training rows with a label and all modalities: diagnostics compare with labels, and several networks."""
+        rows = self.data.train.complete()
+        if not len(rows):
+            raise InputError(
+                "No training row has a label and all modalities, and this method measures its networks on such rows. "
+                "Add some, or choose another method."
+            )
+        return rows
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """Train a stage of a method; afterwards its students have their best weights, or the last ones."""
@@ -456,15 +458,6 @@ class Rehearsal(Bench):
     def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
         """The first batch alone."""
         return itertools.islice(super().batches(split, size=size), 1)
-
-    @functools.cached_property
-    def _labelled_rows(self) -> Split:
-        """The training rows with a label: diagnostics compare with labels, and count these rows alone."""
-        train = self.data.train
-        positions = {id(mask): mask.nonzero().flatten() for mask in train.labelled.values()}
-        return (
-            train.subset({name: positions[id(mask)] for name, mask in train.labelled.items()}) if positions else train
-        )
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """The method with its initial weights, or with those of an earlier run."""

@@ -27,7 +27,9 @@ from xmodal.data.own.check_arrays import (
 )
 from xmodal.data.own.layout import Layout, find_layout
 from xmodal.data.own.repair import Rules, class_values, once, renumbered
+from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, sample_numbers
 from xmodal.data.report import Report
+from xmodal.data.split import Column
 from xmodal.data.unlabelled import has_label, label_of, marked
 from xmodal.errors import InputError
 from xmodal.names import UNLABELLED, owner
@@ -55,8 +57,8 @@ class Contents:
 
     report: Report
     layout: Layout | None = None
-    columns: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
-    auxiliary: dict[str, ArrayFile | ArrayFolder] = field(default_factory=dict)
+    columns: dict[str, Column] = field(default_factory=dict)
+    auxiliary: dict[str, Column] = field(default_factory=dict)
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
     class_values: list[int] = field(default_factory=list)
@@ -129,6 +131,47 @@ def label_counts(contents: Contents) -> list[LabelCounts]:
     return counts
 
 
+@dataclass(frozen=True)
+class ModalityCounts:
+    """How many rows of a split have each modality.
+
+    Attributes:
+        split: its name; ``all rows`` where the splits are still to be drawn.
+        rows: of the split.
+        present: modality → rows that have it.
+        complete: rows that have all of them.
+    """
+
+    split: str
+    rows: int
+    present: dict[str, int]
+    complete: int
+
+    def __str__(self) -> str:
+        """One line for the terminal."""
+        counts = ", ".join(f"{name}: {count}" for name, count in self.present.items())
+        return f"{self.split}: {self.rows} rows ({counts}), {self.complete} with all modalities"
+
+
+def present_counts(contents: Contents) -> list[ModalityCounts]:
+    """Rows of each split that have each modality; empty if all rows have all of them.
+
+    Args:
+        contents: of a folder without errors.
+    """
+    masks = masks_of(contents.columns) if not contents.report.errors else {}
+    whole = complete(masks)
+    if whole is None:
+        return []
+    parts = {split: next(iter(rows.values())) for split, rows in contents.rows.items()}
+    return [
+        ModalityCounts(
+            split, len(rows), {name: int(mask[rows].sum()) for name, mask in masks.items()}, int(whole[rows].sum())
+        )
+        for split, rows in (parts or {"all rows": np.arange(len(whole))}).items()
+    ]
+
+
 def inspect(
     root: Path,
     *,
@@ -151,11 +194,13 @@ def inspect(
     contents = Contents(report, layout)
     if layout is None:
         return contents
+    held = _held_rows(layout, report)
     for name, path in layout.sources.items():
         if path.is_dir() and not _check_files(path, report, scan_bytes):
             continue
         column = _opened(path, report)
         if column is not None:
+            numbers = held.get(name)
             contents.columns[name] = column
             check_column(
                 name,
@@ -167,8 +212,11 @@ def inspect(
                 scan_bytes=scan_bytes,
                 used=_used_rows(layout, name),
                 nan=rules.nan,
+                # another number of rows is reported below
+                numbers=numbers if numbers is not None and len(numbers) == len(column) else None,
             )
-    _check_auxiliary(contents, layout)
+    _check_auxiliary(contents, layout, held)
+    _lay_out(contents, layout, held)
     if layout.paired:
         _check_names_agree(layout, report)
     # the default of the option leaves the choice to data.json
@@ -183,13 +231,60 @@ def inspect(
     return contents
 
 
-def _check_auxiliary(contents: Contents, layout: Layout) -> None:
+def _held_rows(layout: Layout, report: Report) -> dict[str, NDArray[np.int64]]:
+    """Modality → numbers of the samples that its file holds, where some samples lack it."""
+    opened = _open_arrays(layout.rows.values(), report)
+    samples = _samples(layout)
+    held = {}
+    for name, path in layout.rows.items():
+        if path not in opened:
+            continue
+        # without labels, which is an error of its own, any number is possible
+        problems = sample_numbers(path.name, opened[path], None, samples or np.iinfo(np.int64).max)
+        report.errors += problems
+        if not problems:
+            held[name] = opened[path].astype(np.int64)
+    return held
+
+
+def _samples(layout: Layout) -> int:
+    """The number of samples of paired data: that of the labels; 0 if there are none."""
+    # problems of the labels are reported by `_check_labels`, so this report is thrown away
+    targets = _open_arrays(layout.labels.values(), Report()).values()
+    return next((len(target) for target in targets if target.ndim), 0)
+
+
+def _lay_out(contents: Contents, layout: Layout, held: Mapping[str, NDArray[np.int64]]) -> None:
+    """Columns of some samples become columns of all samples, of which the others read as NaN."""
+    samples = _samples(layout)
+    for name in layout.rows:
+        # taken out, so that a column of unknown rows is not compared with labels and splits
+        column = contents.columns.pop(name, None)
+        auxiliary = {each: contents.auxiliary.pop(each) for each in list(contents.auxiliary) if owner(each) == name}
+        if column is None or name not in held or not column.shape or not samples:
+            continue
+        numbers = held[name]
+        problems = sample_numbers(layout.rows[name].name, numbers, column.shape[0], samples)
+        contents.report.errors += problems
+        if not problems:
+            contents.columns[name] = PartialColumn(column, numbers, samples)
+            contents.auxiliary |= {
+                each: PartialColumn(stored, numbers, samples, auxiliary=True) for each, stored in auxiliary.items()
+            }
+    # in the order of the modalities again
+    contents.columns = {name: contents.columns[name] for name in layout.sources if name in contents.columns}
+
+
+def _check_auxiliary(contents: Contents, layout: Layout, held: Mapping[str, NDArray[np.int64]]) -> None:
     for name, path in layout.auxiliary.items():
         modality, column = contents.columns.get(owner(name)), _opened(path, contents.report)
         if modality is None or column is None or len(modality.shape) < 2:
             continue
         samples, steps = modality.shape[0], modality.shape[-1]
-        if check_auxiliary(name, path.name, column, contents.report, samples=samples, steps=steps):
+        numbers = held.get(owner(name))
+        if numbers is not None and len(numbers) != samples:
+            numbers = None
+        if check_auxiliary(name, path.name, column, contents.report, samples=samples, steps=steps, numbers=numbers):
             contents.auxiliary[name] = column
 
 
@@ -234,7 +329,8 @@ def _check_files(folder: Path, report: Report, scan_bytes: int | None) -> bool:
 
 
 def _check_names_agree(layout: Layout, report: Report) -> None:
-    folders = {name: path for name, path in layout.sources.items() if path.is_dir()}
+    # row i of a modality that some samples lack is another sample
+    folders = {name: path for name, path in layout.sources.items() if path.is_dir() and name not in layout.rows}
     if not folders:
         return
     first, *others = folders
@@ -284,7 +380,12 @@ def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -
         shapes = {layout.sources[name].name: tuple(contents.columns[name].shape) for name in owners}
         check_maps(path.name, opened[path], shapes, report, task=task)
     contents.targets = {name: opened[path] for name, path in layout.labels.items() if usable.get(path)}
-    counts = {layout.sources[name].name: len(column) for name, column in contents.columns.items()}
+    # a modality that some samples lack has fewer, and `_lay_out` compares them with their numbers
+    counts = {
+        layout.sources[name].name: column.shape[0]
+        for name, column in contents.columns.items()
+        if column.shape and name not in layout.rows
+    }
     counts |= {path.name: len(target) for path, target in opened.items() if target.ndim}
     if layout.paired and len(set(counts.values())) > 1:
         report.errors.append(_lengths_sentence(counts))
@@ -338,7 +439,7 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
         for name, path in files.items():
             if path not in opened or name not in contents.columns:
                 continue
-            samples = len(contents.columns[name])
+            samples = _length(contents.columns[name])
             if (path, samples) not in usable:
                 usable[path, samples] = check_rows(path.name, opened[path], samples, report, repeated=rules.repeated)
             if usable[path, samples] and path not in numbers_of:
@@ -346,6 +447,8 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
                 numbers_of[path] = once(numbers) if rules.repeated == "once" else numbers
             if usable[path, samples]:
                 rows.setdefault(split, {})[name] = numbers_of[path]
+    # without a column, rows that have it would seem to have nothing
+    masks = masks_of(contents.columns) if len(contents.columns) == len(layout.sources) else {}
     checked = set()
     for name in contents.columns:
         splits = {split: rows[split][name] for split in rows if name in rows[split]}
@@ -361,14 +464,22 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
                 label=label_of(layout.settings.ignore),
                 class_names=layout.settings.class_names,
             )
+            # other numbers of samples are reported already
+            lengths = {len(mask) for mask in masks.values()}
+            if len(lengths) == 1 and all(part.max() < min(lengths) for part in splits.values()):
+                report.errors += present_problems(where, splits, masks)
         checked.add(key)
     contents.rows = rows
+
+
+def _length(column: Column) -> int:
+    return column.shape[0] if column.shape else 0
 
 
 def _check_groups(contents: Contents, layout: Layout) -> None:
     if layout.groups is None or not contents.columns:
         return
-    name, samples = layout.groups.name, len(next(iter(contents.columns.values())))
+    name, samples = layout.groups.name, _length(next(iter(contents.columns.values())))
     try:
         # text is stored without Python objects, which would have to be unpickled
         values = np.load(layout.groups, allow_pickle=False)

@@ -44,6 +44,7 @@ def check_column(
     scan_bytes: int | None = None,
     used: NDArray[np.int64] | None = None,
     nan: str = "refuse",
+    numbers: NDArray[np.int64] | None = None,
 ) -> None:
     """Check shape, type and values of one modality.
 
@@ -57,6 +58,7 @@ def check_column(
         scan_bytes: bytes that are searched for NaN; None: all.
         used: rows in which NaN matters; None: all.
         nan: ``refuse`` makes NaN an error, ``drop`` and ``zero`` a warning.
+        numbers: of the samples, where the column holds some of them; None: it holds all.
     """
     shape = tuple(column.shape)
     try:
@@ -72,11 +74,20 @@ def check_column(
         report.errors.append(f"{where} has one number per sample (shape {shape}): store the shape ({shape[0]}, 1).")
     else:
         _check_layout(modality, where, shape, layout, report)
-        _check_values(where, column, report, normalised=normalised, scan_bytes=scan_bytes, used=used, nan=nan)
+        _check_values(
+            where, column, report, normalised=normalised, scan_bytes=scan_bytes, used=used, nan=nan, numbers=numbers
+        )
 
 
 def check_auxiliary(
-    name: str, where: str, column: Column, report: Report, *, samples: int, steps: int | None = None
+    name: str,
+    where: str,
+    column: Column,
+    report: Report,
+    *,
+    samples: int,
+    steps: int | None = None,
+    numbers: NDArray[np.int64] | None = None,
 ) -> bool:
     """Whether an auxiliary input, such as ``audio.lengths``, has a row per sample and valid values.
 
@@ -87,6 +98,7 @@ def check_auxiliary(
         report: receives the problems.
         samples: number of samples of its modality.
         steps: number of steps of its modality, if it is a sequence: lengths range from 1 to this.
+        numbers: of the samples, where the column holds some of them; None: it holds all.
     """
     problems: list[str] = []
     try:
@@ -100,15 +112,17 @@ def check_auxiliary(
             f"{where} has the shape {shape}, and {owner(name)} has {samples} samples: one row for each was expected."
         )
     elif column.dtype.kind == "f" and len(bad := bad_rows(column)):
-        problems.append(f"{where} holds NaN or infinite values; the first is in sample {bad[0]}. Repair it.")
+        first = bad[0] if numbers is None else numbers[bad[0]]
+        problems.append(f"{where} holds NaN or infinite values; the first is in sample {first}. Repair it.")
     elif name.endswith(".lengths") and (len(shape) > 1 or column.dtype.kind not in "iu"):
         problems.append(f"{where} has the shape {shape} and holds {column.dtype}: ({samples},) integers were expected.")
     elif name.endswith(".lengths"):
         lengths = np.asarray(column[np.arange(samples)])
         wrong = np.flatnonzero((lengths < 1) | (lengths > (steps or lengths.max())))
         if len(wrong):
+            sample = wrong[0] if numbers is None else numbers[wrong[0]]
             problems.append(
-                f"{where} holds {lengths[wrong[0]]} for sample {wrong[0]}: 1 to {steps} were expected, as many as "
+                f"{where} holds {lengths[wrong[0]]} for sample {sample}: 1 to {steps} were expected, as many as "
                 f"{owner(name)} has steps."
             )
     report.errors += problems
@@ -139,15 +153,20 @@ def _check_values(
     scan_bytes: int | None,
     used: NDArray[np.int64] | None,
     nan: str,
+    numbers: NDArray[np.int64] | None,
 ) -> None:
     size = max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
     rows = column.shape[0] if scan_bytes is None else min(column.shape[0], max(1, scan_bytes // size))
     step = max(1, CHUNK_BYTES // size)
     bad: list[int] = []
+    lacking = False  # whether a sample is NaN in all of its values
     largest = 0.0
     for start in range(0, rows, step):
         block = np.asarray(column[start : min(start + step, rows)])
-        bad.extend((start + np.flatnonzero(~finite(block).reshape(len(block), -1).all(axis=1))).tolist())
+        found = np.flatnonzero(~finite(block).reshape(len(block), -1).all(axis=1))
+        lacking |= bool(np.isnan(block.reshape(len(block), -1)[found]).all(axis=1).any())
+        found = start + found
+        bad.extend((found if numbers is None else numbers[found]).tolist())
         # over all values that the file can hold: those beyond float32 get a hint of their own below
         largest = max(largest, float(np.abs(block, where=np.isfinite(block), out=np.zeros(block.shape)).max()))
     if used is not None:
@@ -162,8 +181,9 @@ def _check_values(
         report.errors.append(
             f"{where} holds NaN or infinite values in {len(bad)} of {rows} samples; the first is sample {bad[0]}. "
             "Repair or remove these samples."
-            + " Values beyond 3.4e38 count as infinite: batches hold float32. Scale them."
-            * (largest > LARGEST_FLOAT32)
+            + " A sample that lacks the modality is left out of the file; <modality>_rows.npy names the others."
+            * (lacking and len(bad) < rows)
+            + " Values beyond 3.4e38 count as infinite: batches hold float32. Scale them." * (largest > LARGEST_FLOAT32)
         )
     # a standardised feature passes 10 only at ten standard deviations
     if not normalised and largest > 10:

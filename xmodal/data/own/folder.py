@@ -20,7 +20,8 @@ from xmodal.data.groups import drawn_groups
 from xmodal.data.own.check import Contents, inspect
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_splits
 from xmodal.data.own.layout import TREE, find_auxiliary, find_sources
-from xmodal.data.own.repair import Rules, Zeroed, bad_rows, without
+from xmodal.data.own.repair import Rules, bad_rows, without, zeroed
+from xmodal.data.present import complete, masks_of, present_problems
 from xmodal.data.report import Report
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column
@@ -104,15 +105,17 @@ def load_folder(
         _check_split_by_group(contents)
     if not splits:
         groups = contents.groups if settings.split_by_group else None
-        splits = draw_splits(targets, FRACTIONS, request.seed, groups=groups, label=label)
+        masks = masks_of(columns)
+        splits = draw_splits(targets, FRACTIONS, request.seed, groups=groups, label=label, complete=complete(masks))
         drawn = {split: f"The drawn {split} split" for split in splits}
         shown = {split: rows[names[0]] for split, rows in splits.items()}
         check_splits(drawn, shown, targets[names[0]], report, label=label, class_names=data_file.class_names)
+        report.errors += present_problems(drawn, shown, masks)
         report.stop_on_errors()
         if contents.groups is not None:
             report.warnings += drawn_groups(contents.groups, shown)
     if rules.nan == "zero":
-        columns = {name: Zeroed(column) for name, column in columns.items()}
+        columns = {name: zeroed(column) for name, column in columns.items()}
     if rules.nan == "drop":
         splits = _without_bad_rows(columns, splits, targets, layout.paired, report, label)
     data = assemble(
@@ -180,6 +183,12 @@ def read_inputs(root: str | Path, needs: Sequence[str]) -> dict[str, Column]:
     # problems of inputs that the student does not need are no problems here, so this report is thrown away
     paths = find_sources(folder, Report())
     paths |= find_auxiliary(folder, paths)
+    report.errors += [
+        f"{name}_rows.npy says that some samples lack {name}, and a prediction needs all of {', '.join(needs)}. Give a "
+        f"folder of samples that have them, without {name}_rows.npy."
+        for name in dict.fromkeys(map(owner, needs))
+        if (folder / f"{name}_rows.npy").exists()
+    ]
     missing = [name for name in needs if name not in paths]
     if missing:
         report.errors.extend(f"{folder} has no {name}.npy. {did_you_mean(name, paths)}" for name in missing)

@@ -4,6 +4,7 @@ my_data/
 ├── audio.npy            (n, …)  one array per modality,
 ├── image_data_normalized.npy    … or an array that is not normalised any further,
 ├── depth/                       … or a folder with one .npy per sample, in the order of their names
+├── audio_rows.npy       (k,)    optional: audio.npy holds k samples, and these are their numbers; the others lack it
 ├── audio.lengths.npy    (n,)    optional auxiliary input of a modality, here the number of its steps without padding
 ├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data; (n, H, W): a class for every pixel
 ├── groups.npy           (n,)    optional: the person, speaker or drive of each sample
@@ -28,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from xmodal.data.columns import sample_files
 from xmodal.data.options import valid_part
 from xmodal.data.report import Report
-from xmodal.errors import did_you_mean
+from xmodal.errors import did_you_mean, listed
 from xmodal.names import SPLITS, UNLABELLED
 
 TREE = (
@@ -91,6 +92,7 @@ class Layout:
         settings: content of data.json.
         auxiliary: ``<modality>.<name>`` → file of an auxiliary input.
         groups: file with the group of each sample; None if there is none.
+        rows: modality → file with the numbers of the samples that it holds, where some samples lack it.
     """
 
     sources: dict[str, Path]
@@ -100,6 +102,7 @@ class Layout:
     settings: DataFile
     auxiliary: dict[str, Path] = field(default_factory=dict)
     groups: Path | None = None
+    rows: dict[str, Path] = field(default_factory=dict)
 
     def normalise(self, modality: str) -> str:
         """``standard`` or ``none``."""
@@ -133,6 +136,13 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number:
             f"data.json says that the data is paired, but {', '.join(specific)} belong to one modality each. Remove "
             "them (labels.npy and train_idx.npy are for all modalities), or set paired to false."
         )
+    rows = {name: file for name in sources if (file := root / f"{name}_rows.npy").exists()}
+    if rows and not paired:
+        marks = ", ".join(specific) or "data.json"
+        report.errors.append(
+            f"{listed(file.name for file in rows.values())} marks samples of paired data that lack a modality, and "
+            f"{marks} says that the data is unpaired: its modalities have samples of their own. Remove one of the two."
+        )
     labels = {name: path for name in sources if (path := _file_of(root, name, "labels")) is not None}
     missing = [name for name in sources if name not in labels]
     if missing:
@@ -153,6 +163,7 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number:
         settings,
         find_auxiliary(root, sources),
         groups if groups.exists() and paired else None,
+        rows if paired else {},
     )
 
 
@@ -239,7 +250,7 @@ def name_sentence(name: str) -> str:
 def _is_label_or_index(path: Path) -> bool:
     return (
         path.suffix == ".npy"
-        and re.fullmatch(rf"(.*_)?(labels|({'|'.join(SPLITS)})_idx{NUMBER})", path.stem) is not None
+        and re.fullmatch(rf"(.*_)?(labels|({'|'.join(SPLITS)})_idx{NUMBER})|.+_rows", path.stem) is not None
     )
 
 
@@ -307,7 +318,7 @@ def _check_orphans(root: Path, sources: dict[str, Path], report: Report) -> None
     # all entries count, also modalities that are left out by `only`: their labels may stay in the folder
     stems = {entry.stem.removesuffix(NORMALISED) for entry in root.iterdir()}
     for path in sorted(root.glob("*_*.npy")):
-        modality = re.sub(rf"_?(labels|({'|'.join(SPLITS)})_idx{NUMBER})$", "", path.stem)
+        modality = re.sub(rf"_?(labels|rows|({'|'.join(SPLITS)})_idx{NUMBER})$", "", path.stem)
         if _is_label_or_index(path) and modality and modality not in stems:
             report.errors.append(
                 f"{path.name} belongs to no modality. {did_you_mean(modality, sources)} Rename or remove it."

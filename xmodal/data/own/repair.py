@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmodal.data.present import PartialColumn
 from xmodal.data.split import Column
 from xmodal.data.unlabelled import has_label
 from xmodal.names import UNLABELLED
@@ -62,6 +63,13 @@ class Zeroed:
         return np.where(finite(values), values, values.dtype.type(0))
 
 
+def zeroed(column: Column) -> Column:
+    """A column whose NaN and infinite values read as zero; rows that lack it lack it still."""
+    if isinstance(column, PartialColumn):
+        return PartialColumn(Zeroed(column.stored), column.rows, column.shape[0])
+    return Zeroed(column)
+
+
 def finite(block: NDArray[Any]) -> NDArray[np.bool_]:
     """Mask of the values that are finite in float32, the type of a batch."""
     if block.dtype.kind != "f":
@@ -72,7 +80,9 @@ def finite(block: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def bad_rows(column: Column) -> NDArray[np.int64]:
-    """Numbers of the rows that hold NaN or infinite values."""
+    """Numbers of the rows that hold NaN or infinite values; rows that lack the column do not."""
+    if isinstance(column, PartialColumn):
+        return np.sort(column.rows[bad_rows(column.stored)])
     size = max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
     step = max(1, CHUNK_BYTES // size)
     parts = []

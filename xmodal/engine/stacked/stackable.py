@@ -26,6 +26,8 @@ def hindrance(method: Method, data: Data, settings: FitSettings) -> str:
     """Why this model can't be stacked; empty if it can."""
     if not method.stackable:
         return f"{type(method).__name__} is not stackable"
+    if data.train.present:
+        return "some rows lack a modality, so the rows of a term differ from batch to batch"
     if settings.patience:
         return "patience stops each model at a different epoch"
     if settings.updates:
