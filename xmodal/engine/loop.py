@@ -343,8 +343,10 @@ def needs_of(method: Method, present: Mapping[str, Tensor]) -> Needs:
         method: to train.
         present: modality → mask of the training rows that have it; empty: all rows have all.
     """
+    if not present:
+        return Needs()
     needs = Needs(method.row_needs(labelled=True), method.row_needs(labelled=False))
-    if present and type(method).teach is not Method.teach and not rows_with(present, needs.unlabelled).any():
+    if type(method).teach is not Method.teach and not rows_with(present, needs.unlabelled).any():
         names = listed(present if needs.unlabelled is None else needs.unlabelled)
         raise InputError(
             f"No training row has {names} together, so the teacher would teach nothing. Add such rows, or choose other "

@@ -3,7 +3,8 @@ r"""DisCoM-KD: a student for every modality from one training, without a teacher
 Two encoders per modality compute three parts of an embedding: task information that all modalities share (invariant,
 u), task information of this one alone (informative, v), and what identifies the modality without helping the task
 (irrelevant, w). All modalities share the auxiliary heads, and an adversary that must not recognise the modality of an
-invariant part. No term compares row i of one modality with row i of another.
+invariant part. No term compares row i of one modality with row i of another. In paired data, rows that lack one of the
+modalities are left out; as unpaired data, each modality has all of its rows.
 
 $$L = L_{cl} + L_{aux} + L_{adv} + L_{mod} + L_{\perp}$$
 

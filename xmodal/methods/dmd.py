@@ -20,10 +20,10 @@ $$L = L_{task} + \lambda_1 (L_{homo} + L_{hetero}) + \lambda_2 \left(L_{cyc} + L
 | L_mar | `ordinal_margin` of the aligned homogeneous parts | ``margin_weight`` γ 0.01 |
 | L_ort | Σ_m `sequence_orthogonality` of the two parts | ``orthogonality_weight`` γ 0.01 |
 
-with ω = e + π from `GraphUnit`. Samples must be paired. Deployed are, per modality, projection, shared encoder and
-homogeneous head, and the fused model, which needs all modalities. Reference: Li, Wang, Cui: Decoupled Multimodal
-Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802. The paper's text was not available; this file follows
-the authors' code, and docs/methods/dmd.md numbers the differences.
+with ω = e + π from `GraphUnit`. Samples must be paired and have all modalities; others are left out. Deployed are, per
+modality, projection, shared encoder and homogeneous head, and the fused model, which needs all modalities. Reference:
+Li, Wang, Cui: Decoupled Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802. The paper's text
+was not available; this file follows the authors' code, and docs/methods/dmd.md numbers the differences.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@ r"""Joint training: two networks of different modalities learn the task and to a
 It is the first step of Algorithm 1 of the modality focusing hypothesis, and of the channel mask of the non-target
 divergence hypothesis: in networks that had to agree, a channel matters for the agreement exactly if it carries
 information of both modalities. Training needs paired samples of both sides; the result is two networks, one per side.
-Rows without a label count in D alone, and not there if it reads labels, as ncjsd does.
+Rows without a label count in D alone, and not there if it reads labels, as ncjsd does. Rows that lack a modality of
+either side are left out.
 
 $$L = L_{task}(f, y) + L_{task}(g, y) + w_{agree} \, D(g, f)$$
 

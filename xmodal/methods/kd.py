@@ -2,7 +2,7 @@ r"""Knowledge distillation: a student that reads one modality learns the outputs
 
 The outputs of a frozen teacher are computed for each training sample; the student, which reads another view of the same
 sample, learns the label and the teacher's softened outputs. Training needs paired samples of both sides' modalities,
-deployment the student's alone.
+deployment the student's alone. Labelled rows that lack the teacher's modalities teach the student their label.
 
 $$L = w_{task} \, L_{task}(s, y) + w_{kd} \, \tau^2 \, KL(p_{t / \tau} \,\|\, p_{s / \tau})$$
 

@@ -13,9 +13,10 @@ L_{labels} = L_{foc} + \lambda L_{lov}$$
 | L_per | ``threshold`` τ, ``detach`` | `perception_aware`, a mean over all pixels and classes |
 | γ | ``perception_weight`` | weight of L_per |
 
-Samples must be paired and targets dense. Deployed are the LiDAR stream, which needs both modalities, and the camera
-stream, which needs its own alone. Reference: Zhuang et al.: Perception-Aware Multi-Sensor Fusion for 3D LiDAR Semantic
-Segmentation, ICCV 2021, arXiv 2106.15277, equations 4 to 10; after the authors' code.
+Samples must be paired and targets dense; rows that lack one of the two are left out. Deployed are the LiDAR stream,
+which needs both modalities, and the camera stream, which needs its own alone. Reference: Zhuang et al.:
+Perception-Aware Multi-Sensor Fusion for 3D LiDAR Semantic Segmentation, ICCV 2021, arXiv 2106.15277, equations 4 to 10;
+after the authors' code.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Supervised learning: the loss of the labels alone.
 
 It trains teachers, and on the student's modality it is the no-KD control of every comparison. Samples need not be
-paired; training and deployment need the modalities that the network reads.
+paired; training and deployment need the modalities that the network reads, so each network learns from all labelled
+rows that have these, whatever else they lack.
 """
 
 from __future__ import annotations
