@@ -1,4 +1,4 @@
-"""What all loaders share: one request in place of four arguments."""
+"""What all loaders share: one request in place of separate arguments."""
 
 import dataclasses
 import inspect
@@ -35,6 +35,9 @@ def test_open_data_has_the_arguments_and_defaults_of_a_request_and_keeps_them_as
     assert {name: source[name] for name in fields} == {
         "task": "binary",
         "train_fraction": 0.5,
+        "labelled": "",
+        "labelled_groups": 0,
+        "valid_labels": "",
         "augment": "noise:0.1",
         "seed": 3,
     }
