@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from xmodal.reports.few_labels import few_label_sentences, labels_saved, saved_sentence
+from xmodal.reports.few_labels import few_label_sentences, headline_method, labels_saved, saved_sentence
 
 SEEDS = range(5)
 
@@ -134,3 +134,16 @@ def test_what_is_worth_nothing_is_said_so() -> None:
     saved = {"labels": 30, "worth": 30, "low": 30, "high": 40, "seeds": 5, "most": 300}
 
     assert "are worth no labels here" in saved_sentence(saved, "kd")
+
+
+@pytest.mark.parametrize(
+    ("rows", "name"),
+    [
+        ([("discom", "method"), ("kd", "method"), ("kd (same-modality teacher)", "same-modality")], "kd"),
+        ([("discom", "method"), ("mfh", "method"), ("mfh (permuted pairs)", "permuted")], "mfh"),
+        ([("no-KD", "control"), ("discom", "method"), ("dmd", "method")], "discom"),
+        ([("no-KD", "control")], None),
+    ],
+)
+def test_the_headline_is_about_the_method_with_controls(rows: list[tuple[str, str]], name: str | None) -> None:
+    assert headline_method([{"name": each, "role": role} for each, role in rows]) == name

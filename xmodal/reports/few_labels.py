@@ -98,6 +98,14 @@ def saved_sentence(saved: Row, name: str) -> str:
     return f"{labels:,} labels and the unlabelled pairs are worth {worth} labels alone ({evidence})."
 
 
+def headline_method(rows: Sequence[Row]) -> str | None:
+    """The method that a comparison with few labels is about: the one with controls, or else the first."""
+    methods = list(dict.fromkeys(str(row["name"]) for row in rows if row["role"] == "method"))
+    same = next((str(row["name"]) for row in rows if row["role"] in ("same-modality", "permuted")), "")
+    controlled = [name for name in methods if same.startswith(f"{name} (")]
+    return (controlled or methods or [None])[0]
+
+
 def few_label_sentences(result: Row) -> list[str]:
     """The verdict of a comparison in which some rows have no label, the headline first.
 
@@ -111,7 +119,7 @@ def few_label_sentences(result: Row) -> list[str]:
         f"Labels used: {used['train']:,} + {used['valid']:,} (training + validation); {used['rows'] - used['train']:,} "
         "training rows have none."
     )
-    method, control, same = (roles.get(role) for role in ("method", "control", "same-modality"))
+    method, control, same = headline_method(rows), roles.get("control"), roles.get("same-modality")
     against_control = paired_by_seed(scores, method, control)
     if method is None or against_control is None:
         return [labels]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from xmodal.reports.contrasts import SIGNIFICANT, expectation_sentence
-from xmodal.reports.few_labels import few_label_sentences
+from xmodal.reports.few_labels import few_label_sentences, headline_method
 from xmodal.reports.intervals import Row, holm, interval, paired, paired_by_seed, scores_by_seed, summarise
 from xmodal.reports.numbers import in_percent, number, p_text, range_text, unit
 
@@ -168,9 +168,9 @@ def verdict(result: Row) -> list[str]:
     judged = [entry for entry in methods if entry.get("difference")]
     tests = sum(entry["difference"]["p"] is not None for entry in judged)
     if result.get("labels"):
-        # the first method has controls of its own, and sentences that say what the unlabelled rows brought
+        # the method with controls has sentences of its own, which say what the unlabelled rows brought
         sentences += few_label_sentences(result)
-        judged = judged[1:]
+        judged = [entry for entry in judged if entry["name"] != headline_method(result["rows"])]
     for entry in sorted(judged, key=lambda entry: -sign * (entry["difference"]["difference"] or 0.0)):
         sentences.append(_against_control(entry, result, tests))
         sentences += _against_matched(entry, result)

@@ -53,7 +53,7 @@ def train_curve(
         folder = folder_name(f"labelled-{count}")  # a count may be the path of a file
         bench = study.bench(plan, point, seed, inside=folder)
         bench.train_control()
-        entry = next((each for each in comparison.entries if each.controls), None)
+        entry = comparison.headline
         if entry is not None and not control_alone:
             card = METHODS[entry.method]
             settings = method_settings(card, entry.options)
@@ -68,8 +68,9 @@ def train_curve(
 
 def further_trainings(comparison: Comparison, counts: Sequence[str], *, control_alone: bool) -> int:
     """How many trainings `train_curve` does for a seed."""
-    frozen = [each for each in comparison.entries if each.controls and METHODS[each.method].teacher == "frozen"]
-    students = 0 if control_alone or not comparison.entries else 1 + 2 * bool(frozen[:1])
+    entry = comparison.headline
+    frozen = entry is not None and METHODS[entry.method].teacher == "frozen"
+    students = 0 if control_alone or entry is None else 1 + 2 * frozen
     return len(counts) * (1 + students) - (students > 1 and ALL in counts)
 
 
@@ -84,7 +85,7 @@ def labels_used(data: Data) -> dict[str, int]:
 
 def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The result of a comparison with the curve against labels, and the labels that were saved."""
-    from xmodal.reports.few_labels import labels_saved
+    from xmodal.reports.few_labels import headline_method, labels_saved
     from xmodal.reports.sweep import summarise_sweep
     from xmodal.reports.tables import verdict
 
@@ -96,7 +97,7 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
     complete["notes"] = [*result["notes"], *still_improving(curve_rows, data.info.select[0])]
     complete["figures"] = {**result["figures"], **gains([*rows, *curve_rows], used, metric)}
     names = {row["role"]: row["name"] for row in reversed(rows)}
-    control, method = names.get("control"), names.get("method")
+    control, method = names.get("control"), headline_method(rows)
     if control:
         drawn = [name for name in (control, method, names.get(SAME_MODALITY)) if name]
         points = [{**row, "labels": used["train"]} for row in rows] + curve_rows

@@ -151,6 +151,13 @@ class Comparison:
     train_students: bool = True
     problems: Sequence[str] = ()
 
+    @property
+    def headline(self) -> Entry | None:
+        """The entry that a comparison with few labels is about: the first with a frozen teacher, or else the first."""
+        entries = [entry for entry in self.entries if entry.controls]
+        frozen = [entry for entry in entries if METHODS[entry.method].teacher == "frozen"]
+        return (frozen or entries or [None])[0]
+
     def controls_of(self, entry: Entry, *, few: bool = False) -> tuple[str, ...]:
         """Names of the controls of an entry, of `study.controls.CONTROLS`; ``few``: some rows have no label."""
         # what a control replaces is the teacher that the bench provides, so there is none without a frozen one
@@ -159,10 +166,7 @@ class Comparison:
         untrained = ("untrained",) * self.untrained
         if not few:
             return ("shuffled",) * self.shuffled + untrained
-        first = next(
-            (each for each in self.entries if each.controls and METHODS[each.method].teacher == "frozen"), None
-        )
-        if self.controls == "none" or (self.controls == "first" and entry is not first):
+        if self.controls == "none" or (self.controls == "first" and entry is not self.headline):
             return untrained
         return tuple(name for name in FEW_LABELS if name != "shuffled" or self.shuffled) + untrained
 
