@@ -103,7 +103,7 @@ def headline_method(rows: Sequence[Row]) -> str | None:
     methods = list(dict.fromkeys(str(row["name"]) for row in rows if row["role"] == "method"))
     same = next((str(row["name"]) for row in rows if row["role"] in ("same-modality", "permuted")), "")
     controlled = [name for name in methods if same.startswith(f"{name} (")]
-    return (controlled or methods or [None])[0]
+    return next(iter(controlled or methods), None)
 
 
 def few_label_sentences(result: Row) -> list[str]:

@@ -156,7 +156,7 @@ class Comparison:
         """The entry that a comparison with few labels is about: the first with a frozen teacher, or else the first."""
         entries = [entry for entry in self.entries if entry.controls]
         frozen = [entry for entry in entries if METHODS[entry.method].teacher == "frozen"]
-        return (frozen or entries or [None])[0]
+        return next(iter(frozen or entries), None)
 
     def controls_of(self, entry: Entry, *, few: bool = False) -> tuple[str, ...]:
         """Names of the controls of an entry, of `study.controls.CONTROLS`; ``few``: some rows have no label."""
