@@ -124,7 +124,8 @@ def test_a_weak_teacher_is_a_warning() -> None:
 
 
 def test_all_labels_are_the_upper_bound() -> None:
-    rows = [{"labels": count, "test": {"accuracy": value}} for count, value in ((100, 0.7), (1258, 0.9), (1258, 0.92))]
+    scores = (("100", 0.7), ("all", 0.9), ("all", 0.92))
+    rows = [{"count": count, "test": {"accuracy": value}} for count, value in scores]
     sentences = few_label_sentences(result({"no-KD": LOW, "kd": HIGH}, curve_rows=rows))
 
     assert "With all 1,258 labels no-KD reaches 91.0 % accuracy." in sentences

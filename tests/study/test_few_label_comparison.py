@@ -10,7 +10,7 @@ from xmodal.data import open_data
 from xmodal.recipes import compare
 from xmodal.recipes.compare import Settings
 from xmodal.study.comparison import chosen
-from xmodal.study.few_labels import further_trainings, still_improving
+from xmodal.study.few_labels import further_trainings, labels_used, still_improving, with_curve
 
 VIEWS = {"digits": {"views": ("image", "fourier")}}
 USUAL = {"teacher": ("image",), "student": ("fourier",), "options": VIEWS, "threads": 1, "epochs": 2, "seeds": (0, 1)}
@@ -55,7 +55,7 @@ def test_the_all_labels_run_is_an_ordinary_one(done):
     _, result, _ = done
     plain = compare.run(Settings(**{**USUAL, "seeds": (0,)}, methods=("supervised",), keep="best"))
 
-    (row,) = [row for row in result["curve_rows"] if row["labels"] == 1258 and row["seed"] == 0]
+    (row,) = [row for row in result["curve_rows"] if row["count"] == "all" and row["seed"] == 0]
     (other,) = [row for row in plain["rows"] if row["name"] == "no-KD"]
     assert row["test"] == other["test"]
 
@@ -121,10 +121,8 @@ def test_what_can_not_be_hidden_is_a_sentence(flags, sentence, tmp_path, capsys,
 
 
 def test_a_training_that_still_improves_at_its_end_is_named():
-    rows = [
-        {"name": "no-KD", "late_gain": gain, "labels": labels}
-        for gain, labels in ((0.04, 100), (0.02, 100), (0.0, 300))
-    ]
+    late = ((0.04, "100"), (0.02, "100"), (0.0, "300"))
+    rows = [{"name": "no-KD", "late_gain": gain, "count": count} for gain, count in late]
 
     (note,) = still_improving(rows, "accuracy")
 
@@ -165,3 +163,30 @@ def test_what_is_not_above_the_control_on_validation_is_not_deployed(kd, name):
 
     assert chosen(rows, ("accuracy", "max"), few=True) == f"seed-0/{name}/students/a/student.safetensors"
     assert chosen(rows, ("accuracy", "max")) == "seed-0/kd/students/a/student.safetensors"
+
+
+def test_seeds_with_splits_of_other_sizes_share_the_points_of_the_curve():
+    rows = [
+        {"name": name, "role": role, "seed": seed, "labels": labels, "valid_labels": 9, "training_rows": 100 + seed}
+        | {"late_gain": 0.0, "test": {"accuracy": score}}
+        | ({"count": count} if count else {})
+        for seed in (0, 2)
+        for name, role, labels, score, count in (
+            ("no-KD", "control", 20 + seed, 0.5, ""),
+            ("kd", "method", 20 + seed, 0.6, ""),
+            ("no-KD", "control", 100 + seed, 0.7, "all"),
+        )
+    ]
+    headline = [row for row in rows if "count" not in row]
+    result = {"rows": headline, "metric": "accuracy", "direction": "max", "notes": [], "figures": {}}
+    result |= {"labels": labels_used(headline)}
+
+    complete = with_curve(result, open_data("gaussian"), [row for row in rows if "count" in row])
+
+    lines = {
+        line["name"]: [(point["x"], point["n"]) for point in line["points"]] for line in complete["curve"]["series"]
+    }
+    assert lines == {"no-KD": [(21, 2), (101, 2)], "kd": [(21, 2)]}
+    assert complete["labels"] == {"train": 21, "valid": 9, "rows": 101}
+    assert complete["labels_saved"]["worth"] == round((21 * 101) ** 0.5)
+    assert complete["figures"]["all labels - no-KD.accuracy"] == pytest.approx(20.0)

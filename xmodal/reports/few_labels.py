@@ -137,7 +137,7 @@ def few_label_sentences(result: Row) -> list[str]:
         sentences.append(_outcome(method, against, against_same, metric, direction) + conclusion)
     if result.get("labels_saved"):
         sentences.append(saved_sentence(result["labels_saved"], method))
-    if everything := [row["test"][metric] for row in result.get("curve_rows", ()) if row["labels"] == used["rows"]]:
+    if everything := [row["test"][metric] for row in result.get("curve_rows", ()) if row["count"] == "all"]:
         mean = sum(everything) / len(everything)
         sentences.append(f"With all {used['rows']:,} labels {control} reaches {phrase(mean, metric)}.")
     weak = paired_by_seed(scores, roles.get("teacher"), control)

@@ -395,6 +395,7 @@ class Bench:
                 "parameters": count_parameters(student.module),
                 "matched": self.matched.get(row_name, ""),
                 "best_epoch": best["epoch"],
+                **self._labels,
                 "updates": self._updates(self.runs[name]),
                 "late_gain": late_gain(self.runs[name].history, student_name, self.info.select),
                 "valid": best["valid"],
@@ -403,6 +404,16 @@ class Bench:
             rows.append(row)
             self._write(row, outputs and outputs[key], student.target)
         return rows
+
+    @property
+    def _labels(self) -> dict[str, int]:
+        """How many labels the trainings of this bench use, and of how many rows: splits may differ between seeds."""
+        rows = max(self.info.rows["train"].values())
+        return {
+            "labels": max(self.info.labelled.values(), default=rows),
+            "valid_labels": max(self.info.rows["valid"].values()),
+            "training_rows": rows,
+        }
 
     def _updates(self, run: Run) -> int:
         """How many updates a training had; the same for all that are compared, whatever rows they read."""

@@ -137,7 +137,7 @@ def summarised(
         "deploy": chosen(rows, data.info.select, few=bool(data.info.labelled)),
     }
     if data.info.labelled:
-        result["labels"] = labels_used(data)
+        result["labels"] = labels_used(rows)
         result["notes"] += still_improving(rows, data.info.select[0])
     return {**result, "verdict": verdict(result)}
 

@@ -31,7 +31,7 @@ SAME_MODALITY = "same-modality"
 def train_curve(
     study: Study, comparison: Comparison, data: Data, seed: int, counts: Sequence[str], *, control_alone: bool
 ) -> list[dict[str, Any]]:
-    """Train with other numbers of labels, in folders of their own; returns the rows, with the number as ``labels``.
+    """Train with other numbers of labels, in folders of their own; returns the rows, each with its ``count``.
 
     Args:
         study: the command.
@@ -61,8 +61,7 @@ def train_curve(
             # with all labels there is nothing left that the control could label
             if card.teacher == "frozen" and point.info.labelled:
                 bench.train_card(card, settings, name=entry.name, control=SAME_MODALITY)
-        labels = max(point.info.labelled.values(), default=max(point.info.rows["train"].values()))
-        rows += [{**row, "labels": labels, "folder": f"{folder}/{row['folder']}"} for row in bench.score()]
+        rows += [{**row, "count": count, "folder": f"{folder}/{row['folder']}"} for row in bench.score()]
     return rows
 
 
@@ -74,13 +73,10 @@ def further_trainings(comparison: Comparison, counts: Sequence[str], *, control_
     return len(counts) * (1 + students) - (students > 1 and ALL in counts)
 
 
-def labels_used(data: Data) -> dict[str, int]:
-    """How many labels training and validation used, and how many training rows there are."""
-    return {
-        "train": max(data.info.labelled.values()),
-        "valid": max(data.info.rows["valid"].values()),
-        "rows": max(data.info.rows["train"].values()),
-    }
+def labels_used(rows: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """How many labels training and validation used, and how many training rows there are: means over the seeds."""
+    keys = {"train": "labels", "valid": "valid_labels", "rows": "training_rows"}
+    return {name: round(sum(row[key] for row in rows) / len(rows)) for name, key in keys.items()}
 
 
 def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -95,13 +91,14 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
     curve_rows = [dict(row) for row in curve_rows]
     complete = {**result, "curve_rows": curve_rows}
     complete["notes"] = [*result["notes"], *still_improving(curve_rows, data.info.select[0])]
-    complete["figures"] = {**result["figures"], **gains([*rows, *curve_rows], used, metric)}
+    complete["figures"] = {**result["figures"], **gains([*rows, *curve_rows], metric)}
     names = {row["role"]: row["name"] for row in reversed(rows)}
     control, method = names.get("control"), headline_method(rows)
     if control:
         drawn = [name for name in (control, method, names.get(SAME_MODALITY)) if name]
-        points = [{**row, "labels": used["train"]} for row in rows] + curve_rows
-        points = [row for row in points if row["name"] in drawn]
+        # seeds whose splits differ have other numbers of rows: a point of the curve is at their mean
+        at = {count: labels_used(each)["train"] for count, each in by_count([*rows, *curve_rows]).items()}
+        points = [{**row, "labels": at[row.get("count", "")]} for row in [*rows, *curve_rows] if row["name"] in drawn]
         title = f"{metric} against labels"
         complete["curve"] = summarise_sweep(points, x="labels", metric=metric, title=title, label="labels")
         if method:
@@ -115,11 +112,19 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
     return {**complete, "verdict": verdict(complete)}
 
 
+def by_count(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """The rows of each number of labels, as flags say it; empty: those of the headline."""
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row.get("count", ""), []).append(row)
+    return groups
+
+
 def still_improving(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]:
     """A note on the trainings that ended while their validation score still rose, in the mean over the seeds."""
     gains: dict[tuple[str, Any], list[float]] = {}
     for row in rows:
-        gains.setdefault((row["name"], row.get("labels")), []).append(row["late_gain"])
+        gains.setdefault((row["name"], row.get("count")), []).append(row["late_gain"])
     late = {key: sum(values) / len(values) for key, values in gains.items()}
     listed = [
         f"{name}{f' with {labels} labels' if labels else ''} (+{100 * gain:.1f})"
@@ -151,7 +156,7 @@ def announced(comparison: Comparison, data: Data, fabric: Fabric, *, seeds: int,
     return f"{seeds * fits} trainings of {updates:,} updates ({fits} for each seed): {length} here."
 
 
-def gains(rows: Sequence[Mapping[str, Any]], used: Mapping[str, int], metric: str) -> dict[str, float]:
+def gains(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
     """``name - control.metric`` → mean difference over the seeds, shares in per cent; ``all labels`` is one more name.
 
     Differences within a seed vary less than scores, so they are what reference figures are compared with.
@@ -160,13 +165,9 @@ def gains(rows: Sequence[Mapping[str, Any]], used: Mapping[str, int], metric: st
 
     scores: dict[str, dict[int, float]] = {}
     for row in rows:
-        labels = row.get("labels", used["train"])
-        if labels not in (used["train"], used["rows"]):
-            continue
-        everything = labels == used["rows"]
-        if everything and row["role"] != "control":
-            continue
-        scores.setdefault("all labels" if everything else row["name"], {})[row["seed"]] = row["test"][metric]
+        everything = row.get("count") == ALL and row["role"] == "control"
+        if everything or "count" not in row:
+            scores.setdefault("all labels" if everything else row["name"], {})[row["seed"]] = row["test"][metric]
     control = next((row["name"] for row in rows if row["role"] == "control"), None)
     scale = 100.0 if in_percent(metric) else 1.0
     tests = {name: paired_by_seed(scores, name, control) for name in scores if name != control}
