@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from xmodal.engine.fit import Run, fit
+from xmodal.engine.loop import resolved
 from xmodal.engine.selection import Selection
 from xmodal.engine.settings import FitSettings
 from xmodal.methods.supervised import Supervised
@@ -29,7 +30,8 @@ def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
 
 
 def test_the_best_epoch_is_kept_unless_told_otherwise() -> None:
-    assert FitSettings().keep == "best"
+    assert FitSettings().keep == "auto"
+    assert resolved(FitSettings(), pictures().info, 1).keep == "best"
     with pytest.raises(ValidationError, match="best"):
         FitSettings(keep="first")  # type: ignore[arg-type]
 

@@ -14,7 +14,7 @@ from xmodal.errors import InputError
 from xmodal.files import write_json
 from xmodal.losses import LOSSES
 from xmodal.recipes import compare
-from xmodal.study import comparison
+from xmodal.study import comparison, controls
 from xmodal.study.bench import Bench, Earlier, folder_name
 from xmodal.study.plan import Entry
 from xmodal.study.references import against_references, read_references
@@ -283,7 +283,7 @@ def test_of_an_untrained_teacher_the_bench_gives_fresh_weights_and_then_trained_
     bench = Bench(open_data("digits", seed=0), settings.plan(), seed=0, fabric=launch())
     fresh = bench.network(("rows",), side="teacher").module.state_dict()
 
-    with bench._with_untrained_teacher():
+    with bench._with_teacher(controls.UNTRAINED):
         untrained = bench.teacher()
 
     assert not untrained.training and all(

@@ -22,7 +22,8 @@ from pathlib import Path
 from xmodal.cli import main
 from xmodal.engine.processes import interrupt, spawn
 
-peer = subprocess.Popen(["sleep", "100"])
+# it ends with us, however we end: reading from a pipe that closes, and holding none that the test reads
+peer = subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 lost = RuntimeError("Connection reset by peer")
 
 def kill():

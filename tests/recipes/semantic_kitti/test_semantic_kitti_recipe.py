@@ -21,6 +21,7 @@ from xmodal.recipes.semantic_kitti import experiment
 from xmodal.recipes.semantic_kitti.experiment import earlier_teacher
 from xmodal.recipes.semantic_kitti.settings import Settings
 from xmodal.study.bench import Bench
+from xmodal.study.controls import UNTRAINED
 
 TINY = {
     "preset": "small",
@@ -290,7 +291,7 @@ def test_weights_of_imagenet_start_the_teacher_alone_and_no_untrained_one(make_k
 
     _, bench = make_kitti_bench(imagenet=tmp_path / "net.pth")
     started = bench.network(("image",), side="teacher").module.state_dict()
-    with bench._with_untrained_teacher():
+    with bench._with_teacher(UNTRAINED):
         untrained = bench.teacher().state_dict()
 
     first = "encoders.from_image.encoder.conv1.weight"

@@ -325,7 +325,7 @@ def test_the_defaults_are_the_published_training():
     training = ("optimizer", "learning_rate", "weight_decay", "schedule", "schedule_every", "schedule_factor")
     assert [found[name] for name in training] == ["adamw", 1e-3, 1e-5, "step", 25, 0.1]
     assert (found["epochs"], found["batch_size"], found["loss"], found["temperature"]) == (50, 32, ["kl:1"], 1.0)
-    assert (found["keep"], found["remove"], found["ratio"]) == ("best", ["least", "most", "random", "none"], [0.5])
+    assert (found["keep"], found["remove"], found["ratio"]) == ("auto", ["least", "most", "random", "none"], [0.5])
     encoders = experiment.Settings().plan().network("teacher")["encoder"]
     assert encoders == {"audio": "vggsound_audio", "video": "vggsound_video"}
     plan = experiment.Settings(student_encoder="video_resnet50").plan()
