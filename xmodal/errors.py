@@ -88,7 +88,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def listed(names: Iterable[str]) -> str:
-    """Names of modalities in a sentence.
+    """Names of modalities as text for an error message.
 
     Example:
         >>> listed(["audio"]), listed(["audio", "image", "depth"])

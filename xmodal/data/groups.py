@@ -22,7 +22,7 @@ NEAR = 0.02
 
 
 def group_numbers(where: str, groups: Any, rows: int) -> NDArray[np.int64]:
-    """One integer per row: integers stay as they are, other values are numbered as they appear.
+    """One integer per row: integers are unchanged, other values are numbered in the order in which they appear.
 
     Args:
         where: name of the groups for error messages.

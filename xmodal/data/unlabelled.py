@@ -75,7 +75,7 @@ def label_of(ignore: int | None) -> int | None:
 
 
 def marked(target: NDArray[Any], task: str, label: int | None = UNLABELLED) -> NDArray[Any]:
-    """Targets whose rows without a label hold -1; those of regression hold NaN and stay as they are.
+    """Targets whose rows without a label hold -1; those of regression hold NaN and are unchanged.
 
     Args:
         target: valid targets of all rows.
@@ -167,7 +167,7 @@ def class_problem(where: str, missing: Collection[int], names: Sequence[str] = (
 
 
 def named(classes: Collection[int], names: Sequence[str] = (), most: int = 6) -> str:
-    """Classes in a sentence, by their names where they have some.
+    """Classes as text for an error message, by their names where they have some.
 
     Example:
         >>> named({2, 0}, ["walk", "run"]), named([1], ["walk", "run"])

@@ -216,8 +216,8 @@ def build_for(
         kind = encoder if isinstance(encoder, str) else encoder.get(name, "auto")
         kind = choose_encoder(name, info.inputs[name], dense=info.dense) if kind == "auto" else kind
         # a bias in front of a BatchNorm changes no output, see `small`
-        numbers_here = numbers_of(name, kind, {**_biasless(name, kind), **options})
-        inputs[name] = {"encoder": kind, "shape": list(info.inputs[name].shape), **numbers_here}
+        encoder_options = numbers_of(name, kind, {**_biasless(name, kind), **options})
+        inputs[name] = {"encoder": kind, "shape": list(info.inputs[name].shape), **encoder_options}
     # `leak` and `dense` are written only where they apply: students were saved before these two existed.
     arguments: dict[str, Any] = {
         "inputs": inputs,
