@@ -34,9 +34,10 @@ MAY_IMPORT = {  # part → parts that it may import; itself it always may
     "reports": BASIS | {"models"},
     "export": BASIS | {"models", "deploy"},
     "deploy": BASIS | {"models"},
-    "study": BELOW_STUDY,
-    "recipes": BELOW_STUDY | {"study"},
-    "cli": BELOW_STUDY | {"study", "recipes"},
+    "teachers": BASIS | BRICKS | {"deploy"},
+    "study": BELOW_STUDY | {"teachers"},
+    "recipes": BELOW_STUDY | {"study", "teachers"},
+    "cli": BELOW_STUDY | {"study", "recipes", "teachers"},
 }
 
 

@@ -173,6 +173,18 @@ class Predictor:
             inputs: name → (rows, …) arrays or tensors; inputs that the student does not need are ignored.
             batch_size: rows per forward pass; memory maps are read in the same blocks.
         """
+        raw = self.raw_outputs(inputs, batch_size=batch_size)
+        expected = 1 if self.description["task"] == "binary" else self.description["classes"]
+        if raw.ndim == 2 and raw.shape[1] != expected:
+            raise InputError(
+                f"The student has {raw.shape[1]} outputs, its description says {expected}. Export the student again."
+            )
+        outputs, classes = interpret(raw, self.description["task"])
+        return Predictions(outputs, classes, tuple(self.description["class_names"]))
+
+
+    def raw_outputs(self, inputs: Mapping[str, Any], *, batch_size: int = 256) -> NDArray[Any]:
+        """The outputs before softmax or sigmoid, (rows, outputs), for raw samples; arguments as in `predict`."""
         if batch_size < 1:
             raise InputError(f"batch_size is {batch_size}: expected 1 or more.")
         arrays = check_inputs(inputs, self.description)
@@ -181,14 +193,7 @@ class Predictor:
             self._run(read_batch(arrays, self.description, first, min(first + batch_size, rows)))
             for first in range(0, rows, batch_size)
         ]
-        raw = np.concatenate(parts)
-        expected = 1 if self.description["task"] == "binary" else self.description["classes"]
-        if raw.ndim == 2 and raw.shape[1] != expected:
-            raise InputError(
-                f"The student has {raw.shape[1]} outputs, its description says {expected}. Export the student again."
-            )
-        outputs, classes = interpret(raw, self.description["task"])
-        return Predictions(outputs, classes, tuple(self.description["class_names"]))
+        return np.concatenate(parts)
 
 
 def embed(student: Student, description: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -23,6 +23,7 @@ LEVELS = [
     ["diagnostics", "engine"],
     ["methods"],
     ["reports", "deploy"],
+    ["teachers"],
     ["study"],
     ["recipes"],
     ["cli"],

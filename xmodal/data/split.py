@@ -101,6 +101,8 @@ class Split:
             for modality, statistics in (normalisation or {}).items()
         }
         self._empty = {modality for modality, statistics in (normalisation or {}).items() if statistics.empty}
+        # modalities that no augmentation changes, see `with_modality`
+        self._fixed: frozenset[str] = frozenset()
         # paired modalities share one tensor of targets: a batch selects, keeps and moves it once
         shared = {id(target): torch.from_numpy(target[rows[name]]) for name, target in targets.items()}
         self.targets: dict[str, Tensor] = {
@@ -136,7 +138,11 @@ class Split:
     def changing(self) -> frozenset[str]:
         """The modalities whose inputs in training differ from those in evaluation."""
         drawn = {owner(name) for name in self._redrawn}
-        return frozenset(name for name in self.rows if name in drawn or (self.augment and self.augment.changes(name)))
+        return frozenset(name for name in self.rows if name in drawn or self._augments(name))
+
+    def _augments(self, modality: str) -> bool:
+        """Whether training batches hold augmented samples of a modality."""
+        return self.augment is not None and modality not in self._fixed and self.augment.changes(modality)
 
     def doubled(self) -> Split:
         """The same rows with batches in float64; reading and normalisation stay in float32, with the same values."""
@@ -236,6 +242,23 @@ class Split:
             if key not in shared:
                 shared[key] = unlabelled(target, ~labelled[modality])
         changed.targets = {name: shared[id(target), id(labelled[name])] for name, target in self.targets.items()}
+        return changed
+
+    def with_modality(self, name: str, column: Column) -> Split:
+        """The same rows of paired data with a further modality, which is neither normalised nor augmented."""
+        changed = copy.copy(self)
+        for cached in ("_ready", "_places"):
+            vars(changed).pop(cached, None)
+        first = next(iter(self.numbers))
+        changed.columns = {**self.columns, name: column}
+        changed.numbers = {**self.numbers, name: self.numbers[first]}
+        changed.rows = {**self.rows, name: self.rows[first]}
+        # paired modalities share one tensor of targets
+        changed.targets = {**self.targets, name: self.targets[first]} if self.targets else {}
+        changed.labelled = {**self.labelled, name: self.labelled[first]} if self.labelled else {}
+        changed._inputs = {**self._inputs, name: [name]}
+        changed._fixed = self._fixed | {name}
+        changed.present = changed._present()
         return changed
 
     def subset(self, positions: Mapping[str, Tensor]) -> Split:
@@ -355,7 +378,7 @@ class Split:
             samples = self._ready[name].index_select(0, places)
         else:
             samples = torch.from_numpy(self._read(name, self.numbers[modality][positions.numpy()], epoch))
-        if epoch is not None and self.augment is not None and name == modality:
+        if epoch is not None and self.augment is not None and name == modality and self._augments(name):
             augmented = self.augment(name, samples.numpy(), epoch=epoch, index=positions.numpy())
             samples = torch.from_numpy(augmented)
         return samples

@@ -23,7 +23,7 @@ from xmodal.losses.reduce import masked_mean, picked
 from xmodal.losses.task import filled, rows_as
 from xmodal.methods.loss_text import parse_loss
 from xmodal.models.layers import layer_of, output_shapes
-from xmodal.models.network import zeros
+from xmodal.models.network import StoredEmbeddings, zeros
 from xmodal.names import UNLABELLED
 from xmodal.types import Batch, DataInfo
 
@@ -72,6 +72,12 @@ class Side:
     def choose(self, card: LossCard) -> tuple[str, ...]:
         """Names of the layers that a loss compares on this side."""
         if card.inputs == "logits" or "features" not in card.needs:
+            if isinstance(self.module, StoredEmbeddings):
+                raise InputError(
+                    f"The loss '{card.name}' compares outputs, and the {self.role} is a table of embeddings, which has "
+                    "none. Choose a loss on features (`xmodal list losses`), or make a teacher of it with a linear "
+                    "probe (--teacher-probe)."
+                )
             return (OUTPUTS,)
         if card.inputs == "stages":
             return self.layers if len(self.layers) > 1 else self._stages()

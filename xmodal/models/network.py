@@ -95,6 +95,24 @@ class Reads(nn.Module):
         return outputs
 
 
+class StoredEmbeddings(Reads):
+    """Embeddings that are an input of the data, as the layer ``embedding`` of a network without outputs.
+
+    Args:
+        name: of the input.
+        width: of the embeddings.
+    """
+
+    def __init__(self, name: str, width: int) -> None:
+        super().__init__(nn.Identity(), (name,))
+        self.embedding, self.width = nn.Identity(), width
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """The embeddings, (batch, width)."""
+        embeddings: Tensor = self.embedding(super().forward(inputs))
+        return embeddings
+
+
 def wrap(module: nn.Module, modalities: Sequence[str]) -> nn.Module:
     """A user's module as a module that takes a dictionary; a `Network` or `Reads` is returned unchanged."""
     return module if isinstance(module, (Network, Reads)) else Reads(module, modalities)

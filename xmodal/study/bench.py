@@ -35,7 +35,7 @@ from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
 from xmodal.metrics.task import scalar_metrics
 from xmodal.models.capacity import count_parameters, width_for
-from xmodal.models.network import build_for, student_of, zeros
+from xmodal.models.network import as_precise, build_for, student_of, zeros
 from xmodal.models.resnet import load_checked
 from xmodal.seeding import kept, seeded
 from xmodal.study.controls import CONTROLS, SAME_MODALITY, TRAINED, UNTRAINED
@@ -44,6 +44,8 @@ from xmodal.types import Batch, DataInfo, Student
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from xmodal.teachers.given import Given
 
 F = TypeVar("F")
 CONTROL, MATCHED = "no-KD", "matched"
@@ -104,16 +106,22 @@ class Bench:
         modules: Mapping[str, nn.Module] | None = None,
         earlier: Earlier | None = None,
     ) -> None:
+        self.progress = progress or Progress(quiet=True)
+        teaching, student = plan.sides(data.info.modalities)
+        self.teaching = data.info.require(teaching, "teacher")
+        self.student = data.info.require(student, "student")
+        self.given: Given | None = None
+        if plan.teacher_from is not None:
+            from xmodal.teachers.given import open_teacher
+
+            self.given = open_teacher(plan.teacher_from, data, self.teaching, say=self.progress.say)
+            data = self.given.data
         # before any network is built: networks take their number format from the description of the data
         data = data.doubled() if plan.training.precision == "64-true" else data
         self.data, self.plan, self.seed = data, plan, seed
         self.fabric, self.folder = fabric, folder
-        self.progress = progress or Progress(quiet=True)
         self.modules = dict(modules or {})
         self.info: DataInfo = data.info
-        teaching, student = plan.sides(data.info.modalities)
-        self.teaching = data.info.require(teaching, "teacher")
-        self.student = data.info.require(student, "student")
         self.runs: dict[str, Run] = {}
         self.stages: dict[str, Run] = {}
         self.roles: dict[str, str] = {}
@@ -141,7 +149,8 @@ class Bench:
 
     def dry_run(self) -> None:
         """Build the networks of both sides once and discard them, so that errors appear before training."""
-        sides = (self.network(self.teaching, side="teacher"), self.network(self.student))
+        sides = [] if self.given else [self.network(self.teaching, side=TEACHER)]
+        sides.append(self.network(self.student))
         if min(self.plan.training.batch_size, max(self.info.rows["train"].values())) > 1:
             return
         for student in sides:
@@ -164,6 +173,8 @@ class Bench:
             return self.control()
         if self._teacher_source == UNTRAINED:
             return self.network(self.teaching, side=TEACHER).module.to(self.fabric.device).eval()
+        if self.given is not None:
+            return self._given_teacher(self.given)
         if TEACHER not in self.runs:
             network = self.network(self.teaching, side=TEACHER)
             if TEACHER in self.earlier.weights:
@@ -171,6 +182,13 @@ class Bench:
             else:
                 self.train(TEACHER, Supervised(network, self.info), role=TEACHER)
         return self._finished(TEACHER)
+
+    def _given_teacher(self, given: Given) -> nn.Module:
+        """The teacher that exists already; it has a row in the table if it answers for all rows that are scored."""
+        if given.scored and TEACHER not in self.runs:
+            self.take(TEACHER, Supervised(copy.deepcopy(given.student), self.info), role=TEACHER)
+        module = as_precise(copy.deepcopy(given.student.module), self.info)
+        return module.to(self.fabric.device).eval()
 
     def control(self) -> nn.Module:
         """The finished no-KD control, trained on the first call; every call returns a copy."""
@@ -305,8 +323,14 @@ class Bench:
     def build(self, card: MethodCard, settings: BaseModel) -> Method:
         """A method of `METHODS` before its training."""
         # a promise of `Kit`: layers of the method do not depend on what was trained, or loaded, before
+        self._teacher_used = False
         with seeded(self.seed, "method", card.name):
             method: Method = card.load()(self, settings)
+        if self.given and card.teacher == "frozen" and not self._teacher_used:
+            raise InputError(
+                f"The method {card.name} trains a teacher of its own with these settings, so a given one would have no "
+                f"effect on it. Choose other settings (`xmodal list methods {card.name}`), or another method."
+            )
         return method
 
     def train_control(self) -> None:
@@ -456,7 +480,10 @@ class Rehearsal(Bench):
     """
 
     def teacher(self) -> nn.Module:
-        """A fresh network in place of the teacher; with an earlier run, its weights are checked."""
+        """A fresh network in place of the teacher, or the given one; with an earlier run, its weights are checked."""
+        self._teacher_used = True
+        if self.given is not None:
+            return as_precise(copy.deepcopy(self.given.student.module), self.info).to(self.fabric.device).eval()
         network = self.network(self.teaching, side=TEACHER).module
         for weights in self.earlier.weights.get(TEACHER, {}).values():
             load_checked(network, weights, self.earlier.where)

@@ -19,7 +19,7 @@ from xmodal.metrics.task import scalar_metrics
 from xmodal.study.bench import Bench, Earlier, Rehearsal, unfit
 from xmodal.study.controls import CONTROLS
 from xmodal.study.few_labels import labels_used, still_improving
-from xmodal.study.plan import Comparison, method_settings
+from xmodal.study.plan import TEACHER, Comparison, method_settings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -53,6 +53,7 @@ def check(
                 f"The {role} reads {', '.join(names)} together, and this data is unpaired: rows of different "
                 "modalities do not belong together. Name one modality."
             )
+    problems += given_problems(comparison, modules or {})
     metrics = scalar_metrics(info)
     metric, _ = compared_by(comparison, info)
     if metric not in metrics:
@@ -77,11 +78,26 @@ def check(
         raise InputError(list(dict.fromkeys(problems)))
 
 
+def given_problems(comparison: Comparison, modules: Mapping[str, nn.Module]) -> list[str]:
+    """What does not go together with a teacher that exists already."""
+    if comparison.plan.teacher_from is None:
+        return []
+    problems = []
+    if TEACHER in modules:
+        problems.append("teacher_network= is trained here, and teacher_from= is used as it is. Give one of the two.")
+    if comparison.untrained:
+        problems.append("A given teacher has no untrained version to compare with. Leave --untrained out.")
+    if not any(card.teacher == "frozen" for card in comparison.methods):
+        names = ", ".join(card.name for card in METHODS.values() if card.teacher == "frozen")
+        problems.append(f"No method here learns from a given teacher. Add one that does: {names}.")
+    return problems
+
+
 def train(bench: Bench, comparison: Comparison) -> list[str]:
     """Train teacher, control, methods and their controls on a bench; returns notes on what was left out."""
     # Teacher and control come first, so that a run that is interrupted early has what every method needs. The order
     # changes no number: every network and every training is seeded by itself.
-    notes: list[str] = []
+    notes: list[str] = [] if bench.given is None else list(bench.given.notes)
     if comparison.train_teacher:
         bench.teacher()
     if comparison.train_control:

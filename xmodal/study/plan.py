@@ -17,6 +17,7 @@ from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.methods import METHODS
 from xmodal.study.controls import FEW_LABELS
+from xmodal.teachers.request import TeacherRequest
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -45,6 +46,7 @@ class Plan:
         teacher_training: settings of the teacher's training; None: the same.
         networks: side (``teacher``, ``student``) → arguments of `models.network.build_for`.
         imagenet: side → file with torchvision's weights, from which its ResNet starts.
+        teacher_from: a teacher that exists already; None: it is trained here.
     """
 
     data: str
@@ -61,6 +63,7 @@ class Plan:
     teacher_training: FitSettings | None = None
     networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     imagenet: Mapping[str, Path] = field(default_factory=dict)
+    teacher_from: TeacherRequest | None = None
 
     def sides(self, modalities: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Modalities of teacher and student; defaults come from the modalities of the data."""
@@ -165,7 +168,9 @@ class Comparison:
             return ()
         untrained = ("untrained",) * self.untrained
         if not few:
-            return ("shuffled",) * self.shuffled + untrained
+            # a given teacher may be about other rows than it seems, which permuted pairs show
+            permuted = ("permuted",) * (self.shuffled and self.plan.teacher_from is not None)
+            return ("shuffled",) * self.shuffled + permuted + untrained
         if self.controls == "none" or (self.controls == "first" and entry is not self.headline):
             return untrained
         return tuple(name for name in FEW_LABELS if name != "shuffled" or self.shuffled) + untrained
@@ -173,7 +178,8 @@ class Comparison:
     def fits(self, *, few: bool = False) -> int:
         """Number of trainings per seed, for the estimate of the remaining time."""
         students = sum(1 + len(self.controls_of(entry, few=few)) for entry in self.entries)
-        return self.train_teacher + self.train_control + self.train_students * students
+        teacher = self.train_teacher and self.plan.teacher_from is None
+        return teacher + self.train_control + self.train_students * students
 
 
 def method_settings(card: MethodCard, options: Mapping[str, Any]) -> BaseModel:

@@ -13,9 +13,10 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 from xmodal.engine.settings import FitSettings, MachineSettings, Precision
-from xmodal.errors import did_you_mean
+from xmodal.errors import InputError, did_you_mean
 from xmodal.flags import Flag
 from xmodal.study.plan import Plan
+from xmodal.teachers.request import Kind, TeacherRequest
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -168,7 +169,38 @@ class Presets(BaseModel):
         return values
 
 
-class PairSettings(DataFlags, RunSettings):
+class TeacherFlags(BaseModel):
+    """A teacher that exists already, in place of one that is trained here."""
+
+    teacher_from: Annotated[str, Flag(metavar="SOURCE")] = Field(
+        "",
+        description="use this teacher as it is: a run folder, a student, a table (.npy, .npz), an .onnx file, a local "
+        "model folder, or file.py:function",
+    )
+    teacher_outputs: Kind = Field("auto", description="what the given teacher returns; auto: read from its values")
+    teacher_classes: Annotated[Path | None, Flag(metavar="FILE")] = Field(
+        None, description="names of the given teacher's classes, one in a line; or .json, a list or teacher's → yours"
+    )
+    teacher_probe: bool = Field(
+        False, description="turn given embeddings into a teacher by a linear probe on the labelled rows"
+    )
+
+    def given_teacher(self) -> TeacherRequest | None:
+        """The teacher that these flags name; None: none."""
+        if not self.teacher_from:
+            named = [name for name in ("teacher_outputs", "teacher_classes", "teacher_probe") if getattr(self, name)]
+            if named := [name for name in named if getattr(self, name) != "auto"]:
+                raise InputError(f"--{named[0].replace('_', '-')} is about a given teacher. Name it with --teacher-from.")
+            return None
+        return TeacherRequest(
+            source=self.teacher_from,
+            outputs=self.teacher_outputs,
+            classes=self.teacher_classes,
+            probe=self.teacher_probe,
+        )
+
+
+class PairSettings(TeacherFlags, DataFlags, RunSettings):
     """Data, modalities of teacher and student, and their networks."""
 
     data: Annotated[str, Flag(metavar="DATA", positional=True)] = Field(
@@ -190,6 +222,9 @@ class PairSettings(DataFlags, RunSettings):
     def plan(self) -> Plan:
         """Data, networks and training for a bench."""
         shared = {"fusion": self.fusion, "dropout": self.dropout}
+        given = self.given_teacher()
+        if given is not None and (self.teacher_encoder != "auto" or self.teacher_width is not None):
+            raise InputError("--teacher-encoder and --teacher-width build a teacher, and --teacher-from gives one.")
         return Plan(
             data=self.data,
             options=self.options.get(self.data, {}),
@@ -202,6 +237,7 @@ class PairSettings(DataFlags, RunSettings):
                 "teacher": {"encoder": self.teacher_encoder, "width": self.teacher_width, **shared},
                 "student": {"encoder": self.student_encoder, "width": self.student_width, **shared},
             },
+            teacher_from=given,
         )
 
 

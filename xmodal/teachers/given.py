@@ -1,0 +1,324 @@
+"""A teacher that exists already, as the network that a method with a frozen teacher receives.
+
+    a student of the same classes        its network, which reads the modalities of the data
+    everything else                      its outputs, as a further input of the data that the "network" returns
+
+The outputs of a function, an ONNX file or a model folder are computed once for all rows, from raw inputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from xmodal.data.base import Data
+from xmodal.data.unlabelled import has_label
+from xmodal.errors import InputError
+from xmodal.models.network import Reads, StoredEmbeddings, checked
+from xmodal.teachers.attached import ANSWERS, attached
+from xmodal.teachers.classes import class_map
+from xmodal.teachers.compute import Say, computed, identity_of
+from xmodal.teachers.functions import Function, as_function, function_in
+from xmodal.teachers.kinds import outputs_of
+from xmodal.teachers.probe import probed
+from xmodal.teachers.request import TeacherRequest
+from xmodal.teachers.students import open_teacher_student, same_data
+from xmodal.teachers.table import Table, read_table, rows_in, table_of
+from xmodal.types import DataInfo, Normalisation, Student, owner
+
+DOUBT = 3.0  # standard deviations above chance that the agreement of an unnamed table with the labels must reach
+FEW = 20  # labelled rows below which that is not tested
+
+
+@dataclass
+class Given:
+    """A teacher that is used as it is.
+
+    Attributes:
+        data: with its outputs as a further input, if it is no network of ours.
+        student: it, as the network of a side.
+        scored: whether it can be scored on the validation and test split.
+        notes: how it was read, for the result.
+    """
+
+    data: Data
+    student: Student
+    scored: bool
+    notes: list[str] = field(default_factory=list)
+
+
+def open_teacher(request: TeacherRequest, data: Data, modalities: Sequence[str], *, say: Say | None = None) -> Given:
+    """Open a teacher for some data; what does not fit is refused before anything is trained.
+
+    Args:
+        request: names the teacher.
+        data: paired.
+        modalities: what a function, an ONNX file or a model folder receives.
+        say: shows a message to the user.
+    """
+    if not data.info.paired:
+        raise InputError("A given teacher answers for samples, and this data is unpaired. Give paired data.")
+    source = request.source
+    if isinstance(source, str | Path):
+        return _of_text(request, str(source), data, modalities, say)
+    if isinstance(source, Student):
+        return _of_student(request, source, data)
+    if callable(source):
+        function = as_function(source, request.label)
+        return _of_function(request, function, data, modalities, identity=identity_of(source), say=say)
+    return _of_table(request, table_of(source, request.outputs, where=request.label), data)
+
+
+def _of_text(request: TeacherRequest, text: str, data: Data, modalities: Sequence[str], say: Say | None) -> Given:
+    from xmodal.teachers.hugging_face import is_model_folder, model_function
+    from xmodal.teachers.onnx_file import onnx_function
+
+    if ".py:" in text:
+        teacher = function_in(text)
+        function = as_function(teacher, text)
+        identity = identity_of(teacher) or identity_of(Path(text.rpartition(":")[0]))
+        return _of_function(request, function, data, modalities, identity=identity, say=say)
+    path = Path(text)
+    if path.suffix in (".npy", ".npz"):
+        return _of_table(request, read_table(path, request.outputs), data)
+    if not path.exists():
+        raise InputError(
+            f"There is no teacher in {text}. Give a run folder, a student file, a table (.npy, .npz), an .onnx file, a "
+            "local model folder, or file.py:function."
+        )
+    if path.suffix == ".onnx":
+        function, names = onnx_function(path)
+        return _of_function(request, function, data, modalities, identity=identity_of(path), names=names, say=say)
+    if path.is_dir() and is_model_folder(path):
+        function, kind, names = model_function(path)
+        identity = identity_of(path)
+        return _of_function(request, function, data, modalities, identity=identity, kind=kind, names=names, say=say)
+    student, description, file = open_teacher_student(path)
+    if same_data(student, description, data.info) and request.classes is None:
+        return _of_student(request, student, data)
+    return _of_other_student(request, file, description, data, say)
+
+
+def _of_student(request: TeacherRequest, student: Student, data: Data) -> Given:
+    """A network of ours, which takes part in the training like a teacher that was trained here."""
+    if request.probe or request.outputs not in ("auto", "logits"):
+        raise InputError("--teacher-probe and --teacher-outputs are about tables, and the teacher is a student of ours.")
+    _read_alike(student, data.info)
+    checked(student, data.info)
+    return Given(data, student, True, [_note(request, f"it reads {', '.join(student.needs)}")])
+
+
+def _read_alike(student: Student, info: DataInfo) -> None:
+    """Make a network read inputs that are normalised with other statistics than its own, where they differ."""
+    changes = {
+        name: (info.normalisation.get(name), student.normalisation.get(name))
+        for name in student.needs
+        if info.normalisation.get(name) != student.normalisation.get(name)
+    }
+    if changes:
+        student.module.register_forward_pre_hook(Renormalise(changes))
+
+
+class Renormalise(nn.Module):
+    """A hook before a network's forward pass: from the normalisation of the data to that of the network.
+
+    Args:
+        changes: input → statistics of the data and of the network; None: not normalised.
+    """
+
+    def __init__(self, changes: Mapping[str, tuple[Normalisation | None, Normalisation | None]]) -> None:
+        super().__init__()
+        self.changes = dict(changes)
+
+    def forward(self, module: nn.Module, arguments: tuple[Mapping[str, Tensor], ...]) -> tuple[Mapping[str, Tensor]]:
+        """The arguments of the network with changed inputs."""
+        inputs = dict(arguments[0])
+        for name, (before, after) in self.changes.items():
+            inputs[name] = _renormalised(inputs[name], before, after)
+        return (inputs,)
+
+
+def _renormalised(values: Tensor, before: Normalisation | None, after: Normalisation | None) -> Tensor:
+    raw = values
+    if before is not None:
+        mean, std = (part.to(values.device, values.dtype) for part in before.tensors())
+        raw = values * std + mean
+        # positions without a measurement are zero before and after
+        raw = raw * (values != 0).any(dim=1, keepdim=True) if before.empty else raw
+    if after is None:
+        return raw
+    mean, std = (part.to(values.device, values.dtype) for part in after.tensors())
+    changed = (raw - mean) / std
+    return changed * (raw != 0).any(dim=1, keepdim=True) if after.empty else changed
+
+
+def _of_other_student(
+    request: TeacherRequest, file: Path, description: Mapping[str, Any], data: Data, say: Say | None
+) -> Given:
+    """A student of ours with other classes or another task: its outputs for raw samples."""
+    from xmodal.deploy import open_student
+
+    predictor = open_student(file)
+    names = tuple(map(str, description["class_names"])) or tuple(map(str, range(description["classes"])))
+    if description["task"] != data.info.task:
+        raise InputError(f"The student in {file} was trained for {description['task']}, the data is {data.info.task}.")
+    return _of_function(
+        request,
+        lambda inputs: predictor.raw_outputs(inputs),
+        data,
+        tuple(dict.fromkeys(map(owner, predictor.needs))),
+        identity=identity_of(file),
+        kind="values" if description["task"] == "regression" else "logits",
+        names=names,
+        say=say,
+    )
+
+
+def _of_function(
+    request: TeacherRequest,
+    function: Function,
+    data: Data,
+    modalities: Sequence[str],
+    *,
+    identity: str,
+    kind: str = "auto",
+    names: tuple[str, ...] = (),
+    say: Say | None = None,
+) -> Given:
+    """A teacher that is code: its outputs for all rows of the three splits."""
+    if data.info.dense:
+        raise InputError(
+            "The data has a target for every pixel or voxel, and the outputs of a function for all of them take too much "
+            "memory. Give a student file of xmodal as the teacher."
+        )
+    data.info.require(tuple(modalities), "teacher")
+    inputs = [name for name in data.info.inputs if owner(name) in modalities]
+    rows = np.unique(np.concatenate([next(iter(data.split(s).numbers.values())) for s in ("train", "valid", "test")]))
+    for name in modalities:
+        # of rows that lack a modality there is nothing to ask a teacher about
+        column = data.train.columns[name]
+        rows = rows[column.present[rows]] if hasattr(column, "present") else rows
+    where = request.label
+    values = computed(function, data, rows, inputs=inputs, identity=identity, where=where, say=say)
+    if request.outputs != "auto" and kind not in ("auto", request.outputs):
+        raise InputError(f"{where} returns {kind}, and --teacher-outputs says {request.outputs}. Leave it out.")
+    chosen = request.outputs if request.outputs != "auto" else kind
+    table = Table(where, chosen, values, rows=rows, class_names=names)
+    return _of_table(request, table, data)
+
+
+def _of_table(request: TeacherRequest, table: Table, data: Data) -> Given:
+    """A table of outputs or embeddings."""
+    info, where = data.info, table.where
+    if info.dense:
+        raise InputError(
+            f"{where} is a table, and the data has a target for every pixel or voxel. Give a student file of xmodal."
+        )
+    rows = rows_in(table, data)
+    if table.kind == "embeddings" or request.probe:
+        return _of_embeddings(request, table, rows, data)
+    mapping = class_map(request.classes, table.class_names, info, where)
+    width = mapping.width if info.task != "regression" else info.outputs
+    answers, sentence = outputs_of(table, task=info.task, classes=width)
+    answers = mapping(answers, info.task)
+    known = ~np.isnan(answers).any(axis=1) & ~_labelled_as(mapping.lacking, rows, data)
+    answers, rows = answers[known], rows[known]
+    if not table.named:
+        _check_agreement(answers, rows, data, where)
+    notes = [sentence, *([mapping.sentence] if mapping.sentence else [])]
+    return _stored(request, data, answers, rows, notes)
+
+
+def _of_embeddings(request: TeacherRequest, table: Table, rows: NDArray[np.int64], data: Data) -> Given:
+    """Embeddings: as they are for losses of features, or with a linear probe as a teacher."""
+    where, values = table.where, table.values
+    if values.dtype.kind not in "biuf" or values.ndim != 2 or table.kind not in ("auto", "embeddings"):
+        raise InputError(f"{where} holds no embeddings: numbers of the shape (rows, features) were expected.")
+    if request.classes is not None:
+        raise InputError("--teacher-classes names classes, and embeddings have none. Leave it out.")
+    known = ~np.isnan(values.astype(np.float64)).any(axis=1)
+    answers, rows = values[known].astype(np.float32), rows[known]
+    if not request.probe:
+        given = _stored(request, data, answers, rows, [f"its {answers.shape[1]} features are compared as they are"])
+        width = answers.shape[1]
+        given.student = Student(StoredEmbeddings(ANSWERS, width), (ANSWERS,), ANSWERS)
+        given.scored = False
+        return given
+    target, labelled = _targets_of(rows, data)
+    answers = probed(answers, target, labelled, task=data.info.task, width=data.info.outputs)
+    sentence = f"a linear probe of its {values.shape[1]} features, fitted on {int(labelled.sum())} labelled rows"
+    return _stored(request, data, answers, rows, [sentence])
+
+
+def _stored(
+    request: TeacherRequest, data: Data, answers: NDArray[np.float32], rows: NDArray[np.int64], notes: list[str]
+) -> Given:
+    changed, complete = attached(data, answers, rows)
+    count, total = changed.info.present.get(ANSWERS), len(data.train)
+    if count is not None and count < total:
+        notes.append(f"it has an answer for {count} of {total} training rows")
+    if not complete:
+        notes.append("it has no answers for all rows of validation and test, so it has no score here")
+    # as float32 also where the data will be float64: the answers are no more exact
+    student = Student(Reads(nn.Identity(), (ANSWERS,)), (ANSWERS,), ANSWERS)
+    return Given(changed, student, complete, [_note(request, "; ".join(notes))])
+
+
+def _note(request: TeacherRequest, sentence: str) -> str:
+    return f"The teacher is {request.label}, used as it is: {sentence}."
+
+
+def _targets_of(rows: NDArray[np.int64], data: Data) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """The training target of each of these rows of the data, and which of them are training rows with a label."""
+    split = data.train
+    numbers = next(iter(split.numbers.values()))
+    if not split.targets:
+        raise InputError("The labels of this data are drawn with its samples, so no given teacher can be compared with it.")
+    target = next(iter(split.targets.values())).numpy()
+    places = np.full(next(iter(split.columns.values())).shape[0], -1)
+    places[numbers] = np.arange(len(numbers))
+    known = has_label(target) if split.labelled else np.ones(len(target), dtype=bool)
+    at = places[rows]
+    return target[np.clip(at, 0, None)], (at >= 0) & known[np.clip(at, 0, None)]
+
+
+def _labelled_as(classes: Sequence[int], rows: NDArray[np.int64], data: Data) -> NDArray[np.bool_]:
+    """Which rows are training rows whose label is one of these classes."""
+    if not classes:
+        return np.zeros(len(rows), dtype=bool)
+    target, labelled = _targets_of(rows, data)
+    return labelled & np.isin(target, classes)
+
+
+def _check_agreement(answers: NDArray[np.float32], rows: NDArray[np.int64], data: Data, where: str) -> None:
+    """Refuse outputs that agree with the labels as if their rows were in any order.
+
+    The order of a table without ids is a promise of its author. If it is broken, the teacher is right about as often as
+    two independent columns of classes agree.
+    """
+    if data.info.task not in ("multiclass", "binary"):
+        return
+    target, labelled = _targets_of(rows, data)
+    outputs = torch.from_numpy(answers[labelled])
+    truth = target[labelled]
+    if len(truth) < FEW:
+        return
+    predicted = (outputs[:, 0] > 0).long().numpy() if outputs.shape[1] == 1 else outputs.argmax(dim=1).numpy()
+    count = data.info.classes
+    shares = (np.bincount(each, minlength=count) / len(truth) for each in (predicted, truth))
+    chance = float(np.dot(*shares))
+    deviation = np.sqrt(max(chance * (1 - chance) / len(truth), 1e-12))
+    agreement = float((predicted == truth).mean())
+    if agreement < chance + DOUBT * deviation:
+        raise InputError(
+            f"{where} is right on {agreement:.0%} of {len(truth)} labelled rows, and {chance:.0%} would be if its rows "
+            "were in any order: they are probably not in the order of the data. Say which rows they are (arrays rows or "
+            "ids of an .npz file)."
+        )
