@@ -126,6 +126,9 @@ class PredictFlags(Flags):
     out: Path | None = Field(
         None, description="file to write; default: predictions.csv, or predictions.npz with a class per pixel"
     )
+    outputs: Path | None = Field(
+        None, description="also write the outputs before softmax as a table for --teacher-from (.npy or .npz)"
+    )
     split: Literal["all", "train", "valid", "test"] = Field("all", description="rows to predict")
     seed: int = Field(0, ge=0, description="seed of splits that are drawn")
 
@@ -147,6 +150,14 @@ def predict(words: Sequence[str]) -> Answer:
             "folder. Leave them out, or give the folder of a finished run."
         )
     predictor = open_student(path)
+    if flags.outputs is not None:
+        from xmodal.cli.teacher_table import outputs_table
+        from xmodal.teachers.request import TeacherRequest
+
+        teacher = TeacherRequest(source=path)
+        lines += outputs_table(
+            teacher, flags.data, flags.outputs, split=flags.split, seed=flags.seed, options=options
+        )
     samples = open_samples(flags.data, predictor.needs, split=flags.split, seed=flags.seed, options=options)
     dense = predictor.description["dense"] and predictor.description["task"] == "multiclass"
     out = _writable(flags.out, dense=dense)

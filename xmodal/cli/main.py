@@ -37,6 +37,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("xmodal.cli.results:report", "one self-contained page, drawn again from run folders"),
     "export": ("xmodal.cli.deployment:export", "the student without the training: safetensors, torch or onnx"),
     "predict": ("xmodal.cli.deployment:predict", "predictions of an exported student on new samples"),
+    "teacher-table": (
+        "xmodal.cli.teacher_table:teacher_table",
+        "the outputs of a teacher for all rows, as a table for --teacher-from",
+    ),
     "embed": ("xmodal.cli.embedding:embed", "embeddings of samples, split into the parts of a disentangled student"),
     "data": ("xmodal.cli.data:data", "write, prepare or check a data folder"),
     "doctor": ("xmodal.cli.doctor:doctor", "versions, devices, a test with two processes, missing packages and data"),

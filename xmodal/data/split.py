@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -283,6 +283,13 @@ class Split:
         changed.labelled, changed.rows = labelled, {name: len(rows) for name, rows in positions.items()}
         changed.present = changed._present()
         return changed
+
+    def having(self, modalities: Iterable[str]) -> Split:
+        """The rows that have all of these modalities."""
+        if not self.present:
+            return self
+        rows = rows_with(self.present, modalities).nonzero().flatten()
+        return self.subset(dict.fromkeys(self.rows, rows))
 
     def complete(self) -> Split:
         """The rows that have a label and all modalities."""
