@@ -182,7 +182,6 @@ class Predictor:
         outputs, classes = interpret(raw, self.description["task"])
         return Predictions(outputs, classes, tuple(self.description["class_names"]))
 
-
     def raw_outputs(self, inputs: Mapping[str, Any], *, batch_size: int = 256) -> NDArray[Any]:
         """The outputs before softmax or sigmoid, (rows, outputs), for raw samples; arguments as in `predict`."""
         if batch_size < 1:

@@ -155,9 +155,7 @@ def predict(words: Sequence[str]) -> Answer:
         from xmodal.teachers.request import TeacherRequest
 
         teacher = TeacherRequest(source=path)
-        lines += outputs_table(
-            teacher, flags.data, flags.outputs, split=flags.split, seed=flags.seed, options=options
-        )
+        lines += outputs_table(teacher, flags.data, flags.outputs, split=flags.split, seed=flags.seed, options=options)
     samples = open_samples(flags.data, predictor.needs, split=flags.split, seed=flags.seed, options=options)
     dense = predictor.description["dense"] and predictor.description["task"] == "multiclass"
     out = _writable(flags.out, dense=dense)

@@ -1,4 +1,4 @@
-"""The command `teacher-table`: the outputs of any teacher for the rows of some data, as a table for `--teacher-from`."""
+"""The command `teacher-table`: the outputs of any teacher for the rows of some data, for `--teacher-from`."""
 
 from __future__ import annotations
 

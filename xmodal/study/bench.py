@@ -106,6 +106,7 @@ class Bench:
         modules: Mapping[str, nn.Module] | None = None,
         earlier: Earlier | None = None,
     ) -> None:
+        self.seed, self.fabric, self.folder = seed, fabric, folder
         self.progress = progress or Progress(quiet=True)
         teaching, student = plan.sides(data.info.modalities)
         self.teaching = data.info.require(teaching, "teacher")
@@ -116,10 +117,10 @@ class Bench:
 
             self.given = open_teacher(plan.teacher_from, data, self.teaching, say=self.progress.say)
             data = self.given.data
+            self._keep_teacher(self.given.digest)
         # before any network is built: networks take their number format from the description of the data
         data = data.doubled() if plan.training.precision == "64-true" else data
-        self.data, self.plan, self.seed = data, plan, seed
-        self.fabric, self.folder = fabric, folder
+        self.data, self.plan = data, plan
         self.modules = dict(modules or {})
         self.info: DataInfo = data.info
         self.runs: dict[str, Run] = {}
@@ -182,6 +183,18 @@ class Bench:
             else:
                 self.train(TEACHER, Supervised(network, self.info), role=TEACHER)
         return self._finished(TEACHER)
+
+    def _keep_teacher(self, digest: str) -> None:
+        """Remember which teacher a run began with: half a run with another one would be no run at all."""
+        if self.folder is None or self.fabric.global_rank:
+            return
+        file = self.folder / "teacher.json"
+        if file.is_file() and read_json(file)["digest"] != digest:
+            raise InputError(
+                f"The given teacher is not the one with which the run in {self.folder.parent} began: its weights or "
+                "outputs have changed. Start a new run (another --out), or restore the teacher."
+            )
+        write_json(file, {"digest": digest})
 
     def _given_teacher(self, given: Given) -> nn.Module:
         """The teacher that exists already; it has a row in the table if it answers for all rows that are scored."""

@@ -190,7 +190,9 @@ class TeacherFlags(BaseModel):
         if not self.teacher_from:
             named = [name for name in ("teacher_outputs", "teacher_classes", "teacher_probe") if getattr(self, name)]
             if named := [name for name in named if getattr(self, name) != "auto"]:
-                raise InputError(f"--{named[0].replace('_', '-')} is about a given teacher. Name it with --teacher-from.")
+                raise InputError(
+                    f"--{named[0].replace('_', '-')} is about a given teacher. Name it with --teacher-from."
+                )
             return None
         return TeacherRequest(
             source=self.teacher_from,

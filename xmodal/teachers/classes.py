@@ -92,8 +92,8 @@ def class_map(given: Any, named: Sequence[str], info: DataInfo, where: str) -> C
         return ClassMap(tuple((number,) for number in range(count)), count)
     if len(shared) < min(2, count):
         raise InputError(
-            f"{where} has the classes {shared_names(names)}, and the data has {shared_names(ours)}: none or one of them "
-            "is the same. Say which is which with --teacher-classes (a .json file with a dictionary)."
+            f"{where} has the classes {shared_names(names)}, and the data has {shared_names(ours)}: none or one of "
+            "them is the same. Say which is which with --teacher-classes (a .json file with a dictionary)."
         )
     lacking = [name for name, places in zip(ours, columns, strict=True) if not places]
     if info.task == "multilabel" and (lacking or any(len(places) > 1 for places in columns)):
@@ -124,7 +124,9 @@ def _read(given: Any, named: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         return list(named) or list(renamed), renamed
     names = [str(name) for name in given]
     if len(set(names)) < len(names):
-        raise InputError("The list of the teacher's classes names one of them twice. Give a dictionary to join classes.")
+        raise InputError(
+            "The list of the teacher's classes names one of them twice. Give a dictionary to join classes."
+        )
     if named and len(named) != len(names):
         raise InputError(f"The list names {len(names)} classes, and the teacher has {len(named)}. Name each of them.")
     return names, {}

@@ -14,27 +14,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from xmodal.data.base import Data
-from xmodal.data.unlabelled import has_label
 from xmodal.errors import InputError
 from xmodal.models.network import Reads, StoredEmbeddings, checked
+from xmodal.teachers.agreement import check_agreement, labelled_as, targets_of
 from xmodal.teachers.attached import ANSWERS, attached
 from xmodal.teachers.classes import class_map
 from xmodal.teachers.compute import Say, computed, identity_of
+from xmodal.teachers.fingerprint import digest
 from xmodal.teachers.functions import Function, as_function, function_in
 from xmodal.teachers.kinds import outputs_of
 from xmodal.teachers.probe import probed
+from xmodal.teachers.renormalise import read_alike
 from xmodal.teachers.request import TeacherRequest
 from xmodal.teachers.students import open_teacher_student, same_data
 from xmodal.teachers.table import Table, read_table, rows_in, table_of
-from xmodal.types import DataInfo, Normalisation, Student, owner
-
-DOUBT = 3.0  # standard deviations above chance that the agreement of an unnamed table with the labels must reach
-FEW = 20  # labelled rows below which that is not tested
+from xmodal.types import Student, owner
 
 
 @dataclass
@@ -46,12 +44,14 @@ class Given:
         student: it, as the network of a side.
         scored: whether it can be scored on the validation and test split.
         notes: how it was read, for the result.
+        digest: a hash of its weights or outputs: a run that is continued needs the same.
     """
 
     data: Data
     student: Student
     scored: bool
     notes: list[str] = field(default_factory=list)
+    digest: str = ""
 
 
 def open_teacher(request: TeacherRequest, data: Data, modalities: Sequence[str], *, say: Say | None = None) -> Given:
@@ -109,54 +109,13 @@ def _of_text(request: TeacherRequest, text: str, data: Data, modalities: Sequenc
 def _of_student(request: TeacherRequest, student: Student, data: Data) -> Given:
     """A network of ours, which takes part in the training like a teacher that was trained here."""
     if request.probe or request.outputs not in ("auto", "logits"):
-        raise InputError("--teacher-probe and --teacher-outputs are about tables, and the teacher is a student of ours.")
-    _read_alike(student, data.info)
+        raise InputError(
+            "--teacher-probe and --teacher-outputs are about tables, and the teacher is a student of ours."
+        )
+    read_alike(student, data.info)
     checked(student, data.info)
-    return Given(data, student, True, [_note(request, f"it reads {', '.join(student.needs)}")])
-
-
-def _read_alike(student: Student, info: DataInfo) -> None:
-    """Make a network read inputs that are normalised with other statistics than its own, where they differ."""
-    changes = {
-        name: (info.normalisation.get(name), student.normalisation.get(name))
-        for name in student.needs
-        if info.normalisation.get(name) != student.normalisation.get(name)
-    }
-    if changes:
-        student.module.register_forward_pre_hook(Renormalise(changes))
-
-
-class Renormalise(nn.Module):
-    """A hook before a network's forward pass: from the normalisation of the data to that of the network.
-
-    Args:
-        changes: input → statistics of the data and of the network; None: not normalised.
-    """
-
-    def __init__(self, changes: Mapping[str, tuple[Normalisation | None, Normalisation | None]]) -> None:
-        super().__init__()
-        self.changes = dict(changes)
-
-    def forward(self, module: nn.Module, arguments: tuple[Mapping[str, Tensor], ...]) -> tuple[Mapping[str, Tensor]]:
-        """The arguments of the network with changed inputs."""
-        inputs = dict(arguments[0])
-        for name, (before, after) in self.changes.items():
-            inputs[name] = _renormalised(inputs[name], before, after)
-        return (inputs,)
-
-
-def _renormalised(values: Tensor, before: Normalisation | None, after: Normalisation | None) -> Tensor:
-    raw = values
-    if before is not None:
-        mean, std = (part.to(values.device, values.dtype) for part in before.tensors())
-        raw = values * std + mean
-        # positions without a measurement are zero before and after
-        raw = raw * (values != 0).any(dim=1, keepdim=True) if before.empty else raw
-    if after is None:
-        return raw
-    mean, std = (part.to(values.device, values.dtype) for part in after.tensors())
-    changed = (raw - mean) / std
-    return changed * (raw != 0).any(dim=1, keepdim=True) if after.empty else changed
+    note = _note(request, f"it reads {', '.join(student.needs)}")
+    return Given(data, student, True, [note], digest=identity_of(student.module))
 
 
 def _of_other_student(
@@ -195,8 +154,8 @@ def _of_function(
     """A teacher that is code: its outputs for all rows of the three splits."""
     if data.info.dense:
         raise InputError(
-            "The data has a target for every pixel or voxel, and the outputs of a function for all of them take too much "
-            "memory. Give a student file of xmodal as the teacher."
+            "The data has a target for every pixel or voxel, and the outputs of a function for all of them take too "
+            "much memory. Give a student file of xmodal as the teacher."
         )
     data.info.require(tuple(modalities), "teacher")
     inputs = [name for name in data.info.inputs if owner(name) in modalities]
@@ -228,10 +187,10 @@ def _of_table(request: TeacherRequest, table: Table, data: Data) -> Given:
     width = mapping.width if info.task != "regression" else info.outputs
     answers, sentence = outputs_of(table, task=info.task, classes=width)
     answers = mapping(answers, info.task)
-    known = ~np.isnan(answers).any(axis=1) & ~_labelled_as(mapping.lacking, rows, data)
+    known = ~np.isnan(answers).any(axis=1) & ~labelled_as(mapping.lacking, rows, data)
     answers, rows = answers[known], rows[known]
     if not table.named:
-        _check_agreement(answers, rows, data, where)
+        check_agreement(answers, rows, data, where)
     notes = [sentence, *([mapping.sentence] if mapping.sentence else [])]
     return _stored(request, data, answers, rows, notes)
 
@@ -251,7 +210,7 @@ def _of_embeddings(request: TeacherRequest, table: Table, rows: NDArray[np.int64
         given.student = Student(StoredEmbeddings(ANSWERS, width), (ANSWERS,), ANSWERS)
         given.scored = False
         return given
-    target, labelled = _targets_of(rows, data)
+    target, labelled = targets_of(rows, data)
     answers = probed(answers, target, labelled, task=data.info.task, width=data.info.outputs)
     sentence = f"a linear probe of its {values.shape[1]} features, fitted on {int(labelled.sum())} labelled rows"
     return _stored(request, data, answers, rows, [sentence])
@@ -268,57 +227,8 @@ def _stored(
         notes.append("it has no answers for all rows of validation and test, so it has no score here")
     # as float32 also where the data will be float64: the answers are no more exact
     student = Student(Reads(nn.Identity(), (ANSWERS,)), (ANSWERS,), ANSWERS)
-    return Given(changed, student, complete, [_note(request, "; ".join(notes))])
+    return Given(changed, student, complete, [_note(request, "; ".join(notes))], digest=digest([answers, rows]))
 
 
 def _note(request: TeacherRequest, sentence: str) -> str:
     return f"The teacher is {request.label}, used as it is: {sentence}."
-
-
-def _targets_of(rows: NDArray[np.int64], data: Data) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """The training target of each of these rows of the data, and which of them are training rows with a label."""
-    split = data.train
-    numbers = next(iter(split.numbers.values()))
-    if not split.targets:
-        raise InputError("The labels of this data are drawn with its samples, so no given teacher can be compared with it.")
-    target = next(iter(split.targets.values())).numpy()
-    places = np.full(next(iter(split.columns.values())).shape[0], -1)
-    places[numbers] = np.arange(len(numbers))
-    known = has_label(target) if split.labelled else np.ones(len(target), dtype=bool)
-    at = places[rows]
-    return target[np.clip(at, 0, None)], (at >= 0) & known[np.clip(at, 0, None)]
-
-
-def _labelled_as(classes: Sequence[int], rows: NDArray[np.int64], data: Data) -> NDArray[np.bool_]:
-    """Which rows are training rows whose label is one of these classes."""
-    if not classes:
-        return np.zeros(len(rows), dtype=bool)
-    target, labelled = _targets_of(rows, data)
-    return labelled & np.isin(target, classes)
-
-
-def _check_agreement(answers: NDArray[np.float32], rows: NDArray[np.int64], data: Data, where: str) -> None:
-    """Refuse outputs that agree with the labels as if their rows were in any order.
-
-    The order of a table without ids is a promise of its author. If it is broken, the teacher is right about as often as
-    two independent columns of classes agree.
-    """
-    if data.info.task not in ("multiclass", "binary"):
-        return
-    target, labelled = _targets_of(rows, data)
-    outputs = torch.from_numpy(answers[labelled])
-    truth = target[labelled]
-    if len(truth) < FEW:
-        return
-    predicted = (outputs[:, 0] > 0).long().numpy() if outputs.shape[1] == 1 else outputs.argmax(dim=1).numpy()
-    count = data.info.classes
-    shares = (np.bincount(each, minlength=count) / len(truth) for each in (predicted, truth))
-    chance = float(np.dot(*shares))
-    deviation = np.sqrt(max(chance * (1 - chance) / len(truth), 1e-12))
-    agreement = float((predicted == truth).mean())
-    if agreement < chance + DOUBT * deviation:
-        raise InputError(
-            f"{where} is right on {agreement:.0%} of {len(truth)} labelled rows, and {chance:.0%} would be if its rows "
-            "were in any order: they are probably not in the order of the data. Say which rows they are (arrays rows or "
-            "ids of an .npz file)."
-        )

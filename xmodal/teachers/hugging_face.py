@@ -38,7 +38,7 @@ def is_model_folder(path: Path) -> bool:
 
 
 def model_function(path: Path) -> tuple[Function, str, tuple[str, ...]]:
-    """A function of raw inputs, the kind of its outputs (``logits`` or ``embeddings``), and the names of its classes."""
+    """A function of raw inputs, the kind of its outputs (``logits``, ``embeddings``), and the names of its classes."""
     try:
         import transformers
     except ImportError as error:
@@ -51,6 +51,9 @@ def model_function(path: Path) -> tuple[Function, str, tuple[str, ...]]:
     content = _json(path / CONFIG)
     architecture = (content.get("architectures") or [""])[0]
     head = next((name for end, name in HEADS.items() if architecture.endswith(end)), "")
+    if head == HEADS["ForSequenceClassification"] and "feature_extractor_type" in _processor(path):
+        # classifiers of sounds have this name too, such as Wav2Vec2ForSequenceClassification
+        head = HEADS["ForAudioClassification"]
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     try:
         model = getattr(transformers, head or "AutoModel").from_pretrained(path, **options).eval()
@@ -82,6 +85,11 @@ def _json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _processor(path: Path) -> dict[str, Any]:
+    """The settings of the folder's processor; empty: it has none."""
+    return _json(path / PREPROCESSOR) if (path / PREPROCESSOR).is_file() else {}
+
+
 def _pooled(answer: Any) -> torch.Tensor:
     """One embedding for each row: the model's own, or the mean over its positions."""
     pooled = getattr(answer, "pooler_output", None)
@@ -91,7 +99,7 @@ def _pooled(answer: Any) -> torch.Tensor:
 
 def _preparation(path: Path, config: Any, transformers: Any) -> Any:
     """A function from a raw array (rows, …) to the keyword arguments of a model."""
-    processor = _json(path / PREPROCESSOR) if (path / PREPROCESSOR).is_file() else {}
+    processor = _processor(path)
     if "image_processor_type" in processor or "image_mean" in processor:
         return _pictures(path, transformers)
     if "feature_extractor_type" in processor:

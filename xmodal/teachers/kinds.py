@@ -106,15 +106,17 @@ def _logits(values: NDArray[np.float64], kind: str, task: str, where: str) -> ND
     if wrong.any():
         row = int(np.argmax(wrong))
         raise InputError(
-            f"Row {row} of {where} holds no {kind} (they sum to {probabilities[row].sum():.4g}). Normalise them, or say "
-            "that the table holds logits (--teacher-outputs logits)."
+            f"Row {row} of {where} holds no {kind} (they sum to {probabilities[row].sum():.4g}). Normalise them, or "
+            "say that the table holds logits (--teacher-outputs logits)."
         )
     if task == "multiclass":
-        return np.log(np.clip(probabilities, FLOOR, None)) if kind == "probabilities" else np.maximum(
-            values, np.log(FLOOR)
-        )
+        # the floor of log-probabilities, too: -inf is a common way to store a probability of 0
+        logarithms = values if kind == "log-probabilities" else np.log(np.clip(probabilities, FLOOR, None))
+        floored: NDArray[np.float64] = np.maximum(logarithms, np.log(FLOOR))
+        return floored
     inside = np.clip(probabilities[:, -1:] if task == "binary" else probabilities, FLOOR, 1 - FLOOR)
-    return np.log(inside) - np.log1p(-inside)
+    odds: NDArray[np.float64] = np.log(inside) - np.log1p(-inside)
+    return odds
 
 
 def _of_classes(table: Table, task: str, classes: int) -> NDArray[np.float32]:
@@ -145,9 +147,7 @@ def _numbers(table: Table) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         places = {name: number for number, name in enumerate(table.class_names)}
         unknown = next((name for name in values.tolist() if name and name not in places), None)
         if unknown is not None:
-            raise InputError(
-                f"{table.where} predicts '{unknown}', which is no class. {did_you_mean(unknown, places)}"
-            )
+            raise InputError(f"{table.where} predicts '{unknown}', which is no class. {did_you_mean(unknown, places)}")
         return np.array([places.get(name, -1) for name in values.tolist()]), values == ""
     lacking = np.isnan(values) if values.dtype.kind == "f" else values == -1
     return np.where(lacking, 0, values), lacking

@@ -25,7 +25,9 @@ def open_teacher_student(path: Path) -> tuple[Student, dict[str, Any], Path]:
     if path.is_dir():
         file = path / STUDENT if (path / STUDENT).is_file() else _of_run(path)
     if file.suffix != ".safetensors":
-        raise InputError(f"{path} is no teacher that can be read. Give a student.safetensors, a table or an .onnx file.")
+        raise InputError(
+            f"{path} is no teacher that can be read. Give a student.safetensors, a table or an .onnx file."
+        )
     student, description = load_student(file)
     return student, description, file
 
@@ -42,7 +44,7 @@ def _of_run(run: Path) -> Path:
         sign = 1.0 if result.get("direction") == "max" else -1.0
         metric = result["metric"] if result["metric"] in rows[0]["valid"] else next(iter(rows[0]["valid"]))
         best = max(rows, key=lambda row: sign * (row["valid"][metric] or 0.0))
-        file = run / best["folder"] / "students" / best["student"] / STUDENT
+        file: Path = run / best["folder"] / "students" / best["student"] / STUDENT
     elif result.get("deploy"):
         file = run / result["deploy"]
     elif len(result.get("students") or ()) == 1:

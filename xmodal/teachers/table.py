@@ -87,27 +87,22 @@ def read_table(path: Path, kind: str = "auto") -> Table:
     if path.suffix == ".npz":
         return table_of(_arrays(path), kind, where=str(path))
     arrays = _arrays(beside(path)) if beside(path).is_file() else {}
-    return table_of({**arrays, "outputs": _load(path)}, kind, where=str(path))
+    return table_of({**arrays, **_arrays(path)}, kind, where=str(path))
 
 
-def _load(path: Path) -> Any:
+def _arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file; that of a ``.npy`` file is called ``outputs``."""
     try:
-        return np.load(path, allow_pickle=False)
+        # opened here, since numpy does not close a damaged archive
+        with open(path, "rb") as file:
+            content = np.load(file, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"outputs": content}
+            return {name: content[name] for name in content.files}
     except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{path} is no file of plain NumPy arrays ({error}). Write it with numpy.save or numpy.savez."
         ) from None
-
-
-def _arrays(path: Path) -> dict[str, NDArray[Any]]:
-    file = _load(path)
-    if isinstance(file, np.ndarray):
-        raise InputError(f"{path} is a single array and ends in .npz. Name it .npy, or write it with numpy.savez.")
-    with file:
-        try:
-            return {name: file[name] for name in file.files}
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path} can't be read ({error}). Write it again with numpy.savez.") from None
 
 
 def table_of(value: Any, kind: str = "auto", *, where: str = "the teacher's table") -> Table:
@@ -148,12 +143,12 @@ def table_of(value: Any, kind: str = "auto", *, where: str = "the teacher's tabl
         class_names=tuple(map(str, np.asarray(arrays["class_names"]).tolist())) if "class_names" in arrays else (),
         hashes={name.removeprefix(HASH): np.asarray(arrays[name]) for name in arrays if name.startswith(HASH)},
     )
-    _check(table)
     if "digest" in arrays and str(np.asarray(arrays["digest"]).item()) != _digest(table):
         raise InputError(
             f"{where} was changed after it was written: its outputs and the rows that they belong to do not fit any "
             "more (perhaps they were cut or put in another order). Write it again with `xmodal teacher-table`."
         )
+    _check(table)
     return table
 
 
