@@ -106,6 +106,13 @@ def test_teacher_classes_from_files(toy, tmp_path):
         opened(table, toy, classes=tmp_path / "absent.txt")
 
 
+def test_a_teacher_that_is_right_by_chance_alone_is_noted(toy, logits):
+    shifted = opened({"logits": np.roll(logits, 40, axis=0), "rows": np.arange(240)}, toy)
+
+    # 40 is no multiple of three: every row has the answer of a row of another class
+    assert "check what it receives and which classes it predicts" in shifted.notes[0]
+
+
 def test_classes_with_no_common_name_are_refused(toy):
     with pytest.raises(InputError, match="none or one of them is the same. Say which is which"):
         opened(lambda inputs: inputs["clear"][:, :2], toy, classes=["cat", "dog"])

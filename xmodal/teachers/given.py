@@ -20,7 +20,7 @@ from torch import nn
 from xmodal.data.base import Data
 from xmodal.errors import InputError
 from xmodal.models.network import Reads, StoredEmbeddings, checked
-from xmodal.teachers.agreement import check_agreement, labelled_as, targets_of
+from xmodal.teachers.agreement import by_chance, labelled_as, targets_of
 from xmodal.teachers.attached import ANSWERS, attached
 from xmodal.teachers.classes import class_map
 from xmodal.teachers.compute import Say, computed, identity_of
@@ -189,9 +189,15 @@ def _of_table(request: TeacherRequest, table: Table, data: Data) -> Given:
     answers = mapping(answers, info.task)
     known = ~np.isnan(answers).any(axis=1) & ~labelled_as(mapping.lacking, rows, data)
     answers, rows = answers[known], rows[known]
-    if not table.named:
-        check_agreement(answers, rows, data, where)
     notes = [sentence, *([mapping.sentence] if mapping.sentence else [])]
+    if chance := by_chance(answers, rows, data):
+        # the order of a table without row numbers is a promise of its author, and this one is probably broken
+        if not table.named:
+            raise InputError(
+                f"{where} is {chance}: its rows are probably not in the order of the data. Say which rows they are "
+                "(arrays rows or ids of an .npz file)."
+            )
+        notes.append(f"it is {chance}, so check what it receives and which classes it predicts")
     return _stored(request, data, answers, rows, notes)
 
 
