@@ -337,8 +337,16 @@ class Bench:
         """A method of `METHODS` before its training."""
         # a promise of `Kit`: layers of the method do not depend on what was trained, or loaded, before
         self._teacher_used = False
-        with seeded(self.seed, "method", card.name):
-            method: Method = card.load()(self, settings)
+        try:
+            with seeded(self.seed, "method", card.name):
+                method: Method = card.load()(self, settings)
+        except InputError as error:
+            if self.given is None or self.given.student.builder is not None:
+                raise
+            # most of these errors name a layer that the table lacks
+            raise InputError(
+                [f"With a given teacher of outputs alone, without layers: {problem}" for problem in error.problems]
+            ) from error
         if self.given and card.teacher == "frozen" and not self._teacher_used:
             raise InputError(
                 f"The method {card.name} trains a teacher of its own with these settings, so a given one would have no "

@@ -32,7 +32,7 @@ from xmodal.teachers.renormalise import read_alike
 from xmodal.teachers.request import TeacherRequest
 from xmodal.teachers.students import open_teacher_student, same_data
 from xmodal.teachers.table import Table, read_table, rows_in, table_of
-from xmodal.types import Student, owner
+from xmodal.types import SPLITS, Student, owner
 
 
 @dataclass
@@ -159,7 +159,9 @@ def _of_function(
         )
     data.info.require(tuple(modalities), "teacher")
     inputs = [name for name in data.info.inputs if owner(name) in modalities]
-    rows = np.unique(np.concatenate([next(iter(data.split(s).numbers.values())) for s in ("train", "valid", "test")]))
+    # of the data with all labels: hidden ones leave rows out, others for each seed, and the outputs would not be shared
+    whole = data.revealed or data
+    rows = np.unique(np.concatenate([next(iter(whole.split(name).numbers.values())) for name in SPLITS]))
     for name in modalities:
         # of rows that lack a modality there is nothing to ask a teacher about
         column = data.train.columns[name]
