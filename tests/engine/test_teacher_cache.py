@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from networks import Vectors, image_student, pictures, vector_student
@@ -14,9 +16,11 @@ from xmodal.engine.fit import fit
 from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.engine.teacher_cache import TeacherCache, exchange, refusal, strata
+from xmodal.engine.teacher_disk import blocks_of
 from xmodal.errors import InputError
 from xmodal.methods.kd import KD
 from xmodal.models.network import wrap
+from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, InputInfo
 
 
@@ -29,6 +33,30 @@ def test_exchange_keeps_classes_and_moves_every_row_that_has_a_partner() -> None
     assert sorted(rows.tolist()) == list(range(8))
     moved = rows != torch.arange(8)
     assert moved.tolist() == [True, True, False, True, True, True, True, True]
+
+
+def test_exchange_by_one_sort_is_that_of_class_after_class() -> None:
+    classes = torch.from_numpy(np.random.default_rng(0).integers(0, 40, 500))
+    generator = torch.Generator().manual_seed(mix(7, "exchange"))
+    expected = torch.arange(500)
+    for value in range(40):
+        members = (classes == value).nonzero().flatten()
+        cycle = members[torch.randperm(len(members), generator=generator)]
+        for place, row in enumerate(cycle.tolist()):
+            expected[row] = cycle[place - 1]
+
+    assert torch.equal(exchange(classes, 7), expected)
+
+
+def test_each_of_several_processes_computes_blocks_of_its_own() -> None:
+    data = pictures()
+    starts = [
+        [rows.start for rows, _ in blocks_of(data.train, 10, SimpleNamespace(global_rank=rank, world_size=3))]
+        for rank in range(3)
+    ]
+    assert all(starts)
+
+    assert sorted(sum(starts, [])) == list(range(0, len(data.train), 10))
 
 
 def test_exchange_is_drawn_from_its_seed() -> None:

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from xmodal.collectives import gather_rows
 from xmodal.data.loader import in_order
 from xmodal.data.split import Split, nothing_of
-from xmodal.engine.teacher_disk import DiskTable, bytes_of, disk_table
+from xmodal.engine.teacher_disk import DiskTable, blocks_of, bytes_of, disk_table
 from xmodal.errors import InputError
 from xmodal.method import DescribesTeacher, Method
 from xmodal.seeding import mix
@@ -113,13 +114,11 @@ class TeacherCache:
     def _fill(self, split: Split, block: int, cache: str, disk: Path | None) -> str:
         """Compute the outputs of all rows and keep them; returns why that is not possible, empty if it was done."""
         if cache != "disk":
-            blocks = in_order(split, batch_size=block)
             # the first block shows how large the table will be
-            first = self._compute(next(blocks).to(self.fabric.device))
+            first = self._compute(next(in_order(split, batch_size=block)).to(self.fabric.device))
             size = bytes_of(first, max(split.rows.values()))
             if size <= LIMIT:
-                outputs = [first, *(self._compute(batch.to(self.fabric.device)) for batch in blocks)]
-                self.table = {name: torch.cat([part[name] for part in outputs]) for name in first}
+                self.table = self._computed(split, block, first)
                 return ""
             if cache == "memory" or disk is None:
                 return f"the teacher's outputs take {size / 2**30:.3g} GiB, more than the {LIMIT / 2**30:g} for memory"
@@ -130,6 +129,19 @@ class TeacherCache:
             return f"the disk of {disk} has no room for the teacher's outputs"
         self.disk_table = DiskTable(folder, self.fabric.device)
         return ""
+
+    def _computed(self, split: Split, block: int, first: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The outputs of all rows, of which each process computes some blocks; ``first`` are those of the first."""
+        device = self.fabric.device
+        numbers, parts = [torch.arange(0, device=device)], [{name: part[:0] for name, part in first.items()}]
+        for rows, batch in blocks_of(split, block, self.fabric):
+            numbers.append(torch.arange(rows.start, rows.stop, device=device))
+            parts.append(dict(first) if rows.start == 0 else self._compute(batch.to(device)))
+        if self.fabric.world_size == 1:
+            return {name: torch.cat([part[name] for part in parts]) for name in first}
+        # joined by rank, and then put in the order of the rows
+        order = gather_rows(torch.cat(numbers)).argsort()
+        return {name: gather_rows(torch.cat([part[name] for part in parts]))[order] for name in first}
 
     def _strata(self, info: DataInfo, exchange: str, readable: Tensor | None) -> Tensor:
         """The stratum of each row with outputs, within which these are exchanged."""
@@ -251,8 +263,9 @@ def exchange(classes: Tensor, seed: int) -> Tensor:
     """
     generator = torch.Generator().manual_seed(mix(seed, "exchange"))
     rows = torch.arange(len(classes))
-    for value in classes.unique():  # type: ignore[no-untyped-call]
-        members = (classes == value).nonzero().flatten()
+    # one sort puts the rows of each class next to each other, in their order
+    sizes = classes.unique(return_counts=True)[1]  # type: ignore[no-untyped-call]
+    for members in classes.argsort(stable=True).split(sizes.tolist()):
         # A cycle through all members in random order; a random permutation alone would leave some rows unchanged.
         cycle = members[torch.randperm(len(members), generator=generator)]
         rows[cycle] = cycle.roll(1)

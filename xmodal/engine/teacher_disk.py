@@ -93,7 +93,7 @@ def disk_table(
     if fabric.global_rank == 0:
         _create(partial, probe, _length(split))
     fabric.barrier()
-    _fill(partial, probe, _blocks(split, block, fabric), lambda batch: compute(batch.to(fabric.device)))
+    _fill(partial, probe, blocks_of(split, block, fabric), lambda batch: compute(batch.to(fabric.device)))
     fabric.barrier()
     if fabric.global_rank == 0:
         files.write_json(partial / INDEX, {"answers": _index(probe), "key": facts})
@@ -194,7 +194,7 @@ def _fill(folder: Path, outputs: Mapping[str, Tensor], blocks: Iterator[tuple[sl
         column.flush()
 
 
-def _blocks(split: Split, block: int, fabric: Fabric) -> Iterator[tuple[slice, Batch]]:
+def blocks_of(split: Split, block: int, fabric: Fabric) -> Iterator[tuple[slice, Batch]]:
     """Every ``world``-th block of rows. The blocks are the same for any number of processes, and so are the bits."""
     for number in range(fabric.global_rank, math.ceil(_length(split) / block), fabric.world_size):
         rows = slice(number * block, min((number + 1) * block, _length(split)))
