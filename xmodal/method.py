@@ -46,6 +46,13 @@ class Method(nn.Module, ABC):
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """The paper's objective on one batch; ``teacher_outputs`` has the rows that `teach` computes for the batch."""
 
+    def reads(self) -> tuple[str, ...] | None:
+        """The inputs that `training_step` reads; None: any that the batch holds.
+
+        What is not named is not loaded: batches lack it. The inputs of `teach` are not among these, see `taught_by`.
+        """
+        return None
+
     def row_needs(self, *, labelled: bool) -> tuple[str, ...] | None:
         """The modalities that a training row must have to be of use, if it has a label or if not; None: all.
 

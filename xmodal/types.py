@@ -84,7 +84,10 @@ class Batch:
     def input(self, name: str) -> Tensor:
         """An input by name; the error for an unknown name lists the inputs of the batch."""
         if name not in self.inputs:
-            raise InputError(f"The batch holds no input called '{name}'. {did_you_mean(name, self.inputs)}")
+            raise InputError(
+                f"The batch holds no input called '{name}'. {did_you_mean(name, self.inputs)} In training it holds the "
+                "inputs that the method names in `reads`."
+            )
         return self.inputs[name]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:

@@ -381,7 +381,7 @@ def test_an_update_of_two_batches_counts_every_row_alike() -> None:
 
 def test_a_broken_step_names_the_rows_that_are_broken_and_not_those_that_lack_something() -> None:
     data = gaps()
-    data.train._ready["image"][70 - 60] = torch.inf
+    data.train._kept("image")[70 - 60] = torch.inf
 
     with pytest.raises(NonFinite) as caught:
         fit(kd(data), data, FitSettings(epochs=3, batch_size=32))

@@ -51,7 +51,7 @@ def test_exchange_by_one_sort_is_that_of_class_after_class() -> None:
 def test_each_of_several_processes_computes_blocks_of_its_own() -> None:
     data = pictures()
     starts = [
-        [rows.start for rows, _ in blocks_of(data.train, 10, SimpleNamespace(global_rank=rank, world_size=3))]
+        [rows.start for rows in blocks_of(data.train, 10, SimpleNamespace(global_rank=rank, world_size=3))]
         for rank in range(3)
     ]
     assert all(starts)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -103,6 +103,10 @@ class Split:
         self._empty = {modality for modality, statistics in (normalisation or {}).items() if statistics.empty}
         # modalities that no augmentation changes, see `with_modality`
         self._fixed: frozenset[str] = frozenset()
+        # inputs of batches, see `reading`; None: all
+        self._wanted: frozenset[str] | None = None
+        # small columns that were read, by input; views of the same rows share it
+        self._ready: dict[str, Tensor] = {}
         # paired modalities share one tensor of targets: a batch selects, keeps and moves it once
         shared = {id(target): torch.from_numpy(target[rows[name]]) for name, target in targets.items()}
         self.targets: dict[str, Tensor] = {
@@ -156,24 +160,35 @@ class Split:
         raw.targets, raw.labelled = self.targets, self.labelled
         return raw
 
-    @functools.cached_property
-    def _ready(self) -> dict[str, Tensor]:
-        """Small columns, read and normalised once; inputs that are the same column share one tensor."""
-        tensors: dict[str, Tensor] = {}
-        for modality, names in self._inputs.items():
-            for name in names:
-                numbers = self.numbers[modality]
-                # of a column that some rows lack, the others: `_picked` knows their places
-                if modality in self.present:
-                    numbers = numbers[self.present[modality].numpy()]
-                # 4 bytes: the size that a float32 column has after normalisation, whatever its type in the file
-                if 4 * len(numbers) * int(np.prod(self.columns[name].shape[1:])) <= READY_BYTES:
-                    twin = next((other for other in tensors if self._same(name, other)), None)
-                    if twin is None:
-                        tensors[name] = torch.from_numpy(self._read(name, numbers))
-                    else:
-                        tensors[name] = tensors[twin]
-        return tensors
+    def reading(self, inputs: Collection[str] | None) -> Split:
+        """The same rows in the same order, whose batches hold these inputs alone; None: all. No other column is read.
+
+        Targets, row numbers and masks are those of all modalities, so the length of an epoch does not change.
+        """
+        changed = copy.copy(self)
+        changed._wanted = None if inputs is None else frozenset(inputs)
+        return changed
+
+    def _wants(self, name: str) -> bool:
+        return self._wanted is None or name in self._wanted
+
+    def _kept(self, name: str) -> Tensor | None:
+        """A small column, read and normalised once; the same column under two names is one tensor. None: it is large.
+
+        Of a column that some rows lack it holds the others: `_picked` knows their places.
+        """
+        if name not in self._ready:
+            modality = owner(name)
+            numbers = self.numbers[modality]
+            if modality in self.present:
+                numbers = numbers[self.present[modality].numpy()]
+            # 4 bytes: the size that a float32 column has after normalisation, whatever its type in the file
+            if 4 * len(numbers) * int(np.prod(self.columns[name].shape[1:])) > READY_BYTES:
+                return None
+            twin = next((other for other in self._ready if self._same(name, other)), None)
+            read = torch.from_numpy(self._read(name, numbers)) if twin is None else self._ready[twin]
+            self._ready[name] = read
+        return self._ready[name]
 
     def _same(self, name: str, other: str) -> bool:
         """Whether two auxiliary inputs are one column with the same rows, such as a map that two modalities use."""
@@ -247,8 +262,9 @@ class Split:
     def with_modality(self, name: str, column: Column) -> Split:
         """The same rows of paired data with a further modality, which is neither normalised nor augmented."""
         changed = copy.copy(self)
-        for cached in ("_ready", "_places"):
-            vars(changed).pop(cached, None)
+        vars(changed).pop("_places", None)
+        # a copy: another table of outputs under the same name is another column
+        changed._ready = dict(self._ready)
         first = next(iter(self.numbers))
         changed.columns = {**self.columns, name: column}
         changed.numbers = {**self.numbers, name: self.numbers[first]}
@@ -265,8 +281,9 @@ class Split:
         """Some of the rows: modality → positions within the split."""
         changed = copy.copy(self)
         # what was read is read again: these caches have one entry for each row of the split
-        for cached in ("_ready", "_ready_regions", "_places"):
+        for cached in ("_ready_regions", "_places"):
             vars(changed).pop(cached, None)
+        changed._ready = {}
         numbers: dict[tuple[int, int], NDArray[np.int64]] = {}
         parts: dict[tuple[int, int], Tensor] = {}
         changed.numbers, changed.targets = {}, {}
@@ -314,7 +331,7 @@ class Split:
         # by identity of targets and rows, so that the targets of paired modalities stay one tensor
         selected: dict[tuple[int, int], Tensor] = {}
         for modality, positions in pick.rows.items():
-            for name in self._inputs[modality]:
+            for name in filter(self._wants, self._inputs[modality]):
                 twins = (
                     inputs[each] for each in inputs if self._same(name, each) and pick.rows[owner(each)] is positions
                 )
@@ -381,8 +398,9 @@ class Split:
 
         ``positions`` are those within the split, ``places`` those among the rows that have the modality.
         """
-        if name in self._ready and not (epoch is not None and name in self._redrawn):
-            samples = self._ready[name].index_select(0, places)
+        kept = None if epoch is not None and name in self._redrawn else self._kept(name)
+        if kept is not None:
+            samples = kept.index_select(0, places)
         else:
             samples = torch.from_numpy(self._read(name, self.numbers[modality][positions.numpy()], epoch))
         if epoch is not None and self.augment is not None and name == modality and self._augments(name):

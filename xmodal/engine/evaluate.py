@@ -65,6 +65,8 @@ def evaluate(
     predict = predict or predictor(students)
     scores = {name: metrics(info, full=full, device=fabric.device) for name in students}
     collected: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in students}
+    # the view keeps targets and rows of all modalities, and no column is read that no student needs
+    split = split.reading({need for student in students.values() for need in student.needs})
     world = {"rank": fabric.global_rank, "world": fabric.world_size}
     for batch in in_order(split, batch_size=info.block(batch_size), **world):
         empty = not len(next(iter(batch.index.values())))

@@ -41,7 +41,7 @@ from xmodal.method import Method
 from xmodal.seeding import mix, seed_all
 from xmodal.seeding import restore as restore_generators
 from xmodal.seeding import states as generator_states
-from xmodal.types import Batch, DataInfo, rows_with
+from xmodal.types import Batch, DataInfo, owner, rows_with
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -109,7 +109,6 @@ class Loop:
             rank=fabric.global_rank,
             world=fabric.world_size,
         )
-        self.loader = Loader(self.data.train, sampler, workers=settings.workers)
         updates = updates_per_epoch(len(sampler), settings)
         self.settings = settings = resolved(settings, info, updates)
         self.optimisers = Optimisers(self.method.param_groups(), settings, updates)
@@ -123,6 +122,9 @@ class Loop:
             seed=self.seed,
             disk=self.teacher_disk,
         )
+        # after the cache: a training that reads a table needs no inputs of the teacher
+        read = self.data.train.reading(inputs_of(self.method, info, taught=self.teacher_cache.computes))
+        self.loader = Loader(read, sampler, workers=settings.workers)
 
     @property
     def finished(self) -> bool:
@@ -334,6 +336,20 @@ class Loop:
         scalars = ("python_gauss", "numpy_gauss")
         # last: loading weights and optimisers may draw random numbers
         restore_generators({key: value.reshape(()) if key in scalars else value for key, value in states.items()})
+
+
+def inputs_of(method: Method, info: DataInfo, *, taught: bool) -> tuple[str, ...] | None:
+    """The inputs that the batches of a training hold; None: all.
+
+    Args:
+        method: to train.
+        info: of the data.
+        taught: whether `Method.teach` is called for these batches.
+    """
+    reads, teacher = method.reads(), method.taught_by() if taught else ()
+    if reads is None or teacher is None:
+        return None
+    return (*reads, *(name for name in info.inputs if owner(name) in teacher))
 
 
 def needs_of(method: Method, present: Mapping[str, Tensor]) -> Needs:

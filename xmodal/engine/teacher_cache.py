@@ -19,13 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from xmodal.collectives import gather_rows
-from xmodal.data.loader import in_order
 from xmodal.data.split import Split, nothing_of
-from xmodal.engine.teacher_disk import DiskTable, blocks_of, bytes_of, disk_table
+from xmodal.engine.teacher_disk import DiskTable, blocks_of, bytes_of, disk_table, rows_at
 from xmodal.errors import InputError
 from xmodal.method import DescribesTeacher, Method
 from xmodal.seeding import mix
-from xmodal.types import Batch, DataInfo, rows_with
+from xmodal.types import Batch, DataInfo, owner, rows_with
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -98,6 +97,9 @@ class TeacherCache:
             raise InputError("The shuffled-teacher control needs a method with a teacher, and this one has none.")
         if not self.active or not (exchange or cache != "off"):
             return
+        taught = method.taught_by()
+        if taught is not None:
+            split = split.reading([name for name in info.inputs if owner(name) in taught])
         readable = rows_with(split.present, method.taught_by()) if split.present else None
         if readable is not None:
             split = split.subset(dict.fromkeys(split.rows, readable.nonzero().flatten()))
@@ -115,7 +117,7 @@ class TeacherCache:
         """Compute the outputs of all rows and keep them; returns why that is not possible, empty if it was done."""
         if cache != "disk":
             # the first block shows how large the table will be
-            first = self._compute(next(in_order(split, batch_size=block)).to(self.fabric.device))
+            first = self._compute(rows_at(split, slice(0, min(block, self.rows))).to(self.fabric.device))
             size = bytes_of(first, max(split.rows.values()))
             if size <= LIMIT:
                 self.table = self._computed(split, block, first)
@@ -134,9 +136,9 @@ class TeacherCache:
         """The outputs of all rows, of which each process computes some blocks; ``first`` are those of the first."""
         device = self.fabric.device
         numbers, parts = [torch.arange(0, device=device)], [{name: part[:0] for name, part in first.items()}]
-        for rows, batch in blocks_of(split, block, self.fabric):
+        for rows in blocks_of(split, block, self.fabric):
             numbers.append(torch.arange(rows.start, rows.stop, device=device))
-            parts.append(dict(first) if rows.start == 0 else self._compute(batch.to(device)))
+            parts.append(dict(first) if rows.start == 0 else self._compute(rows_at(split, rows).to(device)))
         if self.fabric.world_size == 1:
             return {name: torch.cat([part[name] for part in parts]) for name in first}
         # joined by rank, and then put in the order of the rows
@@ -193,6 +195,11 @@ class TeacherCache:
         places = self.places.index_select(0, rows)
         # rows without outputs read those of the first row, which are then replaced
         return without_rows(self._read(places.clamp(min=0)), places < 0)
+
+    @property
+    def computes(self) -> bool:
+        """Whether outputs are computed for each batch, from its inputs."""
+        return self.active and self.table is None and self.disk_table is None
 
     def _read(self, rows: Tensor) -> dict[str, Tensor]:
         """Rows of the table."""

@@ -93,7 +93,7 @@ def disk_table(
     if fabric.global_rank == 0:
         _create(partial, probe, _length(split))
     fabric.barrier()
-    _fill(partial, probe, blocks_of(split, block, fabric), lambda batch: compute(batch.to(fabric.device)))
+    _fill(partial, probe, blocks_of(split, block, fabric), lambda rows: compute(rows_at(split, rows).to(fabric.device)))
     fabric.barrier()
     if fabric.global_rank == 0:
         files.write_json(partial / INDEX, {"answers": _index(probe), "key": facts})
@@ -182,21 +182,29 @@ def _create(folder: Path, outputs: Mapping[str, Tensor], rows: int) -> None:
         np.lib.format.open_memmap(folder / entry["file"], mode="w+", dtype=like.dtype, shape=(rows, *like.shape[1:]))
 
 
-def _fill(folder: Path, outputs: Mapping[str, Tensor], blocks: Iterator[tuple[slice, Batch]], compute: Compute) -> None:
+def _fill(
+    folder: Path,
+    outputs: Mapping[str, Tensor],
+    blocks: Iterator[slice],
+    compute: Callable[[slice], Mapping[str, Tensor]],
+) -> None:
     """Write the outputs for some blocks of rows."""
     columns = {
         name: np.lib.format.open_memmap(folder / entry["file"], mode="r+") for name, entry in _index(outputs).items()
     }
-    for rows, batch in blocks:
-        for name, output in compute(batch).items():
+    for rows in blocks:
+        for name, output in compute(rows).items():
             columns[name][rows] = _array(output)
     for column in columns.values():
         column.flush()
 
 
-def blocks_of(split: Split, block: int, fabric: Fabric) -> Iterator[tuple[slice, Batch]]:
+def blocks_of(split: Split, block: int, fabric: Fabric) -> Iterator[slice]:
     """Every ``world``-th block of rows. The blocks are the same for any number of processes, and so are the bits."""
     for number in range(fabric.global_rank, math.ceil(_length(split) / block), fabric.world_size):
-        rows = slice(number * block, min((number + 1) * block, _length(split)))
-        picked = torch.arange(rows.start, rows.stop)
-        yield rows, split[Pick(dict.fromkeys(split.rows, picked), epoch=None)]
+        yield slice(number * block, min((number + 1) * block, _length(split)))
+
+
+def rows_at(split: Split, rows: slice) -> Batch:
+    """Consecutive rows of a split, without augmentation."""
+    return split[Pick(dict.fromkeys(split.rows, torch.arange(rows.start, rows.stop)), epoch=None)]

@@ -226,6 +226,10 @@ class DisCoM(Method):
         if self.reversal_ramp:
             self.strength = self.reversal * reversal_ramp(epoch / max(epochs, 1))
 
+    def reads(self) -> tuple[str, ...]:
+        """The modalities that have branches."""
+        return tuple(self.modalities)
+
     def students(self) -> dict[str, Student]:
         """One per modality."""
         return dict(self._students)

@@ -338,6 +338,10 @@ class DMD(Method):
             }
         }
 
+    def reads(self) -> tuple[str, ...]:
+        """The inputs of the network."""
+        return tuple(self.network.needs)
+
     def students(self) -> dict[str, Student]:
         """Each modality by its name, and ``fused``, which needs all of them."""
         return {

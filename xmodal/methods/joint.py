@@ -102,6 +102,10 @@ class Joint(Method):
         step.losses["agreement"], step.counts["agreement"] = self.agreement_weight * loss, count
         return step
 
+    def reads(self) -> tuple[str, ...]:
+        """The inputs of both networks."""
+        return tuple(dict.fromkeys([*self.networks[TEACHER].needs, *self.networks[STUDENT].needs]))
+
     def students(self) -> dict[str, Student]:
         """Both networks, named after their sides."""
         return dict(self.networks)

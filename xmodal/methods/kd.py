@@ -204,6 +204,10 @@ class KD(Method):
         weights = torch.tensor(self._info.class_weights, device=probabilities.device, dtype=probabilities.dtype)
         return torch.einsum("rk...,k->r...", probabilities, weights)
 
+    def reads(self) -> tuple[str, ...]:
+        """The inputs of the student; what the teacher reads is said by `teach_inputs`."""
+        return self._student.needs
+
     def row_needs(self, *, labelled: bool) -> tuple[str, ...] | None:
         """Of a row with a label the student's modalities, for L_task; of others the teacher's as well."""
         if labelled and self.options.task_weight:

@@ -134,6 +134,10 @@ class PMF(Method):
             for name, parameters in streams.items()
         ]
 
+    def reads(self) -> tuple[str, ...]:
+        """The pictures of both streams."""
+        return tuple(self.network.names)
+
     def students(self) -> dict[str, Student]:
         """The LiDAR stream, named after both modalities, and the camera stream, named after its own."""
         return dict(self._students)

@@ -62,6 +62,10 @@ class Supervised(Method):
             step.losses[name], step.counts[name] = loss, count
         return step
 
+    def reads(self) -> tuple[str, ...]:
+        """The inputs of the network."""
+        return self._student.needs
+
     def students(self) -> dict[str, Student]:
         """The network, named after the modalities that it reads."""
         return {"+".join(self._student.needs): self._student}

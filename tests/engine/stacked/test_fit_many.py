@@ -470,6 +470,9 @@ class Calling(KD):
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         return super().training_step(batch, {"outputs": self.teacher(batch.inputs)})
 
+    def reads(self) -> None:
+        """Whatever the teacher reads."""
+
 
 class Growing(Supervised):
     """A method with a schedule of its own."""
@@ -556,7 +559,7 @@ def test_targets_that_are_no_classes_are_left_to_the_loss() -> None:
 def test_a_loss_that_is_not_finite_names_the_model_and_its_rows() -> None:
     data = [make_data(seed) for seed in range(3)]
     # a tanh of it is finite, its gradient is not
-    data[2].train._ready["faint"][11, 0] = float("inf")
+    data[2].train._kept("faint")[11, 0] = float("inf")
 
     with pytest.raises(NonFinite) as caught:
         fit_many([supervised(own, 0) for own in data], data, FitSettings(**{**SGD, "batch_size": 1000}))

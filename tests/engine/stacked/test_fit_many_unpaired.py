@@ -225,7 +225,7 @@ def test_a_student_of_several_modalities_has_no_rows_to_be_scored_on() -> None:
 
 def test_rows_of_a_loss_that_is_not_finite_are_those_of_their_modality() -> None:
     data = [make_data(seed) for seed in range(2)]
-    data[1].train._ready["faint"][7, 0] = float("inf")
+    data[1].train._kept("faint")[7, 0] = float("inf")
     whole = FitSettings(**{**SGD, "batch_size": 1000, "unequal": "cut"})  # of the 80 rows of the other 53 at a time
 
     # a tanh of it is finite, its gradient is not

@@ -204,18 +204,20 @@ class FrameSplit(Split):
         # Paired modalities have the same rows object: their frames, targets and masks are drawn only once.
         shared = {id(rows): [name for name in pick.rows if pick.rows[name] is rows] for rows in pick.rows.values()}
         for modalities in shared.values():
-            drawn = self._draw(pick.rows[modalities[0]], modalities, pick.epoch)
+            wanted = [name for name in modalities if self._wants(name)]
+            drawn = self._draw(pick.rows[modalities[0]], self.numbers[modalities[0]], wanted, pick.epoch)
             target, valid = torch.from_numpy(drawn.target), torch.from_numpy(drawn.valid)
             for name in modalities:
-                batch.inputs[name] = torch.from_numpy(drawn.inputs[name])
+                if name in wanted:
+                    batch.inputs[name] = torch.from_numpy(drawn.inputs[name])
                 batch.targets[name], batch.valid[name] = target, valid
         return batch
 
-    def _draw(self, rows: Tensor, modalities: Sequence[str], epoch: int | None) -> Slots:
+    def _draw(self, rows: Tensor, numbers: NDArray[np.int64], modalities: Sequence[str], epoch: int | None) -> Slots:
         transformed = epoch is not None and self.augmentation is not None
         slots = Slots(len(rows), self.training if transformed else self.canvas, modalities)
         for sample, row in enumerate(rows.tolist()):
-            number = int(self.numbers[modalities[0]][row])
+            number = int(numbers[row])
             random = np.random.Generator(np.random.Philox(key=mix(self.seed, epoch, row, "frame")))
             if transformed:
                 self._draw_moved(slots, sample, number, random)
