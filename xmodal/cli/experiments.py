@@ -62,7 +62,8 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
     """The tables of a result, as text."""
     from xmodal.reports.ranking import ranking_of, ranking_table
     from xmodal.reports.sweep import sweep_table
-    from xmodal.reports.tables import comparison_table, contrasts_table, plain_table, references_table, verdict
+    from xmodal.reports.tables import comparison_table, contrasts_table, plain_table, references_table
+    from xmodal.reports.verdicts import verdict
 
     lines: list[str] = []
     if result.get("sweeps"):
