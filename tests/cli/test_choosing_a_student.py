@@ -46,7 +46,7 @@ def run_of(folder: Path, **more: Any) -> Path:
     return folder
 
 
-CARD = {"file": "seed-1/no-KD/students/audio/student.safetensors", "why": "kd is not better than no-KD beyond noise."}
+CARD = {"file": "seed-1/no-KD/students/audio/student.safetensors", "why": "kd is not shown to be better than no-KD."}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ control would need to reach the method: the labels that the teacher and the unla
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -122,9 +123,10 @@ def few_label_sentences(result: Row) -> list[str]:
     against_control = entry and entry["difference"]
     if method is None or entry is None or against_control is None or against_control["difference"] is None:
         return [labels]
-    control, about = against_control["against"], {"tests": corrected_for(summary), "margin": result.get("margin")}
+    control = against_control["against"]
+    about = functools.partial(compared, metric=metric, tests=corrected_for(summary), margin=result.get("margin"))
     alone = f"{control}, the labelled rows alone"
-    sentences = [f"{compared(method, alone, against_control, metric, **about)}. {labels}"]
+    sentences = [f"{about(method, alone, against_control)}. {labels}"]
     for test in entry["controls"]:
         if test["role"] == "same-modality" and test["difference"] is not None:
             gained = against_control["outcome"] == "better"
@@ -135,7 +137,7 @@ def few_label_sentences(result: Row) -> list[str]:
                 "cannot tell": " So self-training may explain the gain." if gained else "",
             }[test["outcome"]]
             against = f"its same-modality teacher ({control} labels the rest: self-training)"
-            sentences.append(f"{compared(method, against, test, metric, **about)}.{conclusion}")
+            sentences.append(f"{about(method, against, test)}.{conclusion}")
     if result.get("labels_saved"):
         sentences.append(saved_sentence(result["labels_saved"], method))
     if everything := [row["test"][metric] for row in result.get("curve_rows", ()) if row["count"] == "all"]:

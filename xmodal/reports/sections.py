@@ -21,6 +21,7 @@ from xmodal.reports.plots import Series
 from xmodal.reports.ranking import ranking_of, ranking_plots, ranking_table
 from xmodal.reports.read import RunFiles, read_rows
 from xmodal.reports.relation import relation_sentence
+from xmodal.reports.ship import ship_content
 from xmodal.reports.summary import summary_of
 from xmodal.reports.sweep import sweep_caption, sweep_table
 from xmodal.reports.verdicts import verdict
@@ -45,6 +46,7 @@ SEED_DOTS = (
 )
 EDGES_CAPTION = "Mean over the samples; in brackets the lowest and the highest seed. The edges of a graph sum to 1."
 EMPTY: dict[str, Any] = {  # keys of the template that a kind of run may not have
+    "ship": None,
     "hero": "",
     "hero_caption": "",
     "plots": [],
@@ -104,6 +106,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "title": result.get("title") or "Comparison",
         "facts": _facts(result, rows),
         "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
+        "ship": ship_content(result),
         "verdict": verdict(result) or ["This result contains no method to judge."][: not ranking],
         "seeded": True,
         "hero": plots.label_curve(curve, result.get("labels_saved"), prefix=f"{anchor}-labels")

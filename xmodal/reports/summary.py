@@ -59,16 +59,14 @@ def summarise(rows: Sequence[Row], *, metric: str, direction: str, margin: float
         entry = _entry(name, first_rows[name]["role"], list(by_seed.values()))
         entry["difference"] = compared(name, _control_of(first_rows[name], first_rows))
         if entry["role"] == "method":
-            others = _own_controls(name, rows, first_rows)
-            tests = [(role, compared(name, other)) for other, role in others.items()]
-            entry["controls"] = [{"role": role, **test} for role, test in tests if test is not None]
+            others = [(role, compared(name, other)) for other, role in _own_controls(name, rows, first_rows).items()]
+            entry["controls"] = [{"role": role, **test} for role, test in others if test is not None]
         summary.append(entry)
     tests = tests_of(summary)
-    if margin is not None:
-        for name, test in tests:
-            pairs = [(score, scores[test["against"]].get(seed)) for seed, score in scores[name].items()]
-            both = [(score, other) for score, other in pairs if other is not None]
-            test["p_equivalent"] = equivalence(*map(list, zip(*both, strict=True)), margin)
+    for name, test in tests if margin is not None else ():
+        against = scores[test["against"]]
+        both = [(score, against[seed]) for seed, score in scores[name].items() if seed in against]
+        test["p_equivalent"] = equivalence([mine for mine, _ in both], [other for _, other in both], margin or 0.0)
     _judge([test for _, test in tests])
     return summary
 

@@ -90,8 +90,8 @@ def _against_own(entry: Row, roles: Sequence[str], result: Row, tests: int) -> l
             if test["role"] != role or test["n"] < 2 or test["difference"] is None:
                 continue
             against = f"{test['against']} (a control of the same size)" if role == "matched" else str(test["against"])
-            about = {"tests": tests, "margin": result.get("margin")}
-            sentence = compared(str(entry["name"]), against, test, str(result["metric"]), **about)
+            metric, margin = str(result["metric"]), result.get("margin")
+            sentence = compared(str(entry["name"]), against, test, metric, tests=tests, margin=margin)
             sentences.append(f"{sentence}: {CONCLUSIONS[role][test['outcome']]}.")
     return sentences
 

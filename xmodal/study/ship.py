@@ -82,8 +82,8 @@ def _reason(result: Row, leading: str, test: Row | None, *, several: bool, contr
     if test["outcome"] == "better":
         return f"{leading} is better than {against} beyond noise ({facts})."
     if several:
-        return f"No method is better than {against} beyond noise (best on validation is {leading}: {facts})."
-    return f"{leading} is not better than {against} beyond noise ({facts})."
+        return f"No method is shown to be better than {against} (best on validation is {leading}: {facts})."
+    return f"{leading} is not shown to be better than {against} ({facts})."
 
 
 def _deployable(result: Row) -> list[Row]:

@@ -35,7 +35,8 @@ def measure(student: Student, info: DataInfo) -> dict[str, Any]:
     inputs = info.typed("float32").inputs
     whole = deployed(Student(network, student.needs, student.target, normalisation=student.normalisation))
     sample = zeros({name: inputs[name] for name in student.needs}, 1)
-    threads, times = torch.get_num_threads(), []
+    threads = torch.get_num_threads()
+    times: list[float] = []
     torch.set_num_threads(1)
     try:
         with evaluating(whole):
