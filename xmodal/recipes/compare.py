@@ -1,13 +1,13 @@
 """Several methods with the same data, networks, seeds and budget, and the controls that turn scores into evidence.
 
 For every seed: a teacher, the no-KD control (the student's network, trained on labels alone), every method, and for
-methods with a frozen teacher the shuffled-teacher control (its outputs are permuted among samples of the same class: if
-that does as well, nothing specific to a sample was transferred) and, with ``--untrained``, one whose teacher has its
-initial weights (if that does as well, it does not matter what a teacher has learned). Methods that deploy a larger
-network have a further control of that size, trained on labels alone. A seed decides the initial weights and the order
-of the batches, and also the split of data that comes without one. The epoch of each network is selected on the
-validation split; the test split is read once, when everything of a seed is trained. On the built-in digits 5 seeds take
-about a minute.
+methods with a frozen teacher the shuffled-teacher control (its outputs are permuted among samples of the same class: is
+anything transferred that is specific to a sample?) and, with ``--untrained``, one whose teacher has its initial weights
+(does it matter what a teacher has learned?). Methods that deploy a larger network have a further control of that size,
+trained on labels alone. A method that does not fit the data is left out, with a note. A seed decides the initial
+weights and the order of the batches, and also the split of data that comes without one. The epoch of each network is
+selected on the validation split; the test split is read once, when everything of a seed is trained. The ship card of
+the result names the student to deploy. On the built-in digits 5 seeds take about a minute.
 
     xmodal compare digits --teacher rows --student fourier --methods supervised,kd --seeds 5
 """

@@ -2,9 +2,9 @@
 
 For every seed: a teacher, the no-KD control (the student's network, trained on labels alone), every method, and for
 methods with a frozen teacher two optional controls: the shuffled teacher (its outputs are permuted among samples of the
-same class: if that does as well, nothing specific to a sample was transferred) and the untrained teacher (with its
-initial weights: if that does as well, it does not matter what a teacher has learned). Methods that deploy a larger
-network have a further control of that size, trained on labels alone.
+same class: is anything transferred that is specific to a sample?) and the untrained teacher (with its initial weights:
+does it matter what a teacher has learned?). Methods that deploy a larger network have a further control of that size,
+trained on labels alone.
 """
 
 from __future__ import annotations
