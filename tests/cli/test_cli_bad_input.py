@@ -54,7 +54,7 @@ BAD = {
     "report": "xmodal report needs RUNS",
     "report nowhere": "no run folder nowhere",
     "export RUN --format onx": "Did you mean 'onnx'?",
-    "export RUN --name kdd": "Choose one of: --name 'teacher' --seed 0 --student rows",
+    "export RUN --name kdd": "their names are teacher, no-KD, kd",
     "export RUN --student fourie": "matches (modalities any, name any, seed any, student fourie)",
     "export RUN --seed 7": "matches (modalities any, name any, seed 7, student any)",
     "export nowhere": "no run folder nowhere",

@@ -129,9 +129,13 @@ def choose(run: Path, wanted: Wanted, *, one_kind: bool = False) -> tuple[SavedS
     matches = [(student, fact) for student, fact in zip(students, facts, strict=True) if wanted.fits(student, fact)]
     if not matches:
         sets = dict.fromkeys(", ".join(sorted(_modalities_of(fact))) for fact in facts)
-        listed = "; ".join(map(str, students))
+        names, seeds, own = (
+            ", ".join(dict.fromkeys(str(getattr(student, key)) for student in students))
+            for key in ("name", "seed", "student")
+        )
         raise InputError(
-            f"No student of {run} matches ({wanted}). Its students read {'; or '.join(sets)}. Choose one of: {listed}."
+            f"No student of {run} matches ({wanted}). Its students read {'; or '.join(sets)}; their names are {names}, "
+            f"their seeds {seeds}, and within their methods they are called {own}."
         )
     if len(students) == 1:
         return students[0], "the only one"
