@@ -103,6 +103,17 @@ def test_the_verdict_says_whether_the_second_modality_did_it(same: list[float], 
     assert sentences[1].endswith(conclusion)
 
 
+def test_the_second_modality_did_nothing_that_is_not_shown() -> None:
+    # clearly better than self-training, and not than the labelled rows alone
+    worse = [value - 0.3 for value in SPREAD]
+    sentences = few_label_sentences(
+        result({"no-KD": LOW, "kd": SPREAD, "kd (same-modality teacher)": [v + 0.001 * s for s, v in enumerate(worse)]})
+    )
+
+    assert sentences[0].startswith("These 4 seeds cannot tell kd from no-KD")
+    assert sentences[1].startswith("kd is better than its same-modality teacher") and sentences[1].endswith(").")
+
+
 @pytest.mark.parametrize(
     ("kd", "outcome"),
     [
