@@ -46,7 +46,17 @@ def run_of(folder: Path, **more: Any) -> Path:
     return folder
 
 
-CARD = {"file": "seed-1/no-KD/students/audio/student.safetensors", "why": "kd is not shown to be better than no-KD."}
+CARD = {
+    "name": "no-KD",
+    "role": "control",
+    "seed": 1,
+    "student": "audio",
+    "folder": "seed-1/no-KD",
+    "file": "seed-1/no-KD/students/audio/student.safetensors",
+    "why": "kd is not shown to be better than no-KD.",
+    "instead": "kd",
+    "command": "xmodal export run",
+}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from xmodal.reports import write_page
+from xmodal.errors import InputError
+from xmodal.reports import read_run, write_page
 from xmodal.reports.ship import ship_content, ship_lines
 
 CARD: dict[str, Any] = {
@@ -69,3 +70,14 @@ def test_the_page_begins_with_the_card(comparison: Path, tmp_path: Path, ship: d
     title = page.find("<h2>Ship the student trained on labels alone (no-KD, seed 3)</h2>")
     assert (0 < title < page.index('<div class="verdict">')) == bool(ship)
     assert ("xmodal export runs/five --name" in page) == bool(ship)
+
+
+@pytest.mark.parametrize("damage", [{"why": None}, {"ms_median": "fast"}, {"ms_p95": None}, {"instead": 3}])
+def test_a_damaged_card_is_a_sentence(comparison: Path, tmp_path: Path, damage: dict[str, Any]) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(comparison, run)
+    result = json.loads((run / "result.json").read_text())
+    (run / "result.json").write_text(json.dumps({**result, "ship": CARD | damage}))
+
+    with pytest.raises(InputError, match="the ship card is damaged"):
+        read_run(run)

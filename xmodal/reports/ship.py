@@ -4,11 +4,27 @@ from __future__ import annotations
 
 import shlex
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 from xmodal.reports.intervals import Row
 
+TEXTS = ("name", "role", "student", "folder", "file", "why", "instead", "command")
+NUMBERS = ("seed", "bytes", "parameters", "ms_median", "ms_p95")
 WIDTH = 118  # of a line on a terminal
+
+
+def ship_problems(card: object, where: str) -> list[str]:
+    """Problems of the card of a result, as sentences; a result of an earlier version has none."""
+    if card is None:
+        return []
+    sound = (
+        isinstance(card, Mapping)
+        and all(isinstance(card.get(key), str) for key in TEXTS)
+        and all(isinstance(card.get(key), int | float | None) for key in NUMBERS)
+        and (card.get("ms_median") is None) == (card.get("ms_p95") is None)
+    )
+    return [] if sound else [f"{where}: the ship card is damaged. Restore the file or run the comparison again."]
 
 
 def ship_content(result: Row) -> dict[str, Any] | None:
