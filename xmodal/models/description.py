@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xmodal.errors import InputError
 from xmodal.files import SCHEMA
-from xmodal.types import DataInfo, Normalisation, Student
+from xmodal.types import DataInfo, InputInfo, Normalisation, Student
 from xmodal.version import __version__
 
 HEADER = "xmodal"  # key of the JSON in the metadata of a file
@@ -39,6 +39,23 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
         },
         "versions": {"xmodal": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
+
+
+def info_of(description: Mapping[str, Any]) -> DataInfo:
+    """The facts about the training data that a description contains."""
+    inputs = {
+        name: InputInfo(tuple(facts["shape"]), facts["dtype"], facts["layout"], tuple(facts["dynamic"]))
+        for name, facts in description["inputs"].items()
+    }
+    return DataInfo(
+        inputs=inputs,
+        task=description["task"],
+        classes=description["classes"],
+        rows={},
+        class_names=tuple(description["class_names"]),
+        dense=description["dense"],
+        normalisation={name: Normalisation(**part) for name, part in description["normalisation"].items()},
+    )
 
 
 def _input(info: DataInfo, name: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # data, and all checks: nothing is written yet
         comparison = settings.comparison()
         data = open_seed(comparison.plan, settings.seed)
-        check(comparison, data, study.fabric)
+        comparison = check(comparison, data, study.fabric)
         study.start(fits=comparison.fits(few=bool(data.info.labelled)), name=f"distill-{Path(settings.data).name}")
 
         # teacher, control, student and its control; then the scores on the test split
@@ -183,7 +183,7 @@ def distill(
         data = requested(data, DataRequest(**settings.request(), seed=seed))
         networks = {"student": student_network, "teacher": teacher_network}
         modules = {side: network for side, network in networks.items() if network is not None}
-        check(comparison, data, study.fabric, modules=modules)
+        comparison = check(comparison, data, study.fabric, modules=modules)
         study.start(fits=comparison.fits(few=bool(data.info.labelled)), write=out is not None)
 
         # teacher, control, student and its control; then the scores on the test split

@@ -450,6 +450,11 @@ class Bench:
             self._write(row, outputs and outputs[key], student.target)
         return rows
 
+    def student_in(self, folder: str, student: str) -> Student:
+        """The student of a row, by the ``folder`` and ``student`` that the row names."""
+        runs = {f"seed-{self.seed}/{folder_name(name)}": run for name, run in self.runs.items()}
+        return runs[folder].students[student]
+
     @property
     def _labels(self) -> dict[str, int]:
         """How many labels the trainings of this bench use, and of how many rows: splits may differ between seeds."""

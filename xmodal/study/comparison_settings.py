@@ -29,6 +29,9 @@ class ComparisonSettings(PairSettings):
     losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every loss that fits")
     vary: Names = Field((), description="further rows with other settings, METHOD.FIELD=VALUE[+FIELD=VALUE] each")
     metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
+    margin: float | None = Field(
+        None, gt=0, description="difference that counts as none, in points (or the metric's unit); default: none does"
+    )
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
     untrained: bool = Field(False, description="run the untrained-teacher control")
     controls: Literal["first", "all", "none"] = Field(
@@ -76,6 +79,7 @@ class ComparisonSettings(PairSettings):
             methods=methods,
             entries=tuple(entries),
             metric=self.metric,
+            margin=self.margin,
             shuffled=self.shuffled,
             untrained=self.untrained,
             controls=self.controls,

@@ -83,7 +83,7 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
     """The result of a comparison with the curve against labels, and the labels that were saved."""
     from xmodal.reports.few_labels import headline_method, labels_saved
     from xmodal.reports.sweep import summarise_sweep
-    from xmodal.reports.tables import verdict
+    from xmodal.reports.verdicts import verdict
 
     if not curve_rows:
         return dict(result)
@@ -178,13 +178,18 @@ def gains(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
     }
 
 
-def check_counts(data: Data, counts: Sequence[str], seed: int) -> None:
-    """Raise an error about numbers of labels that the data does not allow, before anything is trained."""
+def count_problems(data: Data, counts: Sequence[str], seed: int) -> list[str]:
+    """Problems with numbers of labels that the data does not allow."""
     if counts and data.revealed is None:
-        raise InputError(
+        return [
             "Some training rows come without a label, so there is no curve over other numbers of labels: nobody knows "
             "the labels that are missing. Give one number, or leave --curve out."
-        )
+        ]
+    problems: list[str] = []
     for count in counts:
-        if data.revealed is not None:
-            hide_labels(data.revealed, labelled=count, seed=seed)
+        try:
+            if data.revealed is not None:
+                hide_labels(data.revealed, labelled=count, seed=seed)
+        except InputError as error:
+            problems += error.problems
+    return problems

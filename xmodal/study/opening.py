@@ -14,6 +14,8 @@ The order is a promise: errors in the input appear before a folder exists, and t
 
 from __future__ import annotations
 
+import hashlib
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -73,6 +75,8 @@ class Study:
         self.settings, self.recipe, self.fabric, self.progress = settings, recipe, fabric, progress
         self.out: Path | None = None
         self._until_the_end = ExitStack()
+        self._validation: dict[int, str] = {}  # seed → fingerprint of its validation rows
+        self._live: dict[int, Bench] = {}  # benches whose students cannot be read back from a file
 
     @property
     def first(self) -> bool:
@@ -127,7 +131,7 @@ class Study:
         from xmodal.study.bench import Bench
 
         folder = None if self.out is None else self.out / inside / f"seed-{seed}"
-        return Bench(
+        bench = Bench(
             data,
             plan,
             seed=seed,
@@ -137,6 +141,13 @@ class Study:
             modules=modules,
             earlier=earlier,
         )
+        if not inside:
+            rows = hashlib.sha256()
+            for numbers in data.valid.numbers.values():
+                rows.update(numbers.tobytes())
+            self._validation[seed] = rows.hexdigest()
+            self._live |= {seed: bench} if modules or self.out is None else {}
+        return bench
 
     def saved_rows(self, part: str) -> list[dict[str, Any]] | None:
         """Rows of a part of the study that an earlier, interrupted run finished; None if it did not."""
@@ -155,6 +166,9 @@ class Study:
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write `result.json` and the page, and return the result with the path of the run folder."""
         complete = {"recipe": self.recipe, **result}
+        if complete.get("ship") and self.first:
+            complete["ship"] = self._completed(complete["ship"])
+            complete["deploy"] = complete["ship"]["file"]
         if self.out is not None and self.first:
             from xmodal.reports.page import write_page
 
@@ -164,6 +178,30 @@ class Study:
         self.fabric.barrier()
         self.progress.close()
         return complete if self.out is None else {**complete, "folder": str(self.out)}
+
+    def _completed(self, card: Mapping[str, Any]) -> dict[str, Any]:
+        """The ship card with what only the finished run knows: size, speed, and the command that exports the student.
+
+        They are measured once: a run that is resumed after its end keeps what it has.
+        """
+        from xmodal.study.ship import OWN_SPLITS
+        from xmodal.study.speed import measure, measure_file
+
+        command = "" if self.out is None else f"xmodal export {shlex.quote(str(self.out))}"
+        blank = dict.fromkeys(("bytes", "ms_median", "ms_p95"))
+        complete = {**card, **({"file": "", "folder": ""} if self.out is None else {}), **blank, "command": command}
+        if card["seeds"] > 1 and len(set(self._validation.values())) > 1:
+            complete["why"] = f"{card['why']} {OWN_SPLITS}"
+        earlier = self.out and self.out / "result.json"
+        if earlier and earlier.is_file():
+            stored = read_json(earlier).get("ship") or {}
+            if stored.get("file") == card["file"] and stored.get("ms_median"):
+                return complete | {key: stored[key] for key in (*blank, "parameters")}
+        if card["seed"] in self._live:
+            bench = self._live[card["seed"]]
+            return complete | measure(bench.student_in(card["folder"], card["student"]), bench.info)
+        file = self.folder / card["file"]
+        return complete | (measure_file(file) if file.is_file() else {})
 
 
 @contextmanager

@@ -132,6 +132,7 @@ class Comparison:
         methods: cards of all methods, for checks before the training.
         entries: rows of the table besides teacher and control.
         metric: of the table; empty: the one that selects the epoch.
+        margin: largest difference that counts as none, in points where the metric is a share; None: nothing does.
         shuffled: train the shuffled-teacher control of each entry.
         untrained: train the untrained-teacher control of each entry.
         controls: where some rows have no label, the entries with controls: the ``first`` with a frozen teacher,
@@ -140,12 +141,14 @@ class Comparison:
         train_control: whether the no-KD control is trained.
         train_students: whether the entries are trained; recipes that stop after an earlier stage only check them.
         problems: problems of the settings; `comparison.check` reports them together with those of the data.
+        skipped: notes on entries that were left out because they do not fit the data.
     """
 
     plan: Plan
     methods: Sequence[MethodCard] = ()
     entries: Sequence[Entry] = ()
     metric: str = ""
+    margin: float | None = None
     shuffled: bool = False
     untrained: bool = False
     controls: str = "first"
@@ -153,6 +156,7 @@ class Comparison:
     train_control: bool = True
     train_students: bool = True
     problems: Sequence[str] = ()
+    skipped: Sequence[str] = ()
 
     @property
     def headline(self) -> Entry | None:
