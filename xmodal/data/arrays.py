@@ -10,16 +10,18 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.base import Data, assemble, draw_splits, typed_target
 from xmodal.data.groups import drawn_groups, group_numbers, shared_groups
-from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits, check_target
+from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits
+from xmodal.data.own.check_target import check_target, differing_kinds
 from xmodal.data.own.layout import is_name, name_sentence
 from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, stored_of
 from xmodal.data.report import Report
 from xmodal.data.request import DataRequest
-from xmodal.data.samples import DatasetColumn, as_array, as_column, as_target, joined, read_once
+from xmodal.data.samples import DatasetColumn, as_array, as_column, joined, read_once
 from xmodal.data.split import READY_BYTES, Column
-from xmodal.data.unlabelled import label_of, marked
+from xmodal.data.targets import Classes, RawTarget, read_target
+from xmodal.data.unlabelled import label_of
 from xmodal.errors import InputError, did_you_mean, listed
 from xmodal.names import UNLABELLED
 from xmodal.types import SPLITS, TASKS, Batch, owner
@@ -53,13 +55,15 @@ def from_arrays(
         inputs: modality → array (samples, …); ``<modality>.<name>`` → auxiliary input, such as ``audio.lengths``. A
             training row lacks a modality where its sample is None, or NaN in all of its values.
         target: array (samples,) or (samples, values); maps of class numbers (samples, height, width) or (samples,
-            depth, height, width) for dense prediction; modality → array for unpaired data. None, NaN and pandas' NA,
-            and -1 among classes, mean that a training row has no label; where there are several values, all of them.
+            depth, height, width) for dense prediction; modality → array for unpaired data. Classes are text, booleans,
+            integers of any values, whole floats or a pandas column, and `DataInfo.label_values` keeps them. None, NaN
+            and pandas' NA, -1 among integers and empty text mean that a training row has no label; where there are
+            several values, all of them.
         splits: ``train``, ``valid`` and ``test`` → row numbers (unpaired: → modality → row numbers); None draws 70, 10
             and 20 % of the rows with a label, class by class; those without one are for training.
-        task: kind of target; empty: ``regression`` for floats, ``multilabel`` for a table of integers, else
-            ``multiclass``.
-        class_names: one name per class or label.
+        task: kind of target; empty: ``multilabel`` for a table of zeros and ones, ``regression`` for other floats, else
+            ``multiclass``; floats are classes if they look like class numbers, see `infer_task`.
+        class_names: one name per class or label; those of text are the labels, in the order of the classes.
         normalise: ``standard`` or ``none``, for all modalities or by name.
         layouts: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape leaves it open.
         train_fraction: share of the training rows to keep.
@@ -234,6 +238,8 @@ def _data(
 ) -> Data:
     """Check the arrays, report all problems together, and assemble the data."""
     report, paired, task = Report(), not isinstance(target, Mapping), request.task
+    # an array or pandas' Index of names has no truth value
+    class_names = tuple(map(str, class_names))
     report.errors += [name_sentence(name) for name in columns if not isinstance(name, str)]
     report.stop_on_errors()
     auxiliary = {name: column for name, column in columns.items() if owner(name) != name and owner(name) in columns}
@@ -254,14 +260,18 @@ def _data(
     # a misspelt task is reported already; targets are then checked for the task that they suggest
     valid_task = task if task in TASKS else ""
     label = None if ignore == unlabelled_label else unlabelled_label
-    targets = _targets(columns, target, report, task=valid_task, class_names=class_names, ignore=ignore, label=label)
+    given_targets = _targets(
+        columns, target, report, task=valid_task, class_names=class_names, ignore=ignore, label=label
+    )
     further = dict(unlabelled or {})
     further |= _follow({name: further[name] for name in further if owner(name) != name}, further, "unlabelled", report)
     _check_further(further, {**columns, **auxiliary}, report, paired=paired, scan_bytes=scan_bytes)
     report.stop_on_errors()
-    task = task or infer_task(next(iter(targets.values())))
-    typed = {id(values): typed_target(marked(values, task, label), task) for values in targets.values()}
-    targets = {name: typed[id(values)] for name, values in targets.items()}
+    task = task or next(iter(given_targets.values())).task
+    classes = Classes.of(given_targets.values(), task, class_names=class_names, ignore=ignore, label=label)
+    # by identity: paired modalities share one array of targets
+    typed = {id(raw): typed_target(classes.numbers(raw, task, label), task) for raw in given_targets.values()}
+    targets = {name: typed[id(raw)] for name, raw in given_targets.items()}
     label = label_of(ignore)
     given = None if splits is None else _rows(columns, splits, report, paired=paired)
     report.stop_on_errors()
@@ -289,7 +299,7 @@ def _data(
     for name in list(columns)[:1] if paired else columns:
         where = {split: f"splits['{split}']" + ("" if paired else f"['{name}']") for split in SPLITS}
         of_name = {split: rows[split][name] for split in SPLITS}
-        check_splits(where, of_name, targets[name], report, label=label, class_names=class_names)
+        check_splits(where, of_name, targets[name], report, label=label, class_names=classes.names)
         report.errors += present_problems(where, of_name, masks)
     report.stop_on_errors()
     if numbers is not None:
@@ -303,10 +313,12 @@ def _data(
         paired=paired,
         normalise=choices,
         layouts=layouts,
-        class_names=tuple(class_names),
+        class_names=classes.names,
+        label_values=classes.labels,
         request=request,
         ignore=ignore,
     )
+    data.labels_from = classes.source
     data.warnings.extend(report.warnings)
     data.groups = numbers
     return data
@@ -447,9 +459,9 @@ def _targets(
     class_names: Sequence[str],
     ignore: int | None = None,
     label: int | None = UNLABELLED,
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, RawTarget]:
     if isinstance(target, Mapping):
-        targets = {name: as_target(f"target['{name}']", value) for name, value in target.items()}
+        targets = {name: read_target(f"target['{name}']", value, label) for name, value in target.items()}
         if targets.keys() != columns.keys():
             report.errors.append(
                 f"There are targets for {', '.join(targets)} and inputs for {', '.join(columns)}: unpaired data needs "
@@ -457,17 +469,15 @@ def _targets(
             )
             return {}
         labels = {name: f"target['{name}']" for name in targets}
+        report.errors += differing_kinds({labels[name]: raw for name, raw in targets.items()}, task)
     else:
-        targets = dict.fromkeys(columns, as_target("target", target))
+        targets = dict.fromkeys(columns, read_target("target", target, label))
         labels = dict.fromkeys(columns, "target")
     counts = {f"inputs['{name}']": column.shape[0] for name, column in columns.items() if column.shape}
     # by their label, so that the targets that paired modalities share are checked once
-    for where, values in {labels[name]: values for name, values in targets.items()}.items():
-        if values.dtype.kind not in "biuf":
-            report.errors.append(f"{where} has the type {values.dtype}: integers or floats were expected.")
-            return {}
-        check_target(where, values, report, task=task, class_names=class_names, ignore=ignore, label=label)
-        counts[where] = len(values) if values.ndim else 0
+    for where, raw in {labels[name]: raw for name, raw in targets.items()}.items():
+        check_target(where, raw, report, task=task, class_names=class_names, ignore=ignore, label=label)
+        counts[where] = len(raw.values) if raw.values.ndim else 0
     groups = (
         [[f"inputs['{name}']", labels[name]] for name in columns] if isinstance(target, Mapping) else [list(counts)]
     )

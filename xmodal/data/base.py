@@ -20,10 +20,11 @@ from xmodal.data.groups import split_groups
 from xmodal.data.present import count_present
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column, Partial, Split, batch_type
+from xmodal.data.targets import infer_task
 from xmodal.data.unlabelled import has_label, mark_unlabelled
 from xmodal.errors import InputError, did_you_mean
 from xmodal.names import UNLABELLED
-from xmodal.types import SPLITS, DataInfo, InputInfo, Normalisation, owner
+from xmodal.types import SPLITS, DataInfo, InputInfo, Label, Normalisation, owner
 
 # bytes of a column that statistics read at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 64 * 2**20
@@ -51,6 +52,7 @@ class Data:
         groups: group of each row of the columns besides its class, such as the person who speaks; None where there are
             no groups. Those of a split are ``groups[data.test.numbers[modality]]``.
         ids: names of the rows of the columns; empty where they have none.
+        labels_from: what the labels were given as, such as ``strings`` or ``categories``; empty: not known.
         revealed: the same data with all labels, where `xmodal.data.labels.hide_labels` has hidden some; None: nothing
             is hidden.
     """
@@ -64,6 +66,7 @@ class Data:
     warnings: list[str] = field(default_factory=list)
     groups: NDArray[np.int64] | None = None
     ids: Sequence[str] = ()
+    labels_from: str = ""
     revealed: Data | None = None
 
     def apart(self) -> Data:
@@ -108,6 +111,7 @@ def assemble(
     normalise: Mapping[str, str | Normalisation] | None = None,
     layouts: Mapping[str, str] | None = None,
     class_names: tuple[str, ...] = (),
+    label_values: tuple[Label, ...] = (),
     request: DataRequest | None = None,
     select: tuple[str, str] | None = None,
     metrics: str = "",
@@ -130,6 +134,7 @@ def assemble(
         normalise: modality → ``standard`` (statistics of the training split), ``none`` (the default), or statistics.
         layouts: modality → layout, where the shape of a sample leaves it open.
         class_names: one name per class or label.
+        label_values: the label of each class as it was given, see `DataInfo`.
         request: train fraction, augmentation, and the seed of both; its task is not used.
         select: metric and direction for choosing an epoch; None: the default of the task.
         metrics: name of a set of metrics in place of the default, see `DataInfo`.
@@ -201,6 +206,7 @@ def assemble(
         paired=paired,
         select=select or (DENSE_SELECT if dense else SELECT[task]),
         class_names=class_names,
+        label_values=label_values,
         dense=dense,
         ignore=ignore,
         label_losses=label_losses or {},
@@ -214,30 +220,6 @@ def assemble(
     info = count_present(parts, info)
     train, info = mark_unlabelled(parts, info)
     return Data(train, parts["valid"], parts["test"], info, source or {})
-
-
-def infer_task(target: NDArray[Any]) -> str:
-    """``regression`` for floats, ``multilabel`` for a table of integers, ``multiclass`` for a column or maps of them.
-
-    Two classes are ``multiclass`` too; ``binary`` (one logit) has to be chosen by name. Whole numbers with NaN among
-    them count as integers: NumPy has no integers without a value, so classes with missing labels are stored as floats.
-
-    Example:
-        >>> infer_task(np.array([0.0, 1.0])), infer_task(np.array([0.0, np.nan, 1.0]))
-        ('regression', 'multiclass')
-    """
-    if target.dtype.kind == "f" and not _classes_with_nan(target):
-        return "regression"
-    return "multilabel" if target.ndim == 2 and target.shape[1] > 1 else "multiclass"
-
-
-def _classes_with_nan(target: NDArray[Any]) -> bool:
-    """Whether floats are classes from 0, or 0 and 1 in a table, of which some are missing."""
-    known = target[~np.isnan(target)]
-    if not known.size or known.size == target.size or known.min() < 0:
-        return False
-    table = target.ndim == 2 and target.shape[1] > 1
-    return bool((known == np.round(known)).all()) and (not table or known.max() <= 1)
 
 
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:

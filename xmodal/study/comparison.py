@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.base import Data
+from xmodal.data.targets import target_facts
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.metrics.task import scalar_metrics
@@ -116,6 +117,7 @@ def summarised(
         "data": comparison.plan.data,
         "source": data.source,
         "task": data.info.task,
+        "target": target_facts(data.info, data.labels_from),
         "class_names": list(data.info.class_names),
         "metric": metric,
         "direction": direction,

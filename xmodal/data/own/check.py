@@ -14,23 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.base import infer_task
 from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
 from xmodal.data.groups import group_numbers, shared_groups
 from xmodal.data.own.check_arrays import (
     check_auxiliary,
     check_column,
-    check_maps,
     check_rows,
     check_splits,
-    check_target,
 )
+from xmodal.data.own.check_target import check_maps, check_target, differing_kinds
 from xmodal.data.own.layout import Layout, find_layout
-from xmodal.data.own.repair import Rules, class_values, once, renumbered
+from xmodal.data.own.repair import Rules, once
 from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, sample_numbers
 from xmodal.data.report import Report
 from xmodal.data.split import Column
-from xmodal.data.unlabelled import has_label, label_of, marked
+from xmodal.data.targets import Classes, read_target
+from xmodal.data.unlabelled import has_label, label_of
 from xmodal.errors import InputError
 from xmodal.names import UNLABELLED, owner
 
@@ -51,7 +50,8 @@ class Contents:
         auxiliary: ``<modality>.<name>`` → column of an auxiliary input.
         targets: modality → targets; modalities that share a file share the array.
         rows: split → modality → row numbers; empty if the splits have to be drawn.
-        class_values: class numbers in the files, if they were renumbered.
+        task: kind of target; empty: the labels are not valid.
+        classes: the labels that the class numbers in ``targets`` stand for.
         groups: number of the group of each sample; None if there are no groups.
     """
 
@@ -61,7 +61,8 @@ class Contents:
     auxiliary: dict[str, Column] = field(default_factory=dict)
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
-    class_values: list[int] = field(default_factory=list)
+    task: str = ""
+    classes: Classes = Classes()
     groups: NDArray[np.int64] | None = None
 
 
@@ -113,7 +114,7 @@ def label_counts(contents: Contents) -> list[LabelCounts]:
         return []
     counts = []
     for name, target in list(contents.targets.items())[: 1 if layout.paired else None]:
-        names = layout.settings.class_names or tuple(map(str, contents.class_values))
+        names = contents.classes.names
         parts = {split: rows[name] for split, rows in contents.rows.items()} or {"all rows": np.arange(len(target))}
         for split, rows in parts.items():
             known = rows[masks[id(target)][rows]]
@@ -250,7 +251,7 @@ def _held_rows(layout: Layout, report: Report) -> dict[str, NDArray[np.int64]]:
 def _samples(layout: Layout) -> int:
     """The number of samples of paired data: that of the labels; 0 if there are none."""
     # problems of the labels are reported by `_check_labels`, so this report is thrown away
-    targets = _open_arrays(layout.labels.values(), Report()).values()
+    targets = _open_arrays(layout.labels.values(), Report(), text=True).values()
     return next((len(target) for target in targets if target.ndim), 0)
 
 
@@ -288,9 +289,9 @@ def _check_auxiliary(contents: Contents, layout: Layout, held: Mapping[str, NDAr
             contents.auxiliary[name] = column
 
 
-def _opened(path: Path, report: Report) -> ArrayFile | ArrayFolder | None:
+def _opened(path: Path, report: Report, *, text: bool = False) -> ArrayFile | ArrayFolder | None:
     try:
-        return open_column(path)
+        return ArrayFile(path, text=True) if text else open_column(path)
     except InputError as error:
         report.errors.extend(error.problems)
         return None
@@ -357,58 +358,42 @@ def _used_rows(layout: Layout, name: str) -> NDArray[np.int64] | None:
 
 
 def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -> None:
-    report, opened = contents.report, _open_arrays(layout.labels.values(), contents.report)
-    class_names, ignore = layout.settings.class_names, layout.settings.ignore
-    if rules.renumber and ignore is not None:
-        report.errors.append("renumber counts classes anew, and data.json says which to ignore. Leave one of them out.")
-    elif rules.renumber and task in ("", "multiclass") and not class_names:
-        renumbered = _without_gaps(contents, opened, rules.label)
-        # renumbering leaves -1 where there is no label
-        rules, opened = (rules if renumbered is opened else replace(rules, label=UNLABELLED)), renumbered
-    label = None if rules.label == ignore else rules.label
-    usable = {
-        path: check_target(path.name, target, report, task=task, class_names=class_names, ignore=ignore, label=label)
-        for path, target in opened.items()
-    }
+    report, ignore = contents.report, layout.settings.ignore
+    names, label = layout.settings.class_names, None if rules.label == ignore else rules.label
     opened = {
-        path: marked(target, task or infer_task(target), label) if usable[path] else target
-        for path, target in opened.items()
+        path: read_target(path.name, values, label)
+        for path, values in _open_arrays(layout.labels.values(), report, text=True).items()
+    }
+    problems = differing_kinds({path.name: raw for path, raw in opened.items()}, task)
+    report.errors += problems
+    usable = {
+        path: check_target(path.name, raw, report, task=task, class_names=names, ignore=ignore, label=label)
+        and not problems
+        for path, raw in opened.items()
     }
     # maps may be shared by modalities of several sizes: it is an error only if they fit none of them
     for path in filter(usable.get, opened):
         owners = [name for name in contents.columns if layout.labels.get(name) == path]
         shapes = {layout.sources[name].name: tuple(contents.columns[name].shape) for name in owners}
         check_maps(path.name, opened[path], shapes, report, task=task)
-    contents.targets = {name: opened[path] for name, path in layout.labels.items() if usable.get(path)}
+    if valid := {path: raw for path, raw in opened.items() if usable[path]}:
+        contents.task = task or next(iter(valid.values())).task
+        contents.classes = Classes.of(valid.values(), contents.task, class_names=names, ignore=ignore, label=label)
+        numbers = {path: contents.classes.numbers(raw, contents.task, label) for path, raw in valid.items()}
+        contents.targets = {name: numbers[path] for name, path in layout.labels.items() if path in numbers}
     # a modality that some samples lack has fewer, and `_lay_out` compares them with their numbers
     counts = {
         layout.sources[name].name: column.shape[0]
         for name, column in contents.columns.items()
         if column.shape and name not in layout.rows
     }
-    counts |= {path.name: len(target) for path, target in opened.items() if target.ndim}
+    counts |= {path.name: len(raw.values) for path, raw in opened.items() if raw.values.ndim}
     if layout.paired and len(set(counts.values())) > 1:
         report.errors.append(_lengths_sentence(counts))
     for name, path in layout.labels.items():
         source = layout.sources[name].name
         if not layout.paired and {source, path.name} <= counts.keys() and counts[source] != counts[path.name]:
             report.errors.append(_lengths_sentence({source: counts[source], path.name: counts[path.name]}))
-
-
-def _without_gaps(contents: Contents, opened: dict[Path, NDArray[Any]], label: int | None) -> dict[Path, NDArray[Any]]:
-    """Labels whose classes are renumbered from 0 without gaps."""
-    # over the files of all modalities together: a class keeps one number in all of them
-    values = class_values(list(opened.values()), label)
-    if values == list(range(len(values))):
-        return opened
-    contents.class_values = values
-    files = ", ".join(path.name for path in opened)
-    mapping = ", ".join(f"{value} became {place}" for place, value in enumerate(values[:4]))
-    contents.report.warnings.append(
-        f"{files}: the classes are not 0 to {len(values) - 1}, so they were counted anew in their order ({mapping}"
-        f"{', …' if len(values) > 4 else ''}); the old numbers are kept as names."
-    )
-    return {path: renumbered(target, values, label) for path, target in opened.items()}
 
 
 def _lengths_sentence(counts: Mapping[str, int]) -> str:
@@ -419,10 +404,10 @@ def _lengths_sentence(counts: Mapping[str, int]) -> str:
     )
 
 
-def _open_arrays(paths: Iterable[Path], report: Report) -> dict[Path, NDArray[Any]]:
+def _open_arrays(paths: Iterable[Path], report: Report, *, text: bool = False) -> dict[Path, NDArray[Any]]:
     opened = {}
     for path in dict.fromkeys(paths):
-        column = _opened(path, report)
+        column = _opened(path, report, text=text)
         if isinstance(column, ArrayFile):
             opened[path] = np.asarray(column.array)
     return opened
@@ -462,7 +447,7 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
                 report,
                 overlap=rules.overlap,
                 label=label_of(layout.settings.ignore),
-                class_names=layout.settings.class_names,
+                class_names=contents.classes.names,
             )
             # other numbers of samples are reported already
             lengths = {len(mask) for mask in masks.values()}

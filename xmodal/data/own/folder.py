@@ -6,15 +6,15 @@ Without index files the splits are drawn class by class (70 % training, 10 % val
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.base import Data, assemble, draw_splits, typed_target
 from xmodal.data.columns import open_column
 from xmodal.data.groups import drawn_groups
 from xmodal.data.own.check import Contents, inspect
@@ -55,7 +55,6 @@ class FolderSettings(BaseModel):
     repeated: Literal["count", "once"] = Field(
         "count", description="a row that is listed twice in a split: count it twice, or use it once"
     )
-    renumber: bool = Field(False, description="renumber the classes without gaps; the old numbers become their names")
     unlabelled_label: int | None = Field(
         UNLABELLED,
         description="integer that stands for a missing label of a training row; none: only NaN does. "
@@ -68,7 +67,15 @@ class FolderSettings(BaseModel):
     @property
     def rules(self) -> Rules:
         """The options as the checks take them."""
-        return Rules(self.split, self.nan, self.allow_overlap, self.repeated, self.renumber, self.unlabelled_label)
+        return Rules(self.split, self.nan, self.allow_overlap, self.repeated, self.unlabelled_label)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_renumber(cls, given: Any) -> Any:
+        # run folders of earlier versions name this option; classes are numbered without gaps now in any case
+        return (
+            {key: value for key, value in given.items() if key != "renumber"} if isinstance(given, Mapping) else given
+        )
 
 
 def load_folder(
@@ -95,7 +102,7 @@ def load_folder(
     # a folder without a layout has an error, so it was refused above
     assert layout is not None
     names, data_file = tuple(layout.sources), layout.settings
-    task = task or data_file.task or infer_task(next(iter(contents.targets.values())))
+    task = contents.task
     # by identity: paired modalities share one array of targets
     typed = {id(target): typed_target(target, task) for target in contents.targets.values()}
     targets = {name: typed[id(contents.targets[name])] for name in names}
@@ -109,7 +116,7 @@ def load_folder(
         splits = draw_splits(targets, FRACTIONS, request.seed, groups=groups, label=label, complete=complete(masks))
         drawn = {split: f"The drawn {split} split" for split in splits}
         shown = {split: rows[names[0]] for split, rows in splits.items()}
-        check_splits(drawn, shown, targets[names[0]], report, label=label, class_names=data_file.class_names)
+        check_splits(drawn, shown, targets[names[0]], report, label=label, class_names=contents.classes.names)
         report.errors += present_problems(drawn, shown, masks)
         report.stop_on_errors()
         if contents.groups is not None:
@@ -126,14 +133,15 @@ def load_folder(
         paired=layout.paired,
         normalise={name: layout.normalise(name) for name in names},
         layouts=data_file.layout,
-        class_names=data_file.class_names or tuple(map(str, contents.class_values)),
+        class_names=contents.classes.names,
+        label_values=contents.classes.labels,
         request=request,
         ignore=data_file.ignore,
         label_losses=data_file.label_losses,
         class_weights=data_file.class_weights,
     )
     data.warnings.extend(report.warnings)
-    data.groups = contents.groups
+    data.groups, data.labels_from = contents.groups, contents.classes.source
     return data
 
 
