@@ -352,16 +352,18 @@ def test_the_check_counts_labels(tmp_path, capsys):
     assert answer(["data", "check", str(root)]) == 0
     shown = capsys.readouterr().out
     assert answer(["data", "check", str(root), "--json"]) == 0
-    counts = json.loads(capsys.readouterr().out)["labels"]
+    splits = json.loads(capsys.readouterr().out)["splits"]
 
     known = np.bincount(CLASSES[:40][~WITHOUT[:40]]).tolist()
-    assert f"train: 30 labelled (x: {known[0]}, y: {known[1]}, z: {known[2]}), 10 unlabelled" in shown
-    assert "valid: 10 labelled (x: 3, y: 4, z: 3), 0 unlabelled" in shown
-    assert counts[0]["classes"] == dict(zip("xyz", known, strict=True)) and counts[2]["split"] == "test"
+    assert "train  40 rows, 30 labelled, 10 unlabelled: x " in shown
+    assert "valid  10 rows: x 3 (30.0 %), y 4 (40.0 %), z 3 (30.0 %)" in shown
+    assert splits["train"]["classes"] == dict(zip("xyz", known, strict=True)) and splits["train"]["labelled"] == 30
+    assert splits["valid"]["shares"] == {"x": 0.3, "y": 0.4, "z": 0.3}
     for split in SPLITS:
         (root / f"{split}_idx.npy").unlink()
     answer(["data", "check", str(root)])
-    assert "all rows: 50 labelled" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "they are drawn, here with seed 0" in shown and "35 labelled, 10 unlabelled" in shown
     np.save(root / "labels.npy", CLASSES)
     answer(["data", "check", str(root)])
     assert "labelled" not in capsys.readouterr().out

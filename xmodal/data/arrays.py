@@ -14,6 +14,7 @@ from xmodal.data.base import Data, assemble, draw_splits, typed_target
 from xmodal.data.groups import drawn_groups, group_numbers, shared_groups
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits
 from xmodal.data.own.check_target import check_target, differing_kinds
+from xmodal.data.own.ids import ids_of, shared_ids
 from xmodal.data.own.layout import is_name, name_sentence
 from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, stored_of
 from xmodal.data.report import Report
@@ -48,6 +49,7 @@ def from_arrays(
     unlabelled_label: int | None = UNLABELLED,
     groups: Any = None,
     split_by_group: bool = False,
+    ids: Any = None,
 ) -> Data:
     """Data from arrays or tensors.
 
@@ -74,6 +76,7 @@ def from_arrays(
         unlabelled_label: integer in ``target`` that means "no label"; None: no integer does.
         groups: a value per sample, such as the speaker; those of ``unlabelled`` come last.
         split_by_group: whether drawn splits keep each group in one split.
+        ids: a name per sample, text or integer; those of ``unlabelled`` come last.
 
     Example:
         >>> x = np.arange(40.0).reshape(20, 2)
@@ -101,6 +104,7 @@ def from_arrays(
         unlabelled_label=unlabelled_label,
         groups=groups,
         split_by_group=split_by_group,
+        ids=ids,
     )
 
 
@@ -119,6 +123,7 @@ def from_dataset(
     unlabelled_label: int | None = UNLABELLED,
     groups: Any = None,
     split_by_group: bool = False,
+    ids: Any = None,
 ) -> Data:
     """Data from a dataset with a length whose samples are paired.
 
@@ -140,6 +145,7 @@ def from_dataset(
         unlabelled_label: see `from_arrays`.
         groups: see `from_arrays`.
         split_by_group: see `from_arrays`.
+        ids: see `from_arrays`.
     """
     columns, target = read_once(dataset, keep_bytes)
     return _data(
@@ -154,6 +160,7 @@ def from_dataset(
         unlabelled_label=unlabelled_label,
         groups=groups,
         split_by_group=split_by_group,
+        ids=ids,
     )
 
 
@@ -235,6 +242,7 @@ def _data(
     unlabelled_label: int | None = UNLABELLED,
     groups: Any = None,
     split_by_group: bool = False,
+    ids: Any = None,
 ) -> Data:
     """Check the arrays, report all problems together, and assemble the data."""
     report, paired, task = Report(), not isinstance(target, Mapping), request.task
@@ -288,6 +296,7 @@ def _data(
         columns = {name: joined(column, further[name]) for name, column in columns.items()}
         auxiliary = {name: joined(column, further[name], auxiliary=True) for name, column in auxiliary.items()}
     masks = masks_of(columns)
+    row_names = _ids(ids, columns, paired=paired)
     numbers = _groups(groups, columns, paired=paired, split_by_group=split_by_group, drawn=given is None)
     if given is None:
         by_group = numbers if split_by_group else None
@@ -302,8 +311,9 @@ def _data(
         check_splits(where, of_name, targets[name], report, label=label, class_names=classes.names)
         report.errors += present_problems(where, of_name, masks)
     report.stop_on_errors()
+    of_first = {split: next(iter(rows[split].values())) for split in SPLITS}
+    report.warnings += shared_ids("ids", row_names, of_first) if row_names else []
     if numbers is not None:
-        of_first = {split: next(iter(rows[split].values())) for split in SPLITS}
         report.warnings += drawn_groups(numbers, of_first) if given is None else shared_groups(numbers, of_first)
     data = assemble(
         {**columns, **auxiliary},
@@ -318,7 +328,7 @@ def _data(
         request=request,
         ignore=ignore,
     )
-    data.labels_from = classes.source
+    data.labels_from, data.ids = classes.source, row_names
     data.warnings.extend(report.warnings)
     data.groups = numbers
     return data
@@ -354,6 +364,18 @@ def _check_auxiliary(name: str, where: str, column: Column, modality: Column, re
     steps = int(modality.shape[-1])
     samples = modality.shape[0] if numbers is None else len(numbers)
     check_auxiliary(name, where, stored, report, samples=samples, steps=steps, numbers=numbers)
+
+
+def _ids(ids: Any, columns: Mapping[str, Column], *, paired: bool) -> list[str]:
+    """The names of all rows; empty if they have none."""
+    if ids is None:
+        return []
+    if not paired:
+        raise InputError(
+            "ids names each sample of all modalities, and this data is unpaired: its modalities have samples of their "
+            "own. Leave ids out."
+        )
+    return ids_of("ids", ids, next(iter(columns.values())).shape[0])
 
 
 def _groups(

@@ -117,8 +117,8 @@ def read_target(where: str, value: Any, label: int | None = UNLABELLED) -> RawTa
         order = list(categorical.categories)
         codes = np.asarray(categorical.codes).tolist()
         labels = read_target(f"{where} (its categories)", order)
-        raw = read_target(where, [order[code] if code >= 0 else None for code in codes], label)
-        return replace(raw, kind=labels.kind, order=tuple(labels.values.tolist()))
+        each = read_target(where, [order[code] if code >= 0 else None for code in codes], label)
+        return replace(each, kind=labels.kind, order=tuple(labels.values.tolist()))
     # pandas and others: an array of objects where values are missing. Tensors are converted by `as_array`
     if hasattr(value, "__array__") and hasattr(value, "to_numpy"):
         # pandas' own types, such as Int64, become floats where some are missing, unless objects are asked for

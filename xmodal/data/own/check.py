@@ -23,13 +23,15 @@ from xmodal.data.own.check_arrays import (
     check_splits,
 )
 from xmodal.data.own.check_target import check_maps, check_target, differing_kinds
+from xmodal.data.own.ids import ids_of, shared_ids
 from xmodal.data.own.layout import Layout, find_layout
 from xmodal.data.own.repair import Rules, once
-from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, sample_numbers
+from xmodal.data.own.scan import Scan
+from xmodal.data.present import PartialColumn, masks_of, present_problems, sample_numbers
 from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.data.targets import Classes, read_target
-from xmodal.data.unlabelled import has_label, label_of
+from xmodal.data.unlabelled import label_of
 from xmodal.errors import InputError
 from xmodal.names import UNLABELLED, owner
 
@@ -53,6 +55,8 @@ class Contents:
         task: kind of target; empty: the labels are not valid.
         classes: the labels that the class numbers in ``targets`` stand for.
         groups: number of the group of each sample; None if there are no groups.
+        ids: name of each sample; empty: they have none.
+        scans: modality → what was found in all of its samples; empty: nothing was looked for.
     """
 
     report: Report
@@ -64,113 +68,13 @@ class Contents:
     task: str = ""
     classes: Classes = Classes()
     groups: NDArray[np.int64] | None = None
+    ids: list[str] = field(default_factory=list)
+    scans: dict[str, Scan] = field(default_factory=dict)
 
 
 def check_folder(root: str | Path) -> Report:
     """All problems of a data folder."""
     return inspect(Path(root)).report
-
-
-@dataclass(frozen=True)
-class LabelCounts:
-    """How many rows of a split have a label.
-
-    Attributes:
-        split: its name, with the modality in unpaired data; ``all rows`` where the splits are still to be drawn.
-        labelled: rows with a label.
-        unlabelled: rows without one.
-        classes: name of a class → rows with this label; empty for other tasks.
-        groups: number of groups; 0 if there are none.
-    """
-
-    split: str
-    labelled: int
-    unlabelled: int
-    classes: dict[str, int]
-    groups: int = 0
-
-    def __str__(self) -> str:
-        """One line for the terminal."""
-        classes = ", ".join(f"{name}: {count}" for name, count in self.classes.items())
-        groups = f", {self.groups} groups" if self.groups else ""
-        return (
-            f"{self.split}: {self.labelled} labelled{f' ({classes})' * bool(classes)}, {self.unlabelled} unlabelled"
-            f"{groups}"
-        )
-
-
-def label_counts(contents: Contents) -> list[LabelCounts]:
-    """Labelled and unlabelled rows of each split; empty if all rows have a label and there are no groups.
-
-    Args:
-        contents: of a folder without errors.
-    """
-    layout = contents.layout
-    if layout is None or contents.report.errors:
-        return []
-    label = label_of(layout.settings.ignore)
-    masks = {id(target): has_label(target, label) for target in contents.targets.values()}
-    if contents.groups is None and all(mask.all() for mask in masks.values()):
-        return []
-    counts = []
-    for name, target in list(contents.targets.items())[: 1 if layout.paired else None]:
-        names = contents.classes.names
-        parts = {split: rows[name] for split, rows in contents.rows.items()} or {"all rows": np.arange(len(target))}
-        for split, rows in parts.items():
-            known = rows[masks[id(target)][rows]]
-            single = target.ndim == 1 and target.dtype.kind in "biu" and layout.settings.task != "regression"
-            classes = dict(zip(*np.unique(target[known], return_counts=True), strict=True)) if single else {}
-            counts.append(
-                LabelCounts(
-                    split if layout.paired else f"{split} ({name})",
-                    len(known),
-                    len(rows) - len(known),
-                    {names[key] if key < len(names) else str(key): int(count) for key, count in classes.items()},
-                    0 if contents.groups is None else len(np.unique(contents.groups[rows])),
-                )
-            )
-    return counts
-
-
-@dataclass(frozen=True)
-class ModalityCounts:
-    """How many rows of a split have each modality.
-
-    Attributes:
-        split: its name; ``all rows`` where the splits are still to be drawn.
-        rows: of the split.
-        present: modality → rows that have it.
-        complete: rows that have all of them.
-    """
-
-    split: str
-    rows: int
-    present: dict[str, int]
-    complete: int
-
-    def __str__(self) -> str:
-        """One line for the terminal."""
-        counts = ", ".join(f"{name}: {count}" for name, count in self.present.items())
-        return f"{self.split}: {self.rows} rows ({counts}), {self.complete} with all modalities"
-
-
-def present_counts(contents: Contents) -> list[ModalityCounts]:
-    """Rows of each split that have each modality; empty if all rows have all of them.
-
-    Args:
-        contents: of a folder without errors.
-    """
-    masks = masks_of(contents.columns) if not contents.report.errors else {}
-    whole = complete(masks)
-    if whole is None:
-        return []
-    parts = {split: next(iter(rows.values())) for split, rows in contents.rows.items()}
-    return [
-        ModalityCounts(
-            split, len(rows), {name: int(mask[rows].sum()) for name, mask in masks.items()}, int(whole[rows].sum())
-        )
-        for split, rows in (parts or {"all rows": np.arange(len(whole))}).items()
-    ]
 
 
 def inspect(
@@ -180,6 +84,7 @@ def inspect(
     scan_bytes: int | None = None,
     task: str = "",
     rules: Rules | None = None,
+    scan: bool = False,
 ) -> Contents:
     """Check a folder and return its contents.
 
@@ -189,6 +94,7 @@ def inspect(
         scan_bytes: bytes of each modality that are searched for NaN; None: all.
         task: kind of target, if it differs from the one in data.json.
         rules: how strict to be.
+        scan: whether to look for constant values and equal samples as well.
     """
     report, rules = Report(), rules or Rules()
     layout = find_layout(root, report, only=modalities, number=rules.split)
@@ -203,6 +109,8 @@ def inspect(
         if column is not None:
             numbers = held.get(name)
             contents.columns[name] = column
+            if scan and column.shape and 0 not in column.shape:
+                contents.scans[name] = Scan()
             check_column(
                 name,
                 path.name,
@@ -215,6 +123,7 @@ def inspect(
                 nan=rules.nan,
                 # another number of rows is reported below
                 numbers=numbers if numbers is not None and len(numbers) == len(column) else None,
+                scan=contents.scans.get(name),
             )
     _check_auxiliary(contents, layout, held)
     _lay_out(contents, layout, held)
@@ -226,6 +135,7 @@ def inspect(
     _check_labels(contents, layout, task or layout.settings.task, rules)
     _check_indices(contents, layout, rules)
     _check_groups(contents, layout)
+    _check_ids(contents, layout)
     for sentences in (report.errors, report.warnings):
         # a file that several modalities use is reported once
         sentences[:] = dict.fromkeys(sentences)
@@ -462,23 +372,53 @@ def _length(column: Column) -> int:
 
 
 def _check_groups(contents: Contents, layout: Layout) -> None:
-    if layout.groups is None or not contents.columns:
+    values = _named_values(contents, layout.groups, "iuUS")
+    if layout.groups is None or values is None:
         return
     name, samples = layout.groups.name, _length(next(iter(contents.columns.values())))
-    try:
-        # text is stored without Python objects, which would have to be unpickled
-        values = np.load(layout.groups, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        contents.report.errors.append(f"{name} can't be read ({error}). Write integers or text with numpy.save.")
-        return
-    if values.dtype.kind not in "iuUS":
-        contents.report.errors.append(f"{name} holds {values.dtype}: integers or text were expected, one per sample.")
-        return
     try:
         contents.groups = group_numbers(name, values, samples)
     except InputError as error:
         contents.report.errors.extend(error.problems)
         return
-    rows = {split: next(iter(parts.values())) for split, parts in contents.rows.items() if parts}
-    if rows and all(part.max() < samples for part in rows.values()):
+    if rows := _rows_within(contents, samples):
         contents.report.warnings.extend(shared_groups(contents.groups, rows))
+
+
+def _check_ids(contents: Contents, layout: Layout) -> None:
+    values = _named_values(contents, layout.ids, "iuU")
+    if layout.ids is None or values is None:
+        return
+    samples = _length(next(iter(contents.columns.values())))
+    try:
+        contents.ids = ids_of(layout.ids.name, values, samples)
+    except InputError as error:
+        contents.report.errors.extend(error.problems)
+        return
+    # splits that are drawn have other warnings, see `folder.drawn`
+    if rows := _rows_within(contents, samples):
+        contents.report.warnings.extend(shared_ids(layout.ids.name, contents.ids, rows))
+
+
+def _named_values(contents: Contents, path: Path | None, kinds: str) -> NDArray[Any] | None:
+    """The integers or text of a file with one value per sample; None: there is none, or it has a problem."""
+    if path is None or not contents.columns:
+        return None
+    try:
+        # text is stored without Python objects, which would have to be unpickled
+        values: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        contents.report.errors.append(f"{path.name} can't be read ({error}). Write integers or text with numpy.save.")
+        return None
+    if values.dtype.kind not in kinds or values.ndim != 1:
+        contents.report.errors.append(
+            f"{path.name} holds {values.dtype} of shape {values.shape}: integers or text were expected, one per sample."
+        )
+        return None
+    return values
+
+
+def _rows_within(contents: Contents, samples: int) -> dict[str, NDArray[np.int64]]:
+    """Split → rows, if all of them exist; empty if not, which is reported elsewhere."""
+    rows = {split: next(iter(parts.values())) for split, parts in contents.rows.items() if parts}
+    return rows if all(part.max() < samples for part in rows.values()) else {}

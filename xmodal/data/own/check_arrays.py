@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from xmodal.data.base import layout_of
 from xmodal.data.columns import refuse_type
 from xmodal.data.own.repair import bad_rows, finite
+from xmodal.data.own.scan import CHUNK_BYTES, Scan
 from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.data.unlabelled import (
@@ -27,8 +28,6 @@ from xmodal.data.unlabelled import (
 from xmodal.errors import InputError
 from xmodal.names import SPLITS, UNLABELLED, owner
 
-# bytes of a column that are searched at a time: a column may be a memory map larger than the memory
-CHUNK_BYTES = 8 * 2**20
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 AXES = {"vector": 1, "sequence": 2, "image": 3}
 
@@ -45,6 +44,7 @@ def check_column(
     used: NDArray[np.int64] | None = None,
     nan: str = "refuse",
     numbers: NDArray[np.int64] | None = None,
+    scan: Scan | None = None,
 ) -> None:
     """Check shape, type and values of one modality.
 
@@ -59,6 +59,7 @@ def check_column(
         used: rows in which NaN matters; None: all.
         nan: ``refuse`` makes NaN an error, ``drop`` and ``zero`` a warning.
         numbers: of the samples, where the column holds some of them; None: it holds all.
+        scan: receives the blocks that are searched; None: nothing does.
     """
     shape = tuple(column.shape)
     try:
@@ -75,7 +76,15 @@ def check_column(
     else:
         _check_layout(modality, where, shape, layout, report)
         _check_values(
-            where, column, report, normalised=normalised, scan_bytes=scan_bytes, used=used, nan=nan, numbers=numbers
+            where,
+            column,
+            report,
+            normalised=normalised,
+            scan_bytes=scan_bytes,
+            used=used,
+            nan=nan,
+            numbers=numbers,
+            scan=scan,
         )
 
 
@@ -154,6 +163,7 @@ def _check_values(
     used: NDArray[np.int64] | None,
     nan: str,
     numbers: NDArray[np.int64] | None,
+    scan: Scan | None,
 ) -> None:
     size = max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
     rows = column.shape[0] if scan_bytes is None else min(column.shape[0], max(1, scan_bytes // size))
@@ -163,6 +173,8 @@ def _check_values(
     largest = 0.0
     for start in range(0, rows, step):
         block = np.asarray(column[start : min(start + step, rows)])
+        if scan is not None:
+            scan.add(block)
         found = np.flatnonzero(~finite(block).reshape(len(block), -1).all(axis=1))
         lacking |= bool(np.isnan(block.reshape(len(block), -1)[found]).all(axis=1).any())
         found = start + found

@@ -19,6 +19,7 @@ from xmodal.data.columns import open_column
 from xmodal.data.groups import drawn_groups
 from xmodal.data.own.check import Contents, inspect
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_splits
+from xmodal.data.own.ids import shared_ids
 from xmodal.data.own.layout import TREE, find_auxiliary, find_sources
 from xmodal.data.own.repair import Rules, bad_rows, without, zeroed
 from xmodal.data.present import complete, masks_of, present_problems
@@ -111,16 +112,8 @@ def load_folder(
     if settings.split_by_group:
         _check_split_by_group(contents)
     if not splits:
-        groups = contents.groups if settings.split_by_group else None
-        masks = masks_of(columns)
-        splits = draw_splits(targets, FRACTIONS, request.seed, groups=groups, label=label, complete=complete(masks))
-        drawn = {split: f"The drawn {split} split" for split in splits}
-        shown = {split: rows[names[0]] for split, rows in splits.items()}
-        check_splits(drawn, shown, targets[names[0]], report, label=label, class_names=contents.classes.names)
-        report.errors += present_problems(drawn, shown, masks)
+        splits = drawn(contents, targets, request.seed, by_group=settings.split_by_group)
         report.stop_on_errors()
-        if contents.groups is not None:
-            report.warnings += drawn_groups(contents.groups, shown)
     if rules.nan == "zero":
         columns = {name: zeroed(column) for name, column in columns.items()}
     if rules.nan == "drop":
@@ -141,8 +134,35 @@ def load_folder(
         class_weights=data_file.class_weights,
     )
     data.warnings.extend(report.warnings)
-    data.groups, data.labels_from = contents.groups, contents.classes.source
+    data.groups, data.ids, data.labels_from = contents.groups, contents.ids, contents.classes.source
     return data
+
+
+def drawn(
+    contents: Contents, targets: Mapping[str, NDArray[Any]], seed: int, *, by_group: bool = False
+) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """The splits of a folder without index files; their problems go into the report of the contents.
+
+    Args:
+        contents: of a folder without errors.
+        targets: modality → targets in the type of their task.
+        seed: of the draw.
+        by_group: whether each group is in one split only.
+    """
+    # a folder without a layout has an error
+    assert contents.layout is not None
+    report, label, masks = contents.report, label_of(contents.layout.settings.ignore), masks_of(contents.columns)
+    groups = contents.groups if by_group else None
+    splits = draw_splits(targets, FRACTIONS, seed, groups=groups, label=label, complete=complete(masks))
+    where = {split: f"The drawn {split} split" for split in splits}
+    first = next(iter(targets))
+    shown = {split: rows[first] for split, rows in splits.items()}
+    check_splits(where, shown, targets[first], report, label=label, class_names=contents.classes.names)
+    report.errors += present_problems(where, shown, masks)
+    if not report.errors:
+        report.warnings += drawn_groups(contents.groups, shown) if contents.groups is not None else []
+        report.warnings += shared_ids("ids.npy", contents.ids, shown) if contents.ids else []
+    return splits
 
 
 def _check_split_by_group(contents: Contents) -> None:
