@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from xmodal.cli.main import answer
 from xmodal.data import open_data, reopen
 from xmodal.data.arrays import from_arrays, from_dataset
-from xmodal.data.base import draw_splits, stratified_split
+from xmodal.data.draw import draw_splits, stratified_split
 from xmodal.data.loader import in_order
 from xmodal.data.targets import infer_task, read_target
 from xmodal.data.unlabelled import is_missing

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from xmodal.data.base import Data, assemble, draw_splits, typed_target
+from xmodal.data.base import Data, assemble, typed_target
+from xmodal.data.draw import draw_splits
 from xmodal.data.groups import drawn_groups, group_numbers, shared_groups
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits
 from xmodal.data.own.check_target import check_target, differing_kinds
@@ -50,6 +51,7 @@ def from_arrays(
     groups: Any = None,
     split_by_group: bool = False,
     ids: Any = None,
+    folds: int = 0,
 ) -> Data:
     """Data from arrays or tensors.
 
@@ -77,6 +79,8 @@ def from_arrays(
         groups: a value per sample, such as the speaker; those of ``unlabelled`` come last.
         split_by_group: whether drawn splits keep each group in one split.
         ids: a name per sample, text or integer; those of ``unlabelled`` come last.
+        folds: divide the labelled rows of all splits into so many folds, by group where there are groups; fold number
+            ``seed`` is the test split. 0: no folds.
 
     Example:
         >>> x = np.arange(40.0).reshape(20, 2)
@@ -97,7 +101,9 @@ def from_arrays(
         class_names=class_names,
         normalise=normalise,
         layouts=layouts,
-        request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
+        request=DataRequest(
+            task=task, train_fraction=train_fraction, augment=augment, **DataRequest.drawn(seed, folds)
+        ),
         scan_bytes=None,
         ignore=ignore,
         unlabelled={name: as_column(f"unlabelled['{name}']", value) for name, value in (unlabelled or {}).items()},
@@ -124,6 +130,7 @@ def from_dataset(
     groups: Any = None,
     split_by_group: bool = False,
     ids: Any = None,
+    folds: int = 0,
 ) -> Data:
     """Data from a dataset with a length whose samples are paired.
 
@@ -146,6 +153,7 @@ def from_dataset(
         groups: see `from_arrays`.
         split_by_group: see `from_arrays`.
         ids: see `from_arrays`.
+        folds: see `from_arrays`.
     """
     columns, target = read_once(dataset, keep_bytes)
     return _data(
@@ -155,7 +163,9 @@ def from_dataset(
         class_names=class_names,
         normalise=normalise,
         layouts=layouts,
-        request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
+        request=DataRequest(
+            task=task, train_fraction=train_fraction, augment=augment, **DataRequest.drawn(seed, folds)
+        ),
         scan_bytes=0 if any(isinstance(column, DatasetColumn) for column in columns.values()) else None,
         unlabelled_label=unlabelled_label,
         groups=groups,
@@ -298,22 +308,23 @@ def _data(
     masks = masks_of(columns)
     row_names = _ids(ids, columns, paired=paired)
     numbers = _groups(groups, columns, paired=paired, split_by_group=split_by_group, drawn=given is None)
-    if given is None:
+    if request.folds:
+        # their splits are drawn by `assemble`, and these are put together there
+        rows: Rows = given or _whole({name: column.shape[0] for name, column in columns.items()}, paired=paired)
+    elif given is None:
         by_group = numbers if split_by_group else None
-        rows: Rows = draw_splits(
-            targets, FRACTIONS, request.seed, groups=by_group, label=label, complete=complete(masks)
-        )
+        rows = draw_splits(targets, FRACTIONS, request.seed, groups=by_group, label=label, complete=complete(masks))
     else:
         rows = given
-    for name in list(columns)[:1] if paired else columns:
+    for name in () if request.folds else list(columns)[:1] if paired else columns:
         where = {split: f"splits['{split}']" + ("" if paired else f"['{name}']") for split in SPLITS}
         of_name = {split: rows[split][name] for split in SPLITS}
         check_splits(where, of_name, targets[name], report, label=label, class_names=classes.names)
         report.errors += present_problems(where, of_name, masks)
     report.stop_on_errors()
-    of_first = {split: next(iter(rows[split].values())) for split in SPLITS}
+    of_first = {} if request.folds else {split: next(iter(rows[split].values())) for split in SPLITS}
     report.warnings += shared_ids("ids", row_names, of_first) if row_names else []
-    if numbers is not None:
+    if numbers is not None and of_first:
         report.warnings += drawn_groups(numbers, of_first) if given is None else shared_groups(numbers, of_first)
     data = assemble(
         {**columns, **auxiliary},
@@ -327,11 +338,19 @@ def _data(
         label_values=classes.labels,
         request=request,
         ignore=ignore,
+        groups=numbers,
     )
     data.labels_from, data.ids = classes.source, row_names
     data.warnings.extend(report.warnings)
-    data.groups = numbers
     return data
+
+
+def _whole(counts: Mapping[str, int], *, paired: bool) -> Rows:
+    """All rows as training rows of data without splits."""
+    shared = {count: np.arange(count) for count in counts.values()}
+    every = {name: shared[count] if paired else np.arange(count) for name, count in counts.items()}
+    nothing = {name: np.zeros(0, dtype=np.int64) for name in counts}
+    return {"train": every, "valid": nothing, "test": nothing}
 
 
 def _follow(

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmodal.data.augment import Augment
-from xmodal.data.groups import split_groups
-from xmodal.data.present import count_present
+from xmodal.data.draw import fold_rows
+from xmodal.data.present import complete, count_present, masks_of
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column, Partial, Split, batch_type
 from xmodal.data.targets import infer_task
-from xmodal.data.unlabelled import has_label, mark_unlabelled
+from xmodal.data.unlabelled import label_of, mark_unlabelled
 from xmodal.errors import InputError, did_you_mean
-from xmodal.names import UNLABELLED
 from xmodal.types import SPLITS, DataInfo, InputInfo, Label, Normalisation, owner
 
 # bytes of a column that statistics read at a time: a column may be a memory map larger than the memory
@@ -52,6 +51,7 @@ class Data:
         groups: group of each row of the columns besides its class, such as the person who speaks; None where there are
             no groups. Those of a split are ``groups[data.test.numbers[modality]]``.
         ids: names of the rows of the columns; empty where they have none.
+        folds: into how many folds the rows are divided, of which one is the test split; 0: these are other splits.
         labels_from: what the labels were given as, such as ``strings`` or ``categories``; empty: not known.
         revealed: the same data with all labels, where `xmodal.data.labels.hide_labels` has hidden some; None: nothing
             is hidden.
@@ -66,6 +66,7 @@ class Data:
     warnings: list[str] = field(default_factory=list)
     groups: NDArray[np.int64] | None = None
     ids: Sequence[str] = ()
+    folds: int = 0
     labels_from: str = ""
     revealed: Data | None = None
 
@@ -121,6 +122,7 @@ def assemble(
     scored: Mapping[str, Column] | None = None,
     inner: int = 0,
     source: dict[str, Any] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Data:
     """Build `Data` from columns.
 
@@ -144,6 +146,7 @@ def assemble(
         scored: modality → column with the regions on which metrics are computed, see `Batch`.
         inner: see `DataInfo`.
         source: what `open_data` needs to build the same data again.
+        groups: group of each row of the columns, which folds keep together.
     """
     request = request or DataRequest()
     task = task or infer_task(next(iter(targets.values())))
@@ -153,6 +156,19 @@ def assemble(
     target_shape = next(iter(targets.values())).shape[1:]
     dense = task == "multiclass" and bool(target_shape)
     rows = {split: dict(splits[split]) for split in SPLITS}
+    warnings = []
+    if request.folds:
+        rows, sentence = fold_rows(
+            targets,
+            rows,
+            folds=request.folds,
+            fold=request.fold,
+            groups=groups,
+            label=label_of(ignore),
+            complete=complete(masks_of(columns)),
+            class_names=class_names,
+        )
+        warnings.append(sentence)
     if request.train_fraction != 1.0:
         kept = {
             id(numbers): keep_fraction(numbers, targets[name], request.train_fraction, request.seed)
@@ -219,7 +235,9 @@ def assemble(
     )
     info = count_present(parts, info)
     train, info = mark_unlabelled(parts, info)
-    return Data(train, parts["valid"], parts["test"], info, source or {})
+    data = Data(train, parts["valid"], parts["test"], info, source or {}, warnings=warnings)
+    data.groups, data.folds = groups, request.folds
+    return data
 
 
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
@@ -319,77 +337,3 @@ def keep_fraction(rows: NDArray[np.int64], target: NDArray[Any], fraction: float
         groups = [rows[target[rows] == value] for value in np.unique(target[rows])]
     kept = [random.permutation(group)[: max(1, round(fraction * len(group)))] for group in groups]
     return np.sort(np.concatenate(kept))
-
-
-def stratified_split(
-    target: NDArray[Any], fractions: tuple[float, float, float], seed: int
-) -> dict[str, NDArray[np.int64]]:
-    """Train, valid and test rows in these shares of each class; regression is split as one class.
-
-    Args:
-        target: of all rows.
-        fractions: of the training, validation and test split.
-        seed: of the shuffle within each class.
-    """
-    random = np.random.default_rng(seed)
-    strata = np.zeros(len(target), dtype=int) if target.ndim > 1 or target.dtype.kind == "f" else target
-    parts: dict[str, list[NDArray[np.int64]]] = {split: [] for split in SPLITS}
-    for value in np.unique(strata):
-        # sums of fractions are rounded, not fractions: the parts of a class then add up to its rows
-        rows = random.permutation(np.flatnonzero(strata == value))
-        train = round(fractions[0] * len(rows))
-        valid = round((fractions[0] + fractions[1]) * len(rows))
-        for split, part in zip(SPLITS, (rows[:train], rows[train:valid], rows[valid:]), strict=True):
-            parts[split].append(part)
-    return {split: np.sort(np.concatenate(classes)).astype(np.int64) for split, classes in parts.items()}
-
-
-def draw_splits(
-    targets: Mapping[str, NDArray[Any]],
-    fractions: tuple[float, float, float],
-    seed: int,
-    *,
-    groups: NDArray[np.int64] | None = None,
-    label: int | None = UNLABELLED,
-    complete: NDArray[np.bool_] | None = None,
-) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Split → modality → rows; modalities that share their targets share the rows.
-
-    Rows with a label and all modalities are drawn by `stratified_split`, as if there were no others; those that lack
-    something are for training.
-
-    Args:
-        targets: modality → targets of all rows.
-        fractions: of the training, validation and test split.
-        seed: of the draw.
-        groups: of each row, each of which is to be in one split only, see `split_groups`; None: class by class.
-        label: integer that marks rows without a label, besides NaN; None: no integer.
-        complete: mask of the rows that have all modalities; None: all have.
-    """
-    drawn = {}
-    for target in targets.values():
-        if id(target) not in drawn:
-            labelled = has_label(target, label)
-            if complete is not None:
-                labelled = labelled & complete
-            if groups is None:
-                drawn[id(target)] = _stratified_rows(target, labelled, fractions, seed)
-            else:
-                drawn[id(target)] = split_groups(groups, labelled, fractions, seed)
-    return {split: {name: drawn[id(target)][split] for name, target in targets.items()} for split in SPLITS}
-
-
-def _stratified_rows(
-    target: NDArray[Any], labelled: NDArray[np.bool_], fractions: tuple[float, float, float], seed: int
-) -> dict[str, NDArray[np.int64]]:
-    known = np.flatnonzero(labelled)
-    drawn = {split: known[rows] for split, rows in stratified_split(target[known], fractions, seed).items()}
-    empty = [split for split, rows in drawn.items() if not len(rows)]
-    if empty:
-        samples = f"{len(known)} samples" + " with a label and all modalities" * (len(known) < len(target))
-        raise InputError(
-            f"{samples} are too few to draw splits of {fractions} class by class: {', '.join(empty)} would be empty. "
-            "Add samples, or give the splits."
-        )
-    drawn["train"] = np.sort(np.concatenate([drawn["train"], np.flatnonzero(~labelled)]))
-    return drawn

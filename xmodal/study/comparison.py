@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from xmodal.types import DataInfo
 
 
+FOLDS_NOTE = (
+    "Each fold has its own split and its own initial weights. Training rows of different folds overlap, so scores of "
+    "folds are not independent, and intervals and p-values over them are approximate and somewhat too narrow."
+)
+
+
 def check(
     comparison: Comparison,
     data: Data,
@@ -127,6 +133,9 @@ def summarised(
         "verdict": [],
         "notes": [*dict.fromkeys([*data.warnings, *notes])],
     }
+    if comparison.plan.folds:
+        result["folds"] = comparison.plan.folds
+        result["notes"].append(FOLDS_NOTE)
     if not rows:
         return result
     from xmodal.reports.intervals import summarise

@@ -85,6 +85,7 @@ def inspect(
     task: str = "",
     rules: Rules | None = None,
     scan: bool = False,
+    divided: bool = False,
 ) -> Contents:
     """Check a folder and return its contents.
 
@@ -95,6 +96,7 @@ def inspect(
         task: kind of target, if it differs from the one in data.json.
         rules: how strict to be.
         scan: whether to look for constant values and equal samples as well.
+        divided: whether the rows are divided into folds, so that groups in two of the given splits do not matter.
     """
     report, rules = Report(), rules or Rules()
     layout = find_layout(root, report, only=modalities, number=rules.split)
@@ -134,8 +136,8 @@ def inspect(
         rules = replace(rules, label=layout.settings.unlabelled_label)
     _check_labels(contents, layout, task or layout.settings.task, rules)
     _check_indices(contents, layout, rules)
-    _check_groups(contents, layout)
-    _check_ids(contents, layout)
+    _check_groups(contents, layout, warn=not divided)
+    _check_ids(contents, layout, warn=not divided)
     for sentences in (report.errors, report.warnings):
         # a file that several modalities use is reported once
         sentences[:] = dict.fromkeys(sentences)
@@ -371,7 +373,7 @@ def _length(column: Column) -> int:
     return column.shape[0] if column.shape else 0
 
 
-def _check_groups(contents: Contents, layout: Layout) -> None:
+def _check_groups(contents: Contents, layout: Layout, *, warn: bool) -> None:
     values = _named_values(contents, layout.groups, "iuUS")
     if layout.groups is None or values is None:
         return
@@ -381,11 +383,11 @@ def _check_groups(contents: Contents, layout: Layout) -> None:
     except InputError as error:
         contents.report.errors.extend(error.problems)
         return
-    if rows := _rows_within(contents, samples):
+    if warn and (rows := _rows_within(contents, samples)):
         contents.report.warnings.extend(shared_groups(contents.groups, rows))
 
 
-def _check_ids(contents: Contents, layout: Layout) -> None:
+def _check_ids(contents: Contents, layout: Layout, *, warn: bool) -> None:
     values = _named_values(contents, layout.ids, "iuU")
     if layout.ids is None or values is None:
         return
@@ -396,7 +398,7 @@ def _check_ids(contents: Contents, layout: Layout) -> None:
         contents.report.errors.extend(error.problems)
         return
     # splits that are drawn have other warnings, see `folder.drawn`
-    if rows := _rows_within(contents, samples):
+    if warn and (rows := _rows_within(contents, samples)):
         contents.report.warnings.extend(shared_ids(layout.ids.name, contents.ids, rows))
 
 

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from xmodal.data.base import Data, assemble, draw_splits, typed_target
+from xmodal.data.base import Data, assemble, typed_target
 from xmodal.data.columns import open_column
+from xmodal.data.draw import draw_splits
 from xmodal.data.groups import drawn_groups
 from xmodal.data.own.check import Contents, inspect
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_splits
@@ -97,7 +98,14 @@ def load_folder(
     if task and task not in TASKS:
         raise InputError(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
     rules = settings.rules
-    contents = inspect(Path(root), modalities=settings.modalities, scan_bytes=SCAN_BYTES, task=task, rules=rules)
+    contents = inspect(
+        Path(root),
+        modalities=settings.modalities,
+        scan_bytes=SCAN_BYTES,
+        task=task,
+        rules=rules,
+        divided=bool(request.folds),
+    )
     report, layout = contents.report, contents.layout
     report.stop_on_errors()
     # a folder without a layout has an error, so it was refused above
@@ -111,13 +119,21 @@ def load_folder(
     splits, label = contents.rows, label_of(data_file.ignore)
     if settings.split_by_group:
         _check_split_by_group(contents)
-    if not splits:
+    if not splits and request.folds:
+        # all rows, which `assemble` divides
+        every = {name: np.arange(len(target)) for name, target in targets.items()}
+        nothing = dict.fromkeys(every, np.zeros(0, dtype=np.int64))
+        splits = {"train": every, "valid": nothing, "test": nothing}
+    elif not splits:
         splits = drawn(contents, targets, request.seed, by_group=settings.split_by_group)
         report.stop_on_errors()
     if rules.nan == "zero":
         columns = {name: zeroed(column) for name, column in columns.items()}
     if rules.nan == "drop":
-        splits = _without_bad_rows(columns, splits, targets, layout.paired, report, label)
+        splits = without(splits, {name: bad_rows(column) for name, column in columns.items()}, paired=layout.paired)
+        # those of folds are drawn, and checked, later
+        if not request.folds:
+            _check_without_bad_rows(splits, targets, report, label)
     data = assemble(
         {**columns, **contents.auxiliary},
         targets,
@@ -132,9 +148,10 @@ def load_folder(
         ignore=data_file.ignore,
         label_losses=data_file.label_losses,
         class_weights=data_file.class_weights,
+        groups=contents.groups,
     )
     data.warnings.extend(report.warnings)
-    data.groups, data.ids, data.labels_from = contents.groups, contents.ids, contents.classes.source
+    data.ids, data.labels_from = contents.ids, contents.classes.source
     return data
 
 
@@ -178,24 +195,20 @@ def _check_split_by_group(contents: Contents) -> None:
         )
 
 
-def _without_bad_rows(
-    columns: dict[str, Column],
-    splits: dict[str, dict[str, NDArray[np.int64]]],
-    targets: dict[str, NDArray[Any]],
-    paired: bool,
+def _check_without_bad_rows(
+    splits: Mapping[str, Mapping[str, NDArray[np.int64]]],
+    targets: Mapping[str, NDArray[Any]],
     report: Report,
     label: int | None,
-) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """The splits without the samples that hold NaN or infinite values."""
-    good = without(splits, {name: bad_rows(column) for name, column in columns.items()}, paired=paired)
-    for name in columns:
-        where = {split: f"The {split} split of {name} without samples that hold NaN" for split in good}
-        rows_of = {split: rows[name] for split, rows in good.items()}
+) -> None:
+    """Check the splits once more, without the samples that hold NaN or infinite values."""
+    for name in targets:
+        where = {split: f"The {split} split of {name} without samples that hold NaN" for split in splits}
+        rows_of = {split: rows[name] for split, rows in splits.items()}
         report.errors.extend(f"{where[split]} is empty." for split, rows in rows_of.items() if not len(rows))
         # overlaps were reported before, for all rows
         check_splits(where, rows_of, targets[name], report, overlap=True, label=label)
     report.stop_on_errors()
-    return good
 
 
 def read_inputs(root: str | Path, needs: Sequence[str]) -> dict[str, Column]:
