@@ -45,6 +45,10 @@ def test_wrong_arguments_are_sentences(arguments, words):
         ("--metric acuracy", "Did you mean 'accuracy'"),
         ("--student-encoder image_cnn", "image_cnn"),
         ("--teacher rows,nothing", "nothing"),
+        ("--folds 1", "--folds is 1: 2 or more were expected"),
+        ("--folds 5 --seeds 3", "--folds divides the rows in place of --seeds"),
+        ("--folds 5 --sweep kd.temperature=1,2", "--folds divides the rows in place of --sweep"),
+        ("--folds 200", "labelled rows, and each of 200 folds needs one"),
     ],
 )
 def test_flags_that_cannot_work_leave_no_folder(flags, words, tmp_path, capsys):

@@ -128,10 +128,10 @@ class SweepSettings(ComparisonSettings):
         if not str(folds).isdigit() or not int(str(folds)):
             return given
         if int(str(folds)) < 2:
-            raise ValueError("--folds is 1: 2 or more were expected")
+            raise ValueError("--folds is 1: 2 or more were expected, or 0 for seeds.")
         for other in ("seeds", "sweep"):
             if given.get(other):
-                raise ValueError(f"--folds divides the rows in place of --{other}: leave one of the two out")
+                raise ValueError(f"--folds divides the rows in place of --{other}: leave one of the two out.")
         # fold k takes the place of seed k: it has its own split and its own initial weights
         return {**given, "seeds": tuple(range(int(str(folds))))}
 
