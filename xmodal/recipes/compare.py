@@ -46,8 +46,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         fits += further_trainings(comparison, counts, control_alone=control_alone)
         if first.info.labelled:
             study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
-        study.progress.say(target_sentence(first.info, first.labels_from))
         study.start(fits=len(settings.seeds) * fits, name=f"compare-{Path(settings.data).name}")
+        study.progress.say(target_sentence(first.info, first.labels_from))
 
         # everything of a seed is trained, then its test split is read once
         rows: list[dict[str, Any]] = []

@@ -76,8 +76,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         comparison = settings.comparison()
         data = open_seed(comparison.plan, settings.seed)
         check(comparison, data, study.fabric)
-        study.progress.say(target_sentence(data.info, data.labels_from))
         study.start(fits=comparison.fits(few=bool(data.info.labelled)), name=f"distill-{Path(settings.data).name}")
+        study.progress.say(target_sentence(data.info, data.labels_from))
 
         # teacher, control, student and its control; then the scores on the test split
         bench = study.bench(comparison.plan, data, settings.seed)
@@ -188,8 +188,8 @@ def distill(
         networks = {"student": student_network, "teacher": teacher_network}
         modules = {side: network for side, network in networks.items() if network is not None}
         check(comparison, data, study.fabric, modules=modules)
-        study.progress.say(target_sentence(data.info, data.labels_from))
         study.start(fits=comparison.fits(few=bool(data.info.labelled)), write=out is not None)
+        study.progress.say(target_sentence(data.info, data.labels_from))
 
         # teacher, control, student and its control; then the scores on the test split
         bench = study.bench(comparison.plan, data, seed, modules=modules)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from xmodal.data.own.layout import IDS
 from xmodal.data.unlabelled import is_missing
 from xmodal.errors import InputError
 
@@ -37,6 +39,18 @@ def ids_of(where: str, values: Any, rows: int) -> list[str]:
             f"Row {wrong} of {where} is {found[wrong]!r}: text or an integer was expected for each sample."
         )
     return [str(value) for value in found]
+
+
+def read_ids(folder: Path, rows: int) -> list[str]:
+    """The names in ``ids.npy`` of a folder; empty if there is no such file."""
+    path = folder / IDS
+    if not path.exists():
+        return []
+    try:
+        values: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} can't be read ({error}). Write integers or text with numpy.save.") from None
+    return ids_of(str(path), values, rows)
 
 
 def shared_ids(where: str, ids: Sequence[str], rows: Mapping[str, NDArray[np.int64]]) -> list[str]:
