@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xmodal.data.base import stratified_split
+from xmodal.data.draw import stratified_split
 from xmodal.data.digits import VIEWS, DigitsSettings, make_views, read_pixels
 
 
