@@ -121,28 +121,3 @@ def test_a_summary_names_the_most_frequent_classes() -> None:
     said = maps_summary({f"class {number}": 20 - number for number in range(15)}, [3, 8, 8])
 
     assert said.startswith("3 samples of 8 x 8: class 0 10.3 %") and said.endswith(" of the pixels and 3 more")
-
-
-def test_labels_of_a_folder_come_back_in_the_predictions(call) -> None:
-    random = np.random.default_rng(0)
-    numbers = np.arange(90) % 3
-    folder = Path("animals")
-    folder.mkdir()
-    np.save(folder / "sound.npy", numbers[:, None] + 0.1 * random.normal(size=(90, 4)))
-    np.save(folder / "image.npy", 3.0 * np.eye(3)[numbers] + 0.1 * random.normal(size=(90, 3)))
-    np.save(folder / "labels.npy", np.array(["dog", "ape", "cat"])[numbers])
-    np.save(folder / "ids.npy", np.array([f"clip{row}" for row in range(90)]))
-    assert (
-        call(
-            "distill animals --teacher sound,image --student image --epochs 12 --batch-size 16 --no-shuffled --out run"
-        )[0]
-        == 0
-    )
-
-    status, said, _ = call("predict run animals --out found.csv --json")
-
-    lines = json.loads(said)["predictions"]
-    assert status == 0 and [line["label"] for line in lines] == np.load(folder / "labels.npy").tolist()
-    assert all(line["name"] == line["label"] and line["id"] == f"clip{line['row']}" for line in lines)
-    assert Path("found.csv").read_text().splitlines()[1].endswith(",dog")
-    assert json.loads(Path("run/result.json").read_text())["target"]["labels"] == ["ape", "cat", "dog"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -87,6 +88,25 @@ class Data:
         revealed = None if self.revealed is None else self.revealed.doubled()
         info = self.info.typed("float64")
         return replace(self, train=train, valid=valid, test=test, info=info, revealed=revealed)
+
+    def numbered_as(self, labels: Sequence[Label], names: tuple[str, ...]) -> Data:
+        """The same rows with the class numbers of other data, such as those that a student was trained on.
+
+        Args:
+            labels: the label of each class there; those of this data must be among them.
+            names: of these classes; empty: their numbers.
+        """
+        own = self.info.label_values or tuple(range(self.info.classes))
+        places = torch.tensor([list(labels).index(label) for label in own], dtype=torch.int64)
+        parts = {name: self.split(name).renumbered(places) for name in SPLITS}
+        info = replace(
+            self.info,
+            classes=len(labels),
+            class_names=names,
+            label_values=tuple(labels) if self.info.label_values else (),
+            train_targets=parts["train"].targets,
+        )
+        return replace(self, train=parts["train"], valid=parts["valid"], test=parts["test"], info=info)
 
     def split(self, name: str) -> Split:
         """A split by name."""
