@@ -27,8 +27,8 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with data and a run on it."""
     root = tmp_path_factory.mktemp("animals")
     data = write(root / "data", np.array(["dog", "ape", "cat"])[NUMBERS])
-    words = "--teacher sound,image --student image --epochs 6 --learning-rate 0.02 --batch-size 16 --no-shuffled --threads 1"
-    assert answer(["distill", str(data), *words.split(), "--out", str(root / "run")]) == 0
+    words = "--teacher sound,image --student image --epochs 6 --learning-rate 0.02 --batch-size 16 --no-shuffled"
+    assert answer(["distill", str(data), *words.split(), "--threads", "1", "--out", str(root / "run")]) == 0
     return root
 
 

@@ -108,6 +108,16 @@ def test_groups_of_unequal_sizes_are_spread_and_unlabelled_rows_of_scored_people
         assert all(target[row] == -1 and groups[row] in scored for row in left_out)
 
 
+def test_large_groups_are_placed_first():
+    # one person with six rows against six with one: placed last, the large group would make a fold of 7 or 8
+    groups, target = np.repeat(np.arange(7), [1, 1, 1, 1, 1, 1, 6]), np.linspace(0, 1, 12)
+    splits = {"train": {"a": np.arange(12)}, "valid": {"a": np.arange(0)}, "test": {"a": np.arange(0)}}
+
+    drawn = [fold_rows({"a": target}, splits, folds=3, fold=fold, groups=groups)[0] for fold in range(3)]
+
+    assert [len(parts["test"]["a"]) for parts in drawn] == [6, 3, 3]
+
+
 def test_unpaired_modalities_are_divided_each_by_itself():
     found = [from_arrays(inputs(), {"a": CLASSES, "b": CLASSES[::-1].copy()}, folds=4, seed=fold) for fold in range(4)]
 
@@ -140,6 +150,10 @@ WRONG = {
     "too few rows": ({"folds": 40, "target": np.linspace(0.1, 1, ROWS)}, "60 labelled rows are too few for 40 folds"),
     "fewer groups than folds": ({"folds": 13, "groups": SPEAKERS}, "There are 12 groups with labelled rows, and 13"),
     "two groups": ({"folds": 2, "groups": CLASSES % 2}, "There are 2 groups with labelled rows, and 2 folds need 3"),
+    "one group in all other folds": (
+        {"folds": 2, "groups": np.minimum(np.arange(ROWS) // 6, 5), "target": np.linspace(0.1, 1, ROWS)},
+        "has no validation row: the other folds hold a single group",
+    ),
     "a class of one group": (
         {"folds": 3, "groups": SPEAKERS, "target": np.where(SPEAKERS == 7, "rare", "common")},
         "leaves no training row of the class rare: its rows belong to few groups",
@@ -161,7 +175,7 @@ def test_data_of_the_list_and_folders_have_folds_and_are_opened_again(tmp_path):
         np.save(tmp_path / f"{name}.npy", array)
     np.save(tmp_path / "labels.npy", CLASSES)
     np.save(tmp_path / "groups.npy", SPEAKERS)
-    for split, part in {"train": range(40), "valid": range(40, 50), "test": range(50, 60)}.items():
+    for split, part in {"train": range(42), "valid": range(42, 52), "test": range(52, 60)}.items():
         np.save(tmp_path / f"{split}_idx.npy", np.array(part))
 
     folder = [open_data(str(tmp_path), folds=4, seed=fold) for fold in range(4)]

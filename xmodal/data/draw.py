@@ -142,7 +142,7 @@ def fold_rows(
         )
         every = [_one_fold(target, known, rest, number, each, groups) for each in range(folds)]
         for each, parts in enumerate(every):
-            _check_fold(target, known, parts, f"Fold {each} of {folds}", class_names)
+            _check_fold(target, known, parts, f"Fold {each} of {folds}", class_names, groups)
         drawn[id(target)] = every[fold]
         divided += len(known)
     rows_of = {split: {name: drawn[id(target)][split] for name, target in targets.items()} for split in SPLITS}
@@ -233,10 +233,12 @@ def _check_fold(
     parts: Mapping[str, NDArray[np.int64]],
     where: str,
     class_names: Sequence[str],
+    groups: NDArray[np.int64] | None,
 ) -> None:
     """Raise an error about a fold without validation rows, or whose training lacks a class."""
     if not len(parts["valid"]):
-        raise InputError(f"{where} has no validation row: {len(known)} labelled rows are too few. Add rows.")
+        why = "labelled rows are too few" if groups is None else "the other folds hold a single group"
+        raise InputError(f"{where} has no validation row: {why}. Take another number of folds, or add rows.")
     if not _single(target):
         return
     train = np.intersect1d(parts["train"], known)
