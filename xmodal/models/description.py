@@ -30,6 +30,7 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
         "task": info.task,
         "classes": info.classes,
         "class_names": list(info.class_names),
+        "label_values": list(info.label_values),
         "dense": info.dense,
         "inputs": {name: _input(info, name) for name in student.needs},
         "normalisation": {
@@ -53,6 +54,7 @@ def info_of(description: Mapping[str, Any]) -> DataInfo:
         classes=description["classes"],
         rows={},
         class_names=tuple(description["class_names"]),
+        label_values=tuple(description["label_values"]),
         dense=description["dense"],
         normalisation={name: Normalisation(**part) for name, part in description["normalisation"].items()},
     )
@@ -96,6 +98,8 @@ class _Description(_Part):
     task: Literal["multiclass", "binary", "multilabel", "regression"]
     classes: Length
     class_names: tuple[str, ...] = ()
+    # students of earlier versions do not have it: their classes are numbers
+    label_values: tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...] = ()
     dense: bool = False
     inputs: dict[str, _Input]
     normalisation: dict[str, _Statistics] = {}
@@ -137,6 +141,9 @@ def _inconsistent(description: Mapping[str, Any]) -> list[str]:
     names, classes = description["class_names"], description["classes"]
     if names and len(names) != classes:
         problems.append(f"it has {classes} classes and {len(names)} names for them")
+    labels = description["label_values"]
+    if labels and len(set(labels)) != classes:
+        problems.append(f"it has {classes} classes and {len(set(labels))} different labels for them")
     for name, statistics in description["normalisation"].items():
         if name in inputs and not _fits(statistics, inputs[name]["shape"]):
             problems.append(f"mean and std of '{name}' must be finite, std not zero, and fit {inputs[name]['shape']}")

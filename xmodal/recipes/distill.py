@@ -68,6 +68,7 @@ class Distilled:
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train, write the run folder and its page, and return the content of `result.json`."""
+    from xmodal.data.targets import target_sentence
     from xmodal.study.comparison import check, summarised, train
 
     with open_study(settings, "distill", progress=progress) as study:
@@ -76,6 +77,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         data = open_seed(comparison.plan, settings.seed)
         comparison = check(comparison, data, study.fabric)
         study.start(fits=comparison.fits(few=bool(data.info.labelled)), name=f"distill-{Path(settings.data).name}")
+        study.progress.say(target_sentence(data.info, data.labels_from))
 
         # teacher, control, student and its control; then the scores on the test split
         bench = study.bench(comparison.plan, data, settings.seed)
@@ -117,14 +119,15 @@ def distill(
 
     Args:
         inputs: modality → array (rows, …).
-        target: labels (rows,), a table for multi-label, floats for regression; modality → target when unpaired.
+        target: labels (rows,) of any type, a table of zeros and ones, or floats for regression; modality → target when
+            unpaired. See `xmodal.from_arrays`.
         dataset: in place of both, samples ``(inputs, target)`` with a dictionary of inputs.
         data: in place of these, opened data (`xmodal.open_data`).
         teacher: modalities of the teacher, one name or several; default: all.
         student: modalities at deployment; default: the last one.
         method: a name of `xmodal list methods`.
         options: settings of the method, by name.
-        task: kind of target; default: inferred from its type.
+        task: kind of target; default: inferred from its values.
         epochs: for each network.
         batch_size: rows per step.
         learning_rate: of Adam.
@@ -152,6 +155,7 @@ def distill(
     """
     from xmodal.data.labels import requested
     from xmodal.data.request import DataRequest
+    from xmodal.data.targets import target_sentence
     from xmodal.study.comparison import check, summarised, train
 
     # settings first: an error in them appears before the data is copied and split
@@ -185,6 +189,7 @@ def distill(
         modules = {side: network for side, network in networks.items() if network is not None}
         comparison = check(comparison, data, study.fabric, modules=modules)
         study.start(fits=comparison.fits(few=bool(data.info.labelled)), write=out is not None)
+        study.progress.say(target_sentence(data.info, data.labels_from))
 
         # teacher, control, student and its control; then the scores on the test split
         bench = study.bench(comparison.plan, data, seed, modules=modules)

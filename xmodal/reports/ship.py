@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from xmodal.reports.intervals import Row
+from xmodal.reports.repetitions import repetition
 
 TEXTS = ("name", "role", "student", "folder", "file", "why", "instead", "command")
 NUMBERS = ("seed", "bytes", "parameters", "ms_median", "ms_p95")
@@ -32,7 +33,7 @@ def ship_content(result: Row) -> dict[str, Any] | None:
     card = result.get("ship")
     if not card:
         return None
-    which = f"{card['name']}, seed {card['seed']}"
+    which = f"{card['name']}, {repetition(result)} {card['seed']}"
     what = f"the student trained on labels alone ({which})" if card["role"] == "control" else which
     size = ", ".join(f"{card[key]:,} {key}" for key in ("bytes", "parameters") if card.get(key))
     facts = [("file", card["file"]), ("size", size)]

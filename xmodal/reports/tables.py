@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from xmodal.reports.intervals import Row, scores_by_seed
 from xmodal.reports.numbers import number, p_text, range_text, unit
+from xmodal.reports.repetitions import repetition
 from xmodal.reports.summary import corrected_for, summary_of, tests_of
 
 NUMBER = r"[-+<≤≥]? ?\d"  # beginning of a cell with a number
@@ -22,7 +23,8 @@ def comparison_table(result: Row) -> tuple[list[str], list[list[str]]]:
     summary, metric = summary_of(result), str(result.get("metric", ""))
     corrected = corrected_for(summary) > 1
     shuffled = any(entry["role"] == "shuffled" for entry in summary)
-    header = ["name", "role", "seeds", unit(metric), "95 % interval", "vs control", "95 % interval", "p"]
+    repeated = f"{repetition(result)}s"
+    header = ["name", "role", repeated, unit(metric), "95 % interval", "vs control", "95 % interval", "p"]
     header += ["p (Holm)"] * corrected + ["vs shuffled"] * shuffled
     return header, [_cells(entry, metric, corrected=corrected, shuffled=shuffled) for entry in summary]
 
@@ -30,7 +32,8 @@ def comparison_table(result: Row) -> tuple[list[str], list[list[str]]]:
 def all_tests_table(result: Row) -> tuple[list[str], list[list[str]]]:
     """Header and rows of all tests of the main table: each method against the control and its own controls."""
     metric = str(result.get("metric", ""))
-    header = ["name", "against", "seeds", f"difference, {unit(metric)}", "95 % interval", "p", "p (Holm)", "outcome"]
+    difference = f"difference, {unit(metric)}"
+    header = ["name", "against", f"{repetition(result)}s", difference, "95 % interval", "p", "p (Holm)", "outcome"]
     rows = [
         [
             name,
@@ -95,7 +98,7 @@ def seeds_table(result: Row) -> tuple[list[str], list[list[str]]]:
     metric, rows = str(result["metric"]), result.get("rows", [])
     seeds, scores = sorted({row["seed"] for row in rows}), scores_by_seed(rows, metric)
     body = [[name, *(number(by_seed.get(seed), metric) for seed in seeds)] for name, by_seed in scores.items()]
-    return ["name", *(f"seed {seed}" for seed in seeds)], body
+    return ["name", *(f"{repetition(result)} {seed}" for seed in seeds)], body
 
 
 def references_table(result: Row) -> tuple[list[str], list[list[str]]]:

@@ -12,6 +12,7 @@ from typing import Any
 from xmodal.reports.contrasts import expectation_sentence
 from xmodal.reports.few_labels import few_label_sentences, headline_method
 from xmodal.reports.intervals import Row
+from xmodal.reports.repetitions import worded
 from xmodal.reports.sentences import compared, p_phrase
 from xmodal.reports.summary import SIGNIFICANT, corrected_for, summary_of
 
@@ -62,7 +63,8 @@ def verdict(result: Row) -> list[str]:
             "included; intervals are uncorrected."
         )
     expectations = result.get("expectations", ())
-    return [expectation_sentence(expected, expected["tests"]) for expected in expectations] + sentences
+    sentences = [expectation_sentence(expected, expected["tests"]) for expected in expectations] + sentences
+    return worded(result, sentences)
 
 
 def _against_control(entry: Row, result: Row, tests: int) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -281,7 +282,7 @@ class Bench:
             resume=True,
             exchange_teacher=exchange,
             progress=self.progress,
-            title=f"seed {self.seed}, {name}",
+            title=f"{'fold' if self.plan.folds else 'seed'} {self.seed}, {name}",
             # one folder for all methods: they learn from the same teacher, whose outputs are written once
             teacher_disk=self.folder and self.folder / "answers",
         )
@@ -440,6 +441,7 @@ class Bench:
                 "parameters": count_parameters(student.module),
                 "matched": self.matched.get(row_name, ""),
                 "best_epoch": best["epoch"],
+                "split": self._split,
                 **self._labels,
                 "updates": self._updates(self.runs[name]),
                 "late_gain": late_gain(self.runs[name].history, student_name, self.info.select),
@@ -454,6 +456,12 @@ class Bench:
         """The student of a row, by the ``folder`` and ``student`` that the row names."""
         runs = {f"seed-{self.seed}/{folder_name(name)}": run for name, run in self.runs.items()}
         return runs[folder].students[student]
+
+    @functools.cached_property
+    def _split(self) -> str:
+        """A hash of the rows of validation and test: seeds with one split have one."""
+        numbers = [part for split in (self.data.valid, self.data.test) for part in split.numbers.values()]
+        return hashlib.blake2b(b"".join(part.tobytes() for part in numbers), digest_size=6).hexdigest()
 
     @property
     def _labels(self) -> dict[str, int]:

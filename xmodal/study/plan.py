@@ -40,6 +40,7 @@ class Plan:
         labelled_groups: whole groups to keep the labels of, in place of ``labelled``; 0: none are named.
         valid_labels: labels to keep in validation; empty: as many as in training where some are hidden.
         augment: augmentation of training batches.
+        folds: of a cross-validation, whose fold k takes the place of seed k; 0: none.
         teacher: modalities of the teacher; empty: all.
         student: modalities at deployment; empty: the last one.
         training: settings of every training, except the teacher's if it has its own.
@@ -57,6 +58,7 @@ class Plan:
     labelled_groups: int = 0
     valid_labels: str = ""
     augment: str = ""
+    folds: int = 0
     teacher: tuple[str, ...] = ()
     student: tuple[str, ...] = ()
     training: FitSettings = field(default_factory=FitSettings)
@@ -81,7 +83,7 @@ class Plan:
 
 
 def open_seed(plan: Plan, seed: int) -> Data:
-    """The data of one seed, which also draws the split of data that comes without one."""
+    """The data of one seed, which also draws the split of data without one; with folds, of the fold of this number."""
     from xmodal.data import open_data
 
     return open_data(
@@ -94,6 +96,7 @@ def open_seed(plan: Plan, seed: int) -> Data:
         valid_labels=plan.valid_labels,
         augment=plan.augment,
         seed=seed,
+        folds=plan.folds,
     )
 
 
