@@ -36,6 +36,8 @@ MAY_IMPORT = {  # part → parts that it may import; itself it always may
     "deploy": BASIS | {"models"},
     "study": BELOW_STUDY,
     "recipes": BELOW_STUDY | {"study"},
+    "api": BELOW_STUDY | {"study", "recipes"},
+    "sklearn": BELOW_STUDY | {"study", "api"},
     "cli": BELOW_STUDY | {"study", "recipes"},
 }
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from xmodal.api.distill import distill
 from xmodal.cli.main import answer
 from xmodal.data.arrays import from_arrays
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
-from xmodal.recipes.distill import distill
 
 X, Y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
 

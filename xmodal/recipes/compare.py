@@ -14,18 +14,19 @@ about a minute.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xmodal.engine.progress import Progress
 from xmodal.study.comparison_settings import SweepSettings as Settings
-from xmodal.study.opening import open_study
-from xmodal.study.plan import each_seed, open_seed
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import each_seed
 
 __all__ = ["Settings", "run"]
 
 
-def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+def run(settings: Settings, *, progress: Progress | None = None, build: Callable[..., Study] = Study) -> dict[str, Any]:
     """Train and score everything, write the run folder and its page, and return the content of `result.json`."""
     if settings.sweep:
         from xmodal.study import sweep
@@ -34,11 +35,11 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
     from xmodal.study.comparison import check, summarised, train
     from xmodal.study.few_labels import announced, check_counts, further_trainings, train_curve, with_curve
 
-    with open_study(settings, "compare", progress=progress) as study:
+    with open_study(settings, "compare", progress=progress, build=build) as study:
         # data of the first seed, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
-        first = open_seed(plan, settings.seeds[0])
-        check(comparison, first, study.fabric)
+        first = study.open_seed(plan, settings.seeds[0])
+        check(comparison, first, study.fabric, modules=study.modules)
         counts, control_alone = settings.curve_counts, len(settings.label_counts) < 2
         check_counts(first, counts, settings.seeds[0])
         fits = comparison.fits(few=bool(first.info.labelled))
@@ -51,7 +52,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         rows: list[dict[str, Any]] = []
         curve: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
+        for seed, data in each_seed(plan, settings.seeds, first, opened=study.open_seed):
             bench = study.bench(plan, data, seed)
             notes += train(bench, comparison)
             rows += bench.score()

@@ -47,6 +47,7 @@ def check(
             problems += error.problems
     for card in comparison.methods:
         problems += unfit(card, info)
+    problems += unused_modules(comparison, modules or {})
     for names, role in ((teaching if comparison.train_teacher else (), "teacher"), (student, "student")):
         if not info.paired and len(names) > 1:
             problems.append(
@@ -75,6 +76,22 @@ def check(
             problems += error.problems
     if problems:
         raise InputError(list(dict.fromkeys(problems)))
+
+
+def unused_modules(comparison: Comparison, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Sentences about networks of the user that a method of the comparison would not train."""
+    problems = []
+    if "teacher" in modules and not comparison.train_teacher:
+        names = ", ".join(card.name for card in comparison.methods)
+        problems.append(f"teacher_network is never used: {names} has no teacher that is trained before. Leave it out.")
+    for card in comparison.methods:
+        if "student" in modules and card.networks == "own":
+            given = ", ".join(other.name for other in METHODS.values() if other.networks == "given")
+            problems.append(
+                f"The method '{card.name}' builds its own networks, so student_network can't be its student. Leave one "
+                f"of the two out. Methods that take yours: {given}."
+            )
+    return problems
 
 
 def train(bench: Bench, comparison: Comparison) -> list[str]:
@@ -148,6 +165,8 @@ def compared_by(comparison: Comparison, info: DataInfo) -> tuple[str, str]:
     # the data knows the direction of its own metric, which may be none of those below
     if metric == info.select[0]:
         return info.select
+    if metric in info.further_metrics:
+        return metric, info.further_metrics[metric].direction
     return metric, "min" if metric in ("mse", "mae", "cross_entropy") else "max"
 
 

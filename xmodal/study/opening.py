@@ -4,7 +4,7 @@
         …                                   # data, and all checks: nothing is written yet
         study.start(fits=10)                # from here on there is a run folder
         for seed in settings.seeds:
-            bench = study.bench(plan, open_seed(plan, seed), seed)
+            bench = study.bench(plan, study.open_seed(plan, seed), seed)
             …
         return study.finish(result)
 
@@ -14,7 +14,7 @@ The order is a promise: errors in the input appear before a folder exists, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,6 +24,7 @@ from xmodal.engine.progress import Progress
 from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.engine.settings import MachineSettings, Precision
 from xmodal.files import read_json, write_json
+from xmodal.study.plan import open_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -67,7 +68,12 @@ class Study:
         fabric: started devices.
         progress: shows the progress.
         out: run folder; None before `start`, and if nothing is written.
+        modules: the user's own networks by side, in place of built ones.
+        callbacks: objects that are told of every epoch, see `xmodal.engine.callbacks`.
     """
+
+    modules: Mapping[str, nn.Module] = {}
+    callbacks: Sequence[object] = ()
 
     def __init__(self, settings: StudySettings, recipe: str, fabric: Fabric, progress: Progress) -> None:
         self.settings, self.recipe, self.fabric, self.progress = settings, recipe, fabric, progress
@@ -85,8 +91,19 @@ class Study:
         assert self.out is not None, "the study has no run folder: `start` opens it"
         return self.out
 
+    def open_seed(self, plan: Plan, seed: int) -> Data:
+        """The data of one seed, which also draws the split of data that comes without one."""
+        return open_seed(plan, seed)
+
     def start(
-        self, *, fits: int, name: str = "", resume: bool | None = None, free: Sequence[str] = (), write: bool = True
+        self,
+        *,
+        fits: int,
+        name: str = "",
+        resume: bool | None = None,
+        free: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
+        write: bool = True,
     ) -> None:
         """Open the run folder. Call it after all checks, so that wrong input leaves no folder behind.
 
@@ -95,6 +112,7 @@ class Study:
             name: of a new folder under runs/; empty: the name of the recipe.
             resume: whether to continue the run in the folder; None: as the settings say.
             free: names of settings that may differ from those of the resumed run.
+            facts: what `settings.json` records besides the settings; a resumed run must have the same.
             write: False: nothing is written.
         """
         self.progress.fits = fits
@@ -103,7 +121,7 @@ class Study:
         resume = self.settings.resume if resume is None else resume
         self.out = choose_folder(self.settings.out, name or self.recipe, self.fabric, resume=resume)
         if self.first:
-            description = {"recipe": self.recipe, "settings": self.settings.described()}
+            description = {"recipe": self.recipe, "settings": self.settings.described(), **(facts or {})}
             open_folder(self.out, description, resume=resume, free=free)
         # no process may look into the folder before the first one has opened it
         self.fabric.barrier()
@@ -120,7 +138,6 @@ class Study:
         seed: int,
         *,
         earlier: Earlier | None = None,
-        modules: Mapping[str, nn.Module] | None = None,
         inside: str = "",
     ) -> Bench:
         """The bench of one seed; it writes to ``seed-<n>`` in the run folder, or in the subfolder ``inside``."""
@@ -134,7 +151,8 @@ class Study:
             fabric=self.fabric,
             folder=folder,
             progress=self.progress,
-            modules=modules,
+            modules=self.modules,
+            callbacks=self.callbacks,
             earlier=earlier,
         )
 
@@ -167,13 +185,20 @@ class Study:
 
 
 @contextmanager
-def open_study(settings: StudySettings, recipe: str, *, progress: Progress | None = None) -> Iterator[Study]:
+def open_study(
+    settings: StudySettings,
+    recipe: str,
+    *,
+    progress: Progress | None = None,
+    build: Callable[[StudySettings, str, Fabric, Progress], Study] = Study,
+) -> Iterator[Study]:
     """Start devices and processes for a study.
 
     Args:
         settings: of the recipe.
         recipe: name of its card.
         progress: shows the progress; None: nothing is shown.
+        build: makes the study; that of `xmodal.api` has arrays in memory in place of data that is opened by name.
     """
     from xmodal.engine.processes.launch import launch
 
@@ -181,6 +206,6 @@ def open_study(settings: StudySettings, recipe: str, *, progress: Progress | Non
     fabric = launch(settings.machine(), precision=settings.precision)
     progress = progress or Progress(quiet=True)
     progress.quiet |= fabric.global_rank > 0
-    study = Study(settings, recipe, fabric, progress)
+    study = build(settings, recipe, fabric, progress)
     with study._until_the_end:
         yield study

@@ -6,7 +6,7 @@ the flags that make sense for it, and the bench has one type to read, whatever t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,11 +94,13 @@ def open_seed(plan: Plan, seed: int) -> Data:
     )
 
 
-def each_seed(plan: Plan, seeds: Sequence[int], first: Data) -> Iterator[tuple[int, Data]]:
+def each_seed(
+    plan: Plan, seeds: Sequence[int], first: Data, *, opened: Callable[[Plan, int], Data] = open_seed
+) -> Iterator[tuple[int, Data]]:
     """Every seed with its data; the data of the first seed was opened before, for the checks."""
     yield seeds[0], first
     for seed in seeds[1:]:
-        yield seed, open_seed(plan, seed)
+        yield seed, opened(plan, seed)
 
 
 @dataclass(frozen=True)
