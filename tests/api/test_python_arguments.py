@@ -26,7 +26,7 @@ class Said(list):
 
 
 @every_method
-@pytest.mark.parametrize("call", ["distill", "compare"])
+@pytest.mark.parametrize("call", ["distill", pytest.param("compare", marks=pytest.mark.slow)])
 def test_every_method_gives_a_student_that_predicts_or_is_refused_before_training(method, call, views):
     inputs, label = views
     named = {"method": method} if call == "distill" else {"methods": method, "seeds": 1}

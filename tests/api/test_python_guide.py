@@ -3,11 +3,14 @@
 import re
 from pathlib import Path
 
+import pytest
+
 import xmodal
 
 PAGE = Path(__file__).parents[2] / "docs/guide/python.md"
 
 
+@pytest.mark.slow
 def test_the_blocks_of_the_guide_run_in_their_order(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     names: dict = {}
