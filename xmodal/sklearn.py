@@ -283,7 +283,7 @@ class CrossModalRegressor(RegressorMixin, _CrossModal):  # type: ignore[misc]
     Example:
         >>> X = np.random.default_rng(0).normal(size=(100, 2))
         >>> model = CrossModalRegressor(random_state=0).fit(X, 100 + 10 * X[:, 0], teacher_X=X[:, :1])
-        >>> 95 < model.predict([[0.0, 0.0]])[0] < 105
+        >>> bool(95 < model.predict([[0.0, 0.0]])[0] < 105)
         True
     """
 

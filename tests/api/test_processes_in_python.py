@@ -15,7 +15,9 @@ SCRIPT = Path(__file__).parent / "weighted_distillation.py"
 def test_two_processes_tell_once_and_the_same_as_one():
     told = []
     for processes in (1, 2):
-        done = subprocess.run([sys.executable, str(SCRIPT), str(processes)], capture_output=True, text=True, timeout=600)
+        done = subprocess.run(
+            [sys.executable, str(SCRIPT), str(processes)], capture_output=True, text=True, timeout=600
+        )
         assert done.returncode == 0, done.stderr[-2000:]
         told.append([json.loads(line) for line in done.stdout.splitlines()])
 

@@ -17,6 +17,8 @@ from xmodal.methods.joint import Joint
 from xmodal.methods.kd import KD
 from xmodal.methods.supervised import Supervised
 from xmodal.models.network import build_for
+from xmodal.study.plan import open_seed
+from xmodal.study.settings import PairSettings
 
 
 def data_of(label, *, train, **arguments):
@@ -127,3 +129,17 @@ def test_unpaired_and_dense_data_have_no_weights_of_rows(make_toy, make_pictures
         with_row_weights(make_toy(paired=False), np.ones(240))
     with pytest.raises(InputError, match="one target per sample"):
         with_row_weights(make_pictures(), np.ones(24))
+
+
+def test_class_weights_are_a_flag():
+    plan = PairSettings(data="digits", class_weights="balanced", labelled="30").plan()
+
+    weights = open_seed(plan, 0).info.class_weights
+
+    counts = torch.bincount(
+        open_seed(PairSettings(data="digits", labelled="30").plan(), 0).info.train_targets["rows"] + 1
+    )
+    assert weights == pytest.approx([30 / (10 * count) for count in counts[1:].tolist()])
+    assert PairSettings(class_weights="1,2.5").class_weights == (1.0, 2.5)
+    with pytest.raises(ValueError, match=r"balanced, or a number per class \(1,2.5\) was expected"):
+        PairSettings(class_weights="1,x")

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from xmodal.api.given import Given
+from xmodal.api.given import Given, given_weights
 from xmodal.api.results import Compared
 from xmodal.api.study import run_on
 from xmodal.data.options import validated
@@ -103,7 +103,6 @@ def compare(
         unlabelled_label=unlabelled_label,
         groups=groups,
         split_by_group=split_by_group,
-        class_weights=class_weights,
         sample_weight=sample_weight,
         metrics=metrics,
         student_network=student_network,
@@ -121,6 +120,7 @@ def compare(
         "batch_size": batch_size,
         "learning_rate": learning_rate,
         "seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        "class_weights": given_weights(class_weights),
         "out": out,
     }
     # settings first: an error in them appears before the data is copied and split

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from xmodal.api import fingerprint
+from xmodal.data.samples import as_array
 from xmodal.engine.callbacks import check_callbacks
 from xmodal.errors import InputError, listed
 from xmodal.names import UNLABELLED
@@ -35,7 +36,6 @@ class Given:
     unlabelled_label: int | None = UNLABELLED
     groups: Any = None
     split_by_group: bool = False
-    class_weights: str | Sequence[float] | None = None
     sample_weight: Any = None
     metrics: Mapping[str, Any] | None = None
     student_network: nn.Module | None = None
@@ -99,8 +99,6 @@ class Given:
                     f"data= was opened already, so {listed(given)} would have no effect. Leave it out, or give inputs "
                     "and target."
                 )
-        if isinstance(self.class_weights, str) and self.class_weights != "balanced":
-            problems.append(f"class_weights is '{self.class_weights}': 'balanced' or numbers were expected.")
         if self.dataset is not None and self.unlabelled is not None:
             problems.append("unlabelled goes with inputs. Samples of a dataset without a label have the target None.")
         return problems
@@ -109,9 +107,10 @@ class Given:
         """The data of one seed, which also draws the split where none is given."""
         from xmodal.data.labels import requested
         from xmodal.data.request import DataRequest
-        from xmodal.data.weights import with_class_weights, with_row_weights
+        from xmodal.data.weights import with_row_weights
         from xmodal.metrics.further import further_metrics
         from xmodal.metrics.task import scalar_metrics
+        from xmodal.study.plan import with_weights
 
         data = self.data if self.data is not None else self._open(plan, seed)
         if self.sample_weight is not None:
@@ -127,8 +126,7 @@ class Given:
             valid_labels=plan.valid_labels,
             seed=seed,
         )
-        data = requested(data, request)
-        return data if self.class_weights is None else with_class_weights(data, self.class_weights)
+        return with_weights(plan, requested(data, request))
 
     def _further_rows(self) -> int:
         """How many rows without a label were added behind those of the target."""
@@ -157,9 +155,8 @@ class Given:
         described: dict[str, Any] = {"data": fingerprint.of_data(data)}
         if self.modules:
             described["networks"] = fingerprint.of_modules(self.modules)
-        if self.sample_weight is not None or self.class_weights is not None:
-            rows = None if self.sample_weight is None else fingerprint.of_array(self.sample_weight)
-            described["weights"] = {"classes": list(data.info.class_weights), "rows": rows}
+        if self.sample_weight is not None:
+            described["weights"] = fingerprint.of_array(self.sample_weight)
         if self.metrics:
             described["metrics"] = sorted(self.metrics)
         return described
@@ -167,3 +164,10 @@ class Given:
 
 def _is(value: Any, usual: Any) -> bool:
     return value is usual or (isinstance(value, str | int) and value == usual)
+
+
+def given_weights(weights: str | Sequence[float] | None) -> Any:
+    """Class weights as the settings take them: arrays become tuples."""
+    if weights is None or isinstance(weights, str):
+        return weights or ()
+    return tuple(as_array("class_weights", weights).tolist())

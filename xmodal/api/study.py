@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from xmodal.study.plan import Plan
 
 # key of settings.json → what it describes, for the sentence about a folder of another call
-RECORDED = {"data": "data", "networks": "networks of your own", "weights": "weights", "metrics": "metrics"}
+RECORDED = {"data": "data", "networks": "networks of your own", "weights": "weights of rows", "metrics": "metrics"}
 
 
 class GivenStudy(Study):

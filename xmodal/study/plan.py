@@ -39,6 +39,7 @@ class Plan:
         labelled_groups: whole groups to keep the labels of, in place of ``labelled``; 0: none are named.
         valid_labels: labels to keep in validation; empty: as many as in training where some are hidden.
         augment: augmentation of training batches.
+        class_weights: weight of each class in the loss of labels, or ``balanced``; empty: equal weights.
         teacher: modalities of the teacher; empty: all.
         student: modalities at deployment; empty: the last one.
         training: settings of every training, except the teacher's if it has its own.
@@ -55,6 +56,7 @@ class Plan:
     labelled_groups: int = 0
     valid_labels: str = ""
     augment: str = ""
+    class_weights: tuple[float, ...] | str = ()
     teacher: tuple[str, ...] = ()
     student: tuple[str, ...] = ()
     training: FitSettings = field(default_factory=FitSettings)
@@ -81,7 +83,7 @@ def open_seed(plan: Plan, seed: int) -> Data:
     """The data of one seed, which also draws the split of data that comes without one."""
     from xmodal.data import open_data
 
-    return open_data(
+    data = open_data(
         plan.data,
         options=plan.options,
         task=plan.task,
@@ -92,6 +94,14 @@ def open_seed(plan: Plan, seed: int) -> Data:
         augment=plan.augment,
         seed=seed,
     )
+    return with_weights(plan, data)
+
+
+def with_weights(plan: Plan, data: Data) -> Data:
+    """The data with the class weights of a plan."""
+    from xmodal.data.weights import with_class_weights
+
+    return with_class_weights(data, plan.class_weights) if plan.class_weights else data
 
 
 def each_seed(
