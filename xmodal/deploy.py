@@ -25,7 +25,7 @@ from xmodal.models.description import HEADER, read_description
 from xmodal.models.discom_net import Branches, Parts
 from xmodal.models.network import evaluating, pick_input
 from xmodal.models.student_file import STUDENT, load_student
-from xmodal.types import Normalisation, Student
+from xmodal.types import Label, Normalisation, Student
 
 # raw inputs of one batch → outputs before softmax or sigmoid
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
@@ -143,11 +143,27 @@ class Predictions:
         outputs: (rows, outputs): probabilities, or predicted values for regression.
         classes: (rows,) class numbers; for several labels (rows, labels) zeros and ones; None for regression.
         class_names: one per class; empty: the data had no names.
+        label_values: the label of each class in the type in which the training data had it; empty: the class numbers.
     """
 
     outputs: NDArray[Any]
     classes: NDArray[np.int64] | None
     class_names: tuple[str, ...] = ()
+    label_values: tuple[Label, ...] = ()
+
+    @property
+    def predicted(self) -> NDArray[Any]:
+        """The predictions in the form of the targets: labels of their type, a table of 0 and 1, or values.
+
+        One regressed value per sample makes (rows,), several make (rows, values).
+
+        Example:
+            >>> Predictions(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]), label_values=("cat", "dog")).predicted
+            array(['cat', 'dog'], dtype='<U3')
+        """
+        if self.classes is None:
+            return self.outputs[:, 0] if self.outputs.ndim == 2 and self.outputs.shape[1] == 1 else self.outputs
+        return np.array(self.label_values)[self.classes] if self.label_values else self.classes
 
     @property
     def labels(self) -> list[str]:
@@ -159,14 +175,6 @@ class Predictions:
         if self.classes.ndim == 1:
             return [self._name(int(number)) for number in self.classes]
         return [", ".join(self._name(int(number)) for number in np.flatnonzero(row)) for row in self.classes]
-
-    @property
-    def predicted(self) -> NDArray[Any]:
-        """The predicted label of each sample, in the type of the labels; the predicted values for regression."""
-        if self.classes is None:
-            return self.outputs[:, 0] if self.outputs.ndim == 2 and self.outputs.shape[1] == 1 else self.outputs
-        names = self.class_names if self.classes.ndim == 1 else ()
-        return np.array(names)[self.classes] if names else self.classes
 
     def _name(self, number: int) -> str:
         return self.class_names[number] if self.class_names else str(number)
@@ -208,7 +216,8 @@ class Predictor:
                 f"The student has {raw.shape[1]} outputs, its description says {expected}. Export the student again."
             )
         outputs, classes = interpret(raw, self.description["task"])
-        return Predictions(outputs, classes, tuple(self.description["class_names"]))
+        names, labels = self.description["class_names"], self.description["label_values"]
+        return Predictions(outputs, classes, tuple(names), tuple(labels))
 
 
 def embed(student: Student, description: Mapping[str, Any], inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:

@@ -23,6 +23,7 @@ from xmodal.names import SPLITS as SPLITS
 from xmodal.names import TASKS as TASKS
 from xmodal.names import owner as owner
 
+Label = str | bool | int | float  # a class as users write it; each of these types is a JSON value of its own
 LABEL_LOSSES = ("cross_entropy", "focal", "lovasz")  # losses of class labels, for tasks with one class per target
 BLOCK_BYTES = 256 * 2**20  # inputs and outputs of one forward pass without gradient take at most this much
 
@@ -228,6 +229,8 @@ class DataInfo:
         paired: whether row i of every modality belongs to the same sample.
         select: metric and direction (``max`` or ``min``) by which the best epoch on the validation split is chosen.
         class_names: one name per class or label.
+        label_values: the label that each class number stands for, as it was given: text, whole numbers, floats or
+            booleans; empty: the class numbers themselves.
         dense: whether there is a target per pixel, point or voxel.
         target_shape: shape of the dense target of one sample, such as (height, width) or (depth, height, width);
             empty: it varies, or is not known.
@@ -254,6 +257,7 @@ class DataInfo:
     paired: bool = True
     select: tuple[str, str] = ("accuracy", "max")
     class_names: tuple[str, ...] = ()
+    label_values: tuple[Label, ...] = ()
     dense: bool = False
     ignore: int | None = None
     label_losses: Mapping[str, float] = field(default_factory=dict)
@@ -279,6 +283,10 @@ class DataInfo:
             raise InputError(
                 f"There are {len(self.class_weights)} class weights and {self.classes} classes: one for each was "
                 "expected. Add or remove some."
+            )
+        if self.label_values and len(self.label_values) != self.classes:
+            raise InputError(
+                f"There are {len(self.label_values)} label values and {self.classes} classes: give one each."
             )
 
     def block(self, most: int) -> int:

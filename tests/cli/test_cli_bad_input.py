@@ -208,7 +208,7 @@ def _folder(root: Path) -> Path:
         (range(28), "", "No row of train_idx.npy has a label"),
         (range(40), "", "labels.npy has no label in any of its 40 rows"),
         (range(0, 40, 2), "", "Labels are -1 and 1; -1 means unlabelled. Use 0 and 1, or `unlabelled_label=None`."),
-        ([3], "--folder.unlabelled-label none", "labels.npy holds the class -1"),
+        ([3], "--folder.unlabelled-label none --task binary", "holds the classes -1, 0, 1: a binary task has two"),
         ([], "--folder.split-by-group", "the folder has no groups"),
     ],
 )

@@ -24,7 +24,7 @@ X, Y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3
         ({"inputs": {3: X}, "target": Y}, "3"),
         ({"inputs": {"a": X}, "target": Y, "splits": [1]}, "train, valid, test were expected"),
         ({"inputs": {"a": np.ma.masked_less(X, 0)}, "target": Y}, "masked"),
-        ({"inputs": {"a": X}, "target": Y * 1_000_000}, "Number them from 0"),
+        ({"inputs": {"a": X}, "target": [object()] * len(X)}, "text, booleans, integers or floats were expected"),
         ({"inputs": {"a": X}, "target": Y, "method": "kdd"}, "Did you mean 'kd'"),
     ],
 )
@@ -45,6 +45,10 @@ def test_wrong_arguments_are_sentences(arguments, words):
         ("--metric acuracy", "Did you mean 'accuracy'"),
         ("--student-encoder image_cnn", "image_cnn"),
         ("--teacher rows,nothing", "nothing"),
+        ("--folds 1", "--folds is 1: 2 or more were expected"),
+        ("--folds 5 --seeds 3", "--folds divides the rows in place of --seeds"),
+        ("--folds 5 --sweep kd.temperature=1,2", "--folds divides the rows in place of --sweep"),
+        ("--folds 200", "labelled rows, and each of 200 folds needs one"),
     ],
 )
 def test_flags_that_cannot_work_leave_no_folder(flags, words, tmp_path, capsys):

@@ -30,6 +30,7 @@ def compare(
     student: str | tuple[str, ...] = (),
     methods: str | Sequence[str] = ("supervised", "kd"),
     seeds: int | Sequence[int] = 5,
+    folds: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     metric: str = "",
     task: str = "",
@@ -62,6 +63,7 @@ def compare(
         student: see there.
         methods: names of `xmodal list methods`; `supervised` is the no-KD control, which is always trained.
         seeds: a number of them, or the seeds; each draws a split of its own, unless splits are given.
+        folds: cross-validation in place of seeds: each fold is tested once, by group where there are any; 0: seeds.
         options: method → its settings, by name.
         metric: of the table; default: the one that selects the epoch.
         task: see there.
@@ -119,7 +121,8 @@ def compare(
         "epochs": epochs,
         "batch_size": batch_size,
         "learning_rate": learning_rate,
-        "seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        # a number of folds says what the seeds are
+        **({"folds": folds} if folds else {"seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)}),
         "class_weights": given_weights(class_weights),
         "out": out,
     }

@@ -141,6 +141,7 @@ class Given:
             "train_fraction": plan.train_fraction,
             "augment": plan.augment,
             "seed": seed,
+            "folds": plan.folds,
             "unlabelled_label": self.unlabelled_label,
             "groups": self.groups,
             "split_by_group": self.split_by_group,

@@ -169,6 +169,7 @@ def info_of(description: Mapping[str, Any]) -> DataInfo:
         classes=description["classes"],
         rows={},
         class_names=tuple(description["class_names"]),
+        label_values=tuple(description["label_values"]),
         dense=description["dense"],
         normalisation={name: Normalisation(**part) for name, part in description["normalisation"].items()},
     )

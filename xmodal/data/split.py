@@ -244,6 +244,16 @@ class Split:
         changed.targets = {name: shared[id(target), id(labelled[name])] for name, target in self.targets.items()}
         return changed
 
+    def renumbered(self, places: Tensor) -> Split:
+        """The same rows, of which class i has the number ``places[i]``; rows without a label keep -1."""
+        changed = copy.copy(self)
+        # by identity: paired modalities share their targets
+        shared = {
+            id(target): torch.where(target < 0, target, places[target.clamp(min=0)]) for target in self.targets.values()
+        }
+        changed.targets = {name: shared[id(target)] for name, target in self.targets.items()}
+        return changed
+
     def subset(self, positions: Mapping[str, Tensor]) -> Split:
         """Some of the rows: modality → positions within the split."""
         changed = copy.copy(self)

@@ -30,6 +30,7 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
         "task": info.task,
         "classes": info.classes,
         "class_names": list(info.class_names),
+        "label_values": list(info.label_values),
         "dense": info.dense,
         "inputs": {name: _input(info, name) for name in student.needs},
         "normalisation": {
@@ -79,6 +80,8 @@ class _Description(_Part):
     task: Literal["multiclass", "binary", "multilabel", "regression"]
     classes: Length
     class_names: tuple[str, ...] = ()
+    # students of earlier versions do not have it: their classes are numbers
+    label_values: tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...] = ()
     dense: bool = False
     inputs: dict[str, _Input]
     normalisation: dict[str, _Statistics] = {}
@@ -120,6 +123,9 @@ def _inconsistent(description: Mapping[str, Any]) -> list[str]:
     names, classes = description["class_names"], description["classes"]
     if names and len(names) != classes:
         problems.append(f"it has {classes} classes and {len(names)} names for them")
+    labels = description["label_values"]
+    if labels and len(set(labels)) != classes:
+        problems.append(f"it has {classes} classes and {len(set(labels))} different labels for them")
     for name, statistics in description["normalisation"].items():
         if name in inputs and not _fits(statistics, inputs[name]["shape"]):
             problems.append(f"mean and std of '{name}' must be finite, std not zero, and fit {inputs[name]['shape']}")

@@ -32,6 +32,7 @@ def run(settings: Settings, *, progress: Progress | None = None, build: Callable
         from xmodal.study import sweep
 
         return sweep.run(settings, progress=progress)
+    from xmodal.data.targets import target_sentence
     from xmodal.study.comparison import check, summarised, train
     from xmodal.study.few_labels import announced, check_counts, further_trainings, train_curve, with_curve
 
@@ -47,6 +48,7 @@ def run(settings: Settings, *, progress: Progress | None = None, build: Callable
         if first.info.labelled:
             study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
         study.start(fits=len(settings.seeds) * fits, name=f"compare-{Path(settings.data).name}")
+        study.progress.say(target_sentence(first.info, first.labels_from))
 
         # everything of a seed is trained, then its test split is read once
         rows: list[dict[str, Any]] = []

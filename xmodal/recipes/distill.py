@@ -36,6 +36,7 @@ class Settings(PairSettings):
 
 def run(settings: Settings, *, progress: Progress | None = None, build: Callable[..., Study] = Study) -> dict[str, Any]:
     """Train, write the run folder and its page, and return the content of `result.json`."""
+    from xmodal.data.targets import target_sentence
     from xmodal.study.comparison import check, summarised, train
 
     with open_study(settings, "distill", progress=progress, build=build) as study:
@@ -44,6 +45,7 @@ def run(settings: Settings, *, progress: Progress | None = None, build: Callable
         data = study.open_seed(comparison.plan, settings.seed)
         check(comparison, data, study.fabric, modules=study.modules)
         study.start(fits=comparison.fits(few=bool(data.info.labelled)), name=f"distill-{Path(settings.data).name}")
+        study.progress.say(target_sentence(data.info, data.labels_from))
 
         # teacher, control, student and its control; then the scores on the test split
         bench = study.bench(comparison.plan, data, settings.seed)

@@ -21,6 +21,7 @@ from xmodal.reports.plots import Series
 from xmodal.reports.ranking import ranking_of, ranking_plots, ranking_table
 from xmodal.reports.read import RunFiles, read_rows
 from xmodal.reports.relation import relation_sentence
+from xmodal.reports.repetitions import repetition
 from xmodal.reports.sweep import sweep_caption, sweep_table
 from xmodal.reports.voxels import scene_strips
 
@@ -129,7 +130,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
 def _facts(result: Row, rows: Sequence[Row]) -> list[str]:
     seeds = len({row["seed"] for row in rows})
     facts = [result.get("recipe", ""), result.get("data", ""), result.get("task", "")]
-    return [str(fact) for fact in facts if fact] + [f"{seeds} seed{'s' * (seeds != 1)}"] * bool(seeds)
+    return [str(fact) for fact in facts if fact] + [f"{seeds} {repetition(result)}{'s' * (seeds != 1)}"] * bool(seeds)
 
 
 def _focus(summary: Sequence[Row], result: Row) -> list[Row]:
@@ -221,7 +222,9 @@ def _comparison_details(result: Row) -> list[dict[str, Any]]:
     metrics = tables.metrics_table((row["name"], row["test"]) for row in result["rows"])
     unit = numbers.unit(result["metric"])
     return [
-        _table("Every seed", tables.seeds_table(result), f"{unit} on the test split, one run per cell."),
+        _table(
+            f"Every {repetition(result)}", tables.seeds_table(result), f"{unit} on the test split, one run per cell."
+        ),
         _table("All metrics", metrics, "Test split, mean over the seeds."),
     ]
 

@@ -15,6 +15,7 @@ from xmodal.reports.contrasts import SIGNIFICANT, expectation_sentence
 from xmodal.reports.few_labels import few_label_sentences, headline_method
 from xmodal.reports.intervals import Row, holm, interval, paired, paired_by_seed, scores_by_seed, summarise
 from xmodal.reports.numbers import in_percent, number, p_text, range_text, unit
+from xmodal.reports.repetitions import repetition, worded
 
 __all__ = [
     "comparison_table",
@@ -52,7 +53,16 @@ def comparison_table(result: Row) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the main table: one row per name, numbers of ``result["summary"]`` as text."""
     summary, metric = summary_of(result), str(result.get("metric", ""))
     corrected = sum(entry["role"] == "method" for entry in summary) > 1
-    header = ["name", "role", "seeds", unit(metric), "95 % interval", "vs control", "95 % interval", "p"]
+    header = [
+        "name",
+        "role",
+        f"{repetition(result)}s",
+        unit(metric),
+        "95 % interval",
+        "vs control",
+        "95 % interval",
+        "p",
+    ]
     return header + ["p (Holm)"] * corrected, [_cells(entry, metric, corrected=corrected) for entry in summary]
 
 
@@ -105,7 +115,7 @@ def seeds_table(result: Row) -> tuple[list[str], list[list[str]]]:
     metric, rows = str(result["metric"]), result.get("rows", [])
     seeds, scores = sorted({row["seed"] for row in rows}), scores_by_seed(rows, metric)
     body = [[name, *(number(by_seed.get(seed), metric) for seed in seeds)] for name, by_seed in scores.items()]
-    return ["name", *(f"seed {seed}" for seed in seeds)], body
+    return ["name", *(f"{repetition(result)} {seed}" for seed in seeds)], body
 
 
 def references_table(result: Row) -> tuple[list[str], list[list[str]]]:
@@ -182,7 +192,8 @@ def verdict(result: Row) -> list[str]:
             f"Differences are judged by p after Holm's correction for {tests} tests; intervals are uncorrected."
         )
     expectations = result.get("expectations", ())
-    return [expectation_sentence(expected, expected["tests"]) for expected in expectations] + sentences
+    sentences = [expectation_sentence(expected, expected["tests"]) for expected in expectations] + sentences
+    return worded(result, sentences)
 
 
 def _against_control(entry: Row, result: Row, tests: int) -> str:

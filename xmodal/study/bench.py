@@ -254,7 +254,7 @@ class Bench:
             resume=True,
             exchange_teacher=exchange,
             progress=self.progress,
-            title=f"seed {self.seed}, {name}",
+            title=f"{'fold' if self.plan.folds else 'seed'} {self.seed}, {name}",
             callbacks=epochs_of(self.callbacks, name),
             # one folder for all methods: they learn from the same teacher, whose outputs are written once
             teacher_disk=self.folder and self.folder / "answers",

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.base import Data
+from xmodal.data.targets import target_facts
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.metrics.task import scalar_metrics
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xmodal.types import DataInfo
+
+
+FOLDS_NOTE = (
+    "Each fold has its own split and its own initial weights. Training rows of different folds overlap, so scores of "
+    "folds are not independent, and intervals and p-values over them are approximate and somewhat too narrow."
+)
 
 
 def check(
@@ -133,6 +140,7 @@ def summarised(
         "data": comparison.plan.data,
         "source": data.source,
         "task": data.info.task,
+        "target": target_facts(data.info, data.labels_from),
         "class_names": list(data.info.class_names),
         "metric": metric,
         "direction": direction,
@@ -142,6 +150,9 @@ def summarised(
         "verdict": [],
         "notes": [*dict.fromkeys([*data.warnings, *notes])],
     }
+    if comparison.plan.folds:
+        result["folds"] = comparison.plan.folds
+        result["notes"].append(FOLDS_NOTE)
     if not rows:
         return result
     from xmodal.reports.intervals import summarise

@@ -40,6 +40,7 @@ class Plan:
         valid_labels: labels to keep in validation; empty: as many as in training where some are hidden.
         augment: augmentation of training batches.
         class_weights: weight of each class in the loss of labels, or ``balanced``; empty: equal weights.
+        folds: of a cross-validation, whose fold k takes the place of seed k; 0: none.
         teacher: modalities of the teacher; empty: all.
         student: modalities at deployment; empty: the last one.
         training: settings of every training, except the teacher's if it has its own.
@@ -57,6 +58,7 @@ class Plan:
     valid_labels: str = ""
     augment: str = ""
     class_weights: tuple[float, ...] | str = ()
+    folds: int = 0
     teacher: tuple[str, ...] = ()
     student: tuple[str, ...] = ()
     training: FitSettings = field(default_factory=FitSettings)
@@ -80,7 +82,7 @@ class Plan:
 
 
 def open_seed(plan: Plan, seed: int) -> Data:
-    """The data of one seed, which also draws the split of data that comes without one."""
+    """The data of one seed, which also draws the split of data without one; with folds, of the fold of this number."""
     from xmodal.data import open_data
 
     data = open_data(
@@ -93,6 +95,7 @@ def open_seed(plan: Plan, seed: int) -> Data:
         valid_labels=plan.valid_labels,
         augment=plan.augment,
         seed=seed,
+        folds=plan.folds,
     )
     return with_weights(plan, data)
 
