@@ -166,6 +166,14 @@ class Predictions:
         return np.array(self.label_values)[self.classes] if self.label_values else self.classes
 
     @property
+    def predicted(self) -> NDArray[Any]:
+        """The predicted label of each sample, in the type of the labels; the predicted values for regression."""
+        if self.classes is None:
+            return self.outputs[:, 0] if self.outputs.ndim == 2 and self.outputs.shape[1] == 1 else self.outputs
+        names = self.class_names if self.classes.ndim == 1 else ()
+        return np.array(names)[self.classes] if names else self.classes
+
+    @property
     def labels(self) -> list[str]:
         """The predicted class of each sample, by name or else by number; several labels are joined by commas."""
         if self.classes is None:

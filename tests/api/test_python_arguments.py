@@ -160,3 +160,21 @@ def test_a_comparison_equals_one_distillation_per_seed():
 def test_a_sweep_has_no_form_for_arrays():
     with pytest.raises(InputError, match="Use xmodal compare --sweep"):
         xmodal.compare(INPUTS, Y, **SIDES, training={"sweep": "digits.noise=1,2"})
+
+
+def test_few_labels_with_a_network_of_ones_own_whose_input_has_no_usual_one():
+    class Flat(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(8, 3)
+
+        def forward(self, x):
+            return self.layer(x.flatten(1))
+
+    cubes = np.concatenate([X, X], axis=1).reshape(60, 1, 2, 2, 2)
+
+    done = xmodal.compare(
+        {"clear": X, "faint": cubes}, Y, **SIDES, seeds=1, epochs=1, student_network=Flat(), training={"labelled": "9"}
+    )
+
+    assert done.result["labels"]["train"] == 9 and done.predict(cubes).shape == (60,)

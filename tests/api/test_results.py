@@ -168,10 +168,11 @@ def test_the_student_of_a_comparison_is_the_one_to_ship(compared, views, tmp_pat
 
 
 def test_a_ship_card_decides_which_student_it_is(compared, views):
-    compared.result["ship"] = {"name": "no-KD", "seed": 5, "student": "faint", "role": "control"}
+    card = {"name": "no-KD", "seed": 5, "student": "faint", "role": "control", "why": "Nothing is better."}
+    compared.result["ship"] = card
 
     assert torch.equal(compared.student(views[0]), compared.student_of("no-KD", seed=5)(views[0]))
-    assert compared.verdict.endswith("The student to ship: no-KD, seed 5.")
+    assert compared.verdict.endswith("The student to ship: no-KD, seed 5. Nothing is better.")
     del compared.result["ship"]
 
 

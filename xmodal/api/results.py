@@ -66,9 +66,9 @@ class Result:
     @property
     def verdict(self) -> str:
         """What the run says of the methods, and which student to ship."""
-        row = self._shipped()
+        row, why = self._shipped(), (self.result.get("ship") or {}).get("why", "")
         ship = f"The student to ship: {row['name']}" + (f", seed {row['seed']}." if self._several else ".")
-        return "\n".join([*self.result["verdict"], ship])
+        return "\n".join([*self.result["verdict"], f"{ship} {why}".strip()])
 
     @property
     def _several(self) -> bool:
@@ -89,7 +89,7 @@ class Result:
         for row in self.rows:
             if ship and all(row[key] == ship[key] for key in ("name", "seed", "student") if key in ship):
                 return row
-            if not ship and self.result["deploy"].startswith(f"{row['folder']}/students/{row['student']}/"):
+            if not ship and self.result.get("deploy", "").startswith(f"{row['folder']}/students/{row['student']}/"):
                 return row
         raise AssertionError("the result names a student to ship that has no row")
 

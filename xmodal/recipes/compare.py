@@ -46,7 +46,8 @@ def run(settings: Settings, *, progress: Progress | None = None, build: Callable
         fits = comparison.fits(few=bool(first.info.labelled))
         fits += further_trainings(comparison, counts, control_alone=control_alone)
         if first.info.labelled:
-            study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
+            trainings = {"seeds": len(settings.seeds), "fits": fits}
+            study.progress.say(announced(comparison, first, study.fabric, modules=study.modules, **trainings))
         study.start(fits=len(settings.seeds) * fits, name=f"compare-{Path(settings.data).name}")
         study.progress.say(target_sentence(first.info, first.labels_from))
 
