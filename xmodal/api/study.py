@@ -25,6 +25,32 @@ if TYPE_CHECKING:
 RECORDED = {"data": "data", "networks": "networks of your own", "weights": "weights of rows", "metrics": "metrics"}
 
 
+class Source:
+    """Opens the data of each seed, as `xmodal.study.plan.open_seed` does for data with a name.
+
+    Args:
+        given: the data, and what belongs to it.
+
+    Attributes:
+        first: the data of the first seed; None before it is opened.
+    """
+
+    def __init__(self, given: Given) -> None:
+        self.given = given
+        self.first: Data | None = None
+
+    def __call__(self, plan: Plan, seed: int) -> Data:
+        """The given data; where no split was given, the seed draws it."""
+        data = self.given.open(plan, seed)
+        self.first = self.first or data
+        return data
+
+    def facts(self) -> dict[str, Any]:
+        """What a run folder records of the call. Data of later seeds differs in its split alone."""
+        assert self.first is not None, "the data is opened before the run folder"
+        return {"given": plain(self.given.described(self.first))}
+
+
 class GivenStudy(Study):
     """A study whose data, networks and callbacks are Python objects.
 
@@ -33,7 +59,7 @@ class GivenStudy(Study):
         recipe: name of its card.
         fabric: started devices.
         progress: shows the progress.
-        given: the objects.
+        source: the data and the other objects.
         resume: what the user said about continuing; None: a run of the same call is continued.
 
     Attributes:
@@ -47,23 +73,14 @@ class GivenStudy(Study):
         fabric: Fabric,
         progress: Progress,
         *,
-        given: Given,
+        source: Source,
         resume: bool | None = None,
     ) -> None:
         super().__init__(settings, recipe, fabric, progress)
-        self.given, self.resume = given, resume
-        self.modules = given.modules
-        self.callbacks = given.callbacks if fabric.global_rank == 0 else ()
+        self.source, self.resume = source, resume
+        self.modules = source.given.modules
+        self.callbacks = source.given.callbacks if fabric.global_rank == 0 else ()
         self.benches: dict[int, Bench] = {}
-        self._facts: dict[str, Any] = {}
-
-    def open_seed(self, plan: Plan, seed: int) -> Data:
-        """The given data; where no split was given, the seed draws it."""
-        data = self.given.open(plan, seed)
-        # data of later seeds differs in its split alone
-        if self.settings.out is not None and not self._facts:
-            self._facts = {"given": plain(self.given.described(data))}
-        return data
 
     def start(
         self,
@@ -76,12 +93,13 @@ class GivenStudy(Study):
         write: bool = True,
     ) -> None:
         """Open the run folder, if there is to be one; a folder with a run of the same call is continued."""
-        out = self.settings.out
-        resume = None if out is None else self._continues(out)
-        facts = {**(facts or {}), **self._facts}
-        super().start(fits=fits, name=name, resume=resume, free=free, facts=facts, write=out is not None)
+        out, known = self.settings.out, dict(facts or {})
+        if out is not None:
+            known |= self.source.facts()
+            resume = self._continues(out, known["given"])
+        super().start(fits=fits, name=name, resume=resume, free=free, facts=known, write=out is not None)
 
-    def _continues(self, out: Path) -> bool:
+    def _continues(self, out: Path, now: Mapping[str, Any]) -> bool:
         """Whether the folder has a run to continue; an error if the run in it is another one."""
         used = out.is_dir() and any(not path.name.startswith(".") for path in out.iterdir())
         if used and not (out / "settings.json").is_file():
@@ -89,7 +107,7 @@ class GivenStudy(Study):
         if used and self.resume is False:
             raise InputError(f"The folder {out} holds a run, and training says not to resume. Give another out=.")
         if used:
-            saved, now = read_json(out / "settings.json").get("given", {}), self._facts["given"]
+            saved = read_json(out / "settings.json").get("given", {})
             other = [RECORDED[key] for key in RECORDED if saved.get(key) != now.get(key)]
             if other:
                 raise InputError(
@@ -130,10 +148,11 @@ def run_on(
         The content of `result.json`, and the study with all networks.
     """
     studies: list[GivenStudy] = []
+    source = Source(given)
 
     def build(settings: StudySettings, name: str, fabric: Fabric, progress: Progress) -> GivenStudy:
-        studies.append(GivenStudy(settings, name, fabric, progress, given=given, resume=resume))
+        studies.append(GivenStudy(settings, name, fabric, progress, source=source, resume=resume))
         return studies[-1]
 
-    result = recipe(settings, progress=Progress(quiet=not verbose), build=build)
+    result = recipe(settings, progress=Progress(quiet=not verbose), opened=source, build=build)
     return result, studies[0]

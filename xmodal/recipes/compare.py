@@ -21,12 +21,18 @@ from typing import Any
 from xmodal.engine.progress import Progress
 from xmodal.study.comparison_settings import SweepSettings as Settings
 from xmodal.study.opening import Study, open_study
-from xmodal.study.plan import each_seed
+from xmodal.study.plan import Opener, each_seed, open_seed
 
 __all__ = ["Settings", "run"]
 
 
-def run(settings: Settings, *, progress: Progress | None = None, build: Callable[..., Study] = Study) -> dict[str, Any]:
+def run(
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    opened: Opener = open_seed,
+    build: Callable[..., Study] = Study,
+) -> dict[str, Any]:
     """Train and score everything, write the run folder and its page, and return the content of `result.json`."""
     if settings.sweep:
         from xmodal.study import sweep
@@ -39,7 +45,7 @@ def run(settings: Settings, *, progress: Progress | None = None, build: Callable
     with open_study(settings, "compare", progress=progress, build=build) as study:
         # data of the first seed, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
-        first = study.open_seed(plan, settings.seeds[0])
+        first = opened(plan, settings.seeds[0])
         check(comparison, first, study.fabric, modules=study.modules)
         counts, control_alone = settings.curve_counts, len(settings.label_counts) < 2
         check_counts(first, counts, settings.seeds[0])
@@ -55,7 +61,7 @@ def run(settings: Settings, *, progress: Progress | None = None, build: Callable
         rows: list[dict[str, Any]] = []
         curve: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first, opened=study.open_seed):
+        for seed, data in each_seed(plan, settings.seeds, first, opened=opened):
             bench = study.bench(plan, data, seed)
             notes += train(bench, comparison)
             rows += bench.score()

@@ -17,7 +17,7 @@ from pydantic import Field
 from xmodal.engine.progress import Progress
 from xmodal.study.comparison_settings import ComparisonSettings
 from xmodal.study.opening import Study, open_study
-from xmodal.study.plan import Comparison
+from xmodal.study.plan import Comparison, Opener, open_seed
 from xmodal.study.settings import PairSettings
 
 
@@ -34,7 +34,13 @@ class Settings(PairSettings):
         return ComparisonSettings(**flags, methods=(self.method,), shuffled=self.shuffled).comparison()
 
 
-def run(settings: Settings, *, progress: Progress | None = None, build: Callable[..., Study] = Study) -> dict[str, Any]:
+def run(
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    opened: Opener = open_seed,
+    build: Callable[..., Study] = Study,
+) -> dict[str, Any]:
     """Train, write the run folder and its page, and return the content of `result.json`."""
     from xmodal.data.targets import target_sentence
     from xmodal.study.comparison import check, summarised, train
@@ -42,7 +48,7 @@ def run(settings: Settings, *, progress: Progress | None = None, build: Callable
     with open_study(settings, "distill", progress=progress, build=build) as study:
         # data, and all checks: nothing is written yet
         comparison = settings.comparison()
-        data = study.open_seed(comparison.plan, settings.seed)
+        data = opened(comparison.plan, settings.seed)
         check(comparison, data, study.fabric, modules=study.modules)
         study.start(fits=comparison.fits(few=bool(data.info.labelled)), name=f"distill-{Path(settings.data).name}")
         study.progress.say(target_sentence(data.info, data.labels_from))

@@ -4,7 +4,7 @@
         …                                   # data, and all checks: nothing is written yet
         study.start(fits=10)                # from here on there is a run folder
         for seed in settings.seeds:
-            bench = study.bench(plan, study.open_seed(plan, seed), seed)
+            bench = study.bench(plan, open_seed(plan, seed), seed)
             …
         return study.finish(result)
 
@@ -24,7 +24,6 @@ from xmodal.engine.progress import Progress
 from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.engine.settings import MachineSettings, Precision
 from xmodal.files import read_json, write_json
-from xmodal.study.plan import open_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -90,10 +89,6 @@ class Study:
         """The run folder, after `start`."""
         assert self.out is not None, "the study has no run folder: `start` opens it"
         return self.out
-
-    def open_seed(self, plan: Plan, seed: int) -> Data:
-        """The data of one seed, which also draws the split of data that comes without one."""
-        return open_seed(plan, seed)
 
     def start(
         self,
@@ -198,7 +193,7 @@ def open_study(
         settings: of the recipe.
         recipe: name of its card.
         progress: shows the progress; None: nothing is shown.
-        build: makes the study; that of `xmodal.api` has arrays in memory in place of data that is opened by name.
+        build: makes the study; that of `xmodal.api` has networks and callbacks of the user.
     """
     from xmodal.engine.processes.launch import launch
 

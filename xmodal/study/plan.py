@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 TEACHER, STUDENT = "teacher", "student"
 
 
+Opener = Callable[["Plan", int], "Data"]  # opens the data of a seed: by name, or the arrays of a Python call
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """One data set, and how teacher and students are built and trained on it.
@@ -108,7 +111,7 @@ def with_weights(plan: Plan, data: Data) -> Data:
 
 
 def each_seed(
-    plan: Plan, seeds: Sequence[int], first: Data, *, opened: Callable[[Plan, int], Data] = open_seed
+    plan: Plan, seeds: Sequence[int], first: Data, *, opened: Opener = open_seed
 ) -> Iterator[tuple[int, Data]]:
     """Every seed with its data; the data of the first seed was opened before, for the checks."""
     yield seeds[0], first
