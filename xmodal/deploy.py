@@ -9,8 +9,9 @@ names of the classes. `.pt2`, `.pt` and `.pth` are not read: opening such a file
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +52,10 @@ class Deployed(nn.Module):
             self.register_buffer(f"mean{slot}", mean)
             self.register_buffer(f"std{slot}", std)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The student's outputs for raw inputs: name → (batch, …)."""
+    def forward(self, inputs: Mapping[str, Tensor] | Tensor) -> Tensor:
+        """The student's outputs for raw inputs: name → (batch, …), or the tensor alone where it reads one input."""
+        if isinstance(inputs, Tensor):
+            inputs = named_inputs(inputs, self.needs)
         outputs: Tensor = self.module(self.normalised(inputs))
         return outputs
 
@@ -67,6 +70,14 @@ class Deployed(nn.Module):
         slot = self._slots[name]
         normalised: Tensor = (raw - self.get_buffer(f"mean{slot}")) / self.get_buffer(f"std{slot}")
         return normalised * (raw != 0).any(dim=1, keepdim=True) if name in self._empty else normalised
+
+
+def on_cpu(student: Student) -> Student:
+    """A copy in eval mode, in the float32 in which every student is deployed."""
+    module = copy.deepcopy(student.module).cpu().eval()
+    if any(parameter.dtype == torch.float64 for parameter in module.parameters()):
+        module.float()
+    return replace(student, module=module)
 
 
 def deployed(student: Student) -> Deployed:
@@ -182,11 +193,12 @@ class Predictor:
         self.description = dict(description)
         self.needs = tuple(description["needs"])
 
-    def predict(self, inputs: Mapping[str, Any], *, batch_size: int = 256) -> Predictions:
+    def predict(self, inputs: Any, *, batch_size: int = 256) -> Predictions:
         """Predictions for raw samples, which must not be normalised.
 
         Args:
-            inputs: name → (rows, …) arrays or tensors; inputs that the student does not need are ignored.
+            inputs: name → (rows, …) arrays, tensors or data frames; inputs that the student does not need are ignored.
+                A student that reads one input takes it without its name, too.
             batch_size: rows per forward pass; memory maps are read in the same blocks.
         """
         raw = self.raw_outputs(inputs, batch_size=batch_size)
@@ -256,13 +268,22 @@ def interpret(outputs: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[n
     return outputs, None
 
 
-def check_inputs(inputs: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+def named_inputs(inputs: Any, needs: Sequence[str]) -> Mapping[str, Any]:
+    """A dictionary of inputs: the given one, or a single array under the name of the one input that is needed."""
+    if isinstance(inputs, Mapping):
+        return inputs
+    if len(needs) != 1:
+        raise InputError(
+            f"The inputs are {type(inputs).__name__}, and the student reads {', '.join(needs)}: a dictionary with "
+            "these names was expected."
+        )
+    return {needs[0]: inputs}
+
+
+def check_inputs(inputs: Any, description: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays that a student needs, with checked shapes and types; one error lists all problems."""
     arrays, problems = {}, []
-    if not isinstance(inputs, Mapping):
-        raise InputError(
-            f"The inputs are {type(inputs).__name__}: a dictionary of {description['needs']} was expected."
-        )
+    inputs = named_inputs(inputs, description["needs"])
     for name in description["needs"]:
         if name not in inputs:
             problems.append(f"The student reads '{name}', which was not given. {did_you_mean(name, inputs)}")

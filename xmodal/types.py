@@ -45,6 +45,8 @@ class Batch:
             or NaN, so that code which forgets this mask fails. Empty: all samples have one.
         present: modality → boolean mask per sample (rows,): which samples have this modality. Inputs of the others are
             NaN, or -1 among integers, so that code which forgets this mask fails. Empty: all samples have all of them.
+        weights: modality → weight of each sample in the loss of labels (rows,), of mean 1 over the labelled training
+            rows. Empty: all samples count alike.
     """
 
     inputs: dict[str, Tensor]
@@ -54,6 +56,7 @@ class Batch:
     scored: dict[str, Tensor] = field(default_factory=dict)
     labelled: dict[str, Tensor] = field(default_factory=dict)
     present: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def paired(self) -> bool:
@@ -243,6 +246,8 @@ class DataInfo:
         present: modality → number of training rows that have it; empty: all rows have all modalities.
         normalisation: input → statistics of the training split; other inputs are not normalised.
         metrics: a set of `xmodal.metrics.task.SETS` in place of the task's usual metrics; empty: the usual ones.
+        further_metrics: name → `xmodal.metrics.further.FurtherMetric`, besides the others.
+        weighted: whether training rows have weights, see `Batch.weights`.
     """
 
     inputs: Mapping[str, InputInfo]
@@ -264,6 +269,8 @@ class DataInfo:
     metrics: str = ""
     target_shape: tuple[int, ...] = ()
     inner: int = 0
+    further_metrics: Mapping[str, Any] = field(default_factory=dict)
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         """Refuse losses and weights that do not fit the targets."""

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from xmodal.api.distill import distill
 from xmodal.cli.main import answer
 from xmodal.data import open_data, reopen
 from xmodal.data.arrays import from_arrays, from_dataset
 from xmodal.data.groups import NEAR, group_numbers, split_groups
 from xmodal.errors import InputError
-from xmodal.recipes.distill import distill
 
 ROWS = 200
 CLASSES = np.arange(ROWS) % 3

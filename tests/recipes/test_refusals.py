@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from xmodal.api.distill import distill
 from xmodal.cli.main import answer
 from xmodal.data import open_data
 from xmodal.data.arrays import from_arrays
@@ -12,7 +13,6 @@ from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
 from xmodal.recipes.compare import Settings
-from xmodal.recipes.distill import distill
 from xmodal.study.comparison import check
 
 X, Y = np.random.default_rng(0).normal(size=(30, 4)), np.arange(30) % 3

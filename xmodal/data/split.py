@@ -111,6 +111,8 @@ class Split:
         }
         # modality → mask of the rows with a label; empty: all rows have one. See `without_labels`
         self.labelled: Mapping[str, Tensor] = {}
+        # a weight for each row of the columns of paired data, see `xmodal.data.weights`; None: all count alike
+        self.weights: NDArray[np.float32] | None = None
         self.present: Mapping[str, Tensor] = self._present()
 
     def _present(self) -> dict[str, Tensor]:
@@ -203,6 +205,10 @@ class Split:
             self._mark(batch)
         if self.present:
             self._mark_present(batch)
+        if self.weights is not None:
+            name, positions = next(iter(batch.index.items()))
+            weights = torch.from_numpy(self.weights[self.numbers[name][positions.numpy()]])
+            batch.weights = dict.fromkeys(batch.index, weights)
         return batch.doubled() if self._doubled else batch
 
     def _mark_present(self, batch: Batch) -> None:

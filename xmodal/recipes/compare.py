@@ -14,18 +14,25 @@ the result names the student to deploy. On the built-in digits 5 seeds take abou
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xmodal.engine.progress import Progress
 from xmodal.study.comparison_settings import SweepSettings as Settings
-from xmodal.study.opening import open_study
-from xmodal.study.plan import each_seed
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import Opener, each_seed, open_seed
 
 __all__ = ["Settings", "run"]
 
 
-def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    opened: Opener = open_seed,
+    build: Callable[..., Study] = Study,
+) -> dict[str, Any]:
     """Train and score everything, write the run folder and its page, and return the content of `result.json`."""
     if settings.sweep:
         from xmodal.study import sweep
@@ -37,19 +44,20 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
     # data of the first seed, and all checks of names and settings, before devices are started, which takes seconds
     comparison, plan = settings.comparison(), settings.plan()
-    first = first_data(comparison, settings.seeds[0])
+    first = first_data(comparison, settings.seeds[0], opened)
     counts, control_alone = settings.curve_counts, len(settings.label_counts) < 2
     comparison = fitting(comparison, first, problems=count_problems(first, counts, settings.seeds[0]))
 
-    with open_study(settings, "compare", progress=progress) as study:
+    with open_study(settings, "compare", progress=progress, build=build) as study:
         # methods are built once, too: nothing is written yet
-        comparison = check(comparison, first, study.fabric)
+        comparison = check(comparison, first, study.fabric, modules=study.modules)
         for note in comparison.skipped:
             study.progress.say(note)
         fits = comparison.fits(few=bool(first.info.labelled))
         fits += further_trainings(comparison, counts, control_alone=control_alone)
         if first.info.labelled:
-            study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
+            trainings = {"seeds": len(settings.seeds), "fits": fits}
+            study.progress.say(announced(comparison, first, study.fabric, modules=study.modules, **trainings))
         study.start(fits=len(settings.seeds) * fits, name=f"compare-{Path(settings.data).name}")
         study.progress.say(target_sentence(first.info, first.labels_from))
 
@@ -57,7 +65,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         rows: list[dict[str, Any]] = []
         curve: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
+        for seed, data in each_seed(plan, settings.seeds, first, opened=opened):
             bench = study.bench(plan, data, seed)
             notes += train(bench, comparison)
             rows += bench.score()

@@ -25,6 +25,7 @@ from xmodal.cards import MethodCard
 from xmodal.data.base import Data
 from xmodal.data.loader import in_order
 from xmodal.data.split import Split
+from xmodal.engine.callbacks import epochs_of
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import Run, as_it_is, fit
 from xmodal.engine.loop import updates_per_epoch
@@ -84,6 +85,7 @@ class Bench:
         folder: parent of the run folders; None: nothing is written.
         progress: shows the progress.
         modules: the user's own networks by side (``teacher``, ``student``), in place of built ones.
+        callbacks: told of every epoch, see `xmodal.engine.callbacks`.
         earlier: weights and measurements of another run.
 
     Attributes:
@@ -105,10 +107,12 @@ class Bench:
         folder: Path | None = None,
         progress: Progress | None = None,
         modules: Mapping[str, nn.Module] | None = None,
+        callbacks: Sequence[object] = (),
         earlier: Earlier | None = None,
     ) -> None:
         self.seed, self.fabric, self.folder = seed, fabric, folder
         self.progress = progress or Progress(quiet=True)
+        self.callbacks = callbacks
         teaching, student = plan.sides(data.info.modalities)
         self.teaching = data.info.require(teaching, "teacher")
         self.student = data.info.require(student, "student")
@@ -283,6 +287,7 @@ class Bench:
             exchange_teacher=exchange,
             progress=self.progress,
             title=f"{'fold' if self.plan.folds else 'seed'} {self.seed}, {name}",
+            callbacks=epochs_of(self.callbacks, name),
             # one folder for all methods: they learn from the same teacher, whose outputs are written once
             teacher_disk=self.folder and self.folder / "answers",
         )
@@ -583,6 +588,10 @@ def unfit(card: MethodCard, info: DataInfo) -> list[str]:
         )
     if info.task not in card.tasks:
         problems.append(f"The method '{card.name}' supports the tasks {', '.join(card.tasks)}, not {info.task}.")
+    weighted = {"classes": bool(info.class_weights), "rows": info.weighted}
+    for what in (what for what, given in weighted.items() if given and what not in card.weights):
+        others = ", ".join(other.name for other in METHODS.values() if what in other.weights)
+        problems.append(f"The loss of the method '{card.name}' has no weights of {what}. Methods with them: {others}.")
     targets = "place" if info.dense else "sample"
     if card.targets not in ("any", targets):
         expected, given = ("each sample", "a target for every pixel or voxel")

@@ -21,7 +21,7 @@ from xmodal.metrics.task import scalar_metrics
 from xmodal.study.bench import Bench, Earlier, Rehearsal, unfit
 from xmodal.study.controls import CONTROLS
 from xmodal.study.few_labels import labels_used, still_improving
-from xmodal.study.plan import TEACHER, Comparison, method_settings, open_seed
+from xmodal.study.plan import TEACHER, Comparison, Opener, method_settings, open_seed
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -36,10 +36,10 @@ FOLDS_NOTE = (
 )
 
 
-def first_data(comparison: Comparison, seed: int) -> Data:
+def first_data(comparison: Comparison, seed: int, opened: Opener = open_seed) -> Data:
     """The data of the first seed; an error about it comes together with the problems of the settings."""
     try:
-        return open_seed(comparison.plan, seed)
+        return opened(comparison.plan, seed)
     except InputError as error:
         raise InputError([*comparison.problems, *error.problems]) from error
 
@@ -100,8 +100,9 @@ def check(
         The comparison without the methods that do not fit the data, as `fitting` returns it. Here methods are built
         too: what can't be built with any options does not fit, and what can't be built with these is an error.
     """
+    known = [*given_problems(comparison, modules or {}), *unused_modules(comparison, modules or {})]
     # building on settings that do not fit the data would add errors that follow from these
-    left, problems = fitting(comparison, data, problems=given_problems(comparison, modules or {})), []
+    left, problems = fitting(comparison, data, problems=known), []
 
     # Networks and methods are built once and discarded: some errors, such as an unknown layer, show only then.
     rehearsal = Rehearsal(data, comparison.plan, seed=0, fabric=fabric, modules=modules, earlier=earlier)
@@ -163,6 +164,22 @@ def given_problems(comparison: Comparison, modules: Mapping[str, nn.Module]) -> 
     if not any(card.teacher == "frozen" for card in comparison.methods):
         names = ", ".join(card.name for card in METHODS.values() if card.teacher == "frozen")
         problems.append(f"No method here learns from a given teacher. Add one that does: {names}.")
+    return problems
+
+
+def unused_modules(comparison: Comparison, modules: Mapping[str, nn.Module]) -> list[str]:
+    """Sentences about networks of the user that a method of the comparison would not train."""
+    problems = []
+    if "teacher" in modules and not comparison.train_teacher:
+        names = ", ".join(card.name for card in comparison.methods)
+        problems.append(f"teacher_network is never used: {names} has no teacher that is trained before. Leave it out.")
+    for card in comparison.methods:
+        if "student" in modules and card.networks == "own":
+            given = ", ".join(other.name for other in METHODS.values() if other.networks == "given")
+            problems.append(
+                f"The method '{card.name}' builds its own networks, so student_network can't be its student. Leave one "
+                f"of the two out. Methods that take yours: {given}."
+            )
     return problems
 
 
@@ -247,6 +264,8 @@ def compared_by(comparison: Comparison, info: DataInfo) -> tuple[str, str]:
     # the data knows the direction of its own metric, which may be none of those below
     if metric == info.select[0]:
         return info.select
+    if metric in info.further_metrics:
+        return metric, info.further_metrics[metric].direction
     return metric, "min" if metric in ("mse", "mae", "cross_entropy") else "max"
 
 

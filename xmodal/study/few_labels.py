@@ -19,6 +19,7 @@ from xmodal.study.plan import Comparison, method_settings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from torch import nn
 
     from xmodal.data.base import Data
     from xmodal.study.opening import Study
@@ -139,14 +140,22 @@ def still_improving(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]
     ]
 
 
-def announced(comparison: Comparison, data: Data, fabric: Fabric, *, seeds: int, fits: int) -> str:
+def announced(
+    comparison: Comparison,
+    data: Data,
+    fabric: Fabric,
+    *,
+    seeds: int,
+    fits: int,
+    modules: Mapping[str, nn.Module] | None = None,
+) -> str:
     """How many trainings there will be and how long they will take, from a few updates of the no-KD network."""
     from xmodal.engine.fit import fit
     from xmodal.methods.supervised import Supervised
     from xmodal.study.bench import Rehearsal
 
     plan = comparison.plan
-    bench = Rehearsal(data, plan, seed=0, fabric=fabric)
+    bench = Rehearsal(data, plan, seed=0, fabric=fabric, modules=modules)
     settings = plan.training.model_copy(update={"updates": TRIED, "patience": 0, "tracking": False})
     tried = fit(Supervised(bench.network(bench.student), data.info), data, settings, fabric=fabric)
     rows = max(data.info.rows["train"].values())

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -69,7 +69,12 @@ class Study:
         fabric: started devices.
         progress: shows the progress.
         out: run folder; None before `start`, and if nothing is written.
+        modules: the user's own networks by side, in place of built ones.
+        callbacks: objects that are told of every epoch, see `xmodal.engine.callbacks`.
     """
+
+    modules: Mapping[str, nn.Module] = {}
+    callbacks: Sequence[object] = ()
 
     def __init__(self, settings: StudySettings, recipe: str, fabric: Fabric, progress: Progress) -> None:
         self.settings, self.recipe, self.fabric, self.progress = settings, recipe, fabric, progress
@@ -90,7 +95,14 @@ class Study:
         return self.out
 
     def start(
-        self, *, fits: int, name: str = "", resume: bool | None = None, free: Sequence[str] = (), write: bool = True
+        self,
+        *,
+        fits: int,
+        name: str = "",
+        resume: bool | None = None,
+        free: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
+        write: bool = True,
     ) -> None:
         """Open the run folder. Call it after all checks, so that wrong input leaves no folder behind.
 
@@ -99,6 +111,7 @@ class Study:
             name: of a new folder under runs/; empty: the name of the recipe.
             resume: whether to continue the run in the folder; None: as the settings say.
             free: names of settings that may differ from those of the resumed run.
+            facts: what `settings.json` records besides the settings; a resumed run must have the same.
             write: False: nothing is written.
         """
         self.progress.fits = fits
@@ -107,7 +120,7 @@ class Study:
         resume = self.settings.resume if resume is None else resume
         self.out = choose_folder(self.settings.out, name or self.recipe, self.fabric, resume=resume)
         if self.first:
-            description = {"recipe": self.recipe, "settings": self.settings.described()}
+            description = {"recipe": self.recipe, "settings": self.settings.described(), **(facts or {})}
             open_folder(self.out, description, resume=resume, free=free)
         # no process may look into the folder before the first one has opened it
         self.fabric.barrier()
@@ -124,7 +137,6 @@ class Study:
         seed: int,
         *,
         earlier: Earlier | None = None,
-        modules: Mapping[str, nn.Module] | None = None,
         inside: str = "",
     ) -> Bench:
         """The bench of one seed; it writes to ``seed-<n>`` in the run folder, or in the subfolder ``inside``."""
@@ -138,7 +150,8 @@ class Study:
             fabric=self.fabric,
             folder=folder,
             progress=self.progress,
-            modules=modules,
+            modules=self.modules,
+            callbacks=self.callbacks,
             earlier=earlier,
         )
         if not inside:
@@ -146,7 +159,7 @@ class Study:
             for numbers in data.valid.numbers.values():
                 rows.update(numbers.tobytes())
             self._validation[seed] = rows.hexdigest()
-            self._live |= {seed: bench} if modules or self.out is None else {}
+            self._live |= {seed: bench} if self.modules or self.out is None else {}
         return bench
 
     def saved_rows(self, part: str) -> list[dict[str, Any]] | None:
@@ -205,13 +218,20 @@ class Study:
 
 
 @contextmanager
-def open_study(settings: StudySettings, recipe: str, *, progress: Progress | None = None) -> Iterator[Study]:
+def open_study(
+    settings: StudySettings,
+    recipe: str,
+    *,
+    progress: Progress | None = None,
+    build: Callable[[StudySettings, str, Fabric, Progress], Study] = Study,
+) -> Iterator[Study]:
     """Start devices and processes for a study.
 
     Args:
         settings: of the recipe.
         recipe: name of its card.
         progress: shows the progress; None: nothing is shown.
+        build: makes the study; that of `xmodal.api` has networks and callbacks of the user.
     """
     from xmodal.engine.processes.launch import launch
 
@@ -219,6 +239,6 @@ def open_study(settings: StudySettings, recipe: str, *, progress: Progress | Non
     fabric = launch(settings.machine(), precision=settings.precision)
     progress = progress or Progress(quiet=True)
     progress.quiet |= fabric.global_rank > 0
-    study = Study(settings, recipe, fabric, progress)
+    study = build(settings, recipe, fabric, progress)
     with study._until_the_end:
         yield study

@@ -6,7 +6,7 @@ the flags that make sense for it, and the bench has one type to read, whatever t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TEACHER, STUDENT = "teacher", "student"
 
 
+Opener = Callable[["Plan", int], "Data"]  # opens the data of a seed: by name, or the arrays of a Python call
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """One data set, and how teacher and students are built and trained on it.
@@ -40,6 +43,7 @@ class Plan:
         labelled_groups: whole groups to keep the labels of, in place of ``labelled``; 0: none are named.
         valid_labels: labels to keep in validation; empty: as many as in training where some are hidden.
         augment: augmentation of training batches.
+        class_weights: weight of each class in the loss of labels, or ``balanced``; empty: equal weights.
         folds: of a cross-validation, whose fold k takes the place of seed k; 0: none.
         teacher: modalities of the teacher; empty: all.
         student: modalities at deployment; empty: the last one.
@@ -58,6 +62,7 @@ class Plan:
     labelled_groups: int = 0
     valid_labels: str = ""
     augment: str = ""
+    class_weights: tuple[float, ...] | str = ()
     folds: int = 0
     teacher: tuple[str, ...] = ()
     student: tuple[str, ...] = ()
@@ -86,7 +91,7 @@ def open_seed(plan: Plan, seed: int) -> Data:
     """The data of one seed, which also draws the split of data without one; with folds, of the fold of this number."""
     from xmodal.data import open_data
 
-    return open_data(
+    data = open_data(
         plan.data,
         options=plan.options,
         task=plan.task,
@@ -98,13 +103,23 @@ def open_seed(plan: Plan, seed: int) -> Data:
         seed=seed,
         folds=plan.folds,
     )
+    return with_weights(plan, data)
 
 
-def each_seed(plan: Plan, seeds: Sequence[int], first: Data) -> Iterator[tuple[int, Data]]:
+def with_weights(plan: Plan, data: Data) -> Data:
+    """The data with the class weights of a plan."""
+    from xmodal.data.weights import with_class_weights
+
+    return with_class_weights(data, plan.class_weights) if plan.class_weights else data
+
+
+def each_seed(
+    plan: Plan, seeds: Sequence[int], first: Data, *, opened: Opener = open_seed
+) -> Iterator[tuple[int, Data]]:
     """Every seed with its data; the data of the first seed was opened before, for the checks."""
     yield seeds[0], first
     for seed in seeds[1:]:
-        yield seed, open_seed(plan, seed)
+        yield seed, opened(plan, seed)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,21 @@ def parse_shares(text: str) -> tuple[float, ...]:
     return shares
 
 
+def parse_weights(text: str) -> tuple[float, ...] | str:
+    """``balanced`` as it is; ``1,2.5`` → two weights.
+
+    Example:
+        >>> parse_weights("balanced"), parse_weights("1, 2.5")
+        ('balanced', (1.0, 2.5))
+    """
+    if text in ("", "balanced"):
+        return text or ()
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"class weights '{text}': balanced, or a number per class (1,2.5) was expected") from None
+
+
 # Flags arrive as text; Python code and settings.json pass tuples and lists, which pydantic checks itself.
 def _names(value: Any) -> Any:
     return parse_names(value) if isinstance(value, str) else value
@@ -82,9 +97,14 @@ def _shares(value: Any) -> Any:
     return parse_shares(value) if isinstance(value, str) else value
 
 
+def _weights(value: Any) -> Any:
+    return parse_weights(value) if isinstance(value, str) else value
+
+
 Names = Annotated[tuple[str, ...], Flag(metavar="NAME[,NAME]"), BeforeValidator(_names)]
 Seeds = Annotated[tuple[int, ...], Flag(metavar="N|A-B|A,B"), BeforeValidator(_seeds)]
 Shares = Annotated[tuple[float, ...], Flag(metavar="SHARE[,SHARE]"), BeforeValidator(_shares)]
+Weights = Annotated[tuple[float, ...] | Literal["balanced"], Flag(metavar="balanced|W,W,…"), BeforeValidator(_weights)]
 # Hidden, because the flags of methods and data sets, with the name as prefix, fill it.
 Options = Annotated[dict[str, Any], Flag(hidden=True)]
 
@@ -213,6 +233,9 @@ class PairSettings(TeacherFlags, DataFlags, RunSettings):
     task: Literal["", "multiclass", "binary", "multilabel", "regression"] = Field(
         "", description="kind of target; default: inferred from the labels"
     )
+    class_weights: Weights = Field(
+        (), description="weight of each class in the loss of labels; balanced: rare classes count like frequent ones"
+    )
     teacher_encoder: str = Field("auto", description="network per modality of the teacher")
     student_encoder: str = Field("auto", description="network per modality of the student")
     teacher_width: int | None = Field(None, ge=1, description="width of the teacher's embedding")
@@ -232,6 +255,7 @@ class PairSettings(TeacherFlags, DataFlags, RunSettings):
             options=self.options.get(self.data, {}),
             task=self.task,
             **self.request(),
+            class_weights=self.class_weights,
             teacher=self.teacher,
             student=self.student,
             training=self.training(),
