@@ -101,6 +101,17 @@ def test_wrong_names_of_files_are_refused_before_anything_is_written(done, tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_page_is_written_without_a_run_folder(done, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    pages = [done.report(), done.report(tmp_path / "mine.html")]
+
+    assert [page.resolve() for page in pages] == [tmp_path / "report.html", tmp_path / "mine.html"]
+    texts = [page.read_text() for page in pages]
+    assert texts[0] == texts[1] and texts[0].count("<svg") >= 3 and "Sub-folders are missing" not in texts[0]
+
+
+@pytest.mark.slow
 def test_the_page_is_that_of_the_run_folder_also_without_one(views, splits, tmp_path):
     inputs, label = views
     calls = [{"out": tmp_path / "run"}, {}]

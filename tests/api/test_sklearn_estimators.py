@@ -186,6 +186,7 @@ def test_a_regressor_predicts_in_the_units_of_y_and_so_does_its_student():
     assert model.student_.predict(X).outputs[:, 0] == pytest.approx(model.predict(X), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [CrossModalClassifier, CrossModalRegressor])
 @pytest.mark.parametrize("method", [name for name, card in METHODS.items() if card.paired and card.targets == "any"])
 def test_methods_of_the_list_fit(kind, method):
@@ -201,6 +202,7 @@ def test_methods_of_the_list_fit(kind, method):
     assert model.fit(X, y, teacher_X=teacher_X).predict(X).shape == (60,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "options"), [("discom", {}), ("dmd", {"width": 8, "heads": 2, "layers": 1})])
 def test_methods_with_networks_of_their_own_fit_classes_and_values(method, options):
     X, teacher_X, y = views(60)

@@ -174,14 +174,16 @@ class Result:
         from xmodal.engine.run.folder import environment
 
         settings = {"recipe": self.result["recipe"], "settings": self._study.settings.described()}
+        # the time is that of the page, and nobody knows any more when the run was started
+        machine = {key: value for key, value in environment().items() if key != "started"}
         write_json(folder / "settings.json", settings)
-        write_json(folder / "environment.json", environment())
+        write_json(folder / "environment.json", machine)
         write_json(folder / "result.json", self.result)
         for row in self.rows:
             run, inside = self._study.benches[row["seed"]].runs[row["name"]], folder / row["folder"]
             scored = {"needs": row["needs"], "best_epoch": row["best_epoch"], "valid": row["valid"]}
             write_json(inside / "settings.json", {"seed": row["seed"]})
-            write_json(inside / "environment.json", environment())
+            write_json(inside / "environment.json", machine)
             write_rows(inside / "history.jsonl", run.history)
             students = {row["student"]: {**scored, "test": row["test"]}}
             write_json(inside / "result.json", {"seed": row["seed"], "epochs": len(run.history), "students": students})
