@@ -172,7 +172,8 @@ def test_the_student_of_a_comparison_is_the_one_to_ship(compared, views, tmp_pat
     outputs = compared.student(views[0])
 
     assert torch.equal(outputs, shipped(views[0]))
-    assert not torch.equal(outputs, compared.student_of("no-KD", seed=3)(views[0]))
+    other = next(seed for seed in (3, 5) if seed != int(name[2]))
+    assert not torch.equal(outputs, compared.student_of(name[1], seed=other)(views[0]))
     file = compared.save(tmp_path / "control.safetensors", name="no-KD", seed=5)
     predicted = xmodal.open_student(file).predict(views[0]).classes
     assert np.array_equal(predicted, compared.student_of("no-KD", seed=5).predict(views[0]).classes)
@@ -180,11 +181,12 @@ def test_the_student_of_a_comparison_is_the_one_to_ship(compared, views, tmp_pat
 
 def test_a_ship_card_decides_which_student_it_is(compared, views):
     card = {"name": "no-KD", "seed": 5, "student": "faint", "role": "control", "why": "Nothing is better."}
+    before = compared.result["ship"]
     compared.result["ship"] = card
 
     assert torch.equal(compared.student(views[0]), compared.student_of("no-KD", seed=5)(views[0]))
     assert compared.verdict.endswith("The student to ship: no-KD, seed 5. Nothing is better.")
-    del compared.result["ship"]
+    compared.result["ship"] = before
 
 
 def test_rows_and_seeds_that_are_not_there_are_refused(compared):

@@ -7,7 +7,8 @@ import pytest
 
 from xmodal.cli.main import answer
 from xmodal.errors import InputError
-from xmodal.reports.tables import comparison_table, verdict
+from xmodal.reports.tables import comparison_table
+from xmodal.reports.verdicts import verdict
 
 FAST = "--teacher rows --student fourier --epochs 1 --no-shuffled --threads 1 --accelerator cpu"
 

@@ -47,6 +47,8 @@ def compare(
     metrics: Mapping[str, Any] | None = None,
     student_network: nn.Module | None = None,
     teacher_network: nn.Module | None = None,
+    teacher_from: Any = None,
+    teacher_classes: Path | Sequence[str] | Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
     callbacks: Sequence[object] = (),
     out: str | Path | None = None,
@@ -80,6 +82,8 @@ def compare(
         metrics: see there.
         student_network: see there; every training starts from a copy.
         teacher_network: see there.
+        teacher_from: see there.
+        teacher_classes: see there.
         training: further flags of ``xmodal compare`` by name, such as ``{"losses": ("kl", "dkd")}``.
         callbacks: see there.
         out: see there.
@@ -109,6 +113,8 @@ def compare(
         metrics=metrics,
         student_network=student_network,
         teacher_network=teacher_network,
+        teacher_from=teacher_from,
+        teacher_classes=teacher_classes,
         callbacks=callbacks,
     )
     arguments = {
@@ -129,7 +135,7 @@ def compare(
     # settings first: an error in them appears before the data is copied and split
     further = dict(training or {})
     given.check(arguments, further)
-    settings = validated(recipe.Settings, {**further, **arguments}, "compare")
+    settings = given.handed_to(validated(recipe.Settings, {**further, **arguments, **given.named}, "compare"))
     if settings.sweep:
         raise InputError(
             "A sweep opens its data by name, with other options at each value. Use xmodal compare --sweep."

@@ -44,6 +44,8 @@ def distill(
     metrics: Mapping[str, Any] | None = None,
     student_network: nn.Module | None = None,
     teacher_network: nn.Module | None = None,
+    teacher_from: Any = None,
+    teacher_classes: Path | Sequence[str] | Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
     callbacks: Sequence[object] = (),
     out: str | Path | None = None,
@@ -78,6 +80,9 @@ def distill(
             `xmodal.metrics.further`; scored besides the usual ones.
         student_network: your own module in place of a built one; it takes a tensor, or a dictionary of several.
         teacher_network: the same for the teacher; it is trained here.
+        teacher_from: a teacher that exists already and is used as it is: a path as in ``--teacher-from``, an array of
+            outputs, a dictionary of arrays, or a module or function that takes a dictionary of raw inputs.
+        teacher_classes: names of its classes, in the order of its outputs; or its class → yours; or a file of them.
         training: further flags of ``xmodal distill`` by name, such as ``{"optimizer": "sgd", "precision": "64"}`` or
             ``{"labelled": "30"}``.
         callbacks: objects with ``on_epoch(row)`` or ``on_end(result)``, see `xmodal.engine.callbacks`.
@@ -109,6 +114,8 @@ def distill(
         metrics=metrics,
         student_network=student_network,
         teacher_network=teacher_network,
+        teacher_from=teacher_from,
+        teacher_classes=teacher_classes,
         callbacks=callbacks,
     )
     arguments = {
@@ -127,6 +134,6 @@ def distill(
     # settings first: an error in them appears before the data is copied and split
     further = dict(training or {})
     given.check(arguments, further)
-    settings = validated(recipe.Settings, {**further, **arguments}, "distill")
+    settings = given.handed_to(validated(recipe.Settings, {**further, **arguments, **given.named}, "distill"))
     result, study = run_on(recipe.run, settings, given, resume=further.get("resume"), verbose=verbose)
     return Distilled(result, study)

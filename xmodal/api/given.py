@@ -7,19 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from xmodal.api import fingerprint
 from xmodal.data.samples import as_array
 from xmodal.engine.callbacks import check_callbacks
 from xmodal.errors import InputError, listed
 from xmodal.names import UNLABELLED
+from xmodal.teachers.request import TeacherRequest
 
 if TYPE_CHECKING:
     from torch import nn
 
     from xmodal.data.base import Data
     from xmodal.study.plan import Plan
+    from xmodal.study.settings import TeacherFlags
+
+P = TypeVar("P", bound="TeacherFlags")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +45,8 @@ class Given:
     metrics: Mapping[str, Any] | None = None
     student_network: nn.Module | None = None
     teacher_network: nn.Module | None = None
+    teacher_from: Any = None
+    teacher_classes: Path | Sequence[str] | Mapping[str, str] | None = None
     callbacks: Sequence[object] = ()
 
     @property
@@ -47,6 +54,19 @@ class Given:
         """The user's own networks by side."""
         networks = {"student": self.student_network, "teacher": self.teacher_network}
         return {side: network for side, network in networks.items() if network is not None}
+
+    @property
+    def named(self) -> dict[str, Any]:
+        """What the settings record of a given teacher."""
+        if self.teacher_from is None:
+            return {}
+        return {"teacher_from": TeacherRequest(source=self.teacher_from).label.strip("'")}
+
+    def handed_to(self, settings: P) -> P:
+        """The settings with the objects of a given teacher."""
+        if self.teacher_from is None:
+            return settings
+        return settings.with_objects(source=self.teacher_from, classes=self.teacher_classes)
 
     def check(self, arguments: Mapping[str, Any], training: Mapping[str, Any]) -> None:
         """Raise an error about arguments that contradict one another or would have no effect.
@@ -57,7 +77,9 @@ class Given:
         """
         check_callbacks(self.callbacks)
         problems = self._problems()
-        repeated = sorted(({*arguments, "task"}) & training.keys())
+        if self.teacher_from is None and self.teacher_classes is not None:
+            problems.append("teacher_classes names the classes of a given teacher. Give it as teacher_from.")
+        repeated = sorted(({*arguments, "task", "teacher_from", "teacher_classes"}) & training.keys())
         if repeated:
             problems.append(f"training names {listed(repeated)}, which is an argument of its own. Give it there alone.")
         for side in self.modules:

@@ -31,7 +31,8 @@ class Settings(PairSettings):
     def comparison(self) -> Comparison:
         """A comparison of one method with one seed."""
         flags = {name: getattr(self, name) for name in PairSettings.model_fields}
-        return ComparisonSettings(**flags, methods=(self.method,), shuffled=self.shuffled).comparison()
+        settings = ComparisonSettings(**flags, methods=(self.method,), shuffled=self.shuffled)
+        return settings.with_objects(**self._objects).comparison()
 
 
 def run(

@@ -11,7 +11,8 @@ from typing import Any
 from xmodal.files import plain
 from xmodal.reports import plots
 from xmodal.reports.plots import Series
-from xmodal.reports.tables import comparison_table, summary_of
+from xmodal.reports.summary import summary_of
+from xmodal.reports.tables import comparison_table
 
 CELL = "padding:.15em .7em;border:0;text-align:{side}"
 

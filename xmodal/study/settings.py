@@ -8,15 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from xmodal.engine.settings import FitSettings, MachineSettings, Precision
 from xmodal.errors import InputError, did_you_mean
 from xmodal.flags import Flag
 from xmodal.study.plan import Plan
 from xmodal.teachers.request import Kind, TeacherRequest
+
+T = TypeVar("T", bound="TeacherFlags")
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -205,21 +207,25 @@ class TeacherFlags(BaseModel):
         False, description="turn given embeddings into a teacher by a linear probe on the labelled rows"
     )
 
+    # Python objects in place of what the flags name, see `with_objects`
+    _objects: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
+    def with_objects(self: T, **objects: Any) -> T:
+        """These settings with Python objects: ``source`` of the teacher and its ``classes``."""
+        self._objects = objects
+        return self
+
     def given_teacher(self) -> TeacherRequest | None:
         """The teacher that these flags name; None: none."""
         if not self.teacher_from:
-            named = [name for name in ("teacher_outputs", "teacher_classes", "teacher_probe") if getattr(self, name)]
-            if named := [name for name in named if getattr(self, name) != "auto"]:
+            about = ("teacher_outputs", "teacher_classes", "teacher_probe")
+            if unused := [name for name in about if getattr(self, name) not in ("auto", None, False)]:
                 raise InputError(
-                    f"--{named[0].replace('_', '-')} is about a given teacher. Name it with --teacher-from."
+                    f"--{unused[0].replace('_', '-')} is about a given teacher. Name it with --teacher-from."
                 )
             return None
-        return TeacherRequest(
-            source=self.teacher_from,
-            outputs=self.teacher_outputs,
-            classes=self.teacher_classes,
-            probe=self.teacher_probe,
-        )
+        named = {"source": self.teacher_from, "classes": self.teacher_classes, **self._objects}
+        return TeacherRequest(outputs=self.teacher_outputs, probe=self.teacher_probe, **named)
 
 
 class PairSettings(TeacherFlags, DataFlags, RunSettings):
