@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from xmodal.api.distill import distill
 from xmodal.data import open_data
 from xmodal.recipes import compare
-from xmodal.recipes.distill import distill
 from xmodal.reports.summary import summarise
 from xmodal.study.ship import OWN_SPLITS, ship_card
 from xmodal.study.speed import measure

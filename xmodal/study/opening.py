@@ -14,7 +14,6 @@ The order is a promise: errors in the input appear before a folder exists, and t
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -80,7 +79,6 @@ class Study:
         self.settings, self.recipe, self.fabric, self.progress = settings, recipe, fabric, progress
         self.out: Path | None = None
         self._until_the_end = ExitStack()
-        self._validation: dict[int, str] = {}  # seed → fingerprint of its validation rows
         self._live: dict[int, Bench] = {}  # benches whose students cannot be read back from a file
 
     @property
@@ -155,10 +153,6 @@ class Study:
             earlier=earlier,
         )
         if not inside:
-            rows = hashlib.sha256()
-            for numbers in data.valid.numbers.values():
-                rows.update(numbers.tobytes())
-            self._validation[seed] = rows.hexdigest()
             self._live |= {seed: bench} if self.modules or self.out is None else {}
         return bench
 
@@ -197,14 +191,11 @@ class Study:
 
         They are measured once: a run that is resumed after its end keeps what it has.
         """
-        from xmodal.study.ship import OWN_SPLITS
         from xmodal.study.speed import measure, measure_file
 
         command = "" if self.out is None else f"xmodal export {shlex.quote(str(self.out))}"
         blank = dict.fromkeys(("bytes", "ms_median", "ms_p95"))
         complete = {**card, **({"file": "", "folder": ""} if self.out is None else {}), **blank, "command": command}
-        if card["seeds"] > 1 and len(set(self._validation.values())) > 1:
-            complete["why"] = f"{card['why']} {OWN_SPLITS}"
         earlier = self.out and self.out / "result.json"
         if earlier and earlier.is_file():
             stored = read_json(earlier).get("ship") or {}

@@ -55,11 +55,9 @@ def ship_card(result: Row, select: tuple[str, str]) -> dict[str, Any] | None:
         why.append(f"Mean on validation: {_shown(means, name, select)}, {other} {_shown(means, other, select)}.")
     count = len(_of(rows, name))
     if count > 1:
-        # the validation rows of some seeds are easier than those of others
-        own = " (each has a split of its own, so part of that is chance)" * (
-            len({row.get("split") for row in rows}) > 1
-        )
-        why.append(f"Of its {seeds(count)}, seed {row['seed']} is the best on validation{own}.")
+        why.append(f"Of its {seeds(count)}, seed {row['seed']} is the best on validation.")
+        if len({each.get("split") for each in _of(rows, name)}) > 1:
+            why.append(OWN_SPLITS)
     return {
         **{key: row[key] for key in ("name", "role", "seed", "student", "folder")},
         "file": f"{row['folder']}/students/{row['student']}/student.safetensors",
