@@ -354,7 +354,7 @@ def target_sentence(info: DataInfo, kind: str = "") -> str:
     # class numbers are not in their names
     if info.class_names and info.label_values and names != (texts := list(map(as_text, info.label_values))):
         names = [f"{text} = {name}" for text, name in zip(texts, names, strict=True)]
-    shown = ", ".join(names[:LISTED]) + f", … ({len(names)} in all)" * (len(names) > LISTED)
+    shown = ", ".join(names[:LISTED]) + ", …" * (len(names) > LISTED)
     source = f", from {kind}" if kind else ""
     if info.task == "regression":
         return f"Targets: {info.classes} value{'s' * (info.classes > 1)} per sample (regression){source}."
