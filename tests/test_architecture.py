@@ -37,6 +37,8 @@ MAY_IMPORT = {  # part → parts that it may import; itself it always may
     "teachers": BASIS | BRICKS | {"deploy"},
     "study": BELOW_STUDY | {"teachers"},
     "recipes": BELOW_STUDY | {"study", "teachers"},
+    "api": BELOW_STUDY | {"study", "recipes", "teachers"},
+    "sklearn": BELOW_STUDY | {"study", "api"},
     "cli": BELOW_STUDY | {"study", "recipes", "teachers"},
 }
 

@@ -4,13 +4,14 @@ import logging
 import struct
 import sys
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from xmodal.deploy import check_inputs, interpret, open_student, read_description
+from xmodal.deploy import Predictions, check_inputs, interpret, open_student, read_description
 from xmodal.errors import InputError, MissingExtra
 from xmodal.export import ExportMismatch, describe, export_student, load_student, save_student
 from xmodal.models.network import Network, build_for, student_of
@@ -180,6 +181,38 @@ def test_outputs_become_probabilities_and_classes():
     assert (chosen.tolist(), present.tolist(), positive.tolist()) == ([1, 1], [[0, 1], [0, 1]], [1, 1])
 
 
+@pytest.mark.parametrize(
+    ("format", "labels"),
+    [
+        ("safetensors", ("cat", "dog", "ape")),
+        ("safetensors", (7, 3, -1)),
+        ("safetensors", (2.0, 0.5, 1.0)),
+        ("onnx", ("cat", "dog", "ape")),
+    ],
+    ids=["text", "integers", "floats", "text in an ONNX file"],
+)
+def test_an_exported_student_predicts_the_labels_of_its_data_in_their_type(tmp_path, format, labels):
+    facts = replace(info(), label_values=labels)
+    export_student(trained(), facts, tmp_path, format=format, samples=raw())
+
+    predictions = open_student(tmp_path / f"student.{format}").predict(raw())
+
+    assert predictions.predicted.tolist() == [labels[number] for number in predictions.classes]
+    assert predictions.predicted.dtype.kind == np.array(labels).dtype.kind
+
+
+def test_booleans_are_predicted_as_booleans_and_numbers_without_labels_as_numbers():
+    classes = np.array([1, 0])
+
+    found = Predictions(np.zeros((2, 1)), classes, label_values=(False, True)).predicted
+
+    assert found.tolist() == [True, False] and found.dtype == bool
+    assert Predictions(np.zeros((2, 2)), classes).predicted.tolist() == [1, 0]
+    assert Predictions(np.zeros((2, 2)), np.array([[0, 1], [1, 1]])).predicted.tolist() == [[0, 1], [1, 1]]
+    assert Predictions(np.array([[0.5], [2.0]]), None).predicted.tolist() == [0.5, 2.0]
+    assert Predictions(np.array([[0.5, 1.0]]), None).predicted.tolist() == [[0.5, 1.0]]
+
+
 @pytest.mark.parametrize("keep", [0, 5, 200, -1])
 def test_a_cut_file_is_a_sentence(saved, keep):
     saved.write_bytes(saved.read_bytes()[:keep])
@@ -214,6 +247,9 @@ CHANGES = {
     "type": (lambda d: d.update(classes="3"), "wrong at classes"),
     "shape": (lambda d: d["inputs"].pop("gyro"), "needs 'gyro' but has no shape for it"),
     "names": (lambda d: d.update(class_names=["one"]), "3 classes and 1 names"),
+    "labels": (lambda d: d.update(label_values=["a", "b"]), "3 classes and 2 different labels"),
+    "repeated labels": (lambda d: d.update(label_values=["a", "b", "a"]), "3 classes and 2 different labels"),
+    "mixed labels": (lambda d: d.update(label_values=["a", 2, True]), "wrong at label_values"),
     "std": (lambda d: d["normalisation"]["gyro"].update(std=[[0.0], [1.0]]), "mean and std of 'gyro'"),
     "mean": (lambda d: d["normalisation"]["gyro"].update(mean="x"), "mean and std of 'gyro'"),
     "own": (lambda d: d.update(builder=None, arguments=None), "module that xmodal did not build"),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from xmodal.version import __version__
 
 if TYPE_CHECKING:
+    from xmodal.api.compare import compare
+    from xmodal.api.distill import distill
     from xmodal.data import DATA, open_data
     from xmodal.data.arrays import from_arrays, from_dataset
     from xmodal.deploy import open_student
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from xmodal.methods import METHODS
     from xmodal.models.student_file import load_student
     from xmodal.recipes import RECIPES
-    from xmodal.recipes.distill import distill
     from xmodal.types import Batch, DataInfo, Step, Student
 
 __all__ = [
@@ -37,6 +38,7 @@ __all__ = [
     "Step",
     "Student",
     "__version__",
+    "compare",
     "distill",
     "export_student",
     "fit",
@@ -61,7 +63,8 @@ if not TYPE_CHECKING:
         "Method": "xmodal.method",
         "Step": "xmodal.types",
         "Student": "xmodal.types",
-        "distill": "xmodal.recipes.distill",
+        "compare": "xmodal.api.compare",
+        "distill": "xmodal.api.distill",
         "export_student": "xmodal.export",
         "fit": "xmodal.engine.fit",
         "fit_many": "xmodal.engine.stacked.fit_many",

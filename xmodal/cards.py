@@ -49,6 +49,8 @@ class MethodCard(Card):
         tasks: tasks it supports, of `xmodal.names.TASKS`.
         targets: ``sample`` (one target per sample), ``place`` (one per pixel or voxel: dense data) or ``any``.
         unlabelled: what the method does with training rows that have no label, in one sentence.
+        weights: what can weight its loss of labels: ``classes`` and ``rows``.
+        networks: ``given`` (it trains the networks that the bench builds, or those of the user) or ``own``.
     """
 
     settings: str
@@ -59,6 +61,8 @@ class MethodCard(Card):
     targets: str = "any"
     # what a method does whose `uses_unlabelled` is not set
     unlabelled: str = "left out: it trains on the labelled rows alone"
+    weights: tuple[str, ...] = ("classes", "rows")
+    networks: str = "given"
 
 
 @dataclass(frozen=True, kw_only=True)

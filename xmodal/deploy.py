@@ -9,8 +9,9 @@ names of the classes. `.pt2`, `.pt` and `.pth` are not read: opening such a file
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from xmodal.models.description import HEADER, read_description
 from xmodal.models.discom_net import Branches, Parts
 from xmodal.models.network import evaluating, pick_input
 from xmodal.models.student_file import STUDENT, load_student
-from xmodal.types import Normalisation, Student
+from xmodal.types import Label, Normalisation, Student
 
 # raw inputs of one batch → outputs before softmax or sigmoid
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[Any]]
@@ -51,8 +52,10 @@ class Deployed(nn.Module):
             self.register_buffer(f"mean{slot}", mean)
             self.register_buffer(f"std{slot}", std)
 
-    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        """The student's outputs for raw inputs: name → (batch, …)."""
+    def forward(self, inputs: Mapping[str, Tensor] | Tensor) -> Tensor:
+        """The student's outputs for raw inputs: name → (batch, …), or the tensor alone where it reads one input."""
+        if isinstance(inputs, Tensor):
+            inputs = named_inputs(inputs, self.needs)
         outputs: Tensor = self.module(self.normalised(inputs))
         return outputs
 
@@ -67,6 +70,14 @@ class Deployed(nn.Module):
         slot = self._slots[name]
         normalised: Tensor = (raw - self.get_buffer(f"mean{slot}")) / self.get_buffer(f"std{slot}")
         return normalised * (raw != 0).any(dim=1, keepdim=True) if name in self._empty else normalised
+
+
+def on_cpu(student: Student) -> Student:
+    """A copy in eval mode, in the float32 in which every student is deployed."""
+    module = copy.deepcopy(student.module).cpu().eval()
+    if any(parameter.dtype == torch.float64 for parameter in module.parameters()):
+        module.float()
+    return replace(student, module=module)
 
 
 def deployed(student: Student) -> Deployed:
@@ -132,11 +143,27 @@ class Predictions:
         outputs: (rows, outputs): probabilities, or predicted values for regression.
         classes: (rows,) class numbers; for several labels (rows, labels) zeros and ones; None for regression.
         class_names: one per class; empty: the data had no names.
+        label_values: the label of each class in the type in which the training data had it; empty: the class numbers.
     """
 
     outputs: NDArray[Any]
     classes: NDArray[np.int64] | None
     class_names: tuple[str, ...] = ()
+    label_values: tuple[Label, ...] = ()
+
+    @property
+    def predicted(self) -> NDArray[Any]:
+        """The predictions in the form of the targets: labels of their type, a table of 0 and 1, or values.
+
+        One regressed value per sample makes (rows,), several make (rows, values).
+
+        Example:
+            >>> Predictions(np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1]), label_values=("cat", "dog")).predicted
+            array(['cat', 'dog'], dtype='<U3')
+        """
+        if self.classes is None:
+            return self.outputs[:, 0] if self.outputs.ndim == 2 and self.outputs.shape[1] == 1 else self.outputs
+        return np.array(self.label_values)[self.classes] if self.label_values else self.classes
 
     @property
     def labels(self) -> list[str]:
@@ -166,11 +193,12 @@ class Predictor:
         self.description = dict(description)
         self.needs = tuple(description["needs"])
 
-    def predict(self, inputs: Mapping[str, Any], *, batch_size: int = 256) -> Predictions:
+    def predict(self, inputs: Any, *, batch_size: int = 256) -> Predictions:
         """Predictions for raw samples, which must not be normalised.
 
         Args:
-            inputs: name → (rows, …) arrays or tensors; inputs that the student does not need are ignored.
+            inputs: name → (rows, …) arrays, tensors or data frames; inputs that the student does not need are ignored.
+                A student that reads one input takes it without its name, too.
             batch_size: rows per forward pass; memory maps are read in the same blocks.
         """
         raw = self.raw_outputs(inputs, batch_size=batch_size)
@@ -180,7 +208,8 @@ class Predictor:
                 f"The student has {raw.shape[1]} outputs, its description says {expected}. Export the student again."
             )
         outputs, classes = interpret(raw, self.description["task"])
-        return Predictions(outputs, classes, tuple(self.description["class_names"]))
+        names, labels = self.description["class_names"], self.description["label_values"]
+        return Predictions(outputs, classes, tuple(names), tuple(labels))
 
     def raw_outputs(self, inputs: Mapping[str, Any], *, batch_size: int = 256) -> NDArray[Any]:
         """The outputs before softmax or sigmoid, (rows, outputs), for raw samples; arguments as in `predict`."""
@@ -239,13 +268,22 @@ def interpret(outputs: NDArray[Any], task: str) -> tuple[NDArray[Any], NDArray[n
     return outputs, None
 
 
-def check_inputs(inputs: Mapping[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+def named_inputs(inputs: Any, needs: Sequence[str]) -> Mapping[str, Any]:
+    """A dictionary of inputs: the given one, or a single array under the name of the one input that is needed."""
+    if isinstance(inputs, Mapping):
+        return inputs
+    if len(needs) != 1:
+        raise InputError(
+            f"The inputs are {type(inputs).__name__}, and the student reads {', '.join(needs)}: a dictionary with "
+            "these names was expected."
+        )
+    return {needs[0]: inputs}
+
+
+def check_inputs(inputs: Any, description: Mapping[str, Any]) -> dict[str, Any]:
     """The arrays that a student needs, with checked shapes and types; one error lists all problems."""
     arrays, problems = {}, []
-    if not isinstance(inputs, Mapping):
-        raise InputError(
-            f"The inputs are {type(inputs).__name__}: a dictionary of {description['needs']} was expected."
-        )
+    inputs = named_inputs(inputs, description["needs"])
     for name in description["needs"]:
         if name not in inputs:
             problems.append(f"The student reads '{name}', which was not given. {did_you_mean(name, inputs)}")

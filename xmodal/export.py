@@ -7,7 +7,6 @@ A written file is read back and compared with the student on real samples; only 
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 import logging
@@ -30,6 +29,7 @@ from xmodal.deploy import (
     Run,
     check_inputs,
     deployed,
+    on_cpu,
     open_onnx,
     open_safetensors,
     read_batch,
@@ -75,7 +75,7 @@ def export_student(
     """
     if format not in FORMATS:
         raise InputError(f"There is no export format called '{format}'. {did_you_mean(format, FORMATS)}")
-    student, info = _on_cpu(student), info.typed("float32")
+    student, info = on_cpu(student), info.typed("float32")
     description = describe(student, info)
     arrays = check_inputs(samples, description)
     folder = Path(out)
@@ -129,14 +129,6 @@ def _compare(
 
 def _difference(expected: NDArray[Any], outputs: NDArray[Any]) -> float:
     return float(np.abs(expected.astype(np.float64) - outputs).max())
-
-
-def _on_cpu(student: Student) -> Student:
-    """A copy in eval mode; a student trained in float64 is deployed in float32."""
-    module = copy.deepcopy(student.module).cpu().eval()
-    if any(parameter.dtype == torch.float64 for parameter in module.parameters()):
-        module.float()
-    return Student(module, student.needs, student.target, student.builder, student.arguments, student.normalisation)
 
 
 def _safetensors(student: Student, info: DataInfo, folder: Path) -> tuple[Path, Run]:

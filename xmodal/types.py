@@ -23,6 +23,7 @@ from xmodal.names import SPLITS as SPLITS
 from xmodal.names import TASKS as TASKS
 from xmodal.names import owner as owner
 
+Label = str | bool | int | float  # a class as users write it; each of these types is a JSON value of its own
 LABEL_LOSSES = ("cross_entropy", "focal", "lovasz")  # losses of class labels, for tasks with one class per target
 BLOCK_BYTES = 256 * 2**20  # inputs and outputs of one forward pass without gradient take at most this much
 
@@ -44,6 +45,8 @@ class Batch:
             or NaN, so that code which forgets this mask fails. Empty: all samples have one.
         present: modality → boolean mask per sample (rows,): which samples have this modality. Inputs of the others are
             NaN, or -1 among integers, so that code which forgets this mask fails. Empty: all samples have all of them.
+        weights: modality → weight of each sample in the loss of labels (rows,), of mean 1 over the labelled training
+            rows. Empty: all samples count alike.
     """
 
     inputs: dict[str, Tensor]
@@ -53,6 +56,7 @@ class Batch:
     scored: dict[str, Tensor] = field(default_factory=dict)
     labelled: dict[str, Tensor] = field(default_factory=dict)
     present: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def paired(self) -> bool:
@@ -228,6 +232,8 @@ class DataInfo:
         paired: whether row i of every modality belongs to the same sample.
         select: metric and direction (``max`` or ``min``) by which the best epoch on the validation split is chosen.
         class_names: one name per class or label.
+        label_values: the label that each class number stands for, as it was given: text, whole numbers, floats or
+            booleans; empty: the class numbers themselves.
         dense: whether there is a target per pixel, point or voxel.
         target_shape: shape of the dense target of one sample, such as (height, width) or (depth, height, width);
             empty: it varies, or is not known.
@@ -243,6 +249,8 @@ class DataInfo:
         present: modality → number of training rows that have it; empty: all rows have all modalities.
         normalisation: input → statistics of the training split; other inputs are not normalised.
         metrics: a set of `xmodal.metrics.task.SETS` in place of the task's usual metrics; empty: the usual ones.
+        further_metrics: name → `xmodal.metrics.further.FurtherMetric`, besides the others.
+        weighted: whether training rows have weights, see `Batch.weights`.
     """
 
     inputs: Mapping[str, InputInfo]
@@ -252,6 +260,7 @@ class DataInfo:
     paired: bool = True
     select: tuple[str, str] = ("accuracy", "max")
     class_names: tuple[str, ...] = ()
+    label_values: tuple[Label, ...] = ()
     dense: bool = False
     ignore: int | None = None
     label_losses: Mapping[str, float] = field(default_factory=dict)
@@ -263,6 +272,8 @@ class DataInfo:
     metrics: str = ""
     target_shape: tuple[int, ...] = ()
     inner: int = 0
+    further_metrics: Mapping[str, Any] = field(default_factory=dict)
+    weighted: bool = False
 
     def __post_init__(self) -> None:
         """Refuse losses and weights that do not fit the targets."""
@@ -275,6 +286,10 @@ class DataInfo:
             raise InputError(
                 f"There are {len(self.class_weights)} class weights and {self.classes} classes: one for each was "
                 "expected. Add or remove some."
+            )
+        if self.label_values and len(self.label_values) != self.classes:
+            raise InputError(
+                f"There are {len(self.label_values)} label values and {self.classes} classes: give one each."
             )
 
     def block(self, most: int) -> int:

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from xmodal.data.base import stratified_split
 from xmodal.data.digits import VIEWS, DigitsSettings, make_views, read_pixels
+from xmodal.data.draw import stratified_split
 
 
 def accuracy(view: np.ndarray, labels: np.ndarray, shares: tuple[float, float, float], seed: int) -> float:

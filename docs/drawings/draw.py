@@ -26,7 +26,7 @@ LEVELS = [
     ["teachers"],
     ["study"],
     ["recipes"],
-    ["cli"],
+    ["api", "cli"],
 ]
 CONTRACT = "types, method, cards, errors, files, seeding, …"  # what stands in the box of level 0
 WIDTH, ROW, BOX, GAP = 760, 74, 44, 14
@@ -57,6 +57,8 @@ def room_of(module: str) -> str:
     part = (module.split(".") + [""])[1]
     if part in ("export", "deploy"):
         return "deploy"
+    if part == "sklearn":
+        return "api"
     return part if any(part in level for level in LEVELS) else "contract"
 
 

@@ -5,8 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file
+from sklearn.datasets import load_digits
 
 XMODAL = Path(sys.executable).with_name("xmodal")
 LIGHT = """
@@ -76,3 +78,21 @@ def test_wrong_words_as_a_process(tmp_path: Path) -> None:
 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("xmodal: There is no command 'distil'.")
+
+
+@pytest.mark.slow
+def test_two_devices_learn_the_same_from_a_table_that_lacks_rows(tmp_path: Path) -> None:
+    answers = np.random.default_rng(0).normal(size=(1797, 10)) + 4 * np.eye(10)[load_digits(return_X_y=True)[1]]
+    answers[::3] = np.nan
+    np.save(tmp_path / "teacher.npy", answers)
+    words = "distill digits --student fourier --epochs 2 --teacher-from teacher.npy --precision 64 --labelled 100"
+    for devices in "12":
+        more = f"--accelerator cpu --devices {devices} --out {devices}"
+        done = subprocess.run([XMODAL, *words.split(), *more.split()], capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+
+    files = sorted((tmp_path / "1").rglob("student.safetensors"))
+    for file in files:
+        one, two = load_file(file), load_file(tmp_path / "2" / file.relative_to(tmp_path / "1"))
+        assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-6
+    assert len(files) > 2

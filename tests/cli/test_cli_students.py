@@ -26,9 +26,9 @@ def softmax(outputs: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("form", ["safetensors", "onnx"])
 def test_exported_student_predicts_what_the_run_did(form: str, run_folder: Path, stored, call) -> None:
     name = f"student.{form}"
-    status, said, _ = call(f"export {run_folder} --format {form} --out there")
+    status, said, _ = call(f"export {run_folder} --name kd --format {form} --out there")
     assert status == 0
-    assert "kd, seed 0: the best one on the validation split" in said and f"Written: there/{name}" in said
+    assert "kd, seed 0: chosen by flags" in said and f"Written: there/{name}" in said
 
     status, said, _ = call(f"predict there/{name} digits --split test")
 
@@ -39,6 +39,16 @@ def test_exported_student_predicts_what_the_run_did(form: str, run_folder: Path,
     assert [row["name"] for row in rows] == [row["class"] for row in rows]
     # 32-bit arithmetic in another order
     assert np.allclose([float(row["probability"]) for row in rows], softmax(stored["outputs"]).max(axis=1), atol=1e-5)
+
+
+def test_one_seed_exports_the_student_of_labels_alone_and_says_why(run_folder: Path, call, read) -> None:
+    status, said, _ = call(f"export {run_folder} --out there --json")
+
+    card = read(run_folder / "result.json")["ship"]
+    assert status == 0
+    assert json.loads(said)["student"] == str(run_folder / "seed-0/no-KD/students/fourier/student.safetensors")
+    assert json.loads(said)["why"] == f"no-KD, seed 0: {card['why']}"
+    assert card["why"].startswith("One seed cannot show whether kd is better than no-KD") and card["instead"] == "kd"
 
 
 def test_torch_export_compares_and_writes(run_folder: Path, call) -> None:
@@ -145,11 +155,11 @@ def test_predict_takes_a_run_folder_and_names_the_student_that_it_chose(run_fold
     fit = next(run_folder.glob("seed-*/kd"))
 
     chosen = call("predict", run_folder, "digits", "--split", "test", "--out", "run.csv")
-    named = call("predict", run_folder, "digits", "--split", "test", "--name", "no-KD", "--out", "named.csv")
+    named = call("predict", run_folder, "digits", "--split", "test", "--name", "kd", "--out", "named.csv")
     alone = call("predict", fit, "digits", "--split", "test", "--out", "fit.csv")
 
     assert [said[0] for said in (chosen, named, alone)] == [0, 0, 0]
-    assert "/kd/students/" in chosen[1] and "/no-KD/students/" in named[1] and "/kd/students/" in alone[1]
+    assert "/no-KD/students/" in chosen[1] and "/kd/students/" in named[1] and "/kd/students/" in alone[1]
 
 
 def test_choosing_a_student_needs_a_run_folder_that_has_it(run_folder: Path, call) -> None:

@@ -92,7 +92,7 @@ def test_a_run_is_not_continued_with_another_teacher(call, logits, tmp_path):
         ("--teacher-from nothing", "There is no teacher in nothing"),
         ("--teacher-from teacher.npy --untrained", "A given teacher has no untrained version"),
         ("--teacher-from teacher.npy --methods supervised,discom", "No method here learns from a given teacher"),
-        ("--teacher-from teacher.npy --methods kd,mfh", "trains a teacher of its own with these settings"),
+        ("--teacher-from teacher.npy --methods mfh", "trains a teacher of its own with these settings"),
         ("--teacher-from teacher.npy --teacher-width 8", "build a teacher, and --teacher-from gives one"),
         ("--teacher-probe", "--teacher-probe is about a given teacher"),
         ("--teacher-from teacher.npy --teacher-outputs logit", "teacher-outputs"),

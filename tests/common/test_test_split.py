@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from xmodal.api.distill import distill
 from xmodal.data import split
 from xmodal.data.base import assemble
 from xmodal.engine.processes.launch import launch
-from xmodal.recipes.distill import distill
 from xmodal.study.bench import Bench
 from xmodal.study.comparison import train
 from xmodal.study.comparison_settings import ComparisonSettings

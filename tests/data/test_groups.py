@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from xmodal.api.distill import distill
 from xmodal.cli.main import answer
 from xmodal.data import open_data, reopen
 from xmodal.data.arrays import from_arrays, from_dataset
 from xmodal.data.groups import NEAR, group_numbers, split_groups
 from xmodal.errors import InputError
-from xmodal.recipes.distill import distill
 
 ROWS = 200
 CLASSES = np.arange(ROWS) % 3
@@ -205,7 +205,7 @@ def test_index_files_that_divide_a_group_are_worth_a_word(tmp_path, capsys):
 
     shown = capsys.readouterr().out
     assert status == 0 and "1 of 10 groups are in more than one split" in shown
-    assert "test: 40 labelled (0: 13, 1: 14, 2: 13), 0 unlabelled, 2 groups" in shown
+    assert "test   40 rows, 2 groups: 0 13 (32.5 %), 1 14 (35.0 %), 2 13 (32.5 %)" in shown
     with pytest.raises(InputError, match="index files, which say what the splits are"):
         open_data(str(root), options={"split_by_group": True})
 
@@ -215,7 +215,7 @@ def test_groups_of_unpaired_folders_are_refused(tmp_path):
     for name in ("a", "b"):
         np.save(root / f"{name}_labels.npy", CLASSES)
 
-    with pytest.raises(InputError, match="groups.npy names a group for each sample of all modalities"):
+    with pytest.raises(InputError, match="groups.npy has a group for each sample of all modalities"):
         open_data(str(root))
 
 

@@ -10,9 +10,9 @@ from torch.utils.data import Dataset
 from xmodal.cli.main import answer
 from xmodal.data import open_data, reopen
 from xmodal.data.arrays import from_arrays, from_dataset
-from xmodal.data.base import draw_splits, infer_task, stratified_split
+from xmodal.data.draw import draw_splits, stratified_split
 from xmodal.data.loader import in_order
-from xmodal.data.samples import as_target
+from xmodal.data.targets import infer_task, read_target
 from xmodal.data.unlabelled import is_missing
 from xmodal.errors import InputError
 
@@ -97,9 +97,9 @@ def test_the_number_of_a_missing_label_can_be_chosen():
 
     assert data.info.classes == 3 and data.info.labelled["a"] == 30
     assert data.train.targets["a"].tolist() == np.where(WITHOUT, -1, CLASSES)[:40].tolist()
-    assert from_arrays(inputs(), target, splits=SPLITS).info.classes == 10
-    with pytest.raises(InputError, match="target holds the class -1"):
-        from_arrays(inputs(), np.where(CLASSES == 0, -1, target), splits=SPLITS, unlabelled_label=9)
+    assert from_arrays(inputs(), target, splits=SPLITS).info.label_values == (0, 1, 2, 9)
+    negative = from_arrays(inputs(), np.where(CLASSES == 0, -1, target), splits=SPLITS, unlabelled_label=9)
+    assert negative.info.label_values == (-1, 1, 2)
 
 
 def test_three_classes_from_minus_one_are_worth_a_word():
@@ -109,11 +109,11 @@ def test_three_classes_from_minus_one_are_worth_a_word():
 
 
 def test_whole_numbers_with_nan_are_classes():
-    assert infer_task(np.array([0.0, np.nan, 3.0])) == "multiclass"
-    assert infer_task(np.array([0.0, np.nan, 3.5])) == infer_task(np.array([0.0, np.nan, -3.0])) == "regression"
-    assert infer_task(np.array([0.0, 1.0])) == infer_task(np.array([np.nan, np.nan])) == "regression"
-    assert infer_task(np.array([[0.0, 1.0], [np.nan, np.nan]])) == "multilabel"
-    assert infer_task(np.array([[0.0, 2.0], [np.nan, np.nan]])) == "regression"
+    assert infer_task(np.array([0.0, np.nan, 3.0] * 2)) == "multiclass"
+    assert infer_task(np.array([0.0, np.nan, 3.5] * 2)) == infer_task(np.array([0.0, np.nan, -3.0] * 2)) == "regression"
+    assert infer_task(np.array([np.nan, np.nan])) == "regression"
+    assert infer_task(np.array([[0.0, 1.0], [np.nan, np.nan]] * 2)) == "multilabel"
+    assert infer_task(np.array([[0.0, 2.0], [np.nan, np.nan]] * 2)) == "regression"
 
 
 def test_negative_numbers_of_a_regression_are_numbers():
@@ -220,9 +220,8 @@ def test_a_dataset_may_return_no_target():
 
     assert data.info.task == "multiclass" and torch.equal(data.train.labelled["a"], torch.from_numpy(~WITHOUT[:40]))
     assert tables.info.task == "multilabel" and torch.equal(tables.train.labelled["a"], data.train.labelled["a"])
-    with pytest.raises(InputError, match="target holds the class -1"):
-        Pairs.target = lambda self, row: int(CLASSES[row]) - 1
-        from_dataset(Pairs(), splits=SPLITS, unlabelled_label=None)
+    Pairs.target = lambda self, row: int(CLASSES[row]) - 1
+    assert from_dataset(Pairs(), splits=SPLITS, unlabelled_label=None).info.label_values == (-1, 0, 1)
 
 
 def test_what_says_that_there_is_no_label():
@@ -230,11 +229,11 @@ def test_what_says_that_there_is_no_label():
 
     assert all(map(is_missing, missing))
     assert not any(map(is_missing, [0, -1, "", "a", 0.0, False, np.int64(3), [None], np.array([np.nan])]))
-    assert as_target("y", [True, None]).tolist()[0] == 1.0
-    assert as_target("y", np.array([1, 2], dtype=object)).dtype.kind == "i"
-    assert as_target("y", ["a", None]).dtype == object
+    assert read_target("y", [True, None]).values.tolist()[0] == 1.0
+    assert read_target("y", np.array([1, 2], dtype=object)).values.dtype.kind == "i"
+    assert read_target("y", ["a", None]).values.tolist() == ["a", ""]
     with pytest.raises(InputError, match="y has samples of several shapes"):
-        as_target("y", [[0, 1], [0], None])
+        read_target("y", [[0, 1], [0], None])
 
 
 def _with(rows, value, target=CLASSES):
@@ -257,7 +256,6 @@ FAULTS = {
     "part of the numbers": (_with((3, 1), np.nan, NUMBERS), "lacks some of the 2 values of row 3 (NaN)"),
     "one class": (np.where(WITHOUT, -1, 1), "Labels are -1 and 1; -1 means unlabelled. Use 0 and 1, or"),
     "infinite": (np.where(WITHOUT, np.inf, 0.5), "target holds NaN or infinite values; the first is in row 0"),
-    "too negative": (_with([3], -2), "target holds the class -2: classes are counted from 0"),
 }
 
 
@@ -336,12 +334,12 @@ def test_the_number_of_a_missing_label_in_a_folder(tmp_path):
     assert reopen(by_option.source).info.labelled == by_option.info.labelled
 
 
-def test_renumbered_classes_leave_missing_labels_alone(tmp_path):
+def test_classes_with_gaps_leave_missing_labels_alone(tmp_path):
     target = np.where(WITHOUT, -1, 10 * CLASSES)
     root = write(tmp_path / "data", target)
 
-    data = open_data(str(root), options={"renumber": True})
-    other = open_data(str(root), options={"renumber": True, "unlabelled_label": None, "modalities": ["a"]})
+    data = open_data(str(root))
+    other = open_data(str(root), options={"unlabelled_label": None, "modalities": ["a"]})
 
     assert data.info.class_names == ("0", "10", "20") and data.info.labelled["a"] == 30
     assert data.train.targets["a"].tolist() == np.where(WITHOUT, -1, CLASSES)[:40].tolist()
@@ -354,16 +352,18 @@ def test_the_check_counts_labels(tmp_path, capsys):
     assert answer(["data", "check", str(root)]) == 0
     shown = capsys.readouterr().out
     assert answer(["data", "check", str(root), "--json"]) == 0
-    counts = json.loads(capsys.readouterr().out)["labels"]
+    splits = json.loads(capsys.readouterr().out)["splits"]
 
     known = np.bincount(CLASSES[:40][~WITHOUT[:40]]).tolist()
-    assert f"train: 30 labelled (x: {known[0]}, y: {known[1]}, z: {known[2]}), 10 unlabelled" in shown
-    assert "valid: 10 labelled (x: 3, y: 4, z: 3), 0 unlabelled" in shown
-    assert counts[0]["classes"] == dict(zip("xyz", known, strict=True)) and counts[2]["split"] == "test"
+    assert "train  40 rows, 30 labelled, 10 unlabelled: x " in shown
+    assert "valid  10 rows: x 3 (30.0 %), y 4 (40.0 %), z 3 (30.0 %)" in shown
+    assert splits["train"]["classes"] == dict(zip("xyz", known, strict=True)) and splits["train"]["labelled"] == 30
+    assert splits["valid"]["shares"] == {"x": 0.3, "y": 0.4, "z": 0.3}
     for split in SPLITS:
         (root / f"{split}_idx.npy").unlink()
     answer(["data", "check", str(root)])
-    assert "all rows: 50 labelled" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "they are drawn, here with seed 0" in shown and "35 labelled, 10 unlabelled" in shown
     np.save(root / "labels.npy", CLASSES)
     answer(["data", "check", str(root)])
     assert "labelled" not in capsys.readouterr().out

@@ -336,10 +336,11 @@ def test_check_counts_the_rows_of_each_modality(tmp_path, capsys):
     status, found = checked(write(tmp_path), capsys)
 
     assert status == 0 and found["errors"] == []
-    first = {"split": "train", "rows": 40, "present": {"a": 30, "b": 35}, "complete": 25}
-    assert found["modalities"][0] == first and found["modalities"][2]["complete"] == 10
+    train = found["splits"]["train"]
+    assert (train["rows"], train["present"], train["complete"]) == (40, {"a": 30, "b": 35}, 25)
+    assert found["splits"]["test"]["complete"] == 10 and found["modalities"]["a"]["rows"] == 50
     answer(["data", "check", str(tmp_path)])
-    assert "train: 40 rows (a: 30, b: 35), 25 with all modalities" in capsys.readouterr().out.splitlines()
+    assert "train  40 rows, 25 with all modalities (a: 30, b: 35)" in capsys.readouterr().out
 
 
 FOLDER_FAULTS = {

@@ -27,7 +27,8 @@ def test_a_request_has_named_values_that_stay():
 
 def test_open_data_has_the_arguments_and_defaults_of_a_request_and_keeps_them_as_source():
     parameters = inspect.signature(open_data).parameters
-    fields = {field.name: field.default for field in dataclasses.fields(DataRequest)}
+    # with folds, the argument ``seed`` is the number of the fold
+    fields = {field.name: field.default for field in dataclasses.fields(DataRequest) if field.name != "fold"}
 
     source = open_data("gaussian", task="binary", train_fraction=0.5, augment="noise:0.1", seed=3).source
 
@@ -40,6 +41,7 @@ def test_open_data_has_the_arguments_and_defaults_of_a_request_and_keeps_them_as
         "valid_labels": "",
         "augment": "noise:0.1",
         "seed": 3,
+        "folds": 0,
     }
 
 

@@ -14,7 +14,7 @@ from xmodal.errors import InputError
 from xmodal.files import write_json
 from xmodal.losses import LOSSES
 from xmodal.recipes import compare
-from xmodal.study import comparison, controls
+from xmodal.study import controls
 from xmodal.study.bench import Bench, Earlier, folder_name
 from xmodal.study.plan import Entry
 from xmodal.study.references import against_references, read_references
@@ -70,16 +70,6 @@ def test_augmentation_makes_the_shuffled_control_impossible_and_the_result_says_
 
     assert "shuffled" not in {row["role"] for row in result["rows"]}
     assert any("augmented samples" in note for note in result["notes"])
-
-
-def test_the_deployed_student_is_chosen_on_validation():
-    rows = [
-        {"role": "method", "folder": f"seed-{n}/kd", "student": "a", "valid": {"mse": v}, "test": {"mse": t}}
-        for n, (v, t) in enumerate([(0.3, 0.1), (0.2, 0.9)])
-    ]
-
-    assert comparison.chosen(rows, ("mse", "min")) == "seed-1/kd/students/a/student.safetensors"
-    assert comparison.chosen(rows, ("mse", "max")) == "seed-0/kd/students/a/student.safetensors"
 
 
 def test_an_unknown_method_and_option_are_told_before_anything_is_written(tmp_path):

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from xmodal.api.distill import distill
 from xmodal.data.arrays import from_arrays
 from xmodal.errors import InputError
-from xmodal.recipes.distill import distill
 
 
 def arrays(rows: int = 240, seed: int = 0):
@@ -96,7 +96,7 @@ def test_own_networks_take_one_tensor_or_a_dictionary():
     )
 
     assert done.scores["teacher"] > 0.8 and done.scores["kd"] > 0.6
-    assert done.student.builder is None
+    assert done.student.inner.builder is None
 
 
 def test_same_seed_same_scores():
@@ -162,7 +162,7 @@ def test_further_flags_of_the_training_are_given_by_name():
 
     assert double.scores == pytest.approx(single.scores, abs=0.05)
     assert {tensor.dtype for tensor in double.student.module.parameters()} == {torch.float32}
-    with pytest.raises(InputError, match="training names epochs, which distill takes as an argument"):
+    with pytest.raises(InputError, match="training names epochs, which is an argument of its own"):
         distill(inputs, label, training={"epochs": 3})
     with pytest.raises(InputError, match="optimiser"):
         distill(inputs, label, training={"optimiser": "sgd"})

@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from xmodal.errors import InputError
-from xmodal.reports.intervals import holm, interval, paired, summarise
+from xmodal.reports.intervals import equivalence, holm, interval, paired
+from xmodal.reports.summary import summarise
 
 
 def rows_of(scores: dict[str, list[float]], *, metric: str = "accuracy") -> list[dict[str, Any]]:
@@ -153,13 +154,64 @@ def test_better_follows_the_direction() -> None:
     assert not summarise(rows, metric="mse", direction="max")[1]["difference"]["better"]
 
 
-def test_only_methods_are_corrected_for_each_other() -> None:
+def test_all_tests_of_methods_share_one_correction() -> None:
     scores = {"teacher": [0.9, 0.95, 0.9], "no-KD": [0.5, 0.6, 0.5], "kd": [0.6, 0.65, 0.7], "dkd": [0.5, 0.65, 0.6]}
+    scores["kd (shuffled teacher)"] = [0.55, 0.6, 0.67]
 
-    summary = {e["name"]: e["difference"] for e in summarise(rows_of(scores), metric="accuracy", direction="max")}
+    summary = {entry["name"]: entry for entry in summarise(rows_of(scores), metric="accuracy", direction="max")}
 
-    assert summary["teacher"]["p_holm"] is None
-    assert [summary["kd"]["p_holm"], summary["dkd"]["p_holm"]] == holm([summary["kd"]["p"], summary["dkd"]["p"]])
+    (shuffled,) = summary["kd"]["controls"]
+    tests = [summary["kd"]["difference"], shuffled, summary["dkd"]["difference"]]
+    assert [test["p_holm"] for test in tests] == holm([test["p"] for test in tests])
+    assert shuffled["against"] == "kd (shuffled teacher)" and summary["dkd"]["controls"] == []
+    # what no sentence claims takes no part, and has no outcome
+    assert summary["teacher"]["difference"]["p_holm"] is summary["teacher"]["difference"]["outcome"] is None
+
+
+def test_a_control_of_the_same_size_belongs_to_the_method_that_names_it() -> None:
+    rows = rows_of({"no-KD": [0.5, 0.6, 0.5], "big": [0.6, 0.65, 0.7], "no-KD, width 64": [0.55, 0.64, 0.6]})
+    for row in rows:
+        row["role"] = "matched" if "width" in row["name"] else row["role"]
+        row["matched"] = "no-KD, width 64" * (row["name"] == "big")
+
+    (test,) = summarise(rows, metric="accuracy", direction="max")[1]["controls"]
+
+    assert (test["role"], test["against"], test["n"]) == ("matched", "no-KD, width 64", 3)
+
+
+def test_equivalence_follows_the_formula() -> None:
+    # differences 0.02, 0, -0.02 and 0.01: mean 0.0025, deviation 0.0170783, standard error 0.0085391
+    values, control = [0.52, 0.50, 0.48, 0.51], [0.50, 0.50, 0.50, 0.50]
+    error = math.sqrt(((0.0175**2) + (0.0025**2) + (0.0225**2) + (0.0075**2)) / 3) / 2
+
+    p = equivalence(values, control, 0.03)
+
+    # the upper bound is closer to the mean, so its test has the larger p: t = (0.03 - 0.0025) / error; with three
+    # degrees of freedom the distribution has a closed form, in x = t / sqrt(3)
+    x = 0.0275 / error / math.sqrt(3)
+    assert error == pytest.approx(0.0085391, abs=1e-7)
+    assert p == pytest.approx(0.5 - (x / (1 + x * x) + math.atan(x)) / math.pi) == pytest.approx(0.024283, abs=1e-6)
+    # the same with the sides exchanged, and with all values in another unit
+    assert equivalence(control, values, 0.03) == pytest.approx(p)
+    assert equivalence([100 * v for v in values], [100 * v for v in control], 3) == pytest.approx(p)
+
+
+def test_equivalent_at_level_alpha_is_an_interval_of_1_minus_2_alpha_inside_the_margin() -> None:
+    values, control = [0.52, 0.50, 0.48, 0.51], [0.50, 0.50, 0.50, 0.50]
+    _, low, high = interval([value - other for value, other in zip(values, control, strict=True)], level=0.9)
+
+    assert low is not None and high is not None
+    assert (equivalence(values, control, high + 1e-6) or 1) < 0.05 < (equivalence(values, control, high - 1e-6) or 0)
+
+
+@pytest.mark.parametrize("values", [[0.5], [0.5, 0.6], [0.6, 0.7]])
+def test_differences_that_do_not_vary_are_not_called_equivalent(values: list[float]) -> None:
+    assert equivalence(values, [0.5, 0.6][: len(values)], 0.2) is None
+
+
+def test_a_margin_is_above_zero() -> None:
+    with pytest.raises(InputError, match="above 0"):
+        equivalence([0.5, 0.6], [0.5, 0.7], 0.0)
 
 
 def test_a_student_is_compared_with_the_control_of_the_same_modalities() -> None:

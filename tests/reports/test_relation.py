@@ -98,7 +98,11 @@ def test_one_seed_has_no_interval() -> None:
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
-    [(-0.9, -0.2, "falls as the other rises"), (-0.2, 0.4, "no significant relation"), (0.1, 0.6, "rise together")],
+    [
+        (-0.9, -0.2, "falls as the other rises"),
+        (-0.2, 0.4, "cannot tell whether they are related"),
+        (0.1, 0.6, "rise together"),
+    ],
 )
 def test_the_sentence_follows_the_interval(low: float, high: float, words: str) -> None:
     relation = {"name": "kd", "x": "divergence", "rho": (low + high) / 2, "low": low, "high": high, "n": 30, "note": ""}

@@ -9,7 +9,6 @@ from xmodal.cli.main import answer
 from xmodal.data import open_data
 from xmodal.recipes import compare
 from xmodal.recipes.compare import Settings
-from xmodal.study.comparison import chosen
 from xmodal.study.few_labels import further_trainings, labels_used, still_improving, with_curve
 
 VIEWS = {"digits": {"views": ("image", "fourier")}}
@@ -152,17 +151,6 @@ def test_distill_hides_labels_of_arrays_too():
 
     assert done.result["labels"] == {"train": 30, "valid": 30, "rows": 1258}
     assert "kd (same-modality teacher)" in done.scores
-
-
-@pytest.mark.parametrize(("kd", "name"), [(0.7, "kd"), (0.6, "no-KD"), (0.5, "no-KD")])
-def test_what_is_not_above_the_control_on_validation_is_not_deployed(kd, name):
-    rows = [
-        {"name": each, "role": role, "folder": f"seed-0/{each}", "student": "a", "valid": {"accuracy": score}}
-        for each, role, score in (("no-KD", "control", 0.6), ("kd", "method", kd), ("teacher", "teacher", 0.9))
-    ]
-
-    assert chosen(rows, ("accuracy", "max"), few=True) == f"seed-0/{name}/students/a/student.safetensors"
-    assert chosen(rows, ("accuracy", "max")) == "seed-0/kd/students/a/student.safetensors"
 
 
 def test_seeds_with_splits_of_other_sizes_share_the_points_of_the_curve():

@@ -7,18 +7,21 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
 
 from pydantic import BaseModel, Field, create_model
 
 from xmodal.cards import DataCard, load
 from xmodal.cli.output import Answer
 from xmodal.cli.parser import Flags, Help, Section, parse, parse_sections
-from xmodal.data import DATA
+from xmodal.data import DATA, open_data
 from xmodal.errors import InputError, did_you_mean
 from xmodal.flags import Flag
+
+if TYPE_CHECKING:
+    from xmodal.data.own.facts import Facts
+    from xmodal.data.report import Report
 
 ROOT = (Annotated[Path, Flag(metavar="ROOT", positional=True)], Field(description="folder to write"))
 RAW = (Annotated[Path, Flag(metavar="RAW", positional=True)], Field(description="folder of raw files, or the file"))
@@ -27,7 +30,7 @@ USAGE = """usage: xmodal data COMMAND [...]
 
   make NAME ROOT          write a small synthetic copy of a data set in its real format, raw or prepared
   prepare NAME RAW ROOT   convert raw files to what the loader reads; started again, it continues
-  check ROOT              list all problems of a data folder
+  check ROOT              list all problems of a data folder or a built-in data set, and what is in it
 
 xmodal data COMMAND [NAME] --help lists the flags."""
 
@@ -76,34 +79,58 @@ def prepare(words: Sequence[str]) -> Answer:
 
 
 class CheckFlags(Flags):
-    """List all problems of a data folder; the exit status is 2 if any of them is an error."""
+    """List all problems of some data, and what is in it; the exit status is 2 if any problem is an error."""
 
-    root: Annotated[Path, Flag(metavar="ROOT", positional=True)] = Field(description="data folder, or data file")
+    root: Annotated[Path, Flag(metavar="ROOT", positional=True)] = Field(
+        description="data folder, data file, or the name of a built-in data set"
+    )
 
 
 def check(words: Sequence[str]) -> Answer:
-    """The command ``xmodal data check ROOT``: a folder in the format of a data set, or an own-data folder."""
-    from xmodal.data.own.check import inspect as inspect_folder
-    from xmodal.data.own.check import label_counts, present_counts
-
+    """The command ``xmodal data check ROOT``: own data, files in the format of a data set, or a built-in data set."""
     flags = parse(CheckFlags, words, prog="xmodal data check")
-    # the check of a data set returns None for a folder that is not in its format
-    checks = (load(card.check)(flags.root) for card in DATA.values() if card.check and _readable(card, flags.root))
-    report = next((report for report in checks if report is not None), None)
-    counts, present = [], []
-    if report is None:
-        contents = inspect_folder(flags.root)
-        report, counts, present = contents.report, label_counts(contents), present_counts(contents)
+    report, facts = _checked(flags.root)
     lines = [f"error: {problem}" for problem in report.errors]
     lines += [f"warning: {problem}" for problem in report.warnings]
-    lines += map(str, [*counts, *present])
+    if facts is not None:
+        lines += facts.lines()
+    elif not report.errors:
+        lines.append("These files can't be opened as they are, so what is in them is not listed.")
     lines.append(f"{flags.root}: {_count(report.errors, 'error')}, {_count(report.warnings, 'warning')}")
     result: dict[str, Any] = {"folder": str(flags.root), "errors": report.errors, "warnings": report.warnings}
-    if counts:
-        result["labels"] = [asdict(part) for part in counts]
-    if present:
-        result["modalities"] = [asdict(part) for part in present]
+    result |= facts.described() if facts else {}
     return Answer(result, flags.as_json, lines, status=2 if report.errors else 0)
+
+
+def _checked(root: Path) -> tuple[Report, Facts | None]:
+    """The problems of some data, and what is in it; None if it can't be opened."""
+    from xmodal.data.own.facts import data_facts, folder_facts
+    from xmodal.data.report import Report
+
+    if not root.exists() and str(root) in DATA and DATA[str(root)].built_in:
+        data = open_data(str(root))
+        facts = data_facts(data)
+        return Report(warnings=[*data.warnings, *facts.warnings()]), facts
+    for card in DATA.values():
+        # the check of a data set returns None for a folder that is not in its format
+        report = load(card.check)(root) if card.check and _readable(card, root) else None
+        if report is not None:
+            return report, None if report.errors else _facts_of(card, root, report)
+    contents, found = folder_facts(root)
+    return contents.report, found
+
+
+def _facts_of(card: DataCard, root: Path, report: Report) -> Facts | None:
+    """What is in the files of a data set; None of raw files, which are without fault and still to be prepared."""
+    from xmodal.data.own.facts import data_facts
+
+    try:
+        data = open_data(card.name, options={"root": root})
+    except InputError:
+        return None
+    facts = data_facts(data)
+    report.warnings += facts.warnings()
+    return facts
 
 
 def _readable(card: DataCard, root: Path) -> bool:

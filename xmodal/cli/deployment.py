@@ -11,9 +11,8 @@ from pydantic import Field
 from xmodal.cli.output import Answer, CheckFailed
 from xmodal.cli.parser import Flags, parse
 from xmodal.cli.recipe_flags import read_with_data
-from xmodal.cli.students import SavedStudent, best_of, find_students, info_of, source_of
+from xmodal.cli.students import SavedStudent, Wanted, choose, source_of
 from xmodal.errors import InputError
-from xmodal.files import read_json
 from xmodal.flags import Flag
 from xmodal.study.settings import Names
 
@@ -32,10 +31,8 @@ class ExportFlags(Flags):
     )
     format: Literal["safetensors", "torch", "onnx"] = Field("safetensors", description="format of the file")
     out: Path | None = Field(None, description="folder to write; default: export, in the run folder")
-    name: str = Field(
-        "", description="method or control; default: the student that the run chose on the validation split"
-    )
-    seed: int | None = Field(None, ge=0, description="seed of the student")
+    name: str = Field("", description="method or control; default: the student of the run's ship card")
+    seed: int | None = Field(None, ge=0, description="seed of the student; default: the best on the validation split")
     student: str = Field("", description="name of the student, if a method trains several")
     data: str = Field("", description="data for the comparison; default: the validation split of the run's data")
 
@@ -45,9 +42,10 @@ def export(words: Sequence[str]) -> Answer:
     flags = parse(ExportFlags, words, prog="xmodal export")
     # torch is imported after the flags are read, so that --help and wrong flags answer fast
     from xmodal.export import ExportMismatch, export_student
+    from xmodal.models.description import info_of
     from xmodal.models.student_file import load_student
 
-    saved, why = choose(flags)
+    saved, why = choose(flags.run, Wanted(name=flags.name, seed=flags.seed, student=flags.student), one_kind=True)
     student, description = load_student(saved.path)
     samples = _samples(flags, saved, student.needs)
     out = flags.out or (flags.run if flags.run.is_dir() else flags.run.parent) / "export"
@@ -64,30 +62,6 @@ def export(words: Sequence[str]) -> Answer:
         *(f"Written: {file}" for file in done["files"]),
     ]
     return Answer({"student": str(saved.path), "why": why, **done}, flags.as_json, lines)
-
-
-def choose(flags: ExportFlags) -> tuple[SavedStudent, str]:
-    """The student to export, and the reason for the choice."""
-    students = find_students(flags.run)
-    values = {"name": flags.name, "seed": flags.seed, "student": flags.student}
-    filters = {key: value for key, value in values.items() if value not in ("", None)}
-    if not filters:
-        return (students[0], "the only one") if len(students) == 1 else _deployed(flags.run, students)
-    matches = [student for student in students if all(getattr(student, key) == filters[key] for key in filters)]
-    if len(matches) != 1:
-        what = "fits several students" if matches else "fits no student"
-        given = " ".join(f"--{key} {value}" for key, value in filters.items())
-        raise InputError(f"{given} {what} of {flags.run}. Choose one of: {'; '.join(map(str, matches or students))}.")
-    return matches[0], "chosen by flags"
-
-
-def _deployed(run: Path, students: Sequence[SavedStudent]) -> tuple[SavedStudent, str]:
-    result = read_json(run / "result.json")
-    for student in students:
-        if student.path == run / str(result.get("deploy")):
-            return student, f"{student.name}, seed {student.seed}: the best one on the validation split"
-    names = "; ".join(map(str, students))
-    raise InputError(f"The result of {run} does not name a student to deploy. Choose one of: {names}.")
 
 
 def _samples(flags: ExportFlags, saved: SavedStudent, needs: Sequence[str]) -> Samples:
@@ -110,8 +84,8 @@ class PredictFlags(Flags):
     """Predict new samples with a student and write one line per sample. Only the student's file is needed.
 
     A student with a prediction per pixel writes an .npz file with all classes (rows, height, width) instead. If STUDENT
-    is a run folder, its best student on the validation split is used; --modalities, --name and --run-seed restrict the
-    choice. Options of a data set are flags that carry its name. Rows are numbered as in the data, for every split.
+    is a run folder, the student of its ship card is used; --modalities, --name and --run-seed choose another. Options
+    of a data set are flags that carry its name. Rows are numbered as in the data, for every split.
     """
 
     student: Annotated[Path, Flag(metavar="STUDENT", positional=True)] = Field(
@@ -121,7 +95,7 @@ class PredictFlags(Flags):
         description="folder with the arrays that the student reads (without labels), a .npy file, or a data set's name"
     )
     modalities: Names = Field((), description="of a run folder: exactly the modalities that the student reads")
-    name: str = Field("", description="of a run folder: method or control; default: a method")
+    name: str = Field("", description="of a run folder: method or control")
     run_seed: int | None = Field(None, ge=0, description="of a run folder: seed of the student")
     out: Path | None = Field(
         None, description="file to write; default: predictions.csv, or predictions.npz with a class per pixel"
@@ -139,11 +113,12 @@ def predict(words: Sequence[str]) -> Answer:
     from xmodal.cli.inputs import open_samples
     from xmodal.cli.predictions import maps_summary, summary, table, write_csv, write_maps
     from xmodal.deploy import open_student
+    from xmodal.models.description import info_of
 
     path, lines = flags.student, []
     if (path / "result.json").is_file():
-        best = best_of(path, modalities=flags.modalities, name=flags.name, seed=flags.run_seed)
-        path, lines = best.path, [f"Student: {best.path} ({best.name}, seed {best.seed})"]
+        best, why = choose(path, Wanted(flags.modalities, flags.name, flags.run_seed))
+        path, lines = best.path, [f"Student: {best.path} ({why})"]
     elif flags.modalities or flags.name or flags.run_seed is not None:
         raise InputError(
             f"--modalities, --name and --run-seed choose among the students of a run folder, and {path} is not a run "

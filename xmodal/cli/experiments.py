@@ -61,8 +61,10 @@ def _command(words: Sequence[str]) -> list[str]:
 def _lines(result: Mapping[str, Any]) -> list[str]:
     """The tables of a result, as text."""
     from xmodal.reports.ranking import ranking_of, ranking_table
+    from xmodal.reports.ship import ship_lines
     from xmodal.reports.sweep import sweep_table
-    from xmodal.reports.tables import comparison_table, contrasts_table, plain_table, references_table, verdict
+    from xmodal.reports.tables import comparison_table, contrasts_table, plain_table, references_table
+    from xmodal.reports.verdicts import verdict
 
     lines: list[str] = []
     if result.get("sweeps"):
@@ -70,7 +72,7 @@ def _lines(result: Mapping[str, Any]) -> list[str]:
             lines += [f"{sweep['title']}:", plain_table(*sweep_table(sweep)), ""]
         lines += [*result.get("verdict", []), *verdict({**result, "rows": []}), *result.get("notes", [])]
     elif result.get("rows"):
-        lines += [plain_table(*comparison_table(result)), ""]
+        lines += [*ship_lines(result), plain_table(*comparison_table(result)), ""]
         if curve := result.get("curve"):
             lines += [f"{curve['title']}:", plain_table(*sweep_table(curve)), ""]
         lines += [*verdict(result), *result.get("notes", [])]

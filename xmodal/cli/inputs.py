@@ -106,8 +106,10 @@ def samples_of(data: Data, needs: Sequence[str], split: str) -> Samples:
 
 def _whole(folder: Path, needs: Sequence[str]) -> Samples:
     from xmodal.data.own.folder import read_inputs
+    from xmodal.data.own.ids import read_ids
 
-    return _all_rows(read_inputs(folder, needs))
+    samples = _all_rows(read_inputs(folder, needs))
+    return replace(samples, ids=read_ids(folder, len(samples.rows)))
 
 
 def _one_array(path: Path, needs: Sequence[str], split: str) -> Samples:

@@ -26,7 +26,8 @@ def table(
 ) -> list[dict[str, Any]]:
     """One dictionary per sample.
 
-    Keys for classes: ``class``, ``name`` and ``probability`` of the predicted class. For several labels: ``class`` and
+    Keys for classes: ``class``, ``name`` and ``probability`` of the predicted class, and ``label``, the same class as
+    the training data had it, if that had no class numbers. For several labels: ``class`` and
     ``name``, joined by spaces and commas, and one probability per label. For regression: ``value0``, ``value1``, ….
     """
     outputs = np.concatenate([part.outputs for part in parts])
@@ -40,6 +41,9 @@ def table(
     entries = zip(rows, classes, names, outputs, strict=True)
     if description["task"] == "multilabel":
         return [_labels(*entry, description["class_names"]) for entry in entries]
+    if parts[0].label_values:
+        labels = [label for part in parts for label in part.predicted.tolist()]
+        return [{**_class(*entry), "label": label} for entry, label in zip(entries, labels, strict=True)]
     return [_class(*entry) for entry in entries]
 
 

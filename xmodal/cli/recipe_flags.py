@@ -57,7 +57,14 @@ def read_settings(name: str, words: Sequence[str], *, prog: str) -> tuple[Any, b
     options = _option_sections(model, words, {**defaults, **saved, **first})
 
     recipe = Section(model, base={key: value for key, value in saved.items() if key != "options"})
-    settings, *_, common = parse_sections([recipe, *options, Section(RecipeFlags)], words, prog=prog)
+    unknown = _unknown_methods(model, {**defaults, **saved, **first})
+    try:
+        settings, *_, common = parse_sections([recipe, *options, Section(RecipeFlags)], words, prog=prog)
+    except InputError as error:
+        raise InputError([*unknown, *error.problems]) from error
+    # a comparison reports them itself, together with what does not fit its data
+    if unknown and not hasattr(settings, "comparison"):
+        raise InputError(unknown)
     _check_encoders(settings)
     return settings, common.as_json
 
@@ -86,9 +93,8 @@ def _option_sections(model: type[BaseModel], words: Sequence[str], values: Mappi
     if "method" in model.model_fields:
         card = METHODS[values["method"]]
         sections.append(_options_of(card.name, card.settings, options))
-    elif "methods" in model.model_fields and not flag_of(model.model_fields["methods"].metadata).hidden:
-        names = values["methods"]
-        for name in parse_names(names) if isinstance(names, str) else names:
+    for name in _named_methods(model, values):
+        if name in METHODS:
             sections.append(_options_of(name, METHODS[name].settings, options, name))
     first = first_values([Section(model), Section(RecipeFlags), *sections], words)
     # DATA of some recipes is a path: they name their data set in DATA_SET
@@ -96,6 +102,25 @@ def _option_sections(model: type[BaseModel], words: Sequence[str], values: Mappi
     sections += _data_sections(data, words, options)
     # a class without fields has no flags: the data set discom leaves the prefix and key to the method of this name
     return [section for section in sections if section.model.model_fields or not section.prefix]
+
+
+def _named_methods(model: type[BaseModel], values: Mapping[str, Any]) -> tuple[str, ...]:
+    """The methods that a comparison names, whose settings are flags with their name."""
+    if "methods" not in model.model_fields or flag_of(model.model_fields["methods"].metadata).hidden:
+        return ()
+    names = values["methods"]
+    return parse_names(names) if isinstance(names, str) else tuple(names)
+
+
+def _unknown_methods(model: type[BaseModel], values: Mapping[str, Any]) -> list[str]:
+    """A sentence for each method of a comparison that does not exist."""
+    problems: list[str] = []
+    for name in _named_methods(model, values):
+        try:
+            METHODS[name]
+        except InputError as error:
+            problems += error.problems
+    return problems
 
 
 def _data_sections(name: str | None, words: Sequence[str], options: Mapping[str, Any] | None = None) -> list[Section]:

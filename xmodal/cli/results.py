@@ -83,6 +83,7 @@ def evaluate(words: Sequence[str]) -> Answer:
             data = open_data(flags.data, options=options, task=part[0][2]["task"], seed=flags.seed)
         else:
             data = reopen(_source(part[0][0]))
+        data = _with_classes_of(part[0], data)
         scoring.card = scoring_of(data.source["data"])
         score = _score_by_recipe if scoring.card else _score_by_task
         new_rows, new_tables = score(part, data, flags.split, launch(), scoring)
@@ -130,6 +131,31 @@ def _source(student: SavedStudent) -> dict[str, Any]:
             "DATA."
         )
     return source
+
+
+def _with_classes_of(opened: Opened, data: Data) -> Data:
+    """The data with the class numbers of a student: new data may lack a class, and then counts its classes itself."""
+    from xmodal.data.targets import as_text
+    from xmodal.data.unlabelled import SINGLE
+
+    saved, _, description = opened
+    labels, names = tuple(description["label_values"]), tuple(description["class_names"])
+    own = data.info.label_values or tuple(range(data.info.classes))
+    # other tasks are refused later; class numbers of both are the same numbers
+    if description["task"] not in SINGLE or data.info.task != description["task"] or data.info.dense:
+        return data
+    if not labels and not data.info.label_values:
+        return data
+    # students of earlier versions have their labels as names, or as class numbers
+    if not labels and set(map(as_text, own)) <= set(names):
+        labels, own = names, tuple(map(as_text, own))
+        data = replace(data, info=replace(data.info, label_values=own))
+    labels = labels or tuple(range(description["classes"]))
+    unknown = [as_text(label) for label in own if label not in labels]
+    if unknown:
+        known = ", ".join(map(as_text, labels))
+        raise InputError(f"{saved.name} knows the classes {known}, and this data has {', '.join(unknown)}.")
+    return data.numbered_as(labels, names)
 
 
 def _score_by_task(
@@ -207,7 +233,12 @@ def _usable(part: Sequence[Opened], data: Data, split: str, fabric: Fabric, scor
 def _info_with_classes(part: Sequence[Opened], data: Data) -> DataInfo:
     """The facts about the data, with the classes of the students: new data may lack the last classes."""
     facts = part[0][2]
-    return replace(data.info, classes=facts["classes"], class_names=tuple(facts["class_names"]))
+    return replace(
+        data.info,
+        classes=facts["classes"],
+        class_names=tuple(facts["class_names"]),
+        label_values=tuple(facts["label_values"]),
+    )
 
 
 def _row(saved: SavedStudent, scores: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from xmodal.errors import InputError
 from xmodal.files import read_json
-
-if TYPE_CHECKING:
-    from xmodal.types import DataInfo
 
 DIRECTIONS = {"weighted_f1": "max", "accuracy": "max", "mae": "min", "mse": "min"}  # metric → which end is better
 STUDENT = "student.safetensors"  # the name in models.student_file, whose import takes a second because of torch
@@ -75,35 +72,97 @@ def _of_row(run: Path, row: Mapping[str, Any]) -> SavedStudent:
     return SavedStudent(path, row["name"], row["role"], row.get("student", ""), row["seed"])
 
 
-def best_of(run: Path, *, modalities: Sequence[str] = (), name: str = "", seed: int | None = None) -> SavedStudent:
-    """The best student of a run on the validation split, among those that match.
+@dataclass(frozen=True)
+class Wanted:
+    """What a user names of the student of a run; empty or None: not named.
 
-    Students of methods are preferred to controls; a teacher is returned only if nothing else matches.
+    Attributes:
+        modalities: exactly the modalities that the student reads.
+        name: of the method or control, complete or up to a colon.
+        seed: of its run.
+        student: its name within its method.
+    """
+
+    modalities: Sequence[str] = ()
+    name: str = ""
+    seed: int | None = None
+    student: str = ""
+
+    def fits(self, student: SavedStudent, fact: Mapping[str, Any]) -> bool:
+        """Whether a student is what was named; ``fact`` is its entry in the result."""
+        return (
+            (not self.modalities or _modalities_of(fact) == set(self.modalities))
+            and self.name in ("", student.name, student.name.partition(": ")[0])
+            and self.seed in (None, student.seed)
+            and self.student in ("", student.student)
+        )
+
+    def __str__(self) -> str:
+        parts = {
+            "modalities": ", ".join(self.modalities) or "any",
+            "name": self.name or "any",
+            "seed": "any" if self.seed is None else self.seed,
+            "student": self.student or "any",
+        }
+        return ", ".join(f"{key} {value}" for key, value in parts.items())
+
+
+def choose(run: Path, wanted: Wanted, *, one_kind: bool = False) -> tuple[SavedStudent, str]:
+    """The student of a run to use, and the reason for the choice.
+
+    It is the one that the ship card of the run names; if that is not among those that match, another seed of the same
+    name, or else the best match on the validation split, of a method rather than of a control. A teacher is returned
+    only if nothing else matches.
 
     Args:
-        run: folder of a comparison or of a single fit.
-        modalities: exactly the modalities that the student reads; empty: any.
-        name: of the method or control, complete or up to a colon; empty: any.
-        seed: of its run; None: any.
+        run: folder of a comparison, of a single fit or of a student.
+        wanted: what the user names.
+        one_kind: refuse a choice between several methods, or several students of one; only seeds are compared.
     """
-    result, students = read_json(run / "result.json"), find_students(run)
-    facts = [result["students"][student.student] for student in students] if "students" in result else result["rows"]
-    matches = [
-        (student, fact)
-        for student, fact in zip(students, facts, strict=True)
-        if (not modalities or _modalities_of(fact) == set(modalities))
-        and name in ("", student.name, student.name.partition(": ")[0])
-        and seed in (None, student.seed)
-    ]
+    students = find_students(run)
+    # a student alone has no result, and what it reads is no choice
+    result = read_json(run / "result.json") if (run / "result.json").is_file() else {}
+    facts = (
+        [result["students"][student.student] for student in students] if "students" in result else result.get("rows")
+    )
+    facts = facts or [{"needs": wanted.modalities}]
+    matches = [(student, fact) for student, fact in zip(students, facts, strict=True) if wanted.fits(student, fact)]
     if not matches:
         sets = dict.fromkeys(", ".join(sorted(_modalities_of(fact))) for fact in facts)
-        names = dict.fromkeys(student.name for student in students)
-        seeds = dict.fromkeys(str(student.seed) for student in students)
-        raise InputError(
-            f"No student of {run} matches (modalities {', '.join(modalities) or 'any'}, name {name or 'any'}, seed "
-            f"{'any' if seed is None else seed}). Its students read {'; or '.join(sets)}; their names are "
-            f"{', '.join(names)}, their seeds {', '.join(seeds)}."
+        names, seeds, own = (
+            ", ".join(dict.fromkeys(str(getattr(student, key)) for student in students))
+            for key in ("name", "seed", "student")
         )
+        raise InputError(
+            f"No student of {run} matches ({wanted}). Its students read {'; or '.join(sets)}; their names are {names}, "
+            f"their seeds {seeds}, and within their methods they are called {own}."
+        )
+    if len(students) == 1:
+        return students[0], "the only one"
+    shipped = _shipped(run, students, result)
+    if shipped and shipped in [student for student, _ in matches]:
+        return shipped, f"{shipped.name}, seed {shipped.seed}: {_why(result)}"
+    same = [match for match in matches if shipped and match[0].name == shipped.name]
+    left = same or matches
+    if one_kind and len({(student.name, student.student) for student, _ in left}) > 1:
+        listed = "; ".join(str(student) for student, _ in left)
+        raise InputError(f"Several students of {run} match ({wanted}). Choose one of: {listed}.")
+    best = _best(left, result)
+    how = "the best match on the validation split" if len(left) > 1 else "chosen by flags"
+    return best, f"{best.name}, seed {best.seed}: {how}"
+
+
+def _shipped(run: Path, students: Sequence[SavedStudent], result: Mapping[str, Any]) -> SavedStudent | None:
+    """The student of the ship card; results of earlier versions name a file alone."""
+    file = (result.get("ship") or {}).get("file") or result.get("deploy")
+    return next((student for student in students if student.path == run / str(file)), None)
+
+
+def _why(result: Mapping[str, Any]) -> str:
+    return (result.get("ship") or {}).get("why") or "the student that the run chose on the validation split"
+
+
+def _best(matches: Sequence[tuple[SavedStudent, Mapping[str, Any]]], result: Mapping[str, Any]) -> SavedStudent:
     # a teacher reads modalities that are missing at deployment, so its better score does not count
     roles = [student.role for student, _ in matches]
     first = next((role for role in ("method", "", "control") if role in roles), roles[0])
@@ -153,22 +212,3 @@ def source_of(student: SavedStudent) -> dict[str, Any]:
             # a comparison stores the source of its last seed, but each seed may draw its own splits
             return {**source, "seed": source.get("seed", 0) if seed is None else seed} if source else {}
     return {}
-
-
-def info_of(description: Mapping[str, Any]) -> DataInfo:
-    """The facts about the training data that a student's file contains."""
-    from xmodal.types import DataInfo, InputInfo, Normalisation
-
-    inputs = {
-        name: InputInfo(tuple(facts["shape"]), facts["dtype"], facts["layout"], tuple(facts["dynamic"]))
-        for name, facts in description["inputs"].items()
-    }
-    return DataInfo(
-        inputs=inputs,
-        task=description["task"],
-        classes=description["classes"],
-        rows={},
-        class_names=tuple(description["class_names"]),
-        dense=description["dense"],
-        normalisation={name: Normalisation(**part) for name, part in description["normalisation"].items()},
-    )

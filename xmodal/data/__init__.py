@@ -165,6 +165,7 @@ def open_data(
     valid_labels: str | int = "",
     augment: str = "",
     seed: int = 0,
+    folds: int = 0,
 ) -> Data:
     """Open a data set of the list, or a folder with your own data.
 
@@ -179,7 +180,9 @@ def open_data(
         labelled_groups: whole groups (people, drives) to keep the labels of instead.
         valid_labels: labels to keep in validation, a count or ``all``; by default as many as in training.
         augment: operations for training batches.
-        seed: of everything that is drawn.
+        seed: of everything that is drawn; with folds, the number of the fold that is the test split.
+        folds: divide the labelled rows of all splits into so many folds, by group where there are groups; 0: keep the
+            splits.
     """
     from xmodal.data.options import validated
     from xmodal.data.request import DataRequest
@@ -199,9 +202,11 @@ def open_data(
         labelled_groups=labelled_groups,
         valid_labels=str(valid_labels),
         augment=augment,
-        seed=seed,
+        **DataRequest.drawn(seed, folds),
     )
     data: Data = loader(root, settings, request)
+    if data.folds != folds:
+        raise InputError(f"{where} has splits of its own, which can't be divided into folds. Use seeds instead.")
     if request.labelled or request.labelled_groups or request.valid_labels:
         from xmodal.data.labels import requested
 
@@ -211,6 +216,9 @@ def open_data(
         "options": settings.model_dump(mode="json") | ({"root": root} if card and root else {}),
         **asdict(request),
     }
+    # as the arguments of this function name it
+    del data.source["fold"]
+    data.source |= {"seed": seed, "folds": folds}
     return data
 
 

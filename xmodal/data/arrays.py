@@ -10,16 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.base import Data, assemble, typed_target
+from xmodal.data.draw import draw_splits
 from xmodal.data.groups import drawn_groups, group_numbers, shared_groups
-from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits, check_target
+from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_rows, check_splits
+from xmodal.data.own.check_target import check_target, differing_kinds
+from xmodal.data.own.ids import ids_of, shared_ids
 from xmodal.data.own.layout import is_name, name_sentence
 from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, stored_of
 from xmodal.data.report import Report
 from xmodal.data.request import DataRequest
-from xmodal.data.samples import DatasetColumn, as_array, as_column, as_target, joined, read_once
+from xmodal.data.samples import DatasetColumn, as_array, as_column, joined, read_once
 from xmodal.data.split import READY_BYTES, Column
-from xmodal.data.unlabelled import label_of, marked
+from xmodal.data.targets import Classes, RawTarget, read_target
+from xmodal.data.unlabelled import label_of
 from xmodal.errors import InputError, did_you_mean, listed
 from xmodal.names import UNLABELLED
 from xmodal.types import SPLITS, TASKS, Batch, owner
@@ -46,6 +50,8 @@ def from_arrays(
     unlabelled_label: int | None = UNLABELLED,
     groups: Any = None,
     split_by_group: bool = False,
+    ids: Any = None,
+    folds: int = 0,
 ) -> Data:
     """Data from arrays or tensors.
 
@@ -53,13 +59,15 @@ def from_arrays(
         inputs: modality → array (samples, …); ``<modality>.<name>`` → auxiliary input, such as ``audio.lengths``. A
             training row lacks a modality where its sample is None, or NaN in all of its values.
         target: array (samples,) or (samples, values); maps of class numbers (samples, height, width) or (samples,
-            depth, height, width) for dense prediction; modality → array for unpaired data. None, NaN and pandas' NA,
-            and -1 among classes, mean that a training row has no label; where there are several values, all of them.
+            depth, height, width) for dense prediction; modality → array for unpaired data. Classes are text, booleans,
+            integers of any values, whole floats or a pandas column, and `DataInfo.label_values` keeps them. None, NaN
+            and pandas' NA, -1 among integers and empty text mean that a training row has no label; where there are
+            several values, all of them.
         splits: ``train``, ``valid`` and ``test`` → row numbers (unpaired: → modality → row numbers); None draws 70, 10
             and 20 % of the rows with a label, class by class; those without one are for training.
-        task: kind of target; empty: ``regression`` for floats, ``multilabel`` for a table of integers, else
-            ``multiclass``.
-        class_names: one name per class or label.
+        task: kind of target; empty: ``multilabel`` for a table of zeros and ones, ``regression`` for other floats, else
+            ``multiclass``; floats are classes if they look like class numbers, see `infer_task`.
+        class_names: one name per class or label; those of text are the labels, in the order of the classes.
         normalise: ``standard`` or ``none``, for all modalities or by name.
         layouts: modality → ``vector``, ``sequence``, ``image`` or ``other``, where the shape leaves it open.
         train_fraction: share of the training rows to keep.
@@ -70,6 +78,9 @@ def from_arrays(
         unlabelled_label: integer in ``target`` that means "no label"; None: no integer does.
         groups: a value per sample, such as the speaker; those of ``unlabelled`` come last.
         split_by_group: whether drawn splits keep each group in one split.
+        ids: a name per sample, text or integer; those of ``unlabelled`` come last.
+        folds: divide the labelled rows of all splits into so many folds, by group where there are groups; fold number
+            ``seed`` is the test split. 0: no folds.
 
     Example:
         >>> x = np.arange(40.0).reshape(20, 2)
@@ -90,13 +101,16 @@ def from_arrays(
         class_names=class_names,
         normalise=normalise,
         layouts=layouts,
-        request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
+        request=DataRequest(
+            task=task, train_fraction=train_fraction, augment=augment, **DataRequest.drawn(seed, folds)
+        ),
         scan_bytes=None,
         ignore=ignore,
         unlabelled={name: as_column(f"unlabelled['{name}']", value) for name, value in (unlabelled or {}).items()},
         unlabelled_label=unlabelled_label,
         groups=groups,
         split_by_group=split_by_group,
+        ids=ids,
     )
 
 
@@ -115,6 +129,8 @@ def from_dataset(
     unlabelled_label: int | None = UNLABELLED,
     groups: Any = None,
     split_by_group: bool = False,
+    ids: Any = None,
+    folds: int = 0,
 ) -> Data:
     """Data from a dataset with a length whose samples are paired.
 
@@ -136,6 +152,8 @@ def from_dataset(
         unlabelled_label: see `from_arrays`.
         groups: see `from_arrays`.
         split_by_group: see `from_arrays`.
+        ids: see `from_arrays`.
+        folds: see `from_arrays`.
     """
     columns, target = read_once(dataset, keep_bytes)
     return _data(
@@ -145,11 +163,14 @@ def from_dataset(
         class_names=class_names,
         normalise=normalise,
         layouts=layouts,
-        request=DataRequest(task=task, train_fraction=train_fraction, augment=augment, seed=seed),
+        request=DataRequest(
+            task=task, train_fraction=train_fraction, augment=augment, **DataRequest.drawn(seed, folds)
+        ),
         scan_bytes=0 if any(isinstance(column, DatasetColumn) for column in columns.values()) else None,
         unlabelled_label=unlabelled_label,
         groups=groups,
         split_by_group=split_by_group,
+        ids=ids,
     )
 
 
@@ -231,9 +252,12 @@ def _data(
     unlabelled_label: int | None = UNLABELLED,
     groups: Any = None,
     split_by_group: bool = False,
+    ids: Any = None,
 ) -> Data:
     """Check the arrays, report all problems together, and assemble the data."""
     report, paired, task = Report(), not isinstance(target, Mapping), request.task
+    # an array or pandas' Index of names has no truth value
+    class_names = tuple(map(str, class_names))
     report.errors += [name_sentence(name) for name in columns if not isinstance(name, str)]
     report.stop_on_errors()
     auxiliary = {name: column for name, column in columns.items() if owner(name) != name and owner(name) in columns}
@@ -254,14 +278,18 @@ def _data(
     # a misspelt task is reported already; targets are then checked for the task that they suggest
     valid_task = task if task in TASKS else ""
     label = None if ignore == unlabelled_label else unlabelled_label
-    targets = _targets(columns, target, report, task=valid_task, class_names=class_names, ignore=ignore, label=label)
+    given_targets = _targets(
+        columns, target, report, task=valid_task, class_names=class_names, ignore=ignore, label=label
+    )
     further = dict(unlabelled or {})
     further |= _follow({name: further[name] for name in further if owner(name) != name}, further, "unlabelled", report)
     _check_further(further, {**columns, **auxiliary}, report, paired=paired, scan_bytes=scan_bytes)
     report.stop_on_errors()
-    task = task or infer_task(next(iter(targets.values())))
-    typed = {id(values): typed_target(marked(values, task, label), task) for values in targets.values()}
-    targets = {name: typed[id(values)] for name, values in targets.items()}
+    task = task or next(iter(given_targets.values())).task
+    classes = Classes.of(given_targets.values(), task, class_names=class_names, ignore=ignore, label=label)
+    # by identity: paired modalities share one array of targets
+    typed = {id(raw): typed_target(classes.numbers(raw, task, label), task) for raw in given_targets.values()}
+    targets = {name: typed[id(raw)] for name, raw in given_targets.items()}
     label = label_of(ignore)
     given = None if splits is None else _rows(columns, splits, report, paired=paired)
     report.stop_on_errors()
@@ -278,22 +306,25 @@ def _data(
         columns = {name: joined(column, further[name]) for name, column in columns.items()}
         auxiliary = {name: joined(column, further[name], auxiliary=True) for name, column in auxiliary.items()}
     masks = masks_of(columns)
+    row_names = _ids(ids, columns, paired=paired)
     numbers = _groups(groups, columns, paired=paired, split_by_group=split_by_group, drawn=given is None)
-    if given is None:
+    if request.folds:
+        # their splits are drawn by `assemble`, and these are put together there
+        rows: Rows = given or _whole({name: column.shape[0] for name, column in columns.items()}, paired=paired)
+    elif given is None:
         by_group = numbers if split_by_group else None
-        rows: Rows = draw_splits(
-            targets, FRACTIONS, request.seed, groups=by_group, label=label, complete=complete(masks)
-        )
+        rows = draw_splits(targets, FRACTIONS, request.seed, groups=by_group, label=label, complete=complete(masks))
     else:
         rows = given
-    for name in list(columns)[:1] if paired else columns:
+    for name in () if request.folds else list(columns)[:1] if paired else columns:
         where = {split: f"splits['{split}']" + ("" if paired else f"['{name}']") for split in SPLITS}
         of_name = {split: rows[split][name] for split in SPLITS}
-        check_splits(where, of_name, targets[name], report, label=label, class_names=class_names)
+        check_splits(where, of_name, targets[name], report, label=label, class_names=classes.names)
         report.errors += present_problems(where, of_name, masks)
     report.stop_on_errors()
-    if numbers is not None:
-        of_first = {split: next(iter(rows[split].values())) for split in SPLITS}
+    of_first = {} if request.folds else {split: next(iter(rows[split].values())) for split in SPLITS}
+    report.warnings += shared_ids("ids", row_names, of_first) if row_names else []
+    if numbers is not None and of_first:
         report.warnings += drawn_groups(numbers, of_first) if given is None else shared_groups(numbers, of_first)
     data = assemble(
         {**columns, **auxiliary},
@@ -303,13 +334,23 @@ def _data(
         paired=paired,
         normalise=choices,
         layouts=layouts,
-        class_names=tuple(class_names),
+        class_names=classes.names,
+        label_values=classes.labels,
         request=request,
         ignore=ignore,
+        groups=numbers,
     )
+    data.labels_from, data.ids = classes.source, row_names
     data.warnings.extend(report.warnings)
-    data.groups = numbers
     return data
+
+
+def _whole(counts: Mapping[str, int], *, paired: bool) -> Rows:
+    """All rows as training rows of data without splits."""
+    shared = {count: np.arange(count) for count in counts.values()}
+    every = {name: shared[count] if paired else np.arange(count) for name, count in counts.items()}
+    nothing = {name: np.zeros(0, dtype=np.int64) for name in counts}
+    return {"train": every, "valid": nothing, "test": nothing}
 
 
 def _follow(
@@ -342,6 +383,18 @@ def _check_auxiliary(name: str, where: str, column: Column, modality: Column, re
     steps = int(modality.shape[-1])
     samples = modality.shape[0] if numbers is None else len(numbers)
     check_auxiliary(name, where, stored, report, samples=samples, steps=steps, numbers=numbers)
+
+
+def _ids(ids: Any, columns: Mapping[str, Column], *, paired: bool) -> list[str]:
+    """The names of all rows; empty if they have none."""
+    if ids is None:
+        return []
+    if not paired:
+        raise InputError(
+            "ids names each sample of all modalities, and this data is unpaired: its modalities have samples of their "
+            "own. Leave ids out."
+        )
+    return ids_of("ids", ids, next(iter(columns.values())).shape[0])
 
 
 def _groups(
@@ -447,9 +500,9 @@ def _targets(
     class_names: Sequence[str],
     ignore: int | None = None,
     label: int | None = UNLABELLED,
-) -> dict[str, NDArray[Any]]:
+) -> dict[str, RawTarget]:
     if isinstance(target, Mapping):
-        targets = {name: as_target(f"target['{name}']", value) for name, value in target.items()}
+        targets = {name: read_target(f"target['{name}']", value, label) for name, value in target.items()}
         if targets.keys() != columns.keys():
             report.errors.append(
                 f"There are targets for {', '.join(targets)} and inputs for {', '.join(columns)}: unpaired data needs "
@@ -457,17 +510,15 @@ def _targets(
             )
             return {}
         labels = {name: f"target['{name}']" for name in targets}
+        report.errors += differing_kinds({labels[name]: raw for name, raw in targets.items()}, task)
     else:
-        targets = dict.fromkeys(columns, as_target("target", target))
+        targets = dict.fromkeys(columns, read_target("target", target, label))
         labels = dict.fromkeys(columns, "target")
     counts = {f"inputs['{name}']": column.shape[0] for name, column in columns.items() if column.shape}
     # by their label, so that the targets that paired modalities share are checked once
-    for where, values in {labels[name]: values for name, values in targets.items()}.items():
-        if values.dtype.kind not in "biuf":
-            report.errors.append(f"{where} has the type {values.dtype}: integers or floats were expected.")
-            return {}
-        check_target(where, values, report, task=task, class_names=class_names, ignore=ignore, label=label)
-        counts[where] = len(values) if values.ndim else 0
+    for where, raw in {labels[name]: raw for name, raw in targets.items()}.items():
+        check_target(where, raw, report, task=task, class_names=class_names, ignore=ignore, label=label)
+        counts[where] = len(raw.values) if raw.values.ndim else 0
     groups = (
         [[f"inputs['{name}']", labels[name]] for name in columns] if isinstance(target, Mapping) else [list(counts)]
     )

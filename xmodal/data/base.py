@@ -12,18 +12,19 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from xmodal.data.augment import Augment
-from xmodal.data.groups import split_groups
-from xmodal.data.present import count_present
+from xmodal.data.draw import fold_rows
+from xmodal.data.present import complete, count_present, masks_of
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column, Partial, Split, batch_type
-from xmodal.data.unlabelled import has_label, mark_unlabelled
+from xmodal.data.targets import infer_task
+from xmodal.data.unlabelled import label_of, mark_unlabelled
 from xmodal.errors import InputError, did_you_mean
-from xmodal.names import UNLABELLED
-from xmodal.types import SPLITS, DataInfo, InputInfo, Normalisation, owner
+from xmodal.types import SPLITS, DataInfo, InputInfo, Label, Normalisation, owner
 
 # bytes of a column that statistics read at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 64 * 2**20
@@ -51,6 +52,8 @@ class Data:
         groups: group of each row of the columns besides its class, such as the person who speaks; None where there are
             no groups. Those of a split are ``groups[data.test.numbers[modality]]``.
         ids: names of the rows of the columns; empty where they have none.
+        folds: into how many folds the rows are divided, of which one is the test split; 0: these are other splits.
+        labels_from: what the labels were given as, such as ``strings`` or ``categories``; empty: not known.
         revealed: the same data with all labels, where `xmodal.data.labels.hide_labels` has hidden some; None: nothing
             is hidden.
     """
@@ -64,6 +67,8 @@ class Data:
     warnings: list[str] = field(default_factory=list)
     groups: NDArray[np.int64] | None = None
     ids: Sequence[str] = ()
+    folds: int = 0
+    labels_from: str = ""
     revealed: Data | None = None
 
     def apart(self) -> Data:
@@ -83,6 +88,25 @@ class Data:
         revealed = None if self.revealed is None else self.revealed.doubled()
         info = self.info.typed("float64")
         return replace(self, train=train, valid=valid, test=test, info=info, revealed=revealed)
+
+    def numbered_as(self, labels: Sequence[Label], names: tuple[str, ...]) -> Data:
+        """The same rows with the class numbers of other data, such as those that a student was trained on.
+
+        Args:
+            labels: the label of each class there; those of this data must be among them.
+            names: of these classes; empty: their numbers.
+        """
+        own = self.info.label_values or tuple(range(self.info.classes))
+        places = torch.tensor([list(labels).index(label) for label in own], dtype=torch.int64)
+        parts = {name: self.split(name).renumbered(places) for name in SPLITS}
+        info = replace(
+            self.info,
+            classes=len(labels),
+            class_names=names,
+            label_values=tuple(labels) if self.info.label_values else (),
+            train_targets=parts["train"].targets,
+        )
+        return replace(self, train=parts["train"], valid=parts["valid"], test=parts["test"], info=info)
 
     def split(self, name: str) -> Split:
         """A split by name."""
@@ -108,6 +132,7 @@ def assemble(
     normalise: Mapping[str, str | Normalisation] | None = None,
     layouts: Mapping[str, str] | None = None,
     class_names: tuple[str, ...] = (),
+    label_values: tuple[Label, ...] = (),
     request: DataRequest | None = None,
     select: tuple[str, str] | None = None,
     metrics: str = "",
@@ -117,6 +142,7 @@ def assemble(
     scored: Mapping[str, Column] | None = None,
     inner: int = 0,
     source: dict[str, Any] | None = None,
+    groups: NDArray[np.int64] | None = None,
 ) -> Data:
     """Build `Data` from columns.
 
@@ -130,6 +156,7 @@ def assemble(
         normalise: modality → ``standard`` (statistics of the training split), ``none`` (the default), or statistics.
         layouts: modality → layout, where the shape of a sample leaves it open.
         class_names: one name per class or label.
+        label_values: the label of each class as it was given, see `DataInfo`.
         request: train fraction, augmentation, and the seed of both; its task is not used.
         select: metric and direction for choosing an epoch; None: the default of the task.
         metrics: name of a set of metrics in place of the default, see `DataInfo`.
@@ -139,6 +166,7 @@ def assemble(
         scored: modality → column with the regions on which metrics are computed, see `Batch`.
         inner: see `DataInfo`.
         source: what `open_data` needs to build the same data again.
+        groups: group of each row of the columns, which folds keep together.
     """
     request = request or DataRequest()
     task = task or infer_task(next(iter(targets.values())))
@@ -148,6 +176,19 @@ def assemble(
     target_shape = next(iter(targets.values())).shape[1:]
     dense = task == "multiclass" and bool(target_shape)
     rows = {split: dict(splits[split]) for split in SPLITS}
+    warnings = []
+    if request.folds:
+        rows, sentence = fold_rows(
+            targets,
+            rows,
+            folds=request.folds,
+            fold=request.fold,
+            groups=groups,
+            label=label_of(ignore),
+            complete=complete(masks_of(columns)),
+            class_names=class_names,
+        )
+        warnings.append(sentence)
     if request.train_fraction != 1.0:
         kept = {
             id(numbers): keep_fraction(numbers, targets[name], request.train_fraction, request.seed)
@@ -201,6 +242,7 @@ def assemble(
         paired=paired,
         select=select or (DENSE_SELECT if dense else SELECT[task]),
         class_names=class_names,
+        label_values=label_values,
         dense=dense,
         ignore=ignore,
         label_losses=label_losses or {},
@@ -213,31 +255,9 @@ def assemble(
     )
     info = count_present(parts, info)
     train, info = mark_unlabelled(parts, info)
-    return Data(train, parts["valid"], parts["test"], info, source or {})
-
-
-def infer_task(target: NDArray[Any]) -> str:
-    """``regression`` for floats, ``multilabel`` for a table of integers, ``multiclass`` for a column or maps of them.
-
-    Two classes are ``multiclass`` too; ``binary`` (one logit) has to be chosen by name. Whole numbers with NaN among
-    them count as integers: NumPy has no integers without a value, so classes with missing labels are stored as floats.
-
-    Example:
-        >>> infer_task(np.array([0.0, 1.0])), infer_task(np.array([0.0, np.nan, 1.0]))
-        ('regression', 'multiclass')
-    """
-    if target.dtype.kind == "f" and not _classes_with_nan(target):
-        return "regression"
-    return "multilabel" if target.ndim == 2 and target.shape[1] > 1 else "multiclass"
-
-
-def _classes_with_nan(target: NDArray[Any]) -> bool:
-    """Whether floats are classes from 0, or 0 and 1 in a table, of which some are missing."""
-    known = target[~np.isnan(target)]
-    if not known.size or known.size == target.size or known.min() < 0:
-        return False
-    table = target.ndim == 2 and target.shape[1] > 1
-    return bool((known == np.round(known)).all()) and (not table or known.max() <= 1)
+    data = Data(train, parts["valid"], parts["test"], info, source or {}, warnings=warnings)
+    data.groups, data.folds = groups, request.folds
+    return data
 
 
 def typed_target(target: NDArray[Any], task: str) -> NDArray[Any]:
@@ -337,77 +357,3 @@ def keep_fraction(rows: NDArray[np.int64], target: NDArray[Any], fraction: float
         groups = [rows[target[rows] == value] for value in np.unique(target[rows])]
     kept = [random.permutation(group)[: max(1, round(fraction * len(group)))] for group in groups]
     return np.sort(np.concatenate(kept))
-
-
-def stratified_split(
-    target: NDArray[Any], fractions: tuple[float, float, float], seed: int
-) -> dict[str, NDArray[np.int64]]:
-    """Train, valid and test rows in these shares of each class; regression is split as one class.
-
-    Args:
-        target: of all rows.
-        fractions: of the training, validation and test split.
-        seed: of the shuffle within each class.
-    """
-    random = np.random.default_rng(seed)
-    strata = np.zeros(len(target), dtype=int) if target.ndim > 1 or target.dtype.kind == "f" else target
-    parts: dict[str, list[NDArray[np.int64]]] = {split: [] for split in SPLITS}
-    for value in np.unique(strata):
-        # sums of fractions are rounded, not fractions: the parts of a class then add up to its rows
-        rows = random.permutation(np.flatnonzero(strata == value))
-        train = round(fractions[0] * len(rows))
-        valid = round((fractions[0] + fractions[1]) * len(rows))
-        for split, part in zip(SPLITS, (rows[:train], rows[train:valid], rows[valid:]), strict=True):
-            parts[split].append(part)
-    return {split: np.sort(np.concatenate(classes)).astype(np.int64) for split, classes in parts.items()}
-
-
-def draw_splits(
-    targets: Mapping[str, NDArray[Any]],
-    fractions: tuple[float, float, float],
-    seed: int,
-    *,
-    groups: NDArray[np.int64] | None = None,
-    label: int | None = UNLABELLED,
-    complete: NDArray[np.bool_] | None = None,
-) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """Split → modality → rows; modalities that share their targets share the rows.
-
-    Rows with a label and all modalities are drawn by `stratified_split`, as if there were no others; those that lack
-    something are for training.
-
-    Args:
-        targets: modality → targets of all rows.
-        fractions: of the training, validation and test split.
-        seed: of the draw.
-        groups: of each row, each of which is to be in one split only, see `split_groups`; None: class by class.
-        label: integer that marks rows without a label, besides NaN; None: no integer.
-        complete: mask of the rows that have all modalities; None: all have.
-    """
-    drawn = {}
-    for target in targets.values():
-        if id(target) not in drawn:
-            labelled = has_label(target, label)
-            if complete is not None:
-                labelled = labelled & complete
-            if groups is None:
-                drawn[id(target)] = _stratified_rows(target, labelled, fractions, seed)
-            else:
-                drawn[id(target)] = split_groups(groups, labelled, fractions, seed)
-    return {split: {name: drawn[id(target)][split] for name, target in targets.items()} for split in SPLITS}
-
-
-def _stratified_rows(
-    target: NDArray[Any], labelled: NDArray[np.bool_], fractions: tuple[float, float, float], seed: int
-) -> dict[str, NDArray[np.int64]]:
-    known = np.flatnonzero(labelled)
-    drawn = {split: known[rows] for split, rows in stratified_split(target[known], fractions, seed).items()}
-    empty = [split for split, rows in drawn.items() if not len(rows)]
-    if empty:
-        samples = f"{len(known)} samples" + " with a label and all modalities" * (len(known) < len(target))
-        raise InputError(
-            f"{samples} are too few to draw splits of {fractions} class by class: {', '.join(empty)} would be empty. "
-            "Add samples, or give the splits."
-        )
-    drawn["train"] = np.sort(np.concatenate([drawn["train"], np.flatnonzero(~labelled)]))
-    return drawn

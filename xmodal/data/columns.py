@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 from xmodal.errors import InputError
 
 
-def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and type of a .npy file, from its header; refuses a file that can't be mapped to memory."""
+def read_header(path: Path, *, text: bool = False) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of a .npy file, from its header; refuses a file that can't be mapped to memory.
+
+    Args:
+        path: the file.
+        text: whether it may hold text, as labels do.
+    """
     try:
         with path.open("rb") as file:
             version = np.lib.format.read_magic(file)
@@ -27,7 +32,8 @@ def read_header(path: Path) -> tuple[tuple[int, ...], np.dtype[Any]]:
         raise InputError(f"{_short(path)} is not a NumPy array file ({error}). Write it with numpy.save.") from None
     except OSError as error:
         raise InputError(f"{_short(path)} can't be read: {error.strerror}.") from None
-    refuse_type(_short(path), dtype)
+    if not (text and dtype.kind in "US"):
+        refuse_type(_short(path), dtype)
     # a memory map beyond the end of a file would fail at the first access to those rows, perhaps epochs later
     expected, size = start + dtype.itemsize * int(np.prod(shape, dtype=np.int64)), path.stat().st_size
     if size < expected:
@@ -43,8 +49,8 @@ def refuse_type(where: str, dtype: np.dtype[Any]) -> None:
         return
     reasons = {
         "O": "holds Python objects, which are never opened. Save numbers with one shape for all samples",
-        "U": "holds text. Save numbers; the names of classes belong into class_names of data.json",
-        "S": "holds text. Save numbers; the names of classes belong into class_names of data.json",
+        "U": "holds text. Save numbers; only labels may be text",
+        "S": "holds text. Save numbers; only labels may be text",
         "c": "holds complex numbers. Save magnitude and phase, or real and imaginary part, as real numbers",
     }
     raise InputError(f"{where} {reasons.get(dtype.kind, f'has the type {dtype}. Save integers or floats')}.")
@@ -56,11 +62,16 @@ def _short(path: Path) -> str:
 
 
 class ArrayFile:
-    """A column in one .npy file, mapped to memory: only the rows that are indexed are read."""
+    """A column in one .npy file, mapped to memory: only the rows that are indexed are read.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the file.
+        text: whether it may hold text.
+    """
+
+    def __init__(self, path: Path, *, text: bool = False) -> None:
         self.path = path
-        self.shape, self.dtype = read_header(path)
+        self.shape, self.dtype = read_header(path, text=text)
 
     @functools.cached_property
     def array(self) -> NDArray[Any]:

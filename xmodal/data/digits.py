@@ -140,7 +140,8 @@ def load(root: str | None, settings: DigitsSettings, request: DataRequest) -> Da
         settings: views, shares and noise.
         request: task ``multiclass``; the seed draws the splits.
     """
-    from xmodal.data.base import assemble, draw_splits
+    from xmodal.data.base import assemble
+    from xmodal.data.draw import draw_splits
 
     if root is not None:
         raise InputError(f"The digits are built in and read no folder. Open {root} by its path instead.")
@@ -194,7 +195,7 @@ def _write_pngs(root: Path, pixels: NDArray[np.uint8], labels: NDArray[np.int64]
 
 
 def _write_description(root: Path, labels: NDArray[np.int64], seed: int) -> None:
-    from xmodal.data.base import draw_splits
+    from xmodal.data.draw import draw_splits
 
     drawn = draw_splits({"image": labels}, DigitsSettings().shares, seed)
     rows = {split: modalities["image"] for split, modalities in drawn.items()}

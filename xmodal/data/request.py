@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from xmodal.errors import InputError
 
@@ -20,6 +21,8 @@ class DataRequest:
         augment: operations for training batches, for example ``noise:0.1,shift:1``; see `Augment.parse`.
         seed: of everything that is drawn and has no seed of its own: splits, samples of synthetic data, the train
             fraction and the augmentation.
+        folds: into how many folds the rows are divided, in place of the splits of the data; 0: these are kept.
+        fold: number of the fold that is the test split.
     """
 
     task: str = ""
@@ -29,6 +32,19 @@ class DataRequest:
     valid_labels: str = ""
     augment: str = ""
     seed: int = 0
+    folds: int = 0
+    fold: int = 0
+
+    @staticmethod
+    def drawn(seed: int, folds: int) -> dict[str, Any]:
+        """The fields that say what is drawn: everything from a seed, or the fold of this number with one seed for all.
+
+        Example:
+            >>> DataRequest.drawn(3, 0), DataRequest.drawn(3, 5)
+            ({'seed': 3}, {'seed': 0, 'folds': 5, 'fold': 3})
+        """
+        # data that is drawn from a seed, such as its noise, has to be the same in all folds
+        return {"seed": 0, "folds": folds, "fold": seed} if folds else {"seed": seed}
 
     def check_task(self, name: str, *tasks: str) -> None:
         """Raise an `InputError` if a task is requested that this data set does not offer.

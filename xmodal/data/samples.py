@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from xmodal.data.present import PartialColumn, stored_of
 from xmodal.data.split import Column
-from xmodal.data.unlabelled import is_missing
+from xmodal.data.unlabelled import is_missing, is_missing_row
 from xmodal.errors import InputError
 
 
@@ -35,34 +35,6 @@ def as_array(where: str, value: Any) -> NDArray[Any]:
         return np.asarray(value)
     except ValueError:
         raise InputError(f"{where} has samples of several shapes: give all samples of a modality one shape.") from None
-
-
-def as_target(where: str, value: Any) -> NDArray[Any]:
-    """Convert targets like `as_array`; None and pandas' NA become NaN, a row of it where other samples have rows.
-
-    Args:
-        where: name of the targets for error messages.
-        value: to convert.
-
-    Example:
-        >>> as_target("target", [2, None, 0]), as_target("target", [[0, 1], None]).tolist()
-        (array([ 2., nan,  0.]), [[0.0, 1.0], [nan, nan]])
-    """
-    try:
-        array = as_array(where, value)
-    except InputError:
-        # rows of several shapes: those without a label are a single None
-        if not isinstance(value, list | tuple) or not any(map(is_missing, value)):
-            raise
-        array = np.empty(len(value), dtype=object)
-        array[:] = value
-    if array.dtype.kind != "O":
-        return array
-    rows = array.reshape(-1).tolist()
-    shape = next((np.shape(row) for row in rows if not is_missing(row)), ())
-    filled = as_array(where, [np.full(shape, np.nan) if is_missing(row) else row for row in rows])
-    # other objects are refused by their type
-    return filled.reshape(*array.shape, *shape) if filled.dtype.kind in "biuf" else array
 
 
 def as_column(where: str, value: Any) -> Column:
@@ -204,8 +176,8 @@ def _inputs_and_target(sample: Any, row: int) -> tuple[dict[str, NDArray[Any]], 
     return {name: as_array(f"{name} of sample {row}", value) for name, value in inputs.items()}, target
 
 
-def read_once(dataset: Dataset[Any], keep_bytes: int) -> tuple[dict[str, Column], NDArray[Any]]:
-    """Columns and targets of a dataset; each sample is read once.
+def read_once(dataset: Dataset[Any], keep_bytes: int) -> tuple[dict[str, Column], list[Any]]:
+    """Columns and targets of a dataset, the latter None where there is no label; each sample is read once.
 
     Args:
         dataset: see `xmodal.data.arrays.from_dataset`.
@@ -222,19 +194,17 @@ def read_once(dataset: Dataset[Any], keep_bytes: int) -> tuple[dict[str, Column]
     for row in range(count):
         inputs, target = _inputs_and_target(dataset[row], row)
         _check_sample(row, inputs, first)
-        targets.append(None if is_missing(target) else as_target("target", target))
+        targets.append(None if is_missing_row(target) else as_array("target", target))
         for name in kept if keep else ():
             kept[name][row] = inputs[name]
     shapes = {target.shape for target in targets if target is not None}
     if len(shapes) > 1:
         raise InputError("The targets of the dataset have several shapes: one shape was expected.")
-    nothing = np.full(next(iter(shapes), ()), np.nan)
-    targets = [nothing if target is None else target for target in targets]
     if keep:
-        return dict(kept), np.stack(targets)
+        return dict(kept), targets
     samples = Samples(dataset)
     lazy = {name: DatasetColumn(samples, name, (count, *value.shape), value.dtype) for name, value in first.items()}
-    return dict(lazy), np.stack(targets)
+    return dict(lazy), targets
 
 
 def _check_sample(row: int, inputs: Mapping[str, NDArray[Any]], first: Mapping[str, NDArray[Any]]) -> None:

@@ -115,6 +115,8 @@ class Split:
         }
         # modality → mask of the rows with a label; empty: all rows have one. See `without_labels`
         self.labelled: Mapping[str, Tensor] = {}
+        # a weight for each row of the columns of paired data, see `xmodal.data.weights`; None: all count alike
+        self.weights: NDArray[np.float32] | None = None
         self.present: Mapping[str, Tensor] = self._present()
 
     def _present(self) -> dict[str, Tensor]:
@@ -218,6 +220,10 @@ class Split:
             self._mark(batch)
         if self.present:
             self._mark_present(batch)
+        if self.weights is not None:
+            name, positions = next(iter(batch.index.items()))
+            weights = torch.from_numpy(self.weights[self.numbers[name][positions.numpy()]])
+            batch.weights = dict.fromkeys(batch.index, weights)
         return batch.doubled() if self._doubled else batch
 
     def _mark_present(self, batch: Batch) -> None:
@@ -275,6 +281,16 @@ class Split:
         changed._inputs = {**self._inputs, name: [name]}
         changed._fixed = self._fixed | {name}
         changed.present = changed._present()
+        return changed
+
+    def renumbered(self, places: Tensor) -> Split:
+        """The same rows, of which class i has the number ``places[i]``; rows without a label keep -1."""
+        changed = copy.copy(self)
+        # by identity: paired modalities share their targets
+        shared = {
+            id(target): torch.where(target < 0, target, places[target.clamp(min=0)]) for target in self.targets.values()
+        }
+        changed.targets = {name: shared[id(target)] for name, target in self.targets.items()}
         return changed
 
     def subset(self, positions: Mapping[str, Tensor]) -> Split:

@@ -1,7 +1,8 @@
 """Rows without a label: how targets say that a label is missing, and the training split that marks these rows.
 
-Files and arrays say it with -1 (integers) or NaN (floats), Python also with None or pandas' NA. Within the library the
-target of such a row is -1, or NaN for regression, so that code which forgets the mask of labelled rows fails.
+Files and arrays say it with -1 (integers), NaN (floats) or empty text, Python also with None or pandas' NA. Within the
+library the target of such a row is -1, or NaN for regression, so that code which forgets the mask of labelled rows
+fails.
 """
 
 from __future__ import annotations
@@ -36,12 +37,24 @@ def is_missing(value: Any) -> bool:
     return isinstance(value, float | np.floating) and bool(value != value)
 
 
+def is_missing_row(value: Any) -> bool:
+    """Whether the target of a row says that there is no label: a missing value, or a list of nothing else.
+
+    Example:
+        >>> is_missing_row([None, float("nan")]), is_missing_row([None, 1.0])
+        (True, False)
+    """
+    return is_missing(value) or (isinstance(value, list | tuple) and bool(value) and all(map(is_missing, value)))
+
+
 def missing_values(values: NDArray[Any], label: int | None = UNLABELLED) -> NDArray[np.bool_]:
-    """Mask of the values that say "no label": NaN among floats, ``label`` among integers (None: no integer)."""
+    """Mask of the values that say "no label": NaN, empty text, or ``label`` among integers (None: no integer)."""
     # -1.0 is an ordinary value of a regression
     nothing: NDArray[np.bool_] = np.zeros(values.shape, dtype=bool)
     if values.dtype.kind == "f":
         nothing = np.isnan(values)
+    elif values.dtype.kind == "U":
+        nothing = values == ""
     elif label is not None:
         nothing = values == label
     return nothing

@@ -8,11 +8,13 @@ each student. A run with a folder can be killed at any moment and resumed (`resu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.base import Data
+from xmodal.engine.callbacks import check_callbacks, tell_end
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.loop import Loop
 from xmodal.engine.processes import interrupt
@@ -51,6 +53,7 @@ def fit(
     progress: Progress | None = None,
     title: str = "training",
     teacher_disk: Path | None = None,
+    callbacks: Sequence[object] = (),
 ) -> Run:
     """Train a method.
 
@@ -69,11 +72,14 @@ def fit(
         title: name of the training in progress lines.
         teacher_disk: folder for teacher outputs that are too large for memory, which several trainings can share;
             None: a folder in ``folder``.
+        callbacks: objects with ``on_epoch(row)`` or ``on_end(run)``, see `xmodal.engine.callbacks`. A row is one of the
+            history, with the ``seed`` and the ``name`` of the training; epochs before a resume are not told again.
 
     Raises:
         NonFinite: a loss term was infinite or NaN; the best weights so far are saved if there is a folder.
         Interrupted: SIGINT or SIGTERM arrived; the state is saved if there is a folder.
     """
+    check_callbacks(callbacks)
     fabric = fabric or launch(precision=settings.precision)
     if settings.precision == "64-true":
         data = data.doubled()
@@ -81,6 +87,9 @@ def fit(
     progress = progress or Progress(quiet=True)
     teacher_disk = teacher_disk or (folder and folder / "answers")
     loop = Loop(method, data, settings, seed, folder, fabric, exchange_teacher, progress, metrics, teacher_disk)
+    # every process has the same scores, and a tracker should get them once
+    loop.callbacks = callbacks if fabric.global_rank == 0 else ()
+    loop.title = title
     if folder is not None:
         finished = resume and (folder / "result.json").exists()
         # before the folder is created, and in all processes: one that raised alone would leave the others waiting
@@ -93,7 +102,9 @@ def fit(
         if resume:
             restore_threads(folder)
         if finished:
-            return read_back(loop)
+            run = read_back(loop)
+            tell_end(loop.callbacks, run)
+            return run
     loop.prepare()
     if folder is not None and resume:
         loop.resume()
@@ -114,6 +125,7 @@ def fit(
         stop = any_signal(fabric, interrupt.pending())
     if stop:
         raise Interrupted(stop, saved=None if folder is None else str(folder))
+    tell_end(loop.callbacks, run)
     return run
 
 

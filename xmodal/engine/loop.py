@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from xmodal.collectives import gather_json, gather_rows
 from xmodal.data.base import Data
 from xmodal.data.loader import Loader
 from xmodal.data.streams import Needs, batches_for
+from xmodal.engine.callbacks import tell_epoch
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.finite import non_finite
 from xmodal.engine.optim import Optimisers
@@ -74,6 +75,8 @@ class Loop:
         self.began = self.saved_at = time.monotonic()
         self.writes = folder is not None and fabric.global_rank == 0
         self.tensorboard: TensorBoardLog | None = None
+        self.callbacks: Sequence[object] = ()
+        self.title = ""
 
     def prepare(self) -> None:
         """Seed, move to the device, build loader and optimisers, and fill the teacher cache."""
@@ -245,6 +248,7 @@ class Loop:
         if self.tensorboard is not None:
             self.tensorboard.epoch(row)
         self.progress.epoch(row)
+        tell_epoch(self.callbacks, {**row, "name": self.title, "seed": self.seed})
         self.epoch, self.step, self.sums = self.epoch + 1, 0, StepSums()
         if self.settings.patience and self.selection.waited >= self.settings.patience:
             self.stopped = "patience"

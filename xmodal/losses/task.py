@@ -106,10 +106,12 @@ def task_loss(
     valid: Tensor | None = None,
     ignore: int | None = None,
     labelled: Tensor | None = None,
+    row_weight: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Mean of `task_values` over the valid positions of the labelled rows, and their number.
 
-    Without such a position the mean is 0, and its gradient too. Arguments as in `known_targets`.
+    Without such a position the mean is 0, and its gradient too. Arguments as in `known_targets`; ``row_weight`` (rows,)
+    multiplies the value of each row, and the divisor is the number of rows all the same.
 
     Example:
         >>> import torch
@@ -118,7 +120,8 @@ def task_loss(
         (0.6931, 4)
     """
     target, mask = known_targets(target, task=task, valid=valid, ignore=ignore, labelled=labelled)
-    return masked_mean(task_values(outputs, target, task=task, ignore=ignore), mask)
+    values = task_values(outputs, target, task=task, ignore=ignore)
+    return masked_mean(values if row_weight is None else values * row_weight.to(values.dtype), mask)
 
 
 def label_terms(
@@ -128,6 +131,7 @@ def label_terms(
     *,
     valid: Tensor | None = None,
     labelled: Tensor | None = None,
+    row_weight: Tensor | None = None,
     gather: Gather | None = None,
 ) -> dict[str, tuple[Tensor, Tensor]]:
     """The terms of the label loss that the data defines: name → weighted value and the count of its mean.
@@ -143,6 +147,7 @@ def label_terms(
         info: description of the data.
         valid: mask of the valid positions, see `Batch`.
         labelled: mask of the rows with a label, see `Batch`.
+        row_weight: weight of each row, see `Batch`; for the cross-entropy and for targets of one sample alone.
         gather: `Method.gather`; None: one process.
 
     Example:
@@ -152,7 +157,16 @@ def label_terms(
         {'task focal': (0.1733, 2), 'task lovasz': (0.25, 2)}
     """
     if not info.label_losses and not info.class_weights:
-        return {"task": task_loss(outputs, target, task=info.task, valid=valid, ignore=info.ignore, labelled=labelled)}
+        term = task_loss(
+            outputs,
+            target,
+            task=info.task,
+            valid=valid,
+            ignore=info.ignore,
+            labelled=labelled,
+            row_weight=row_weight,
+        )
+        return {"task": term}
     target, mask = known_targets(target, task="multiclass", valid=valid, ignore=info.ignore, labelled=labelled)
     rows, labels = picked(outputs, target, mask)
     weights = torch.tensor(info.class_weights, device=rows.device, dtype=rows.dtype) if info.class_weights else None
@@ -168,7 +182,10 @@ def label_terms(
             value, count = focal(rows, labels, alpha=weights), len(labels)
         else:
             each = None if weights is None else weights[labels]
-            value, count = weighted_mean(task_values(rows, labels, task="multiclass"), each)
+            values = task_values(rows, labels, task="multiclass")
+            if row_weight is not None:
+                values = values * (row_weight if mask is None else row_weight[mask]).to(values.dtype)
+            value, count = weighted_mean(values, each)
         key = "task" if len(info.label_losses) < 2 else f"task {name}"
         terms[key] = (weight * value, torch.as_tensor(count, device=rows.device))
     return terms

@@ -69,6 +69,8 @@ METHODS = Cards(
             modalities="two or more",
             tasks=TASKS,
             targets="sample",
+            weights=(),
+            networks="own",
             unlabelled="used by the adversary, the modality heads and the orthogonality of the parts",
         ),
         MethodCard(
@@ -83,6 +85,8 @@ METHODS = Cards(
             modalities="two or more",
             tasks=TASKS,
             targets="sample",
+            weights=(),
+            networks="own",
             unlabelled="used by the graphs, the reconstruction and the orthogonality of the parts",
         ),
         MethodCard(
@@ -97,6 +101,8 @@ METHODS = Cards(
             modalities="two",
             tasks=("multiclass",),
             targets="place",
+            weights=("classes",),
+            networks="own",
             unlabelled="used where the streams guide one another",
         ),
     ],

@@ -72,7 +72,7 @@ class Joint(Method):
         self.networks = {TEACHER: teacher, STUDENT: student}
         self.teacher, self.student = teacher.module, student.module
         self._info = info
-        if info.dense or info.label_losses or info.class_weights:
+        if info.dense or info.label_losses or info.class_weights or info.weighted:
             # these select rows, and a recorded step has one shape for all models
             self.stackable = False
         self.agreement_weight = agreement_weight
@@ -92,6 +92,7 @@ class Joint(Method):
                 self._info,
                 valid=batch.valid.get(network.target),
                 labelled=batch.labelled.get(network.target),
+                row_weight=batch.weights.get(network.target),
                 gather=self.gather,
             )
             for name, (loss, count) in terms.items():

@@ -92,7 +92,7 @@ class KD(Method):
         # a memory holds rows of other batches, and where the order of rows matters, a full batch must be shuffled too
         self.stackable = all("memory" not in term.card.needs and term.card.samples != "ordered" for term in self.terms)
         # these select rows, and a recorded step has one shape for all models
-        self.stackable &= not (info.dense or info.label_losses or info.class_weights)
+        self.stackable &= not (info.dense or info.label_losses or info.class_weights or info.weighted)
         self.stackable &= not (info.labelled and any(term.selects_rows for term in self.terms))
         self.uses_unlabelled = bool(options.kd_weight) and any(term.uses_unlabelled for term in self.terms)
 
@@ -126,6 +126,7 @@ class KD(Method):
                 self._info,
                 valid=batch.valid.get(self._student.target),
                 labelled=batch.labelled.get(self._student.target),
+                row_weight=batch.weights.get(self._student.target),
                 gather=self.gather,
             )
             for name, (loss, count) in labels.items():

@@ -38,8 +38,8 @@ class Supervised(Method):
 
     def __init__(self, student: Student, info: DataInfo) -> None:
         super().__init__()
-        if info.label_losses or info.class_weights:
-            # these select rows, and a recorded step has one shape for all models
+        if info.label_losses or info.class_weights or info.weighted:
+            # these select rows or need their weights, and a recorded step has one shape for all models
             self.stackable = False
         self.network = student.module
         self._student, self._info = student, info
@@ -55,6 +55,7 @@ class Supervised(Method):
             self._info,
             valid=batch.valid.get(modality),
             labelled=batch.labelled.get(modality),
+            row_weight=batch.weights.get(modality),
             gather=self.gather,
         )
         step = Step({})

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmodal.errors import InputError, did_you_mean
+from xmodal.metrics.further import as_number
 from xmodal.types import DataInfo
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Scores:
         self.metrics: dict[str, Metric] = {name: metric.to(device) for name, metric in _build(info, full=full).items()}
         # By default torchmetrics drops NaN from the mean, which would hide a diverged network.
         self.loss = None if info.task == "regression" else MeanMetric(nan_strategy="disable").to(device)
+        self.further = {name: metric.fresh().to(device) for name, metric in info.further_metrics.items()}
 
     def update(
         self, outputs: Tensor, target: Tensor, valid: Tensor | None = None, scored: Tensor | None = None
@@ -62,11 +64,17 @@ class Scores:
             for metric in self.metrics.values():
                 if any(isinstance(state, list) for state in metric.metric_state.values()):
                     metric.update(outputs.sigmoid(), target)
+            for metric in self.further.values():
+                metric.update(outputs, target)
             return
         # torchmetrics mistakes logits that all lie in [0, 1] for probabilities. Probabilities leave no doubt.
         predictions = outputs.sigmoid() if self.info.task in ("binary", "multilabel") else outputs
         for metric in () if self.info.metrics in IMAGES else self.metrics.values():
             metric.update(predictions, target)
+        if self.further:
+            chances = outputs.softmax(dim=1) if self.info.task == "multiclass" else predictions
+            for metric in self.further.values():
+                metric.update(chances, target)
         if self.loss is not None:
             self.loss.update(_cross_entropy(outputs, target, self.info))
 
@@ -81,6 +89,8 @@ class Scores:
             for name, metric in self.metrics.items():
                 value = _value(metric)
                 scores |= value if isinstance(value, dict) else {name: value}
+            for name, metric in self.further.items():
+                scores[name] = as_number(name, metric.compute())
             if self.loss is not None:
                 scores["cross_entropy"] = self.loss.compute().item()
         return scores
@@ -128,6 +138,7 @@ def scalar_metrics(info: DataInfo) -> list[str]:
 
         return [*scores_of(torch.zeros(info.classes, info.classes)), "cross_entropy"]
     names = [name for name in _build(info, full=True) if name not in ("per_class", "confusion")]
+    names += info.further_metrics
     return names if info.task == "regression" else [*names, "cross_entropy"]
 
 

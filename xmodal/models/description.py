@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xmodal.errors import InputError
 from xmodal.files import SCHEMA
-from xmodal.types import DataInfo, Normalisation, Student
+from xmodal.types import DataInfo, InputInfo, Normalisation, Student
 from xmodal.version import __version__
 
 HEADER = "xmodal"  # key of the JSON in the metadata of a file
@@ -30,6 +30,7 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
         "task": info.task,
         "classes": info.classes,
         "class_names": list(info.class_names),
+        "label_values": list(info.label_values),
         "dense": info.dense,
         "inputs": {name: _input(info, name) for name in student.needs},
         "normalisation": {
@@ -39,6 +40,24 @@ def describe(student: Student, info: DataInfo) -> dict[str, Any]:
         },
         "versions": {"xmodal": __version__, "torch": torch.__version__, "numpy": np.__version__},
     }
+
+
+def info_of(description: Mapping[str, Any]) -> DataInfo:
+    """The facts about the training data that a description contains."""
+    inputs = {
+        name: InputInfo(tuple(facts["shape"]), facts["dtype"], facts["layout"], tuple(facts["dynamic"]))
+        for name, facts in description["inputs"].items()
+    }
+    return DataInfo(
+        inputs=inputs,
+        task=description["task"],
+        classes=description["classes"],
+        rows={},
+        class_names=tuple(description["class_names"]),
+        label_values=tuple(description["label_values"]),
+        dense=description["dense"],
+        normalisation={name: Normalisation(**part) for name, part in description["normalisation"].items()},
+    )
 
 
 def _input(info: DataInfo, name: str) -> dict[str, Any]:
@@ -79,6 +98,8 @@ class _Description(_Part):
     task: Literal["multiclass", "binary", "multilabel", "regression"]
     classes: Length
     class_names: tuple[str, ...] = ()
+    # students of earlier versions do not have it: their classes are numbers
+    label_values: tuple[str, ...] | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...] = ()
     dense: bool = False
     inputs: dict[str, _Input]
     normalisation: dict[str, _Statistics] = {}
@@ -120,6 +141,9 @@ def _inconsistent(description: Mapping[str, Any]) -> list[str]:
     names, classes = description["class_names"], description["classes"]
     if names and len(names) != classes:
         problems.append(f"it has {classes} classes and {len(names)} names for them")
+    labels = description["label_values"]
+    if labels and len(set(labels)) != classes:
+        problems.append(f"it has {classes} classes and {len(set(labels))} different labels for them")
     for name, statistics in description["normalisation"].items():
         if name in inputs and not _fits(statistics, inputs[name]["shape"]):
             problems.append(f"mean and std of '{name}' must be finite, std not zero, and fit {inputs[name]['shape']}")

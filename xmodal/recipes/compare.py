@@ -1,57 +1,71 @@
 """Several methods with the same data, networks, seeds and budget, and the controls that turn scores into evidence.
 
 For every seed: a teacher, the no-KD control (the student's network, trained on labels alone), every method, and for
-methods with a frozen teacher the shuffled-teacher control (its outputs are permuted among samples of the same class: if
-that does as well, nothing specific to a sample was transferred) and, with ``--untrained``, one whose teacher has its
-initial weights (if that does as well, it does not matter what a teacher has learned). Methods that deploy a larger
-network have a further control of that size, trained on labels alone. A seed decides the initial weights and the order
-of the batches, and also the split of data that comes without one. The epoch of each network is selected on the
-validation split; the test split is read once, when everything of a seed is trained. On the built-in digits 5 seeds take
-about a minute.
+methods with a frozen teacher the shuffled-teacher control (its outputs are permuted among samples of the same class: is
+anything transferred that is specific to a sample?) and, with ``--untrained``, one whose teacher has its initial weights
+(does it matter what a teacher has learned?). Methods that deploy a larger network have a further control of that size,
+trained on labels alone. A method that does not fit the data is left out, with a note. A seed decides the initial
+weights and the order of the batches, and also the split of data that comes without one. The epoch of each network is
+selected on the validation split; the test split is read once, when everything of a seed is trained. The ship card of
+the result names the student to deploy. On the built-in digits 5 seeds take about a minute.
 
     xmodal compare digits --teacher rows --student fourier --methods supervised,kd --seeds 5
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from xmodal.engine.progress import Progress
 from xmodal.study.comparison_settings import SweepSettings as Settings
-from xmodal.study.opening import open_study
-from xmodal.study.plan import each_seed, open_seed
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import Opener, each_seed, open_seed
 
 __all__ = ["Settings", "run"]
 
 
-def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
+def run(
+    settings: Settings,
+    *,
+    progress: Progress | None = None,
+    opened: Opener = open_seed,
+    build: Callable[..., Study] = Study,
+) -> dict[str, Any]:
     """Train and score everything, write the run folder and its page, and return the content of `result.json`."""
     if settings.sweep:
         from xmodal.study import sweep
 
         return sweep.run(settings, progress=progress)
-    from xmodal.study.comparison import check, summarised, train
-    from xmodal.study.few_labels import announced, check_counts, further_trainings, train_curve, with_curve
+    from xmodal.data.targets import target_sentence
+    from xmodal.study.comparison import check, first_data, fitting, summarised, train
+    from xmodal.study.few_labels import announced, count_problems, further_trainings, train_curve, with_curve
 
-    with open_study(settings, "compare", progress=progress) as study:
-        # data of the first seed, and all checks: nothing is written yet
-        comparison, plan = settings.comparison(), settings.plan()
-        first = open_seed(plan, settings.seeds[0])
-        check(comparison, first, study.fabric)
-        counts, control_alone = settings.curve_counts, len(settings.label_counts) < 2
-        check_counts(first, counts, settings.seeds[0])
+    # data of the first seed, and all checks of names and settings, before devices are started, which takes seconds
+    comparison, plan = settings.comparison(), settings.plan()
+    first = first_data(comparison, settings.seeds[0], opened)
+    counts, control_alone = settings.curve_counts, len(settings.label_counts) < 2
+    comparison = fitting(comparison, first, problems=count_problems(first, counts, settings.seeds[0]))
+
+    with open_study(settings, "compare", progress=progress, build=build) as study:
+        # methods are built once, too: nothing is written yet
+        comparison = check(comparison, first, study.fabric, modules=study.modules)
+        for note in comparison.skipped:
+            study.progress.say(note)
         fits = comparison.fits(few=bool(first.info.labelled))
         fits += further_trainings(comparison, counts, control_alone=control_alone)
         if first.info.labelled:
-            study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
+            trainings = {"seeds": len(settings.seeds), "fits": fits}
+            study.progress.say(announced(comparison, first, study.fabric, modules=study.modules, **trainings))
         study.start(fits=len(settings.seeds) * fits, name=f"compare-{Path(settings.data).name}")
+        study.progress.say(target_sentence(first.info, first.labels_from))
 
         # everything of a seed is trained, then its test split is read once
         rows: list[dict[str, Any]] = []
         curve: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
+        for seed, data in each_seed(plan, settings.seeds, first, opened=opened):
             bench = study.bench(plan, data, seed)
             notes += train(bench, comparison)
             rows += bench.score()

@@ -18,7 +18,7 @@ from pydantic import Field
 from xmodal.engine.progress import Progress
 from xmodal.study.comparison_settings import ComparisonSettings
 from xmodal.study.opening import open_study
-from xmodal.study.plan import each_seed, open_seed
+from xmodal.study.plan import each_seed
 from xmodal.study.references import against_references, read_references
 from xmodal.study.settings import Names, Options, Seeds
 
@@ -42,16 +42,18 @@ class Settings(ComparisonSettings):
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train and score everything, compare with the references, write the run folder and its page."""
     from xmodal.recipes import RECIPES
-    from xmodal.study.comparison import check, summarised, train
-    from xmodal.study.few_labels import announced, check_counts, further_trainings, train_curve, with_curve
+    from xmodal.study.comparison import check, first_data, fitting, summarised, train
+    from xmodal.study.few_labels import announced, count_problems, further_trainings, train_curve, with_curve
 
     card = RECIPES["few-labels"]
+    # data of the first seed, and all checks of names and settings, before devices are started, which takes seconds
+    comparison, plan, counts = settings.comparison(), settings.plan(), settings.curve_counts
+    first = first_data(comparison, settings.seeds[0])
+    comparison = fitting(comparison, first, problems=count_problems(first, counts, settings.seeds[0]))
+
     with open_study(settings, card.name, progress=progress) as study:
-        # data of the first seed, and all checks: nothing is written yet
-        comparison, plan, counts = settings.comparison(), settings.plan(), settings.curve_counts
-        first = open_seed(plan, settings.seeds[0])
-        check(comparison, first, study.fabric)
-        check_counts(first, counts, settings.seeds[0])
+        # methods are built once, too: nothing is written yet
+        comparison = check(comparison, first, study.fabric)
         fits = comparison.fits(few=True) + further_trainings(comparison, counts, control_alone=True)
         study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
         study.start(fits=len(settings.seeds) * fits)

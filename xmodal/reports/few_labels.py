@@ -6,14 +6,16 @@ control would need to reach the method: the labels that the teacher and the unla
 
 from __future__ import annotations
 
+import functools
 import math
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xmodal.reports.contrasts import SIGNIFICANT
 from xmodal.reports.intervals import Row, paired_by_seed, scores_by_seed
-from xmodal.reports.numbers import number, phrase, range_text, unit
+from xmodal.reports.numbers import phrase, range_text
+from xmodal.reports.sentences import compared, seeds, size_of
+from xmodal.reports.summary import SIGNIFICANT, corrected_for, summary_of
 
 DRAWS = 2000  # of the bootstrap over seeds
 Scores = Mapping[int, Mapping[int, float]]  # number of labels → seed → score
@@ -91,7 +93,7 @@ def saved_sentence(saved: Row, name: str) -> str:
     if saved["worth"] is not None and saved["worth"] <= labels:
         return f"The unlabelled pairs are worth no labels here: {name} is not above the control with {labels} labels."
     worth = f"more than {most:,}" if saved["worth"] is None else f"{saved['worth']:,}"
-    evidence = f"{saved['seeds']} seed{'s' * (saved['seeds'] != 1)}"
+    evidence = seeds(saved["seeds"])
     if saved["seeds"] > 1:
         ends = [f"more than {most:,}" if saved[end] is None else f"{saved[end]:,}" for end in ("low", "high")]
         evidence = f"95 % interval {ends[0]} to {ends[1]}, {evidence}"
@@ -109,57 +111,51 @@ def headline_method(rows: Sequence[Row]) -> str | None:
 def few_label_sentences(result: Row) -> list[str]:
     """The verdict of a comparison in which some rows have no label, the headline first.
 
-    Differences have three outcomes: better, worse, or cannot tell.
+    Differences have three outcomes: better, worse, or cannot tell; `summary.summarise` decides them.
     """
-    used, rows = result["labels"], result["rows"]
-    metric, direction = str(result["metric"]), str(result["direction"])
-    scores = scores_by_seed(rows, metric)
-    roles = {row["role"]: row["name"] for row in reversed(rows)}
+    used, rows, summary = result["labels"], result["rows"], summary_of(result)
+    metric, method = str(result["metric"]), headline_method(rows)
     labels = (
         f"Labels used: {used['train']:,} + {used['valid']:,} (training + validation); {used['rows'] - used['train']:,} "
         "training rows have none."
     )
-    method, control, same = headline_method(rows), roles.get("control"), roles.get("same-modality")
-    against_control = paired_by_seed(scores, method, control)
-    if method is None or against_control is None:
+    entry = next((entry for entry in summary if entry["name"] == method), None)
+    against_control = entry and entry["difference"]
+    if method is None or entry is None or against_control is None or against_control["difference"] is None:
         return [labels]
-    headline = _outcome(method, f"{control}, the labelled rows alone", against_control, metric, direction)
-    sentences = [f"{headline} {labels}"]
-    against_same = paired_by_seed(scores, method, same)
-    if against_same is not None:
-        gained = _judged(against_control, direction) == "better"
-        conclusion = {
-            "better": " So the second modality did it, not self-training.",
-            "worse": " So self-training alone does better.",
-            "cannot tell": " So self-training may explain the gain." if gained else "",
-        }[_judged(against_same, direction)]
-        against = f"its same-modality teacher ({control} labels the rest: self-training)"
-        sentences.append(_outcome(method, against, against_same, metric, direction) + conclusion)
+    control = against_control["against"]
+    about = functools.partial(compared, metric=metric, tests=corrected_for(summary), margin=result.get("margin"))
+    alone = f"{control}, the labelled rows alone"
+    sentences = [f"{about(method, alone, against_control)}. {labels}"]
+    for test in entry["controls"]:
+        if test["role"] == "same-modality" and test["difference"] is not None:
+            gained = against_control["outcome"] == "better"
+            conclusion = {
+                "better": " So the second modality did it, not self-training." if gained else "",
+                "worse": " So self-training alone does better.",
+                "equivalent": " So self-training brings about as much.",
+                "cannot tell": " So self-training may explain the gain." if gained else "",
+            }[test["outcome"]]
+            against = f"its same-modality teacher ({control} labels the rest: self-training)"
+            sentences.append(f"{about(method, against, test)}.{conclusion}")
     if result.get("labels_saved"):
         sentences.append(saved_sentence(result["labels_saved"], method))
     if everything := [row["test"][metric] for row in result.get("curve_rows", ()) if row["count"] == "all"]:
         mean = sum(everything) / len(everything)
         sentences.append(f"With all {used['rows']:,} labels {control} reaches {phrase(mean, metric)}.")
-    weak = paired_by_seed(scores, roles.get("teacher"), control)
-    if weak is not None and _judged(weak, direction) == "worse":
-        sentences.append(
-            f"The teacher is weaker than {control} ({number(weak['difference'], metric, signed=True)}). Such teachers "
-            f"can still help; deploy {control} if {method} is not above it on the validation split."
-        )
-    return sentences
+    return sentences + _weak_teacher(result, control)
 
 
-def _judged(test: Row | None, direction: str) -> str:
-    """``better``, ``worse`` or ``cannot tell``: whether the 95 % interval of a difference is clear of 0."""
-    if test is None or test["p"] is None or test["p"] >= SIGNIFICANT or test["difference"] is None:
-        return "cannot tell"
-    return "better" if (test["difference"] > 0) == (direction == "max") else "worse"
-
-
-def _outcome(name: str, against: str, test: Row, metric: str, direction: str) -> str:
-    size = number(test["difference"], metric, signed=True)
-    size += " points" if size.lstrip("+-").replace(".", "").isdigit() and "%" in unit(metric) else ""
-    outcome = _judged(test, direction)
-    evidence = f"95 % interval {range_text(test, metric)}, {test['n']} seeds" if test["n"] > 1 else "one seed"
-    verb = {"better": "is better than", "worse": "is worse than", "cannot tell": "cannot be told from"}[outcome]
-    return f"{name} {verb} {against}: {size} ({evidence})."
+def _weak_teacher(result: Row, control: str) -> list[str]:
+    """A warning if the teacher is below the control; it is no test of the table, so it claims the interval alone."""
+    metric, direction = str(result["metric"]), str(result["direction"])
+    teacher = next((row["name"] for row in result["rows"] if row["role"] == "teacher"), None)
+    weak = paired_by_seed(scores_by_seed(result["rows"], metric), teacher, control)
+    if weak is None or weak["p"] is None or weak["p"] >= SIGNIFICANT:
+        return []
+    if (weak["difference"] > 0) == (direction == "max"):
+        return []
+    return [
+        f"In the mean the teacher is weaker than {control}: {size_of(weak['difference'], metric)} (95 % interval "
+        f"{range_text(weak, metric)}, {seeds(weak['n'])}). Such teachers can still help, but need not."
+    ]

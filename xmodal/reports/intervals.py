@@ -1,8 +1,7 @@
-"""Confidence intervals, paired tests and one summary per name from the rows of runs. Pure functions without files.
+"""Confidence intervals and paired tests of the scores of runs. Pure functions without files.
 
 Every comparison pairs two names by seed: the same seed means the same splits and the same initial weights, so the
-difference within a seed is the effect of distillation. Several methods against one control are several tests, and their
-p-values are corrected after Holm (1979).
+difference within a seed is the effect of distillation. Several tests in one table are corrected after Holm (1979).
 """
 
 from __future__ import annotations
@@ -75,6 +74,35 @@ def paired(values: Sequence[float], control: Sequence[float]) -> dict[str, Any]:
     return test | {"p": float(2 * stats.t.sf(abs(t), count - 1))}
 
 
+def equivalence(values: Sequence[float], control: Sequence[float], margin: float) -> float | None:
+    """Two one-sided paired t-tests (Schuirmann 1987): p that the difference is not within ``±margin``.
+
+    Args:
+        values: entry by entry, as in `paired`.
+        control: the values to subtract.
+        margin: the largest difference that counts as none, in the unit of the values.
+
+    Returns:
+        The larger p of the two tests; None where `paired` has no test, and where the differences do not vary.
+
+    Example:
+        >>> round(equivalence([0.51, 0.50, 0.49], [0.50, 0.50, 0.50], 0.03), 4)
+        0.0175
+    """
+    if not margin > 0:
+        raise InputError(f"The margin of an equivalence test is {margin}: expected a number above 0.")
+    test = paired(values, control)
+    # p is 1 without a test where all values are equal
+    if test["p"] is None or test["note"]:
+        return None
+    from scipy import stats
+
+    differences = [value - other for value, other in zip(values, control, strict=True)]
+    error = statistics.stdev(differences) / math.sqrt(len(differences))
+    mean, free = float(test["difference"]), len(differences) - 1
+    return float(max(stats.t.sf((margin + mean) / error, free), stats.t.sf((margin - mean) / error, free)))
+
+
 def paired_by_seed(
     scores: Mapping[str, Mapping[int, float]], first: str | None, second: str | None
 ) -> dict[str, Any] | None:
@@ -107,40 +135,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def summarise(rows: Sequence[Row], *, metric: str, direction: str) -> list[dict[str, Any]]:
-    """One entry per name, in order of first appearance: mean, deviation, interval, difference from the control.
-
-    Args:
-        rows: one per name and seed: ``seed``, ``name``, ``role``, ``test`` (metric → value), optionally ``needs``.
-        metric: entry of ``test`` to compare by.
-        direction: ``max`` if a larger value is better, ``min`` otherwise.
-
-    Returns:
-        Dictionaries with ``name``, ``role``, ``n``, ``mean``, ``std``, ``low``, ``high`` and ``difference``: the result
-        of `paired` against the control with the same needs (or the first control), plus ``better`` (whether the sign is
-        an improvement) and ``p_holm`` (methods only); None for controls and without a shared seed.
-    """
-    if direction not in ("max", "min"):
-        raise InputError(f"direction is {direction!r}: expected 'max' or 'min'.")
-    scores = scores_by_seed(rows, metric)
-    sign = 1 if direction == "max" else -1
-    first_rows: dict[str, Row] = {}
-    for row in rows:
-        first_rows.setdefault(row["name"], row)
-    summary = []
-    for name, by_seed in scores.items():
-        entry = _entry(name, first_rows[name]["role"], list(by_seed.values()))
-        test = paired_by_seed(scores, name, _control_of(first_rows[name], first_rows))
-        if test is not None:
-            test |= {"better": (test["difference"] or 0.0) * sign > 0, "p_holm": None}
-        summary.append(entry | {"difference": test})
-    # Only methods are corrected: the other roles are checks of the setting and no claims.
-    tested = [entry["difference"] for entry in summary if entry["role"] == "method" and entry["difference"]]
-    for difference, p in zip(tested, holm([difference["p"] for difference in tested]), strict=True):
-        difference["p_holm"] = p
-    return summary
-
-
 def scores_by_seed(rows: Iterable[Row], metric: str) -> dict[str, dict[int, float]]:
     """Name → seed → value of a metric on the test split, each in order of first appearance."""
     scores: dict[str, dict[int, float]] = {}
@@ -159,26 +153,3 @@ def scores_by_seed(rows: Iterable[Row], metric: str) -> dict[str, dict[int, floa
         # JSON has no nan: non-finite values are stored as null.
         seeds[row["seed"]] = math.nan if value is None else float(value)
     return scores
-
-
-def _entry(name: str, role: str, values: Sequence[float]) -> dict[str, Any]:
-    mean, low, high = interval(values)
-    finite = math.isfinite(mean)
-    return {
-        "name": name,
-        "role": role,
-        "n": len(values),
-        "mean": mean if finite else None,
-        "std": statistics.stdev(values) if finite and len(values) > 1 else None,
-        "low": low,
-        "high": high,
-    }
-
-
-def _control_of(row: Row, first_rows: Mapping[str, Row]) -> str | None:
-    if row["role"] == "control":
-        return None
-    controls = [other for other in first_rows.values() if other["role"] == "control"]
-    # With several students, each is compared with the control that reads the same modalities.
-    same = [other for other in controls if other.get("needs") == row.get("needs")]
-    return next((str(other["name"]) for other in (*same, *controls)), None)

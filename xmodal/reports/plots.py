@@ -230,7 +230,7 @@ def comparison(
     """Dots and intervals: every seed as a small dot, the mean as a large one, its 95 % interval as a bar.
 
     Args:
-        summary: result of `tables.summarise`.
+        summary: result of `summary.summarise`.
         series: name and values per seed, one run with all seeds each.
         metric: name of the metric on the axis.
         direction: ``min`` adds to the axis that lower is better.

@@ -15,6 +15,7 @@ from typing import Any
 from xmodal.errors import InputError
 from xmodal.files import parse_json, read_json, read_text
 from xmodal.reports.relation import relation_problems
+from xmodal.reports.ship import ship_problems
 from xmodal.reports.sweep import sweep_problems
 
 ROW_KEYS = {"seed": int, "name": str, "role": str, "test": Mapping}
@@ -117,6 +118,7 @@ def _check_comparison(result: Mapping[str, Any], path: Path) -> None:
     problems = [problem for number, row in enumerate(rows) for problem in _row_problems(row, f"{path}, row {number}")]
     if not all(isinstance(entry, Mapping) and SUMMARY_KEYS <= set(entry) for entry in result.get("summary") or ()):
         problems.append(f"{path}: each entry of 'summary' needs {', '.join(sorted(SUMMARY_KEYS))}. Run it again.")
+    problems += ship_problems(result.get("ship"), str(path))
     if rows and not isinstance(result.get("metric"), str):
         problems.append(f"{path} has no 'metric' to compare by. Restore the file or run the comparison again.")
     if rows and result.get("direction") not in ("max", "min"):

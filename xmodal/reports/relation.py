@@ -107,7 +107,7 @@ def relation_sentence(relation: Mapping[str, Any]) -> str:
         return f"{text} ({relation['note']})."
     verdict = "both rise together" if relation["low"] > 0 else "one falls as the other rises"
     if relation["low"] <= 0 <= relation["high"]:
-        verdict = "no significant relation"
+        verdict = "these runs cannot tell whether they are related"
     return f"{text}, {relation['n']} runs: {verdict}."
 
 

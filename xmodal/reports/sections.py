@@ -21,7 +21,11 @@ from xmodal.reports.plots import Series
 from xmodal.reports.ranking import ranking_of, ranking_plots, ranking_table
 from xmodal.reports.read import RunFiles, read_rows
 from xmodal.reports.relation import relation_sentence
+from xmodal.reports.repetitions import repetition
+from xmodal.reports.ship import ship_content
+from xmodal.reports.summary import summary_of
 from xmodal.reports.sweep import sweep_caption, sweep_table
+from xmodal.reports.verdicts import verdict
 from xmodal.reports.voxels import scene_strips
 
 FOCUS = 4  # methods in a plot with lines: the number of method colours
@@ -43,6 +47,7 @@ SEED_DOTS = (
 )
 EDGES_CAPTION = "Mean over the samples; in brackets the lowest and the highest seed. The edges of a graph sum to 1."
 EMPTY: dict[str, Any] = {  # keys of the template that a kind of run may not have
+    "ship": None,
     "hero": "",
     "hero_caption": "",
     "plots": [],
@@ -81,7 +86,7 @@ def section(run: RunFiles, anchor: str) -> dict[str, Any]:
 
 def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
     result, folders = run.result, read_rows(run)
-    rows, summary = result.get("rows", []), tables.summary_of(result)
+    rows, summary = result.get("rows", []), summary_of(result)
     metric, names = str(result.get("metric", "")), [str(name) for name in result.get("class_names") or ()]
     focus = _focus(summary, result)
     ranks = {entry["name"]: rank for rank, entry in enumerate(e for e in focus if e["role"] == "method")}
@@ -102,7 +107,8 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "title": result.get("title") or "Comparison",
         "facts": _facts(result, rows),
         "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
-        "verdict": tables.verdict(result) or ["This result contains no method to judge."][: not ranking],
+        "ship": ship_content(result),
+        "verdict": verdict(result) or ["This result contains no method to judge."][: not ranking],
         "seeded": True,
         "hero": plots.label_curve(curve, result.get("labels_saved"), prefix=f"{anchor}-labels")
         if curve
@@ -129,7 +135,7 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
 def _facts(result: Row, rows: Sequence[Row]) -> list[str]:
     seeds = len({row["seed"] for row in rows})
     facts = [result.get("recipe", ""), result.get("data", ""), result.get("task", "")]
-    return [str(fact) for fact in facts if fact] + [f"{seeds} seed{'s' * (seeds != 1)}"] * bool(seeds)
+    return [str(fact) for fact in facts if fact] + [f"{seeds} {repetition(result)}{'s' * (seeds != 1)}"] * bool(seeds)
 
 
 def _focus(summary: Sequence[Row], result: Row) -> list[Row]:
@@ -194,7 +200,10 @@ def _several(names: Sequence[str]) -> str:
 def _comparison_tables(result: Row) -> list[dict[str, Any]]:
     drawn = []
     if result.get("rows"):
-        caption = "Test split. Difference and p: paired t-test over the seeds, against the no-KD control."
+        caption = (
+            "Test split. Differences are paired over the seeds; p is that of a method against the no-KD control. "
+            "Holm's correction is for all tests of methods, those against their own controls included."
+        )
         drawn.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
     if curve := result.get("curve"):
         drawn.append(_table(curve["title"], sweep_table(curve), "Test split, mean ± one standard deviation."))
@@ -220,8 +229,12 @@ def _comparison_details(result: Row) -> list[dict[str, Any]]:
         return []
     metrics = tables.metrics_table((row["name"], row["test"]) for row in result["rows"])
     unit = numbers.unit(result["metric"])
-    return [
-        _table("Every seed", tables.seeds_table(result), f"{unit} on the test split, one run per cell."),
+    tested = tables.all_tests_table(result)
+    tests = _table("Every test", tested, "Paired t-tests over the seeds; Holm's correction over all rows.")
+    return [tests] * bool(tested[1]) + [
+        _table(
+            f"Every {repetition(result)}", tables.seeds_table(result), f"{unit} on the test split, one run per cell."
+        ),
         _table("All metrics", metrics, "Test split, mean over the seeds."),
     ]
 
@@ -248,7 +261,7 @@ def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
         "title": result.get("title") or "Sweep",
         "facts": _facts(result, result.get("rows", [])),
         "route": [", ".join(result.get(role) or ()) for role in ("teacher", "student")],
-        "verdict": list(result.get("verdict") or ()) + tables.verdict({**result, "rows": []}),
+        "verdict": list(result.get("verdict") or ()) + verdict({**result, "rows": []}),
         "seeded": True,
         "hero": figures[0]["svg"],
         "hero_caption": figures[0]["caption"],

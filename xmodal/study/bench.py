@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from xmodal.cards import MethodCard
 from xmodal.data.base import Data
 from xmodal.data.loader import in_order
 from xmodal.data.split import Split
+from xmodal.engine.callbacks import epochs_of
 from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import Run, as_it_is, fit
 from xmodal.engine.loop import updates_per_epoch
@@ -83,6 +85,7 @@ class Bench:
         folder: parent of the run folders; None: nothing is written.
         progress: shows the progress.
         modules: the user's own networks by side (``teacher``, ``student``), in place of built ones.
+        callbacks: told of every epoch, see `xmodal.engine.callbacks`.
         earlier: weights and measurements of another run.
 
     Attributes:
@@ -104,10 +107,12 @@ class Bench:
         folder: Path | None = None,
         progress: Progress | None = None,
         modules: Mapping[str, nn.Module] | None = None,
+        callbacks: Sequence[object] = (),
         earlier: Earlier | None = None,
     ) -> None:
         self.seed, self.fabric, self.folder = seed, fabric, folder
         self.progress = progress or Progress(quiet=True)
+        self.callbacks = callbacks
         teaching, student = plan.sides(data.info.modalities)
         self.teaching = data.info.require(teaching, "teacher")
         self.student = data.info.require(student, "student")
@@ -281,7 +286,8 @@ class Bench:
             resume=True,
             exchange_teacher=exchange,
             progress=self.progress,
-            title=f"seed {self.seed}, {name}",
+            title=f"{'fold' if self.plan.folds else 'seed'} {self.seed}, {name}",
+            callbacks=epochs_of(self.callbacks, name),
             # one folder for all methods: they learn from the same teacher, whose outputs are written once
             teacher_disk=self.folder and self.folder / "answers",
         )
@@ -440,6 +446,7 @@ class Bench:
                 "parameters": count_parameters(student.module),
                 "matched": self.matched.get(row_name, ""),
                 "best_epoch": best["epoch"],
+                "split": self._split,
                 **self._labels,
                 "updates": self._updates(self.runs[name]),
                 "late_gain": late_gain(self.runs[name].history, student_name, self.info.select),
@@ -449,6 +456,17 @@ class Bench:
             rows.append(row)
             self._write(row, outputs and outputs[key], student.target)
         return rows
+
+    def student_in(self, folder: str, student: str) -> Student:
+        """The student of a row, by the ``folder`` and ``student`` that the row names."""
+        runs = {f"seed-{self.seed}/{folder_name(name)}": run for name, run in self.runs.items()}
+        return runs[folder].students[student]
+
+    @functools.cached_property
+    def _split(self) -> str:
+        """A hash of the rows of validation and test: seeds with one split have one."""
+        numbers = [part for split in (self.data.valid, self.data.test) for part in split.numbers.values()]
+        return hashlib.blake2b(b"".join(part.tobytes() for part in numbers), digest_size=6).hexdigest()
 
     @property
     def _labels(self) -> dict[str, int]:
@@ -570,6 +588,10 @@ def unfit(card: MethodCard, info: DataInfo) -> list[str]:
         )
     if info.task not in card.tasks:
         problems.append(f"The method '{card.name}' supports the tasks {', '.join(card.tasks)}, not {info.task}.")
+    weighted = {"classes": bool(info.class_weights), "rows": info.weighted}
+    for what in (what for what, given in weighted.items() if given and what not in card.weights):
+        others = ", ".join(other.name for other in METHODS.values() if what in other.weights)
+        problems.append(f"The loss of the method '{card.name}' has no weights of {what}. Methods with them: {others}.")
     targets = "place" if info.dense else "sample"
     if card.targets not in ("any", targets):
         expected, given = ("each sample", "a target for every pixel or voxel")

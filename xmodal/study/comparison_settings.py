@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_origin
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from xmodal.cards import load
 from xmodal.errors import InputError, did_you_mean
@@ -29,6 +29,9 @@ class ComparisonSettings(PairSettings):
     losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every loss that fits")
     vary: Names = Field((), description="further rows with other settings, METHOD.FIELD=VALUE[+FIELD=VALUE] each")
     metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
+    margin: float | None = Field(
+        None, gt=0, description="difference that counts as none, in points (or the metric's unit); default: none does"
+    )
     shuffled: bool = Field(True, description="run the shuffled-teacher control")
     untrained: bool = Field(False, description="run the untrained-teacher control")
     controls: Literal["first", "all", "none"] = Field(
@@ -76,6 +79,7 @@ class ComparisonSettings(PairSettings):
             methods=methods,
             entries=tuple(entries),
             metric=self.metric,
+            margin=self.margin,
             shuffled=self.shuffled,
             untrained=self.untrained,
             controls=self.controls,
@@ -114,6 +118,35 @@ class SweepSettings(ComparisonSettings):
     """Compare methods over seeds, with a no-KD and a shuffled-teacher control; or at several values of a setting."""
 
     sweep: str = Field("", description="FIELD=A,B,…: compare at each value, and relate gain to divergence")
+    folds: int = Field(
+        0,
+        ge=0,
+        description="cross-validation in place of seeds: each fold is tested once, by group where there are any",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _folds_in_place_of_seeds(cls, given: Any) -> Any:
+        folds = given.get("folds") if isinstance(given, dict) else None
+        # other types and negative numbers are refused by the check of the field
+        if not str(folds).isdigit() or not int(str(folds)):
+            return given
+        if int(str(folds)) < 2:
+            raise ValueError("--folds is 1: 2 or more were expected, or 0 for seeds.")
+        for other in ("seeds", "sweep"):
+            if given.get(other):
+                raise ValueError(f"--folds divides the rows in place of --{other}: leave one of the two out.")
+        # fold k takes the place of seed k: it has its own split and its own initial weights
+        return {**given, "seeds": tuple(range(int(str(folds))))}
+
+    def plan(self) -> Plan:
+        """Data, networks and training, with the folds."""
+        return replace(super().plan(), folds=self.folds)
+
+    def described(self) -> dict[str, Any]:
+        """The settings that `settings.json` records; the seeds of folds follow from their number."""
+        described = super().described()
+        return {key: value for key, value in described.items() if key != "seeds" or not self.folds}
 
 
 def varied(text: str, options: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -19,6 +19,7 @@ from xmodal.study.plan import Comparison, method_settings
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+    from torch import nn
 
     from xmodal.data.base import Data
     from xmodal.study.opening import Study
@@ -83,7 +84,7 @@ def with_curve(result: Mapping[str, Any], data: Data, curve_rows: Sequence[Mappi
     """The result of a comparison with the curve against labels, and the labels that were saved."""
     from xmodal.reports.few_labels import headline_method, labels_saved
     from xmodal.reports.sweep import summarise_sweep
-    from xmodal.reports.tables import verdict
+    from xmodal.reports.verdicts import verdict
 
     if not curve_rows:
         return dict(result)
@@ -139,14 +140,22 @@ def still_improving(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]
     ]
 
 
-def announced(comparison: Comparison, data: Data, fabric: Fabric, *, seeds: int, fits: int) -> str:
+def announced(
+    comparison: Comparison,
+    data: Data,
+    fabric: Fabric,
+    *,
+    seeds: int,
+    fits: int,
+    modules: Mapping[str, nn.Module] | None = None,
+) -> str:
     """How many trainings there will be and how long they will take, from a few updates of the no-KD network."""
     from xmodal.engine.fit import fit
     from xmodal.methods.supervised import Supervised
     from xmodal.study.bench import Rehearsal
 
     plan = comparison.plan
-    bench = Rehearsal(data, plan, seed=0, fabric=fabric)
+    bench = Rehearsal(data, plan, seed=0, fabric=fabric, modules=modules)
     settings = plan.training.model_copy(update={"updates": TRIED, "patience": 0, "tracking": False})
     tried = fit(Supervised(bench.network(bench.student), data.info), data, settings, fabric=fabric)
     rows = max(data.info.rows["train"].values())
@@ -178,13 +187,18 @@ def gains(rows: Sequence[Mapping[str, Any]], metric: str) -> dict[str, float]:
     }
 
 
-def check_counts(data: Data, counts: Sequence[str], seed: int) -> None:
-    """Raise an error about numbers of labels that the data does not allow, before anything is trained."""
+def count_problems(data: Data, counts: Sequence[str], seed: int) -> list[str]:
+    """Problems with numbers of labels that the data does not allow."""
     if counts and data.revealed is None:
-        raise InputError(
+        return [
             "Some training rows come without a label, so there is no curve over other numbers of labels: nobody knows "
             "the labels that are missing. Give one number, or leave --curve out."
-        )
+        ]
+    problems: list[str] = []
     for count in counts:
-        if data.revealed is not None:
-            hide_labels(data.revealed, labelled=count, seed=seed)
+        try:
+            if data.revealed is not None:
+                hide_labels(data.revealed, labelled=count, seed=seed)
+        except InputError as error:
+            problems += error.problems
+    return problems

@@ -14,7 +14,8 @@ The order is a promise: errors in the input appear before a folder exists, and t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -67,12 +68,18 @@ class Study:
         fabric: started devices.
         progress: shows the progress.
         out: run folder; None before `start`, and if nothing is written.
+        modules: the user's own networks by side, in place of built ones.
+        callbacks: objects that are told of every epoch, see `xmodal.engine.callbacks`.
     """
+
+    modules: Mapping[str, nn.Module] = {}
+    callbacks: Sequence[object] = ()
 
     def __init__(self, settings: StudySettings, recipe: str, fabric: Fabric, progress: Progress) -> None:
         self.settings, self.recipe, self.fabric, self.progress = settings, recipe, fabric, progress
         self.out: Path | None = None
         self._until_the_end = ExitStack()
+        self._live: dict[int, Bench] = {}  # benches whose students cannot be read back from a file
 
     @property
     def first(self) -> bool:
@@ -86,7 +93,14 @@ class Study:
         return self.out
 
     def start(
-        self, *, fits: int, name: str = "", resume: bool | None = None, free: Sequence[str] = (), write: bool = True
+        self,
+        *,
+        fits: int,
+        name: str = "",
+        resume: bool | None = None,
+        free: Sequence[str] = (),
+        facts: Mapping[str, Any] | None = None,
+        write: bool = True,
     ) -> None:
         """Open the run folder. Call it after all checks, so that wrong input leaves no folder behind.
 
@@ -95,6 +109,7 @@ class Study:
             name: of a new folder under runs/; empty: the name of the recipe.
             resume: whether to continue the run in the folder; None: as the settings say.
             free: names of settings that may differ from those of the resumed run.
+            facts: what `settings.json` records besides the settings; a resumed run must have the same.
             write: False: nothing is written.
         """
         self.progress.fits = fits
@@ -103,7 +118,7 @@ class Study:
         resume = self.settings.resume if resume is None else resume
         self.out = choose_folder(self.settings.out, name or self.recipe, self.fabric, resume=resume)
         if self.first:
-            description = {"recipe": self.recipe, "settings": self.settings.described()}
+            description = {"recipe": self.recipe, "settings": self.settings.described(), **(facts or {})}
             open_folder(self.out, description, resume=resume, free=free)
         # no process may look into the folder before the first one has opened it
         self.fabric.barrier()
@@ -120,23 +135,26 @@ class Study:
         seed: int,
         *,
         earlier: Earlier | None = None,
-        modules: Mapping[str, nn.Module] | None = None,
         inside: str = "",
     ) -> Bench:
         """The bench of one seed; it writes to ``seed-<n>`` in the run folder, or in the subfolder ``inside``."""
         from xmodal.study.bench import Bench
 
         folder = None if self.out is None else self.out / inside / f"seed-{seed}"
-        return Bench(
+        bench = Bench(
             data,
             plan,
             seed=seed,
             fabric=self.fabric,
             folder=folder,
             progress=self.progress,
-            modules=modules,
+            modules=self.modules,
+            callbacks=self.callbacks,
             earlier=earlier,
         )
+        if not inside:
+            self._live |= {seed: bench} if self.modules or self.out is None else {}
+        return bench
 
     def saved_rows(self, part: str) -> list[dict[str, Any]] | None:
         """Rows of a part of the study that an earlier, interrupted run finished; None if it did not."""
@@ -155,6 +173,9 @@ class Study:
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write `result.json` and the page, and return the result with the path of the run folder."""
         complete = {"recipe": self.recipe, **result}
+        if complete.get("ship") and self.first:
+            complete["ship"] = self._completed(complete["ship"])
+            complete["deploy"] = complete["ship"]["file"]
         if self.out is not None and self.first:
             from xmodal.reports.page import write_page
 
@@ -165,15 +186,43 @@ class Study:
         self.progress.close()
         return complete if self.out is None else {**complete, "folder": str(self.out)}
 
+    def _completed(self, card: Mapping[str, Any]) -> dict[str, Any]:
+        """The ship card with what only the finished run knows: size, speed, and the command that exports the student.
+
+        They are measured once: a run that is resumed after its end keeps what it has.
+        """
+        from xmodal.study.speed import measure, measure_file
+
+        command = "" if self.out is None else f"xmodal export {shlex.quote(str(self.out))}"
+        blank = dict.fromkeys(("bytes", "ms_median", "ms_p95"))
+        complete = {**card, **({"file": "", "folder": ""} if self.out is None else {}), **blank, "command": command}
+        earlier = self.out and self.out / "result.json"
+        if earlier and earlier.is_file():
+            stored = read_json(earlier).get("ship") or {}
+            if stored.get("file") == card["file"] and stored.get("ms_median"):
+                return complete | {key: stored[key] for key in (*blank, "parameters")}
+        if card["seed"] in self._live:
+            bench = self._live[card["seed"]]
+            return complete | measure(bench.student_in(card["folder"], card["student"]), bench.info)
+        file = self.folder / card["file"]
+        return complete | (measure_file(file) if file.is_file() else {})
+
 
 @contextmanager
-def open_study(settings: StudySettings, recipe: str, *, progress: Progress | None = None) -> Iterator[Study]:
+def open_study(
+    settings: StudySettings,
+    recipe: str,
+    *,
+    progress: Progress | None = None,
+    build: Callable[[StudySettings, str, Fabric, Progress], Study] = Study,
+) -> Iterator[Study]:
     """Start devices and processes for a study.
 
     Args:
         settings: of the recipe.
         recipe: name of its card.
         progress: shows the progress; None: nothing is shown.
+        build: makes the study; that of `xmodal.api` has networks and callbacks of the user.
     """
     from xmodal.engine.processes.launch import launch
 
@@ -181,6 +230,6 @@ def open_study(settings: StudySettings, recipe: str, *, progress: Progress | Non
     fabric = launch(settings.machine(), precision=settings.precision)
     progress = progress or Progress(quiet=True)
     progress.quiet |= fabric.global_rank > 0
-    study = Study(settings, recipe, fabric, progress)
+    study = build(settings, recipe, fabric, progress)
     with study._until_the_end:
         yield study

@@ -6,7 +6,7 @@ the flags that make sense for it, and the bench has one type to read, whatever t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 TEACHER, STUDENT = "teacher", "student"
 
 
+Opener = Callable[["Plan", int], "Data"]  # opens the data of a seed: by name, or the arrays of a Python call
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """One data set, and how teacher and students are built and trained on it.
@@ -40,6 +43,8 @@ class Plan:
         labelled_groups: whole groups to keep the labels of, in place of ``labelled``; 0: none are named.
         valid_labels: labels to keep in validation; empty: as many as in training where some are hidden.
         augment: augmentation of training batches.
+        class_weights: weight of each class in the loss of labels, or ``balanced``; empty: equal weights.
+        folds: of a cross-validation, whose fold k takes the place of seed k; 0: none.
         teacher: modalities of the teacher; empty: all.
         student: modalities at deployment; empty: the last one.
         training: settings of every training, except the teacher's if it has its own.
@@ -57,6 +62,8 @@ class Plan:
     labelled_groups: int = 0
     valid_labels: str = ""
     augment: str = ""
+    class_weights: tuple[float, ...] | str = ()
+    folds: int = 0
     teacher: tuple[str, ...] = ()
     student: tuple[str, ...] = ()
     training: FitSettings = field(default_factory=FitSettings)
@@ -81,10 +88,10 @@ class Plan:
 
 
 def open_seed(plan: Plan, seed: int) -> Data:
-    """The data of one seed, which also draws the split of data that comes without one."""
+    """The data of one seed, which also draws the split of data without one; with folds, of the fold of this number."""
     from xmodal.data import open_data
 
-    return open_data(
+    data = open_data(
         plan.data,
         options=plan.options,
         task=plan.task,
@@ -94,14 +101,25 @@ def open_seed(plan: Plan, seed: int) -> Data:
         valid_labels=plan.valid_labels,
         augment=plan.augment,
         seed=seed,
+        folds=plan.folds,
     )
+    return with_weights(plan, data)
 
 
-def each_seed(plan: Plan, seeds: Sequence[int], first: Data) -> Iterator[tuple[int, Data]]:
+def with_weights(plan: Plan, data: Data) -> Data:
+    """The data with the class weights of a plan."""
+    from xmodal.data.weights import with_class_weights
+
+    return with_class_weights(data, plan.class_weights) if plan.class_weights else data
+
+
+def each_seed(
+    plan: Plan, seeds: Sequence[int], first: Data, *, opened: Opener = open_seed
+) -> Iterator[tuple[int, Data]]:
     """Every seed with its data; the data of the first seed was opened before, for the checks."""
     yield seeds[0], first
     for seed in seeds[1:]:
-        yield seed, open_seed(plan, seed)
+        yield seed, opened(plan, seed)
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,7 @@ class Comparison:
         methods: cards of all methods, for checks before the training.
         entries: rows of the table besides teacher and control.
         metric: of the table; empty: the one that selects the epoch.
+        margin: largest difference that counts as none, in points where the metric is a share; None: nothing does.
         shuffled: train the shuffled-teacher control of each entry.
         untrained: train the untrained-teacher control of each entry.
         controls: where some rows have no label, the entries with controls: the ``first`` with a frozen teacher,
@@ -140,12 +159,14 @@ class Comparison:
         train_control: whether the no-KD control is trained.
         train_students: whether the entries are trained; recipes that stop after an earlier stage only check them.
         problems: problems of the settings; `comparison.check` reports them together with those of the data.
+        skipped: notes on entries that were left out because they do not fit the data.
     """
 
     plan: Plan
     methods: Sequence[MethodCard] = ()
     entries: Sequence[Entry] = ()
     metric: str = ""
+    margin: float | None = None
     shuffled: bool = False
     untrained: bool = False
     controls: str = "first"
@@ -153,6 +174,7 @@ class Comparison:
     train_control: bool = True
     train_students: bool = True
     problems: Sequence[str] = ()
+    skipped: Sequence[str] = ()
 
     @property
     def headline(self) -> Entry | None:

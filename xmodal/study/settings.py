@@ -8,15 +8,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from xmodal.engine.settings import FitSettings, MachineSettings, Precision
 from xmodal.errors import InputError, did_you_mean
 from xmodal.flags import Flag
 from xmodal.study.plan import Plan
 from xmodal.teachers.request import Kind, TeacherRequest
+
+T = TypeVar("T", bound="TeacherFlags")
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -69,6 +71,21 @@ def parse_shares(text: str) -> tuple[float, ...]:
     return shares
 
 
+def parse_weights(text: str) -> tuple[float, ...] | str:
+    """``balanced`` as it is; ``1,2.5`` → two weights.
+
+    Example:
+        >>> parse_weights("balanced"), parse_weights("1, 2.5")
+        ('balanced', (1.0, 2.5))
+    """
+    if text in ("", "balanced"):
+        return text or ()
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"class weights '{text}': balanced, or a number per class (1,2.5) was expected") from None
+
+
 # Flags arrive as text; Python code and settings.json pass tuples and lists, which pydantic checks itself.
 def _names(value: Any) -> Any:
     return parse_names(value) if isinstance(value, str) else value
@@ -82,9 +99,14 @@ def _shares(value: Any) -> Any:
     return parse_shares(value) if isinstance(value, str) else value
 
 
+def _weights(value: Any) -> Any:
+    return parse_weights(value) if isinstance(value, str) else value
+
+
 Names = Annotated[tuple[str, ...], Flag(metavar="NAME[,NAME]"), BeforeValidator(_names)]
 Seeds = Annotated[tuple[int, ...], Flag(metavar="N|A-B|A,B"), BeforeValidator(_seeds)]
 Shares = Annotated[tuple[float, ...], Flag(metavar="SHARE[,SHARE]"), BeforeValidator(_shares)]
+Weights = Annotated[tuple[float, ...] | Literal["balanced"], Flag(metavar="balanced|W,W,…"), BeforeValidator(_weights)]
 # Hidden, because the flags of methods and data sets, with the name as prefix, fill it.
 Options = Annotated[dict[str, Any], Flag(hidden=True)]
 
@@ -185,21 +207,25 @@ class TeacherFlags(BaseModel):
         False, description="turn given embeddings into a teacher by a linear probe on the labelled rows"
     )
 
+    # Python objects in place of what the flags name, see `with_objects`
+    _objects: Mapping[str, Any] = PrivateAttr(default_factory=dict)
+
+    def with_objects(self: T, **objects: Any) -> T:
+        """These settings with Python objects: ``source`` of the teacher and its ``classes``."""
+        self._objects = objects
+        return self
+
     def given_teacher(self) -> TeacherRequest | None:
         """The teacher that these flags name; None: none."""
         if not self.teacher_from:
-            named = [name for name in ("teacher_outputs", "teacher_classes", "teacher_probe") if getattr(self, name)]
-            if named := [name for name in named if getattr(self, name) != "auto"]:
+            about = ("teacher_outputs", "teacher_classes", "teacher_probe")
+            if unused := [name for name in about if getattr(self, name) not in ("auto", None, False)]:
                 raise InputError(
-                    f"--{named[0].replace('_', '-')} is about a given teacher. Name it with --teacher-from."
+                    f"--{unused[0].replace('_', '-')} is about a given teacher. Name it with --teacher-from."
                 )
             return None
-        return TeacherRequest(
-            source=self.teacher_from,
-            outputs=self.teacher_outputs,
-            classes=self.teacher_classes,
-            probe=self.teacher_probe,
-        )
+        named = {"source": self.teacher_from, "classes": self.teacher_classes, **self._objects}
+        return TeacherRequest(outputs=self.teacher_outputs, probe=self.teacher_probe, **named)
 
 
 class PairSettings(TeacherFlags, DataFlags, RunSettings):
@@ -212,6 +238,9 @@ class PairSettings(TeacherFlags, DataFlags, RunSettings):
     student: Names = Field((), description="modalities at deployment; default: the last one")
     task: Literal["", "multiclass", "binary", "multilabel", "regression"] = Field(
         "", description="kind of target; default: inferred from the labels"
+    )
+    class_weights: Weights = Field(
+        (), description="weight of each class in the loss of labels; balanced: rare classes count like frequent ones"
     )
     teacher_encoder: str = Field("auto", description="network per modality of the teacher")
     student_encoder: str = Field("auto", description="network per modality of the student")
@@ -232,6 +261,7 @@ class PairSettings(TeacherFlags, DataFlags, RunSettings):
             options=self.options.get(self.data, {}),
             task=self.task,
             **self.request(),
+            class_weights=self.class_weights,
             teacher=self.teacher,
             student=self.student,
             training=self.training(),

@@ -44,10 +44,10 @@ def run(settings: SweepSettings, *, progress: Progress | None = None) -> dict[st
     field, values = parse_sweep(settings.sweep)
     variants = {value: changed(settings, field, text).comparison() for value, text in values.items()}
     with open_study(settings, "compare", progress=progress) as study:
-        for comparison in variants.values():
+        for value, comparison in variants.items():
             data = open_seed(comparison.plan, settings.seeds[0])
-            check(comparison, data, study.fabric)
-            check_divergence(comparison, data)
+            variants[value] = check(comparison, data, study.fabric)
+            check_divergence(variants[value], data)
         fits = sum(comparison.fits(few=bool(data.info.labelled)) for comparison in variants.values())
         study.start(fits=len(settings.seeds) * fits, name=f"sweep-{Path(settings.data).name}")
 

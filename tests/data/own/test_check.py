@@ -27,6 +27,11 @@ def put(root, name, position, value):
     np.save(root / name, array)
 
 
+def put_text(root, last):
+    """Labels that are text, a class of its own in the last rows."""
+    np.save(root / "labels.npy", np.array(["cat", "dog", last])[np.arange(20) % 3])
+
+
 def shorten(path, count):
     path.write_bytes(path.read_bytes()[:-count])
 
@@ -117,15 +122,18 @@ FAULTS = {
     "no labels": (lambda r: (r / "labels.npy").unlink(), "labels.npy is missing: no labels for audio, image"),
     "labels too short": (lambda r: edit(r, "labels.npy", lambda a: a[:18]), "labels.npy has 18"),
     "labels empty": (lambda r: edit(r, "labels.npy", lambda a: a[:0]), "labels.npy is empty"),
-    "labels text": (lambda r: np.save(r / "labels.npy", np.array(["cat"] * 20)), "labels.npy holds text"),
-    "labels negative": (lambda r: put(r, "labels.npy", 4, -2), "labels.npy holds the class -2"),
+    "labels of objects": (
+        lambda r: np.save(r / "labels.npy", np.array(["cat", None] * 10, dtype=object), allow_pickle=True),
+        "labels.npy holds Python objects, which are never opened",
+    ),
+    "labels complex": (lambda r: np.save(r / "labels.npy", np.full(20, 1j)), "labels.npy holds complex numbers"),
     "labels of one class and -1": (
         lambda r: edit(r, "labels.npy", lambda a: np.where(a == 0, -1, 1)),
         "labels.npy: Labels are -1 and 1; -1 means unlabelled. Use 0 and 1, or `unlabelled_label=None`.",
     ),
-    "labels -1 where it is a class": (
-        lambda r: (put(r, "labels.npy", 4, -1), settings(r, unlabelled_label=None)),
-        "labels.npy holds the class -1: classes are counted from 0",
+    "labels text for a regression": (
+        lambda r: (put_text(r, "dog"), settings(r, task="regression")),
+        "labels.npy holds text, and the task regression needs numbers",
     ),
     "no label at all": (
         lambda r: edit(r, "labels.npy", lambda a: a * 0 - 1),
@@ -174,7 +182,7 @@ FAULTS = {
         lambda r: (np.save(r / "labels.npy", np.eye(4, dtype=int)[np.arange(20) % 4]), settings(r, task="multiclass")),
         "Take the argmax of one-hot rows",
     ),
-    "labels not binary": (lambda r: settings(r, task="binary"), "a binary task has 0 and 1"),
+    "labels not binary": (lambda r: settings(r, task="binary"), "a binary task has two"),
     "labels flat for multilabel": (
         lambda r: settings(r, task="multilabel"),
         "(samples, labels) was expected for multilabel",
@@ -293,7 +301,7 @@ def test_a_good_folder_has_nothing_to_say(folder):
 
 
 def test_all_faults_are_reported_at_once(folder):
-    chosen = ["audio NaN", "labels negative", "index out of range", "index missing", "samples of two shapes"]
+    chosen = ["audio NaN", "labels complex", "index out of range", "index missing", "samples of two shapes"]
     chosen += ["name with a space", "unknown key"]
 
     for fault in chosen:
@@ -310,7 +318,7 @@ def test_all_faults_are_reported_at_once(folder):
 
 def test_no_fault_is_said_twice(folder):
     put(folder, "test_idx.npy", 0, 99)
-    put(folder, "labels.npy", 0, -3)
+    edit(folder, "labels.npy", lambda a: a * 0)
 
     assert len(check_folder(folder).errors) == 2
 
@@ -323,8 +331,10 @@ def test_no_fault_is_said_twice(folder):
             lambda r: np.save(r / "test_idx.npy", np.array([16, 19])),
             "test_idx.npy selects no sample of the classes 0, 2",
         ),
-        (lambda r: edit(r, "labels.npy", lambda a: a * 1.0), "the task is taken as regression"),
-        (lambda r: edit(r, "labels.npy", lambda a: a * 50), "3 classes with numbers up to 100"),
+        (lambda r: edit(r, "labels.npy", lambda a: a * 1.0), "the task is taken as multiclass"),
+        (lambda r: edit(r, "labels.npy", lambda a: a * -1.0), "and some are negative, so the task is taken as reg"),
+        (lambda r: put(r, "labels.npy", 4, -999), "labels.npy holds the label -999, which counts as a class"),
+        (lambda r: put_text(r, "nan"), "labels.npy holds the text 'nan', which counts as a class"),
         (lambda r: settings(r, class_names=["a", "b", "c", "d"]), "no sample of d, which class_names lists"),
         (lambda r: samples(r, digits=1), "so 0.npy is followed by 1.npy"),
         (lambda r: (samples(r), samples(r, name="other", digits=3)), "Row 0 is 00.npy in depth and 000.npy in other"),

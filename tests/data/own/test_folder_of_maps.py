@@ -106,13 +106,6 @@ def test_losses_that_nobody_knows_are_refused(write):
         open_data(str(root))
 
 
-def test_classes_are_not_counted_anew_beside_an_ignored_one(write):
-    root, _ = write(ignore=0)
-
-    with pytest.raises(InputError, match="Leave one of them out"):
-        open_data(str(root), options={"renumber": True})
-
-
 def test_arrays_may_ignore_a_negative_label_too():
     labels = np.random.default_rng(1).integers(-1, 3, (12, 4, 4))
 

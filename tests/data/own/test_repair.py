@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xmodal.data import open_data
-from xmodal.data.own.repair import Zeroed, bad_rows, class_values, once, renumbered
+from xmodal.data.own.repair import Zeroed, bad_rows, once
 from xmodal.errors import InputError
 
 
@@ -94,14 +94,14 @@ def test_nan_in_a_row_that_no_split_uses_does_not_matter(folder):
 # ---- class numbers
 
 
-def test_classes_with_gaps_are_counted_anew_and_keep_their_numbers_as_names(folder):
+def test_classes_with_gaps_are_counted_anew_and_keep_their_numbers(folder):
     np.save(folder / "labels.npy", np.array([-5, 40, 7])[np.arange(20) % 3])
 
-    data = open_data(str(folder), options={"renumber": True})
+    data = open_data(str(folder))
 
     assert data.info.classes == 3 and data.info.class_names == ("-5", "7", "40")
+    assert data.info.label_values == (-5, 7, 40)
     assert data.train.targets["audio"][:3].tolist() == [0, 2, 1]
-    assert any("-5 became 0, 7 became 1, 40 became 2" in said for said in data.warnings)
 
 
 def test_classes_of_unpaired_modalities_are_counted_over_all_of_them(folder):
@@ -109,22 +109,16 @@ def test_classes_of_unpaired_modalities_are_counted_over_all_of_them(folder):
     np.save(folder / "audio_labels.npy", np.array([1, 5])[np.arange(20) % 2])
     np.save(folder / "image_labels.npy", np.array([1, 3, 5])[np.arange(20) % 3])
 
-    data = open_data(str(folder), options={"renumber": True})
+    data = open_data(str(folder))
 
-    assert data.info.class_names == ("1", "3", "5")
+    assert data.info.label_values == (1, 3, 5)
     assert set(data.train.targets["audio"].tolist()) == {0, 2}
 
 
-def test_classes_without_gaps_are_left_alone(folder):
+def test_classes_without_gaps_are_left_alone_and_the_option_of_earlier_runs_is_accepted(folder):
     data = open_data(str(folder), options={"renumber": True})
 
-    assert data.info.class_names == () and data.warnings == []
-
-
-def test_class_values_are_whole_numbers_of_all_files():
-    assert class_values([np.array([3, 1]), np.array([2.0, 3.0])]) == [1, 2, 3]
-    assert class_values([np.array([0.5, 1.0])]) == [] and class_values([np.zeros((2, 2), int)]) == []
-    assert renumbered(np.array([4, 2, 4]), [2, 4]).tolist() == [1, 0, 1]
+    assert data.info.class_names == () and data.info.label_values == () and data.warnings == []
 
 
 # ---- rows

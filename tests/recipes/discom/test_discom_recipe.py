@@ -476,12 +476,12 @@ def test_what_can_not_be_trained_ends_with_status_2(condition, template, tmp_pat
 
 
 WARNED = {
-    "gaps in the classes": (lambda d: spoil(d, "labels", lambda a: a * 10 - 5), "the old numbers are kept as names"),
+    "a negative class": (lambda d: spoil(d, "labels", lambda a: a * 10 - 5), "holds the label -5, which counts as"),
     "a class that does not train": (
         lambda d: np.save(
             d / "train_idx.npy", [r for r in np.load(d / "train_idx.npy") if np.load(d / "labels.npy")[r] != 4]
         ),
-        "train_idx.npy selects no sample of the classes 4",
+        "train_idx.npy selects no sample of the class 4",
     ),
     "a repeated row": (lambda d: spoil(d, "train_idx", lambda a: np.append(a, a[0])), "each is taken once"),
     "not normalised": (lambda d: spoil(d, ROWS, lambda a: a * 100), "does not look normalised"),

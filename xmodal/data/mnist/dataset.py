@@ -93,7 +93,8 @@ def load(root: str | None, settings: MnistSettings, request: DataRequest) -> Dat
         settings: noise, backgrounds, validation.
         request: task ``multiclass``; the seed draws noise and validation rows, but not the backgrounds.
     """
-    from xmodal.data.base import assemble, stratified_split
+    from xmodal.data.base import assemble
+    from xmodal.data.draw import stratified_split
     from xmodal.data.mnist.noisy import NoisyColumn
     from xmodal.types import Normalisation
 

@@ -14,23 +14,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.base import infer_task
 from xmodal.data.columns import ArrayFile, ArrayFolder, open_column, read_header, sample_files
 from xmodal.data.groups import group_numbers, shared_groups
 from xmodal.data.own.check_arrays import (
     check_auxiliary,
     check_column,
-    check_maps,
     check_rows,
     check_splits,
-    check_target,
 )
+from xmodal.data.own.check_target import check_maps, check_target, differing_kinds
+from xmodal.data.own.ids import ids_of, shared_ids
 from xmodal.data.own.layout import Layout, find_layout
-from xmodal.data.own.repair import Rules, class_values, once, renumbered
-from xmodal.data.present import PartialColumn, complete, masks_of, present_problems, sample_numbers
+from xmodal.data.own.repair import Rules, once
+from xmodal.data.own.scan import Scan
+from xmodal.data.present import PartialColumn, masks_of, present_problems, sample_numbers
 from xmodal.data.report import Report
 from xmodal.data.split import Column
-from xmodal.data.unlabelled import has_label, label_of, marked
+from xmodal.data.targets import Classes, read_target
+from xmodal.data.unlabelled import label_of
 from xmodal.errors import InputError
 from xmodal.names import UNLABELLED, owner
 
@@ -51,8 +52,11 @@ class Contents:
         auxiliary: ``<modality>.<name>`` → column of an auxiliary input.
         targets: modality → targets; modalities that share a file share the array.
         rows: split → modality → row numbers; empty if the splits have to be drawn.
-        class_values: class numbers in the files, if they were renumbered.
+        task: kind of target; empty: the labels are not valid.
+        classes: the labels that the class numbers in ``targets`` stand for.
         groups: number of the group of each sample; None if there are no groups.
+        ids: name of each sample; empty: they have none.
+        scans: modality → what was found in all of its samples; empty: nothing was looked for.
     """
 
     report: Report
@@ -61,115 +65,16 @@ class Contents:
     auxiliary: dict[str, Column] = field(default_factory=dict)
     targets: dict[str, NDArray[Any]] = field(default_factory=dict)
     rows: dict[str, dict[str, NDArray[np.int64]]] = field(default_factory=dict)
-    class_values: list[int] = field(default_factory=list)
+    task: str = ""
+    classes: Classes = Classes()
     groups: NDArray[np.int64] | None = None
+    ids: list[str] = field(default_factory=list)
+    scans: dict[str, Scan] = field(default_factory=dict)
 
 
 def check_folder(root: str | Path) -> Report:
     """All problems of a data folder."""
     return inspect(Path(root)).report
-
-
-@dataclass(frozen=True)
-class LabelCounts:
-    """How many rows of a split have a label.
-
-    Attributes:
-        split: its name, with the modality in unpaired data; ``all rows`` where the splits are still to be drawn.
-        labelled: rows with a label.
-        unlabelled: rows without one.
-        classes: name of a class → rows with this label; empty for other tasks.
-        groups: number of groups; 0 if there are none.
-    """
-
-    split: str
-    labelled: int
-    unlabelled: int
-    classes: dict[str, int]
-    groups: int = 0
-
-    def __str__(self) -> str:
-        """One line for the terminal."""
-        classes = ", ".join(f"{name}: {count}" for name, count in self.classes.items())
-        groups = f", {self.groups} groups" if self.groups else ""
-        return (
-            f"{self.split}: {self.labelled} labelled{f' ({classes})' * bool(classes)}, {self.unlabelled} unlabelled"
-            f"{groups}"
-        )
-
-
-def label_counts(contents: Contents) -> list[LabelCounts]:
-    """Labelled and unlabelled rows of each split; empty if all rows have a label and there are no groups.
-
-    Args:
-        contents: of a folder without errors.
-    """
-    layout = contents.layout
-    if layout is None or contents.report.errors:
-        return []
-    label = label_of(layout.settings.ignore)
-    masks = {id(target): has_label(target, label) for target in contents.targets.values()}
-    if contents.groups is None and all(mask.all() for mask in masks.values()):
-        return []
-    counts = []
-    for name, target in list(contents.targets.items())[: 1 if layout.paired else None]:
-        names = layout.settings.class_names or tuple(map(str, contents.class_values))
-        parts = {split: rows[name] for split, rows in contents.rows.items()} or {"all rows": np.arange(len(target))}
-        for split, rows in parts.items():
-            known = rows[masks[id(target)][rows]]
-            single = target.ndim == 1 and target.dtype.kind in "biu" and layout.settings.task != "regression"
-            classes = dict(zip(*np.unique(target[known], return_counts=True), strict=True)) if single else {}
-            counts.append(
-                LabelCounts(
-                    split if layout.paired else f"{split} ({name})",
-                    len(known),
-                    len(rows) - len(known),
-                    {names[key] if key < len(names) else str(key): int(count) for key, count in classes.items()},
-                    0 if contents.groups is None else len(np.unique(contents.groups[rows])),
-                )
-            )
-    return counts
-
-
-@dataclass(frozen=True)
-class ModalityCounts:
-    """How many rows of a split have each modality.
-
-    Attributes:
-        split: its name; ``all rows`` where the splits are still to be drawn.
-        rows: of the split.
-        present: modality → rows that have it.
-        complete: rows that have all of them.
-    """
-
-    split: str
-    rows: int
-    present: dict[str, int]
-    complete: int
-
-    def __str__(self) -> str:
-        """One line for the terminal."""
-        counts = ", ".join(f"{name}: {count}" for name, count in self.present.items())
-        return f"{self.split}: {self.rows} rows ({counts}), {self.complete} with all modalities"
-
-
-def present_counts(contents: Contents) -> list[ModalityCounts]:
-    """Rows of each split that have each modality; empty if all rows have all of them.
-
-    Args:
-        contents: of a folder without errors.
-    """
-    masks = masks_of(contents.columns) if not contents.report.errors else {}
-    whole = complete(masks)
-    if whole is None:
-        return []
-    parts = {split: next(iter(rows.values())) for split, rows in contents.rows.items()}
-    return [
-        ModalityCounts(
-            split, len(rows), {name: int(mask[rows].sum()) for name, mask in masks.items()}, int(whole[rows].sum())
-        )
-        for split, rows in (parts or {"all rows": np.arange(len(whole))}).items()
-    ]
 
 
 def inspect(
@@ -179,6 +84,8 @@ def inspect(
     scan_bytes: int | None = None,
     task: str = "",
     rules: Rules | None = None,
+    scan: bool = False,
+    divided: bool = False,
 ) -> Contents:
     """Check a folder and return its contents.
 
@@ -188,6 +95,8 @@ def inspect(
         scan_bytes: bytes of each modality that are searched for NaN; None: all.
         task: kind of target, if it differs from the one in data.json.
         rules: how strict to be.
+        scan: whether to look for constant values and equal samples as well.
+        divided: whether the rows are divided into folds, so that groups in two of the given splits do not matter.
     """
     report, rules = Report(), rules or Rules()
     layout = find_layout(root, report, only=modalities, number=rules.split)
@@ -202,6 +111,8 @@ def inspect(
         if column is not None:
             numbers = held.get(name)
             contents.columns[name] = column
+            if scan and column.shape and 0 not in column.shape:
+                contents.scans[name] = Scan()
             check_column(
                 name,
                 path.name,
@@ -214,6 +125,7 @@ def inspect(
                 nan=rules.nan,
                 # another number of rows is reported below
                 numbers=numbers if numbers is not None and len(numbers) == len(column) else None,
+                scan=contents.scans.get(name),
             )
     _check_auxiliary(contents, layout, held)
     _lay_out(contents, layout, held)
@@ -224,7 +136,8 @@ def inspect(
         rules = replace(rules, label=layout.settings.unlabelled_label)
     _check_labels(contents, layout, task or layout.settings.task, rules)
     _check_indices(contents, layout, rules)
-    _check_groups(contents, layout)
+    _check_groups(contents, layout, warn=not divided)
+    _check_ids(contents, layout, warn=not divided)
     for sentences in (report.errors, report.warnings):
         # a file that several modalities use is reported once
         sentences[:] = dict.fromkeys(sentences)
@@ -250,7 +163,7 @@ def _held_rows(layout: Layout, report: Report) -> dict[str, NDArray[np.int64]]:
 def _samples(layout: Layout) -> int:
     """The number of samples of paired data: that of the labels; 0 if there are none."""
     # problems of the labels are reported by `_check_labels`, so this report is thrown away
-    targets = _open_arrays(layout.labels.values(), Report()).values()
+    targets = _open_arrays(layout.labels.values(), Report(), text=True).values()
     return next((len(target) for target in targets if target.ndim), 0)
 
 
@@ -288,9 +201,9 @@ def _check_auxiliary(contents: Contents, layout: Layout, held: Mapping[str, NDAr
             contents.auxiliary[name] = column
 
 
-def _opened(path: Path, report: Report) -> ArrayFile | ArrayFolder | None:
+def _opened(path: Path, report: Report, *, text: bool = False) -> ArrayFile | ArrayFolder | None:
     try:
-        return open_column(path)
+        return ArrayFile(path, text=True) if text else open_column(path)
     except InputError as error:
         report.errors.extend(error.problems)
         return None
@@ -357,58 +270,42 @@ def _used_rows(layout: Layout, name: str) -> NDArray[np.int64] | None:
 
 
 def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -> None:
-    report, opened = contents.report, _open_arrays(layout.labels.values(), contents.report)
-    class_names, ignore = layout.settings.class_names, layout.settings.ignore
-    if rules.renumber and ignore is not None:
-        report.errors.append("renumber counts classes anew, and data.json says which to ignore. Leave one of them out.")
-    elif rules.renumber and task in ("", "multiclass") and not class_names:
-        renumbered = _without_gaps(contents, opened, rules.label)
-        # renumbering leaves -1 where there is no label
-        rules, opened = (rules if renumbered is opened else replace(rules, label=UNLABELLED)), renumbered
-    label = None if rules.label == ignore else rules.label
-    usable = {
-        path: check_target(path.name, target, report, task=task, class_names=class_names, ignore=ignore, label=label)
-        for path, target in opened.items()
-    }
+    report, ignore = contents.report, layout.settings.ignore
+    names, label = layout.settings.class_names, None if rules.label == ignore else rules.label
     opened = {
-        path: marked(target, task or infer_task(target), label) if usable[path] else target
-        for path, target in opened.items()
+        path: read_target(path.name, values, label)
+        for path, values in _open_arrays(layout.labels.values(), report, text=True).items()
+    }
+    problems = differing_kinds({path.name: raw for path, raw in opened.items()}, task)
+    report.errors += problems
+    usable = {
+        path: check_target(path.name, raw, report, task=task, class_names=names, ignore=ignore, label=label)
+        and not problems
+        for path, raw in opened.items()
     }
     # maps may be shared by modalities of several sizes: it is an error only if they fit none of them
     for path in filter(usable.get, opened):
         owners = [name for name in contents.columns if layout.labels.get(name) == path]
         shapes = {layout.sources[name].name: tuple(contents.columns[name].shape) for name in owners}
         check_maps(path.name, opened[path], shapes, report, task=task)
-    contents.targets = {name: opened[path] for name, path in layout.labels.items() if usable.get(path)}
+    if valid := {path: raw for path, raw in opened.items() if usable[path]}:
+        contents.task = task or next(iter(valid.values())).task
+        contents.classes = Classes.of(valid.values(), contents.task, class_names=names, ignore=ignore, label=label)
+        numbers = {path: contents.classes.numbers(raw, contents.task, label) for path, raw in valid.items()}
+        contents.targets = {name: numbers[path] for name, path in layout.labels.items() if path in numbers}
     # a modality that some samples lack has fewer, and `_lay_out` compares them with their numbers
     counts = {
         layout.sources[name].name: column.shape[0]
         for name, column in contents.columns.items()
         if column.shape and name not in layout.rows
     }
-    counts |= {path.name: len(target) for path, target in opened.items() if target.ndim}
+    counts |= {path.name: len(raw.values) for path, raw in opened.items() if raw.values.ndim}
     if layout.paired and len(set(counts.values())) > 1:
         report.errors.append(_lengths_sentence(counts))
     for name, path in layout.labels.items():
         source = layout.sources[name].name
         if not layout.paired and {source, path.name} <= counts.keys() and counts[source] != counts[path.name]:
             report.errors.append(_lengths_sentence({source: counts[source], path.name: counts[path.name]}))
-
-
-def _without_gaps(contents: Contents, opened: dict[Path, NDArray[Any]], label: int | None) -> dict[Path, NDArray[Any]]:
-    """Labels whose classes are renumbered from 0 without gaps."""
-    # over the files of all modalities together: a class keeps one number in all of them
-    values = class_values(list(opened.values()), label)
-    if values == list(range(len(values))):
-        return opened
-    contents.class_values = values
-    files = ", ".join(path.name for path in opened)
-    mapping = ", ".join(f"{value} became {place}" for place, value in enumerate(values[:4]))
-    contents.report.warnings.append(
-        f"{files}: the classes are not 0 to {len(values) - 1}, so they were counted anew in their order ({mapping}"
-        f"{', …' if len(values) > 4 else ''}); the old numbers are kept as names."
-    )
-    return {path: renumbered(target, values, label) for path, target in opened.items()}
 
 
 def _lengths_sentence(counts: Mapping[str, int]) -> str:
@@ -419,10 +316,10 @@ def _lengths_sentence(counts: Mapping[str, int]) -> str:
     )
 
 
-def _open_arrays(paths: Iterable[Path], report: Report) -> dict[Path, NDArray[Any]]:
+def _open_arrays(paths: Iterable[Path], report: Report, *, text: bool = False) -> dict[Path, NDArray[Any]]:
     opened = {}
     for path in dict.fromkeys(paths):
-        column = _opened(path, report)
+        column = _opened(path, report, text=text)
         if isinstance(column, ArrayFile):
             opened[path] = np.asarray(column.array)
     return opened
@@ -462,7 +359,7 @@ def _check_indices(contents: Contents, layout: Layout, rules: Rules) -> None:
                 report,
                 overlap=rules.overlap,
                 label=label_of(layout.settings.ignore),
-                class_names=layout.settings.class_names,
+                class_names=contents.classes.names,
             )
             # other numbers of samples are reported already
             lengths = {len(mask) for mask in masks.values()}
@@ -476,24 +373,54 @@ def _length(column: Column) -> int:
     return column.shape[0] if column.shape else 0
 
 
-def _check_groups(contents: Contents, layout: Layout) -> None:
-    if layout.groups is None or not contents.columns:
+def _check_groups(contents: Contents, layout: Layout, *, warn: bool) -> None:
+    values = _named_values(contents, layout.groups, "iuUS")
+    if layout.groups is None or values is None:
         return
     name, samples = layout.groups.name, _length(next(iter(contents.columns.values())))
-    try:
-        # text is stored without Python objects, which would have to be unpickled
-        values = np.load(layout.groups, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        contents.report.errors.append(f"{name} can't be read ({error}). Write integers or text with numpy.save.")
-        return
-    if values.dtype.kind not in "iuUS":
-        contents.report.errors.append(f"{name} holds {values.dtype}: integers or text were expected, one per sample.")
-        return
     try:
         contents.groups = group_numbers(name, values, samples)
     except InputError as error:
         contents.report.errors.extend(error.problems)
         return
-    rows = {split: next(iter(parts.values())) for split, parts in contents.rows.items() if parts}
-    if rows and all(part.max() < samples for part in rows.values()):
+    if warn and (rows := _rows_within(contents, samples)):
         contents.report.warnings.extend(shared_groups(contents.groups, rows))
+
+
+def _check_ids(contents: Contents, layout: Layout, *, warn: bool) -> None:
+    values = _named_values(contents, layout.ids, "iuU")
+    if layout.ids is None or values is None:
+        return
+    samples = _length(next(iter(contents.columns.values())))
+    try:
+        contents.ids = ids_of(layout.ids.name, values, samples)
+    except InputError as error:
+        contents.report.errors.extend(error.problems)
+        return
+    # splits that are drawn have other warnings, see `folder.drawn`
+    if warn and (rows := _rows_within(contents, samples)):
+        contents.report.warnings.extend(shared_ids(layout.ids.name, contents.ids, rows))
+
+
+def _named_values(contents: Contents, path: Path | None, kinds: str) -> NDArray[Any] | None:
+    """The integers or text of a file with one value per sample; None: there is none, or it has a problem."""
+    if path is None or not contents.columns:
+        return None
+    try:
+        # text is stored without Python objects, which would have to be unpickled
+        values: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        contents.report.errors.append(f"{path.name} can't be read ({error}). Write integers or text with numpy.save.")
+        return None
+    if values.dtype.kind not in kinds or values.ndim != 1:
+        contents.report.errors.append(
+            f"{path.name} holds {values.dtype} of shape {values.shape}: integers or text were expected, one per sample."
+        )
+        return None
+    return values
+
+
+def _rows_within(contents: Contents, samples: int) -> dict[str, NDArray[np.int64]]:
+    """Split → rows, if all of them exist; empty if not, which is reported elsewhere."""
+    rows = {split: next(iter(parts.values())) for split, parts in contents.rows.items() if parts}
+    return rows if all(part.max() < samples for part in rows.values()) else {}

@@ -1,4 +1,4 @@
-"""Checks of one array at a time, in a file or in memory: columns, targets, row numbers and splits.
+"""Checks of one array at a time, in a file or in memory: columns, row numbers and splits.
 
 Each problem becomes one sentence: what was expected, what is there, and what to do.
 """
@@ -12,23 +12,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.base import infer_task, layout_of
+from xmodal.data.base import layout_of
 from xmodal.data.columns import refuse_type
 from xmodal.data.own.repair import bad_rows, finite
+from xmodal.data.own.scan import CHUNK_BYTES, Scan
 from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.data.unlabelled import (
     class_problem,
     has_label,
-    missing_values,
+    named,
     scored_problem,
     trained_problem,
 )
 from xmodal.errors import InputError
 from xmodal.names import SPLITS, UNLABELLED, owner
 
-# bytes of a column that are searched at a time: a column may be a memory map larger than the memory
-CHUNK_BYTES = 8 * 2**20
 LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 AXES = {"vector": 1, "sequence": 2, "image": 3}
 
@@ -45,6 +44,7 @@ def check_column(
     used: NDArray[np.int64] | None = None,
     nan: str = "refuse",
     numbers: NDArray[np.int64] | None = None,
+    scan: Scan | None = None,
 ) -> None:
     """Check shape, type and values of one modality.
 
@@ -59,6 +59,7 @@ def check_column(
         used: rows in which NaN matters; None: all.
         nan: ``refuse`` makes NaN an error, ``drop`` and ``zero`` a warning.
         numbers: of the samples, where the column holds some of them; None: it holds all.
+        scan: receives the blocks that are searched; None: nothing does.
     """
     shape = tuple(column.shape)
     try:
@@ -75,7 +76,15 @@ def check_column(
     else:
         _check_layout(modality, where, shape, layout, report)
         _check_values(
-            where, column, report, normalised=normalised, scan_bytes=scan_bytes, used=used, nan=nan, numbers=numbers
+            where,
+            column,
+            report,
+            normalised=normalised,
+            scan_bytes=scan_bytes,
+            used=used,
+            nan=nan,
+            numbers=numbers,
+            scan=scan,
         )
 
 
@@ -154,6 +163,7 @@ def _check_values(
     used: NDArray[np.int64] | None,
     nan: str,
     numbers: NDArray[np.int64] | None,
+    scan: Scan | None,
 ) -> None:
     size = max(1, int(np.prod(column.shape[1:])) * column.dtype.itemsize)
     rows = column.shape[0] if scan_bytes is None else min(column.shape[0], max(1, scan_bytes // size))
@@ -163,6 +173,8 @@ def _check_values(
     largest = 0.0
     for start in range(0, rows, step):
         block = np.asarray(column[start : min(start + step, rows)])
+        if scan is not None:
+            scan.add(block)
         found = np.flatnonzero(~finite(block).reshape(len(block), -1).all(axis=1))
         lacking |= bool(np.isnan(block.reshape(len(block), -1)[found]).all(axis=1).any())
         found = start + found
@@ -191,212 +203,6 @@ def _check_values(
             f"{where} is used without normalisation and holds values up to {largest:.4g}: it does not look normalised. "
             "Networks learn best from values around 1. Scale it, or set normalise to standard."
         )
-
-
-def check_target(
-    where: str,
-    target: NDArray[Any],
-    report: Report,
-    *,
-    task: str = "",
-    class_names: Sequence[str] = (),
-    ignore: int | None = None,
-    label: int | None = UNLABELLED,
-) -> bool:
-    """Whether an array holds valid targets of a task.
-
-    Args:
-        where: name of the array in the sentences.
-        target: targets of all samples.
-        report: receives the problems.
-        task: kind of target; empty: `infer_task`.
-        class_names: names of the classes; empty: none.
-        ignore: value that is not a class.
-        label: integer that marks rows without a label, besides NaN; None: no integer.
-    """
-    errors_before = len(report.errors)
-    if target.ndim == 0 or target.size == 0:
-        report.errors.append(f"{where} is empty (shape {target.shape}): one target per sample was expected.")
-        return False
-    given, task = task, task or infer_task(target)
-    # negative numbers are ordinary in regression
-    label = None if task == "regression" or ignore == label else label
-    labelled = has_label(target, label)
-    if not labelled.any():
-        report.errors.append(
-            f"{where} has no label in any of its {len(target)} rows (all are {_marker(target, label)}): at least one "
-            "of each class was expected. Label some rows."
-        )
-        return False
-    known = target if labelled.all() else target[labelled]
-    if not _complete(where, target, labelled, label, task, report):
-        return False
-    whole = known.dtype.kind != "f" or bool((known == np.round(known)).all())
-    if not given and target.dtype.kind == "f" and whole:
-        _tell_task(where, task, report)
-    if task == "regression":
-        if target.ndim > 2:
-            report.errors.append(f"{where} has the shape {target.shape}: (samples,) or (samples, values) was expected.")
-    elif not whole:
-        first = known[known != np.round(known)].flat[0]
-        report.errors.append(
-            f"{where} holds {first:g}, which is no class: whole numbers from 0 were expected for the task {task}. "
-            "Round them, or set task to regression."
-        )
-    elif task == "multilabel":
-        _check_multilabel(where, known, class_names, report)
-    else:
-        counted = known if ignore is None else known[known != ignore]
-        if not counted.size:
-            report.errors.append(f"{where} holds nothing but {ignore}, which is ignored: some labels were expected.")
-        elif target.ndim == 2 or (target.ndim > 1 and task == "binary"):
-            report.errors.append(
-                f"{where} has the shape {target.shape}: one class number per sample was expected for the task {task}. "
-                "Take the argmax of one-hot rows, or set task to multilabel."
-            )
-        else:
-            marker = label if len(known) < len(target) and target.dtype.kind != "f" else None
-            _check_classes(where, counted, task, class_names, report, maps=target.ndim > 2, marker=marker)
-    if len(known) < len(target) and target.dtype.kind != "f":
-        # labels such as -1, 0 and 1 for three classes would lose one of them without a word
-        report.warnings.append(
-            f"{where} is {label} in {len(target) - len(known)} of {len(target)} rows, so these have no label and are "
-            "for training alone."
-        )
-    return len(report.errors) == errors_before
-
-
-def _marker(target: NDArray[Any], label: int | None) -> str:
-    return "NaN" if target.dtype.kind == "f" else str(label)
-
-
-def _complete(
-    where: str, target: NDArray[Any], labelled: NDArray[np.bool_], label: int | None, task: str, report: Report
-) -> bool:
-    """Whether rows with a label are finite, and have all of their values."""
-    table = target.ndim == 2 and target.shape[1] > 1
-    partly = np.zeros(len(target), dtype=bool)
-    # maps mark single pixels with `ignore`; a missing class of a column is a row without a label
-    if table and task in ("multilabel", "regression"):
-        partly = labelled & missing_values(target, label).any(axis=1)
-    if partly.any():
-        row = int(np.flatnonzero(partly)[0])
-        marker = _marker(target, label)
-        report.errors.append(
-            f"{where} lacks some of the {target.shape[1]} values of row {row} ({marker}), and has others: all, or "
-            f"{marker} in place of all, were expected. Complete the row, or clear it."
-        )
-        return False
-    if target.dtype.kind == "f" and not np.isfinite(target[labelled]).all():
-        infinite = labelled & ~np.isfinite(target).reshape(len(target), -1).all(axis=1)
-        row = int(np.flatnonzero(infinite)[0])
-        report.errors.append(f"{where} holds NaN or infinite values; the first is in row {row}. Repair or remove them.")
-        return False
-    return True
-
-
-def _tell_task(where: str, task: str, report: Report) -> None:
-    """A warning: what whole numbers stored as floats are taken to be."""
-    if task == "regression":
-        report.warnings.append(
-            f"{where} holds whole numbers stored as floats, so the task is taken as regression. If they are classes, "
-            "store integers or set task to multiclass."
-        )
-    else:
-        report.warnings.append(
-            f"{where} holds whole numbers and NaN, so the task is taken as {task} with missing labels. If they are "
-            "measured values, set task to regression."
-        )
-
-
-def _check_multilabel(where: str, target: NDArray[Any], class_names: Sequence[str], report: Report) -> None:
-    if target.ndim != 2:
-        report.errors.append(f"{where} has the shape {target.shape}: (samples, labels) was expected for multilabel.")
-        return
-    if not np.isin(target, (0, 1)).all():
-        report.errors.append(f"{where} holds values other than 0 and 1, which is all that multilabel targets may hold.")
-    if class_names and len(class_names) != target.shape[1]:
-        report.errors.append(f"{where} has {target.shape[1]} labels, but class_names lists {len(class_names)}.")
-
-
-def _check_classes(
-    where: str,
-    target: NDArray[Any],
-    task: str,
-    class_names: Sequence[str],
-    report: Report,
-    *,
-    maps: bool,
-    marker: int | None,
-) -> None:
-    """Check the class numbers of the rows with a label; ``marker`` stands in the others, if there are any."""
-    values = np.unique(target).astype(np.int64).tolist()
-    if values[0] < 0:
-        hint = " A map without a label is -1 everywhere; single pixels without a class are marked by ignore."
-        report.errors.append(f"{where} holds the class {values[0]}: classes are counted from 0.{hint * maps}")
-    elif len(values) < 2 and marker is not None:
-        report.errors.append(
-            f"{where}: Labels are {marker} and {values[0]}; {marker} means unlabelled. Use 0 and 1, or "
-            "`unlabelled_label=None`."
-        )
-    elif len(values) < 2:
-        report.errors.append(f"{where} holds a single class ({values[0]}): there is nothing to tell apart.")
-    elif task == "binary" and values != [0, 1]:
-        report.errors.append(
-            f"{where} holds the classes {_few(values)}: a binary task has 0 and 1. Set task to multiclass."
-        )
-    elif class_names and values[-1] >= len(class_names):
-        report.errors.append(
-            f"{where} holds the class {values[-1]}, but class_names lists {len(class_names)} (from 0)."
-        )
-    # numbers like 70123 are codes: a network with as many outputs would not even fit into memory
-    elif not class_names and values[-1] >= max(10_000, 100 * len(values)):
-        report.errors.append(
-            f"{where} holds {len(values)} classes with numbers up to {values[-1]}, and a network has one output per "
-            "number. Number them from 0 without gaps (numpy.unique with return_inverse=True does it)."
-        )
-    elif not class_names and values[-1] >= 2 * len(values):
-        report.warnings.append(
-            f"{where} holds {len(values)} classes with numbers up to {values[-1]}; the numbers in between count as "
-            "classes without samples. Number them from 0 without gaps."
-        )
-    if class_names and len(class_names) > len(values) and 0 <= values[0] and values[-1] < len(class_names):
-        missing = [class_names[value] for value in range(len(class_names)) if value not in values]
-        report.warnings.append(f"{where} has no sample of {_few(missing)}, which class_names lists.")
-
-
-def _few(values: Sequence[object], most: int = 6) -> str:
-    shown = ", ".join(str(value) for value in values[:most])
-    return shown if len(values) <= most else f"{shown}, … ({len(values)} in all)"
-
-
-def check_maps(
-    where: str, target: NDArray[Any], shapes: Mapping[str, tuple[int, ...]], report: Report, *, task: str = ""
-) -> None:
-    """Check that maps of classes have the size of the images that they belong to.
-
-    Args:
-        where: name of the target in the sentences.
-        target: targets of all samples.
-        shapes: name of a file → its shape.
-        report: receives the problems.
-        task: kind of target; empty: `infer_task`.
-    """
-    if target.ndim < 3 or (task or infer_task(target)) != "multiclass":
-        return
-    wrong = {name: shape[2:] for name, shape in shapes.items() if shape[2:] != target.shape[1:]}
-    if not wrong:
-        return
-    listed = ", ".join(f"{name} has samples of {_size(sides)}" for name, sides in wrong.items())
-    message = f"{where} has maps of {_size(target.shape[1:])} classes, and {listed}: a class for each of its pixels"
-    if len(wrong) == len(shapes):
-        report.errors.append(f"{message} was expected. Resample one of them; classes by the nearest pixel.")
-    else:
-        report.warnings.append(f"{message} is what xmodal's networks predict. Use other networks for other sizes.")
-
-
-def _size(sides: Sequence[int]) -> str:
-    return " x ".join(map(str, sides)) or "one number"
 
 
 def check_rows(where: str, rows: NDArray[Any], samples: int, report: Report, *, repeated: str = "count") -> bool:
@@ -475,14 +281,18 @@ def check_splits(
             report.errors += trained_problem(where[split], int(labelled[numbers[split]].sum()))
     if target.ndim == 1 and target.dtype.kind != "f":
         known = {split: set(target[numbers[split][labelled[numbers[split]]]].tolist()) for split in splits}
-        _check_classes_of(where, known, set(np.unique(target[labelled]).tolist()), report)
+        _check_classes_of(where, known, set(np.unique(target[labelled]).tolist()), class_names, report)
         if "train" in splits and known["train"] and not labelled[numbers["train"]].all():
             scored = set().union(*(known[split] for split in splits if split != "train"))
             report.errors += class_problem(where["train"], scored - known["train"], class_names)
 
 
 def _check_classes_of(
-    where: Mapping[str, str], known: Mapping[str, set[int]], classes: set[int], report: Report
+    where: Mapping[str, str],
+    known: Mapping[str, set[int]],
+    classes: set[int],
+    class_names: Sequence[str],
+    report: Report,
 ) -> None:
     for split, found in known.items():
         # no label at all is reported already
@@ -492,4 +302,4 @@ def _check_classes_of(
         if split == "train" and len(missing) >= len(classes) - 1:
             report.errors.append(f"{where[split]} selects a single class: training needs at least two.")
         elif missing:
-            report.warnings.append(f"{where[split]} selects no sample of the classes {_few(missing)}.")
+            report.warnings.append(f"{where[split]} selects no sample of the {named(missing, class_names)}.")

@@ -6,19 +6,21 @@ Without index files the splits are drawn class by class (70 % training, 10 % val
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from xmodal.data.base import Data, assemble, draw_splits, infer_task, typed_target
+from xmodal.data.base import Data, assemble, typed_target
 from xmodal.data.columns import open_column
+from xmodal.data.draw import draw_splits
 from xmodal.data.groups import drawn_groups
 from xmodal.data.own.check import Contents, inspect
 from xmodal.data.own.check_arrays import check_auxiliary, check_column, check_splits
+from xmodal.data.own.ids import shared_ids
 from xmodal.data.own.layout import TREE, find_auxiliary, find_sources
 from xmodal.data.own.repair import Rules, bad_rows, without, zeroed
 from xmodal.data.present import complete, masks_of, present_problems
@@ -55,7 +57,6 @@ class FolderSettings(BaseModel):
     repeated: Literal["count", "once"] = Field(
         "count", description="a row that is listed twice in a split: count it twice, or use it once"
     )
-    renumber: bool = Field(False, description="renumber the classes without gaps; the old numbers become their names")
     unlabelled_label: int | None = Field(
         UNLABELLED,
         description="integer that stands for a missing label of a training row; none: only NaN does. "
@@ -68,7 +69,15 @@ class FolderSettings(BaseModel):
     @property
     def rules(self) -> Rules:
         """The options as the checks take them."""
-        return Rules(self.split, self.nan, self.allow_overlap, self.repeated, self.renumber, self.unlabelled_label)
+        return Rules(self.split, self.nan, self.allow_overlap, self.repeated, self.unlabelled_label)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_renumber(cls, given: Any) -> Any:
+        # run folders of earlier versions name this option; classes are numbered without gaps now in any case
+        return (
+            {key: value for key, value in given.items() if key != "renumber"} if isinstance(given, Mapping) else given
+        )
 
 
 def load_folder(
@@ -89,13 +98,20 @@ def load_folder(
     if task and task not in TASKS:
         raise InputError(f"There is no task '{task}'. {did_you_mean(task, TASKS)}")
     rules = settings.rules
-    contents = inspect(Path(root), modalities=settings.modalities, scan_bytes=SCAN_BYTES, task=task, rules=rules)
+    contents = inspect(
+        Path(root),
+        modalities=settings.modalities,
+        scan_bytes=SCAN_BYTES,
+        task=task,
+        rules=rules,
+        divided=bool(request.folds),
+    )
     report, layout = contents.report, contents.layout
     report.stop_on_errors()
     # a folder without a layout has an error, so it was refused above
     assert layout is not None
     names, data_file = tuple(layout.sources), layout.settings
-    task = task or data_file.task or infer_task(next(iter(contents.targets.values())))
+    task = contents.task
     # by identity: paired modalities share one array of targets
     typed = {id(target): typed_target(target, task) for target in contents.targets.values()}
     targets = {name: typed[id(contents.targets[name])] for name in names}
@@ -103,21 +119,21 @@ def load_folder(
     splits, label = contents.rows, label_of(data_file.ignore)
     if settings.split_by_group:
         _check_split_by_group(contents)
-    if not splits:
-        groups = contents.groups if settings.split_by_group else None
-        masks = masks_of(columns)
-        splits = draw_splits(targets, FRACTIONS, request.seed, groups=groups, label=label, complete=complete(masks))
-        drawn = {split: f"The drawn {split} split" for split in splits}
-        shown = {split: rows[names[0]] for split, rows in splits.items()}
-        check_splits(drawn, shown, targets[names[0]], report, label=label, class_names=data_file.class_names)
-        report.errors += present_problems(drawn, shown, masks)
+    if not splits and request.folds:
+        # all rows, which `assemble` divides
+        every = {name: np.arange(len(target)) for name, target in targets.items()}
+        nothing = dict.fromkeys(every, np.zeros(0, dtype=np.int64))
+        splits = {"train": every, "valid": nothing, "test": nothing}
+    elif not splits:
+        splits = drawn(contents, targets, request.seed, by_group=settings.split_by_group)
         report.stop_on_errors()
-        if contents.groups is not None:
-            report.warnings += drawn_groups(contents.groups, shown)
     if rules.nan == "zero":
         columns = {name: zeroed(column) for name, column in columns.items()}
     if rules.nan == "drop":
-        splits = _without_bad_rows(columns, splits, targets, layout.paired, report, label)
+        splits = without(splits, {name: bad_rows(column) for name, column in columns.items()}, paired=layout.paired)
+        # those of folds are drawn, and checked, later
+        if not request.folds:
+            _check_without_bad_rows(splits, targets, report, label)
     data = assemble(
         {**columns, **contents.auxiliary},
         targets,
@@ -126,15 +142,44 @@ def load_folder(
         paired=layout.paired,
         normalise={name: layout.normalise(name) for name in names},
         layouts=data_file.layout,
-        class_names=data_file.class_names or tuple(map(str, contents.class_values)),
+        class_names=contents.classes.names,
+        label_values=contents.classes.labels,
         request=request,
         ignore=data_file.ignore,
         label_losses=data_file.label_losses,
         class_weights=data_file.class_weights,
+        groups=contents.groups,
     )
     data.warnings.extend(report.warnings)
-    data.groups = contents.groups
+    data.ids, data.labels_from = contents.ids, contents.classes.source
     return data
+
+
+def drawn(
+    contents: Contents, targets: Mapping[str, NDArray[Any]], seed: int, *, by_group: bool = False
+) -> dict[str, dict[str, NDArray[np.int64]]]:
+    """The splits of a folder without index files; their problems go into the report of the contents.
+
+    Args:
+        contents: of a folder without errors.
+        targets: modality → targets in the type of their task.
+        seed: of the draw.
+        by_group: whether each group is in one split only.
+    """
+    # a folder without a layout has an error
+    assert contents.layout is not None
+    report, label, masks = contents.report, label_of(contents.layout.settings.ignore), masks_of(contents.columns)
+    groups = contents.groups if by_group else None
+    splits = draw_splits(targets, FRACTIONS, seed, groups=groups, label=label, complete=complete(masks))
+    where = {split: f"The drawn {split} split" for split in splits}
+    first = next(iter(targets))
+    shown = {split: rows[first] for split, rows in splits.items()}
+    check_splits(where, shown, targets[first], report, label=label, class_names=contents.classes.names)
+    report.errors += present_problems(where, shown, masks)
+    if not report.errors:
+        report.warnings += drawn_groups(contents.groups, shown) if contents.groups is not None else []
+        report.warnings += shared_ids("ids.npy", contents.ids, shown) if contents.ids else []
+    return splits
 
 
 def _check_split_by_group(contents: Contents) -> None:
@@ -150,24 +195,20 @@ def _check_split_by_group(contents: Contents) -> None:
         )
 
 
-def _without_bad_rows(
-    columns: dict[str, Column],
-    splits: dict[str, dict[str, NDArray[np.int64]]],
-    targets: dict[str, NDArray[Any]],
-    paired: bool,
+def _check_without_bad_rows(
+    splits: Mapping[str, Mapping[str, NDArray[np.int64]]],
+    targets: Mapping[str, NDArray[Any]],
     report: Report,
     label: int | None,
-) -> dict[str, dict[str, NDArray[np.int64]]]:
-    """The splits without the samples that hold NaN or infinite values."""
-    good = without(splits, {name: bad_rows(column) for name, column in columns.items()}, paired=paired)
-    for name in columns:
-        where = {split: f"The {split} split of {name} without samples that hold NaN" for split in good}
-        rows_of = {split: rows[name] for split, rows in good.items()}
+) -> None:
+    """Check the splits once more, without the samples that hold NaN or infinite values."""
+    for name in targets:
+        where = {split: f"The {split} split of {name} without samples that hold NaN" for split in splits}
+        rows_of = {split: rows[name] for split, rows in splits.items()}
         report.errors.extend(f"{where[split]} is empty." for split, rows in rows_of.items() if not len(rows))
         # overlaps were reported before, for all rows
         check_splits(where, rows_of, targets[name], report, overlap=True, label=label)
     report.stop_on_errors()
-    return good
 
 
 def read_inputs(root: str | Path, needs: Sequence[str]) -> dict[str, Column]:

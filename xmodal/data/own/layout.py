@@ -8,6 +8,7 @@ my_data/
 ├── audio.lengths.npy    (n,)    optional auxiliary input of a modality, here the number of its steps without padding
 ├── labels.npy           (n,)    or <modality>_labels.npy for unpaired data; (n, H, W): a class for every pixel
 ├── groups.npy           (n,)    optional: the person, speaker or drive of each sample
+├── ids.npy              (n,)    optional: a name for each sample, by which tables of other tools are matched
 ├── train_idx.npy  valid_idx.npy  test_idx.npy      or <modality>_train_idx.npy for unpaired data
 └── data.json            optional, see `DataFile`
 
@@ -42,7 +43,7 @@ NORMALISED = "_data_normalized"
 # DisCoM-KD writes its students into folders of this name next to the data: they are not modalities
 PUBLISHED = "OUR-DisCoM-KD_"
 NUMBER = r"(_\d+)?"
-GROUPS = "groups.npy"
+GROUPS, IDS = "groups.npy", "ids.npy"
 
 
 class DataFile(BaseModel):
@@ -92,6 +93,7 @@ class Layout:
         settings: content of data.json.
         auxiliary: ``<modality>.<name>`` → file of an auxiliary input.
         groups: file with the group of each sample; None if there is none.
+        ids: file with the name of each sample; None if there is none.
         rows: modality → file with the numbers of the samples that it holds, where some samples lack it.
     """
 
@@ -102,6 +104,7 @@ class Layout:
     settings: DataFile
     auxiliary: dict[str, Path] = field(default_factory=dict)
     groups: Path | None = None
+    ids: Path | None = None
     rows: dict[str, Path] = field(default_factory=dict)
 
     def normalise(self, modality: str) -> str:
@@ -149,10 +152,11 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number:
         expected = "labels.npy" if paired else " and ".join(f"{name}_labels.npy" for name in missing)
         report.errors.append(f"{expected} is missing: no labels for {', '.join(missing)}. {TREE}")
     indices = _find_indices(root, sources, report, number)
-    groups = root / GROUPS
-    if groups.exists() and not paired:
+    extras = {name: root / name for name in (GROUPS, IDS) if (root / name).exists()}
+    for name in extras if not paired else ():
+        what = {GROUPS: "group", IDS: "name"}[name]
         report.errors.append(
-            f"{GROUPS} names a group for each sample of all modalities, and this data is unpaired: its modalities have "
+            f"{name} has a {what} for each sample of all modalities, and this data is unpaired: its modalities have "
             "samples of their own. Remove it."
         )
     return Layout(
@@ -162,7 +166,8 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number:
         paired,
         settings,
         find_auxiliary(root, sources),
-        groups if groups.exists() and paired else None,
+        extras.get(GROUPS) if paired else None,
+        extras.get(IDS) if paired else None,
         rows if paired else {},
     )
 
@@ -189,7 +194,7 @@ def find_sources(root: Path, report: Report, *, only: Sequence[str] = ()) -> dic
     """Modality → array file or folder, in the order of ``only`` or else of their names."""
     paths_of: dict[str, list[Path]] = {}
     for path in sorted(root.iterdir()):
-        if path.name.startswith((".", PUBLISHED)) or _is_label_or_index(path) or path.name == GROUPS:
+        if path.name.startswith((".", PUBLISHED)) or _is_label_or_index(path) or path.name in (GROUPS, IDS):
             continue
         if path.is_dir():
             if sample_files(path):

@@ -1,11 +1,11 @@
-"""Repairs of data that an option requests: NaN in arrays, gaps in class numbers, repeated rows.
+"""Repairs of data that an option requests: NaN in arrays, repeated rows.
 
 By default all `Rules` are strict and nothing is repaired; every repair adds a warning to the data.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from xmodal.data.present import PartialColumn
 from xmodal.data.split import Column
-from xmodal.data.unlabelled import has_label
 from xmodal.names import UNLABELLED
 
 # bytes of a column that are searched at a time: a column may be a memory map larger than the memory
 CHUNK_BYTES = 8 * 2**20
-Targets = NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,6 @@ class Rules:
         nan: treatment of rows with NaN or infinite values: ``refuse``, ``drop`` or ``zero``.
         overlap: whether a row may be in two splits.
         repeated: whether a row that is listed twice in a split ``count``s twice or ``once``.
-        renumber: whether classes are renumbered without gaps.
         label: integer that marks rows without a label, besides NaN; None: no integer.
     """
 
@@ -39,7 +36,6 @@ class Rules:
     nan: str = "refuse"
     overlap: bool = False
     repeated: str = "count"
-    renumber: bool = False
     label: int | None = UNLABELLED
 
 
@@ -105,33 +101,6 @@ def once(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     return kept
 
 
-def class_values(targets: Sequence[Targets], label: int | None = UNLABELLED) -> list[int]:
-    """All class numbers that occur, in ascending order; empty if the targets are not class numbers.
-
-    Args:
-        targets: several arrays of class numbers.
-        label: number that is no class but marks rows without a label; None: no number.
-    """
-    if not targets or not all(target.ndim == 1 and target.size for target in targets):
-        return []
-    known = [target[has_label(target, label)] for target in targets]
-    if not all(map(_whole, known)):
-        return []
-    return sorted({int(value) for target in known for value in np.unique(target)})
-
-
-def renumbered(target: Targets, values: Sequence[int], label: int | None = UNLABELLED) -> NDArray[np.int64]:
-    """Each class number replaced by its position in ``values``, and by -1 where there is no label.
-
-    Example:
-        >>> renumbered(np.array([7, 3, 7, 9, -1]), [3, 7, 9])
-        array([ 1,  0,  1,  2, -1])
-    """
-    numbers: NDArray[np.int64] = np.searchsorted(np.asarray(values), target).astype(np.int64)
-    numbers[~has_label(target, label)] = UNLABELLED
-    return numbers
-
-
 def without(
     rows: Mapping[str, Mapping[str, NDArray[np.int64]]], bad: Mapping[str, NDArray[np.int64]], *, paired: bool
 ) -> dict[str, dict[str, NDArray[np.int64]]]:
@@ -153,9 +122,3 @@ def without(
     return {
         split: {name: good[id(part), id(bad[name])] for name, part in parts.items()} for split, parts in rows.items()
     }
-
-
-def _whole(target: Targets) -> bool:
-    if target.dtype.kind in "biu":
-        return True
-    return target.dtype.kind == "f" and bool(np.isfinite(target).all() and (target == np.round(target)).all())

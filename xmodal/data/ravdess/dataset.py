@@ -156,8 +156,8 @@ def load(root: str, settings: RavdessSettings, request: DataRequest) -> Data:
         layouts=dict.fromkeys(MODALITIES, "image"),
         class_names=EMOTIONS,
         request=request,
+        groups=np.array([actor_of(row.audio.stem) for row in every]),
     )
-    data.groups = np.array([actor_of(row.audio.stem) for row in every])
     data.warnings.extend([_header_warning(contents, settings.header), *contents.report.warnings])
     return data
 

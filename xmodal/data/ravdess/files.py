@@ -199,7 +199,7 @@ def picture_of(path: Path, settings: FeatureSettings) -> bytes:
 
 def split_clips(clips: Sequence[Clip], split: str, seed: int) -> dict[str, NDArray[np.int64]]:
     """Rows of the three splits, 4 : 1 : 1: whole actors, as many men as women; or clips, stratified by emotion."""
-    from xmodal.data.base import stratified_split
+    from xmodal.data.draw import stratified_split
 
     if split == "stratified":
         rows = stratified_split(np.array([clip.label for clip in clips]), SHARES, seed)

@@ -148,8 +148,8 @@ def load(root: str, settings: VggsoundSettings, request: DataRequest) -> Data:
         layouts={"audio": "image"},
         class_names=tuple(contents.class_names),
         request=request,
+        groups=np.unique([row.source for row in rows], return_inverse=True)[1],
     )
-    data.groups = np.unique([row.source for row in rows], return_inverse=True)[1]
     data.warnings += contents.report.warnings
     if settings.valid_is_test:
         data.warnings.append(

@@ -33,7 +33,8 @@ class ManyScores:
     @staticmethod
     def applies(info: DataInfo) -> bool:
         """Whether the metrics of this data are those that are computed here."""
-        return info.task == "multiclass" and not info.dense and info.ignore is None and not info.metrics
+        usual = not info.metrics and not info.further_metrics
+        return info.task == "multiclass" and not info.dense and info.ignore is None and usual
 
     def update(self, outputs: Tensor, target: Tensor) -> None:
         """Count one batch: outputs (models, batch, classes), target (batch,) or (models, batch)."""

@@ -107,9 +107,9 @@ class DisCoMKD:
         return self
 
     def predict(self, modality: str, samples: Any) -> NDArray[Any]:
-        """Classes (rows,); zeros and ones (rows, labels) for several labels; values for regression."""
+        """Labels (rows,) as in the targets; zeros and ones (rows, labels) for several labels; values for regression."""
         predictions = self._predictor(modality).predict({modality: samples})
-        return predictions.outputs if predictions.classes is None else predictions.classes
+        return predictions.outputs if predictions.classes is None else predictions.predicted
 
     def predict_proba(self, modality: str, samples: Any) -> NDArray[Any]:
         """Probabilities (rows, classes); one column for a binary task."""

@@ -184,7 +184,7 @@ def open_split(settings: Settings, number: int) -> Data:
     options = dict(settings.options.get(settings.data, {}))
     if settings.data not in DATA:
         options |= {"modalities": settings.modalities} if settings.modalities else {}
-        options |= {"nan": settings.nan, "allow_overlap": settings.allow_overlap, "repeated": "once", "renumber": True}
+        options |= {"nan": settings.nan, "allow_overlap": settings.allow_overlap, "repeated": "once"}
         options |= {"split": number} if settings.splits else {}
     elif settings.splits:
         raise InputError(

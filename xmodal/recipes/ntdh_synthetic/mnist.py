@@ -150,7 +150,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # data of the first seed, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
-        check(comparison, first, study.fabric)
+        comparison = check(comparison, first, study.fabric)
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
         # for each seed: joint training, ranking, a student for each choice of channels; then the scores

@@ -53,7 +53,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # without a student that learns from it, a teacher of another run is not needed
         file = settings.teacher_checkpoint if settings.has_teacher else None
         earlier = {seed: earlier_teacher(file, settings.teacher_network, seed) for seed in settings.seeds}
-        check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        comparison = check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
         # for each seed: teacher, control and student, up to the last stage; then the scores, gaps and drawings

@@ -125,7 +125,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
         earlier = {seed: earlier_networks(settings, seed) for seed in settings.seeds}
-        check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        comparison = check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
         # for each seed: joint training, ranking, a student for each choice of channels; then the scores

@@ -51,7 +51,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         comparison, plan = settings.comparison(), settings.plan()
         first = open_frames(settings, plan, settings.seeds[0])
         earlier = {seed: earlier_teacher(settings.teacher_checkpoint, seed) for seed in settings.seeds}
-        check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        comparison = check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
         # for each seed: teacher, control, student and PMFNet, up to the last stage; then scores, gaps and images
