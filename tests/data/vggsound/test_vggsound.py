@@ -14,7 +14,11 @@ from xmodal.data.split import Redrawn
 from xmodal.data.vggsound.check import check
 from xmodal.data.vggsound.clips import Frames, Spectrograms, read_frames, read_waveform
 from xmodal.data.vggsound.dataset import COLOURS, VggsoundSettings
+from xmodal.engine.fit import fit
+from xmodal.engine.settings import FitSettings
 from xmodal.errors import InputError
+from xmodal.methods.supervised import Supervised
+from xmodal.models.network import build_for
 
 BOTH = ("audio", "video")
 
@@ -396,3 +400,24 @@ def test_all_unsuitable_options_are_reported_together(synthetic_vggsound):
     with pytest.raises(InputError, match="has the task multiclass"):
         open_data("vggsound", options={"root": str(synthetic_vggsound)}, task="regression")
     assert VggsoundSettings(as_published=True).valid_is_test
+
+
+def test_a_training_on_sound_opens_no_video(synthetic_vggsound, monkeypatch):
+    """What a network does not read is decoded for no split."""
+    data = opened(synthetic_vggsound, size=16)
+    rows = {"audio": 0, "video": 0}
+
+    def counted(read, name):
+        def reading(column, numbers, *more):
+            rows[name] += np.size(numbers)
+            return read(column, numbers, *more)
+
+        return reading
+
+    for kind, name in ((Spectrograms, "audio"), (Frames, "video")):
+        for member in {"__getitem__", "redrawn"} & set(dir(kind)):
+            monkeypatch.setattr(kind, member, counted(getattr(kind, member), name))
+
+    fit(Supervised(build_for(data.info, ["audio"]), data.info), data, FitSettings(epochs=1, batch_size=4))
+
+    assert rows["audio"] >= len(data.train) and rows["video"] == 0
