@@ -1,4 +1,4 @@
-"""The metrics of each kind of target, as torchmetrics objects, which also sum over processes.
+"""The metrics of each kind of target, which also sum over processes: counts of our own, or torchmetrics objects.
 
 A data set that is not scored by the default metrics of its task names one of `SETS` in ``DataInfo.metrics``. Training,
 the choice of an epoch, comparison and evaluation then use this set only.
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmodal.errors import InputError, did_you_mean
+from xmodal.metrics.counts import BinaryCounts, Counts, Mean
 from xmodal.metrics.further import as_number
 from xmodal.types import DataInfo
 
@@ -31,13 +32,9 @@ class Scores:
     """
 
     def __init__(self, info: DataInfo, *, full: bool = False, device: torch.device | str = "cpu") -> None:
-        # Imported here and below, because torchmetrics takes a second to import and many commands do without it.
-        from torchmetrics import MeanMetric
-
         self.info = info
-        self.metrics: dict[str, Metric] = {name: metric.to(device) for name, metric in _build(info, full=full).items()}
-        # By default torchmetrics drops NaN from the mean, which would hide a diverged network.
-        self.loss = None if info.task == "regression" else MeanMetric(nan_strategy="disable").to(device)
+        self.metrics = {name: metric.to(device) for name, metric in _build(info, full=full).items()}
+        self.loss = None if info.task == "regression" else Mean().to(device)
         self.further = {name: metric.fresh().to(device) for name, metric in info.further_metrics.items()}
 
     def update(
@@ -96,7 +93,7 @@ class Scores:
         return scores
 
 
-def _value(metric: Metric) -> Any:
+def _value(metric: Any) -> Any:
     try:
         value = metric.compute()
         return value if isinstance(value, dict) else value.tolist()
@@ -137,12 +134,14 @@ def scalar_metrics(info: DataInfo) -> list[str]:
         from xmodal.metrics.segmentation import scores_of
 
         return [*scores_of(torch.zeros(info.classes, info.classes)), "cross_entropy"]
-    names = [name for name in _build(info, full=True) if name not in ("per_class", "confusion")]
+    counted = {"multiclass": ("accuracy", "macro_f1", "weighted_f1"), "binary": ("accuracy", "f1", "auroc")}
+    names = list(counted.get(info.task, ())) if not info.metrics else []
+    names = names or [name for name in _build(info, full=True) if name != "per_class"]
     names += info.further_metrics
     return names if info.task == "regression" else [*names, "cross_entropy"]
 
 
-def _build(info: DataInfo, *, full: bool) -> dict[str, Metric]:
+def _build(info: DataInfo, *, full: bool) -> dict[str, Any]:
     if info.metrics:
         if info.metrics not in SETS:
             raise InputError(f"There is no set of metrics called '{info.metrics}'. {did_you_mean(info.metrics, SETS)}")
@@ -156,33 +155,22 @@ def _build(info: DataInfo, *, full: bool) -> dict[str, Metric]:
     return builders[info.task](info, full)
 
 
-def _multiclass(info: DataInfo, full: bool) -> dict[str, Metric]:
-    from torchmetrics import classification as tm
-
+def _multiclass(info: DataInfo, full: bool) -> dict[str, Any]:
     classes, ignore = info.classes, info.ignore
     if info.dense:
         from xmodal.metrics.segmentation import SegmentationScores
 
         return {"pixels": SegmentationScores(classes, ignore=() if ignore is None else (ignore,), full=full)}
-    common: dict[str, Metric] = {
-        "accuracy": tm.MulticlassAccuracy(classes, average="micro", ignore_index=ignore, validate_args=False),
-        "macro_f1": tm.MulticlassF1Score(classes, average="macro", ignore_index=ignore, validate_args=False),
-        "weighted_f1": tm.MulticlassF1Score(classes, average="weighted", ignore_index=ignore, validate_args=False),
-    }
-    if full:
-        common["per_class"] = tm.MulticlassRecall(classes, average="none", ignore_index=ignore)
-        common["confusion"] = tm.MulticlassConfusionMatrix(classes, ignore_index=ignore)
-    return common
+    return {"counts": Counts(classes, ignore=ignore, full=full)}
 
 
-def _binary(info: DataInfo, full: bool) -> dict[str, Metric]:
-    from torchmetrics import classification as tm
+def _binary(info: DataInfo, full: bool) -> dict[str, Any]:
+    if not full:
+        return {"counts": BinaryCounts()}
+    # imported here and below, because torchmetrics takes a second to import and many commands do without it
+    from torchmetrics.classification import BinaryAUROC
 
-    common: dict[str, Metric] = {"accuracy": tm.BinaryAccuracy(), "f1": tm.BinaryF1Score()}
-    if full:
-        common["auroc"] = tm.BinaryAUROC()
-        common["confusion"] = tm.BinaryConfusionMatrix()
-    return common
+    return {"counts": BinaryCounts(full=True), "auroc": BinaryAUROC()}
 
 
 def _multilabel(info: DataInfo, full: bool) -> dict[str, Metric]:

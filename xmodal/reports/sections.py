@@ -423,8 +423,11 @@ def _class_table(series: Sequence[Series], names: Sequence[str]) -> dict[str, An
 def _confusions(
     rows: Sequence[Row], shown: Sequence[str], names: Sequence[str], *, opened: Sequence[str]
 ) -> list[dict[str, Any]]:
-    matrices = []
+    matrices: list[dict[str, Any]] = []
     for name in [*opened, *(other for other in shown if other not in opened)]:
+        lists = [row["test"]["confused"] for row in rows if row["name"] == name and row["test"].get("confused")]
+        if lists:
+            matrices.append({"name": name, "open": name in opened} | _confused(lists, names))
         counts = [row["test"]["confusion"] for row in rows if row["name"] == name and row["test"].get("confusion")]
         if counts:
             total = [[sum(cell) for cell in zip(*lines, strict=True)] for lines in zip(*counts, strict=True)]
@@ -442,6 +445,19 @@ def _confusion(total: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[
     confused = [(true, other) for true in numbers for other in numbers if true != other and total[true][other]]
     worst = sorted(confused, key=lambda pair: -total[pair[0]][pair[1]])[:CONFUSIONS]
     rows = [[labels[true], labels[other], f"{total[true][other]:g} of {sums[true]:g}"] for true, other in worst]
+    return {"list": _table("", (["true class", "predicted class", "samples"], rows), "")}
+
+
+def _confused(lists: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
+    """The most frequent confusions of a result that has no whole matrix, of all seeds together."""
+    totals: dict[tuple[int, int], int] = {}
+    for part in lists:
+        for true, other, count in part["largest"]:
+            totals[true, other] = totals.get((true, other), 0) + count
+    sums = [sum(column) for column in zip(*(part["true"] for part in lists), strict=True)]
+    labels = _class_names(names, len(sums))
+    worst = sorted(totals, key=lambda pair: -totals[pair])[:CONFUSIONS]
+    rows = [[labels[true], labels[other], f"{totals[true, other]:g} of {sums[true]:g}"] for true, other in worst]
     return {"list": _table("", (["true class", "predicted class", "samples"], rows), "")}
 
 
