@@ -21,7 +21,19 @@ PACKAGE = ROOT / "xmodal"
 FILES = sorted(PACKAGE.rglob("*.py"))
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
 
-BASIS = {"types", "names", "flags", "method", "errors", "cards", "files", "version", "collectives", "seeding"}
+BASIS = {
+    "types",
+    "devices",
+    "names",
+    "flags",
+    "method",
+    "errors",
+    "cards",
+    "files",
+    "version",
+    "collectives",
+    "seeding",
+}
 BRICKS = {"losses", "metrics", "data", "models"}
 OUTLETS = {"reports", "export", "deploy"}
 BELOW_STUDY = BASIS | BRICKS | {"diagnostics", "methods", "engine"} | OUTLETS

@@ -31,6 +31,23 @@ def test_lists_helps_and_reports_import_nothing_heavy(run_folder: Path, tmp_path
     assert done.returncode == 0, done.stderr
 
 
+TRAINS = """
+import sys
+from xmodal.cli.main import answer
+words = "distill digits --teacher rows --student fourier --epochs 1 --threads 1"
+assert answer([*words.split(), "--digits.views", "rows,fourier", "--out", sys.argv[1]]) == 0
+heavy = {"torchmetrics", "transformers", "scipy.signal", "lightning_fabric", "sklearn"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_a_training_in_one_process_imports_what_it_uses(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TRAINS, str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stderr
+
+
 def test_reader_that_leaves_is_no_error() -> None:
     for words in ("list", "--help", "list --json"):
         line = f"{XMODAL} {words} | head -1; exit ${{PIPESTATUS[0]}}"

@@ -197,3 +197,14 @@ def test_a_folder_in_use_is_not_overwritten(tmp_path):
         make(tmp_path / "few", samples=30)
     with pytest.raises(InputError, match="holds no digits"):
         prepare(tmp_path, tmp_path / "out")
+
+
+def test_the_digits_are_those_of_scikit_learn():
+    from sklearn.datasets import load_digits
+
+    from xmodal.data.digits import read_pixels
+
+    pixels, labels = read_pixels()
+    bundle = load_digits()
+    assert np.array_equal(pixels, bundle.images) and np.array_equal(labels, bundle.target)
+    assert pixels.dtype == np.uint8 and labels.dtype == np.int64

@@ -15,9 +15,8 @@ from xmodal.files import plain, read_json
 from xmodal.study.opening import Study, StudySettings
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from xmodal.data.base import Data
+    from xmodal.devices import Devices
     from xmodal.study.bench import Bench, Earlier
     from xmodal.study.plan import Plan
 
@@ -70,7 +69,7 @@ class GivenStudy(Study):
         self,
         settings: StudySettings,
         recipe: str,
-        fabric: Fabric,
+        fabric: Devices,
         progress: Progress,
         *,
         source: Source,
@@ -150,7 +149,7 @@ def run_on(
     studies: list[GivenStudy] = []
     source = Source(given)
 
-    def build(settings: StudySettings, name: str, fabric: Fabric, progress: Progress) -> GivenStudy:
+    def build(settings: StudySettings, name: str, fabric: Devices, progress: Progress) -> GivenStudy:
         studies.append(GivenStudy(settings, name, fabric, progress, source=source, resume=resume))
         return studies[-1]
 

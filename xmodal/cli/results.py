@@ -20,10 +20,9 @@ from xmodal.flags import Flag
 from xmodal.recipes import scoring_of
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from xmodal.data.base import Data
     from xmodal.data.split import Split
+    from xmodal.devices import Devices
     from xmodal.types import DataInfo, Student
 
 Opened = tuple[SavedStudent, "Student", Mapping[str, Any]]
@@ -159,7 +158,7 @@ def _with_classes_of(opened: Opened, data: Data) -> Data:
 
 
 def _score_by_task(
-    part: Sequence[Opened], data: Data, split: str, fabric: Fabric, scoring: Scoring
+    part: Sequence[Opened], data: Data, split: str, fabric: Devices, scoring: Scoring
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of scores by the metrics of the task, one per student whose inputs the data has."""
     from xmodal.engine.evaluate import evaluate as score
@@ -174,7 +173,7 @@ def _score_by_task(
 
 
 def _score_by_recipe(
-    part: Sequence[Opened], data: Data, split: str, fabric: Fabric, scoring: Scoring
+    part: Sequence[Opened], data: Data, split: str, fabric: Devices, scoring: Scoring
 ) -> tuple[list[dict[str, Any]], list[str]]:
     """Rows of scores by the recipe of the data set, and its tables; it may write predictions."""
     assert scoring.card is not None
@@ -214,7 +213,7 @@ def _folder_of(saved: SavedStudent) -> Path:
     return Path(*seed, name, saved.student)
 
 
-def _usable(part: Sequence[Opened], data: Data, split: str, fabric: Fabric, scoring: Scoring) -> dict[str, Student]:
+def _usable(part: Sequence[Opened], data: Data, split: str, fabric: Devices, scoring: Scoring) -> dict[str, Student]:
     """Number within the part → student for raw samples; students whose inputs are missing become a note."""
     students: dict[str, Student] = {}
     problems: list[str] = []
@@ -261,7 +260,7 @@ def _with_gains(row: Mapping[str, Any]) -> dict[str, Any]:
     return {**row["scores"], **{f"gain in {name}": value for name, value in row.get("gains", {}).items()}}
 
 
-def _deployed(student: Student, split: Split, fabric: Fabric) -> Student:
+def _deployed(student: Student, split: Split, fabric: Devices) -> Student:
     """A student that normalises raw samples itself, on the device."""
     from xmodal.deploy import deployed
     from xmodal.types import Student

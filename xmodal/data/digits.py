@@ -17,6 +17,8 @@ them and `prepare` reads them, are 8-bit grey PNGs, ``raw/<class>/<number>.png``
 from __future__ import annotations
 
 import functools
+import gzip
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,10 +128,19 @@ def _noise(view: str, numbers: Sequence[int], shape: tuple[int, ...], seed: int)
 @functools.cache
 def read_pixels() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """All digits (1797, 8, 8) and their labels, from a file that comes with scikit-learn."""
-    from sklearn.datasets import load_digits
+    # the file is found without an import: that of scikit-learn takes a second
+    package = importlib.util.find_spec("sklearn")
+    assert package is not None and package.origin is not None, "scikit-learn is a dependency"
+    file = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    if not file.is_file():
+        # a version that keeps the file elsewhere
+        from sklearn.datasets import load_digits
 
-    bundle = load_digits()
-    return bundle.images.astype(np.uint8), bundle.target.astype(np.int64)
+        bundle = load_digits()
+        return bundle.images.astype(np.uint8), bundle.target.astype(np.int64)
+    with gzip.open(file, "rt", encoding="ascii") as lines:
+        table = np.loadtxt(lines, delimiter=",", dtype=np.int64)
+    return table[:, :-1].reshape(-1, 8, 8).astype(np.uint8), table[:, -1]
 
 
 def load(root: str | None, settings: DigitsSettings, request: DataRequest) -> Data:

@@ -16,7 +16,7 @@ from xmodal.metrics.task import Scores
 from xmodal.types import Batch, DataInfo, Student
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 MetricsFor = Callable[..., Scores]
 Predict = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
@@ -41,7 +41,7 @@ def evaluate(
     split: Split,
     info: DataInfo,
     *,
-    fabric: Fabric,
+    fabric: Devices,
     predict: Predict | None = None,
     metrics: MetricsFor = Scores,
     full: bool = False,

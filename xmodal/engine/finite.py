@@ -13,13 +13,13 @@ from xmodal.errors import NonFinite
 from xmodal.types import Batch, Step
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 SHOWN = 16  # row numbers in the error message
 
 
 def non_finite(
-    step_result: Step, batch: Batch, fabric: Fabric, *, epoch: int, step: int, broken: Sequence[str]
+    step_result: Step, batch: Batch, fabric: Devices, *, epoch: int, step: int, broken: Sequence[str]
 ) -> NonFinite:
     """The error with loss terms, epoch, step and samples of the processes in which they are not finite."""
     values = {name: loss.item() for name, loss in step_result.losses.items()}

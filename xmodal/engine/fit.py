@@ -33,7 +33,7 @@ from xmodal.models.network import as_precise
 from xmodal.seeding import kept
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 __all__ = ["Run", "as_it_is", "fit"]
 
@@ -47,7 +47,7 @@ def fit(
     metrics: MetricsFor = Scores,
     seed: int = 0,
     folder: Path | None = None,
-    fabric: Fabric | None = None,
+    fabric: Devices | None = None,
     resume: bool = False,
     exchange_teacher: str = "",
     progress: Progress | None = None,
@@ -137,7 +137,7 @@ def as_it_is(
     metrics: MetricsFor = Scores,
     seed: int = 0,
     folder: Path | None = None,
-    fabric: Fabric | None = None,
+    fabric: Devices | None = None,
 ) -> Run:
     """A run without training: the students with the weights they have, scored on the validation split.
 

@@ -45,7 +45,7 @@ from xmodal.seeding import states as generator_states
 from xmodal.types import Batch, DataInfo, owner, rows_with
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 
 class Loop:
@@ -58,7 +58,7 @@ class Loop:
         settings: FitSettings,
         seed: int,
         folder: Path | None,
-        fabric: Fabric,
+        fabric: Devices,
         exchange_teacher: str,
         progress: Progress,
         metrics: MetricsFor,
@@ -92,7 +92,7 @@ class Loop:
         self.method.train()
         if fabric.world_size > 1:
             synchronise_batchnorm(self.method)
-        # One process without mixed precision needs no wrapper; Fabric's makes a small step (300 µs) a third slower.
+        # One process without mixed precision needs no wrapper; Devices's makes a small step (300 µs) a third slower.
         self.wrapped = fabric.world_size > 1 or settings.precision == "bf16-mixed"
         if self.wrapped:
             self.forward: nn.Module = fabric.setup_module(self.method)
@@ -211,7 +211,7 @@ class Loop:
         """A block in which gradients are not averaged over the processes, if ``local``."""
         if self.fabric.world_size == 1:
             return nullcontext()
-        return self.fabric.no_backward_sync(self.forward, enabled=local)  # type: ignore[arg-type]
+        return self.fabric.no_backward_sync(self.forward, enabled=local)
 
     def _save_due(self) -> bool:
         if self.folder is None:

@@ -18,7 +18,7 @@ from xmodal.seeding import mix
 from xmodal.types import Batch, Step
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 _BLOCK = 64  # the vector that processes exchange in each step is padded to a multiple of it
 _SIGNALS = (int(signal.SIGINT), int(signal.SIGTERM))
@@ -43,7 +43,7 @@ class Agreement:
     save: bool
 
 
-def agree(step: Step, batch: Batch, fabric: Fabric, *, signal: int, save: bool) -> Agreement:
+def agree(step: Step, batch: Batch, fabric: Devices, *, signal: int, save: bool) -> Agreement:
     """Sum the loss terms; with several processes weight each by its count, in one exchange of a short vector."""
     if not step.losses:
         raise InputError("The method returned a step without losses: at least one term was expected.")
@@ -58,7 +58,7 @@ def agree(step: Step, batch: Batch, fabric: Fabric, *, signal: int, save: bool) 
     return Agreement(loss, finite, broken or ([] if finite else list(step.losses)), signal, save)
 
 
-def _agree_all(step: Step, batch: Batch, fabric: Fabric, *, signal: int, save: bool) -> Agreement:
+def _agree_all(step: Step, batch: Batch, fabric: Devices, *, signal: int, save: bool) -> Agreement:
     names = sorted(step.losses)
     counts = [float(step.counts.get(name, batch.rows)) for name in names]
     broken = [float(not math.isfinite(step.losses[name].item())) for name in names]
@@ -92,7 +92,7 @@ def _agree_all(step: Step, batch: Batch, fabric: Fabric, *, signal: int, save: b
     return Agreement(sum(shares[1:], shares[0]), not broken_names, broken_names, stop, bool(flags[-1]))
 
 
-def any_signal(fabric: Fabric, received: int) -> int:
+def any_signal(fabric: Devices, received: int) -> int:
     """The number of a signal that any process received; 0: none. ``received`` is that of this process."""
     if fabric.world_size == 1:
         return received
@@ -133,7 +133,7 @@ class StepSums:
         """The sums so far, for JSON; call `fold` first."""
         return {"losses": self.losses, "logs": self.logs}
 
-    def means(self, fabric: Fabric) -> dict[str, Any]:
+    def means(self, fabric: Devices) -> dict[str, Any]:
         """``loss``, ``losses`` and ``logs`` of the epoch, over all processes."""
         self.fold()
         means: dict[str, dict[str, float]] = {}

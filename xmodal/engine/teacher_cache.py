@@ -27,7 +27,7 @@ from xmodal.seeding import mix
 from xmodal.types import Batch, DataInfo, owner, rows_with
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 # The block does not depend on --batch-size: kernels differ by block size in the last bits, and a table must be the same
 # for every training that reads it.
@@ -78,7 +78,7 @@ class TeacherCache:
         method: Method,
         split: Split,
         info: DataInfo,
-        fabric: Fabric,
+        fabric: Devices,
         *,
         cache: str,
         exchange: str,
@@ -272,7 +272,7 @@ def exchange(classes: Tensor, seed: int) -> Tensor:
     rows = torch.arange(len(classes))
     # one sort puts the rows of each class next to each other, in their order
     sizes = classes.unique(return_counts=True)[1]  # type: ignore[no-untyped-call]
-    for members in classes.argsort(stable=True).split(sizes.tolist()):
+    for members in torch.split(classes.argsort(stable=True), sizes.tolist()):
         # A cycle through all members in random order; a random permutation alone would leave some rows unchanged.
         cycle = members[torch.randperm(len(members), generator=generator)]
         rows[cycle] = cycle.roll(1)

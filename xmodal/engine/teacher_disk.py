@@ -33,7 +33,7 @@ from xmodal.types import Batch
 from xmodal.version import __version__
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 INDEX = "answers.json"
 Compute = Callable[[Batch], dict[str, Tensor]]
@@ -70,7 +70,7 @@ def disk_table(
     *,
     compute: Compute,
     block: int,
-    fabric: Fabric,
+    fabric: Devices,
 ) -> Path | None:
     """The folder in ``parent`` with the outputs for all rows; None: the disk has no room for them.
 
@@ -199,7 +199,7 @@ def _fill(
         column.flush()
 
 
-def blocks_of(split: Split, block: int, fabric: Fabric) -> Iterator[slice]:
+def blocks_of(split: Split, block: int, fabric: Devices) -> Iterator[slice]:
     """Every ``world``-th block of rows. The blocks are the same for any number of processes, and so are the bits."""
     for number in range(fabric.global_rank, math.ceil(_length(split) / block), fabric.world_size):
         yield slice(number * block, min((number + 1) * block, _length(split)))

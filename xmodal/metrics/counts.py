@@ -156,7 +156,7 @@ class Mean:
 
     def compute(self) -> Tensor:
         """The mean over all processes."""
-        total, count = sum_over_processes(self.sums)
+        total, count = sum_over_processes(self.sums).unbind()
         return total / count
 
 

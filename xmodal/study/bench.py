@@ -45,8 +45,7 @@ from xmodal.study.plan import TEACHER, Plan
 from xmodal.types import Batch, DataInfo, Student
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
+    from xmodal.devices import Devices
     from xmodal.teachers.given import Given
 
 F = TypeVar("F")
@@ -103,7 +102,7 @@ class Bench:
         plan: Plan,
         *,
         seed: int,
-        fabric: Fabric,
+        fabric: Devices,
         folder: Path | None = None,
         progress: Progress | None = None,
         modules: Mapping[str, nn.Module] | None = None,

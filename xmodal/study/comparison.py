@@ -24,9 +24,9 @@ from xmodal.study.few_labels import labels_used, still_improving
 from xmodal.study.plan import TEACHER, Comparison, Opener, method_settings, open_seed
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
     from torch import nn
 
+    from xmodal.devices import Devices
     from xmodal.types import DataInfo
 
 
@@ -89,7 +89,7 @@ def fitting(comparison: Comparison, data: Data, *, problems: Sequence[str] = ())
 def check(
     comparison: Comparison,
     data: Data,
-    fabric: Fabric,
+    fabric: Devices,
     *,
     modules: Mapping[str, nn.Module] | None = None,
     earlier: Earlier | None = None,

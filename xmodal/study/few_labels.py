@@ -18,10 +18,10 @@ from xmodal.reports.numbers import in_percent
 from xmodal.study.plan import Comparison, method_settings
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
     from torch import nn
 
     from xmodal.data.base import Data
+    from xmodal.devices import Devices
     from xmodal.study.opening import Study
 
 LATE = 0.01  # a rise of the validation score by more than a point in the last fifth of the epochs is noted
@@ -143,7 +143,7 @@ def still_improving(rows: Sequence[Mapping[str, Any]], metric: str) -> list[str]
 def announced(
     comparison: Comparison,
     data: Data,
-    fabric: Fabric,
+    fabric: Devices,
     *,
     seeds: int,
     fits: int,

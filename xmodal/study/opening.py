@@ -27,10 +27,10 @@ from xmodal.engine.settings import MachineSettings, Precision
 from xmodal.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
     from torch import nn
 
     from xmodal.data.base import Data
+    from xmodal.devices import Devices
     from xmodal.study.bench import Bench, Earlier
     from xmodal.study.plan import Plan
 
@@ -75,7 +75,7 @@ class Study:
     modules: Mapping[str, nn.Module] = {}
     callbacks: Sequence[object] = ()
 
-    def __init__(self, settings: StudySettings, recipe: str, fabric: Fabric, progress: Progress) -> None:
+    def __init__(self, settings: StudySettings, recipe: str, fabric: Devices, progress: Progress) -> None:
         self.settings, self.recipe, self.fabric, self.progress = settings, recipe, fabric, progress
         self.out: Path | None = None
         self._until_the_end = ExitStack()
@@ -214,7 +214,7 @@ def open_study(
     recipe: str,
     *,
     progress: Progress | None = None,
-    build: Callable[[StudySettings, str, Fabric, Progress], Study] = Study,
+    build: Callable[[StudySettings, str, Devices, Progress], Study] = Study,
 ) -> Iterator[Study]:
     """Start devices and processes for a study.
 

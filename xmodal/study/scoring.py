@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from xmodal.data.base import Data
+    from xmodal.devices import Devices
     from xmodal.types import Student
 
 
@@ -46,7 +45,7 @@ class Evaluate(Protocol):
         split: str,
         options: Any,
         *,
-        fabric: Fabric,
+        fabric: Devices,
         folders: Mapping[str, Path],
         teachers: Mapping[str, str],
     ) -> tuple[dict[str, Scored], list[str]]:

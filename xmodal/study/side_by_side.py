@@ -20,7 +20,7 @@ from xmodal.study.bench import Bench, folder_name
 from xmodal.study.plan import Plan
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 # Bytes of training and validation rows that are held together: `fit_many` keeps the rows of all seeds in memory.
 MEMORY = 2**30
@@ -48,7 +48,7 @@ def train_side_by_side(benches: Sequence[Bench], name: str, methods: Sequence[Me
         bench.runs[name], bench.roles[name] = run, role
 
 
-def apart_because(method: Method, data: Data, plan: Plan, *, count: int, fabric: Fabric) -> str:
+def apart_because(method: Method, data: Data, plan: Plan, *, count: int, fabric: Devices) -> str:
     """The reason why seeds are trained one by one; empty if they can be trained side by side.
 
     Args:

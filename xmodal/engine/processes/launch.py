@@ -1,4 +1,4 @@
-"""Devices and processes, through Lightning Fabric.
+"""Devices and processes: one process by itself, several through Lightning Fabric.
 
 Call `launch` before anything is read, written or printed: with several devices it starts the whole command again, once
 per device, and waits for these processes (`engine.processes.spawn`). In them only rank 0 may print and write.
@@ -12,30 +12,25 @@ import logging
 import os
 import socket
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.distributed
 
 from xmodal.collectives import gather_json
+from xmodal.devices import Devices, OneProcess
 from xmodal.engine.processes import spawn
 from xmodal.engine.run.folder import what_is_saved
 from xmodal.engine.settings import MachineSettings, Precision
 from xmodal.errors import InputError, ProcessDied
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
 
-
-def launch(machine: MachineSettings | None = None, *, precision: Precision = "32-true") -> Fabric:
-    """A started Fabric; under `torchrun` and SLURM this process joins those that the launcher started.
+def launch(machine: MachineSettings | None = None, *, precision: Precision = "32-true") -> Devices:
+    """The started devices; under `torchrun` and SLURM this process joins those that the launcher started.
 
     With several devices and no such launcher, this function returns in the started processes only; the process that
     called it waits for them and exits.
     """
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies.ddp import DDPStrategy
-
     machine = machine or MachineSettings()
     # early: until now signals to a started process wait
     spawn.follow()
@@ -47,6 +42,11 @@ def launch(machine: MachineSettings | None = None, *, precision: Precision = "32
     local, nodes = _processes(machine)
     on_cpu = machine.accelerator == "cpu" or not torch.cuda.is_available()
     several = local * nodes > 1
+    if not several and precision != "bf16-mixed":
+        return OneProcess(_device(machine.accelerator))
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     # without this it prints a line per process
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     # Buffers need no broadcast, they are equal in all processes: batch statistics are computed over all processes, and
@@ -69,7 +69,15 @@ def launch(machine: MachineSettings | None = None, *, precision: Precision = "32
         atexit.register(_destroy_process_group)
         # a rank can later find out which other one has died
         spawn.remember(gather_json([socket.gethostname(), os.getpid()], fabric.device))
-    return fabric
+    started: Devices = fabric
+    return started
+
+
+def _device(accelerator: str) -> torch.device:
+    """The device of a single process; ``auto``: a GPU of either kind if there is one."""
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    return torch.device(accelerator, 0) if accelerator == "cuda" else torch.device(accelerator)
 
 
 def _spawned_status(processes: int) -> int:

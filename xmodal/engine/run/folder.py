@@ -31,7 +31,7 @@ from xmodal.version import __version__
 FREE = ("workers", "save_every", "save_seconds", "tracking")
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 
 def environment() -> dict[str, Any]:
@@ -139,7 +139,7 @@ def _flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def choose_folder(out: Path | None, name: str, fabric: Fabric, *, resume: bool = False) -> Path:
+def choose_folder(out: Path | None, name: str, fabric: Devices, *, resume: bool = False) -> Path:
     """``out``, or the first of ``runs/name-001``, ``-002`` … that does not exist; the same in all processes."""
     if out is None and resume:
         raise InputError("--resume continues the run in --out, and no --out was given. Add the folder of the run.")

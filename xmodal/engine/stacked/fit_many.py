@@ -39,7 +39,7 @@ from xmodal.metrics.task import Scores
 from xmodal.seeding import kept, seed_all
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 # On a CPU a stack whose step takes more memory than this does not fit into the caches, and is slower per model.
 CACHE = 16 * 2**20
@@ -58,7 +58,7 @@ def fit_many(
     score: bool = True,
     folders: Sequence[Path] | None = None,
     resume: bool = False,
-    fabric: Fabric | None = None,
+    fabric: Devices | None = None,
     progress: Progress | None = None,
     title: str = "training",
 ) -> list[Run]:
@@ -145,7 +145,7 @@ class Stacks:
     def __init__(
         self,
         settings: FitSettings,
-        fabric: Fabric,
+        fabric: Devices,
         *,
         memory: int,
         metrics: MetricsFor,

@@ -32,9 +32,8 @@ from xmodal.study.references import against_references, read_references
 from xmodal.study.settings import Options, RowFlags, RunSettings, Seeds
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from xmodal.data.base import Data
+    from xmodal.devices import Devices
     from xmodal.method import Method
     from xmodal.study.bench import Bench
     from xmodal.types import DataInfo
@@ -220,7 +219,7 @@ def published_augmentation(info: DataInfo) -> str:
     return ",".join(f"{name}.geometric:0.5" for name in names)
 
 
-def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> Method:
+def check(settings: Settings, plan: Plan, data: Data, fabric: Devices) -> Method:
     """Build the method once, so that an error in it, or in the name of the metric, appears before training."""
     from xmodal.metrics.task import scalar_metrics
     from xmodal.study.bench import Rehearsal
@@ -235,7 +234,7 @@ def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> Method:
 
 
 def grouped(
-    settings: Settings, plan: Plan, opened: dict[int, Data], method: Method, fabric: Fabric
+    settings: Settings, plan: Plan, opened: dict[int, Data], method: Method, fabric: Devices
 ) -> tuple[list[tuple[int, ...]], list[str]]:
     """Groups of splits or seeds that are trained side by side, and a note if they can't be one group.
 

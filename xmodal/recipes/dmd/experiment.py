@@ -34,9 +34,8 @@ from xmodal.study.references import references_for
 from xmodal.study.settings import Names, Options, Presets, RowFlags, RunSettings, Seeds, parse_names
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from xmodal.data.base import Data
+    from xmodal.devices import Devices
     from xmodal.methods.dmd import DMD
     from xmodal.study.bench import Bench
 
@@ -316,7 +315,7 @@ def build(bench: Bench, settings: Settings, weights: Mapping[str, Any] | None, *
     return method
 
 
-def check(settings: Settings, plan: Plan, data: Data, weights: Mapping[str, Any] | None, fabric: Fabric) -> None:
+def check(settings: Settings, plan: Plan, data: Data, weights: Mapping[str, Any] | None, fabric: Devices) -> None:
     """Build the method once and discard it, so that an error in weights, data or metric appears before training."""
     from xmodal.metrics.task import scalar_metrics
     from xmodal.study.bench import Rehearsal

@@ -39,7 +39,7 @@ from xmodal.study.scoring import Scored
 from xmodal.types import DataInfo, Student
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+    from xmodal.devices import Devices
 
 PLACES = {"points": "3-D", "pixels": "2-D"}
 SHOWN = (  # of all points, in the table of all students
@@ -94,7 +94,7 @@ def evaluate(
     split: str,
     options: KittiEvaluation,
     *,
-    fabric: Fabric,
+    fabric: Devices,
     folders: Mapping[str, Path],
     teachers: Mapping[str, str],
 ) -> tuple[dict[str, Scored], list[str]]:
@@ -134,7 +134,7 @@ def evaluate(
     return scored, _notes(scored, out, everything)
 
 
-def _sum(fabric: Fabric, counts: Tensor) -> list[int]:
+def _sum(fabric: Devices, counts: Tensor) -> list[int]:
     total: Any = fabric.all_reduce(counts, reduce_op="sum")
     return [int(count) for count in total]
 

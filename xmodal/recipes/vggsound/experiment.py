@@ -42,9 +42,8 @@ from xmodal.study.opening import open_study
 from xmodal.study.plan import Comparison, Plan, each_seed, open_seed
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from xmodal.data.base import Data
+    from xmodal.devices import Devices
     from xmodal.diagnostics.saliency import Saliency
     from xmodal.methods.mfh import MFH
     from xmodal.study.bench import Bench, Earlier
@@ -112,7 +111,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 # ---- before anything is trained
 
 
-def check(settings: Settings, plan: Plan, data: Data, fabric: Fabric) -> None:
+def check(settings: Settings, plan: Plan, data: Data, fabric: Devices) -> None:
     """Build networks, ranking and students once without training, so that errors in them appear before it."""
     from xmodal.study.bench import Rehearsal
 
