@@ -95,12 +95,14 @@ def _filtered(waveform: Wave, bank: Bank, count: int) -> Wave:
     # a library for matrices takes no rows that overlap: only rows that begin ``apart`` rows from one another are a
     # matrix
     apart = max(-(-len(matrix) // bank.inputs) for _, _, matrix in bank.pieces)
-    # a number of rows whose arrays stay in the cache of a processor, if the clip has so many
-    most = apart * max(1, HELD // (apart * max(bank.inputs, bank.outputs)))
-    rows = min(most, apart * max(1, -(-count // (apart * bank.outputs))))
+    # groups of so many rows, as few as possible and equally large
+    groups = -(-count // (apart * bank.outputs))
+    most = max(1, HELD // (apart * max(bank.inputs, bank.outputs)))
+    rows = apart * -(-groups // max(1, -(-groups // most)))
     reach = -(-bank.span // bank.inputs)
     result, padded = np.empty(count, np.float32), np.empty((rows + reach) * bank.inputs)
-    for begin in range(0, count, rows * bank.outputs):
+    low, high = (np.empty((rows, bank.outputs), np.float32) for _ in range(2))
+    for begin in range(0, count, max(1, rows * bank.outputs)):
         start = begin // bank.outputs * bank.inputs - bank.before
         part = waveform[max(start, 0) : max(start + len(padded), 0)]
         silent = max(-start, 0)
@@ -112,12 +114,14 @@ def _filtered(waveform: Wave, bank: Bank, count: int) -> Wave:
         peaks = np.maximum(steps.max(axis=1), -steps.min(axis=1))
         peak = functools.reduce(np.maximum, (peaks[step : step + rows] for step in range(reach)))
         slack = bank.bound * peak[:, None]
-        end = min(rows * bank.outputs, count - begin)
-        low, high = ((sums + side).astype(np.float32).reshape(-1)[:end] for side in (-slack, slack))
+        # rounded to float32 after the sum, as the arrays of the results are
+        np.subtract(sums, slack, out=low)
+        np.add(sums, slack, out=high)
+        found = high.reshape(-1)[: count - begin]
         # rounding is monotonic: where both ends agree, so does everything between them. NaN does not agree with itself
-        doubtful = np.flatnonzero(low != high)
-        high[doubtful] = _in_order(padded, bank, doubtful)
-        result[begin : begin + end] = high
+        doubtful = np.flatnonzero(low.reshape(-1)[: count - begin] != found)
+        found[doubtful] = _in_order(padded, bank, doubtful)
+        result[begin : begin + len(found)] = found
     return result
 
 
@@ -204,5 +208,6 @@ def _low_pass(factor: int) -> NDArray[np.float64]:
     cutoff, shape = 1 / factor - transition / 2, 0.1102 * (STOP - 8.7)
     place = np.arange(-half, half + 1.0)
     window = i0(shape * np.sqrt(1 - (place / half) ** 2)) / i0(shape)
-    taps: NDArray[np.float64] = cutoff * np.sinc(cutoff * place) * window
-    return taps / taps.sum()
+    taps = cutoff * np.sinc(cutoff * place) * window
+    scaled: NDArray[np.float64] = taps / taps.sum()
+    return scaled

@@ -72,9 +72,11 @@ def frames_at(
 
     frames = np.empty((len(shares), height, width, 3), np.uint8)
     for frame, picture in zip(frames, _shown(Path(path), shares, seconds), strict=True):
-        # by Pillow, like the pictures of other data: FFmpeg's way is faster, but its pixels are others
-        same = picture.shape == frame.shape
-        frame[:] = picture if same else Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+        if picture.shape != frame.shape:
+            # by Pillow, like the pictures of other data: FFmpeg's way is faster, but its pixels are others
+            resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+            picture = np.asarray(resized, np.uint8)
+        frame[:] = picture
     return frames
 
 
