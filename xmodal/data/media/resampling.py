@@ -12,10 +12,10 @@ $$y_j = \sum_i x_i \, h_{c + jD - iU}, \qquad 0 \le c + jD - iU \le 2c$$
 
 The taps of output j + U are those of output j, D inputs later. Outputs are therefore computed as rows of a multiple of
 U outputs, by products of matrices. The order in which a matrix product sums depends on the library and the processor,
-so its last bits do. Those of the result do not: every output is the sum in ascending order of i, rounded to float32. An output that
-another order could round differently is summed again in that order: of ten seconds of white noise at 16 kHz, less than
-one in a thousand. Only of a clip that the filter removes almost as a whole, such as a lone tone above the new Nyquist
-frequency, most are, which takes longer than filtering sample by sample.
+so its last bits do. Those of the result do not: every output is the sum in ascending order of i, rounded to float32.
+An output that another order could round differently is summed again in that order: of ten seconds of white noise at
+16 kHz, less than one in a thousand. Only of a clip that the filter removes almost as a whole, such as a lone tone above
+the new Nyquist frequency, most are, which takes longer than filtering sample by sample.
 """
 
 from __future__ import annotations
