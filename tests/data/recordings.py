@@ -10,6 +10,14 @@ def tone(frequency, seconds=0.5, rate=48000, level=0.5):
     return level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * rate)) / rate)
 
 
+def level(waveform, frequency, rate):
+    """Amplitude of one tone, in decibels of full scale; the ends are left out."""
+    middle = waveform[len(waveform) // 8 : -len(waveform) // 8].astype(float)
+    window = np.hanning(len(middle))
+    turning = np.exp(-2j * np.pi * frequency * np.arange(len(middle)) / rate)
+    return 20 * np.log10(2 * abs((middle * window * turning).sum()) / window.sum() + 1e-12)
+
+
 def chunk(name, data, *, padded=True):
     return name + struct.pack("<I", len(data)) + data + b"\0" * (len(data) % 2 and padded)
 

@@ -3,21 +3,13 @@ import struct
 import numpy as np
 import pytest
 import torch
-from recordings import chunk, coded, tone, wav, write_mp4
+from recordings import chunk, coded, level, tone, wav, write_mp4
 
-from xmodal.data.media.sound import fit_frames, log_mel, mel_filters, mfcc, read_sound, resample
+from xmodal.data.media.sound import fit_frames, log_mel, mel_filters, mfcc, read_sound
 from xmodal.data.media.spectrogram import magnitudes
 from xmodal.errors import InputError
 
 STEREO = np.stack([tone(440), tone(660)], axis=1)
-
-
-def level(waveform, frequency, rate):
-    """Amplitude of one tone, in decibels of full scale; the ends are left out."""
-    middle = waveform[len(waveform) // 8 : -len(waveform) // 8].astype(float)
-    window = np.hanning(len(middle))
-    turning = np.exp(-2j * np.pi * frequency * np.arange(len(middle)) / rate)
-    return 20 * np.log10(2 * abs((middle * window * turning).sum()) / window.sum() + 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -85,35 +77,6 @@ def test_a_video_without_sound_is_a_sentence(tmp_path):
 
     with pytest.raises(InputError, match="x.mp4 has no sound track"):
         read_sound(tmp_path / "x.mp4")
-
-
-@pytest.mark.parametrize(("rate", "wanted"), [(48000, 22050), (48000, 16000), (44100, 22050), (16000, 22050)])
-def test_resampling_keeps_tones_below_both_halves(rate, wanted):
-    for frequency in (100, 1000, 0.9 * min(rate, wanted) / 2):
-        waveform = tone(frequency, rate=rate).astype(np.float32)
-
-        found = resample(waveform, rate, wanted)
-
-        assert abs(len(found) - len(waveform) * wanted / rate) <= 1 and found.dtype == np.float32
-        expected = tone(frequency, rate=wanted)[: len(found)]
-        middle = slice(len(found) // 8, -len(found) // 8)  # the ends look beyond the sound
-        assert np.abs(found[: len(expected)] - expected)[middle].max() < 2e-4
-
-
-@pytest.mark.parametrize(("rate", "wanted"), [(48000, 22050), (48000, 16000), (44100, 22050)])
-def test_tones_that_would_alias_are_gone(rate, wanted):
-    for frequency in (wanted / 2 * 1.01, wanted / 2 * 1.2, wanted - 1000, rate / 2 * 0.99):
-        found = resample(tone(frequency, level=1.0, rate=rate).astype(np.float32), rate, wanted)
-
-        assert level(found, abs(frequency - wanted), wanted) < -80
-        middle = found[len(found) // 8 : -len(found) // 8]
-        assert np.sqrt((middle**2).mean()) < 10 ** (-80 / 20)
-
-
-def test_the_same_rate_changes_nothing():
-    waveform = tone(440).astype(np.float32)
-
-    assert resample(waveform, 48000, 48000) is waveform
 
 
 def slow_power(waveform, window, hop):

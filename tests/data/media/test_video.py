@@ -3,6 +3,7 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 from recordings import tone, write_mp4
 
 from xmodal.data.media.sound import Sound, read_sound
@@ -79,6 +80,31 @@ def test_frames_are_rgb_of_the_size_that_was_asked_for(tmp_path):
 
     assert found.shape == (16, 64, 3) and found.dtype == np.uint8
     assert np.abs(found[8, 5].astype(int) - [200, 30, 30]).max() < 12 and found[8, 60].max() < 12
+
+
+@pytest.mark.parametrize(
+    ("stored", "pixels"), [((48, 64), "yuv420p"), ((33, 45), "yuv444p"), ((50, 102), "yuv422p"), ((34, 46), "gray")]
+)
+def test_pixels_are_those_of_pictures_that_are_decoded_one_by_one(tmp_path, stored, pixels):
+    random, codec = np.random.default_rng(0), "ffv1" if pixels == "gray" else "libx264"
+    with av.open(str(tmp_path / "x.mkv"), "w") as container:
+        video = container.add_stream(codec, rate=25, options={"threads": "1"})
+        video.height, video.width, video.pix_fmt = *stored, pixels
+        for number in range(6):
+            drawn = random.integers(0, 256, (*stored, 3)).astype(np.uint8)
+            frame = av.VideoFrame.from_ndarray(drawn, format="rgb24")
+            frame.pts = number
+            container.mux(video.encode(frame))
+        container.mux(video.encode())
+    with av.open(str(tmp_path / "x.mkv")) as container:
+        pictures = [frame.to_image() for frame in container.decode(video=0)]
+
+    # the own size, one dimension as it is, smaller and larger
+    for height, width in (stored, (stored[0], 20), (16, 16), (70, 130)):
+        found = frames_at(tmp_path / "x.mkv", [(n + 0.5) / 6 for n in range(6)], height=height, width=width)
+
+        expected = [np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)) for picture in pictures]
+        assert np.array_equal(found, np.stack(expected))
 
 
 def test_a_clip_holds_pictures_and_sound_and_the_same_bytes_each_time(tmp_path):

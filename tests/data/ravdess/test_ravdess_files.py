@@ -13,7 +13,8 @@ import pytest
 from PIL import Image
 from recordings import coded, tone, wav, write_mp4
 
-from xmodal.data.media.sound import log_mel, mfcc, read_sound, resample
+from xmodal.data.media.resampling import resample
+from xmodal.data.media.sound import log_mel, mfcc, read_sound
 from xmodal.data.media.video import frames_at
 from xmodal.data.ravdess.check import check
 from xmodal.data.ravdess.files import FeatureSettings, prepare, sound_features, split_clips

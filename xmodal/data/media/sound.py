@@ -1,4 +1,4 @@
-"""Sound: reading files, resampling, and features: log-mel spectrograms and mel-frequency cepstral coefficients.
+"""Sound: reading files, and features: log-mel spectrograms and mel-frequency cepstral coefficients.
 
 S (window/2 + 1, frames) are the magnitudes of `data.media.spectrogram`, M (bands, window/2 + 1) the triangular filters
 of `mel_filters`, and D (coefficients, bands) the first rows of the orthonormal cosine transform:
@@ -34,10 +34,6 @@ from xmodal.errors import InputError, MissingExtra
 # smallest power before the logarithm, and decibels that are kept below the loudest value: the defaults of librosa's
 # power_to_db, with which such features are usually computed
 FLOOR, RANGE = 1e-10, 80.0
-# zero crossings of the low-pass filter on either side: more of them make its transition band narrower
-SIDE = 64
-# attenuation of the stop band in decibels; 16-bit sound has a range of 96
-STOP = 90.0
 # sizes in the header of a wav file that was streamed: the writer did not know the length yet
 STREAMED = (0, 0xFFFFFFFF)
 # endings of the files that PyAV reads; soundfile reads all others
@@ -123,40 +119,6 @@ def _refuse_cut_off(path: Path) -> None:
     # minus 1: many writers leave out the byte of padding after a last chunk of odd length
     if promised not in STREAMED and size < promised + 8 - 1:
         raise InputError(f"{path.name} is cut off: its header promises {promised + 8} bytes, the file has {size}.")
-
-
-def resample(waveform: Wave, rate: int, new_rate: int) -> Wave:
-    """The same sound at another sampling rate.
-
-    A polyphase low-pass filter passes frequencies below 91 % of the lower of the two Nyquist frequencies. Frequencies
-    above that Nyquist frequency would alias to other tones; they are attenuated by 90 dB.
-
-    Example:
-        >>> tone = np.sin(2 * np.pi * 100 * np.arange(4800) / 48000).astype(np.float32)
-        >>> resample(tone, 48000, 22050).shape
-        (2205,)
-    """
-    if rate == new_rate:
-        return waveform
-    from scipy.signal import resample_poly
-
-    common = math.gcd(rate, new_rate)
-    up, down = new_rate // common, rate // common
-    resampled = resample_poly(waveform.astype(np.float64), up, down, window=_low_pass(max(up, down)))
-    return np.asarray(resampled, dtype=np.float32)
-
-
-@functools.lru_cache(maxsize=8)
-def _low_pass(factor: int) -> NDArray[np.float64]:
-    """Taps of a Kaiser-windowed sinc whose stop band begins at 1 / ``factor`` of the Nyquist frequency."""
-    from scipy.signal import firwin, kaiser_beta
-
-    half = SIDE * factor
-    # Kaiser's formula for the width of the transition band; 1 is the Nyquist frequency. scipy's default filter has its
-    # cutoff, not the end of its transition band, at 1 / factor, and lets half of the transition band alias
-    transition = (STOP - 7.95) / (2.285 * 2 * half) / math.pi
-    taps: NDArray[np.float64] = firwin(2 * half + 1, 1 / factor - transition / 2, window=("kaiser", kaiser_beta(STOP)))
-    return taps
 
 
 def log_mel(waveform: Wave, rate: int, *, bands: int, window: int = 2048, hop: int = 512) -> NDArray[np.float64]:

@@ -13,15 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.errors import InputError, MissingExtra
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 # of the clips that are written: NTSC, 29.97 frames per second
 FRAME_RATE = Fraction(30_000, 1001)
@@ -73,13 +70,18 @@ def frames_at(
     """
     from PIL import Image
 
-    size = (width, height)
-    pictures = [image.resize(size, Image.Resampling.BILINEAR) for image in _shown(Path(path), shares, seconds)]
-    return np.stack([np.asarray(picture, np.uint8) for picture in pictures])
+    frames = np.empty((len(shares), height, width, 3), np.uint8)
+    for frame, picture in zip(frames, _shown(Path(path), shares, seconds), strict=True):
+        if picture.shape != frame.shape:
+            # by Pillow, like the pictures of other data: FFmpeg's way is faster, but its pixels are others
+            resized = Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR)
+            picture = np.asarray(resized, np.uint8)
+        frame[:] = picture
+    return frames
 
 
-def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[Image]:
-    """The picture at each share, in its own size."""
+def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[Pixels]:
+    """The picture at each share, (height, width, 3) in its own size."""
     with _opened(path) as container:
         stream = _video(container, path)
         start, unit = stream.start_time or 0, float(stream.time_base)
@@ -88,7 +90,7 @@ def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[I
         moments = [start + share * length for share in shares]
         keys = key_times(stream)
         frames = _frames(container, stream)
-        pictures: list[Image] = []
+        pictures: list[Pixels] = []
         # the frame before a moment is known to be shown at it only when the frame after it is decoded
         last, ahead, end = None, next(frames, None), float(start)
         for moment in moments:
@@ -108,7 +110,8 @@ def _shown(path: Path, shares: Sequence[float], seconds: float | None) -> list[I
                     f"{path.name} is cut off: it ends after {(end - start) * unit:.2f} s, and its header promises "
                     f"{promised * unit:.2f} s."
                 )
-            pictures.append(last.to_image())
+            # not by `to_image`, which copies line by line
+            pictures.append(last.to_ndarray(format="rgb24"))
         return pictures
 
 

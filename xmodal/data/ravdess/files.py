@@ -159,7 +159,8 @@ def read_clip(item: Item) -> dict[str, NDArray[Any] | Content]:
 
 def sound_features(path: Path, settings: FeatureSettings) -> NDArray[np.float32]:
     """The features of a wav file, (coefficients, frames)."""
-    from xmodal.data.media.sound import fit_frames, log_mel, mfcc, read_sound, resample
+    from xmodal.data.media.resampling import resample
+    from xmodal.data.media.sound import fit_frames, log_mel, mfcc, read_sound
 
     sound = read_sound(path)
     if sound.seconds < settings.shortest:

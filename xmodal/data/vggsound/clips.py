@@ -41,7 +41,8 @@ def read_waveform(path: Path, *, seconds: float, shortest: float = LEAST) -> Wav
         seconds: maximum length.
         shortest: minimum length in seconds; less raises an `InputError`.
     """
-    from xmodal.data.media.sound import read_sound, resample
+    from xmodal.data.media.resampling import resample
+    from xmodal.data.media.sound import read_sound
 
     if path.suffix == ".npy":
         shape, _ = read_header(path)
