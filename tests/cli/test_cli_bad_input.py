@@ -68,6 +68,7 @@ BAD = {
     "predict STUDENT digits --out RUN": "is a folder",
     "predict STUDENT digits --digits.views rows": "fourier",
     "embed STUDENT": "xmodal embed needs DATA",
+    "teacher-table SOURCE": "xmodal teacher-table needs DATA",
     "embed STUDENT digits --out parts.csv": "the name of a .npz file was expected",
     "run discom DIR A B": "no data set called 'DIR'",
     "run discom discom ROWS FUO": "Did you mean 'FOU'",

@@ -9,7 +9,8 @@ from xmodal.methods.joint import fit_joint
 from xmodal.methods.mfh import JOINT, build, build_masked
 from xmodal.methods.ranking import channel_means, rank_channels
 from xmodal.methods.settings import MFHSettings
-from xmodal.study.bench import Bench, Earlier, Rehearsal
+from xmodal.study.bench import Bench, Earlier
+from xmodal.study.rehearsal import Rehearsal
 from xmodal.study.settings import PairSettings
 
 

@@ -10,8 +10,8 @@ from xmodal.data.arrays import from_arrays
 from xmodal.engine.fit import fit
 from xmodal.errors import InputError
 from xmodal.methods import METHODS
-from xmodal.study.bench import Rehearsal
 from xmodal.study.plan import method_settings
+from xmodal.study.rehearsal import Rehearsal
 
 CARDS = [card for card in METHODS.values() if card.targets != "place"]
 

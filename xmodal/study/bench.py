@@ -9,7 +9,6 @@ import contextlib
 import copy
 import functools
 import hashlib
-import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,7 +34,6 @@ from xmodal.files import read_json, write_json, written_whole
 from xmodal.method import Method
 from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
-from xmodal.metrics.task import scalar_metrics
 from xmodal.models.capacity import count_parameters, width_for
 from xmodal.models.network import as_precise, build_for, student_of, zeros
 from xmodal.models.resnet import load_checked
@@ -509,45 +507,6 @@ class Bench:
         arrays = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
         with written_whole(folder / "predictions" / f"{row['student']}.npz") as file:
             np.savez(file, rows=numbers[arrays["index"]], outputs=arrays["outputs"], target=arrays["target"])
-
-
-class Rehearsal(Bench):
-    """A kit that trains nothing: an error in building a method appears here, before the first epoch.
-
-    Networks have their initial weights, each split is its first batch, and every validation score is 0.
-    """
-
-    def teacher(self) -> nn.Module:
-        """A fresh network in place of the teacher, or the given one; with an earlier run, its weights are checked."""
-        self._teacher_used = True
-        if self.given is not None:
-            return as_precise(copy.deepcopy(self.given.student.module), self.info).to(self.fabric.device).eval()
-        network = self.network(self.teaching, side=TEACHER).module
-        for weights in self.earlier.weights.get(TEACHER, {}).values():
-            load_checked(network, weights, self.earlier.where)
-        return network.to(self.fabric.device).eval()
-
-    def control(self) -> nn.Module:
-        """A fresh network in place of the control."""
-        return self.network(self.student).module.to(self.fabric.device).eval()
-
-    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
-        """The first batch alone."""
-        return itertools.islice(super().batches(split, size=size), 1)
-
-    def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
-        """The method with its initial weights, or with those of an earlier run."""
-        if stage in self.earlier.weights:
-            return self._load_earlier(stage, method)
-        return method.to(self.fabric.device)
-
-    def validate(self, method: Method) -> dict[str, dict[str, float]]:
-        """A score of 0 for every metric."""
-        return {name: dict.fromkeys(scalar_metrics(self.info), 0.0) for name in method.students()}
-
-    def rehearse(self, card: MethodCard, settings: BaseModel) -> Method:
-        """Build a method, including its stages, without training."""
-        return self.build(card, settings)
 
 
 def late_gain(history: Sequence[Mapping[str, Any]], student: str, select: tuple[str, str]) -> float:

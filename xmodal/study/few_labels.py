@@ -152,7 +152,7 @@ def announced(
     """How many trainings there will be and how long they will take, from a few updates of the no-KD network."""
     from xmodal.engine.fit import fit
     from xmodal.methods.supervised import Supervised
-    from xmodal.study.bench import Rehearsal
+    from xmodal.study.rehearsal import Rehearsal
 
     plan = comparison.plan
     bench = Rehearsal(data, plan, seed=0, fabric=fabric, modules=modules)

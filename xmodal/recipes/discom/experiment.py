@@ -222,7 +222,7 @@ def published_augmentation(info: DataInfo) -> str:
 def check(settings: Settings, plan: Plan, data: Data, fabric: Devices) -> Method:
     """Build the method once, so that an error in it, or in the name of the metric, appears before training."""
     from xmodal.metrics.task import scalar_metrics
-    from xmodal.study.bench import Rehearsal
+    from xmodal.study.rehearsal import Rehearsal
 
     metrics = scalar_metrics(data.info)
     if data.info.select[0] not in metrics:

@@ -318,7 +318,7 @@ def build(bench: Bench, settings: Settings, weights: Mapping[str, Any] | None, *
 def check(settings: Settings, plan: Plan, data: Data, weights: Mapping[str, Any] | None, fabric: Devices) -> None:
     """Build the method once and discard it, so that an error in weights, data or metric appears before training."""
     from xmodal.metrics.task import scalar_metrics
-    from xmodal.study.bench import Rehearsal
+    from xmodal.study.rehearsal import Rehearsal
 
     metrics = scalar_metrics(data.info)
     if data.info.select[0] not in metrics:

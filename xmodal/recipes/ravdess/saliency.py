@@ -48,8 +48,8 @@ class Settings(RavdessSettings):
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train both networks, rank the channels, write the run folder and its page, and return the result."""
-    from xmodal.study.bench import Rehearsal
     from xmodal.study.comparison import summarised
+    from xmodal.study.rehearsal import Rehearsal
 
     with open_study(settings, "ravdess-saliency", progress=progress) as study:
         # data of the first seed, networks of another run, and all checks: nothing is written yet

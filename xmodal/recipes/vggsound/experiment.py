@@ -113,7 +113,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 def check(settings: Settings, plan: Plan, data: Data, fabric: Devices) -> None:
     """Build networks, ranking and students once without training, so that errors in them appear before it."""
-    from xmodal.study.bench import Rehearsal
+    from xmodal.study.rehearsal import Rehearsal
 
     bench = Rehearsal(data, plan, seed=0, fabric=fabric)
     bench.dry_run()
