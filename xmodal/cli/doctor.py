@@ -37,9 +37,11 @@ PURPOSES = {
     "tensorboard": "tracking",
     "onnx": "export to ONNX",
     "onnxscript": "export to ONNX",
-    "onnxruntime": "export to ONNX, prediction from it",
+    "onnxruntime": "export to ONNX, prediction from it, teachers in ONNX",
     "optuna": "search over settings",
-    "transformers": "text encoders",
+    "transformers": "text encoders, teachers from local model folders",
+    "mlflow": "an example of tracking",
+    "wandb": "an example of tracking",
     "captum": "comparison in benchmarks",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "firefox")
