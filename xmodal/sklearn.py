@@ -231,7 +231,8 @@ class CrossModalClassifier(ClassifierMixin, _CrossModal):  # type: ignore[misc]
         if self.class_weight is not None:
             data = with_class_weights(data, self._class_weights())
         student = self._fitted(data, self._seed())
-        self._keep(student, data.info)
+        # an exported student predicts the same labels as this estimator
+        self._keep(student, replace(data.info, label_values=tuple(self.classes_.tolist())))
         return self
 
     def _options(self) -> dict[str, Any]:

@@ -178,3 +178,20 @@ def test_few_labels_with_a_network_of_ones_own_whose_input_has_no_usual_one():
     )
 
     assert done.result["labels"]["train"] == 9 and done.predict(cubes).shape == (60,)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"folds": 2, "splits": {"train": [0], "valid": [1], "test": [2]}}, "splits would have no effect"),
+        ({"folds": 3, "seeds": 2}, "folds takes the place of seeds"),
+        (
+            {"options": {"ntdh": {"mask": "none"}}},
+            "options names ntdh, which is not among",
+        ),
+        ({"seeds": [1, 1]}, "each may stand there once"),
+    ],
+)
+def test_choices_without_an_effect_are_refused(arguments, sentence):
+    with pytest.raises(InputError, match=sentence):
+        xmodal.compare({"a": np.zeros((30, 2)), "b": np.ones((30, 2))}, np.arange(30) % 3, methods="kd", **arguments)

@@ -9,6 +9,7 @@ import torch
 
 from xmodal.cli.inputs import Samples
 from xmodal.cli.predictions import maps_summary, summary, table, write_csv, write_maps
+from xmodal.data import open_data
 from xmodal.data.arrays import from_arrays
 from xmodal.deploy import Predictions, open_student
 from xmodal.models.network import build_for
@@ -121,3 +122,14 @@ def test_a_summary_names_the_most_frequent_classes() -> None:
     said = maps_summary({f"class {number}": 20 - number for number in range(15)}, [3, 8, 8])
 
     assert said.startswith("3 samples of 8 x 8: class 0 10.3 %") and said.endswith(" of the pixels and 3 more")
+
+
+def test_a_run_predicts_the_test_rows_of_its_own_split(call, tmp_path):
+    words = "distill digits --teacher rows --student fourier --epochs 1 --threads 1 --seed 3 --no-shuffled"
+    assert call(f"{words} --digits.views rows,fourier --out", tmp_path / "run")[0] == 0
+
+    status, said, _ = call(f"predict {tmp_path / 'run'} digits --split test --json --digits.views fourier")
+
+    assert status == 0
+    rows = [line["row"] for line in json.loads(said)["predictions"]]
+    assert rows == open_data("digits", seed=3).test.numbers["fourier"].tolist()

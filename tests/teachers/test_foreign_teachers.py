@@ -1,5 +1,7 @@
 """Teachers from outside: functions, modules with their own preprocessing, ONNX files, folders of transformers."""
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
@@ -134,7 +136,7 @@ def test_a_function_in_a_file(toy, raw, tmp_path):
         opened(f"{tmp_path / 'bad.py'}:teacher", toy)
 
 
-def test_a_function_is_called_once_for_the_same_data(toy, cache):
+def test_a_function_is_called_once_in_a_process_and_leaves_nothing_on_disk(toy, cache):
     rows = []
 
     def teacher(inputs):
@@ -145,19 +147,44 @@ def test_a_function_is_called_once_for_the_same_data(toy, cache):
     count = sum(rows)
     second = answers_of(opened(teacher, toy))
 
-    # the second time only the rows that show whether it is the same teacher
+    # the second time only the rows that show whether it still answers the same
     assert count == 240 + 16 and sum(rows) == count + 16 and np.array_equal(first, second)
-    assert len(list((cache / "teachers").iterdir())) == 1
-    changed = from_arrays(
-        {"clear": np.asarray(toy.train.columns["clear"]) + 1, "faint": toy.train.columns["faint"]}, np.arange(240) % 3
-    )
-    assert not np.array_equal(answers_of(opened(teacher, changed)), first)
+    assert not cache.exists()
+    changed = {"clear": np.asarray(toy.train.columns["clear"]) + 1, "faint": toy.train.columns["faint"]}
+    assert not np.array_equal(answers_of(opened(teacher, from_arrays(changed, np.arange(240) % 3))), first)
+
+
+def test_two_functions_that_agree_on_some_rows_are_two_teachers(toy):
+    """Classes that agree on the rows that identify a teacher's outputs, and nowhere else."""
+    probed = np.unique(np.linspace(0, 239, 8).astype(int))
+    truth = np.arange(240) % 3
+    keys = {row.tobytes(): number for number, row in enumerate(np.asarray(toy.train.columns["clear"]))}
+
+    def numbers(inputs):
+        return np.array([keys[row.tobytes()] for row in inputs["clear"]])
+
+    first = answers_of(opened(lambda inputs: truth[numbers(inputs)], toy))
+    other = np.where(np.isin(np.arange(240), probed), truth, (truth + 1) % 3)
+    second = answers_of(opened(lambda inputs: other[numbers(inputs)], toy))
+
+    assert (first.argmax(1) != second.argmax(1)).sum() == 240 - len(probed)
+
+
+def test_outputs_of_a_module_are_kept_on_disk_and_a_damaged_file_is_computed_again(toy, cache):
+    first = answers_of(opened(Pretrained(), toy, classes=CLASSES))
+    (file,) = (cache / "teachers").iterdir()
+    file.write_bytes(b"nothing")
+
+    again = answers_of(opened(Pretrained(), toy, classes=CLASSES))
+
+    assert np.array_equal(first, again) and np.load(file).shape == (240, 5)
 
 
 @pytest.mark.parametrize(
     ("function", "match"),
     [
         (lambda inputs: 1 / 0, "cannot read 'clear' .* ZeroDivisionError"),
+        (lambda inputs: sys.exit(7), "cannot read 'clear' .* SystemExit"),
         (
             lambda inputs: np.random.default_rng().normal(size=(len(inputs["clear"]), 3)),
             "different outputs for the same",
@@ -220,6 +247,30 @@ def test_a_student_with_other_classes_is_asked_for_raw_inputs(toy, raw, taught, 
     other = answers_of(opened(file, turned))
 
     assert np.allclose(other, own[:, [2, 0, 1]], atol=1e-4)
+
+
+def test_labels_of_another_student_are_matched_by_value(toy, raw, taught, tmp_path):
+    """The labels 10, 20, 30 of a student are not the labels 20, 30, 10 of the data by position."""
+    splits = {name: toy.split(name).numbers["clear"] for name in ("train", "valid", "test")}
+    trained_on = from_arrays(raw, np.array([10, 20, 30])[np.arange(240) % 3], splits=splits)
+    bench = taught(trained_on, None)
+    (teacher,) = bench.runs[TEACHER].students.values()
+    file = save_student(tmp_path / "student.safetensors", teacher, trained_on.info)
+    other = from_arrays(raw, np.array([10, 20, 40])[np.arange(240) % 3], splits=splits)
+
+    own = answers_of(opened(file, trained_on))
+    given = opened(file, other)
+
+    assert "it does not know 40" in given.notes[0]
+    values, rows = tabulated(given)
+    assert np.allclose(values[:, :2], own[rows][:, :2], atol=1e-4)
+
+
+def test_a_misspelt_class_in_a_dictionary_is_refused(toy):
+    table = {"logits": np.zeros((240, 3)), "rows": np.arange(240), "class_names": ["cat", "dog", "bird"]}
+
+    with pytest.raises(InputError, match="no class called 'catt'. Did you mean 'cat'"):
+        opened(table, toy, classes={"catt": "0", "dog": "1", "bird": "2"})
 
 
 def test_what_is_no_teacher(toy, tmp_path):

@@ -1,13 +1,18 @@
 """How outputs are read: by their name, by what is declared, or by their range; values computed by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from xmodal.data.arrays import from_arrays
 from xmodal.errors import InputError
 from xmodal.teachers.classes import class_map
+from xmodal.teachers.given import open_teacher
 from xmodal.teachers.kinds import FLOOR, outputs_of
 from xmodal.teachers.probe import probed
+from xmodal.teachers.request import TeacherRequest
 from xmodal.teachers.table import table_of
+from xmodal.teachers.tabulate import tabulated
 from xmodal.types import DataInfo
 
 LOG = np.log
@@ -124,3 +129,29 @@ def test_probe_of_a_linear_target_finds_it():
     outputs = probed(x, target, np.arange(200) < 100, task="regression", width=1)
 
     assert np.abs(outputs - target).max() < 0.2
+
+
+def classes_of(value, labels):
+    data = from_arrays({"x": np.random.default_rng(0).normal(size=(60, 2))}, np.array(labels)[np.arange(60) % 3])
+    given = open_teacher(TeacherRequest(source=value), data, ())
+    values, rows = tabulated(given)
+    return values[rows.argsort()].argmax(axis=1)
+
+
+@pytest.mark.parametrize("kind", [np.array, list, pd.Series, lambda text: np.array(text, dtype=object)])
+def test_predicted_classes_as_the_labels_of_the_data(kind):
+    text = [("cat", "ant", "bee")[row % 3] for row in range(60)]
+
+    assert classes_of(kind(text), ["cat", "ant", "bee"]).tolist() == [(2, 0, 1)[row % 3] for row in range(60)]
+
+
+def test_predicted_classes_in_the_numbering_of_the_data():
+    numbers = np.array([10, 30, 20])[np.arange(60) % 3]
+
+    assert classes_of(numbers, [10, 30, 20]).tolist() == [(0, 2, 1)[row % 3] for row in range(60)]
+
+
+def test_logits_of_minus_infinity_rule_a_class_out():
+    outputs, _ = read([[1.0, -np.inf, 0.0]])
+
+    assert np.isfinite(outputs).all() and np.exp(outputs - outputs.max())[0, 1] < 1e-12

@@ -10,7 +10,7 @@ from xmodal.api.given import Given, given_weights
 from xmodal.api.results import Compared
 from xmodal.api.study import run_on
 from xmodal.data.options import validated
-from xmodal.errors import InputError
+from xmodal.errors import InputError, listed
 from xmodal.names import UNLABELLED
 from xmodal.recipes import compare as recipe
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from xmodal.data.base import Data
+
+SEEDS = 5
 
 
 def compare(
@@ -29,7 +31,7 @@ def compare(
     teacher: str | tuple[str, ...] = (),
     student: str | tuple[str, ...] = (),
     methods: str | Sequence[str] = ("supervised", "kd"),
-    seeds: int | Sequence[int] = 5,
+    seeds: int | Sequence[int] = SEEDS,
     folds: int = 0,
     options: Mapping[str, Mapping[str, Any]] | None = None,
     metric: str = "",
@@ -135,6 +137,7 @@ def compare(
     # settings first: an error in them appears before the data is copied and split
     further = dict(training or {})
     given.check(arguments, further)
+    check_choices(arguments, folds=folds, seeds=seeds, splits=splits)
     settings = given.handed_to(validated(recipe.Settings, {**further, **arguments, **given.named}, "compare"))
     if settings.sweep:
         raise InputError(
@@ -142,3 +145,26 @@ def compare(
         )
     result, study = run_on(recipe.run, settings, given, resume=further.get("resume"), verbose=verbose)
     return Compared(result, study)
+
+
+def check_choices(arguments: Mapping[str, Any], *, folds: int, seeds: int | Sequence[int], splits: Any) -> None:
+    """Raise an error about choices that would have no effect in a comparison.
+
+    Args:
+        arguments: the settings of the call.
+        folds: as in `compare`.
+        seeds: as in `compare`.
+        splits: as in `compare`.
+    """
+    problems = []
+    if folds and not (isinstance(seeds, int) and seeds == SEEDS):
+        problems.append("folds takes the place of seeds: each fold has weights of its own. Leave seeds out.")
+    if folds and splits is not None:
+        problems.append("folds divides all rows with a label, so splits would have no effect. Leave one of them out.")
+    unused = [name for name in arguments["options"] if name not in arguments["methods"]]
+    if unused:
+        problems.append(
+            f"options names {listed(unused)}, which is not among the methods. Add it there, or leave it out."
+        )
+    if problems:
+        raise InputError(problems)

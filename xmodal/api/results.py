@@ -212,7 +212,10 @@ class Result:
         )
 
     def __repr__(self) -> str:
-        metric, route = self.result["metric"], ("+".join(self.result[side]) for side in ("student", "teacher"))
+        metric, route = self.result["metric"], ["+".join(self.result["student"])]
+        # a given teacher may read anything, and some methods have none
+        if any(row["role"] == "teacher" and set(row["needs"]) <= set(self.info.inputs) for row in self.rows):
+            route.append("+".join(self.result["teacher"]))
         scores = ", ".join(f"{name} {number(score, metric)}" for name, score in self.scores.items())
         return f"{type(self).__name__}({' taught by '.join(route)}: {unit(metric)} {scores})"
 

@@ -104,7 +104,9 @@ class PredictFlags(Flags):
         None, description="also write the outputs before softmax as a table for --teacher-from (.npy or .npz)"
     )
     split: Literal["all", "train", "valid", "test"] = Field("all", description="rows to predict")
-    seed: int = Field(0, ge=0, description="seed of splits that are drawn")
+    seed: int | None = Field(
+        None, ge=0, description="seed of splits that are drawn; default: that of the student in a run folder, or 0"
+    )
 
 
 def predict(words: Sequence[str]) -> Answer:
@@ -115,23 +117,25 @@ def predict(words: Sequence[str]) -> Answer:
     from xmodal.deploy import open_student
     from xmodal.models.description import info_of
 
-    path, lines = flags.student, []
+    path, lines, seed = flags.student, [], flags.seed
     if (path / "result.json").is_file():
         best, why = choose(path, Wanted(flags.modalities, flags.name, flags.run_seed))
         path, lines = best.path, [f"Student: {best.path} ({why})"]
+        # its own split: rows that it was trained on are no test rows for it
+        seed = best.seed if seed is None else seed
     elif flags.modalities or flags.name or flags.run_seed is not None:
         raise InputError(
             f"--modalities, --name and --run-seed choose among the students of a run folder, and {path} is not a run "
             "folder. Leave them out, or give the folder of a finished run."
         )
-    predictor = open_student(path)
+    predictor, seed = open_student(path), seed or 0
     if flags.outputs is not None:
         from xmodal.cli.teacher_table import outputs_table
         from xmodal.teachers.request import TeacherRequest
 
         teacher = TeacherRequest(source=path)
-        lines += outputs_table(teacher, flags.data, flags.outputs, split=flags.split, seed=flags.seed, options=options)
-    samples = open_samples(flags.data, predictor.needs, split=flags.split, seed=flags.seed, options=options)
+        lines += outputs_table(teacher, flags.data, flags.outputs, split=flags.split, seed=seed, options=options)
+    samples = open_samples(flags.data, predictor.needs, split=flags.split, seed=seed, options=options)
     dense = predictor.description["dense"] and predictor.description["task"] == "multiclass"
     out = _writable(flags.out, dense=dense)
     info = info_of(predictor.description)

@@ -15,7 +15,7 @@ from xmodal.errors import InputError
 
 LEVEL = 0.95
 # Relative range below which differences are equal up to rounding: the t statistic of rounding noise would be arbitrary.
-CONSTANT = 1e-12
+CONSTANT = 1e-6
 
 Row = Mapping[str, Any]
 

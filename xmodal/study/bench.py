@@ -118,6 +118,12 @@ class Bench:
             from xmodal.teachers.given import open_teacher
 
             self.given = open_teacher(plan.teacher_from, data, self.teaching, say=self.progress.say)
+            read = tuple(name for name in self.given.student.modalities if name in data.info.modalities)
+            if plan.teacher and read and {*read} != {*plan.teacher}:
+                raise InputError(
+                    f"The given teacher reads {', '.join(read)}, and --teacher names {', '.join(plan.teacher)}. Leave "
+                    "--teacher out, or name what it reads."
+                )
             data = self.given.data
             self._keep_teacher(self.given.digest)
         # before any network is built: networks take their number format from the description of the data

@@ -92,6 +92,8 @@ def _names(value: Any) -> Any:
 
 
 def _seeds(value: Any) -> Any:
+    if isinstance(value, list | tuple) and len(set(value)) < len(value):
+        raise ValueError(f"seeds {list(value)}: each may stand there once, since its runs would count twice")
     return parse_seeds(value) if isinstance(value, str) else value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_text
 from xmodal.teachers.kinds import FLOOR, shared_names
+from xmodal.teachers.table import Table
 from xmodal.types import DataInfo
 
-NUMBERED = re.compile(r"(label[_ ]?)?\d+", re.IGNORECASE)  # names that say nothing, as LABEL_0
+NUMBERED = re.compile(r"(?:label[_ ]?)?(\d+)", re.IGNORECASE)  # the number of a class in place of a name, as LABEL_0
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,15 @@ def class_map(given: Any, named: Sequence[str], info: DataInfo, where: str) -> C
     names, renamed = _read(given, named)
     if not names:
         return ClassMap(tuple((number,) for number in range(count)), count)
-    ours = [str(name) for name in info.class_names] or [str(number) for number in range(count)]
+    ours = names_of(info)
     wanted = [renamed.get(name, name) for name in names]
     if strange := [name for name in renamed.values() if name not in ours]:
         raise InputError(f"The classes of {where} lead to '{strange[0]}'. {did_you_mean(strange[0], ours)}")
     columns = tuple(tuple(place for place, name in enumerate(wanted) if name == each) for each in ours)
     shared = [name for name, places in zip(ours, columns, strict=True) if places]
-    if given is None and len(shared) < len(ours) and len(names) == count and not info.class_names:
-        # the data has no names, so the order is all there is to go by
+    unnamed = not (info.class_names or info.label_values)
+    if given is None and len(shared) < len(ours) and len(names) == count and unnamed:
+        # the order is all there is to go by
         return ClassMap(tuple((number,) for number in range(count)), count)
     if len(shared) < min(2, count):
         raise InputError(
@@ -111,15 +113,44 @@ def class_map(given: Any, named: Sequence[str], info: DataInfo, where: str) -> C
     return ClassMap(columns, len(names), sentence)
 
 
+def names_of(info: DataInfo) -> list[str]:
+    """The classes of the data as text: their names, or else the labels as the data has them."""
+    return [str(name) for name in info.class_names or info.label_values or range(info.classes)]
+
+
+def with_named_classes(table: Table, given: Any, info: DataInfo) -> Table:
+    """A table of predicted classes whose labels stand in for the numbers of its columns.
+
+    Text is looked up among the names of the teacher's classes, or else among those of the data. So are integers where
+    the labels of the data are integers of the user's own.
+    """
+    values = table.values
+    own_numbers = any(isinstance(label, int) and not isinstance(label, bool) for label in info.label_values)
+    if values.ndim != 1 or info.task not in ("multiclass", "binary"):
+        return table
+    if values.dtype.kind in "iu" and own_numbers and table.kind in ("auto", "classes"):
+        known = np.isin(values, np.array(info.label_values))
+        values = np.where(known | (values != -1), values.astype(str), "")
+    if values.dtype.kind != "U":
+        return table
+    names = list(table.class_names) or _read(given, ())[0] or names_of(info)
+    return replace(table, values=values, kind="classes", class_names=tuple(names))
+
+
 def _read(given: Any, named: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """The names of the teacher's classes in their order, and teacher's class → class of the data."""
-    stated = [] if all(NUMBERED.fullmatch(name) for name in named) else list(named)
+    numbers = [NUMBERED.fullmatch(name) for name in named]
+    # names that only count say nothing; 10, 20, 30 are labels
+    counted = all(number and int(number[1]) == place for place, number in enumerate(numbers))
+    stated = [] if counted else list(named)
     if isinstance(given, str | Path):
         given = _of_file(Path(given))
     if given is None:
         return stated, {}
     if isinstance(given, Mapping):
         renamed = {str(name): str(ours) for name, ours in given.items()}
+        if strange := [name for name in renamed if named and name not in named]:
+            raise InputError(f"The teacher has no class called '{strange[0]}'. {did_you_mean(strange[0], named)}")
         # a dictionary of all classes has their order, too
         return list(named) or list(renamed), renamed
     names = [str(name) for name in given]

@@ -1,8 +1,9 @@
-"""The outputs of a teacher that is code, for the rows of some data: computed once, and kept on disk.
+"""The outputs of a teacher that is code, for the rows of some data: computed once, and kept.
 
     <cache>/teachers/<key>.npy    the key is a hash of the teacher, the rows, their inputs and some of the outputs
 
-The cache is the folder in the environment variable XMODAL_CACHE, or else ``~/.cache/xmodal``.
+The cache is the folder in the environment variable XMODAL_CACHE, or else ``~/.cache/xmodal``. What a function computes
+depends on more than its code, such as a file that it loads: its outputs are kept for the process that called it alone.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from xmodal.teachers.functions import Function
 PROBED = 8  # rows that are computed twice: equal rows must have equal outputs
 BLOCK = 256  # rows of one call, fewer where samples are large; not the batch size of the training
 Say = Callable[[str], None]
+# key of a teacher in memory → the teacher and its outputs; the object is kept, so that no other has its identity
+_kept: dict[tuple[int, str], tuple[object, NDArray[Any]]] = {}
 
 
 def cache_folder() -> Path:
@@ -43,6 +46,7 @@ def computed(
     inputs: Sequence[str],
     identity: str,
     where: str,
+    owner: object = None,
     say: Say | None = None,
 ) -> NDArray[Any]:
     """What a teacher returns for these rows, (rows, …), read from the cache if it was computed before.
@@ -52,8 +56,9 @@ def computed(
         data: whose rows they are.
         rows: numbers of the rows.
         inputs: those that the teacher receives, auxiliary ones among them.
-        identity: of the teacher, such as a hash of its weights; empty: its outputs alone identify it.
+        identity: of the teacher, such as a hash of its weights; empty: nothing identifies it, so nothing goes to disk.
         where: name of the teacher for sentences.
+        owner: the function or module, by which outputs in memory are found again.
         say: shows a message to the user.
     """
     columns = {name: data.train.columns[name] for name in inputs}
@@ -76,17 +81,33 @@ def computed(
     hashes = [row_hashes(column, rows[compared_rows(column, rows)]) for column in columns.values()]
     names = np.array(list(columns))
     key = hashlib.sha256(f"{identity} {digest([first, rows, names, *hashes])}".encode()).hexdigest()[:32]
+    memory = (id(owner), key)
+    if memory in _kept:
+        return _kept[memory][1]
     file = cache_folder() / "teachers" / f"{key}.npy"
-    if file.is_file():
-        kept: NDArray[Any] = np.load(file, allow_pickle=False)
-        return kept
+    if identity and (stored := _read(file, len(rows))) is not None:
+        return stored
     block = data.info.block(BLOCK)
     if say is not None:
         say(f"Outputs of {where} for {len(rows)} rows are computed once.")
     outputs = np.concatenate([call(rows[start : start + block]) for start in range(0, len(rows), block)])
+    if not identity:
+        _kept[memory] = (owner, outputs)
+        return outputs
     with written_whole(file) as temporary, open(temporary, "wb") as stream:
         np.save(stream, outputs, allow_pickle=False)
     return outputs
+
+
+def _read(file: Path, rows: int) -> NDArray[Any] | None:
+    """Stored outputs; None: there are none, or the file is damaged and is computed again."""
+    if not file.is_file():
+        return None
+    try:
+        stored: NDArray[Any] = np.load(file, allow_pickle=False)
+    except (ValueError, EOFError, OSError):
+        return None
+    return stored if stored.ndim and len(stored) == rows else None
 
 
 def _alike(first: NDArray[Any], second: NDArray[Any]) -> bool:

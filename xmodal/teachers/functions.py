@@ -40,7 +40,7 @@ def function_in(text: str) -> Any:
     try:
         specification.loader.exec_module(module)
     # whatever the user's file raises is a problem of that file
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InputError(f"{path} can't be run: {type(error).__name__}: {error}.") from error
     if not hasattr(module, name):
         public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
@@ -63,8 +63,8 @@ def as_function(teacher: Any, where: str) -> Function:
                 return _array(_call(teacher, inputs), where)
         except InputError:
             raise
-        # a user's teacher may raise anything; whatever it is, it concerns these inputs
-        except Exception as error:
+        # a user's teacher may raise anything, or end the program; whatever it is, it concerns these inputs
+        except (Exception, SystemExit) as error:
             shapes = ", ".join(f"'{name}' {array.shape} {array.dtype}" for name, array in inputs.items())
             raise InputError(f"{where} cannot read {shapes}: {type(error).__name__}: {error}.") from error
 

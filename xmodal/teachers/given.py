@@ -22,7 +22,7 @@ from xmodal.errors import InputError
 from xmodal.models.network import Reads, StoredEmbeddings, checked
 from xmodal.teachers.agreement import by_chance, labelled_as, targets_of
 from xmodal.teachers.attached import ANSWERS, attached
-from xmodal.teachers.classes import class_map
+from xmodal.teachers.classes import class_map, with_named_classes
 from xmodal.teachers.compute import Say, computed, identity_of
 from xmodal.teachers.fingerprint import digest
 from xmodal.teachers.functions import Function, as_function, function_in
@@ -30,9 +30,10 @@ from xmodal.teachers.kinds import outputs_of
 from xmodal.teachers.probe import probed
 from xmodal.teachers.renormalise import read_alike
 from xmodal.teachers.request import TeacherRequest
-from xmodal.teachers.students import open_teacher_student, same_data
+from xmodal.teachers.students import names_of_classes, open_teacher_student, same_data
 from xmodal.teachers.table import Table, read_table, rows_in, table_of
-from xmodal.types import SPLITS, Student, owner
+from xmodal.types import SPLITS, Student
+from xmodal.types import owner as owner_of
 
 
 @dataclass
@@ -72,7 +73,7 @@ def open_teacher(request: TeacherRequest, data: Data, modalities: Sequence[str],
         return _of_student(request, source, data)
     if callable(source):
         function = as_function(source, request.label)
-        return _of_function(request, function, data, modalities, identity=identity_of(source), say=say)
+        return _of_function(request, function, data, modalities, identity=identity_of(source), owner=source, say=say)
     return _of_table(request, table_of(source, request.outputs, where=request.label), data)
 
 
@@ -83,8 +84,7 @@ def _of_text(request: TeacherRequest, text: str, data: Data, modalities: Sequenc
     if ".py:" in text:
         teacher = function_in(text)
         function = as_function(teacher, text)
-        identity = identity_of(teacher) or identity_of(Path(text.rpartition(":")[0]))
-        return _of_function(request, function, data, modalities, identity=identity, say=say)
+        return _of_function(request, function, data, modalities, identity=identity_of(teacher), owner=teacher, say=say)
     path = Path(text)
     if path.suffix in (".npy", ".npz"):
         return _of_table(request, read_table(path, request.outputs), data)
@@ -125,14 +125,14 @@ def _of_other_student(
     from xmodal.deploy import open_student
 
     predictor = open_student(file)
-    names = tuple(map(str, description["class_names"])) or tuple(map(str, range(description["classes"])))
+    names = names_of_classes(description) or tuple(map(str, range(description["classes"])))
     if description["task"] != data.info.task:
         raise InputError(f"The student in {file} was trained for {description['task']}, the data is {data.info.task}.")
     return _of_function(
         request,
         lambda inputs: predictor.raw_outputs(inputs),
         data,
-        tuple(dict.fromkeys(map(owner, predictor.needs))),
+        tuple(dict.fromkeys(map(owner_of, predictor.needs))),
         identity=identity_of(file),
         kind="values" if description["task"] == "regression" else "logits",
         names=names,
@@ -147,6 +147,7 @@ def _of_function(
     modalities: Sequence[str],
     *,
     identity: str,
+    owner: object = None,
     kind: str = "auto",
     names: tuple[str, ...] = (),
     say: Say | None = None,
@@ -158,7 +159,7 @@ def _of_function(
             "much memory. Give a student file of xmodal as the teacher."
         )
     data.info.require(tuple(modalities), "teacher")
-    inputs = [name for name in data.info.inputs if owner(name) in modalities]
+    inputs = [name for name in data.info.inputs if owner_of(name) in modalities]
     # of the data with all labels: hidden ones leave rows out, others for each seed, and the outputs would not be shared
     whole = data.revealed or data
     rows = np.unique(np.concatenate([next(iter(whole.split(name).numbers.values())) for name in SPLITS]))
@@ -167,7 +168,7 @@ def _of_function(
         column = data.train.columns[name]
         rows = rows[column.present[rows]] if hasattr(column, "present") else rows
     where = request.label
-    values = computed(function, data, rows, inputs=inputs, identity=identity, where=where, say=say)
+    values = computed(function, data, rows, inputs=inputs, identity=identity, where=where, owner=owner, say=say)
     if request.outputs != "auto" and kind not in ("auto", request.outputs):
         raise InputError(f"{where} returns {kind}, and --teacher-outputs says {request.outputs}. Leave it out.")
     chosen = request.outputs if request.outputs != "auto" else kind
@@ -185,6 +186,7 @@ def _of_table(request: TeacherRequest, table: Table, data: Data) -> Given:
     rows = rows_in(table, data)
     if table.kind == "embeddings" or request.probe:
         return _of_embeddings(request, table, rows, data)
+    table = with_named_classes(table, request.classes, info)
     mapping = class_map(request.classes, table.class_names, info, where)
     width = mapping.width if info.task != "regression" else info.outputs
     answers, sentence = outputs_of(table, task=info.task, classes=width)
@@ -196,8 +198,9 @@ def _of_table(request: TeacherRequest, table: Table, data: Data) -> Given:
         # the order of a table without row numbers is a promise of its author, and this one is probably broken
         if not table.named:
             raise InputError(
-                f"{where} is {chance}: its rows are probably not in the order of the data. Say which rows they are "
-                "(arrays rows or ids of an .npz file)."
+                f"{where} is {chance}: its rows are probably not in the order of the data, or its columns not in "
+                "that of the classes. Say which rows they are (arrays rows or ids of an .npz file), or name the "
+                "classes (--teacher-classes)."
             )
         notes.append(f"it is {chance}, so check what it receives and which classes it predicts")
     return _stored(request, data, answers, rows, notes)

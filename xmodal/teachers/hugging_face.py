@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 
 from xmodal.errors import InputError, MissingExtra
 from xmodal.files import read_text
@@ -58,7 +59,7 @@ def model_function(path: Path) -> tuple[Function, str, tuple[str, ...]]:
     try:
         model = getattr(transformers, head or "AutoModel").from_pretrained(path, **options).eval()
         prepare = _preparation(path, model.config, transformers)
-    except (OSError, ValueError, ImportError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError) as error:
         raise InputError(f"The model in {path} can't be loaded: {error}") from error
     labels = getattr(model.config, "id2label", None) or {}
     names = tuple(str(labels[number]) for number in sorted(labels)) if head else ()

@@ -94,6 +94,11 @@ def _wide(table: Table, width: int, *, binary: bool) -> NDArray[np.float64]:
 
 def _logits(values: NDArray[np.float64], kind: str, task: str, where: str) -> NDArray[np.float64]:
     if kind == "logits":
+        # -inf is a common way to rule a class out
+        highest = np.where(np.isneginf(values), np.nan, values)
+        if np.isneginf(values).any():
+            floor = np.nanmax(highest, axis=1, keepdims=True) + 2 * np.log(FLOOR)
+            values = np.where(np.isneginf(values), floor, values)
         return values[:, 1:] - values[:, :1] if task == "binary" and values.shape[1] == 2 else values
     if kind not in ("probabilities", "log-probabilities"):
         raise InputError(f"The data has classes, and {where} holds {kind}. Give logits or probabilities.")

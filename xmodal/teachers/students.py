@@ -72,6 +72,11 @@ def same_data(student: Student, description: Mapping[str, Any], info: DataInfo) 
                 f"The teacher reads '{name}' with samples of {shape}, and those of the data are "
                 f"{info.inputs[name].shape}: the same were expected."
             )
-    names = tuple(map(str, description["class_names"]))
-    alike = not names or not info.class_names or names == tuple(map(str, info.class_names))
+    names, ours = names_of_classes(description), info.class_names or tuple(map(str, info.label_values))
+    alike = not names or not ours or names == tuple(map(str, ours))
     return description["task"] == info.task and description["classes"] == info.classes and alike
+
+
+def names_of_classes(description: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of a student's classes: those that it was given, or else its labels as text; empty: class numbers."""
+    return tuple(map(str, description["class_names"] or description["label_values"]))

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from xmodal.data.base import Data
 from xmodal.data.samples import as_array
+from xmodal.data.unlabelled import is_missing
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import written_whole
 from xmodal.teachers.fingerprint import compared_rows, digest, row_hashes
@@ -132,7 +133,7 @@ def table_of(value: Any, kind: str = "auto", *, where: str = "the teacher's tabl
     said = VALUES[found[0]] or stored
     if said and kind not in ("auto", said):
         raise InputError(f"{where} says that it holds {said}, and {kind} were asked for. Leave one of the two out.")
-    values = as_array(f"{where} ({found[0]})", arrays[found[0]])
+    values = _text(as_array(f"{where} ({found[0]})", arrays[found[0]]))
     table = Table(
         where,
         kind if kind != "auto" else said or "auto",
@@ -150,6 +151,14 @@ def table_of(value: Any, kind: str = "auto", *, where: str = "the teacher's tabl
         )
     _check(table)
     return table
+
+
+def _text(values: NDArray[Any]) -> NDArray[Any]:
+    """Objects that are text, as a data frame holds them, as text; None and NaN among them as empty text."""
+    if values.dtype.kind not in "OTS" or values.ndim != 1:
+        return values
+    entries = ["" if is_missing(value) else value for value in values.tolist()]
+    return np.array(entries) if all(isinstance(entry, str) for entry in entries) else values
 
 
 def _optional(arrays: Mapping[str, Any], name: str, where: str) -> NDArray[Any] | None:
