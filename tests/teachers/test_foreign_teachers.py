@@ -13,6 +13,7 @@ from xmodal.data.arrays import from_arrays
 from xmodal.errors import InputError
 from xmodal.models.student_file import save_student
 from xmodal.study.bench import TEACHER
+from xmodal.teachers.functions import function_in
 from xmodal.teachers.given import open_teacher
 from xmodal.teachers.request import TeacherRequest
 from xmodal.teachers.tabulate import tabulated
@@ -152,6 +153,19 @@ def test_a_function_is_called_once_in_a_process_and_leaves_nothing_on_disk(toy, 
     assert not cache.exists()
     changed = {"clear": np.asarray(toy.train.columns["clear"]) + 1, "faint": toy.train.columns["faint"]}
     assert not np.array_equal(answers_of(opened(teacher, from_arrays(changed, np.arange(240) % 3))), first)
+
+
+def test_a_file_is_run_once_and_its_outputs_are_found_again(toy, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "calls = []\n\n\ndef teacher(inputs):\n    calls.append(len(inputs['clear']))\n"
+        "    return inputs['clear'][:, :3]\n"
+    )
+    source = f"{tmp_path / 'mine.py'}:teacher"
+
+    first, second = answers_of(opened(source, toy)), answers_of(opened(source, toy))
+
+    assert np.array_equal(first, second)
+    assert sum(function_in(f"{tmp_path / 'mine.py'}:calls")) == 240 + 2 * 16
 
 
 def test_two_functions_that_agree_on_some_rows_are_two_teachers(toy):

@@ -11,6 +11,7 @@ import importlib.util
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from xmodal.seeding import kept
 
 Raw = Mapping[str, NDArray[Any]]
 Function = Callable[[Raw], NDArray[Any]]
+_files: dict[tuple[str, int], ModuleType] = {}  # path and time of its last change → the module
 
 
 def function_in(text: str) -> Any:
@@ -32,6 +34,19 @@ def function_in(text: str) -> Any:
     path = Path(file)
     if not path.is_file():
         raise InputError(f"There is no file {path}. Name a function of a file as path/file.py:function.")
+    # once in a process: a model that the file loads is loaded once, and its outputs are found again for every seed
+    key = (str(path.resolve()), path.stat().st_mtime_ns)
+    if key not in _files:
+        _files[key] = _run(path)
+    module = _files[key]
+    if not hasattr(module, name):
+        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        raise InputError(f"{path} has nothing called '{name}'. {did_you_mean(name, public)}")
+    return getattr(module, name)
+
+
+def _run(path: Path) -> ModuleType:
+    """A file as a module."""
     specification = importlib.util.spec_from_file_location(f"teacher_{path.stem}", path)
     assert specification is not None and specification.loader is not None, "a .py file has a loader"
     module = importlib.util.module_from_spec(specification)
@@ -42,10 +57,7 @@ def function_in(text: str) -> Any:
     # whatever the user's file raises is a problem of that file
     except (Exception, SystemExit) as error:
         raise InputError(f"{path} can't be run: {type(error).__name__}: {error}.") from error
-    if not hasattr(module, name):
-        public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        raise InputError(f"{path} has nothing called '{name}'. {did_you_mean(name, public)}")
-    return getattr(module, name)
+    return module
 
 
 def as_function(teacher: Any, where: str) -> Function:
