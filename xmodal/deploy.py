@@ -103,21 +103,26 @@ def open_safetensors(path: Path) -> tuple[Run, dict[str, Any]]:
     return run_torch(deployed(student)), description
 
 
+def onnx_session(path: Path) -> Any:
+    """The onnxruntime session of a file, on the CPU with as many threads as torch has."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise MissingExtra("Reading an ONNX file", "onnxruntime", "export") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    # onnxruntime's exceptions have no common base class
+    except Exception as error:
+        raise InputError(f"{path} is damaged or not an ONNX file ({error}). Copy or export it again.") from error
+
+
 def open_onnx(path: Path) -> tuple[Run, dict[str, Any]]:
     """A function that runs a ``student.onnx``, and its description."""
     if not path.is_file():
         raise InputError(f"There is no file {path}. Give the path of a student that was exported to ONNX.")
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtra("Reading an ONNX student", "onnxruntime", "export") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    # onnxruntime's exceptions have no common base class
-    except Exception as error:
-        raise InputError(f"{path} is damaged or not an ONNX file ({error}). Copy or export it again.") from error
+    session = onnx_session(path)
     header = session.get_modelmeta().custom_metadata_map.get(HEADER)
     if header is None:
         raise InputError(f"{path} is an ONNX file without the description of a student. Write it with `xmodal export`.")

@@ -113,6 +113,14 @@ def test_classes_in_another_order_are_exchanged():
     assert mapped(np.float32([[1, 2]]), "multiclass").tolist() == [[2, 1]]
 
 
+def test_two_classes_with_one_output_keep_their_order():
+    two = DataInfo({}, "binary", 2, {}, class_names=("no", "yes"))
+
+    assert not class_map(None, ("no", "yes"), two, "it").sentence
+    with pytest.raises(InputError, match="has the classes yes, no, and the data has no, yes"):
+        class_map(None, ("yes", "no"), two, "it")
+
+
 def test_probe_of_a_label_that_all_rows_have():
     x = np.random.default_rng(0).normal(size=(6, 2)).astype(np.float32)
     target = np.array([[1, 0], [1, 1], [1, 0], [1, 1], [1, 0], [1, 1]])

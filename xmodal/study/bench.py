@@ -194,15 +194,17 @@ class Bench:
 
     def _keep_teacher(self, digest: str) -> None:
         """Remember which teacher a run began with: half a run with another one would be no run at all."""
-        if self.folder is None or self.fabric.global_rank:
+        if self.folder is None:
             return
         file = self.folder / "teacher.json"
+        # in every process: one that raised alone would leave the others waiting
         if file.is_file() and read_json(file)["digest"] != digest:
             raise InputError(
                 f"The given teacher is not the one with which the run in {self.folder.parent} began: its weights or "
                 "outputs have changed. Start a new run (another --out), or restore the teacher."
             )
-        write_json(file, {"digest": digest})
+        if self.fabric.global_rank == 0:
+            write_json(file, {"digest": digest})
 
     def _given_teacher(self, given: Given) -> nn.Module:
         """The teacher that exists already; it has a row in the table if it answers for all rows that are scored."""

@@ -78,6 +78,12 @@ def class_map(given: Any, named: Sequence[str], info: DataInfo, where: str) -> C
     if info.task in ("regression", "binary"):
         if given is not None:
             raise InputError(f"The classes of the teacher were given, and the data is {info.task}. Leave them out.")
+        stated = _read(None, named)[0]
+        if info.task == "binary" and stated and stated != names_of(info):
+            raise InputError(
+                f"{where} has the classes {', '.join(stated)}, and the data has {', '.join(names_of(info))}: with one "
+                "output for two classes the same order was expected. Use the task multiclass."
+            )
         return ClassMap(tuple((number,) for number in range(count)), count)
     names, renamed = _read(given, named)
     if not names:

@@ -2,8 +2,9 @@
 
     <cache>/teachers/<key>.npy    the key is a hash of the teacher, the rows, their inputs and some of the outputs
 
-The cache is the folder in the environment variable XMODAL_CACHE, or else ``~/.cache/xmodal``. What a function computes
-depends on more than its code, such as a file that it loads: its outputs are kept for the process that called it alone.
+The cache is the folder in the environment variable XMODAL_CACHE, or else ``~/.cache/xmodal``. It holds the outputs of
+files. What a function or a module computes depends on more than a hash can see, such as its code and files that it
+loads: its outputs are kept in memory, for the process that called it.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from xmodal.teachers.functions import Function
 PROBED = 8  # rows that are computed twice: equal rows must have equal outputs
 BLOCK = 256  # rows of one call, fewer where samples are large; not the batch size of the training
 Say = Callable[[str], None]
+IN_MEMORY = 8  # tables of outputs that are kept for functions and modules
 # key of a teacher in memory → the teacher and its outputs; the object is kept, so that no other has its identity
 _kept: dict[tuple[int, str], tuple[object, NDArray[Any]]] = {}
 
@@ -56,9 +58,9 @@ def computed(
         data: whose rows they are.
         rows: numbers of the rows.
         inputs: those that the teacher receives, auxiliary ones among them.
-        identity: of the teacher, such as a hash of its weights; empty: nothing identifies it, so nothing goes to disk.
+        identity: of the teacher, a hash of its files or weights.
         where: name of the teacher for sentences.
-        owner: the function or module, by which outputs in memory are found again.
+        owner: the function or module, by which outputs in memory are found again; None: a file, with outputs on disk.
         say: shows a message to the user.
     """
     columns = {name: data.train.columns[name] for name in inputs}
@@ -85,14 +87,16 @@ def computed(
     if memory in _kept:
         return _kept[memory][1]
     file = cache_folder() / "teachers" / f"{key}.npy"
-    if identity and (stored := _read(file, len(rows))) is not None:
+    if owner is None and (stored := _read(file, len(rows))) is not None:
         return stored
     block = data.info.block(BLOCK)
     if say is not None:
         say(f"Outputs of {where} for {len(rows)} rows are computed once.")
     outputs = np.concatenate([call(rows[start : start + block]) for start in range(0, len(rows), block)])
-    if not identity:
+    if owner is not None:
         _kept[memory] = (owner, outputs)
+        if len(_kept) > IN_MEMORY:
+            del _kept[next(iter(_kept))]
         return outputs
     with written_whole(file) as temporary, open(temporary, "wb") as stream:
         np.save(stream, outputs, allow_pickle=False)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from xmodal.data.base import Data
+from xmodal.data.split import Partial
 from xmodal.errors import InputError
 from xmodal.models.network import Reads, StoredEmbeddings, checked
 from xmodal.teachers.agreement import by_chance, labelled_as, targets_of
@@ -130,7 +131,7 @@ def _of_other_student(
         raise InputError(f"The student in {file} was trained for {description['task']}, the data is {data.info.task}.")
     return _of_function(
         request,
-        lambda inputs: predictor.raw_outputs(inputs),
+        predictor.raw_outputs,
         data,
         tuple(dict.fromkeys(map(owner_of, predictor.needs))),
         identity=identity_of(file),
@@ -166,7 +167,7 @@ def _of_function(
     for name in modalities:
         # of rows that lack a modality there is nothing to ask a teacher about
         column = data.train.columns[name]
-        rows = rows[column.present[rows]] if hasattr(column, "present") else rows
+        rows = rows[column.present[rows]] if isinstance(column, Partial) else rows
     where = request.label
     values = computed(function, data, rows, inputs=inputs, identity=identity, where=where, owner=owner, say=say)
     if request.outputs != "auto" and kind not in ("auto", request.outputs):

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from xmodal.errors import InputError, MissingExtra
+from xmodal.deploy import onnx_session
+from xmodal.errors import InputError
 from xmodal.models.description import HEADER, read_description
 from xmodal.teachers.functions import Function, Raw
 
@@ -29,17 +29,7 @@ def onnx_function(path: Path) -> tuple[Function, tuple[str, ...]]:
 
     A graph with one input reads the only modality, whatever it is called.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise MissingExtra("A teacher in an ONNX file", "onnxruntime", "export") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    # onnxruntime's exceptions have no common base class
-    except Exception as error:
-        raise InputError(f"{path} is damaged or not an ONNX file ({error}). Copy or export it again.") from error
+    session = onnx_session(path)
     wanted, returned = session.get_inputs(), [node.name for node in session.get_outputs()]
     output = next((name for name in PREFERRED if name in returned), returned[0])
 
