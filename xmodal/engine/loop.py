@@ -92,7 +92,7 @@ class Loop:
         self.method.train()
         if fabric.world_size > 1:
             synchronise_batchnorm(self.method)
-        # One process without mixed precision needs no wrapper; Devices's makes a small step (300 µs) a third slower.
+        # One process without mixed precision needs no wrapper; Fabric's makes a small step (300 µs) a third slower.
         self.wrapped = fabric.world_size > 1 or settings.precision == "bf16-mixed"
         if self.wrapped:
             self.forward: nn.Module = fabric.setup_module(self.method)
