@@ -19,8 +19,8 @@ test: $(STAMP)  ## the whole suite but what is slow, in two processes; a file's 
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(STAMP)  ## what takes minutes rather than seconds
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[trackers]'
-	XMODAL_REQUIRE_TRACKERS=1 $(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[trackers,cluster]'
+	XMODAL_REQUIRE_EXTRAS=1 $(BIN)/python -m pytest -m slow
 
 test-claims: $(STAMP)  ## trainings that show what the docs claim, one after the other, with the figures that they print
 	$(BIN)/python -m pytest -m claim -s

@@ -16,6 +16,9 @@ from xmodal.study.bench import Bench
 from xmodal.study.plan import method_settings
 from xmodal.study.settings import PairSettings
 
+# one job where none are asked for: tests run in several processes already
+os.environ.setdefault("LOKY_MAX_CPU_COUNT", "1")
+
 # how long an example takes depends on what else the machine does
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("any machine")

@@ -87,9 +87,14 @@ def forbidden_calls(source):
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names if alias.name.split(".")[0] in UNPICKLERS - {"pickle"}]
+            checked = {"pickle", "joblib"}  # below: what is used of them
+            found += [alias.name for alias in node.names if alias.name.split(".")[0] in UNPICKLERS - checked]
         elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in UNPICKLERS:
-            found.append(node.module)
+            # joblib also runs tasks in processes of our own
+            if not (node.module.split(".")[0] == "joblib" and {alias.name for alias in node.names} <= TASKS):
+                found.append(node.module)
+        elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "joblib":
+            found += [f"joblib.{node.attr}"] if node.attr not in TASKS else []
         elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "pickle":
             found += [f"pickle.{node.attr}"] if node.attr != "UnpicklingError" else []  # the error may be caught
         elif isinstance(node, ast.Call):
@@ -103,6 +108,7 @@ def forbidden_calls(source):
     return found
 
 
+TASKS = {"Parallel", "delayed", "parallel_config", "cpu_count", "get_reusable_executor", "TerminatedWorkerError"}
 UNPICKLERS = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve"}
 
 
@@ -330,6 +336,8 @@ def test_nothing_that_a_file_brings_along_is_executed(path):
         ("from pickle import load", ["pickle"]),
         ("import dill", ["dill"]),
         ("from joblib import load", ["joblib"]),
+        ("import joblib\njoblib.load(path)\njoblib.cpu_count()", ["joblib.load"]),
+        ("from joblib import Parallel, delayed", []),
         ("torch.load(path)", ["torch.load"]),
         ("torch.load(path, weights_only=False)", ["torch.load"]),
         ("torch.load(path, weights_only=True)", []),

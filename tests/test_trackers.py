@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 def run(package, tmp_path, monkeypatch):
     if importlib.util.find_spec(package) is None:
-        required = os.environ.get("XMODAL_REQUIRE_TRACKERS") == "1" or os.environ.get("CI") == "true"
+        required = os.environ.get("XMODAL_REQUIRE_EXTRAS") == "1" or os.environ.get("CI") == "true"
         stop = pytest.fail if required else pytest.skip
         stop(f"{package} is not installed: pip install -c constraints.txt -e '.[trackers]'")
     monkeypatch.chdir(tmp_path)

@@ -22,6 +22,10 @@ class InputError(ValueError):
         self.problems = [problems] if isinstance(problems, str) else list(problems)
         super().__init__("\n".join(self.problems))
 
+    def __reduce__(self) -> tuple[type[InputError], tuple[list[str]]]:
+        # between processes; without this, several problems would arrive as one
+        return InputError, (self.problems,)
+
 
 class MissingExtra(InputError):
     """An optional dependency is not installed; the error names the pip command.

@@ -15,7 +15,7 @@ def test_every_row_is_tested_once_and_groups_stay_together(views):
 
     done = xmodal.compare(inputs, label, **SIDES, folds=3, groups=groups)
 
-    tested = [bench.data.test.numbers["faint"] for bench in done._study.benches.values()]
+    tested = [bench.data.test.numbers["faint"] for bench in done._study.trained.values()]
     assert sorted(np.concatenate(tested)) == list(range(len(label)))
     assert len(np.concatenate([np.unique(groups[rows]) for rows in tested])) == 40
     assert done.result["folds"] == 3

@@ -142,7 +142,7 @@ def test_opened_data_keeps_its_splits_and_arrays_draw_one_for_each_seed():
     drawn = xmodal.compare(INPUTS, Y, **SIDES, seeds=2, epochs=1, training={"shuffled": False})
 
     rows = [
-        [bench.data.test.numbers["faint"].tolist() for bench in each._study.benches.values()] for each in (same, drawn)
+        [bench.data.test.numbers["faint"].tolist() for bench in each._study.trained.values()] for each in (same, drawn)
     ]
     assert rows[0][0] == rows[0][1] == data.test.numbers["faint"].tolist()
     assert rows[1][0] != rows[1][1]

@@ -46,8 +46,8 @@ def test_what_a_function_is_called_with(make_toy, task, shapes):
 
     predictions, target = seen[-1]
     assert {tuple(predictions.shape[1:])} == shapes and len(predictions) == len(target)
-    rows = done._study.benches[0].data.test.numbers["faint"]
-    raw = done._study.benches[0].data.test.columns["faint"][rows]
+    rows = done._study.trained[0].data.test.numbers["faint"]
+    raw = done._study.trained[0].data.test.columns["faint"][rows]
     expected = done.student.predict(raw).outputs
     assert np.allclose(predictions.numpy().reshape(expected.shape), expected, atol=1e-5)
 

@@ -53,6 +53,7 @@ def compare(
     teacher_classes: Path | Sequence[str] | Mapping[str, str] | None = None,
     training: Mapping[str, Any] | None = None,
     callbacks: Sequence[object] = (),
+    jobs: int | None = 1,
     out: str | Path | None = None,
     verbose: bool = False,
 ) -> Compared:
@@ -87,7 +88,9 @@ def compare(
         teacher_from: see there.
         teacher_classes: see there.
         training: further flags of ``xmodal compare`` by name, such as ``{"losses": ("kl", "dkd")}``.
-        callbacks: see there.
+        callbacks: see there; they are called in this process, wherever a seed is trained.
+        jobs: how many seeds are trained at the same time, each in a process of its own, to which arrays travel as
+            memory maps; None: as many as there are free cores.
         out: see there.
         verbose: see there.
 
@@ -132,6 +135,7 @@ def compare(
         # a number of folds says what the seeds are
         **({"folds": folds} if folds else {"seeds": tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)}),
         "class_weights": given_weights(class_weights),
+        "jobs": jobs,
         "out": out,
     }
     # settings first: an error in them appears before the data is copied and split

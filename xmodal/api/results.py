@@ -23,7 +23,7 @@ from xmodal.study.opening import PAGE
 
 if TYPE_CHECKING:
     from xmodal.api.study import GivenStudy
-    from xmodal.study.bench import Bench
+    from xmodal.study.trained import TrainedSeed
     from xmodal.types import DataInfo
 
 ENDINGS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "torch"}
@@ -52,8 +52,8 @@ class Result:
         return self._first.info
 
     @property
-    def _first(self) -> Bench:
-        return next(iter(self._study.benches.values()))
+    def _first(self) -> TrainedSeed:
+        return next(iter(self._study.trained.values()))
 
     @property
     def scores(self) -> dict[str, float]:
@@ -96,7 +96,7 @@ class Result:
     def _student_of(self, row: Mapping[str, Any]) -> TrainedStudent:
         key = (row["seed"], row["name"], row["student"])
         if key not in self._students:
-            bench = self._study.benches[row["seed"]]
+            bench = self._study.trained[row["seed"]]
             self._students[key] = TrainedStudent(bench.runs[row["name"]].students[row["student"]], bench.info)
         return self._students[key]
 
@@ -138,16 +138,16 @@ class Result:
         if path.suffix and not named and not path.is_dir():
             raise InputError(f"{path.name}: a folder, or a name with one of {', '.join(ENDINGS)} was expected.")
         format = format or named or "safetensors"
-        bench, student = self._study.benches[row["seed"]], self._student_of(row)
-        rows = bench.data.valid.raw()
-        samples = next(iter(in_order(rows, batch_size=bench.info.block(SAMPLES)))).inputs
+        info, student = self._study.trained[row["seed"]].info, self._student_of(row)
+        rows = self._study.data_of(row["seed"]).valid.raw()
+        samples = next(iter(in_order(rows, batch_size=info.block(SAMPLES)))).inputs
         folder = path.parent if named else path
         folder.mkdir(parents=True, exist_ok=True)
         if not named:
-            written = export_student(student.inner, bench.info, folder, format=format, samples=samples)
+            written = export_student(student.inner, info, folder, format=format, samples=samples)
             return Path(written["files"][0])
         with tempfile.TemporaryDirectory(dir=folder, prefix=".save-") as temporary:
-            written = export_student(student.inner, bench.info, temporary, format=format, samples=samples)
+            written = export_student(student.inner, info, temporary, format=format, samples=samples)
             file, description = map(Path, written["files"])
             description.replace(path.with_suffix(".json"))
             file.replace(path)
@@ -180,7 +180,7 @@ class Result:
         write_json(folder / "environment.json", machine)
         write_json(folder / "result.json", self.result)
         for row in self.rows:
-            run, inside = self._study.benches[row["seed"]].runs[row["name"]], folder / row["folder"]
+            run, inside = self._study.trained[row["seed"]].runs[row["name"]], folder / row["folder"]
             scored = {"needs": row["needs"], "best_epoch": row["best_epoch"], "valid": row["valid"]}
             write_json(inside / "settings.json", {"seed": row["seed"]})
             write_json(inside / "environment.json", machine)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,6 @@ from xmodal.study.opening import Study, StudySettings
 if TYPE_CHECKING:
     from xmodal.data.base import Data
     from xmodal.devices import Devices
-    from xmodal.study.bench import Bench, Earlier
     from xmodal.study.plan import Plan
 
 # key of settings.json → what it describes, for the sentence about a folder of another call
@@ -37,12 +37,22 @@ class Source:
     def __init__(self, given: Given) -> None:
         self.given = given
         self.first: Data | None = None
+        self._plan: Plan | None = None
 
     def __call__(self, plan: Plan, seed: int) -> Data:
         """The given data; where no split was given, the seed draws it."""
         data = self.given.open(plan, seed)
-        self.first = self.first or data
+        self._plan, self.first = plan, self.first or data
         return data
+
+    def __reduce__(self) -> tuple[type[Source], tuple[Given]]:
+        # to another process: callbacks stay in this one, and the data is opened there
+        return Source, (replace(self.given, callbacks=()),)
+
+    def again(self, seed: int) -> Data:
+        """The data of a seed, as it was when it was trained."""
+        assert self._plan is not None, "the data was opened before"
+        return self.given.open(self._plan, seed)
 
     def facts(self) -> dict[str, Any]:
         """What a run folder records of the call. Data of later seeds differs in its split alone."""
@@ -60,9 +70,6 @@ class GivenStudy(Study):
         progress: shows the progress.
         source: the data and the other objects.
         resume: what the user said about continuing; None: a run of the same call is continued.
-
-    Attributes:
-        benches: those of the table, by seed; their networks are those of the result.
     """
 
     def __init__(
@@ -79,7 +86,8 @@ class GivenStudy(Study):
         self.source, self.resume = source, resume
         self.modules = source.given.modules
         self.callbacks = source.given.callbacks if fabric.global_rank == 0 else ()
-        self.benches: dict[int, Bench] = {}
+        # a result answers with the networks themselves, wherever they were trained
+        self.keeps_networks = True
 
     def start(
         self,
@@ -117,12 +125,12 @@ class GivenStudy(Study):
         together: list[bool] = gather_json(used, self.fabric.device)
         return together[0]
 
-    def bench(self, plan: Plan, data: Data, seed: int, *, earlier: Earlier | None = None, inside: str = "") -> Bench:
-        """The bench of one seed."""
-        bench = super().bench(plan, data, seed, earlier=earlier, inside=inside)
-        if not inside:
-            self.benches[seed] = bench
-        return bench
+    def data_of(self, seed: int) -> Data:
+        """The data of a seed that is trained."""
+        from xmodal.study.bench import Bench
+
+        trained = self.trained[seed]
+        return trained.data if isinstance(trained, Bench) else self.source.again(seed)
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write the result, and tell the callbacks."""

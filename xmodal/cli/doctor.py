@@ -30,6 +30,7 @@ PURPOSES = {
     "scikit-learn": "the built-in digits, classic models",
     "matplotlib": "figures",
     "jinja2": "the report page",
+    "joblib": "several seeds at the same time",
     "pillow": "images",
     "pyyaml": "settings files of published code",
     "soundfile": "sound files",
@@ -42,6 +43,7 @@ PURPOSES = {
     "transformers": "text encoders, teachers from local model folders",
     "mlflow": "an example of tracking",
     "wandb": "an example of tracking",
+    "distributed": "seeds on a Dask cluster",
     "captum": "comparison in benchmarks",
 }
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "firefox")

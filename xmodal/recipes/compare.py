@@ -14,14 +14,18 @@ the result names the student to deploy. On the built-in digits 5 seeds take abou
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xmodal.engine.progress import Progress
 from xmodal.study.comparison_settings import SweepSettings as Settings
 from xmodal.study.opening import Study, open_study
-from xmodal.study.plan import Opener, each_seed, open_seed
+from xmodal.study.plan import Comparison, Opener, open_seed
+from xmodal.study.seeds import each_seed
+
+if TYPE_CHECKING:
+    from xmodal.data.base import Data
 
 __all__ = ["Settings", "run"]
 
@@ -39,8 +43,8 @@ def run(
 
         return sweep.run(settings, progress=progress)
     from xmodal.data.targets import target_sentence
-    from xmodal.study.comparison import check, first_data, fitting, summarised, train
-    from xmodal.study.few_labels import announced, count_problems, further_trainings, train_curve, with_curve
+    from xmodal.study.comparison import check, first_data, fitting, summarised
+    from xmodal.study.few_labels import announced, count_problems, further_trainings, with_curve
 
     # data of the first seed, and all checks of names and settings, before devices are started, which takes seconds
     comparison, plan = settings.comparison(), settings.plan()
@@ -56,21 +60,35 @@ def run(
         fits = comparison.fits(few=bool(first.info.labelled))
         fits += further_trainings(comparison, counts, control_alone=control_alone)
         if first.info.labelled:
-            trainings = {"seeds": len(settings.seeds), "fits": fits}
+            trainings = {"seeds": len(settings.seeds), "fits": fits, "jobs": study.jobs}
             study.progress.say(announced(comparison, first, study.fabric, modules=study.modules, **trainings))
         study.start(fits=len(settings.seeds) * fits, name=f"compare-{Path(settings.data).name}")
         study.progress.say(target_sentence(first.info, first.labels_from))
 
-        # everything of a seed is trained, then its test split is read once
+        # the seeds, one after the other or several at a time
         rows: list[dict[str, Any]] = []
         curve: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first, opened=opened):
-            bench = study.bench(plan, data, seed)
-            notes += train(bench, comparison)
-            rows += bench.score()
-            curve += train_curve(study, comparison, data, seed, counts, control_alone=control_alone)
+        work = (comparison, counts, control_alone)
+        for found in each_seed(study, train_seed, plan, settings.seeds, first, *work, opened=opened):
+            rows += found["rows"]
+            curve += found["curve"]
+            notes += found["notes"]
 
         # report
-        result = summarised(comparison, data, rows, notes, title=f"{settings.data}: methods compared")
-        return study.finish(with_curve(result, data, curve))
+        result = summarised(comparison, first, rows, notes, title=f"{settings.data}: methods compared")
+        return study.finish(with_curve(result, first, curve))
+
+
+def train_seed(
+    study: Study, seed: int, data: Data, comparison: Comparison, counts: Sequence[str], control_alone: bool
+) -> dict[str, Any]:
+    """Train everything of a seed, then read its test split once; and train the points of the curve."""
+    from xmodal.study.comparison import train
+    from xmodal.study.few_labels import train_curve
+
+    bench = study.bench(comparison.plan, data, seed)
+    notes = train(bench, comparison)
+    rows = bench.score()
+    curve = train_curve(study, comparison, data, seed, counts, control_alone=control_alone)
+    return {"rows": rows, "notes": notes, "curve": curve}

@@ -17,10 +17,12 @@ from typing import Any
 from pydantic import Field
 
 from xmodal.engine.progress import Progress
+from xmodal.recipes.compare import train_seed
 from xmodal.study.comparison_settings import ComparisonSettings
 from xmodal.study.opening import open_study
-from xmodal.study.plan import each_seed, open_seed
+from xmodal.study.plan import open_seed
 from xmodal.study.references import against_references, read_references
+from xmodal.study.seeds import each_seed
 from xmodal.study.settings import Names, Options, Seeds
 
 
@@ -51,7 +53,7 @@ def published() -> Settings:
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train and score everything, compare with the references, write the run folder and its page."""
     from xmodal.recipes import RECIPES
-    from xmodal.study.comparison import check, summarised, train
+    from xmodal.study.comparison import check, summarised
 
     card = RECIPES["digits-kd"]
     with open_study(settings, card.name, progress=progress) as study:
@@ -64,12 +66,11 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # for each seed, with a split of its own: teacher, no-KD, KD and its shuffled-teacher control, then the scores
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
-            bench = study.bench(plan, data, seed)
-            notes += train(bench, comparison)
-            rows += bench.score()
+        for found in each_seed(study, train_seed, plan, settings.seeds, first, comparison, (), True):
+            rows += found["rows"]
+            notes += found["notes"]
 
         # report
-        result = summarised(comparison, data, rows, notes, title=f"{settings.data}: methods compared")
+        result = summarised(comparison, first, rows, notes, title=f"{settings.data}: methods compared")
         result["references"] = against_references(result["figures"], read_references(card.references))
         return study.finish(result)

@@ -16,10 +16,11 @@ from typing import Any
 from pydantic import Field
 
 from xmodal.engine.progress import Progress
+from xmodal.recipes.compare import train_seed
 from xmodal.study.comparison_settings import ComparisonSettings
 from xmodal.study.opening import open_study
-from xmodal.study.plan import each_seed
 from xmodal.study.references import against_references, read_references
+from xmodal.study.seeds import each_seed
 from xmodal.study.settings import Names, Options, Seeds
 
 
@@ -42,8 +43,8 @@ class Settings(ComparisonSettings):
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train and score everything, compare with the references, write the run folder and its page."""
     from xmodal.recipes import RECIPES
-    from xmodal.study.comparison import check, first_data, fitting, summarised, train
-    from xmodal.study.few_labels import announced, count_problems, further_trainings, train_curve, with_curve
+    from xmodal.study.comparison import check, first_data, fitting, summarised
+    from xmodal.study.few_labels import announced, count_problems, further_trainings, with_curve
 
     card = RECIPES["few-labels"]
     # data of the first seed, and all checks of names and settings, before devices are started, which takes seconds
@@ -55,21 +56,21 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # methods are built once, too: nothing is written yet
         comparison = check(comparison, first, study.fabric)
         fits = comparison.fits(few=True) + further_trainings(comparison, counts, control_alone=True)
-        study.progress.say(announced(comparison, first, study.fabric, seeds=len(settings.seeds), fits=fits))
+        seeds = len(settings.seeds)
+        study.progress.say(announced(comparison, first, study.fabric, seeds=seeds, fits=fits, jobs=study.jobs))
         study.start(fits=len(settings.seeds) * fits)
 
         # for each seed: teacher, no-KD, kd and its controls, then no-KD with more labels
         rows: list[dict[str, Any]] = []
         curve: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
-            bench = study.bench(plan, data, seed)
-            notes += train(bench, comparison)
-            rows += bench.score()
-            curve += train_curve(study, comparison, data, seed, counts, control_alone=True)
+        for found in each_seed(study, train_seed, plan, settings.seeds, first, comparison, counts, True):
+            rows += found["rows"]
+            curve += found["curve"]
+            notes += found["notes"]
 
         # report
-        result = summarised(comparison, data, rows, notes, title="Digits: 30 labels and many unlabelled pairs")
-        result = with_curve(result, data, curve)
+        result = summarised(comparison, first, rows, notes, title="Digits: 30 labels and many unlabelled pairs")
+        result = with_curve(result, first, curve)
         result["references"] = against_references(result["figures"], read_references(card.references))
         return study.finish(result)

@@ -16,16 +16,15 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.losses import LOSSES
 from xmodal.methods import METHODS
 from xmodal.study.plan import Comparison, Entry, Plan, method_settings
-from xmodal.study.settings import Names, PairSettings, Seeds
+from xmodal.study.settings import JobSettings, Names, PairSettings
 
 ALL = "all"  # of the training rows have a label
 
 
-class ComparisonSettings(PairSettings):
+class ComparisonSettings(PairSettings, JobSettings):
     """Compare methods over seeds, with a no-KD and a shuffled-teacher control."""
 
     methods: Names = Field(("supervised", "kd"), min_length=1, description="methods of `xmodal list methods`")
-    seeds: Seeds = Field((0, 1, 2, 3, 4), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
     losses: Names = Field((), description="run kd once per loss of `xmodal list losses`; all: every loss that fits")
     vary: Names = Field((), description="further rows with other settings, METHOD.FIELD=VALUE[+FIELD=VALUE] each")
     metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
@@ -138,6 +137,11 @@ class SweepSettings(ComparisonSettings):
                 raise ValueError(f"--folds divides the rows in place of --{other}: leave one of the two out.")
         # fold k takes the place of seed k: it has its own split and its own initial weights
         return {**given, "seeds": tuple(range(int(str(folds))))}
+
+    @property
+    def tasks(self) -> int:
+        """How many parts can be trained at the same time: seeds, at every value of a sweep."""
+        return len(self.seeds) * (self.sweep.count(",") + 1)
 
     def plan(self) -> Plan:
         """Data, networks and training, with the folds."""

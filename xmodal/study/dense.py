@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from xmodal.engine.run.tensorboard import tensorboard_installed
 from xmodal.methods import METHODS
 from xmodal.study.plan import Comparison, Entry, Plan
-from xmodal.study.settings import Names, Options, Presets, RowFlags, RunSettings
+from xmodal.study.settings import JobSettings, Names, Options, Presets, RowFlags
 
 if TYPE_CHECKING:
     from xmodal.study.bench import Bench
@@ -33,7 +33,7 @@ MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method and its s
 Rows = Sequence[Mapping[str, Any]]
 
 
-class DenseSettings(Presets, RowFlags, RunSettings):
+class DenseSettings(Presets, RowFlags, JobSettings):
     """A student alone and with a teacher, in stages."""
 
     until: Literal["teacher", "control", "student"] = Field(

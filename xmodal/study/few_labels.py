@@ -147,6 +147,7 @@ def announced(
     *,
     seeds: int,
     fits: int,
+    jobs: int = 1,
     modules: Mapping[str, nn.Module] | None = None,
 ) -> str:
     """How many trainings there will be and how long they will take, from a few updates of the no-KD network."""
@@ -160,7 +161,7 @@ def announced(
     tried = fit(Supervised(bench.network(bench.student), data.info), data, settings, fabric=fabric)
     rows = max(data.info.rows["train"].values())
     updates = plan.training.updates or plan.training.epochs * math.ceil(rows / plan.training.batch_size)
-    minutes = seeds * fits * updates * tried.seconds / TRIED / 60
+    minutes = math.ceil(seeds / jobs) * fits * updates * tried.seconds / TRIED / 60
     length = "about a minute" if minutes < 1.5 else f"about {minutes:.0f} minutes"
     return f"{seeds * fits} trainings of {updates:,} updates ({fits} for each seed): {length} here."
 

@@ -25,6 +25,7 @@ from xmodal.engine.progress import Progress
 from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.engine.settings import MachineSettings, Precision
 from xmodal.files import read_json, write_json
+from xmodal.study.settings import JobSettings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from xmodal.devices import Devices
     from xmodal.study.bench import Bench, Earlier
     from xmodal.study.plan import Plan
+    from xmodal.study.trained import TrainedSeed
 
 PAGE = "report.html"
 
@@ -70,21 +72,35 @@ class Study:
         out: run folder; None before `start`, and if nothing is written.
         modules: the user's own networks by side, in place of built ones.
         callbacks: objects that are told of every epoch, see `xmodal.engine.callbacks`.
+        jobs: how many seeds are trained at the same time.
+        cluster: where, in place of this machine; empty: here.
+        trained: seed → its networks, of the seeds whose networks are kept.
     """
 
     modules: Mapping[str, nn.Module] = {}
     callbacks: Sequence[object] = ()
+    jobs, cluster = 1, ""
 
     def __init__(self, settings: StudySettings, recipe: str, fabric: Devices, progress: Progress) -> None:
         self.settings, self.recipe, self.fabric, self.progress = settings, recipe, fabric, progress
         self.out: Path | None = None
         self._until_the_end = ExitStack()
-        self._live: dict[int, Bench] = {}  # benches whose students cannot be read back from a file
+        self.trained: dict[int, TrainedSeed] = {}
+        self._keeps: bool | None = None
 
     @property
     def first(self) -> bool:
         """Whether this is the process that writes files; the others only compute."""
         return self.fabric.global_rank == 0
+
+    @property
+    def keeps_networks(self) -> bool:
+        """Whether the networks of every seed stay in memory: those that cannot be read back from a file do."""
+        return bool(self.modules) or self.out is None if self._keeps is None else self._keeps
+
+    @keeps_networks.setter
+    def keeps_networks(self, keeps: bool) -> None:
+        self._keeps = keeps
 
     @property
     def folder(self) -> Path:
@@ -152,8 +168,8 @@ class Study:
             callbacks=self.callbacks,
             earlier=earlier,
         )
-        if not inside:
-            self._live |= {seed: bench} if self.modules or self.out is None else {}
+        if not inside and self.keeps_networks:
+            self.trained[seed] = bench
         return bench
 
     def saved_rows(self, part: str) -> list[dict[str, Any]] | None:
@@ -201,11 +217,25 @@ class Study:
             stored = read_json(earlier).get("ship") or {}
             if stored.get("file") == card["file"] and stored.get("ms_median"):
                 return complete | {key: stored[key] for key in (*blank, "parameters")}
-        if card["seed"] in self._live:
-            bench = self._live[card["seed"]]
-            return complete | measure(bench.student_in(card["folder"], card["student"]), bench.info)
+        if card["seed"] in self.trained:
+            seed = self.trained[card["seed"]]
+            return complete | measure(seed.student_in(card["folder"], card["student"]), seed.info)
         file = self.folder / card["file"]
         return complete | (measure_file(file) if file.is_file() else {})
+
+
+def share_cores(study: Study, settings: JobSettings) -> None:
+    """Decide how many seeds are trained at the same time, and give each its share of the cores."""
+    from xmodal.study.parallel.count import cores, jobs_of
+
+    threads = settings.threads
+    study.cluster = settings.cluster
+    study.jobs = jobs_of(settings.jobs, tasks=settings.tasks, threads=threads, fabric=study.fabric)
+    if threads is None and (study.jobs > 1 or study.cluster):
+        import torch
+
+        # now, since the run folder records the number; a process of a cluster has one core
+        torch.set_num_threads(1 if study.cluster else max(cores() // study.jobs, 1))
 
 
 @contextmanager
@@ -231,5 +261,7 @@ def open_study(
     progress = progress or Progress(quiet=True)
     progress.quiet |= fabric.global_rank > 0
     study = build(settings, recipe, fabric, progress)
+    if isinstance(settings, JobSettings):
+        share_cores(study, settings)
     with study._until_the_end:
         yield study

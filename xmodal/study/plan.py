@@ -6,7 +6,7 @@ the flags that make sense for it, and the bench has one type to read, whatever t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,15 +111,6 @@ def with_weights(plan: Plan, data: Data) -> Data:
     from xmodal.data.weights import with_class_weights
 
     return with_class_weights(data, plan.class_weights) if plan.class_weights else data
-
-
-def each_seed(
-    plan: Plan, seeds: Sequence[int], first: Data, *, opened: Opener = open_seed
-) -> Iterator[tuple[int, Data]]:
-    """Every seed with its data; the data of the first seed was opened before, for the checks."""
-    yield seeds[0], first
-    for seed in seeds[1:]:
-        yield seed, opened(plan, seed)
 
 
 @dataclass(frozen=True)

@@ -129,7 +129,32 @@ class RunSettings(FitSettings, MachineSettings):
 
     def described(self) -> dict[str, Any]:
         """The settings that `settings.json` records; a resumed run must have the same."""
-        return self.model_dump(mode="json", exclude={"out", "resume"})
+        # no result depends on the number of jobs, so a run may be continued with another one
+        return self.model_dump(mode="json", exclude={"out", "resume", "jobs", "cluster"})
+
+
+class JobSettings(RunSettings):
+    """Seeds, and how many of them are trained at the same time."""
+
+    seeds: Seeds = Field((0, 1, 2, 3, 4), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
+    jobs: int | None = Field(
+        None, ge=1, description="seeds that train at the same time, in a process each; default: as many as have a core"
+    )
+    cluster: Annotated[str, Flag(metavar="dask[:tcp://HOST:PORT]")] = Field(
+        "", description="train the seeds on a Dask cluster: a local one, or that of the scheduler at this address"
+    )
+
+    @property
+    def tasks(self) -> int:
+        """How many parts can be trained at the same time."""
+        return len(self.seeds)
+
+    @field_validator("cluster")
+    @classmethod
+    def _address(cls, cluster: str) -> str:
+        if cluster not in ("", "dask") and not re.fullmatch(r"dask:\w+://.+:\d+", cluster):
+            raise ValueError(f"cluster '{cluster}': 'dask' or an address as in dask:tcp://10.0.0.1:8786 was expected")
+        return cluster
 
 
 class RowFlags(BaseModel):

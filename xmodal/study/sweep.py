@@ -25,8 +25,10 @@ from xmodal.engine.settings import MachineSettings
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.study.comparison_settings import SweepSettings
-from xmodal.study.opening import open_study
+from xmodal.study.opening import Study, open_study
+from xmodal.study.parallel.task import Task
 from xmodal.study.plan import Comparison, open_seed
+from xmodal.study.seeds import each_task
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
@@ -38,7 +40,7 @@ FIXED = {*MachineSettings.model_fields, "workers", "save_every", "save_seconds"}
 
 def run(settings: SweepSettings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Compare at every value, write the run folder and its page, and return the content of `result.json`."""
-    from xmodal.study.comparison import check, train
+    from xmodal.study.comparison import check
 
     # one settings object per value, all checked before anything is trained: the last value must not fail after hours
     field, values = parse_sweep(settings.sweep)
@@ -55,16 +57,31 @@ def run(settings: SweepSettings, *, progress: Progress | None = None) -> dict[st
         rows: list[dict[str, Any]] = []
         measured: list[dict[str, Any]] = []
         notes: list[str] = []
-        for value, seed in itertools.product(variants, settings.seeds):
-            comparison, folder = variants[value], f"{field}={value:g}"
-            data = open_seed(comparison.plan, seed)
-            bench = study.bench(comparison.plan, data, seed, inside=folder)
-            notes += train(bench, comparison)
-            rows += [{**row, field: value, "folder": f"{folder}/{row['folder']}"} for row in bench.score()]
-            measured.append({field: value, "seed": seed, "folder": f"{folder}/seed-{seed}", **divergences(bench)})
+        tasks = [
+            Task(f"{field}={value:g}-seed-{seed}", seed, comparison.plan, (comparison, field, value))
+            for (value, comparison), seed in itertools.product(variants.items(), settings.seeds)
+        ]
+        for found in each_task(study, train_value, tasks):
+            rows += found["rows"]
+            notes += found["notes"]
+            measured.append(found["measured"])
 
         # report
         return study.finish(summarised(comparison, settings.seeds, data, field, rows, measured, notes))
+
+
+def train_value(
+    study: Study, seed: int, data: Data, comparison: Comparison, field: str, value: float
+) -> dict[str, Any]:
+    """A comparison with one seed at one value, and the divergence of its networks."""
+    from xmodal.study.comparison import train
+
+    folder = f"{field}={value:g}"
+    bench = study.bench(comparison.plan, data, seed, inside=folder)
+    notes = train(bench, comparison)
+    rows = [{**row, field: value, "folder": f"{folder}/{row['folder']}"} for row in bench.score()]
+    measured = {field: value, "seed": seed, "folder": f"{folder}/seed-{seed}", **divergences(bench)}
+    return {"rows": rows, "notes": notes, "measured": measured}
 
 
 def parse_sweep(text: str) -> tuple[str, dict[float, str]]:

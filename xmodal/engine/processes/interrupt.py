@@ -88,3 +88,8 @@ def _nothing(number: int, frame: FrameType | None) -> None:
 def pending() -> int:
     """Number of the signal that arrived; 0: none."""
     return _watch.received
+
+
+def request(number: int) -> None:
+    """Set what `pending` returns, as a first signal inside `deferred` does; 0: nothing has arrived."""
+    _watch.received = number

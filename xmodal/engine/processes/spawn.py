@@ -316,7 +316,7 @@ def gone(seconds: float = 2.0) -> ProcessDied | None:
     """
     host, limit = socket.gethostname(), time.monotonic() + seconds
     while _rank.peers:
-        dead = [rank for rank, (machine, pid) in enumerate(_rank.peers) if machine == host and not _runs(pid)]
+        dead = [rank for rank, (machine, pid) in enumerate(_rank.peers) if machine == host and not runs(pid)]
         if dead:
             names = " and ".join(f"rank {rank} (pid {_rank.peers[rank][1]})" for rank in dead)
             text = f"Of the {len(_rank.peers)} processes of this run, {names} died; the others can't continue."
@@ -332,11 +332,12 @@ def speaks() -> bool:
     if _rank.line is not None:
         return False
     host = socket.gethostname()
-    running = [pid for machine, pid in _rank.peers if machine == host and _runs(pid)]
+    running = [pid for machine, pid in _rank.peers if machine == host and runs(pid)]
     return running[:1] == [os.getpid()]
 
 
-def _runs(pid: int) -> bool:
+def runs(pid: int) -> bool:
+    """Whether a process of this machine exists and has not ended."""
     # signal 0 is never sent: the call only checks whether the process exists
     try:
         os.kill(pid, 0)

@@ -15,6 +15,7 @@ Multimodal Distilling for Emotion Recognition, CVPR 2023, arXiv 2303.13802; numb
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +29,11 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.methods.settings import DMDSettings, Prior
 from xmodal.recipes.dmd.authors_config import SYNTHETIC, read_config
-from xmodal.study.opening import open_study
+from xmodal.study.opening import Study, open_study
 from xmodal.study.plan import Comparison, Plan
 from xmodal.study.references import references_for
-from xmodal.study.settings import Names, Options, Presets, RowFlags, RunSettings, Seeds, parse_names
+from xmodal.study.seeds import each_seed
+from xmodal.study.settings import JobSettings, Names, Options, Presets, RowFlags, Seeds, parse_names
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
@@ -75,7 +77,7 @@ def current_name(dataset: Any) -> Any:
     return SYNTHETIC if dataset == "made" else dataset
 
 
-class Settings(Presets, DMDSettings, RowFlags, RunSettings):
+class Settings(Presets, DMDSettings, RowFlags, JobSettings):
     """Three modalities that teach one another; without --data a synthetic set and a small network."""
 
     PRESETS: ClassVar[Mapping[str, Mapping[str, Any]]] = {
@@ -241,12 +243,13 @@ def published() -> Settings:
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train and score everything, write the run folder, its tables and its page; return the result."""
     from xmodal.recipes import RECIPES
-    from xmodal.recipes.dmd.tables import edge_figures, metric_table, write_files
+    from xmodal.recipes.dmd.tables import edge_figures, metric_table
     from xmodal.study.comparison import summarised
 
     with open_study(settings, "dmd", progress=progress) as study:
         # data of the first seed, weights to start from, and all checks: nothing is written yet
-        first = open_set(settings, settings.seeds[0])
+        opened = functools.partial(open_set, settings)
+        first = open_set(settings, None, settings.seeds[0])
         modalities = settings.modalities or first.info.modalities
         plan = settings.plan(modalities)
         weights = read_weights(settings)
@@ -256,18 +259,13 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         fits = len(settings.seeds) * (1 + settings.control) * settings.train
         study.start(fits=fits, name=f"dmd-{settings.dataset}", free=free)
 
-        # for each seed the method and its control; the test split is read when both are trained
-        rows: list[dict[str, Any]] = []
-        for seed in settings.seeds:
-            # a file is the same for every seed, a synthetic set is drawn from it
-            data = first if seed == settings.seeds[0] or settings.root else open_set(settings, seed)
-            bench = study.bench(plan, data, seed)
-            train_both(bench, settings, weights)
-            rows += bench.score(every=True, unscored=other_heads(bench))
-            write_files(bench, study.folder / f"seed-{seed}")
+        # the seeds, one after the other or several at a time; a synthetic set is drawn from its seed, a file is not
+        work, same = (settings, plan), settings.root is not None
+        found = each_seed(study, train_seed, plan, settings.seeds, first, *work, opened=opened, same=same)
+        rows = [row for rows_of_seed in found for row in rows_of_seed["rows"]]
 
         # report
-        result = summarised(Comparison(plan=plan), data, rows, notes(settings), title=titled(settings))
+        result = summarised(Comparison(plan=plan), first, rows, notes(settings), title=titled(settings))
         result |= {"teacher": [], "student": list(modalities), "tables": [metric_table(rows)]}
         result["figures"] |= edge_figures(study.folder, rows)
         references = references_for(RECIPES["dmd"], settings, result["figures"])
@@ -275,6 +273,17 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         if study.first:
             write_tables(settings, result, study.folder)
         return study.finish(result)
+
+
+def train_seed(study: Study, seed: int, data: Data, settings: Settings, plan: Plan) -> dict[str, Any]:
+    """The method and its control; the test split is read when both are trained."""
+    from xmodal.recipes.dmd.tables import write_files
+
+    bench = study.bench(plan, data, seed)
+    train_both(bench, settings, read_weights(settings))
+    rows = bench.score(every=True, unscored=other_heads(bench))
+    write_files(bench, study.folder / f"seed-{seed}")
+    return {"rows": rows}
 
 
 def write_tables(settings: Settings, result: Mapping[str, Any], out: Path) -> None:
@@ -287,8 +296,8 @@ def write_tables(settings: Settings, result: Mapping[str, Any], out: Path) -> No
         tables.write_published_result(out, result["rows"], METHOD)
 
 
-def open_set(settings: Settings, seed: int) -> Data:
-    """The data of a seed."""
+def open_set(settings: Settings, plan: Plan | None, seed: int) -> Data:
+    """The data of a seed; the plan follows from it."""
     data = open_data("mosi", options=settings.source(), seed=seed, **settings.request())
     if settings.select:
         lower = settings.select.lower() in ("mse", "mae")

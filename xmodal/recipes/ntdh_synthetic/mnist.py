@@ -27,11 +27,13 @@ from xmodal.engine.progress import Progress
 from xmodal.engine.settings import OptimizerName
 from xmodal.methods import METHODS
 from xmodal.study.channels import LOSSES, known_modes, measure_teachers, removal, row_name, teachers_table
-from xmodal.study.opening import open_study
-from xmodal.study.plan import Comparison, Entry, Plan, each_seed, open_seed
-from xmodal.study.settings import DataFlags, Names, Options, Presets, RunSettings, Seeds, known_names
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import Comparison, Entry, Plan, open_seed
+from xmodal.study.seeds import each_seed
+from xmodal.study.settings import DataFlags, JobSettings, Names, Options, Presets, Seeds, known_names
 
 if TYPE_CHECKING:
+    from xmodal.data.base import Data
     from xmodal.methods.ntdh import NTDH
     from xmodal.study.bench import Bench
 
@@ -39,7 +41,7 @@ HEAT_MAPS = "heat_maps.npz"
 LEAK = 0.01  # negative slope of the LeakyReLU that the authors' networks apply to their logits
 
 
-class Settings(Presets, DataFlags, RunSettings):
+class Settings(Presets, DataFlags, JobSettings):
     """Students of MNIST-M taught by some channels of a teacher of MNIST, or the other way round."""
 
     DATA_SET: ClassVar[str] = "mnist"  # its options are flags
@@ -144,7 +146,7 @@ class Settings(Presets, DataFlags, RunSettings):
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train and score everything, measure each teacher, draw its heat maps, write the run folder and its page."""
-    from xmodal.study.comparison import check, summarised, train
+    from xmodal.study.comparison import check, summarised
 
     with open_study(settings, "ntdh-mnist", progress=progress) as study:
         # data of the first seed, and all checks: nothing is written yet
@@ -153,21 +155,16 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         comparison = check(comparison, first, study.fabric)
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
-        # for each seed: joint training, ranking, a student for each choice of channels; then the scores
+        # the seeds, one after the other or several at a time
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
-            bench = study.bench(plan, data, seed)
-            notes += train(bench, comparison)
-            scores = bench.score()
-            measure_teachers(bench, scores)
-            rows += scores
-            if seed == settings.seeds[0] and study.first:
-                draw_heat_maps(bench, settings, study.folder / HEAT_MAPS)
+        for found in each_seed(study, train_seed, plan, settings.seeds, first, settings, comparison):
+            rows += found["rows"]
+            notes += found["notes"]
 
         # report
-        stand_in = "" if data.source["options"]["root"] else ", stand-in digits"
-        result = summarised(comparison, data, rows, notes, title=f"NTDH on MNIST and MNIST-M{stand_in}")
+        stand_in = "" if first.source["options"]["root"] else ", stand-in digits"
+        result = summarised(comparison, first, rows, notes, title=f"NTDH on MNIST and MNIST-M{stand_in}")
         result["tables"] = [teachers_table(rows, ratios=[settings.ratio], place=settings.place)]
         result["heat_maps"] = {
             "file": HEAT_MAPS,
@@ -178,6 +175,19 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
             f"validation digits, seed {settings.seeds[0]}.",
         }
         return study.finish(result)
+
+
+def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparison: Comparison) -> dict[str, Any]:
+    """Joint training, ranking and a student for each choice of channels; then the scores and, once, the heat maps."""
+    from xmodal.study.comparison import train
+
+    bench = study.bench(comparison.plan, data, seed)
+    notes = train(bench, comparison)
+    rows = bench.score()
+    measure_teachers(bench, rows)
+    if seed == settings.seeds[0] and study.first:
+        draw_heat_maps(bench, settings, study.folder / HEAT_MAPS)
+    return {"rows": rows, "notes": notes}
 
 
 def draw_heat_maps(bench: Bench, settings: Settings, path: Path) -> None:

@@ -31,10 +31,12 @@ from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.recipes.nyu_ssc.settings import METRICS, NETWORKS, Settings
 from xmodal.study.dense import SHOWN, class_table, first_frames, gap_table, measure_gap, teacher_file
-from xmodal.study.opening import open_study
-from xmodal.study.plan import each_seed, open_seed
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import Comparison, open_seed
+from xmodal.study.seeds import each_seed
 
 if TYPE_CHECKING:
+    from xmodal.data.base import Data
     from xmodal.study.bench import Bench, Earlier
     from xmodal.types import Batch, Student
 
@@ -44,44 +46,57 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train the stages up to ``until``, write the run folder and its page, and return the result."""
-    from xmodal.study.comparison import check, summarised, train
+    from xmodal.study.comparison import check, summarised
 
     with open_study(settings, "nyu-ssc", progress=progress) as study:
         # data of the first seed, the teacher of another run, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
-        # without a student that learns from it, a teacher of another run is not needed
-        file = settings.teacher_checkpoint if settings.has_teacher else None
-        earlier = {seed: earlier_teacher(file, settings.teacher_network, seed) for seed in settings.seeds}
-        comparison = check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        earlier = [given_teacher(settings, seed) for seed in settings.seeds]
+        comparison = check(comparison, first, study.fabric, earlier=earlier[0])
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
-        # for each seed: teacher, control and student, up to the last stage; then the scores, gaps and drawings
+        # the seeds, one after the other or several at a time
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
         gaps: list[dict[str, Any]] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
-            bench = study.bench(plan, data, seed, earlier=earlier[seed])
-            notes += train(bench, comparison)
-            # the test frames are read when everything of a seed is trained, so a run that ends early has no scores
-            if settings.until != "student":
-                continue
-            scores = bench.score()
-            for row in scores if comparison.train_teacher and settings.gap_frames else ():
-                if row["role"] != "teacher":
-                    gaps.append(measure_gap(bench, row, map(occupied, first_frames(bench, settings.gap_frames))))
-            if settings.pictures and seed == settings.seeds[0] and study.first:
-                draw(bench, scores, study.folder / SCENES, settings.pictures)
-            rows += scores
+        for found in each_seed(study, train_seed, plan, settings.seeds, first, settings, comparison):
+            rows += found["rows"]
+            notes += found["notes"]
+            gaps += found["gaps"]
 
         # report
         title = f"NYU Depth V2: {settings.student_network} taught by {settings.teacher_network}"
-        result = summarised(comparison, data, rows, [*notes, *notes_on(settings)], title=title)
+        result = summarised(comparison, first, rows, [*notes, *notes_on(settings)], title=title)
         result["tables"] = tables_of(result, gaps)
         result["gaps"] = gaps
         if settings.pictures and rows:
             result["scenes"] = described_scenes(result, settings)
         return study.finish(result)
+
+
+def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparison: Comparison) -> dict[str, Any]:
+    """Teacher, control and student of a seed, up to the last stage; then the scores, gaps and drawings."""
+    from xmodal.study.comparison import train
+
+    bench = study.bench(comparison.plan, data, seed, earlier=given_teacher(settings, seed))
+    notes = train(bench, comparison)
+    # the test frames are read when everything of a seed is trained, so a run that ends early has no scores
+    if settings.until != "student":
+        return {"rows": [], "notes": notes, "gaps": []}
+    rows, gaps = bench.score(), []
+    for row in rows if comparison.train_teacher and settings.gap_frames else ():
+        if row["role"] != "teacher":
+            gaps.append(measure_gap(bench, row, map(occupied, first_frames(bench, settings.gap_frames))))
+    if settings.pictures and seed == settings.seeds[0] and study.first:
+        draw(bench, rows, study.folder / SCENES, settings.pictures)
+    return {"rows": rows, "notes": notes, "gaps": gaps}
+
+
+def given_teacher(settings: Settings, seed: int) -> Earlier | None:
+    """The teacher that the settings name, if a student learns from it."""
+    file = settings.teacher_checkpoint if settings.has_teacher else None
+    return earlier_teacher(file, settings.teacher_network, seed)
 
 
 def earlier_teacher(path: Path | None, network: str, seed: int) -> Earlier | None:

@@ -38,11 +38,13 @@ from xmodal.study.channels import (
     row_name,
     teachers_table,
 )
-from xmodal.study.opening import open_study
-from xmodal.study.plan import Comparison, Entry, each_seed, open_seed
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import Comparison, Entry, open_seed
+from xmodal.study.seeds import each_seed
 from xmodal.study.settings import Names
 
 if TYPE_CHECKING:
+    from xmodal.data.base import Data
     from xmodal.methods.mfh import MFH
     from xmodal.study.bench import Earlier
 
@@ -118,39 +120,48 @@ class Settings(RavdessSettings):
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train and score everything, test the authors' expectation, write the run folder and its page."""
-    from xmodal.study.comparison import check, summarised, train
+    from xmodal.study.comparison import check, summarised
 
     with open_study(settings, "ravdess", progress=progress) as study:
         # data of the first seed, networks of another run, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_seed(plan, settings.seeds[0])
-        earlier = {seed: earlier_networks(settings, seed) for seed in settings.seeds}
-        comparison = check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        earlier = [earlier_networks(settings, seed) for seed in settings.seeds]
+        comparison = check(comparison, first, study.fabric, earlier=earlier[0])
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
-        # for each seed: joint training, ranking, a student for each choice of channels; then the scores
+        # the seeds, one after the other or several at a time
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
         rankings: list[dict[str, Any]] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
-            bench = study.bench(plan, data, seed, earlier=earlier[seed])
-            notes += train(bench, comparison)
-            scores = bench.score()
-            measure_teachers(bench, scores)
-            rows += scores
-            # all rows of a seed have the same ranking
-            findings = cast("MFH", bench.runs[comparison.entries[0].name].method).findings
-            rankings.append({"seed": seed, "value": findings["saliency"], "note": findings["note"]})
+        for found in each_seed(study, train_seed, plan, settings.seeds, first, settings, comparison):
+            rows += found["rows"]
+            notes += found["notes"]
+            rankings.append(found["ranking"])
 
         # report
         notes += notes_on_networks(settings, rankings)
-        result = summarised(comparison, data, rows, notes, title="Channels of a teacher on RAVDESS")
+        result = summarised(comparison, first, rows, notes, title="Channels of a teacher on RAVDESS")
         result["expectations"] = expectations(result, settings)
         result["tables"] = [teachers_table(rows, ratios=[settings.ratio], place=settings.place)]
         # marked at both ends of the plot: the share that stays; above one half the two ends would overlap
         share = 1 - settings.ratio if settings.ratio >= 0.5 else 0.25
         result["ranking"] = described_ranking(settings, share, rankings)
         return study.finish(result)
+
+
+def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparison: Comparison) -> dict[str, Any]:
+    """Joint training, ranking and a student for each choice of channels; then the scores."""
+    from xmodal.study.comparison import train
+
+    bench = study.bench(comparison.plan, data, seed, earlier=earlier_networks(settings, seed))
+    notes = train(bench, comparison)
+    rows = bench.score()
+    measure_teachers(bench, rows)
+    # all rows of a seed have the same ranking
+    findings = cast("MFH", bench.runs[comparison.entries[0].name].method).findings
+    ranking = {"seed": seed, "value": findings["saliency"], "note": findings["note"]}
+    return {"rows": rows, "notes": notes, "ranking": ranking}
 
 
 def earlier_networks(settings: Settings, seed: int) -> Earlier | None:

@@ -25,11 +25,13 @@ from pydantic import Field
 
 from xmodal.engine.progress import Progress
 from xmodal.recipes.ravdess.settings import RavdessSettings
-from xmodal.study.opening import open_study
-from xmodal.study.plan import Comparison, each_seed, open_seed
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import Comparison, Plan, open_seed
+from xmodal.study.seeds import each_seed
 from xmodal.study.settings import Seeds
 
 if TYPE_CHECKING:
+    from xmodal.data.base import Data
     from xmodal.diagnostics.saliency import Saliency
     from xmodal.methods.joint import Joint
     from xmodal.study.bench import Bench, Earlier
@@ -55,20 +57,12 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # data of the first seed, networks of another run, and all checks: nothing is written yet
         plan = settings.plan()
         first = open_seed(plan, settings.seeds[0])
-        earlier = {seed: earlier_networks(settings, seed) for seed in settings.seeds}
-        rank(Rehearsal(first, plan, seed=0, fabric=study.fabric, earlier=earlier[settings.seeds[0]]), settings)
+        earlier = [earlier_networks(settings, seed) for seed in settings.seeds]
+        rank(Rehearsal(first, plan, seed=0, fabric=study.fabric, earlier=earlier[0]), settings)
         study.start(fits=len(settings.seeds))
 
-        # for each seed: joint training and ranking; the test split is not read
-        seeds = []
-        for seed, data in each_seed(plan, settings.seeds, first):
-            bench = study.bench(plan, data, seed, earlier=earlier[seed])
-            joint, saliency = rank(bench, settings)
-            accuracy = {name: scores["accuracy"] for name, scores in bench.validate(joint).items()}
-            if study.first:
-                write_files(study.folder / f"seed-{seed}", joint, saliency, settings)
-            ranking = {"seed": seed, "value": saliency.value.tolist(), "note": saliency.note}
-            seeds.append({**ranking, "accuracy": accuracy})
+        # the seeds, one after the other or several at a time; the test split is not read
+        seeds = list(each_seed(study, train_seed, plan, settings.seeds, first, settings, plan))
 
         # report
         notes = [ranking["note"] for ranking in seeds if ranking["note"]]
@@ -77,6 +71,16 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         result["ranking"] = described_ranking(settings, settings.share, seeds)
         result["tables"] = [accuracy_table(seeds)]
         return study.finish(result)
+
+
+def train_seed(study: Study, seed: int, data: Data, settings: Settings, plan: Plan) -> dict[str, Any]:
+    """Joint training and ranking of a seed, with the files of both."""
+    bench = study.bench(plan, data, seed, earlier=earlier_networks(settings, seed))
+    joint, saliency = rank(bench, settings)
+    accuracy = {name: scores["accuracy"] for name, scores in bench.validate(joint).items()}
+    if study.first:
+        write_files(study.folder / f"seed-{seed}", joint, saliency, settings)
+    return {"seed": seed, "value": saliency.value.tolist(), "note": saliency.note, "accuracy": accuracy}
 
 
 def earlier_networks(settings: Settings, seed: int) -> Earlier | None:

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from xmodal.engine.settings import OptimizerName
 from xmodal.study.plan import Plan
-from xmodal.study.settings import DataFlags, Names, Options, Presets, RunSettings, Seeds
+from xmodal.study.settings import DataFlags, JobSettings, Names, Options, Presets, Seeds
 
 SMALL: dict[str, Any] = {
     "teacher_width": 32,
@@ -37,7 +37,7 @@ NTDH: dict[str, Any] = {"epochs": 40, "distance": "ncjsd"}
 MODALITIES = ("image", "audio")  # in the order of their numbers in the authors' file names
 
 
-class RavdessSettings(Presets, DataFlags, RunSettings):
+class RavdessSettings(Presets, DataFlags, JobSettings):
     """Settings of a joint training on RAVDESS, and of the ranking of its teacher's channels."""
 
     DATA_SET: ClassVar[str] = "ravdess"  # its options are flags

@@ -19,6 +19,7 @@ Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -30,8 +31,9 @@ from xmodal.methods import METHODS
 from xmodal.recipes.semantic_kitti.authors_config import DATA, read_config
 from xmodal.recipes.semantic_kitti.settings import TEACHER, Settings
 from xmodal.study.dense import SHOWN, class_table, first_frames, gap_table, measure_gap, teacher_file
-from xmodal.study.opening import open_study
-from xmodal.study.plan import Plan, method_settings, open_seed
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import Comparison, Plan, method_settings, open_seed
+from xmodal.study.seeds import each_seed
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
@@ -44,40 +46,29 @@ __all__ = ["Settings", "run"]
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
     """Train the stages up to ``until``, write the run folder and its page, and return the result."""
-    from xmodal.study.comparison import check, summarised, train
+    from xmodal.study.comparison import check, summarised
 
     with open_study(settings, DATA, progress=progress) as study:
         # data of the first seed, the teacher of another run, and all checks: nothing is written yet
         comparison, plan = settings.comparison(), settings.plan()
         first = open_frames(settings, plan, settings.seeds[0])
-        earlier = {seed: earlier_teacher(settings.teacher_checkpoint, seed) for seed in settings.seeds}
-        comparison = check(comparison, first, study.fabric, earlier=earlier[settings.seeds[0]])
+        earlier = [earlier_teacher(settings.teacher_checkpoint, seed) for seed in settings.seeds]
+        comparison = check(comparison, first, study.fabric, earlier=earlier[0])
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
 
-        # for each seed: teacher, control, student and PMFNet, up to the last stage; then scores, gaps and images
+        # the seeds, one after the other or several at a time
         rows: list[dict[str, Any]] = []
         notes: list[str] = []
         gaps: list[dict[str, Any]] = []
-        for seed in settings.seeds:
-            data = first if seed == settings.seeds[0] else open_frames(settings, plan, seed)
-            bench = study.bench(plan, data, seed, earlier=earlier[seed])
-            notes += train(bench, comparison)
-            # the test frames are read when everything of a seed is trained, so a run that ends early has no scores
-            if settings.until != "student":
-                continue
-            if settings.pmf:
-                train_pmf(bench, settings)
-            scores = bench.score()
-            for row in scores if comparison.train_teacher and settings.gap_frames else ():
-                if row["role"] != "teacher":
-                    gaps.append(measure_gap(bench, row, first_frames(bench, settings.gap_frames)))
-            if settings.pictures and seed == settings.seeds[0] and study.first:
-                draw(bench, scores, study.folder / PICTURES, settings.pictures)
-            rows += scores
+        opened = functools.partial(open_frames, settings)
+        for found in each_seed(study, train_seed, plan, settings.seeds, first, settings, comparison, opened=opened):
+            rows += found["rows"]
+            notes += found["notes"]
+            gaps += found["gaps"]
 
         # report
         title = f"SemanticKITTI: LiDAR taught by a camera{', as published' if settings.as_published else ''}"
-        result = summarised(comparison, data, rows, [*notes, *notes_on(settings)], title=title)
+        result = summarised(comparison, first, rows, [*notes, *notes_on(settings)], title=title)
         result["tables"] = tables_of(result, gaps)
         result["gaps"] = gaps
         if settings.pictures and rows:
@@ -89,6 +80,27 @@ def open_frames(settings: Settings, plan: Plan, seed: int) -> Data:
     """The frames, with the losses of labels of the published training."""
     data = open_seed(plan, seed)
     return replace(data, info=replace(data.info, label_losses={"focal": 1.0, "lovasz": settings.lovasz_weight}))
+
+
+def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparison: Comparison) -> dict[str, Any]:
+    """Teacher, control, student and PMFNet of a seed, up to the last stage; then the scores, gaps and images."""
+    from xmodal.study.comparison import train
+
+    earlier = earlier_teacher(settings.teacher_checkpoint, seed)
+    bench = study.bench(comparison.plan, data, seed, earlier=earlier)
+    notes = train(bench, comparison)
+    # the test frames are read when everything of a seed is trained, so a run that ends early has no scores
+    if settings.until != "student":
+        return {"rows": [], "notes": notes, "gaps": []}
+    if settings.pmf:
+        train_pmf(bench, settings)
+    rows, gaps = bench.score(), []
+    for row in rows if comparison.train_teacher and settings.gap_frames else ():
+        if row["role"] != "teacher":
+            gaps.append(measure_gap(bench, row, first_frames(bench, settings.gap_frames)))
+    if settings.pictures and seed == settings.seeds[0] and study.first:
+        draw(bench, rows, study.folder / PICTURES, settings.pictures)
+    return {"rows": rows, "notes": notes, "gaps": gaps}
 
 
 def train_pmf(bench: Bench, settings: Settings) -> None:

@@ -38,8 +38,9 @@ from xmodal.errors import InputError
 from xmodal.files import read_json, written_whole
 from xmodal.recipes.vggsound.settings import FREE, PLACE, STAGES, VggsoundSettings, student_name
 from xmodal.study.channels import EXPECTED, expected_best, measure_teachers, teachers_table
-from xmodal.study.opening import open_study
-from xmodal.study.plan import Comparison, Plan, each_seed, open_seed
+from xmodal.study.opening import Study, open_study
+from xmodal.study.plan import Comparison, Plan, open_seed
+from xmodal.study.seeds import each_seed
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
@@ -65,29 +66,19 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
         # a folder with earlier stages is continued, also without --resume: that is how its stages are used
         resume = settings.resume or holds_a_run(settings.out)
-        earlier = {seed: earlier_ranking(settings.out, seed) for seed in settings.seeds}
         fits = len(settings.seeds) * count_fits(settings)
         study.start(fits=fits, resume=resume, free=FREE)
 
-        # the stages of each seed; its test clips are read when everything of it is trained
+        # the seeds, one after the other or several at a time
         rows: list[dict[str, Any]] = []
         stages: list[dict[str, Any]] = []
         rankings: list[dict[str, Any]] = []
         notes: list[str] = []
-        for seed, data in each_seed(plan, settings.seeds, first):
-            bench = study.bench(plan, data, seed, earlier=earlier[seed])
-            bench.teacher()
-            if settings.reaches("video"):
-                bench.control()
-            if settings.reaches("saliency"):
-                saliency = rank(bench, settings)
-                keep_ranking(bench, saliency, settings)
-                rankings.append({"seed": seed, "value": saliency.value.tolist(), "note": saliency.note})
-            if settings.reaches("students"):
-                notes += distil(bench, saliency, settings)
-            stages.append(described_stages(bench))
-            if settings.reaches("students"):
-                rows += scored(bench, settings)
+        for found in each_seed(study, train_seed, plan, settings.seeds, first, settings, plan):
+            rows += found["rows"]
+            notes += found["notes"]
+            rankings += found["rankings"]
+            stages.append(found["stages"])
 
         # report
         notes += [ranking["note"] for ranking in rankings if ranking["note"]]
@@ -96,7 +87,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
                 f"This run ends after the stage {settings.until}; the same command without --until continues in its "
                 "folder. The test clips are not read."
             )
-        result = summarised(Comparison(plan=plan), data, rows, notes, title="Channels of a teacher on VGGSound")
+        result = summarised(Comparison(plan=plan), first, rows, notes, title="Channels of a teacher on VGGSound")
         result |= {"stages": stages, "tables": [stages_table(stages)]}
         if rankings:
             result["ranking"] = described_ranking(settings, rankings)
@@ -106,6 +97,25 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         if settings.batch_accuracy and rows:
             result["tables"].append(printed_table(rows))
         return study.finish(result)
+
+
+def train_seed(study: Study, seed: int, data: Data, settings: Settings, plan: Plan) -> dict[str, Any]:
+    """The stages of a seed; its test clips are read when everything of it is trained."""
+    bench = study.bench(plan, data, seed, earlier=earlier_ranking(study.out, seed))
+    notes: list[str] = []
+    rankings: list[dict[str, Any]] = []
+    bench.teacher()
+    if settings.reaches("video"):
+        bench.control()
+    if settings.reaches("saliency"):
+        saliency = rank(bench, settings)
+        keep_ranking(bench, saliency, settings)
+        rankings.append({"seed": seed, "value": saliency.value.tolist(), "note": saliency.note})
+    if settings.reaches("students"):
+        notes += distil(bench, saliency, settings)
+    stages = described_stages(bench)
+    rows = scored(bench, settings) if settings.reaches("students") else []
+    return {"rows": rows, "notes": notes, "rankings": rankings, "stages": stages}
 
 
 # ---- before anything is trained

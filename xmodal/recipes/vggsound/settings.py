@@ -18,7 +18,7 @@ from pydantic import Field, field_validator, model_validator
 
 from xmodal.engine.settings import OptimizerName, ScheduleName
 from xmodal.study.plan import Plan
-from xmodal.study.settings import DataFlags, Names, Options, Presets, RunSettings, Seeds, Shares, known_names
+from xmodal.study.settings import DataFlags, JobSettings, Names, Options, Presets, Seeds, Shares, known_names
 
 MODALITIES = ("audio", "video")
 STAGES = ("teacher", "video", "saliency", "students")
@@ -68,7 +68,7 @@ PUBLISHED: dict[str, Any] = {  # values that --as-published sets
 FREE = ("remove", "ratio", "until", "seeds", "shuffled", "batch_accuracy", "published_files")
 
 
-class VggsoundSettings(Presets, DataFlags, RunSettings):
+class VggsoundSettings(Presets, DataFlags, JobSettings):
     """A video student that learns from some channels of an audio teacher, on VGGSound."""
 
     PRESETS: ClassVar[dict[str, dict[str, Any]]] = {"published": {}, "small": SMALL}
