@@ -270,8 +270,22 @@ def test_two_jobs_find_what_one_finds(tmp_path):
         weights = [each.student_of(name, seed=seed).inner.module.state_dict() for each in (one, two)]
         assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert np.array_equal(one.predict(arrays["faint"]), two.predict(arrays["faint"]))
-    assert two.save(tmp_path / "student.safetensors", name="kd", seed=1).is_file()
+    assert two.save(tmp_path / "student.safetensors", name="teacher", seed=1).is_file()
     assert two.report(tmp_path / "page.html").stat().st_size > 10_000
+
+
+def test_what_cannot_be_sent_is_named():
+    lock = threading.Lock()
+
+    def score(outputs, target):
+        with lock:
+            return 0.0
+
+    random = np.random.default_rng(0)
+    arrays = {"clear": random.normal(size=(40, 3)), "faint": random.normal(size=(40, 4))}
+
+    with pytest.raises(InputError, match="can't be sent .*lock.* Use one job"):
+        xmodal.compare(arrays, np.arange(40) % 2, student="faint", seeds=2, metrics={"score": score}, jobs=2)
 
 
 def test_without_a_folder_networks_stay_with_the_study():

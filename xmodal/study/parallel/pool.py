@@ -7,19 +7,20 @@ others too; then the tasks without a result are handed out again, and each conti
 
 from __future__ import annotations
 
+import pickle
 import queue
 import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.engine.callbacks import tell_epoch
 from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Beside
-from xmodal.errors import Interrupted, ProcessDied, listed
+from xmodal.errors import InputError, Interrupted, ProcessDied, listed
 from xmodal.study.parallel.channel import PREFIX, Channel, await_earlier
 from xmodal.study.parallel.cluster import on_cluster
 from xmodal.study.parallel.task import Outcome, Shared, Task
@@ -91,6 +92,13 @@ def _attempt(parallel: Any, shared: Shared, tasks: Sequence[Task], watch: _Watch
                 continue
             if message is None:
                 break
+            if isinstance(message, pickle.PicklingError):
+                # the cause is a traceback as text
+                reason = [line for line in str(message.__cause__ or message).splitlines() if line.strip('" ')]
+                raise InputError(
+                    "Several jobs send networks, data and functions to other processes, and one of these can't be sent "
+                    f"({reason[-1]}). Use one job, or objects of a module."
+                ) from message
             if isinstance(message, BaseException):
                 raise message
             outcomes[message.name] = message
@@ -169,17 +177,12 @@ def _channel(out: Path | None) -> Iterator[Channel]:
     """A folder for the messages, in the run folder if there is one: machines of a cluster see that."""
     if out is not None:
         await_earlier(out)
-    with tempfile.TemporaryDirectory(prefix="xmodal-") if out is None else _nothing(out) as parent:
+    with tempfile.TemporaryDirectory(prefix="xmodal-") if out is None else nullcontext(out) as parent:
         channel = Channel(Path(parent) / f"{PREFIX}{secrets.token_hex(4)}")
         try:
             yield channel
         finally:
             channel.close()
-
-
-@contextmanager
-def _nothing(out: Path) -> Iterator[Path]:
-    yield out
 
 
 @contextmanager
@@ -196,4 +199,4 @@ def _processes(jobs: int, threads: int) -> Iterator[Any]:
             yield Parallel(batch_size=1, return_as="generator_unordered", mmap_mode="c")
         finally:
             # otherwise they would wait for more work for some minutes
-            get_reusable_executor().shutdown(wait=False, kill_workers=True)
+            get_reusable_executor(reuse=True).shutdown(wait=False, kill_workers=True)
