@@ -33,6 +33,7 @@ EXPECTED = "removing the least salient channels, so that the general stay, makes
 # and RAVDESS parts; hint, pkt and similarity add the KL divergence there, rkd and dkd do not.
 LOSSES = {
     "kl": ("kl:1",),
+    "mse": ("mse:1",),
     "hint": ("mse:0.1", "kl:1"),
     "rkd": ("rkd:1",),
     "pkt": ("pkt:1", "kl:1"),
