@@ -248,8 +248,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
     with open_study(settings, "dmd", progress=progress) as study:
         # data of the first seed, weights to start from, and all checks: nothing is written yet
-        opened = functools.partial(open_set, settings)
-        first = open_set(settings, None, settings.seeds[0])
+        opened = functools.partial(open_seed, settings)
+        first = open_set(settings, settings.seeds[0])
         modalities = settings.modalities or first.info.modalities
         plan = settings.plan(modalities)
         weights = read_weights(settings)
@@ -296,8 +296,13 @@ def write_tables(settings: Settings, result: Mapping[str, Any], out: Path) -> No
         tables.write_published_result(out, result["rows"], METHOD)
 
 
-def open_set(settings: Settings, plan: Plan | None, seed: int) -> Data:
+def open_seed(settings: Settings, plan: Plan, seed: int) -> Data:
     """The data of a seed; the plan follows from it."""
+    return open_set(settings, seed)
+
+
+def open_set(settings: Settings, seed: int) -> Data:
+    """The data of a seed."""
     data = open_data("mosi", options=settings.source(), seed=seed, **settings.request())
     if settings.select:
         lower = settings.select.lower() in ("mse", "mae")
