@@ -300,12 +300,17 @@ class DataInfo:
             >>> DataInfo(pictures, "multiclass", 20, {}, dense=True).block(512)
             9
         """
-        shapes = [spec.shape for spec in self.inputs.values()]
-        # a dense target of unknown shape is taken to be as large as the largest input without its channels
-        largest = max((math.prod(shape[1:]) for shape in shapes), default=1)
-        positions = (math.prod(self.target_shape) if self.target_shape else largest) if self.dense else 1
-        values = sum(map(math.prod, shapes)) + self.outputs * positions + self.inner
+        values = sum(math.prod(spec.shape) for spec in self.inputs.values()) + self.outputs * self.places + self.inner
         return max(1, min(most, BLOCK_BYTES // (4 * values)))
+
+    @property
+    def places(self) -> int:
+        """How many targets a sample has: pixels, points or voxels of dense data, otherwise one."""
+        if not self.dense:
+            return 1
+        # a dense target of unknown shape is taken to be as large as the largest input without its channels
+        largest = max((math.prod(spec.shape[1:]) for spec in self.inputs.values()), default=1)
+        return math.prod(self.target_shape) if self.target_shape else largest
 
     def typed(self, dtype: str) -> DataInfo:
         """The same facts for floating-point inputs of another type; ``dtype`` is NumPy's name of it."""

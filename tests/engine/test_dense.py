@@ -86,7 +86,7 @@ def test_outputs_of_dense_students_are_kept_as_classes(data):
 
     columns = outputs["lidar"]
     assert (
-        columns["outputs"].shape == columns["target"].shape == (4, 16, 16) and columns["outputs"].dtype == torch.int16
+        columns["outputs"].shape == columns["target"].shape == (4, 16, 16) and columns["outputs"].dtype == torch.uint8
     )
     assert torch.equal(columns["target"], data.test.targets["lidar"])
 

@@ -84,16 +84,23 @@ def evaluate(
             modality = students[name].target
             scores[name].update(prediction, batch.targets[modality], *counting(batch, modality))
             if outputs is not None:
+                target = batch.targets[modality]
                 # a logit per class and pixel of a whole split would not fit into memory
                 if info.dense and info.task == "multiclass":
-                    prediction = prediction.argmax(dim=1).to(torch.int16)
+                    prediction, target = (part.to(small(info)) for part in (prediction.argmax(dim=1), target))
                 else:
                     prediction = at_least_float32(prediction)
-                collected[name].append((batch.index[modality], prediction, batch.targets[modality]))
+                collected[name].append((batch.index[modality], prediction, target))
     if outputs is not None:
         for name, parts in collected.items():
             outputs[name] = _joined(parts)
     return {name: score.compute() for name, score in scores.items()}
+
+
+def small(info: DataInfo) -> torch.dtype:
+    """The smallest type that holds every class, and the number of ignored targets."""
+    numbers = [info.classes - 1, *([] if info.ignore is None else [info.ignore])]
+    return torch.uint8 if 0 <= min(numbers) and max(numbers) < 256 else torch.int16
 
 
 def counting(batch: Batch, modality: str) -> tuple[Tensor | None, ...]:

@@ -9,7 +9,6 @@ import contextlib
 import copy
 import functools
 import hashlib
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +24,7 @@ from xmodal.data.base import Data
 from xmodal.data.loader import in_order
 from xmodal.data.split import Split
 from xmodal.engine.callbacks import epochs_of
-from xmodal.engine.evaluate import evaluate
+from xmodal.engine.evaluate import evaluate, small
 from xmodal.engine.fit import Run, as_it_is, fit
 from xmodal.engine.loop import updates_per_epoch
 from xmodal.engine.progress import Progress
@@ -491,10 +490,9 @@ class Bench:
         """Whether the outputs of so many students on the test split may be kept in memory."""
         if not self.info.dense:
             return True
-        positions = max(math.prod(info.shape[1:]) for info in self.info.inputs.values())
-        # `evaluate` keeps the class alone, in 16 bits, or float32 values; targets have 64 bits
-        size = (2 if self.info.task == "multiclass" else 4 * self.info.outputs) + 8
-        return students * max(self.info.rows["test"].values()) * positions * size <= OUTPUT_BYTES
+        # `evaluate` keeps classes and targets in the smallest type, or float32 values; targets are as wide then
+        size = 2 * small(self.info).itemsize if self.info.task == "multiclass" else 8 * self.info.outputs
+        return students * max(self.info.rows["test"].values()) * self.info.places * size <= OUTPUT_BYTES
 
     def _deploys(self, run: Run) -> bool:
         """Whether a run has a student for the deployed modalities."""

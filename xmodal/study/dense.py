@@ -20,8 +20,12 @@ from xmodal.study.plan import Comparison, Entry, Plan
 from xmodal.study.settings import JobSettings, Names, Options, Presets, RowFlags
 
 if TYPE_CHECKING:
+    import torch
+    from numpy.typing import NDArray
+    from torch import Tensor
+
     from xmodal.study.bench import Bench
-    from xmodal.types import Batch
+    from xmodal.types import Batch, Student
 
 SHOWN = ("teacher", "control", "method")  # roles whose networks appear in the table of classes and in pictures
 MASKS: dict[str, tuple[str, dict[str, Any]]] = {  # kd_mask → method and its settings
@@ -135,6 +139,22 @@ def first_frames(bench: Bench, frames: int) -> Iterator[Batch]:
     # they are read for a diagnostic after the scores are final: nothing is chosen by them
 
     return itertools.islice(in_order(bench.data.test, batch_size=1), frames)
+
+
+def classes_of(student: Student, inputs: Mapping[str, Tensor], device: torch.device | str) -> NDArray[Any]:
+    """The class that a network predicts for every pixel or voxel of some frames."""
+    import torch
+
+    from xmodal.models.network import evaluating
+
+    module = student.module.to(device)
+    # frame by frame, as in scoring: a batch of whole images may not fit into memory
+    with evaluating(module), torch.no_grad():
+        classes = [
+            module({name: inputs[name][number : number + 1] for name in student.needs}).argmax(dim=1).to(torch.uint8)
+            for number in range(len(next(iter(inputs.values()))))
+        ]
+    return torch.cat(classes).cpu().numpy()
 
 
 def measure_gap(bench: Bench, row: Mapping[str, Any], batches: Iterable[Batch]) -> dict[str, Any]:

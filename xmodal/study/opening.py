@@ -25,6 +25,7 @@ from xmodal.engine.progress import Progress
 from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.engine.settings import MachineSettings, Precision
 from xmodal.files import read_json, write_json
+from xmodal.study.drawing import drawing
 from xmodal.study.settings import JobSettings
 
 if TYPE_CHECKING:
@@ -186,9 +187,14 @@ class Study:
         saved: list[dict[str, Any]] = read_json(file)["rows"]
         return saved
 
+    def save(self, result: Mapping[str, Any]) -> None:
+        """Write `result.json` before anything is drawn: `finish` writes the complete one."""
+        if self.out is not None and self.first:
+            write_json(self.out / "result.json", {"recipe": self.recipe, **result})
+
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write `result.json` and the page, and return the result with the path of the run folder."""
-        complete = {"recipe": self.recipe, **result}
+        complete = {"recipe": self.recipe, **result, "notes": list(result.get("notes", ()))}
         if complete.get("ship") and self.first:
             complete["ship"] = self._completed(complete["ship"])
             complete["deploy"] = complete["ship"]["file"]
@@ -196,8 +202,12 @@ class Study:
             from xmodal.reports.page import write_page
 
             write_json(self.out / "result.json", complete)
+            noted = len(complete["notes"])
             # from the files alone, so that `xmodal report` draws the same page again
-            write_page([self.out], self.out / PAGE)
+            with drawing(complete["notes"], f"The page {PAGE}"):
+                write_page([self.out], self.out / PAGE)
+            if len(complete["notes"]) > noted:
+                write_json(self.out / "result.json", complete)
         self.fabric.barrier()
         self.progress.close()
         return complete if self.out is None else {**complete, "folder": str(self.out)}

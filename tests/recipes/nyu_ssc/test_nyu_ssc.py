@@ -44,6 +44,44 @@ def ran(rooms, tmp_path_factory):
     return run(small(rooms, out=out)), out
 
 
+def test_pictures_need_no_stored_classes(rooms, tmp_path, monkeypatch, ran):
+    monkeypatch.setattr("xmodal.study.bench.OUTPUT_BYTES", 0)
+    out = tmp_path / "run"
+    result = run(small(rooms, out=out))
+
+    assert not list(out.glob("seed-0/*/predictions/*")) and list(ran[1].glob("seed-0/*/predictions/*"))
+    assert result["notes"] == ran[0]["notes"] and result["rows"] == ran[0]["rows"]
+    with np.load(out / "scenes.npz") as drawn, np.load(ran[1] / "scenes.npz") as kept:
+        assert np.array_equal(drawn["maps"], kept["maps"]) and drawn["maps"].shape[:2] == (3, 1)
+        assert list(drawn["names"]) == ["teacher", "no-KD", "kd kl"]
+
+
+def test_a_fault_in_drawing_is_a_note_in_a_result_that_was_written_before(rooms, tmp_path, monkeypatch, ran):
+    out, seen = tmp_path / "run", []
+
+    def faulty(*arguments):
+        seen.append(json.loads((out / "result.json").read_text())["rows"])
+        raise KeyError("teacher")
+
+    monkeypatch.setattr("xmodal.recipes.nyu_ssc.experiment.draw", faulty)
+    result = run(small(rooms, out=out))
+
+    note = "Test frames could not be drawn (KeyError: 'teacher'). Everything else is complete."
+    assert result["notes"] == [*ran[0]["notes"], note] and result["rows"] == ran[0]["rows"]
+    assert len(seen) == 1 and len(seen[0]) == len(result["rows"])
+    assert note in json.loads((out / "result.json").read_text())["notes"]
+    assert "Test frames could not be drawn" in (out / "report.html").read_text()
+
+
+def test_a_fault_in_the_page_is_a_note_too(rooms, tmp_path, monkeypatch):
+    monkeypatch.setattr("xmodal.reports.page.section", lambda *arguments: 1 / 0)
+    out = tmp_path / "run"
+    result = run(small(rooms, out=out, until="teacher"))
+
+    assert any("report.html could not be drawn (ZeroDivisionError" in note for note in result["notes"])
+    assert json.loads((out / "result.json").read_text())["notes"] == result["notes"]
+
+
 def test_the_published_preset_has_the_published_numbers():
     settings = Settings()
 

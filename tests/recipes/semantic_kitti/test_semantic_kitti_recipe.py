@@ -307,9 +307,7 @@ def test_answers_for_thousands_of_frames_are_not_kept(make_kitti_bench):
     assert bench._room_for_outputs(6)
     bench.info = replace(bench.info, rows={**bench.info.rows, "test": {"lidar": 4071, "image": 4071}})
     assert bench._room_for_outputs(6)
-    bench.info = replace(
-        bench.info, inputs={name: replace(known, shape=(3, 384, 1232)) for name, known in bench.info.inputs.items()}
-    )
+    bench.info = replace(bench.info, target_shape=(384, 1232))
     assert not bench._room_for_outputs(1)
 
 

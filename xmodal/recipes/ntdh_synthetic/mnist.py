@@ -27,6 +27,7 @@ from xmodal.engine.progress import Progress
 from xmodal.engine.settings import OptimizerName
 from xmodal.methods import METHODS
 from xmodal.study.channels import LOSSES, known_modes, measure_teachers, removal, row_name, teachers_table
+from xmodal.study.drawing import drawing
 from xmodal.study.opening import Study, open_study
 from xmodal.study.plan import Comparison, Entry, Plan, open_seed
 from xmodal.study.seeds import each_seed
@@ -166,14 +167,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         stand_in = "" if first.source["options"]["root"] else ", stand-in digits"
         result = summarised(comparison, first, rows, notes, title=f"NTDH on MNIST and MNIST-M{stand_in}")
         result["tables"] = [teachers_table(rows, ratios=[settings.ratio], place=settings.place)]
-        result["heat_maps"] = {
-            "file": HEAT_MAPS,
-            "modality": settings.teacher[0],
-            "names": settings.heat_map_names(),
-            "title": "Where the teacher looks",
-            "caption": "Absolute gradient of the teacher's loss at each pixel, scaled from 0 to 1 in each image; "
-            f"validation digits, seed {settings.seeds[0]}.",
-        }
+        if (study.folder / HEAT_MAPS).is_file():
+            result["heat_maps"] = described_heat_maps(settings)
         return study.finish(result)
 
 
@@ -186,8 +181,21 @@ def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparis
     rows = bench.score()
     measure_teachers(bench, rows)
     if seed == settings.seeds[0] and study.first:
-        draw_heat_maps(bench, settings, study.folder / HEAT_MAPS)
+        with drawing(notes, "Heat maps"):
+            draw_heat_maps(bench, settings, study.folder / HEAT_MAPS)
     return {"rows": rows, "notes": notes}
+
+
+def described_heat_maps(settings: Settings) -> dict[str, Any]:
+    """File, title and caption of the heat maps, for the page."""
+    return {
+        "file": HEAT_MAPS,
+        "modality": settings.teacher[0],
+        "names": settings.heat_map_names(),
+        "title": "Where the teacher looks",
+        "caption": "Absolute gradient of the teacher's loss at each pixel, scaled from 0 to 1 in each image; "
+        f"validation digits, seed {settings.seeds[0]}.",
+    }
 
 
 def draw_heat_maps(bench: Bench, settings: Settings, path: Path) -> None:

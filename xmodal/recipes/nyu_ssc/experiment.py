@@ -22,7 +22,7 @@ DDRNet, CVPR 2019; numbers from the authors' code.
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +30,17 @@ from typing import TYPE_CHECKING, Any
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.recipes.nyu_ssc.settings import METRICS, NETWORKS, Settings
-from xmodal.study.dense import SHOWN, class_table, first_frames, gap_table, measure_gap, teacher_file
+from xmodal.study.dense import SHOWN, class_table, classes_of, first_frames, gap_table, measure_gap, teacher_file
+from xmodal.study.drawing import drawing, networks_of
 from xmodal.study.opening import Study, open_study
 from xmodal.study.plan import Comparison, open_seed
 from xmodal.study.seeds import each_seed
 
 if TYPE_CHECKING:
+    import torch
+
     from xmodal.data.base import Data
-    from xmodal.study.bench import Bench, Earlier
+    from xmodal.study.bench import Earlier
     from xmodal.types import Batch, Student
 
 SCENES = "scenes.npz"
@@ -70,13 +73,17 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         result = summarised(comparison, first, rows, [*notes, *notes_on(settings)], title=title)
         result["tables"] = tables_of(result, gaps)
         result["gaps"] = gaps
-        if settings.pictures and rows:
-            result["scenes"] = described_scenes(result, settings)
+        if settings.pictures and rows and study.first:
+            study.save(result)
+            with drawing(result["notes"], "Test frames"):
+                shown = [row for row in rows if row["seed"] == settings.seeds[0] and row["role"] in SHOWN]
+                draw(first, networks_of(study, shown), study.folder / SCENES, settings.pictures, study.fabric.device)
+                result["scenes"] = described_scenes(result, settings)
         return study.finish(result)
 
 
 def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparison: Comparison) -> dict[str, Any]:
-    """Teacher, control and student of a seed, up to the last stage; then the scores, gaps and drawings."""
+    """Teacher, control and student of a seed, up to the last stage; then the scores and gaps."""
     from xmodal.study.comparison import train
 
     bench = study.bench(comparison.plan, data, seed, earlier=given_teacher(settings, seed))
@@ -88,8 +95,6 @@ def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparis
     for row in rows if comparison.train_teacher and settings.gap_frames else ():
         if row["role"] != "teacher":
             gaps.append(measure_gap(bench, row, map(occupied, first_frames(bench, settings.gap_frames))))
-    if settings.pictures and seed == settings.seeds[0] and study.first:
-        draw(bench, rows, study.folder / SCENES, settings.pictures)
     return {"rows": rows, "notes": notes, "gaps": gaps}
 
 
@@ -156,7 +161,9 @@ def occupied(batch: Batch) -> Batch:
     return replace(batch, valid=counts)
 
 
-def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
+def draw(
+    data: Data, networks: Iterable[tuple[str, Student]], path: Path, frames: int, device: torch.device | str = "cpu"
+) -> None:
     """Write some test frames: images, labels, and the classes that each network predicts."""
     import numpy as np
     import torch
@@ -167,9 +174,10 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     from xmodal.files import written_whole
 
     # frames spread over the split, before normalisation
-    test = bench.data.test
+    test = data.test
     chosen = torch.linspace(0, len(test) - 1, min(frames, len(test))).round().long()
-    batch = test.raw()[Pick(dict.fromkeys(bench.info.modalities, chosen), None)]
+    pick = Pick(dict.fromkeys(data.info.modalities, chosen), None)
+    batch, inputs = test.raw()[pick], test[pick].to(device).inputs
     arrays: dict[str, Any] = {}
     if "rgb" in batch.inputs:
         mean, std = (torch.tensor(part).view(3, 1, 1) for part in STATISTICS)
@@ -177,13 +185,7 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     if "depth" in batch.inputs:
         arrays["depths"] = batch.inputs["depth"][:, 0].numpy()
 
-    # classes that were kept when the test split was scored, which saves a second pass over whole rooms
-    shown = [row for row in rows if row["role"] in SHOWN]
-    maps = []
-    for row in shown:
-        outputs = bench.outputs[row["name"]][row["student"]]
-        position = {number: line for line, number in enumerate(outputs["index"].tolist())}
-        maps.append(outputs["outputs"][[position[number] for number in chosen.tolist()]])
+    maps = {name: classes_of(student, inputs, device) for name, student in networks}
     # the modalities are paired: row numbers of any of them name the frames
     numbers = test.numbers[next(iter(batch.targets))]
     with written_whole(path) as file:
@@ -191,10 +193,10 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
             file,
             **arrays,
             labels=batch.target.to(torch.uint8).numpy(),
-            names=np.array([row["name"] for row in shown]),
-            maps=torch.stack(maps).to(torch.uint8).cpu().numpy(),
+            names=np.array(list(maps)),
+            maps=np.stack(list(maps.values())),
             palette=np.array(COLOURS, np.uint8),
-            frames=np.array([bench.data.ids[numbers[number]] for number in chosen.tolist()]),
+            frames=np.array([data.ids[numbers[number]] for number in chosen.tolist()]),
         )
 
 

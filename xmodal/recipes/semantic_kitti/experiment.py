@@ -20,7 +20,7 @@ Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,14 +30,18 @@ from xmodal.errors import InputError
 from xmodal.methods import METHODS
 from xmodal.recipes.semantic_kitti.authors_config import DATA, read_config
 from xmodal.recipes.semantic_kitti.settings import TEACHER, Settings
-from xmodal.study.dense import SHOWN, class_table, first_frames, gap_table, measure_gap, teacher_file
+from xmodal.study.dense import SHOWN, class_table, classes_of, first_frames, gap_table, measure_gap, teacher_file
+from xmodal.study.drawing import drawing, networks_of
 from xmodal.study.opening import Study, open_study
 from xmodal.study.plan import Comparison, Plan, method_settings, open_seed
 from xmodal.study.seeds import each_seed
 
 if TYPE_CHECKING:
+    import torch
+
     from xmodal.data.base import Data
     from xmodal.study.bench import Bench, Earlier
+    from xmodal.types import Student
 
 PMF = "pmf"
 PICTURES = "pictures.npz"
@@ -71,8 +75,12 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         result = summarised(comparison, first, rows, [*notes, *notes_on(settings)], title=title)
         result["tables"] = tables_of(result, gaps)
         result["gaps"] = gaps
-        if settings.pictures and rows:
-            result["class_maps"] = described_pictures(result, settings)
+        if settings.pictures and rows and study.first:
+            study.save(result)
+            with drawing(result["notes"], "Test frames"):
+                shown = [row for row in rows if row["seed"] == settings.seeds[0] and row["role"] in SHOWN]
+                draw(first, networks_of(study, shown), study.folder / PICTURES, settings.pictures, study.fabric.device)
+                result["class_maps"] = described_pictures(result, settings)
         return study.finish(result)
 
 
@@ -83,7 +91,7 @@ def open_frames(settings: Settings, plan: Plan, seed: int) -> Data:
 
 
 def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparison: Comparison) -> dict[str, Any]:
-    """Teacher, control, student and PMFNet of a seed, up to the last stage; then the scores, gaps and images."""
+    """Teacher, control, student and PMFNet of a seed, up to the last stage; then the scores and gaps."""
     from xmodal.study.comparison import train
 
     earlier = earlier_teacher(settings.teacher_checkpoint, seed)
@@ -98,8 +106,6 @@ def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparis
     for row in rows if comparison.train_teacher and settings.gap_frames else ():
         if row["role"] != "teacher":
             gaps.append(measure_gap(bench, row, first_frames(bench, settings.gap_frames)))
-    if settings.pictures and seed == settings.seeds[0] and study.first:
-        draw(bench, rows, study.folder / PICTURES, settings.pictures)
     return {"rows": rows, "notes": notes, "gaps": gaps}
 
 
@@ -135,7 +141,9 @@ def earlier_teacher(path: Path | None, seed: int) -> Earlier | None:
     return Earlier({"teacher": {TEACHER: student.module.state_dict()}}, where=str(file))
 
 
-def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: int) -> None:
+def draw(
+    data: Data, networks: Iterable[tuple[str, Student]], path: Path, frames: int, device: torch.device | str = "cpu"
+) -> None:
     """Write some test frames: camera images, labels, and the classes that each network predicts."""
     import numpy as np
     import torch
@@ -143,36 +151,23 @@ def draw(bench: Bench, rows: Sequence[Mapping[str, Any]], path: Path, frames: in
     from xmodal.data.loader import Pick
     from xmodal.data.semantic_kitti.classes import CLASSES, coloured
     from xmodal.files import written_whole
-    from xmodal.models.network import evaluating
 
     # frames spread over the split
-    test = bench.data.test
+    test = data.test
     chosen = torch.linspace(0, len(test) - 1, min(frames, len(test))).round().long()
-    pick = Pick(dict.fromkeys(bench.info.modalities, chosen), None)
-    batch, raw = test[pick].to(bench.fabric.device), test.raw()[pick]
-    names, maps = [], []
-    for row in rows:
-        if row["role"] not in SHOWN:
-            continue
-        module = bench.runs[row["name"]].students[row["student"]].module
-        # frame by frame, as in scoring: a batch of whole images may not fit into memory
-        with evaluating(module), torch.no_grad():
-            logits = [
-                module({name: part[number : number + 1] for name, part in batch.inputs.items()})
-                for number in range(len(chosen))
-            ]
-        names.append(row["name"])
-        maps.append(torch.cat(logits).argmax(dim=1).to(torch.uint8).cpu().numpy())
+    pick = Pick(dict.fromkeys(data.info.modalities, chosen), None)
+    inputs, raw = test[pick].to(device).inputs, test.raw()[pick]
+    maps = {name: classes_of(student, inputs, device) for name, student in networks}
     with written_whole(path) as file:
         np.savez_compressed(
             file,
             pictures=raw.inputs[TEACHER].clamp(0, 255).round().to(torch.uint8).numpy(),
             labels=raw.targets[TEACHER].to(torch.uint8).numpy(),
             seen=raw.valid[TEACHER].numpy(),
-            names=np.array(names),
-            maps=np.stack(maps),
+            names=np.array(list(maps)),
+            maps=np.stack(list(maps.values())),
             palette=coloured(np.arange(len(CLASSES))),
-            frames=np.array([bench.data.ids[test.numbers[TEACHER][number]] for number in chosen.tolist()]),
+            frames=np.array([data.ids[test.numbers[TEACHER][number]] for number in chosen.tolist()]),
         )
 
 
