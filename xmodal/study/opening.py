@@ -195,7 +195,7 @@ class Study:
         if self.out is not None and self.first:
             from xmodal.reports.page import write_page
 
-            write_json(self.out / "result.json", complete)
+            write_json(self.out / "result.json", _without_classes(complete))
             # from the files alone, so that `xmodal report` draws the same page again
             write_page([self.out], self.out / PAGE)
         self.fabric.barrier()
@@ -236,6 +236,24 @@ def share_cores(study: Study, settings: JobSettings) -> None:
 
         # now, since the run folder records the number; a process of a cluster has one core
         torch.set_num_threads(1 if study.cluster else max(cores() // study.jobs, 1))
+
+
+def _without_classes(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without values per class in its rows, if there are so many classes that no table is part of a result.
+
+    Each row names the folder of its training, which holds them; with many networks and seeds they would be most of
+    the file.
+    """
+
+    def numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+        if "confused" not in row.get("test", {}) or not row.get("folder"):
+            return dict(row)
+        return {
+            **row,
+            "test": {name: value for name, value in row["test"].items() if not isinstance(value, list | dict)},
+        }
+
+    return {**result, **{key: [numbers(row) for row in result[key]] for key in ("rows", "curve_rows") if key in result}}
 
 
 @contextmanager
