@@ -9,7 +9,7 @@ import pytest
 
 import xmodal
 
-HEAVY = ("torch", "numpy", "pydantic", "sklearn", "lightning_fabric", "torchmetrics", "matplotlib")
+HEAVY = ("torch", "numpy", "pydantic", "sklearn", "lightning_fabric", "torchmetrics", "scipy.stats")
 
 
 def test_importing_xmodal_loads_nothing_heavy():

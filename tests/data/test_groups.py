@@ -10,7 +10,8 @@ from xmodal.api.distill import distill
 from xmodal.cli.main import answer
 from xmodal.data import open_data, reopen
 from xmodal.data.arrays import from_arrays, from_dataset
-from xmodal.data.groups import NEAR, group_numbers, split_groups
+from xmodal.data.draw import stratified_split
+from xmodal.data.groups import NEAR, group_numbers, rows_of_each, split_groups
 from xmodal.errors import InputError
 
 ROWS = 200
@@ -33,6 +34,36 @@ def disjoint(data):
 
 
 SPLITS = ("train", "valid", "test")
+
+
+@pytest.mark.parametrize("values", [CLASSES, PEOPLE, NAMES, PEOPLE > 9, np.zeros(0, int), np.array([5])])
+def test_rows_of_each_value_equal_a_loop_over_the_values(values):
+    expected = [np.flatnonzero(values == value).tolist() for value in np.unique(values)]
+
+    assert [rows.tolist() for rows in rows_of_each(values)] == expected
+
+
+class Counted(np.ndarray):
+    """An array that counts how often all of it is compared with something."""
+
+    compared = 0
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return np.asarray(self) == np.asarray(other)
+
+
+def test_drawing_splits_of_many_classes_compares_no_row_with_each_class():
+    target = (np.arange(4000) % 400).view(Counted)
+
+    rows = stratified_split(target, SHARES, seed=0)
+
+    assert Counted.compared < 10
+    assert {split: np.bincount(target[part]).tolist() for split, part in rows.items()} == {
+        "train": [7] * 400,
+        "valid": [1] * 400,
+        "test": [2] * 400,
+    }
 
 
 def test_any_hashable_values_are_groups():

@@ -72,6 +72,15 @@ def test_angles_of_a_line_against_a_right_angle():
     assert rkd_angle(line, corner).item() == pytest.approx(by_hand, rel=1e-6)
 
 
+@pytest.mark.parametrize("loss", [rkd, rkd_angle])
+def test_angles_of_more_than_256_rows_come_with_a_warning(loss):
+    student, teacher = pair(257, 2)
+
+    loss(student[:256], teacher[:256])  # a warning would be an error here
+    with pytest.warns(UserWarning, match=r"all triples of 257 rows.*group="):
+        loss(student, teacher)
+
+
 def test_rkd_is_the_weighted_sum_of_its_terms():
     student, teacher = pair(5, 4)
     distance, angle = rkd_distance(student, teacher), rkd_angle(student, teacher)

@@ -5,7 +5,7 @@ import torch
 from torchmetrics import MeanMetric
 from torchmetrics import classification as tm
 
-from xmodal.metrics.counts import BinaryCounts, Counts, Mean
+from xmodal.metrics.counts import BinaryCounts, Counts, Mean, _largest
 
 
 def batches(seed, classes, rows=(37, 64, 5), absent=True):
@@ -36,6 +36,18 @@ def test_multiclass_counts_equal_torchmetrics(seed, ignore):
             metric.update(outputs, target)
 
     assert ours.compute() == {name: metric.compute().tolist() for name, metric in oracle.items()}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_the_largest_output_is_that_of_torch(dtype):
+    outputs = torch.randn(200, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
+    outputs[::3] = outputs[::3].round()  # ties
+    outputs[5, 3] = outputs[5, 7] = outputs[6, 0] = outputs[7, -1] = float("nan")
+    outputs[8] = float("-inf")
+    outputs[9, 4] = outputs[9, 2] = float("inf")
+
+    assert torch.equal(_largest(outputs.requires_grad_()), outputs.argmax(dim=1))
+    assert torch.equal(_largest(outputs[:, ::2]), outputs[:, ::2].argmax(dim=1))
 
 
 def test_many_classes_name_the_most_frequent_confusions():

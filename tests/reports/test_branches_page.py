@@ -46,7 +46,7 @@ def test_a_result_with_branches_gets_a_section(comparison: Path, tmp_path: Path)
 
 
 def test_the_table_has_a_row_per_part() -> None:
-    _, lines = branches(FOUND and {"branches": FOUND}, "b")["table"]
+    _, lines = branches(FOUND and {"branches": FOUND})["table"]
 
     assert lines[0] == ["invariant", "50.0", "65.5", "94.0", "92.0", "0.129"]
     assert lines[2] == ["irrelevant", "100.0", "100.0", "87.0", "–", "0.015"]
@@ -55,7 +55,7 @@ def test_the_table_has_a_row_per_part() -> None:
 def test_targets_without_classes_leave_gaps() -> None:
     content = {**FOUND["content"], "classes": {}, "auxiliary": {}}
 
-    _, lines = branches({"branches": {**FOUND, "content": content}}, "b")["table"]
+    _, lines = branches({"branches": {**FOUND, "content": content}})["table"]
 
     assert [line[3:5] for line in lines] == [["–", "–"]] * 3
 

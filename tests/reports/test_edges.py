@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from xmodal.reports.edges import edge_figures, read_edges
+from xmodal.reports.figures.plots import edges as draw
 from xmodal.reports.page import write_page
-from xmodal.reports.plots import edges as draw
 
 NAMES = ["b>a", "a>b"]
 KNOWN = {
@@ -52,10 +52,10 @@ def test_malformed_edges_are_ignored() -> None:
 def test_the_table_has_the_mean_and_the_range_over_the_seeds() -> None:
     runs = [read_edges(KNOWN, HISTORY), read_edges(KNOWN, [row(0, 0.4), row(1, 0.3)])]
 
-    lines = edge_figures("dmd", runs, "e")["table"][1]
+    lines = edge_figures("dmd", runs)["table"][1]
     assert lines[0] == ["homogeneous graph", "b → a", "0.500 (0.500 to 0.500)", "0.250 (0.200 to 0.300)", "0.100"]
     assert lines[2] == ["heterogeneous graph", "b → a", "–", "0.250 (0.200 to 0.300)", "0.500"]
-    (alone,) = [line for line in edge_figures("dmd", runs[:1], "e")["table"][1] if line[:2] == lines[1][:2]]
+    (alone,) = [line for line in edge_figures("dmd", runs[:1])["table"][1] if line[:2] == lines[1][:2]]
     assert alone[2:] == ["0.500", "0.800", "0.900"]
 
 
@@ -63,8 +63,8 @@ def test_a_drawing_has_a_small_plot_per_edge_and_repeats_in_its_bytes() -> None:
     names = [f"{first}>{second}" for first in "abcd" for second in "abcd" if first != second]
     lines = {name: [([0, 1], [0.2, 0.1], [0.3, 0.3])] for name in names}
 
-    svg = draw(lines, title="graph", prefix="e")
-    assert svg == draw(lines, title="graph", prefix="e")
+    svg = draw(lines, title="graph")
+    assert svg == draw(lines, title="graph")
     assert all(f"{name[0]} → {name[2]}" in svg for name in lines)
     assert svg.count("stroke-dasharray") >= len(lines)
 

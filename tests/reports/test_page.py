@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from xmodal.errors import InputError
-from xmodal.reports import comparison_table, plots, read_run, verdict, write_page
+from xmodal.reports import comparison_table, read_run, verdict, write_page
+from xmodal.reports.figures import plots
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,7 @@ def test_no_folder_is_refused(tmp_path: Path) -> None:
 def test_drawings_take_ink_and_font_from_the_page() -> None:
     series = [plots.Series("kd", "method", [[0.1, 0.2, 0.3], [0.2, 0.3]]), plots.Series("no-KD", "control", [[0.1]])]
 
-    drawing = plots.learning_curves(series, metric="accuracy", prefix="x")
+    drawing = plots.learning_curves(series, metric="accuracy")
 
     assert "var(--ink, #1c1f24)" in drawing and "var(--series-1, #0b62c4)" in drawing
     assert not re.search(r"#0\w0\w0\w\b", drawing) and "font-family" not in drawing

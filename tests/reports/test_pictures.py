@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from xmodal.errors import InputError
-from xmodal.reports.pictures import BACKGROUND, RIGHT_OR_WRONG, class_map_strips, heat_colours, heat_map_strips
+from xmodal.reports.figures.pictures import BACKGROUND, RIGHT_OR_WRONG, class_map_strips, heat_colours, heat_map_strips
 from xmodal.reports.read import RunFiles
 
 FACTS = {"file": "maps.npz", "modality": "eye", "names": ["one", "two"], "title": "Where", "caption": "How."}

@@ -22,7 +22,7 @@ def test_the_ends_are_the_lowest_and_the_highest_share():
 
 
 def test_the_drawings_mark_both_ends_and_name_place_and_permutations():
-    by_channel, in_order = ranking_plots(RANKING, "run-1")
+    by_channel, in_order = ranking_plots(RANKING)
 
     assert by_channel["svg"].count("highest") == 1 and by_channel["svg"].count("lowest") == 1
     assert "place 5" in by_channel["title"] and "10 permutations" in by_channel["caption"]
@@ -31,7 +31,7 @@ def test_the_drawings_mark_both_ends_and_name_place_and_permutations():
 
 
 def test_a_share_of_nothing_marks_nothing():
-    by_channel, in_order = ranking_plots({**RANKING, "share": 0.0}, "run-1")
+    by_channel, in_order = ranking_plots({**RANKING, "share": 0.0})
 
     assert "highest" not in by_channel["svg"] + in_order["svg"]
     assert ranking_table({**RANKING, "share": 0.0})[1][0][-2:] == ["–", "–"]
@@ -44,8 +44,8 @@ def test_several_seeds_have_a_band_and_a_line_each_in_the_table():
 
     assert len(header) == len(rows[0]) and [row[0] for row in rows] == ["3", "4"]
     assert rows[0][1:] == ["8", "2", "4", "4", "up to 0.010", "from 0.600"]
-    assert "from the lowest to the highest" in ranking_plots(twice, "x")[1]["caption"]
-    assert "mean over all permutations" in ranking_plots(twice, "x")[0]["caption"]
+    assert "from the lowest to the highest" in ranking_plots(twice)[1]["caption"]
+    assert "mean over all permutations" in ranking_plots(twice)[0]["caption"]
 
 
 @pytest.mark.parametrize("content", [None, [1], {"place": 5}, {**RANKING, "seeds": []}])

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from xmodal.errors import InputError
-from xmodal.reports import plots, write_page
+from xmodal.reports import write_page
+from xmodal.reports.figures import plots
 from xmodal.reports.read import read_run
 from xmodal.reports.sweep import summarise_sweep, sweep_caption, sweep_figures, sweep_table
 
@@ -101,11 +102,11 @@ def test_the_caption_names_seeds_and_sources() -> None:
 
 
 def test_the_drawing_has_a_band_and_crosses_in_the_colour_of_their_series() -> None:
-    drawing = plots.sweep(swept(), prefix="x")
-    plain = plots.sweep(swept(published=[]), prefix="x")
+    drawing = plots.sweep(swept())
+    plain = plots.sweep(swept(published=[]))
 
     assert drawing.count("--series-1") > plain.count("--series-1") > 0
-    assert plots.sweep(swept(), prefix="x") == drawing
+    assert plots.sweep(swept()) == drawing
     assert 'aria-label="accuracy (%) by γ, in common: teacher, no-KD, kd"' in drawing
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from xmodal.errors import InputError
-from xmodal.reports.pictures import BACKGROUND
+from xmodal.reports.figures.pictures import BACKGROUND
+from xmodal.reports.figures.voxels import EDGE, FRONT, depth_greys, draw_room, scene_strips
 from xmodal.reports.read import RunFiles
-from xmodal.reports.voxels import EDGE, FRONT, depth_greys, draw_room, scene_strips
 
 PALETTE = np.array([(0, 0, 0), (10, 10, 10), (100, 200, 50), (200, 0, 0)], np.uint8)
 NAMES = ["empty", "ceiling", "floor", "chair"]

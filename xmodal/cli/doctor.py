@@ -28,7 +28,6 @@ PURPOSES = {
     "rich": "progress on a terminal",
     "safetensors": "weights on disk",
     "scikit-learn": "the built-in digits, classic models",
-    "matplotlib": "figures",
     "jinja2": "the report page",
     "joblib": "several seeds at the same time",
     "pillow": "images",

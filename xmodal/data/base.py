@@ -18,6 +18,7 @@ from torch import Tensor
 
 from xmodal.data.augment import Augment
 from xmodal.data.draw import fold_rows
+from xmodal.data.groups import rows_of_each
 from xmodal.data.present import complete, count_present, masks_of
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Column, Partial, Split, batch_type
@@ -97,7 +98,8 @@ class Data:
             names: of these classes; empty: their numbers.
         """
         own = self.info.label_values or tuple(range(self.info.classes))
-        places = torch.tensor([list(labels).index(label) for label in own], dtype=torch.int64)
+        numbers = {label: number for number, label in enumerate(labels)}
+        places = torch.tensor([numbers[label] for label in own], dtype=torch.int64)
         parts = {name: self.split(name).renumbered(places) for name in SPLITS}
         info = replace(
             self.info,
@@ -354,6 +356,6 @@ def keep_fraction(rows: NDArray[np.int64], target: NDArray[Any], fraction: float
     if target.ndim > 1 or target.dtype.kind == "f":
         groups = [rows]
     else:
-        groups = [rows[target[rows] == value] for value in np.unique(target[rows])]
+        groups = [rows[members] for members in rows_of_each(target[rows])]
     kept = [random.permutation(group)[: max(1, round(fraction * len(group)))] for group in groups]
     return np.sort(np.concatenate(kept))

@@ -155,7 +155,9 @@ def gather(rows: Any, ends: NDArray[Any], open_part: Callable[[int], NDArray[Any
         >>> gather([4, 0, 2], np.array([2, 5]), lambda number: parts[number])
         array([14, 10, 12])
     """
-    chosen = np.arange(ends[-1])[rows]
+    # the numbers of the chosen rows alone: a list of all rows would cost each batch as much as the whole data
+    chosen = np.arange(*rows.indices(ends[-1])) if isinstance(rows, slice) else np.asarray(rows)
+    chosen = np.flatnonzero(chosen) if chosen.dtype == np.bool_ else np.where(chosen < 0, chosen + ends[-1], chosen)
     part_of_row = np.searchsorted(ends, chosen, side="right")
     first = open_part(0)
     values = np.empty((len(chosen), *first.shape[1:]), first.dtype)

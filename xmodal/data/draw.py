@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.data.groups import split_groups
+from xmodal.data.groups import rows_of_each, split_groups
 from xmodal.data.unlabelled import has_label, named
 from xmodal.errors import InputError
 from xmodal.names import SPLITS, UNLABELLED
@@ -35,9 +35,9 @@ def stratified_split(
     random = np.random.default_rng(seed)
     strata = np.zeros(len(target), dtype=int) if target.ndim > 1 or target.dtype.kind == "f" else target
     parts: dict[str, list[NDArray[np.int64]]] = {split: [] for split in SPLITS}
-    for value in np.unique(strata):
+    for members in rows_of_each(strata):
         # sums of fractions are rounded, not fractions: the parts of a class then add up to its rows
-        rows = random.permutation(np.flatnonzero(strata == value))
+        rows = random.permutation(members)
         train = round(fractions[0] * len(rows))
         valid = round((fractions[0] + fractions[1]) * len(rows))
         for split, part in zip(SPLITS, (rows[:train], rows[train:valid], rows[valid:]), strict=True):
@@ -169,8 +169,8 @@ def _folds_of_classes(target: NDArray[Any], folds: int, class_names: Sequence[st
     if len(target) < 2 * folds:
         raise InputError(f"{len(target)} labelled rows are too few for {folds} folds: two in each were expected.")
     number, first = np.zeros(len(target), dtype=np.int64), 0
-    for value in values:
-        members = random.permutation(np.flatnonzero(strata == value))
+    for rows in rows_of_each(strata):
+        members = random.permutation(rows)
         # each class starts where the one before ended: otherwise the first folds would get all remainders
         number[members] = (first + np.arange(len(members))) % folds
         first += len(members)

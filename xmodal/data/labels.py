@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from xmodal.data.base import Data
+from xmodal.data.groups import rows_of_each
 from xmodal.data.request import DataRequest
 from xmodal.data.split import Split
 from xmodal.data.unlabelled import SINGLE, counted, named
@@ -98,8 +99,8 @@ def labelled_order(target: Tensor, *, task: str, seed: int) -> Tensor:
         return shuffled
     classes = target[shuffled]
     priorities = torch.zeros(len(target), dtype=torch.float64)
-    for value in classes.unique():  # type: ignore[no-untyped-call]
-        members = (classes == value).nonzero().flatten()
+    for rows in rows_of_each(classes.numpy()):
+        members = torch.from_numpy(rows)
         # in descending order of n / (2 k + 1): with k = 0 infinity, so that each class comes first once
         priorities[members] = len(members) / (2.0 * torch.arange(len(members), dtype=torch.float64) + 1.0)
         priorities[members[0]] = float("inf")

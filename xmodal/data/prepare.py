@@ -114,8 +114,9 @@ def prepare_items(
     sweep(out)
     stamps = {item.name: _stamp(item, version) for item in items}
     reused = [item.name for item in items if _is_done(out, item.name, stamps[item.name])]
-    todo = [item for item in items if item.name not in set(reused)]
-    _remove_stale(out, keep=set(reused))
+    kept = set(reused)
+    todo = [item for item in items if item.name not in kept]
+    _remove_stale(out, keep=kept)
     done: list[str] = []
     skipped = list(refused)
     jobs = [(item, work, out, stamps[item.name]) for item in todo]

@@ -7,6 +7,7 @@ B² pairs and B³ angles of a batch of B rows belong to no single row. Use batch
 from __future__ import annotations
 
 import math
+import warnings
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,8 @@ from torch import Tensor
 from xmodal.losses.angles import AngleDistance, centred_gram, squared_distances
 from xmodal.losses.reduce import same_shape
 from xmodal.losses.shapes import matrices, product
+
+MANY = 256  # rows above which the triples of `rkd_angle` take longer than most networks
 
 
 def rkd(student: Tensor, teacher: Tensor, *, distance_weight: float = 25.0, angle_weight: float = 50.0) -> Tensor:
@@ -79,7 +82,8 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
 
     The mean is over all B³ triples, also those in which i, j, k are not all different, as in the authors' code. Two
     equal rows have no direction between them: the cosine is 0 without gradient. The differences, B² vectors of the
-    features' width, are never built: the cosines follow from the inner products of the rows.
+    features' width, are never built: the cosines follow from the inner products of the rows. Time still grows with B³;
+    above 256 rows there is a warning.
 
     Args:
         student: s (rows, …).
@@ -93,6 +97,12 @@ def rkd_angle(student: Tensor, teacher: Tensor) -> Tensor:
     Reference: Park et al.: Relational Knowledge Distillation, 2019, equations 7 to 9.
     """
     s, t = matrices(student, teacher)
+    if len(s) > MANY:
+        warnings.warn(
+            f"rkd_angle compares all triples of {len(s)} rows, and its time grows with their cube. Use at most {MANY} "
+            "rows at a time: smaller batches, or group=, as in rkd(group=64) or rkd_angle(group=64).",
+            stacklevel=2,
+        )
     angle: Tensor = AngleDistance.apply(centred_gram(s), centred_gram(t))  # type: ignore[no-untyped-call]
     return angle.to(s.dtype)
 

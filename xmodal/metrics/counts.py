@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from xmodal.collectives import gather_rows, sum_over_processes
@@ -53,7 +55,7 @@ class Counts:
 
     def update(self, outputs: Tensor, target: Tensor) -> None:
         """Count one batch: outputs (rows, classes) and class numbers (rows,)."""
-        predicted = outputs.argmax(dim=1)
+        predicted = _largest(outputs)
         if self.ignore is not None:
             kept = target != self.ignore
             predicted, target = predicted[kept], target[kept]
@@ -87,18 +89,53 @@ class Counts:
         if self.wrong is not None:
             # four digits: a result has these for every network and seed
             scores["per_class"] = [round(share, 4) for share in _divided(hits, true).tolist()]
-            scores["confused"] = {"true": true.long().tolist(), "largest": self._largest(self.wrong)}
+            pairs = gather_rows(torch.cat([self.counts.new_zeros(0), *self.wrong]))
+            numbers, rows = pairs.unique(return_counts=True)  # type: ignore[no-untyped-call]
+            scores["confused"] = confused(true, numbers, rows, self.classes)
         return scores
 
-    def _largest(self, wrong: list[Tensor]) -> list[list[int]]:
-        """The pairs that occur most often; of equally frequent ones those of smaller class numbers."""
-        empty = self.counts.new_zeros(0)
-        pairs, rows = gather_rows(torch.cat([empty, *wrong])).unique(return_counts=True)  # type: ignore[no-untyped-call]
-        order = rows.argsort(descending=True, stable=True)[:LARGEST]
-        return [
-            [*divmod(pair, self.classes), count]
-            for pair, count in zip(pairs[order].tolist(), rows[order].tolist(), strict=True)
-        ]
+
+def confused(true: Tensor, pairs: Tensor, rows: Tensor, classes: int) -> dict[str, list[Any]]:
+    """What a result holds in place of a whole table: rows of each class, and the largest off-diagonal entries.
+
+    Args:
+        true: rows of each true class (classes,).
+        pairs: numbers of the pairs that occur, true × classes + predicted, in their order.
+        rows: how often each of them occurs.
+        classes: how many.
+
+    Example:
+        >>> confused(torch.tensor([3, 1]), torch.tensor([1, 2]), torch.tensor([2, 1]), 2)
+        {'true': [3, 1], 'largest': [[0, 1, 2], [1, 0, 1]]}
+    """
+    # of equally frequent pairs those of smaller class numbers come first
+    order = rows.argsort(descending=True, stable=True)[:LARGEST]
+    found = zip(pairs[order].tolist(), rows[order].tolist(), strict=True)
+    return {"true": true.long().tolist(), "largest": [[*divmod(pair, classes), count] for pair, count in found]}
+
+
+def sparse_table(
+    predicted: Tensor, target: Tensor, classes: int, *, ignore: int | None = None
+) -> dict[str, NDArray[Any]]:
+    """The whole confusion matrix by its entries that are not 0, in the form that ``scipy.sparse.load_npz`` reads.
+
+    Args:
+        predicted: class numbers (rows,).
+        target: class numbers (rows,).
+        classes: how many.
+        ignore: target value that does not count; None: all count.
+
+    Example:
+        >>> table = sparse_table(torch.tensor([1, 1, 0]), torch.tensor([0, 0, 2]), 3)
+        >>> table["row"].tolist(), table["col"].tolist(), table["data"].tolist()
+        ([0, 2], [1, 0], [2, 1])
+    """
+    if ignore is not None:
+        predicted, target = predicted[target != ignore], target[target != ignore]
+    numbers, rows = (target * classes + predicted).unique(return_counts=True)  # type: ignore[no-untyped-call]
+    entries = {"row": numbers // classes, "col": numbers % classes, "data": rows}
+    shape = {"shape": np.array([classes, classes]), "format": np.array(b"coo")}
+    return {name: values.cpu().numpy() for name, values in entries.items()} | shape
 
 
 class BinaryCounts:
@@ -158,6 +195,14 @@ class Mean:
         """The mean over all processes."""
         total, count = sum_over_processes(self.sums).unbind()
         return total / count
+
+
+def _largest(outputs: Tensor) -> Tensor:
+    """The place of the largest value of each row; of equal ones the first, and of NaN the first as well."""
+    # NumPy reads the values of a row several at a time, torch one after the other: ten times as long for many classes
+    if outputs.device.type == "cpu" and outputs.dtype in (torch.float32, torch.float64):
+        return torch.from_numpy(outputs.detach().numpy().argmax(axis=1))
+    return outputs.argmax(dim=1)
 
 
 def _divided(parts: Tensor, whole: Tensor) -> Tensor:

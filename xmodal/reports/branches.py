@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xmodal.reports import plots
+from xmodal.reports.figures import plots
 from xmodal.reports.numbers import number
 
 HEADINGS = ["part", "modality (head)", "modality (probe)", "class (probe)", "class (head)", "cosine"]
 HEADS = {"invariant": "adversary", "informative": "informative", "irrelevant": "irrelevant"}
 
 
-def branches(result: Mapping[str, Any], prefix: str) -> dict[str, Any] | None:
+def branches(result: Mapping[str, Any]) -> dict[str, Any] | None:
     """Table and picture; None if the result has no measurements of branches.
 
     Args:
         result: result of a comparison.
-        prefix: prefix of the identifiers inside the picture.
     """
     measured = result.get("branches")
     if not isinstance(measured, Mapping) or not {"content", "points", "shares"} <= measured.keys():
@@ -26,7 +25,7 @@ def branches(result: Mapping[str, Any], prefix: str) -> dict[str, Any] | None:
     # Two, as in the paper, for a result without the number of modalities.
     modalities = max(int(measured.get("modalities", 2)), 1)
     return {
-        "svg": plots.embeddings(_groups(measured["points"]), shares=measured["shares"], prefix=prefix),
+        "svg": plots.embeddings(_groups(measured["points"]), shares=measured["shares"]),
         "table": (HEADINGS, [_table_row(part, head, content) for part, head in HEADS.items()]),
         "chance": number(1 / modalities, "accuracy"),
         "seeds": int(measured.get("seeds", 1)),

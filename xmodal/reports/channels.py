@@ -6,8 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xmodal.reports import plots
-from xmodal.reports.plots import Series
+from xmodal.reports.figures import plots
+from xmodal.reports.figures.plots import Series
 from xmodal.reports.read import RunFiles
 
 HEADINGS = ["method", "layer", "removed", "channels", "share removed"]
@@ -15,7 +15,7 @@ FIELDS = {"place", "removed", "saliency", "keep"}
 
 
 def channels(
-    rows: Sequence[Mapping[str, Any]], folders: Mapping[str, RunFiles], ranks: Mapping[str, int], prefix: str
+    rows: Sequence[Mapping[str, Any]], folders: Mapping[str, RunFiles], ranks: Mapping[str, int]
 ) -> dict[str, Any] | None:
     """Table and plot of all methods with a channel mask; None without such a method.
 
@@ -23,7 +23,6 @@ def channels(
         rows: rows of the comparison, one per seed and name.
         folders: folder of a row → its files.
         ranks: method → number of its colour.
-        prefix: prefix of the identifiers inside the plot.
     """
     masks: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -39,7 +38,7 @@ def channels(
         for name, seeds in masks.items()
         if all(mask["saliency"] for mask in seeds)
     ]
-    svg = plots.saliency(series, prefix=prefix) if series else ""
+    svg = plots.saliency(series) if series else ""
     return {"svg": svg, "table": (HEADINGS, [_table_row(name, seeds) for name, seeds in masks.items()])}
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from xmodal.reports import plots
+from xmodal.reports.figures import plots
 from xmodal.reports.read import RunFiles
 
 HEADINGS = ["graph", "edge", "before training", "last epoch", "prior"]
@@ -70,7 +70,7 @@ def edges_of(run: RunFiles) -> list[Edge]:
 
 
 def edges(
-    rows: Sequence[Mapping[str, Any]], folders: Mapping[str, RunFiles], shown: Sequence[str], prefix: str
+    rows: Sequence[Mapping[str, Any]], folders: Mapping[str, RunFiles], shown: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Plots and a table for every shown method with graphs.
 
@@ -78,7 +78,6 @@ def edges(
         rows: rows of the comparison, one per seed and name.
         folders: folder of a row → its files.
         shown: names of the rows to draw.
-        prefix: prefix of the identifiers inside the plots.
     """
     # Several rows (one per student) may share a folder, so runs are collected by folder and each is drawn once.
     runs: dict[str, dict[str, list[Edge]]] = {}
@@ -86,13 +85,10 @@ def edges(
         folder = row.get("folder", "")
         if row["name"] in shown and folder in folders and (run_edges := edges_of(folders[folder])):
             runs.setdefault(folder.rpartition("/")[2], {})[folder] = run_edges
-    return [
-        edge_figures(name, list(by_folder.values()), f"{prefix}-{number}")
-        for number, (name, by_folder) in enumerate(runs.items())
-    ]
+    return [edge_figures(name, list(by_folder.values())) for name, by_folder in runs.items()]
 
 
-def edge_figures(name: str, runs: Sequence[Sequence[Edge]], prefix: str) -> dict[str, Any]:
+def edge_figures(name: str, runs: Sequence[Sequence[Edge]]) -> dict[str, Any]:
     """Both graphs of one method: a plot each with one line per seed, and a table of their first and last weights."""
     by_graph: dict[str, dict[str, list[Edge]]] = {}
     for run in runs:
@@ -104,7 +100,6 @@ def edge_figures(name: str, runs: Sequence[Sequence[Edge]], prefix: str) -> dict
             "svg": plots.edges(
                 {name: [(edge.epochs, edge.mean, edge.prior) for edge in seeds] for name, seeds in by_name.items()},
                 title=TITLES.get(graph, graph),
-                prefix=f"{prefix}-{graph}",
             ),
         }
         for graph, by_name in by_graph.items()

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from xmodal.files import plain
-from xmodal.reports import plots
-from xmodal.reports.plots import Series
+from xmodal.reports.figures import plots
+from xmodal.reports.figures.plots import Series
 from xmodal.reports.summary import summary_of
 from xmodal.reports.tables import comparison_table
 
@@ -47,7 +44,4 @@ def _figure(result: Mapping[str, Any]) -> str:
         values = [float(row["test"][metric]) for row in result["rows"] if row["name"] == entry["name"]]
         rank = methods.index(entry["name"]) if entry["name"] in methods else -1
         series.append(Series(entry["name"], entry["role"], [values], rank))
-    # identifiers in a figure apply to the whole notebook, so those of two results must differ
-    content = json.dumps(plain([result["rows"], metric]), sort_keys=True, default=str)
-    prefix = f"xmodal-{hashlib.sha256(content.encode()).hexdigest()[:12]}"
-    return plots.comparison(summary, series, metric=metric, direction=str(result["direction"]), prefix=prefix)
+    return plots.comparison(summary, series, metric=metric, direction=str(result["direction"]))

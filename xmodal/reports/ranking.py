@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from xmodal.reports import plots
+from xmodal.reports.figures import plots
 
 HEADINGS = ["seed", "channels", "above 0.5", "above 0.2", "below 0.05", "lowest marked", "highest marked"]
 KEYS = {"place", "layer", "distance", "draws", "share", "seeds"}
@@ -35,15 +35,15 @@ def ends(value: Sequence[float], share: float) -> tuple[list[int], list[int]]:
     return order[:count], order[len(order) - count :]
 
 
-def ranking_plots(ranking: Mapping[str, Any], prefix: str) -> list[dict[str, Any]]:
+def ranking_plots(ranking: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Two plots: the first seed by channel, and all seeds sorted."""
     first, share, draws = ranking["seeds"][0], ranking["share"], ranking["draws"]
     low, high = ends(first["value"], share)
     computed = "mean over all permutations" if draws == "exact" else f"{draws} permutations"
     marked = f"the lowest and the highest {share:.0%} are marked".replace("%", " %")
-    by_channel = plots.saliency_by_channel(first["value"], low, high, prefix=f"{prefix}-channel")
+    by_channel = plots.saliency_by_channel(first["value"], low, high)
     values = [seed["value"] for seed in ranking["seeds"]]
-    in_order = plots.saliency_sorted(values, len(low), prefix=f"{prefix}-sorted")
+    in_order = plots.saliency_sorted(values, len(low))
     averaged = "Mean of the seeds, with a band from the lowest to the highest" if len(values) > 1 else "Sorted"
     return [
         {

@@ -78,11 +78,12 @@ Pairs = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def _ranks(pairs: Pairs) -> Pairs:
-    """Ranks in each column, with mean 0."""
-    from scipy.stats import rankdata
-
-    ranks: Pairs = rankdata(pairs, axis=0) - (len(pairs) + 1) / 2
-    return ranks
+    """Ranks in each column, with mean 0; equal values share the mean of their ranks."""
+    ranks = []
+    for column in pairs.T:
+        _, places, counts = np.unique(column, return_inverse=True, return_counts=True)
+        ranks.append((counts.cumsum() - (counts - 1) / 2)[places])
+    return np.stack(ranks, axis=1) - (len(pairs) + 1) / 2
 
 
 def _spearman(pairs: Pairs) -> float | None:

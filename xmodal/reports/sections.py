@@ -6,18 +6,19 @@ The template `page.html.j2` lays the dictionary out and contains no other logic,
 from __future__ import annotations
 
 import json
-import re
-import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from xmodal.reports import numbers, plots, tables
+from xmodal.reports import numbers, tables
 from xmodal.reports.branches import branches
 from xmodal.reports.channels import channels
+from xmodal.reports.classes import class_table, confusions, draw_classes
 from xmodal.reports.edges import edge_figures, edges, edges_of
+from xmodal.reports.figures import plots
+from xmodal.reports.figures.pictures import class_map_strips, heat_map_strips
+from xmodal.reports.figures.plots import Series
+from xmodal.reports.figures.voxels import scene_strips
 from xmodal.reports.intervals import Row
-from xmodal.reports.pictures import class_map_strips, heat_map_strips
-from xmodal.reports.plots import Series
 from xmodal.reports.ranking import ranking_of, ranking_plots, ranking_table
 from xmodal.reports.read import RunFiles, read_rows
 from xmodal.reports.relation import relation_sentence
@@ -25,15 +26,11 @@ from xmodal.reports.repetitions import repetition
 from xmodal.reports.ship import ship_content
 from xmodal.reports.summary import summary_of
 from xmodal.reports.sweep import sweep_caption, sweep_table
+from xmodal.reports.tables import page_table
 from xmodal.reports.verdicts import verdict
-from xmodal.reports.voxels import scene_strips
 
 FOCUS = 4  # methods in a plot with lines: the number of method colours
 DENSE = 2  # methods in the plot of classes
-# With more classes than this, a matrix is too wide for the page: a list of confusions takes its place, and the plot of
-# classes shows those that differ most.
-CLASSES = 20
-CONFUSIONS = 12  # entries of that list
 # In this order: a single fit does not name a metric to compare by.
 PREFERRED = ("accuracy", "macro_f1", "miou", "mse")
 
@@ -66,11 +63,9 @@ EMPTY: dict[str, Any] = {  # keys of the template that a kind of run may not hav
     "notes": [],
 }
 
-Table = tuple[list[str], list[list[str]]]
-
 
 def section(run: RunFiles, anchor: str) -> dict[str, Any]:
-    """Values of the template's keys for one run; ``anchor`` is the prefix of every identifier in its plots."""
+    """Values of the template's keys for one run; ``anchor`` is the identifier of its section on the page."""
     shared = {
         "anchor": anchor,
         "folder": run.path.resolve().name,
@@ -78,13 +73,13 @@ def section(run: RunFiles, anchor: str) -> dict[str, Any]:
         "environment": list(_flat(run.environment)),
     }
     build = {"fit": _fit, "comparison": _comparison, "sweep": _sweep}[run.kind]
-    return EMPTY | shared | build(run, anchor)
+    return EMPTY | shared | build(run)
 
 
 # ---- a comparison
 
 
-def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
+def _comparison(run: RunFiles) -> dict[str, Any]:
     result, folders = run.result, read_rows(run)
     rows, summary = result.get("rows", []), summary_of(result)
     metric, names = str(result.get("metric", "")), [str(name) for name in result.get("class_names") or ()]
@@ -93,15 +88,14 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
     shown = [entry["name"] for entry in focus]
     # Teachers and controls have rank 0 here, so they are always among the classes' markers.
     dense = [entry for entry in focus if ranks.get(entry["name"], 0) < DENSE]
-    recalls = [_series(entry, _per_class(rows, entry["name"]), ranks) for entry in dense]
+    detailed = [_detailed(row, folders) for row in rows]
+    recalls = [_series(entry, _per_class(detailed, entry["name"]), ranks) for entry in dense]
     seeds = [_series(entry, [_values(rows, entry["name"], metric)], ranks) for entry in summary]
     histories = {entry["name"]: _histories(rows, folders, entry["name"]) for entry in focus}
     curves = [_series(entry, _curves(histories[entry["name"]], metric), ranks) for entry in focus]
     best = next((name for name in ranks), None)
     ranking = ranking_of(result)
-    scores = plots.comparison(
-        summary, seeds, metric=metric, direction=str(result.get("direction")), prefix=f"{anchor}-comparison"
-    )
+    scores = plots.comparison(summary, seeds, metric=metric, direction=str(result.get("direction")))
     curve = result.get("curve")
     return {
         "title": result.get("title") or "Comparison",
@@ -110,22 +104,20 @@ def _comparison(run: RunFiles, anchor: str) -> dict[str, Any]:
         "ship": ship_content(result),
         "verdict": verdict(result) or ["This result contains no method to judge."][: not ranking],
         "seeded": True,
-        "hero": plots.label_curve(curve, result.get("labels_saved"), prefix=f"{anchor}-labels")
-        if curve
-        else scores * bool(summary),
+        "hero": plots.label_curve(curve, result.get("labels_saved")) if curve else scores * bool(summary),
         "hero_caption": LABEL_CURVE if curve else SEED_DOTS,
         "tables": _comparison_tables(result),
-        "curves": _draw_curves(curves, metric, f"{anchor}-curves"),
-        "losses": _draw_losses(histories.get(best, []) if best else [], best, f"{anchor}-losses"),
-        "classes": _draw_classes(recalls, names, f"{anchor}-classes"),
-        "class_table": _class_table(recalls, names),
-        "confusions": _confusions(rows, shown, names, opened=_opened(focus)),
+        "curves": _draw_curves(curves, metric),
+        "losses": _draw_losses(histories.get(best, []) if best else [], best),
+        "classes": draw_classes(recalls, names),
+        "class_table": class_table(recalls, names),
+        "confusions": confusions(detailed, shown, names, opened=_opened(focus)),
         "plots": [{"title": "Every training", "svg": scores, "caption": SEED_DOTS}] * bool(curve)
-        + (ranking_plots(ranking, f"{anchor}-ranking") if ranking else []),
-        "channels": None if ranking else _draw_channels(channels(rows, folders, ranks, f"{anchor}-channels")),
+        + (ranking_plots(ranking) if ranking else []),
+        "channels": None if ranking else _draw_channels(channels(rows, folders, ranks)),
         "pictures": heat_map_strips(run) or class_map_strips(run) or scene_strips(run),
-        "branches": _draw_branches(branches(result, f"{anchor}-branches")),
-        "edges": _draw_edges(edges(rows, folders, shown, f"{anchor}-edges")),
+        "branches": _draw_branches(branches(result)),
+        "edges": _draw_edges(edges(rows, folders, shown)),
         "left_out": len(summary) - len(focus),
         "details": _comparison_details(result),
         "notes": [*result.get("notes", ()), *_missing(rows, folders)],
@@ -177,6 +169,13 @@ def _student(run: RunFiles, row: Row) -> str:
     return str(next(iter((*same, *students)), ""))
 
 
+def _detailed(row: Row, folders: Mapping[str, RunFiles]) -> dict[str, Any]:
+    """A row with the values of its classes, which are in the folder of its training if there are many classes."""
+    run = folders.get(row.get("folder", ""))
+    scored = run.result.get("students", {}).get(row.get("student"), {}).get("test") if run else None
+    return {**row, "test": {**(scored or {}), **row["test"]}}
+
+
 def _curves(histories: Iterable[tuple[RunFiles, str]], metric: str) -> list[list[float]]:
     curves = [[row.get("valid", {}).get(student, {}).get(metric) for row in run.history] for run, student in histories]
     return [[value for value in curve if value is not None] for curve in curves if any(v is not None for v in curve)]
@@ -204,16 +203,19 @@ def _comparison_tables(result: Row) -> list[dict[str, Any]]:
             "Test split. Differences are paired over the seeds; p is that of a method against the no-KD control. "
             "Holm's correction is for all tests of methods, those against their own controls included."
         )
-        drawn.append(_table("Comparison", tables.comparison_table(result), caption, roles=True))
+        drawn.append(page_table("Comparison", tables.comparison_table(result), caption, roles=True))
     if curve := result.get("curve"):
-        drawn.append(_table(curve["title"], sweep_table(curve), "Test split, mean ± one standard deviation."))
+        drawn.append(page_table(curve["title"], sweep_table(curve), "Test split, mean ± one standard deviation."))
     for expected in result.get("expectations", ()):
         caption = "Test split, paired t-test over the seeds; Holm's correction over the rows of this table."
-        drawn.append(_table(expected["title"], tables.contrasts_table(expected, result["metric"]), caption))
+        drawn.append(page_table(expected["title"], tables.contrasts_table(expected, result["metric"]), caption))
     if ranking := ranking_of(result):
-        drawn.append(_table("Saliency of the channels", ranking_table(ranking), ranking["seeds"][0].get("note", "")))
+        drawn.append(
+            page_table("Saliency of the channels", ranking_table(ranking), ranking["seeds"][0].get("note", ""))
+        )
     drawn += [
-        _table(table["title"], (table["header"], table["rows"]), table["caption"]) for table in result.get("tables", ())
+        page_table(table["title"], (table["header"], table["rows"]), table["caption"])
+        for table in result.get("tables", ())
     ]
     return drawn + _references(result)
 
@@ -221,7 +223,7 @@ def _comparison_tables(result: Row) -> list[dict[str, Any]]:
 def _references(result: Row) -> list[dict[str, Any]]:
     if not result.get("references"):
         return []
-    return [_table("Compared with published figures", tables.references_table(result), "", roles=False)]
+    return [page_table("Compared with published figures", tables.references_table(result), "", roles=False)]
 
 
 def _comparison_details(result: Row) -> list[dict[str, Any]]:
@@ -230,30 +232,29 @@ def _comparison_details(result: Row) -> list[dict[str, Any]]:
     metrics = tables.metrics_table((row["name"], row["test"]) for row in result["rows"])
     unit = numbers.unit(result["metric"])
     tested = tables.all_tests_table(result)
-    tests = _table("Every test", tested, "Paired t-tests over the seeds; Holm's correction over all rows.")
+    tests = page_table("Every test", tested, "Paired t-tests over the seeds; Holm's correction over all rows.")
     return [tests] * bool(tested[1]) + [
-        _table(
+        page_table(
             f"Every {repetition(result)}", tables.seeds_table(result), f"{unit} on the test split, one run per cell."
         ),
-        _table("All metrics", metrics, "Test split, mean over the seeds."),
+        page_table("All metrics", metrics, "Test split, mean over the seeds."),
     ]
 
 
 # ---- a sweep
 
 
-def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
+def _sweep(run: RunFiles) -> dict[str, Any]:
     result, figures = run.result, []
-    for number, sweep in enumerate(result["sweeps"]):
-        prefix, caption = f"{anchor}-sweep-{number}", sweep_caption(sweep)
-        figures.append({"title": sweep["title"], "svg": plots.sweep(sweep, prefix=prefix), "caption": caption})
-    for number, sweep in enumerate(result["sweeps"]):
+    for sweep in result["sweeps"]:
+        figures.append({"title": sweep["title"], "svg": plots.sweep(sweep), "caption": sweep_caption(sweep)})
+    for sweep in result["sweeps"]:
         if sweep["differences"] and sweep["differences"][0]["points"]:
-            svg = plots.sweep_difference(sweep, prefix=f"{anchor}-difference-{number}")
+            svg = plots.sweep_difference(sweep)
             title = f"{sweep['title']}: {sweep['differences'][0]['name']}"
             figures.append({"title": title, "svg": svg, "caption": "Seed by seed; the band is one standard deviation."})
     for number, relation in enumerate(result.get("relations", [])):
-        svg = plots.relation(relation, prefix=f"{anchor}-relation-{number}", rank=number)
+        svg = plots.relation(relation, rank=number)
         caption = f"One dot per run, darker for larger values of the swept quantity. {relation_sentence(relation)}"
         figures.append({"title": f"{relation['name']}: gain by {relation['x']}", "svg": svg, "caption": caption})
     means = "Mean ± one standard deviation over the seeds; differences are computed seed by seed."
@@ -266,7 +267,7 @@ def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
         "hero": figures[0]["svg"],
         "hero_caption": figures[0]["caption"],
         "plots": figures[1:],
-        "tables": [_table(sweep["title"], sweep_table(sweep), means) for sweep in result["sweeps"]]
+        "tables": [page_table(sweep["title"], sweep_table(sweep), means) for sweep in result["sweeps"]]
         + _references(result),
         "notes": result.get("notes", []),
     }
@@ -275,7 +276,7 @@ def _sweep(run: RunFiles, anchor: str) -> dict[str, Any]:
 # ---- one fit
 
 
-def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
+def _fit(run: RunFiles) -> dict[str, Any]:
     students: Mapping[str, Any] = run.result.get("students", {})
     names = list(students) or sorted({name for row in run.history for name in row.get("valid", {})})
     metric = _main_metric(students, run.history)
@@ -298,14 +299,14 @@ def _fit(run: RunFiles, anchor: str) -> dict[str, Any]:
         ],
         "verdict": _fit_verdict(run, students, metric),
         "seeded": False,
-        "hero": _draw_curves(curves, metric, f"{anchor}-curves"),
+        "hero": _draw_curves(curves, metric),
         "hero_caption": "Validation split, after each epoch.",
         "tables": _fit_tables(students),
-        "losses": _draw_losses([(run, "")] if run.history else [], "this run", f"{anchor}-losses"),
-        "classes": _draw_classes(recalls, [], f"{anchor}-classes"),
-        "class_table": _class_table(recalls, []),
-        "confusions": _confusions(scored, list(tested), [], opened=list(tested)[:2]),
-        "edges": _draw_edges([edge_figures("this run", [run_edges], f"{anchor}-edges")] if run_edges else []),
+        "losses": _draw_losses([(run, "")] if run.history else [], "this run"),
+        "classes": draw_classes(recalls, []),
+        "class_table": class_table(recalls, []),
+        "confusions": confusions(scored, list(tested), [], opened=list(tested)[:2]),
+        "edges": _draw_edges([edge_figures("this run", [run_edges])] if run_edges else []),
         "notes": ["The last line of the history is incomplete and ignored."] * run.truncated,
     }
 
@@ -339,14 +340,14 @@ def _fit_tables(students: Mapping[str, Any]) -> list[dict[str, Any]]:
         for split, word in splits.items()
         if student.get(split)
     ]
-    return [_table("Metrics", tables.metrics_table(named), "At the epoch that validation chose.")] if named else []
+    return [page_table("Metrics", tables.metrics_table(named), "At the epoch that validation chose.")] if named else []
 
 
 # ---- plots and tables of several kinds of run
 
 
 def _draw_channels(content: dict[str, Any] | None) -> dict[str, Any] | None:
-    return content and content | {"table": _table("Channels of the teacher", content["table"], "")}
+    return content and content | {"table": page_table("Channels of the teacher", content["table"], "")}
 
 
 def _draw_branches(content: dict[str, Any] | None) -> dict[str, Any] | None:
@@ -357,23 +358,23 @@ def _draw_branches(content: dict[str, Any] | None) -> dict[str, Any] | None:
         f"Accuracy in per cent on the validation split after the last epoch{averaged}; chance level of the modality: "
         f"{content['chance']}. Cosine: mean absolute value with the informative part."
     )
-    return content | {"table": _table("Parts of the embeddings", content["table"], caption)}
+    return content | {"table": page_table("Parts of the embeddings", content["table"], caption)}
 
 
 def _draw_edges(methods: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [method | {"table": _table("Edges in numbers", method["table"], EDGES_CAPTION)} for method in methods]
+    return [method | {"table": page_table("Edges in numbers", method["table"], EDGES_CAPTION)} for method in methods]
 
 
-def _draw_curves(series: Sequence[Series], metric: str, prefix: str) -> str:
+def _draw_curves(series: Sequence[Series], metric: str) -> str:
     with_runs = [entry for entry in series if entry.runs]
-    return plots.learning_curves(with_runs, metric=metric, prefix=prefix) if with_runs else ""
+    return plots.learning_curves(with_runs, metric=metric) if with_runs else ""
 
 
-def _draw_losses(runs: Sequence[tuple[RunFiles, str]], name: str | None, prefix: str) -> dict[str, str]:
+def _draw_losses(runs: Sequence[tuple[RunFiles, str]], name: str | None) -> dict[str, str]:
     histories = [run.history for run, _ in runs if run.history]
     terms = dict.fromkeys(term for history in histories for row in history for term in row.get("losses", {}))
     values = {term: [_term(history, term) for history in histories] for term in terms}
-    return {"name": str(name), "svg": plots.loss_terms(values, prefix=prefix)} if values else {}
+    return {"name": str(name), "svg": plots.loss_terms(values)} if values else {}
 
 
 def _term(history: Iterable[Row], term: str) -> list[float]:
@@ -383,105 +384,6 @@ def _term(history: Iterable[Row], term: str) -> list[float]:
 
 def _per_class(rows: Iterable[Row], name: str) -> list[list[float]]:
     return [list(row["test"]["per_class"]) for row in rows if row["name"] == name and row["test"].get("per_class")]
-
-
-def _class_names(names: Sequence[str], count: int) -> list[str]:
-    # Names that do not fit the number of classes would label the wrong rows; numbers cannot mislead.
-    return list(names) if len(names) == count else [str(number) for number in range(count)]
-
-
-def _draw_classes(series: Sequence[Series], names: Sequence[str], prefix: str) -> str:
-    with_runs = [entry for entry in series if entry.runs]
-    if not with_runs:
-        return ""
-    means = {entry.name: [statistics.fmean(values) for values in zip(*entry.runs, strict=True)] for entry in with_runs}
-    ranges = [max(values) - min(values) for values in zip(*means.values(), strict=True)]
-    # The classes on which the names differ most, in the order of their numbers.
-    kept = sorted(sorted(range(len(ranges)), key=lambda number: -ranges[number])[:CLASSES])
-    labels = _class_names(names, len(ranges))
-    recalls = [
-        Series(entry.name, entry.role, [[means[entry.name][number] for number in kept]], entry.rank)
-        for entry in with_runs
-    ]
-    return plots.per_class(recalls, [labels[number] for number in kept], prefix=prefix)
-
-
-def _class_table(series: Sequence[Series], names: Sequence[str]) -> dict[str, Any]:
-    with_runs = [entry for entry in series if entry.runs]
-    if not with_runs:
-        return {}
-    columns = [
-        [numbers.number(statistics.fmean(values), "recall") for values in zip(*entry.runs, strict=True)]
-        for entry in with_runs
-    ]
-    labels = _class_names(names, len(columns[0]))
-    rows = [[label, *cells] for label, *cells in zip(labels, *columns, strict=True)]
-    caption = f"Recall (%) on the test split, mean over the seeds; {len(labels)} classes."
-    return _table("Recall per class in numbers", (["class", *(entry.name for entry in with_runs)], rows), caption)
-
-
-def _confusions(
-    rows: Sequence[Row], shown: Sequence[str], names: Sequence[str], *, opened: Sequence[str]
-) -> list[dict[str, Any]]:
-    matrices: list[dict[str, Any]] = []
-    for name in [*opened, *(other for other in shown if other not in opened)]:
-        lists = [row["test"]["confused"] for row in rows if row["name"] == name and row["test"].get("confused")]
-        if lists:
-            matrices.append({"name": name, "open": name in opened} | _confused(lists, names))
-        counts = [row["test"]["confusion"] for row in rows if row["name"] == name and row["test"].get("confusion")]
-        if counts:
-            total = [[sum(cell) for cell in zip(*lines, strict=True)] for lines in zip(*counts, strict=True)]
-            matrices.append({"name": name, "open": name in opened} | _confusion(total, _class_names(names, len(total))))
-    return matrices
-
-
-def _confusion(total: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, Any]:
-    """A matrix of cells (share of the true class, as text and as a number), or a list if it would be too wide."""
-    sums = [sum(line) or 1 for line in total]
-    if len(total) <= CLASSES:
-        cells = [[_share(count, sums[true]) for count in line] for true, line in enumerate(total)]
-        return {"labels": labels, "cells": cells, "long": max(map(len, labels)) > 3, "list": None}
-    numbers = range(len(total))
-    confused = [(true, other) for true in numbers for other in numbers if true != other and total[true][other]]
-    worst = sorted(confused, key=lambda pair: -total[pair[0]][pair[1]])[:CONFUSIONS]
-    rows = [[labels[true], labels[other], f"{total[true][other]:g} of {sums[true]:g}"] for true, other in worst]
-    return {"list": _table("", (["true class", "predicted class", "samples"], rows), "")}
-
-
-def _confused(lists: Sequence[Row], names: Sequence[str]) -> dict[str, Any]:
-    """The most frequent confusions of a result that has no whole matrix, of all seeds together."""
-    totals: dict[tuple[int, int], int] = {}
-    for part in lists:
-        for true, other, count in part["largest"]:
-            totals[true, other] = totals.get((true, other), 0) + count
-    sums = [sum(column) for column in zip(*(part["true"] for part in lists), strict=True)]
-    labels = _class_names(names, len(sums))
-    worst = sorted(totals, key=lambda pair: -totals[pair])[:CONFUSIONS]
-    rows = [[labels[true], labels[other], f"{totals[true, other]:g} of {sums[true]:g}"] for true, other in worst]
-    return {"list": _table("", (["true class", "predicted class", "samples"], rows), "")}
-
-
-def _share(count: float, total: float) -> dict[str, Any]:
-    share = count / total
-    # A cell with few samples must not look empty, so it is not rounded to 0.
-    text = "" if count == 0 else "<1" if share < 0.005 else f"{100 * share:.0f}"
-    return {"text": text, "share": f"{share:.3f}", "count": f"{count:g} of {total:g}"}
-
-
-def _table(title: str, table: Table, caption: str, *, roles: bool = False) -> dict[str, Any]:
-    """A table for the template; with ``roles`` the second column is shown with the name in the first."""
-    header, rows = table
-    under = [row[1] for row in rows] if roles else [""] * len(rows)
-    if roles:
-        header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
-    numeric = [any(re.match(tables.NUMBER, row[column]) for row in rows) for column in range(len(header))]
-    return {
-        "title": title,
-        "header": header,
-        "rows": list(zip(under, rows, strict=True)),
-        "caption": caption,
-        "numeric": [False, *numeric[1:]],
-    }
 
 
 def _flat(value: Mapping[str, Any], name: str = "") -> Iterable[tuple[str, str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import statistics
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from xmodal.reports.intervals import Row, scores_by_seed
 from xmodal.reports.numbers import number, p_text, range_text, unit
@@ -124,6 +125,24 @@ def _allowed(row: Row) -> str:
     signs = {"tolerance": "", "at_least": "≥ ", "at_most": "≤ "}
     bounds = [f"{sign}{row[key]:.4g}" for key, sign in signs.items() if row.get(key) is not None]
     return ", ".join(bounds) or "–"
+
+
+def page_table(
+    title: str, table: tuple[list[str], list[list[str]]], caption: str, *, roles: bool = False
+) -> dict[str, Any]:
+    """A table for the template; with ``roles`` the second column is shown with the name in the first."""
+    header, rows = table
+    under = [row[1] for row in rows] if roles else [""] * len(rows)
+    if roles:
+        header, rows = [header[0], *header[2:]], [[row[0], *row[2:]] for row in rows]
+    numeric = [any(re.match(NUMBER, row[column]) for row in rows) for column in range(len(header))]
+    return {
+        "title": title,
+        "header": header,
+        "rows": list(zip(under, rows, strict=True)),
+        "caption": caption,
+        "numeric": [False, *numeric[1:]],
+    }
 
 
 def plain_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import torch
 from pydantic import BaseModel
 from torch import Tensor, nn
@@ -29,7 +28,7 @@ from xmodal.engine.fit import Run, as_it_is, fit
 from xmodal.engine.loop import updates_per_epoch
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
-from xmodal.files import read_json, write_json, written_whole
+from xmodal.files import read_json, write_json
 from xmodal.method import Method
 from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
@@ -39,6 +38,7 @@ from xmodal.models.resnet import load_checked
 from xmodal.seeding import kept, seeded
 from xmodal.study.controls import CONTROLS, SAME_MODALITY, TRAINED, UNTRAINED
 from xmodal.study.plan import TEACHER, Plan
+from xmodal.study.predictions import write_predictions
 from xmodal.types import Batch, DataInfo, Student
 
 if TYPE_CHECKING:
@@ -506,13 +506,8 @@ class Bench:
         result = read_json(folder / "result.json")
         result["students"][row["student"]]["test"] = row["test"]
         write_json(folder / "result.json", result)
-        if outputs is None:
-            return
-        # predictions name rows of the data set, which do not change with the split
-        numbers = self.data.test.numbers[target]
-        arrays = {name: tensor.cpu().numpy() for name, tensor in outputs.items()}
-        with written_whole(folder / "predictions" / f"{row['student']}.npz") as file:
-            np.savez(file, rows=numbers[arrays["index"]], outputs=arrays["outputs"], target=arrays["target"])
+        if outputs is not None:
+            write_predictions(folder, row, outputs, self.data.test.numbers[target], self.info)
 
 
 def late_gain(history: Sequence[Mapping[str, Any]], student: str, select: tuple[str, str]) -> float:

@@ -223,7 +223,8 @@ def class_table(
     """
     runs = list(dict.fromkeys(row["name"] for row in rows if row["role"] in SHOWN))
     # rows of the confusion matrix are true classes: their sums are the same for every network
-    counts = [sum(line) for line in rows[0]["test"]["confusion"]]
+    first = rows[0]["test"]
+    counts = first["confused"]["true"] if "confused" in first else [sum(line) for line in first["confusion"]]
     shown = [number for number in range(skip, len(names)) if counts[number]]
     full = max(sum(counts[skip:]), 1)
 

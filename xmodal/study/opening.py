@@ -190,7 +190,7 @@ class Study:
     def save(self, result: Mapping[str, Any]) -> None:
         """Write `result.json` before anything is drawn: `finish` writes the complete one."""
         if self.out is not None and self.first:
-            write_json(self.out / "result.json", {"recipe": self.recipe, **result})
+            write_json(self.out / "result.json", _without_classes({"recipe": self.recipe, **result}))
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         """Write `result.json` and the page, and return the result with the path of the run folder."""
@@ -201,13 +201,13 @@ class Study:
         if self.out is not None and self.first:
             from xmodal.reports.page import write_page
 
-            write_json(self.out / "result.json", complete)
+            self.save(complete)
             noted = len(complete["notes"])
             # from the files alone, so that `xmodal report` draws the same page again
             with drawing(complete["notes"], f"The page {PAGE}"):
                 write_page([self.out], self.out / PAGE)
             if len(complete["notes"]) > noted:
-                write_json(self.out / "result.json", complete)
+                self.save(complete)
         self.fabric.barrier()
         self.progress.close()
         return complete if self.out is None else {**complete, "folder": str(self.out)}
@@ -246,6 +246,24 @@ def share_cores(study: Study, settings: JobSettings) -> None:
 
         # now, since the run folder records the number; a process of a cluster has one core
         torch.set_num_threads(1 if study.cluster else max(cores() // study.jobs, 1))
+
+
+def _without_classes(result: Mapping[str, Any]) -> dict[str, Any]:
+    """A result without values per class in its rows, if there are so many classes that no table is part of a result.
+
+    Each row names the folder of its training, which holds them; with many networks and seeds they would be most of
+    the file.
+    """
+
+    def numbers(row: Mapping[str, Any]) -> dict[str, Any]:
+        if "confused" not in row.get("test", {}) or not row.get("folder"):
+            return dict(row)
+        return {
+            **row,
+            "test": {name: value for name, value in row["test"].items() if not isinstance(value, list | dict)},
+        }
+
+    return {**result, **{key: [numbers(row) for row in result[key]] for key in ("rows", "curve_rows") if key in result}}
 
 
 @contextmanager

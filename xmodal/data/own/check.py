@@ -26,7 +26,7 @@ from xmodal.data.own.check_target import check_maps, check_target, differing_kin
 from xmodal.data.own.ids import ids_of, shared_ids
 from xmodal.data.own.layout import Layout, find_layout
 from xmodal.data.own.repair import Rules, once
-from xmodal.data.own.scan import Scan
+from xmodal.data.own.scan import Scan, distinct
 from xmodal.data.present import PartialColumn, masks_of, present_problems, sample_numbers
 from xmodal.data.report import Report
 from xmodal.data.split import Column
@@ -266,7 +266,7 @@ def _used_rows(layout: Layout, name: str) -> NDArray[np.int64] | None:
     parts = [np.asarray(column.array) for path in files if (column := _opened(path, Report())) is not None]  # type: ignore[union-attr]
     if not parts or len(parts) < len(files) or any(part.ndim != 1 or part.dtype.kind not in "iu" for part in parts):
         return None
-    return np.unique(np.concatenate(parts)).astype(np.int64)
+    return distinct(np.concatenate(parts)).astype(np.int64)
 
 
 def _check_labels(contents: Contents, layout: Layout, task: str, rules: Rules) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from xmodal.data.base import layout_of
 from xmodal.data.columns import refuse_type
 from xmodal.data.own.repair import bad_rows, finite
-from xmodal.data.own.scan import CHUNK_BYTES, Scan
+from xmodal.data.own.scan import CHUNK_BYTES, Scan, distinct, in_both
 from xmodal.data.report import Report
 from xmodal.data.split import Column
 from xmodal.data.unlabelled import (
@@ -229,7 +229,7 @@ def check_rows(where: str, rows: NDArray[Any], samples: int, report: Report, *, 
         first = int(rows[rows >= samples][0])
         report.errors.append(f"{where} holds the row {first}, but there are {samples} samples (from 0).")
     else:
-        more = len(rows) - len(np.unique(rows))
+        more = len(rows) - len(distinct(rows))
         if more:
             how = "each is taken once" if repeated == "once" else "each repetition counts"
             report.warnings.append(f"{where} repeats {more} of {len(rows)} rows; {how}.")
@@ -260,7 +260,7 @@ def check_splits(
     """
     splits = [split for split in SPLITS if split in rows]
     for first, second in itertools.combinations(splits, 2):
-        common = np.intersect1d(rows[first], rows[second])
+        common = in_both(rows[first], rows[second])
         if len(common):
             (report.warnings if overlap else report.errors).append(
                 f"{where[first]} and {where[second]} share {len(common)} rows, the first is {common[0]}: a sample may "

@@ -7,12 +7,14 @@ twice.
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from xmodal.data.split import Column
+
+Number = TypeVar("Number", bound=np.generic)
 
 # bytes of a column that are read at a time
 CHUNK_BYTES = 8 * 2**20
@@ -75,5 +77,35 @@ def repeated(
         rows: which are counted.
         others: with which they are compared.
     """
-    stored = np.isin(numbers, rows), np.isin(numbers, others)
-    return int(np.isin(digests[stored[0]], digests[stored[1]]).sum())
+    mine = np.sort(digests[np.isin(numbers, rows)])
+    theirs = distinct(digests[np.isin(numbers, others)])
+    if not len(theirs):
+        return 0
+    places = np.searchsorted(theirs, mine).clip(max=len(theirs) - 1)
+    return int((theirs[places] == mine).sum())
+
+
+def distinct(numbers: NDArray[Number]) -> NDArray[Number]:
+    """The different numbers, in ascending order.
+
+    By a sort: the hash table of ``numpy.unique`` outgrows the processor's cache, and with millions of different numbers
+    it takes ten times as long.
+
+    Example:
+        >>> distinct(np.array([3, 1, 3, 2]))
+        array([1, 2, 3])
+    """
+    ordered = np.sort(numbers)
+    return ordered[np.append(True, ordered[1:] != ordered[:-1])] if len(ordered) else ordered
+
+
+def in_both(first: NDArray[Number], second: NDArray[Number]) -> NDArray[Number]:
+    """The different numbers that occur in both lists, in ascending order.
+
+    Example:
+        >>> in_both(np.array([4, 4, 1, 3]), np.array([3, 9, 4]))
+        array([3, 4])
+    """
+    ordered = np.sort(np.concatenate([distinct(first), distinct(second)]))
+    both: NDArray[Number] = ordered[1:][ordered[1:] == ordered[:-1]]
+    return both

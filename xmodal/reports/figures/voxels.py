@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from xmodal.reports.pictures import BACKGROUND, Pixels, legend, load_arrays, strip
+from xmodal.reports.figures.pictures import BACKGROUND, Pixels, legend, load_arrays, strip
 from xmodal.reports.read import RunFiles
 
 FRONT, EDGE = 0.82, 0.68  # brightness of the front and of the edges of a voxel; the top has 1

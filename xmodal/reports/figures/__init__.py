@@ -1,0 +1,1 @@
+"""What is drawn on a page: plots as inline SVG, and strips of small pictures."""
