@@ -168,7 +168,7 @@ def measure_gap(bench: Bench, row: Mapping[str, Any], batches: Iterable[Batch]) 
     from xmodal.diagnostics.divergence import measure_divergence
     from xmodal.study.plan import TEACHER
 
-    (teacher,) = bench.runs[TEACHER].students.values()
+    teacher = bench.lead(TEACHER)
     student = bench.runs[row["name"]].students[row["student"]].module
     frames = (batch.to(bench.fabric.device) for batch in batches)
     gap = measure_divergence(student, teacher.module, frames, samples=1, ignore=bench.info.ignore)
