@@ -22,6 +22,7 @@ Reference: Chen et al.: Non-target Divergence Hypothesis, 2024, arXiv 2409.02438
 from __future__ import annotations
 
 import functools
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from xmodal.data.semantic_kitti.classes import CLASSES
 from xmodal.engine.progress import Progress
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
+from xmodal.files import written_whole
 from xmodal.methods import METHODS
 from xmodal.recipes.semantic_kitti.authors_config import DATA, read_config
 from xmodal.recipes.semantic_kitti.settings import CAMERA, SIDES, Settings
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
     from xmodal.data.base import Data
     from xmodal.study.bench import Bench, Earlier
-    from xmodal.types import Student
+    from xmodal.types import DataInfo, Student
 
 PMF = "pmf"
 NAMES = {"camera": "a camera", "lidar": "LiDAR", PMF: "both"}  # network → in the title
@@ -64,6 +66,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         earlier = [given_teacher(settings, seed) for seed in settings.seeds]
         comparison = check(comparison, first, study.fabric, earlier=earlier[0])
         study.start(fits=len(settings.seeds) * comparison.fits(few=bool(first.info.labelled)))
+        if settings.config is not None and study.first:
+            keep_config(settings.config, study.folder)
 
         # the seeds, one after the other or several at a time
         rows: list[dict[str, Any]] = []
@@ -90,9 +94,21 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         return study.finish(result)
 
 
+def keep_config(config: Path, folder: Path) -> None:
+    """Put a copy of the authors' settings file into the run folder, under its own name."""
+    with written_whole(folder / config.name) as copy:
+        shutil.copyfile(config, copy)
+
+
 def open_frames(settings: Settings, plan: Plan, seed: int) -> Data:
     """The frames, with the losses of labels of the published training."""
     data = open_seed(plan, seed)
+    if CAMERA not in data.info.inputs:
+        raise InputError(
+            f"{plan.options.get('root')} has no pictures (image_2), and the {settings.teacher_network} network teaches "
+            f"the {settings.student_network} network here. Add them; LiDAR alone: xmodal compare semantic-kitti "
+            "--methods supervised."
+        )
     return replace(data, info=replace(data.info, label_losses={"focal": 1.0, "lovasz": settings.lovasz_weight}))
 
 
@@ -177,6 +193,21 @@ def published_tensors(file: Path, needs: tuple[str, ...]) -> dict[str, Tensor]:
     return student_of_file(file, info, needs=needs).module.state_dict()
 
 
+def open_weights(path: Path, network: str, info: DataInfo) -> Student:
+    """The network in a file of the authors' code.
+
+    Args:
+        path: of the file.
+        network: of `SIDES`; empty: what the file holds.
+        info: of the data.
+    """
+    from xmodal.models.pixels.authors_weights import student_of_file
+
+    if network and network not in SIDES:
+        raise InputError(f"There is no network '{network}' for SemanticKITTI. {did_you_mean(network, SIDES)}")
+    return student_of_file(path, info, needs=SIDES[network] if network else ())
+
+
 def draw(
     data: Data, networks: Iterable[tuple[str, Student]], path: Path, frames: int, device: torch.device | str = "cpu"
 ) -> None:
@@ -186,7 +217,6 @@ def draw(
 
     from xmodal.data.loader import Pick
     from xmodal.data.semantic_kitti.classes import coloured
-    from xmodal.files import written_whole
 
     # frames spread over the split
     test = data.test
