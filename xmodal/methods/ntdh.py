@@ -185,6 +185,7 @@ def _rank(
         distance=settings.agreement,
         disturb=settings.disturb,
         permutations=settings.permutations,
+        pixels=settings.rank_pixels,
     )
     return saliency.value.tolist(), saliency.note
 

@@ -226,10 +226,15 @@ class Bench:
     def _finished(self, name: str) -> nn.Module:
         return copy.deepcopy(self.lead(name).module)
 
-    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
-        """Rows of the training or validation split in their order, on the device."""
+    def batches(self, split: str = "train", *, size: int | None = None, most: int | None = None) -> Iterable[Batch]:
+        """Rows of the training or validation split in their order, on the device; see `Kit.batches`."""
         # the test split is missing on purpose: no method may read it
         rows = {"train": self._labelled_rows, "valid": self.data.valid}[split]
+        if most is not None and most < len(rows):
+            chosen = {
+                count: torch.linspace(0, count - 1, min(most, count)).round().long() for count in rows.rows.values()
+            }
+            rows = rows.subset({name: chosen[count] for name, count in rows.rows.items()})
         batches = in_order(rows, batch_size=size or self.info.block(256))
         return (batch.to(self.fabric.device) for batch in batches)
 
