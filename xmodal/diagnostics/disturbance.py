@@ -71,8 +71,8 @@ def choose(
         possible["tail"] = one_by_one(cut)
         if row_by_row(cut, rows):
             possible["batched"] = batched(cut, rows)
-            if rows.features.ndim == 2 and (behind := cut.after_linear()) is not None:
-                possible["rank_one"] = rank_one(*behind)
+            if (update := rank_one(cut, rows)) is not None:
+                possible["rank_one"] = update
             weights = slopes(cut, rows, memory) if method in ("auto", "closed") else None
             if weights is not None:
                 possible["closed"] = contributions(weights)
@@ -162,7 +162,7 @@ def _constant(population: list[Rows], features: Tensor, plan: Plan) -> Tensor:
 def _channels_per_call(population: list[Rows], plan: Plan) -> int:
     # A block of channels runs through every batch of the population, so its copies must fit for the longest one.
     longest = max(population, key=lambda part: len(part.features)).features
-    return plan.form.size(len(longest), longest.shape[1], plan.memory)
+    return plan.form.size(longest, longest.shape[1], plan.memory)
 
 
 def _merged(population: list[Rows]) -> Rows:
