@@ -28,6 +28,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from plain.timing import Row, show, turns
+from torch.nn import functional
 
 from xmodal.data import open_data
 from xmodal.data.base import Data
@@ -183,18 +184,19 @@ def ten_maps(batch: Batch) -> Floats:
 
 
 def counted(answers: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The confusion matrix of all pixels, from which the ignored ones are removed afterwards."""
+    """The confusion matrix of all pixels, from which the ignored ones are removed afterwards, and the cross-entropy."""
     table = torch.zeros(20, 20, dtype=torch.long)
     table.index_put_((target.flatten(), answers.argmax(dim=1).flatten()), torch.tensor(1), accumulate=True)
     table[0] = 0
-    return table
+    return torch.cat([table.flatten(), functional.cross_entropy(answers, target, ignore_index=0)[None]])
 
 
 def counted_labelled(answers: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The confusion matrix of the labelled pixels."""
+    """The same from the labelled pixels alone."""
     labelled = target > 0
-    rows = answers.movedim(1, -1)[labelled].argmax(dim=1)
-    return torch.bincount(20 * target[labelled] + rows, minlength=400).reshape(20, 20)
+    rows, classes = answers.movedim(1, -1)[labelled], target[labelled]
+    table = torch.bincount(20 * classes + rows.argmax(dim=1), minlength=400)
+    return torch.cat([table, functional.cross_entropy(rows, classes)[None]])
 
 
 def compare(
@@ -280,14 +282,14 @@ def confusion() -> Row:
 
     info = DataInfo({}, "multiclass", 20, {}, dense=True, ignore=0)
 
-    def ours(turn: int) -> list[list[int]]:
+    def ours(turn: int) -> NDArray[np.float64]:
         scores = Scores(info, full=True)
         scores.update(answers, target)
-        table: list[list[int]] = scores.compute()["confusion"]
-        return table
+        found = scores.compute()
+        return np.append(np.ravel(found["confusion"]), found["cross_entropy"])
 
     return compare(
-        "confusion, batch of 4",
+        "confusion and cross-entropy, batch of 4",
         ours,
         lambda turn: counted_labelled(answers, target),
         lambda turn: counted(answers, target),
