@@ -4,9 +4,9 @@ Synthetic clips of ten seconds are prepared at full size: 32 frames of 256x256 a
 them is read batch by batch and normalised, from a warm disk cache, in one process with one thread, in turns.
 
 Fair peer of the tall JPEGs: a Dataset that opens one clip at a time, with PyTorch's DataLoader and collate function;
-both must give the same numbers before a time is printed. Raw mp4 clips have the peer of `media.py`. There is no
-published way: the authors' loader is not public. With --rates, clips per second of one and two worker processes are
-printed too, which needs a machine without other work.
+both must give the same numbers before a time is printed. Raw mp4 clips have the peer of `media.py`. No published way is
+measured. With --rates, clips per second of one and two worker processes are printed too, which needs a machine without
+other work.
 
     python benchmarks/vggsound_loading.py [--rates]
 """
@@ -42,7 +42,7 @@ from xmodal.data.vggsound.synthetic import Design, make, write_synthetic_clip
 
 REPEATS = 3
 BATCH = 4
-CLIPS = 24  # of an epoch, in which the few synthetic clips are repeated
+CLIPS = 16  # of an epoch, in which the few synthetic clips are repeated
 MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
