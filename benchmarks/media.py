@@ -82,7 +82,7 @@ def resampling() -> None:
         assert np.array_equal(ours(), same())
         mine, peer, short = times(ours, same, own)
         print(
-            f"  {rate:6} → {wanted:6} Hz, {kind:5} {mine:7.1f} {peer:9.1f} (peer / ours {peer / mine:5.2f}) {short:10.1f} "
+            f"  {rate:6} → {wanted:6} Hz, {kind:5} {mine:7.1f} {peer:9.1f} ({peer / mine:5.2f}) {short:10.1f} "
             f"({short / mine:5.2f})"
         )
 
@@ -117,9 +117,7 @@ def frames(folder: Path) -> None:
 
         assert np.array_equal(ours(), peer())
         mine, other = times(ours, peer)
-        print(
-            f"{FRAMES} frames at {side}x{side} of a file: {mine:.1f} ms, loop {other:.1f} (peer / ours {other / mine:.2f})"
-        )
+        print(f"{FRAMES} frames at {side}x{side} of a file: {mine:.1f} ms, loop {other:.1f} ({other / mine:.2f})")
     with av.open(str(path)) as container:
         decoded = list(container.decode(video=0))[:FRAMES]
 
@@ -134,7 +132,7 @@ def frames(folder: Path) -> None:
 
     assert np.array_equal(arrays(), pictures())
     mine, other = times(arrays, pictures)
-    print(f"{FRAMES} decoded frames to pixels: {mine:.1f} ms, by to_image {other:.1f} (peer / ours {other / mine:.2f})")
+    print(f"{FRAMES} decoded frames to pixels: {mine:.1f} ms, by to_image {other:.1f} ({other / mine:.2f})")
 
 
 def main() -> None:
