@@ -168,8 +168,14 @@ class Split:
         Targets, row numbers and masks are those of all modalities, so the length of an epoch does not change.
         """
         changed = copy.copy(self)
+        vars(changed).pop("_read_inputs", None)
         changed._wanted = None if inputs is None else frozenset(inputs)
         return changed
+
+    @functools.cached_property
+    def _read_inputs(self) -> dict[str, list[str]]:
+        """Modality → its inputs that batches hold."""
+        return {modality: list(filter(self._wants, names)) for modality, names in self._inputs.items()}
 
     def _wants(self, name: str) -> bool:
         return self._wanted is None or name in self._wanted
@@ -268,7 +274,8 @@ class Split:
     def with_modality(self, name: str, column: Column) -> Split:
         """The same rows of paired data with a further modality, which is neither normalised nor augmented."""
         changed = copy.copy(self)
-        vars(changed).pop("_places", None)
+        for cached in ("_places", "_read_inputs"):
+            vars(changed).pop(cached, None)
         # a copy: another table of outputs under the same name is another column
         changed._ready = dict(self._ready)
         first = next(iter(self.numbers))
@@ -347,11 +354,8 @@ class Split:
         # by identity of targets and rows, so that the targets of paired modalities stay one tensor
         selected: dict[tuple[int, int], Tensor] = {}
         for modality, positions in pick.rows.items():
-            for name in filter(self._wants, self._inputs[modality]):
-                twins = (
-                    inputs[each] for each in inputs if self._same(name, each) and pick.rows[owner(each)] is positions
-                )
-                twin = next(twins, None)
+            for name in self._read_inputs[modality]:
+                twin = None if name == modality else self._twin(name, positions, inputs, pick)
                 inputs[name] = self._picked(name, modality, positions, pick.epoch) if twin is None else twin
             if modality in self.targets:
                 target = self.targets[modality]
@@ -360,6 +364,11 @@ class Split:
                     selected[key] = widened(target.index_select(0, positions))
                 targets[modality] = selected[key]
         return Batch(inputs, targets, {}, dict(pick.rows), self._regions(pick))
+
+    def _twin(self, name: str, positions: Tensor, inputs: Mapping[str, Tensor], pick: Pick) -> Tensor | None:
+        """The input of the batch that is the same column as an auxiliary input, with the same rows."""
+        twins = (inputs[each] for each in inputs if self._same(name, each) and pick.rows[owner(each)] is positions)
+        return next(twins, None)
 
     def _regions(self, pick: Pick) -> dict[str, Tensor]:
         """Regions on which metrics are computed, one tensor where modalities share a column."""

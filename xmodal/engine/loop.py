@@ -24,6 +24,7 @@ from xmodal.collectives import gather_json, gather_rows
 from xmodal.data.base import Data
 from xmodal.data.loader import Loader
 from xmodal.data.streams import Needs, batches_for
+from xmodal.engine.ahead import on_device
 from xmodal.engine.callbacks import tell_epoch
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.finite import non_finite
@@ -39,6 +40,7 @@ from xmodal.engine.step_sums import Agreement, StepSums, agree
 from xmodal.engine.teacher_cache import TeacherCache
 from xmodal.errors import InputError, Interrupted, listed
 from xmodal.method import Method
+from xmodal.metrics.task import Scores
 from xmodal.seeding import mix, seed_all
 from xmodal.seeding import restore as restore_generators
 from xmodal.seeding import states as generator_states
@@ -71,6 +73,7 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.sums = StepSums()
+        self.collectors: dict[str, Scores] = {}
         self.selection = Selection(*data.info.select, lead=method.lead)
         self.began = self.saved_at = time.monotonic()
         self.writes = folder is not None and fabric.global_rank == 0
@@ -127,7 +130,7 @@ class Loop:
         )
         # after the cache: a training that reads a table needs no inputs of the teacher
         read = self.data.train.reading(inputs_of(self.method, info, taught=self.teacher_cache.computes))
-        self.loader = Loader(read, sampler, workers=settings.workers)
+        self.loader = Loader(read, sampler, workers=settings.workers, pinned=fabric.device.type == "cuda")
 
     @property
     def finished(self) -> bool:
@@ -143,10 +146,11 @@ class Loop:
         save_due = False
         # `step` counts batches that were trained on, not those that loading processes fetched ahead: a resumed epoch
         # begins at the right one
-        for batch in itertools.islice(self.loader.epoch(self.epoch, self.step), total - self.step):
+        batches = itertools.islice(self.loader.epoch(self.epoch, self.step), total - self.step)
+        for batch in on_device(batches, self.fabric.device):
             group = min(every, total - self.step // every * every)  # batches in this update
             closes = (self.step + 1) % every == 0 or self.step + 1 == total
-            agreement = self._backward(batch.to(self.fabric.device), closes)
+            agreement = self._backward(batch, closes)
             self.step += 1
             # a checkpoint that falls due within a group of accumulated batches is written after the update
             save_due |= agreement.save
@@ -190,7 +194,7 @@ class Loop:
         # Before the backward pass, in which the NaN of a process would spread to the gradients of all; and for signals
         # and checkpoints too, since all processes must stop or save at the same step.
         agreement = agree(step, batch, self.fabric, signal=interrupt.pending(), save=self._save_due())
-        if not agreement.finite:
+        if agreement.broken:
             raise non_finite(step, batch, self.fabric, epoch=self.epoch, step=self.step, broken=agreement.broken)
         loss = agreement.loss
         parts = self.loader.sampler.parts(self.step, self.settings.accumulate)
@@ -204,7 +208,7 @@ class Loop:
                 loss.backward()  # type: ignore[no-untyped-call]
         if self.settings.clip_at == "backward":
             self.optimisers.clip()
-        self.sums.add(step, batch)
+        self.sums.add(agreement.numbers)
         return agreement
 
     def _unsynchronised(self, local: bool) -> AbstractContextManager[Any]:
@@ -231,6 +235,7 @@ class Loop:
             fabric=self.fabric,
             predict=self.method.predict,
             metrics=self.metrics,
+            collectors=self.collectors,
         )
         self.selection.update(self.epoch, scores, students)
         self.optimisers.end_epoch(self.selection.loss(scores))
@@ -272,7 +277,6 @@ class Loop:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of the training as tensors and JSON: method, optimisers, best weights, loss sums, generators."""
-        self.sums.fold()
         plain: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,

@@ -59,10 +59,12 @@ class Progress:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is over; plain lines are written at most once per second, and always for the last epoch."""
+        if self.quiet:
+            return
         text = _summary(row, self.metric)
         if self.live:
             self._bar.update(self._task, advance=1, last=text)
-        elif not self.quiet and (time.monotonic() - self._last_line >= 1.0 or row["epoch"] + 1 == self.epochs):
+        elif time.monotonic() - self._last_line >= 1.0 or row["epoch"] + 1 == self.epochs:
             self._last_line = time.monotonic()
             title = f"{self.title} ({self.done + 1}/{self.fits})" if self.fits > 1 else self.title
             self.say(f"{title}: epoch {row['epoch'] + 1}/{self.epochs}  {text}")

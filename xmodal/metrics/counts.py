@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from xmodal.collectives import gather_rows, sum_over_processes
+from xmodal.devices import read
 
 TABLE = 200  # classes up to which the whole confusion matrix is part of a result
 LARGEST = 200  # pairs of classes that a result names beyond that
@@ -51,20 +52,51 @@ class Counts:
         self.pairs = None if self.pairs is None else self.pairs.to(device)
         return self
 
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.counts.zero_()
+        if self.pairs is not None:
+            self.pairs.zero_()
+        if self.wrong is not None:
+            self.wrong.clear()
+
     def update(self, outputs: Tensor, target: Tensor) -> None:
         """Count one batch: outputs (rows, classes) and class numbers (rows,)."""
-        predicted = outputs.argmax(dim=1)
+        predicted, target = outputs.argmax(dim=1), target.long()
+        kept = torch.ones_like(target)
         if self.ignore is not None:
-            kept = target != self.ignore
-            predicted, target = predicted[kept], target[kept]
-        for place, numbers in enumerate((target[predicted == target], predicted, target)):
-            self.counts[place] += torch.bincount(numbers, minlength=self.classes)
+            # counted as 0, and not left out: a GPU would wait to learn how many rows are left
+            kept = (target != self.ignore).long()
+            target = target * kept
+        places = torch.cat([target, predicted + self.classes, target + 2 * self.classes])
+        # no bincount: on a GPU it waits for the largest number
+        self.counts.view(-1).scatter_add_(0, places, torch.cat([kept * (predicted == target), kept, kept]))
         if self.pairs is not None:
-            found = torch.bincount(target * self.classes + predicted, minlength=self.classes**2)
-            self.pairs += found.view_as(self.pairs)
+            self.pairs.view(-1).scatter_add_(0, target * self.classes + predicted, kept)
         if self.wrong is not None:
-            missed = predicted != target
+            missed = (predicted != target) & (kept > 0)
             self.wrong.append(target[missed] * self.classes + predicted[missed])
+
+    def values(self) -> dict[str, Any]:
+        """As `compute`, with tensors on the device in place of numbers, for a caller that reads several metrics."""
+        counts = sum_over_processes(self.counts)
+        hits, predicted, true = counts.float()
+        f1 = _divided(2.0 * hits, predicted + true)
+        # a class that is neither predicted nor among the targets is left out of the mean
+        occurs = ((predicted + true) > 0).float()
+        scores: dict[str, Any] = {
+            "accuracy": _divided(hits.sum(), true.sum()),
+            "macro_f1": _divided(occurs * f1, occurs.sum()).sum(),
+            "weighted_f1": _divided(true * f1, true.sum()).sum(),
+        }
+        if self.pairs is not None:
+            scores["per_class"] = _divided(hits, true)
+            scores["confusion"] = sum_over_processes(self.pairs)
+        if self.wrong is not None:
+            # four digits: a result has these for every network and seed
+            scores["per_class"] = [round(share, 4) for share in _divided(hits, true).tolist()]
+            scores["confused"] = {"true": counts[2].tolist(), "largest": self._largest(self.wrong)}
+        return scores
 
     def compute(self) -> dict[str, Any]:
         """Name → number; in full also ``per_class`` and ``confusion`` (rows: true, columns: predicted).
@@ -72,23 +104,7 @@ class Counts:
         Above 200 classes ``confused`` takes the place of ``confusion``: the number of rows of each ``true`` class, and
         the ``largest`` off-diagonal entries as (true, predicted, rows).
         """
-        hits, predicted, true = (part.float() for part in sum_over_processes(self.counts))
-        f1 = _divided(2.0 * hits, predicted + true)
-        # a class that is neither predicted nor among the targets is left out of the mean
-        occurs = ((predicted + true) > 0).float()
-        scores: dict[str, Any] = {
-            "accuracy": _divided(hits.sum(), true.sum()).item(),
-            "macro_f1": _divided(occurs * f1, occurs.sum()).sum().item(),
-            "weighted_f1": _divided(true * f1, true.sum()).sum().item(),
-        }
-        if self.pairs is not None:
-            scores["per_class"] = _divided(hits, true).tolist()
-            scores["confusion"] = sum_over_processes(self.pairs).tolist()
-        if self.wrong is not None:
-            # four digits: a result has these for every network and seed
-            scores["per_class"] = [round(share, 4) for share in _divided(hits, true).tolist()]
-            scores["confused"] = {"true": true.long().tolist(), "largest": self._largest(self.wrong)}
-        return scores
+        return on_host(self.values())
 
     def _largest(self, wrong: list[Tensor]) -> list[list[int]]:
         """The pairs that occur most often; of equally frequent ones those of smaller class numbers."""
@@ -124,19 +140,28 @@ class BinaryCounts:
         self.table = self.table.to(device)
         return self
 
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.table.zero_()
+
     def update(self, chances: Tensor, target: Tensor) -> None:
         """Count one batch: probabilities (rows,) and targets (rows,)."""
-        self.table += torch.bincount(2 * target.long() + (chances > 0.5).long(), minlength=4)
+        places = 2 * target.long() + (chances > 0.5).long()
+        self.table.scatter_add_(0, places, torch.ones_like(places))
 
-    def compute(self) -> dict[str, Any]:
-        """Name → number; ``confusion``: rows are true, columns predicted."""
+    def values(self) -> dict[str, Any]:
+        """As `compute`, with tensors on the device in place of numbers."""
         table = sum_over_processes(self.table)
         right_no, false_yes, false_no, hits = table.float()
         scores: dict[str, Any] = {
-            "accuracy": _divided(hits + right_no, table.float().sum()).item(),
-            "f1": _divided(2.0 * hits, 2.0 * hits + false_yes + false_no).item(),
+            "accuracy": _divided(hits + right_no, table.float().sum()),
+            "f1": _divided(2.0 * hits, 2.0 * hits + false_yes + false_no),
         }
-        return {**scores, "confusion": table.view(2, 2).tolist()} if self.full else scores
+        return {**scores, "confusion": table.view(2, 2)} if self.full else scores
+
+    def compute(self) -> dict[str, Any]:
+        """Name → number; ``confusion``: rows are true, columns predicted."""
+        return on_host(self.values())
 
 
 class Mean:
@@ -150,14 +175,42 @@ class Mean:
         self.sums = self.sums.to(device)
         return self
 
+    def reset(self) -> None:
+        """Forget all values."""
+        self.sums.zero_()
+
     def update(self, values: Tensor) -> None:
         """Add values."""
-        self.sums += torch.stack([values.float().sum(), values.new_tensor(values.numel(), dtype=torch.float32)])
+        total, count = self.sums.unbind()
+        total += values.float().sum()
+        count += values.numel()
 
     def compute(self) -> Tensor:
         """The mean over all processes."""
         total, count = sum_over_processes(self.sums).unbind()
         return total / count
+
+
+def on_host(scores: Any) -> Any:
+    """Scores with numbers in place of tensors, in dictionaries of any depth, from one reading of the device."""
+    tensors: list[Tensor] = []
+
+    def gather(part: Any) -> None:
+        if isinstance(part, Tensor):
+            tensors.append(part)
+        elif isinstance(part, dict):
+            for each in part.values():
+                gather(each)
+
+    gather(scores)
+    values = iter(read(tensors))
+
+    def replaced(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: replaced(each) for name, each in part.items()}
+        return next(values) if isinstance(part, Tensor) else part
+
+    return replaced(scores)
 
 
 def _divided(parts: Tensor, whole: Tensor) -> Tensor:
