@@ -79,11 +79,15 @@ class Batch:
     @property
     def rows(self) -> int:
         """How many samples there are; in unpaired data, the sum over the modalities."""
-        if not self.targets:
-            return len(next(iter(self.inputs.values())))
-        if self.paired:
-            return len(next(iter(self.targets.values())))
-        return sum(len(target) for target in self.targets.values())
+        return self.rows_of(paired=not self.targets or self.paired)
+
+    def rows_of(self, *, paired: bool) -> int:
+        """The same as ``rows``, for a caller that knows whether modalities share their rows and need not compare them.
+
+        On a GPU a comparison of values waits for the device.
+        """
+        parts = self.targets or self.inputs
+        return len(next(iter(parts.values()))) if paired or not self.targets else sum(map(len, parts.values()))
 
     def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The batch with every tensor changed; tensors that were shared stay shared."""

@@ -130,6 +130,9 @@ class Loop:
         )
         # after the cache: a training that reads a table needs no inputs of the teacher
         read = self.data.train.reading(inputs_of(self.method, info, taught=self.teacher_cache.computes))
+        # prepared here, and the same for the validation of every epoch
+        needs = {need for student in self.method.students().values() for need in student.needs}
+        self.valid = self.data.valid.reading(needs)
         self.loader = Loader(read, sampler, workers=settings.workers, pinned=fabric.device.type == "cuda")
 
     @property
@@ -193,14 +196,15 @@ class Loop:
             ) from error
         # Before the backward pass, in which the NaN of a process would spread to the gradients of all; and for signals
         # and checkpoints too, since all processes must stop or save at the same step.
-        agreement = agree(step, batch, self.fabric, signal=interrupt.pending(), save=self._save_due())
+        rows = batch.rows_of(paired=self.data.info.paired)
+        agreement = agree(step, rows, self.fabric, signal=interrupt.pending(), save=self._save_due())
         if agreement.broken:
             raise non_finite(step, batch, self.fabric, epoch=self.epoch, step=self.step, broken=agreement.broken)
         loss = agreement.loss
-        parts = self.loader.sampler.parts(self.step, self.settings.accumulate)
-        # by rows and not by batches: the last batch may be shorter or longer
-        if parts != 1.0 and self.settings.accumulate_mode == "mean":
-            loss = loss / parts
+        if self.settings.accumulate > 1 and self.settings.accumulate_mode == "mean":
+            # by rows and not by batches: the last batch may be shorter or longer
+            parts = self.loader.sampler.parts(self.step, self.settings.accumulate)
+            loss = loss if parts == 1.0 else loss / parts
         with self._unsynchronised(local):
             if self.wrapped:
                 self.fabric.backward(loss)
@@ -230,7 +234,7 @@ class Loop:
         self.method.eval()
         scores = evaluate(
             students,
-            self.data.valid,
+            self.valid,
             self.data.info,
             fabric=self.fabric,
             predict=self.method.predict,

@@ -118,6 +118,8 @@ class Optimisers:
         self.steps_per_epoch = max(steps_per_epoch, 1)
         self.optimizers = build_optimizers(groups, settings)
         self.base_rates = [[group["lr"] for group in optimizer.param_groups] for optimizer in self.optimizers]
+        # all that are optimised
+        self.parameters: list[Tensor] = [parameter for group, _ in self._groups() for parameter in group["params"]]
         self.updates = 0
         self.plateau = {"factor": 1.0, "best": math.inf, "waited": 0}
         # rates that only `plateau` changes, at the end of an epoch, are not set again in each step
@@ -127,10 +129,6 @@ class Optimisers:
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             yield from zip(optimizer.param_groups, rates, strict=True)
 
-    @property
-    def parameters(self) -> list[Tensor]:
-        """All parameters that are optimised."""
-        return [parameter for group, _ in self._groups() for parameter in group["params"]]
 
     def set_rates(self) -> None:
         """Set the learning rates for the next update."""
@@ -162,13 +160,14 @@ class Optimisers:
             self.set_rates()
         for optimizer in self.optimizers:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        self.drop()
         self.updates += 1
 
     def drop(self) -> None:
         """Delete the gradients without an update."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        # not by `Optimizer.zero_grad`, which opens a record of the profiler: a tenth of the time of a small update
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def end_epoch(self, score: float) -> None:
         """Tell ``plateau`` the score of the epoch (smaller is better)."""

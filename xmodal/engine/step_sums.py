@@ -16,7 +16,7 @@ from xmodal.collectives import gather_json
 from xmodal.devices import read
 from xmodal.errors import InputError
 from xmodal.seeding import mix
-from xmodal.types import Batch, Step
+from xmodal.types import Step
 
 if TYPE_CHECKING:
     from xmodal.devices import Devices
@@ -59,20 +59,27 @@ class Agreement:
     save: bool
 
 
-def agree(step: Step, batch: Batch, fabric: Devices, *, signal: int, save: bool) -> Agreement:
+def agree(step: Step, rows: int, fabric: Devices, *, signal: int, save: bool) -> Agreement:
     """Sum the loss terms; with several processes weight each by its count, in one exchange of a short vector.
 
     Whether the terms are finite must be known before the backward pass, and reading it waits for the device. All
     numbers of the step are read at this point, so that the program waits once.
+
+    Args:
+        step: of this process.
+        rows: of its batch.
+        fabric: started devices.
+        signal: number of a signal that this process received; 0: none.
+        save: whether a checkpoint is due; the first process decides.
     """
     if not step.losses:
         raise InputError("The method returned a step without losses: at least one term was expected.")
     if fabric.world_size > 1:
-        return _agree_all(step, batch, fabric, signal=signal, save=save)
-    rows, terms = batch.rows, list(step.losses.values())
+        return _agree_all(step, rows, fabric, signal=signal, save=save)
+    terms = list(step.losses.values())
     if len(terms) == 1:
         loss = terms[0]
-        numbers, _ = _numbers(step, rows, [])
+        numbers, _ = _numbers(step, rows, ())
     else:
         loss = sum(terms[1:], terms[0])
         # the sum too: it may overflow where each term is finite
@@ -89,6 +96,10 @@ def _broken(numbers: Numbers) -> list[str]:
 def _numbers(step: Step, rows: int, further: Sequence[Tensor]) -> tuple[Numbers, list[float]]:
     """The numbers of a step, and the values of further scalars, from one reading of the device."""
     counts = [step.counts.get(name, rows) for name in step.losses]
+    if not further and not step.logs and not isinstance(counts[0], Tensor):
+        # one term alone: most trainings of small networks, whose steps take little time themselves
+        ((name, loss),) = step.losses.items()
+        return Numbers({name: (loss.item(), float(counts[0]))}, {}, rows), []
     tensors = [*further, *step.losses.values(), *step.logs.values()]
     tensors += [count for count in counts if isinstance(count, Tensor)]
     values = iter(read(_alike(tensors)))
@@ -108,7 +119,7 @@ def _alike(scalars: list[Tensor]) -> list[Tensor]:
     return [each.detach().to(first.device, exact).reshape(()) for each in scalars]
 
 
-def _agree_all(step: Step, batch: Batch, fabric: Devices, *, signal: int, save: bool) -> Agreement:
+def _agree_all(step: Step, rows: int, fabric: Devices, *, signal: int, save: bool) -> Agreement:
     names, device = sorted(step.losses), fabric.device
     # rank 0 alone decides when to save: the clocks of processes differ
     flags = [float(signal == number) for number in _SIGNALS] + [float(save and fabric.global_rank == 0)]
@@ -120,7 +131,7 @@ def _agree_all(step: Step, batch: Batch, fabric: Devices, *, signal: int, save: 
     padding = [0.0] * (-(len(head) + 2 * len(names)) % _BLOCK)
     with torch.no_grad():
         losses = _column([step.losses[name] for name in names], device)
-        counts = _column([step.counts.get(name, batch.rows) for name in names], device)
+        counts = _column([step.counts.get(name, rows) for name in names], device)
         shared = [_column(head, device), counts, (~losses.isfinite()).double(), _column(padding, device)]
         vector = torch.cat(shared)
         torch.distributed.all_reduce(vector)
@@ -146,7 +157,7 @@ def _agree_all(step: Step, batch: Batch, fabric: Devices, *, signal: int, save: 
         # in the order in which the method names its terms
         {name: pairs[name] for name in step.losses},
         dict(zip(step.logs, own[2 * len(names) :], strict=True)),
-        batch.rows,
+        rows,
     )
     stop = next((number for number, flag in zip(_SIGNALS, flags, strict=False) if flag), 0)
     broken = [name for name, flag in zip(names, all_broken, strict=True) if flag]

@@ -1,7 +1,7 @@
 """Metrics of classes from counts: accuracy, F1, recall and the confusion matrix, each with the bits of torchmetrics.
 
-For C classes a batch adds three vectors (hits, predicted, true). A final evaluation also counts pairs of true and
-predicted class: as a table up to 200 classes, beyond that those pairs alone that occur, since a table grows with C².
+Up to 200 classes pairs of true and predicted class are counted in a table. Beyond that, since a table grows with C², a
+batch adds three vectors (hits, predicted, true), and a final evaluation also collects the pairs of wrong rows.
 torchmetrics counts a table for each of several metrics, and its import takes seconds. It remains the oracle in the
 tests, and the source of the metrics that are no counts.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from xmodal.collectives import gather_rows, sum_over_processes
+from xmodal.collectives import gather_rows, processes, sum_over_processes
 from xmodal.devices import read
 
 TABLE = 200  # classes up to which the whole confusion matrix is part of a result
@@ -39,40 +39,38 @@ class Counts:
     metric_state: dict[str, Any] = {}
 
     def __init__(self, classes: int, *, ignore: int | None = None, full: bool = False) -> None:
-        self.classes, self.ignore = classes, ignore
-        # one tensor, so that processes exchange one
-        self.counts = torch.zeros(3, classes, dtype=torch.long)
-        self.pairs = torch.zeros(classes, classes, dtype=torch.long) if full and classes <= TABLE else None
+        self.classes, self.ignore, self.full = classes, ignore, full
+        whole = classes <= TABLE
+        # true × predicted class; or hits, predicted and true of each class
+        self.counts = torch.zeros(classes if whole else 3, classes, dtype=torch.long)
         # numbers of the pairs of wrong rows, true × classes + predicted
-        self.wrong: list[Tensor] | None = [] if full and classes > TABLE else None
+        self.wrong: list[Tensor] | None = [] if full and not whole else None
 
     def to(self, device: torch.device | str) -> Counts:
         """Count on this device."""
         self.counts = self.counts.to(device)
-        self.pairs = None if self.pairs is None else self.pairs.to(device)
         return self
 
     def reset(self) -> None:
         """Forget all counts."""
         self.counts.zero_()
-        if self.pairs is not None:
-            self.pairs.zero_()
         if self.wrong is not None:
             self.wrong.clear()
 
     def update(self, outputs: Tensor, target: Tensor) -> None:
         """Count one batch: outputs (rows, classes) and class numbers (rows,)."""
         predicted, target = outputs.argmax(dim=1), target.long()
-        kept = torch.ones_like(target)
+        # rows that are ignored count 0 times: a GPU would wait to learn how many rows are left without them
+        kept = torch.ones_like(target) if self.ignore is None else (target != self.ignore).long()
         if self.ignore is not None:
-            # counted as 0, and not left out: a GPU would wait to learn how many rows are left
-            kept = (target != self.ignore).long()
             target = target * kept
+        # no bincount, which waits for the largest number on a GPU
+        counts = self.counts.view(-1)
+        if self.classes <= TABLE:
+            counts.scatter_add_(0, target * self.classes + predicted, kept)
+            return
         places = torch.cat([target, predicted + self.classes, target + 2 * self.classes])
-        # no bincount: on a GPU it waits for the largest number
-        self.counts.view(-1).scatter_add_(0, places, torch.cat([kept * (predicted == target), kept, kept]))
-        if self.pairs is not None:
-            self.pairs.view(-1).scatter_add_(0, target * self.classes + predicted, kept)
+        counts.scatter_add_(0, places, torch.cat([kept * (predicted == target), kept, kept]))
         if self.wrong is not None:
             missed = (predicted != target) & (kept > 0)
             self.wrong.append(target[missed] * self.classes + predicted[missed])
@@ -80,23 +78,26 @@ class Counts:
     def values(self) -> dict[str, Any]:
         """As `compute`, with tensors on the device in place of numbers, for a caller that reads several metrics."""
         counts = sum_over_processes(self.counts)
-        hits, predicted, true = counts.float()
-        f1 = _divided(2.0 * hits, predicted + true)
-        # a class that is neither predicted nor among the targets is left out of the mean
-        occurs = ((predicted + true) > 0).float()
+        if self.classes <= TABLE:
+            hits, predicted, true = counts.diagonal().float(), counts.sum(dim=0).float(), counts.sum(dim=1).float()
+        else:
+            hits, predicted, true = counts.float().unbind()
+        both, rows = predicted + true, true.sum()
+        f1 = _divided(2.0 * hits, both)
         scores: dict[str, Any] = {
-            "accuracy": _divided(hits.sum(), true.sum()),
-            "macro_f1": _divided(occurs * f1, occurs.sum()).sum(),
-            "weighted_f1": _divided(true * f1, true.sum()).sum(),
+            "accuracy": _divided(hits.sum(), rows),
+            # without the classes that are neither predicted nor among the targets
+            "macro_f1": _divided(f1, (both > 0).sum()).sum(),
+            "weighted_f1": _divided(true * f1, rows).sum(),
         }
-        if self.pairs is not None:
-            scores["per_class"] = _divided(hits, true)
-            scores["confusion"] = sum_over_processes(self.pairs)
-        if self.wrong is not None:
-            # four digits: a result has these for every network and seed
-            scores["per_class"] = [round(share, 4) for share in _divided(hits, true).tolist()]
-            scores["confused"] = {"true": counts[2].tolist(), "largest": self._largest(self.wrong)}
-        return scores
+        if not self.full:
+            return scores
+        scores["per_class"] = _divided(hits, true)
+        if self.wrong is None:
+            return {**scores, "confusion": counts}
+        # four digits: a result has these for every network and seed
+        scores["per_class"] = [round(share, 4) for share in scores["per_class"].tolist()]
+        return {**scores, "confused": {"true": counts[2].tolist(), "largest": self._largest(self.wrong)}}
 
     def compute(self) -> dict[str, Any]:
         """Name → number; in full also ``per_class`` and ``confusion`` (rows: true, columns: predicted).
@@ -168,26 +169,27 @@ class Mean:
     """The mean of all values, in float32; NaN among them is kept, since it shows a network that diverged."""
 
     def __init__(self) -> None:
-        self.sums = torch.zeros(2)
+        self.total, self.count = torch.zeros(()), 0
 
     def to(self, device: torch.device | str) -> Mean:
         """Add up on this device."""
-        self.sums = self.sums.to(device)
+        self.total = self.total.to(device)
         return self
 
     def reset(self) -> None:
         """Forget all values."""
-        self.sums.zero_()
+        self.total, self.count = torch.zeros_like(self.total), 0
 
     def update(self, values: Tensor) -> None:
         """Add values."""
-        total, count = self.sums.unbind()
-        total += values.float().sum()
-        count += values.numel()
+        self.total = self.total + values.float().sum()
+        self.count += values.numel()
 
     def compute(self) -> Tensor:
         """The mean over all processes."""
-        total, count = sum_over_processes(self.sums).unbind()
+        total, count = self.total, self.total.new_full((), self.count)
+        if processes() > 1:
+            total, count = sum_over_processes(torch.stack([total, count])).unbind()
         return total / count
 
 
@@ -214,5 +216,5 @@ def on_host(scores: Any) -> Any:
 
 
 def _divided(parts: Tensor, whole: Tensor) -> Tensor:
-    """Division in which 0 / 0 is 0."""
-    return parts / torch.where(whole == 0, torch.ones_like(whole), whole)
+    """Division by counts in which 0 / 0 is 0."""
+    return parts / whole.clamp(min=1)
