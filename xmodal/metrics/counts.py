@@ -67,7 +67,7 @@ class Counts:
         # no bincount, which waits for the largest number on a GPU
         counts = self.counts.view(-1)
         if self.classes <= TABLE:
-            counts.scatter_add_(0, target * self.classes + predicted, kept)
+            counts.scatter_add_(0, torch.add(predicted, target, alpha=self.classes), kept)
             return
         places = torch.cat([target, predicted + self.classes, target + 2 * self.classes])
         counts.scatter_add_(0, places, torch.cat([kept * (predicted == target), kept, kept]))
@@ -87,7 +87,7 @@ class Counts:
         scores: dict[str, Any] = {
             "accuracy": _divided(hits.sum(), rows),
             # without the classes that are neither predicted nor among the targets
-            "macro_f1": _divided(f1, (both > 0).sum()).sum(),
+            "macro_f1": _divided(f1, both.count_nonzero()).sum(),
             "weighted_f1": _divided(true * f1, rows).sum(),
         }
         if not self.full:
