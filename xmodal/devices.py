@@ -6,8 +6,8 @@ of the package lightning-fabric, which has the same members; its import takes se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 import torch
@@ -82,6 +82,17 @@ class OneProcess:
     def all_reduce(self, data: Any, *, reduce_op: str) -> Any:
         """The value itself."""
         return data
+
+
+@contextmanager
+def matmul_precision(precision: str) -> Iterator[None]:
+    """A block in which products of float32 matrices are ``highest``, ``high`` or ``medium``, in words of torch."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def read(tensors: Iterable[Tensor]) -> list[Any]:

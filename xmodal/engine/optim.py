@@ -140,7 +140,6 @@ class Optimisers:
         for optimizer, rates in zip(self.optimizers, self.base_rates, strict=True):
             yield from zip(optimizer.param_groups, rates, strict=True)
 
-
     def set_rates(self) -> None:
         """Set the learning rates for the next update."""
         steps = self.steps_per_epoch
