@@ -194,6 +194,11 @@ class Loop:
                 "A batch has one row, and this network normalises with the statistics of its batch: at least 2 rows "
                 "were expected. Raise --batch-size, give more training rows, or use a network without BatchNorm."
             ) from error
+        except RuntimeError as error:
+            # from an earlier step; `_all_used` notices what has never had a gradient
+            if "Expected to have finished reduction" not in str(error):
+                raise
+            raise InputError(unused(self.method, "some")) from error
         # Before the backward pass, in which the NaN of a process would spread to the gradients of all; and for signals
         # and checkpoints too, since all processes must stop or save at the same step.
         rows = batch.rows_of(paired=self.data.info.paired)
@@ -210,10 +215,20 @@ class Loop:
                 self.fabric.backward(loss)
             else:
                 loss.backward()  # type: ignore[no-untyped-call]
+        if self.fabric.world_size > 1 and not local and not self.method.unused_parameters:
+            self._all_used()
         if self.settings.clip_at == "backward":
             self.optimisers.clip()
         self.sums.add(agreement.numbers)
         return agreement
+
+    def _all_used(self) -> None:
+        """Raise an error about parameters without a gradient, whose parts of the method would not be averaged."""
+        parameters = self.method.named_parameters()
+        names = [name for name, each in parameters if each.requires_grad and each.grad is None]
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise InputError(unused(self.method, shown))
 
     def _unsynchronised(self, local: bool) -> AbstractContextManager[Any]:
         """A block in which gradients are not averaged over the processes, if ``local``."""
@@ -348,6 +363,15 @@ class Loop:
         scalars = ("python_gauss", "numpy_gauss")
         # last: loading weights and optimisers may draw random numbers
         restore_generators({key: value.reshape(()) if key in scalars else value for key, value in states.items()})
+
+
+def unused(method: Method, names: str) -> str:
+    """The error sentence about parameters that several processes can't average."""
+    return (
+        f"Where several processes train, every parameter that requires a gradient must get one in every step, and of "
+        f"{type(method).__name__} these got none: {names}. Stop their gradients with requires_grad_(False), or set "
+        "`unused_parameters = True` in the class of the method."
+    )
 
 
 def inputs_of(method: Method, info: DataInfo, *, taught: bool) -> tuple[str, ...] | None:
