@@ -52,7 +52,9 @@ def main() -> None:
                     times.append(seconds)
     plain, ours, torch = (statistics.median(times) for times in (script, command, imports))
     print(f"plain script {plain:.2f} s of CPU, xmodal distill {ours:.2f} s: {ours / plain:.2f} times as much")
-    print(f"of each, `import torch` takes {torch:.2f} s; without it {(ours - torch) / (plain - torch):.2f} times as much")
+    print(
+        f"of each, `import torch` takes {torch:.2f} s; without it {(ours - torch) / (plain - torch):.2f} times as much"
+    )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ Seconds are those of the CPU, so that other programs on the machine count little
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import statistics
 import sys
@@ -158,12 +159,11 @@ def measure(
     ours, theirs = [], []
     for repeat in range(repeats + 1):
         torch.manual_seed(repeat)
-        network, copy = build(), build()
-        copy.load_state_dict(network.state_dict())
+        network, twin = build(), build()
+        twin.load_state_dict(network.state_dict())
         start = engine_loop(network, data, settings)
-        plain_seconds, plain = seconds(
-            lambda: plain_loop(copy, (first.inputs["x"], first.target), (last.inputs["x"], last.target), orders)
-        )
+        rows = (first.inputs["x"], first.target), (last.inputs["x"], last.target)
+        plain_seconds, plain = seconds(functools.partial(plain_loop, twin, *rows, orders))
         engine_seconds, loop = seconds(start)
         agree(loop, *plain)
         if repeat:  # the first repetition is a warm-up

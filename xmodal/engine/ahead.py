@@ -27,7 +27,7 @@ def on_device(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]
 
 
 def _copied(batches: Iterable[Batch], device: torch.device) -> Iterator[Batch]:
-    copying = torch.cuda.Stream(device)
+    copying = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def copy(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
         with torch.cuda.stream(copying):

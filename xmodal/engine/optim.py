@@ -14,6 +14,7 @@ epochs and W epochs of warm-up:
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -50,7 +51,7 @@ def build_optimizers(groups: Sequence[Mapping[str, Any]], settings: FitSettings)
     if not any(len(group["params"]) for same_name in by_name.values() for group in same_name):
         raise InputError("There is nothing to train: no parameter requires a gradient. Check what was frozen.")
     return [
-        OPTIMIZERS[name](same_name, **_options(name, settings), **_fused(name, same_name))
+        _bare(OPTIMIZERS[name])(same_name, **_options(name, settings), **_fused(name, same_name))
         for name, same_name in by_name.items()
     ]
 
@@ -64,13 +65,23 @@ def _fused(name: str, groups: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {"fused": True} if name in ("adam", "adamw") and supported and large else {}
 
 
+def _bare(kind: type[Optimizer]) -> type[Optimizer]:
+    """The same optimiser without what torch wraps around its members for its compiler.
+
+    The first call of a wrapped one imports the compiler, which takes seconds that a short training notices.
+    """
+    members = {
+        name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "state_dict", "load_state_dict")
+    }
+    return type(kind.__name__, (kind,), members)
+
+
 def _bare_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """``optimizer.step`` without what torch wraps around it: a record of the profiler, and hooks, which it has not.
+    """``optimizer.step`` without its wrappers: for the compiler, hooks (it has none), and a record of the profiler.
 
     Of the step of a small network these take a seventh.
     """
-    step = type(optimizer).step
-    return functools.partial(getattr(step, "__wrapped__", step) if getattr(step, "hooked", False) else step, optimizer)
+    return functools.partial(torch.no_grad()(inspect.unwrap(type(optimizer).step)), optimizer)
 
 
 def _options(name: str, settings: FitSettings) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def label_terms(
     target, mask = known_targets(target, task="multiclass", valid=valid, ignore=info.ignore, labelled=labelled)
     rows, labels = picked(outputs, target, mask)
     weights = torch.tensor(info.class_weights, device=rows.device, dtype=rows.dtype) if info.class_weights else None
-    terms = {}
+    terms: dict[str, tuple[Tensor, Tensor | int]] = {}
+    count: Tensor | int
     for name, weight in (info.label_losses or {"cross_entropy": 1.0}).items():
         if name == "lovasz":
             # Intersection over union of the whole batch is no mean of the values of its parts, so the rows of all

@@ -105,7 +105,8 @@ class Counts:
         Above 200 classes ``confused`` takes the place of ``confusion``: the number of rows of each ``true`` class, and
         the ``largest`` off-diagonal entries as (true, predicted, rows).
         """
-        return on_host(self.values())
+        scores: dict[str, Any] = on_host(self.values())
+        return scores
 
     def _largest(self, wrong: list[Tensor]) -> list[list[int]]:
         """The pairs that occur most often; of equally frequent ones those of smaller class numbers."""
@@ -162,7 +163,8 @@ class BinaryCounts:
 
     def compute(self) -> dict[str, Any]:
         """Name → number; ``confusion``: rows are true, columns predicted."""
-        return on_host(self.values())
+        scores: dict[str, Any] = on_host(self.values())
+        return scores
 
 
 class Mean:
