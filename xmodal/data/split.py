@@ -331,6 +331,11 @@ class Split:
         changed.present = changed._present()
         return changed
 
+    def spread(self, most: int) -> Split:
+        """At most so many rows, evenly spread over the split; the same ones of all modalities with as many rows."""
+        chosen = {rows: torch.linspace(0, rows - 1, min(most, rows)).round().long() for rows in self.rows.values()}
+        return self.subset({name: chosen[rows] for name, rows in self.rows.items()})
+
     def having(self, modalities: Iterable[str]) -> Split:
         """The rows that have all of these modalities."""
         if not self.present:

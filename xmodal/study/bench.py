@@ -230,11 +230,7 @@ class Bench:
         """Rows of the training or validation split in their order, on the device; see `Kit.batches`."""
         # the test split is missing on purpose: no method may read it
         rows = {"train": self._labelled_rows, "valid": self.data.valid}[split]
-        if most is not None and most < len(rows):
-            chosen = {
-                count: torch.linspace(0, count - 1, min(most, count)).round().long() for count in rows.rows.values()
-            }
-            rows = rows.subset({name: chosen[count] for name, count in rows.rows.items()})
+        rows = rows if most is None else rows.spread(most)
         batches = in_order(rows, batch_size=size or self.info.block(256))
         return (batch.to(self.fabric.device) for batch in batches)
 
@@ -510,7 +506,7 @@ class Bench:
     def _counts(self, name: str, student_name: str, student: Student) -> bool:
         """Whether this student of a run has the row in the table."""
         run = self.runs[name]
-        # a teacher of several networks teaches with the one that it leads with, also where another one is deployable
+        # a teacher of several networks teaches with the one that it leads with
         if (self.roles[name] == TEACHER and run.method.lead) or not self._deploys(run):
             return _leads(run, student_name)
         return student.modalities == self.student
