@@ -53,9 +53,7 @@ class ClassificationSettings(BaseModel):
     )
     samples: int = Field(10_000, ge=100, description="number of samples; 40 % of them are the test split")
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of the training rows that choose the epoch")
-    random_state: int | None = Field(
-        None, ge=0, lt=2**32, description="seed of the samples; None: 42 plus the seed"
-    )
+    random_state: int | None = Field(None, ge=0, lt=2**32, description="seed of the samples; None: 42 plus the seed")
     split_seed: int | None = Field(
         None, ge=0, lt=2**32, description="seed of training and test rows; None: that of the samples, as published: 42"
     )
