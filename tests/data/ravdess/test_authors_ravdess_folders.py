@@ -1,4 +1,4 @@
-"""Prepared RAVDESS folders as they lie on other people's disks: sub-folders, integers, overlapping lists, sound alone."""
+"""Prepared RAVDESS folders as they lie on disks: sub-folders, integers, overlapping lists, sound alone."""
 
 import shutil
 

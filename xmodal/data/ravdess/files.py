@@ -163,8 +163,9 @@ def read_clip(item: Item) -> dict[str, NDArray[Any] | Content]:
         features = sound_features(Path(item.sources[0]), settings)
     finally:
         torch.set_num_threads(threads)
-    pictures = {IMAGE: Content(".png", picture_of(Path(path), settings)) for path in item.sources[1:]}
-    return {AUDIO: features, **pictures}
+    if len(item.sources) == 1:
+        return {AUDIO: features}
+    return {AUDIO: features, IMAGE: Content(".png", picture_of(Path(item.sources[1]), settings))}
 
 
 def sound_features(path: Path, settings: FeatureSettings) -> NDArray[np.float32]:
