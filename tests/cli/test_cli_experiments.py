@@ -160,6 +160,44 @@ def test_reproduce_runs_all_published_settings_of_a_recipe(call, monkeypatch: py
     assert all((Path(folder) / "report.html").is_file() for folder in found["folders"])
 
 
+class NothingSettings(BaseModel):
+    """Settings of a recipe that trains nothing."""
+
+    out: Path = Path("runs/nothing")
+    resume: bool = False
+
+
+def run_nothing(settings: NothingSettings, progress=None) -> dict:
+    content = (settings.out / "runs.txt").read_text() if settings.resume else ""
+    settings.out.mkdir(parents=True, exist_ok=settings.resume)
+    (settings.out / "runs.txt").write_text(f"{content}run\n")
+    return {"figures": {"seeds": 1.0}, "folder": str(settings.out)}
+
+
+def test_reproduce_takes_the_next_free_name_and_continues_the_last_run(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = RecipeCard(
+        name="nothing",
+        title="trains nothing",
+        path=f"{__name__}:run_nothing",
+        settings=f"{__name__}:NothingSettings",
+        references="xmodal.recipes:references/digits_kd.json",
+    )
+    monkeypatch.setitem(RECIPES._cards, "nothing", card)
+    figure = {"key": "seeds", "what": "seeds", "paper": 1.0, "tolerance": 0.5, "source": "chosen"}
+    Path("one.json").write_text(json.dumps({"schema": 1, "figures": [figure]}))
+    words = "reproduce nothing --references one.json --json"
+
+    # --resume of nothing begins
+    calls = [call(words), call(words), call(f"{words} --resume"), call(words)]
+
+    folders = [json.loads(said)["recipes"]["nothing"]["folders"][0] for _, said, _ in calls]
+    names = [str(Path(folder).relative_to("runs/reproduce")).rstrip("/") for folder in folders]
+    assert [status for status, *_ in calls] == [0] * 4
+    assert [name.split("/")[0] for name in names] == ["nothing", "nothing-2", "nothing-2", "nothing-3"]
+    lines = [len((Path(folder) / "runs.txt").read_text().splitlines()) for folder in folders]
+    assert lines == [1, 2, 2, 1]
+
+
 def test_a_sweep_runs_from_flags_and_its_page_can_be_drawn_again(call, read) -> None:
     line = "run gauss-removal --dims 10:5 --seeds 42-43 --epochs 5 --mode gt,random --as-published --out sweep"
 

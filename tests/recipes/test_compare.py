@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from xmodal.cli.main import answer
 from xmodal.data import open_data
 from xmodal.engine.processes.launch import launch
 from xmodal.errors import InputError
@@ -98,6 +99,15 @@ def test_losses_become_rows_and_those_that_cannot_run_are_named(tmp_path):
 
     assert [row["name"] for row in result["rows"]] == ["teacher", "no-KD", "kd kl", "kd rkd:0.1"]
     assert any("kd at can't run here" in note and "maps" in note for note in result["notes"])
+
+
+def test_losses_without_kd_are_refused_and_not_ignored(tmp_path, capsys):
+    words = "compare digits --teacher rows --student fourier --methods supervised --losses kl,rkd --seeds 1"
+
+    status = answer([*words.split(), "--out", str(tmp_path / "run")])
+
+    assert status == 2 and "--methods supervised leaves kd out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_all_losses_are_those_of_the_list():
