@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from xmodal.cards import RecipeCard, load
 from xmodal.methods import METHODS

@@ -5,9 +5,10 @@ import sys
 
 import pytest
 import torch
+from dmd_fill import published_state
 
 from xmodal.errors import InputError, MissingExtra
-from xmodal.models.dmd.authors_weights import load_published, published_state
+from xmodal.models.dmd.authors_weights import load_published
 from xmodal.models.dmd.head import build_dmd_head
 from xmodal.models.dmd.net import DMDNet, DMDNumbers, SequenceInput
 from xmodal.models.dmd.text_encoder import build_text_encoder, load_text_encoder

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dmd_fill import published_state
 from safetensors.torch import load_file
 
 from xmodal.cli.main import answer
@@ -22,7 +23,6 @@ from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
 from xmodal.engine.run.result import LAST
 from xmodal.errors import InputError
-from xmodal.models.dmd.authors_weights import published_state
 from xmodal.models.dmd.text_encoder import build_text_encoder
 from xmodal.recipes.dmd import experiment
 from xmodal.study.bench import Bench

@@ -116,11 +116,6 @@ def _encoder(name: str, stack: EncoderStack, member: int) -> Iterator[tuple[str,
         yield f"{name}.layer_norm.{part}", Place(getattr(stack, f"norm_{part}"), (member,))
 
 
-def published_state(net: DMDNet) -> dict[str, Tensor]:
-    """Our weights under their published names, without the buffers and without a text encoder."""
-    return {name: place.tensor.clone() for name, place in published_places(net).items()}
-
-
 def load_published(
     net: DMDNet, state: Mapping[str, Tensor], where: str = "the file", *, skip_text: bool = False
 ) -> None:
