@@ -91,7 +91,7 @@ DATA = Cards(
             make="xmodal.data.vggsound.synthetic:make",
             prepare="xmodal.data.vggsound.files:prepare",
             check="xmodal.data.vggsound.check:check",
-            files="label.json, and train and test with video_jpg/<clip>.jpg and audio_npy/<clip>.npy or "
+            files="label.json or label_tiny.json, and train and test with video_jpg/<clip>.jpg and audio_npy/<clip>.npy or "
             "audio/<clip>.wav; or vggsound.csv and the clips that it names",
             modalities=("audio", "video"),
             year=2020,
@@ -244,7 +244,8 @@ def files_of(card: DataCard, settings: Any) -> str | None:
         return None
     make = f" A small synthetic copy to try things on: xmodal data make {card.name} DIR." if card.make else ""
     if settings.root is None:
-        if getattr(settings, "stand_in", False):
+        # data that needs no files, or whose files other options name
+        if getattr(settings, "stand_in", False) or getattr(settings, "rootless", False):
             return None
         raise InputError(
             f"The data set {card.name} is read from files, and no folder was named. Give --{card.name}.root DIR (in "
