@@ -121,6 +121,14 @@ RECIPES = Cards(
             paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
         ),
         RecipeCard(
+            name="vggsound-original",
+            title="the authors' scripts on VGGSound, with their own flags and files",
+            path="xmodal.recipes.vggsound.original:run",
+            settings="xmodal.recipes.vggsound.original:Settings",
+            year=2023,
+            paper="Xue et al., The Modality Focusing Hypothesis, arXiv 2206.06487",
+        ),
+        RecipeCard(
             name="semantic-kitti",
             title="NTDH on SemanticKITTI: a class for every LiDAR point, with and without a camera teacher",
             path="xmodal.recipes.semantic_kitti.experiment:run",

@@ -365,8 +365,12 @@ class Bench:
         return method
 
     def train_control(self) -> None:
-        """Train the no-KD control: the student's network, on labels alone."""
-        self.train(CONTROL, Supervised(self.network(self.student), self.info), role="control")
+        """Train the no-KD control, the student's network on labels alone; one of an earlier run is taken as it is."""
+        method = Supervised(self.network(self.student), self.info)
+        if CONTROL in self.earlier.weights:
+            self.take(CONTROL, self._load_earlier(CONTROL, method), role="control")
+        else:
+            self.train(CONTROL, method, role="control")
 
     def train_matched(self) -> None:
         """Train a control of the same size for every method whose student has more parameters than the no-KD control.

@@ -355,7 +355,11 @@ def test_incomplete_clips_are_skipped_and_reported(copied):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("label.json", None, "label.json is missing. Expected: label.json or label_tiny.json with the number of each class"),
+        (
+            "label.json",
+            None,
+            "label.json is missing. Expected: label.json or label_tiny.json with the number of each class",
+        ),
         ("label.json", "{", "label.json is damaged"),
         ("label.json", '{"a": 0, "b": 2}', "from 0 without gaps"),
         ("label.json", '{"a": 0, "b": "1"}', "'b' is '1'"),

@@ -5,7 +5,7 @@ import torch
 from authors_golden import authors_networks, swaps
 
 from xmodal.errors import InputError
-from xmodal.models.clips.authors_weights import authors_state, our_name, read_authors
+from xmodal.models.clips.authors_weights import HEAD, authors_state, our_name, read_authors
 from xmodal.models.clips.vggsound import build_vggsound
 from xmodal.models.network import evaluating
 from xmodal.models.resnet import load_checked
@@ -20,10 +20,13 @@ NETWORKS = [
 ]
 
 
+def classes_of(golden, modality):
+    return golden.shapes[f"{HEAD[modality]}.bias"][0]
+
+
 def loaded(golden, modality, path):
     """Our network in float64 with the weights of a file of the authors."""
-    classes = golden.shapes[{"audio": "fc_avg.bias", "video": "proj.bias"}[modality]][0]
-    module = build_vggsound(modality, classes=classes, shape=golden.given[0][1:]).module.double()
+    module = build_vggsound(modality, classes=classes_of(golden, modality), shape=golden.given[0][1:]).module.double()
     load_checked(module, read_authors(path, modality), str(path))
     return module
 
@@ -46,7 +49,7 @@ def test_outputs_of_an_authors_checkpoint_are_those_of_the_authors_network(golde
 def test_names_and_shapes_are_those_of_the_authors_networks(part, modality):
     (golden, *_) = authors_networks(f"vggsound/{part}")
     with torch.device("meta"):
-        module = build_vggsound(modality, classes=309, shape=golden.given[0][1:]).module
+        module = build_vggsound(modality, classes=classes_of(golden, modality), shape=golden.given[0][1:]).module
         theirs = {name: torch.empty(shape) for name, shape in golden.shapes.items()}
 
     ours = module.state_dict()

@@ -87,7 +87,8 @@ class VggsoundSettings(BaseModel):
     )
     valid_is_test: bool = Field(False, description="choose the epoch on the test clips, as the authors' code does")
     labels: Path | None = Field(
-        None, description="for prepared folders, the file with the index of each class; None: label.json or label_tiny.json"
+        None,
+        description="for prepared folders, the file with the index of each class; None: label.json or label_tiny.json",
     )
     listing: Path | None = Field(
         None, description="for raw clips, the list; None: vggsound.csv, or train.csv and test.csv"
