@@ -5,11 +5,36 @@ Both pass over the whole training split, so methods that are compared and differ
 
 from __future__ import annotations
 
+import numpy as np
 from torch import Tensor, nn
 
 from xmodal.diagnostics.saliency import Saliency, measure_saliency
 from xmodal.method import Kit
 from xmodal.models.masking import layer_means
+
+UNRANKED = "none"  # the form of `unranked`
+
+
+def unranked(channels: int, layer: str) -> Saliency:
+    """In place of a saliency where none is needed: no channel is removed, or random ones."""
+    nothing = np.zeros(channels)
+    return Saliency(
+        place=layer,
+        side="teacher",
+        distance="",
+        disturb="",
+        population="",
+        raw=nothing,
+        value=nothing,
+        baseline=0.0,
+        deviation=nothing,
+        standard_error=nothing,
+        draws=None,
+        exact=False,
+        form=UNRANKED,
+        rows=0,
+        note="The channels were not ranked.",
+    )
 
 
 def name_of_ranking(
