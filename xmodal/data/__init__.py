@@ -91,8 +91,8 @@ DATA = Cards(
             make="xmodal.data.vggsound.synthetic:make",
             prepare="xmodal.data.vggsound.files:prepare",
             check="xmodal.data.vggsound.check:check",
-            files="label.json or label_tiny.json, and train and test with video_jpg/<clip>.jpg and audio_npy/<clip>.npy or "
-            "audio/<clip>.wav; or vggsound.csv and the clips that it names",
+            files="label.json or label_tiny.json, and train and test with video_jpg/<clip>.jpg and "
+            "audio_npy/<clip>.npy or audio/<clip>.wav; or vggsound.csv and the clips that it names",
             modalities=("audio", "video"),
             year=2020,
             paper="Chen et al., VGGSound, arXiv 2004.14368",

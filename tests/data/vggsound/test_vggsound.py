@@ -358,7 +358,7 @@ def test_incomplete_clips_are_skipped_and_reported(copied):
         (
             "label.json",
             None,
-            "label.json is missing. Expected: label.json or label_tiny.json with the number of each class",
+            "label.json is missing. Expected: label.json or label_tiny.json with the number",
         ),
         ("label.json", "{", "label.json is damaged"),
         ("label.json", '{"a": 0, "b": 2}', "from 0 without gaps"),

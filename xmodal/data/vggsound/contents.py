@@ -197,8 +197,8 @@ def _read_labels(path: Path, report: Report) -> dict[str, int]:
     """Class token → index, in the order of the indices."""
     if not path.is_file():
         report.errors.append(
-            f"{path} is missing. Expected: {' or '.join(LABEL_FILES)} with the number of each class, and train and test with "
-            f"{TALL}/<clip>.jpg and {WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav each. An interrupted preparation "
+            f"{path} is missing. Expected: {' or '.join(LABEL_FILES)} with the number of each class, and train and test "
+            f"with {TALL}/<clip>.jpg and {WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav each. An interrupted preparation "
             "writes it when it is run again."
         )
         return {}

@@ -3,8 +3,8 @@
 | | theirs, audio | theirs, video | ours |
 |---|---|---|---|
 | first convolution, its BatchNorm | ``inconv.0``, ``inconv.1`` | the same | ``conv1``, ``bn1`` |
-| block n of stage s | ``layer{s}.{n}.conv1``, ``bn1``, ``conv2``, ``bn2`` | ``layer{s}.{n}.conv.0``, ``1``, ``3``, ``4`` | as audio |
-| its shortcut | ``layer{s}.{n}.downsample.0``, ``1`` | the same | the same |
+| in block n of stage s, ``layer{s}.{n}`` | ``conv1``, ``bn1``, ``conv2``, ``bn2`` | ``conv.0``, ``1``, ``3``, ``4`` | as audio |
+| its shortcut | ``downsample.0``, ``1`` | the same | the same |
 | linear layer | ``fc_avg`` | ``proj`` | ``head`` |
 
 Ours stand below ``encoders.from_audio`` or ``encoders.from_video``, except for the head. Both networks hold many

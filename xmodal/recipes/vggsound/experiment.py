@@ -21,7 +21,7 @@ On synthetic clips (`--preset small`) two minutes for each seed on a CPU; the pu
     xmodal run vggsound --vggsound.root DIR --preset small --seeds 3
     xmodal run vggsound --vggsound.root DIR --until saliency --out RUN
     xmodal run vggsound --vggsound.root DIR --out RUN --remove least,none --ratio 0.25,0.5,0.75
-    xmodal run vggsound --vggsound.root DIR --teacher-weights audio.pt --video-weights video.pt --saliency audio_permute.npy
+    xmodal run vggsound --vggsound.root DIR --teacher-weights a.pt --video-weights v.pt --saliency audio_permute.npy
 
 Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; numbers from the authors' code.
 """
@@ -84,8 +84,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         notes += [ranking["note"] for ranking in rankings if ranking["note"]]
         if settings.until != STAGES[-1]:
             notes.append(
-                f"This run ends after the stage {settings.until}; the same command with a later --until continues in its "
-                "folder. The test clips are not read."
+                f"This run ends after the stage {settings.until}; the same command with a later --until continues in "
+                "its folder. The test clips are not read."
             )
         result = summarised(Comparison(plan=plan), first, rows, notes, title="Channels of a teacher on VGGSound")
         result |= {"stages": stages, "tables": [stages_table(stages)]}

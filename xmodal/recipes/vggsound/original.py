@@ -1,16 +1,17 @@
 """The command lines of the authors' VGGSound scripts, one for each folder of their code.
 
-    cd audio            && python main_audio.py           --train_dataset TRAIN --test_dataset TEST
-    cd video            && python main_audio.py           --train_dataset TRAIN --test_dataset TEST
-    cd modality_general && python cal_overlap_permute.py  --train_dataset TRAIN --test_dataset TEST --a_ckpt A --v_ckpt V
-    cd mfh_kd           && python -m torch.distributed.launch … main.py --train_dataset TRAIN --test_dataset TEST --a_ckpt A
+    cd audio            && python main_audio.py
+    cd video            && python main_audio.py
+    cd modality_general && python cal_overlap_permute.py --a_ckpt A --v_ckpt V
+    cd mfh_kd           && python -m torch.distributed.launch --nproc_per_node 2 python main.py --a_ckpt A
 
-become, with the same flags and with - or _ in any of them, and with the name of the folder as the stage,
+each with --train_dataset TRAIN --test_dataset TEST, become, with the same flags and with - or _ in any of them, and with
+the name of the folder as the stage,
 
-    xmodal run vggsound-original --stage audio            --train_dataset TRAIN --test_dataset TEST
-    xmodal run vggsound-original --stage video            --train_dataset TRAIN --test_dataset TEST
-    xmodal run vggsound-original --stage modality_general --train_dataset TRAIN --test_dataset TEST --a_ckpt A --v_ckpt V
-    xmodal run vggsound-original --stage mfh_kd --train_dataset TRAIN --test_dataset TEST --a_ckpt A --modality_general S
+    xmodal run vggsound-original --stage audio
+    xmodal run vggsound-original --stage video
+    xmodal run vggsound-original --stage modality_general --a_ckpt A --v_ckpt V
+    xmodal run vggsound-original --stage mfh_kd --a_ckpt A --modality_general audio_permute.npy
 
 | stage | what it runs | the authors' files that it writes to --out-dir |
 |---|---|---|
