@@ -64,7 +64,8 @@ DATA = Cards(
             prepare="xmodal.data.mnist.files:prepare",
             check="xmodal.data.mnist.files:check",
             files="train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
-            "t10k-labels-idx1-ubyte, each of them with or without .gz",
+            "t10k-labels-idx1-ubyte, each of them with or without .gz; or MNIST/mnist_data.pkl and "
+            "MNIST_M/mnist_m_data.pkl",
             modalities=("mnist", "mnist_m"),
             year=1998,
             paper="LeCun et al., Gradient-Based Learning Applied to Document Recognition, doi 10.1109/5.726791",

@@ -146,7 +146,7 @@ def settings(files, **changes):
     [
         ({"teacher_weights": "nowhere.pt"}, "There is no file nowhere.pt"),
         ({"video_weights": "nowhere.pt"}, "There is no file nowhere.pt"),
-        ({"saliency": "nowhere.npy"}, "There is no file nowhere.npy. Expected: audio_permute.npy"),
+        ({"saliency": "nowhere.npy"}, "There is no file nowhere.npy. Expected: a NumPy array"),
         ({"saliency": "short.npy"}, "short.npy holds 3 numbers, and the teacher has 16 pooled channels"),
         ({"saliency": "words.npy"}, r"words.npy holds \(2,\) of <U1: finite numbers"),
         ({"teacher_weights": "video_7_0.25.pt"}, "The weights in .*video_7_0.25.pt do not fit this network"),

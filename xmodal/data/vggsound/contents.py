@@ -197,9 +197,9 @@ def _read_labels(path: Path, report: Report) -> dict[str, int]:
     """Class token → index, in the order of the indices."""
     if not path.is_file():
         report.errors.append(
-            f"{path} is missing. Expected: {' or '.join(LABEL_FILES)} with the number of each class, and train and test "
-            f"with {TALL}/<clip>.jpg and {WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav each. An interrupted preparation "
-            "writes it when it is run again."
+            f"{path} is missing. Expected: {' or '.join(LABEL_FILES)} with the number of each class, and train and "
+            f"test with {TALL}/<clip>.jpg and {WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav each. An interrupted "
+            "preparation writes it when it is run again."
         )
         return {}
     try:

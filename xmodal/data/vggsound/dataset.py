@@ -187,8 +187,8 @@ def _contents(root: Path | None, settings: VggsoundSettings) -> Contents:
     prepared = root is None or bool(settings.parts) or is_prepared(root)
     options = {"listing": settings.listing, "most": settings.most} if prepared else {"labels": settings.labels}
     problems = [
-        f"{root or settings.train} holds {'prepared files' if prepared else 'raw clips'}: {name} is no option for these. "
-        "Leave it out."
+        f"{root or settings.train} holds {'prepared files' if prepared else 'raw clips'}: {name} is no option for "
+        "these. Leave it out."
         for name, value in options.items()
         if value
     ]

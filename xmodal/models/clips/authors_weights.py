@@ -3,7 +3,7 @@
 | | theirs, audio | theirs, video | ours |
 |---|---|---|---|
 | first convolution, its BatchNorm | ``inconv.0``, ``inconv.1`` | the same | ``conv1``, ``bn1`` |
-| in block n of stage s, ``layer{s}.{n}`` | ``conv1``, ``bn1``, ``conv2``, ``bn2`` | ``conv.0``, ``1``, ``3``, ``4`` | as audio |
+| in block n of stage s, ``layer{s}.{n}`` | ``conv1``, ``bn1``, ``conv2``, ``bn2`` | ``conv.0``, … ``4`` | as audio |
 | its shortcut | ``downsample.0``, ``1`` | the same | the same |
 | linear layer | ``fc_avg`` | ``proj`` | ``head`` |
 

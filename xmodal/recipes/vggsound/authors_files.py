@@ -24,6 +24,7 @@ from xmodal.models.student_file import tensors_of
 from xmodal.recipes.vggsound.settings import PLACE, VggsoundSettings
 from xmodal.study.bench import CONTROL, Earlier
 from xmodal.study.plan import TEACHER
+from xmodal.study.ranking_file import read_array
 from xmodal.types import Student
 
 SALIENCY_FILE = "audio_permute.npy"
@@ -51,52 +52,14 @@ def read_given(settings: VggsoundSettings, name: str) -> Earlier:
                 problems += error.problems
     if settings.saliency is not None:
         try:
-            measured[name] = read_saliency(settings.saliency, settings)
+            # sums over batches, whose number the file does not tell
+            measured[name] = read_array(settings.saliency, PLACE, distance=settings.distance, disturb="permute")
         except InputError as error:
             problems += error.problems
     if problems:
         raise InputError(problems)
     where = " and ".join(str(path) for path, _ in files.values() if path is not None)
     return Earlier(weights, measured, where)
-
-
-def read_saliency(path: Path, settings: VggsoundSettings) -> Saliency:
-    """The ranking of the authors' file: sums over batches, whose number the file does not tell."""
-    if not path.is_file():
-        raise InputError(
-            f"There is no file {path}. Expected: {SALIENCY_FILE}, a number for each pooled channel of the teacher. "
-            "Leave --saliency out to rank the channels here."
-        )
-    try:
-        raw = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} can't be read as a NumPy array ({error}). Leave --saliency out to rank here."
-        ) from None
-    if raw.ndim != 1 or raw.dtype.kind not in "fiu" or not len(raw) or not np.isfinite(raw).all():
-        raise InputError(
-            f"{path} holds {raw.shape} of {raw.dtype}: finite numbers (channels,) were expected, as in {SALIENCY_FILE}."
-        )
-    raw = raw.astype(np.float64)
-    span = np.ptp(raw)
-    unknown = np.full(len(raw), np.nan)
-    return Saliency(
-        place=PLACE,
-        side=TEACHER,
-        distance=settings.distance,
-        disturb="permute",
-        population="batch",
-        raw=raw,
-        value=(raw - raw.min()) / span if span else np.zeros(len(raw)),
-        baseline=float("nan"),
-        deviation=unknown,
-        standard_error=unknown,
-        draws=None,
-        exact=False,
-        form="read",
-        rows=0,
-        note=f"The ranking was read from {path.name}.",
-    )
 
 
 def write_saliency(folder: Path, saliency: Saliency, *, within: int | None) -> None:

@@ -5,7 +5,7 @@
     cd modality_general && python cal_overlap_permute.py --a_ckpt A --v_ckpt V
     cd mfh_kd           && python -m torch.distributed.launch --nproc_per_node 2 python main.py --a_ckpt A
 
-each with --train_dataset TRAIN --test_dataset TEST, become, with the same flags and with - or _ in any of them, and with
+each with --train_dataset TRAIN --test_dataset TEST, become, with the same flags, with - or _ in any of them, and with
 the name of the folder as the stage,
 
     xmodal run vggsound-original --stage audio
