@@ -89,6 +89,14 @@ RECIPES = Cards(
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
         ),
         RecipeCard(
+            name="ntdh-mnist-original",
+            title="the authors' script of NTDH on MNIST, with its own flags and files",
+            path="xmodal.recipes.ntdh_synthetic.mnist_original:run",
+            settings="xmodal.recipes.ntdh_synthetic.mnist_original:Settings",
+            year=2024,
+            paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
+        ),
+        RecipeCard(
             name="ravdess-saliency",
             title="MFH on RAVDESS, algorithm 1: which channels of an audio network does a face network share?",
             path="xmodal.recipes.ravdess.saliency:run",

@@ -256,9 +256,13 @@ class Bench:
         return method
 
     def _load_earlier(self, stage: str, method: Method) -> Method:
-        """A method with the weights of another run; weights of another network raise an error."""
-        for name, student in method.students().items():
-            load_checked(student.module, self.earlier.weights[stage][name], f"{self.earlier.where} ({name})")
+        """A method with the weights of another run; weights of another network raise an error.
+
+        Students that the other run does not name keep theirs: of a joint training, perhaps only the teacher is used.
+        """
+        students = method.students()
+        for name, weights in self.earlier.weights[stage].items():
+            load_checked(students[name].module, weights, f"{self.earlier.where} ({name})")
         return method.to(self.fabric.device)
 
     def once(self, what: str, find: Callable[[], F]) -> F:
