@@ -84,7 +84,7 @@ RECIPES = Cards(
             name="ntdh-mnist",
             title="NTDH on MNIST and MNIST-M: from which channels of a teacher should a student learn?",
             path="xmodal.recipes.ntdh_synthetic.mnist:run",
-            settings="xmodal.recipes.ntdh_synthetic.mnist:Settings",
+            settings="xmodal.recipes.ntdh_synthetic.mnist_settings:MnistSettings",
             year=2024,
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
         ),

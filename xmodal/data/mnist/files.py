@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,11 @@ from xmodal.data.options import validated
 from xmodal.data.own.write import check_new_folder
 from xmodal.data.prepare import Item, Prepared, prepare_items
 from xmodal.data.report import Report
-from xmodal.data.split import Column
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, write_json, written_whole
+
+if TYPE_CHECKING:
+    from xmodal.data.split import Column
 
 # digits per prepared file: few enough files for a folder, and enough of them for several workers
 BLOCK = 1000

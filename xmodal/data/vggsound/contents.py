@@ -142,13 +142,13 @@ def inspect_prepared(
     skipped: list[str] = []
     for split in SPLITS:
         for stem, (audio, video) in _pairs(folders[split], skipped).items():
-            parts = stem.split("_")
-            token = parts[-2] if len(parts) > 1 else ""
+            pieces = stem.split("_")
+            token = pieces[-2] if len(pieces) > 1 else ""
             if token not in indices:
                 skipped.append(f"{split}/{video.parent.name}/{video.name}: the class '{token}' is not in {named.name}.")
             elif token in new_indices:
                 # The id of a video may contain underscores itself: everything before the class belongs to it.
-                contents.rows.append(Row(split, audio, video, new_indices[token], "_".join(parts[:-2]) or stem))
+                contents.rows.append(Row(split, audio, video, new_indices[token], "_".join(pieces[:-2]) or stem))
     if skipped:
         where = " and ".join(map(str, folders.values())) if root is None else str(root)
         report.warnings += [f"{len(skipped)} clips of {where} are skipped.", *few(skipped, where)]

@@ -14,7 +14,6 @@ A run of `ntdh-mnist --published-files` has these files in each folder ``seed-N`
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -27,11 +26,9 @@ from xmodal.methods.ntdh import joint_stage, ranking_options
 from xmodal.methods.ranking import name_of_ranking, unranked
 from xmodal.models.network import PREFIX
 from xmodal.models.resnet import read_weights
+from xmodal.recipes.ntdh_synthetic.mnist_settings import MnistSettings
 from xmodal.study.bench import Bench, Earlier
 from xmodal.study.ranking_file import read_array
-
-if TYPE_CHECKING:
-    from xmodal.recipes.ntdh_synthetic.mnist import Settings
 
 MODALITIES = ("mnist_m", "mnist")  # by the authors' number
 REPEAT = 10  # the authors' default: their name of the ranking has the number of permutations in it
@@ -61,7 +58,7 @@ def tag_name(place: int, repeat: int | str = REPEAT) -> str:
 # ---- reading
 
 
-def read_earlier(settings: Settings, seed: int) -> Earlier:
+def read_earlier(settings: MnistSettings, seed: int) -> Earlier:
     """Networks, and with ``saliency`` the ranking, that the settings name. Only what is used must be there.
 
     Args:
@@ -122,7 +119,7 @@ def _weights_file(folder: Path, side: str, modality: str) -> Path:
     return stem if stem.is_file() else stem.with_name(f"{stem.name}.pkl")
 
 
-def read_network(path: Path, modality: str, settings: Settings) -> dict[str, Tensor]:
+def read_network(path: Path, modality: str, settings: MnistSettings) -> dict[str, Tensor]:
     """The weights in a file of the authors by our names."""
     tensors = list(read_weights(path).values())
     expected = [f"{layer} {kind}" for layer in LAYERS for kind in KINDS]
@@ -150,7 +147,7 @@ def _channels(weights: dict[str, Tensor], place: int) -> int:
 # ---- writing
 
 
-def write_published(bench: Bench, settings: Settings) -> None:
+def write_published(bench: Bench, settings: MnistSettings) -> None:
     """Write the networks that this run has trained jointly, and the ranking that it has measured."""
     assert bench.folder is not None, "the caller has checked that files are written"
     masks = settings.masks()
