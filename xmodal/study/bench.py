@@ -256,9 +256,13 @@ class Bench:
         return method
 
     def _load_earlier(self, stage: str, method: Method) -> Method:
-        """A method with the weights of another run; weights of another network raise an error."""
-        for name, student in method.students().items():
-            load_checked(student.module, self.earlier.weights[stage][name], f"{self.earlier.where} ({name})")
+        """A method with the weights of another run; weights of another network raise an error.
+
+        Students that the other run does not name keep theirs: of a joint training, perhaps only the teacher is used.
+        """
+        students = method.students()
+        for name, weights in self.earlier.weights[stage].items():
+            load_checked(students[name].module, weights, f"{self.earlier.where} ({name})")
         return method.to(self.fabric.device)
 
     def once(self, what: str, find: Callable[[], F]) -> F:
@@ -365,8 +369,12 @@ class Bench:
         return method
 
     def train_control(self) -> None:
-        """Train the no-KD control: the student's network, on labels alone."""
-        self.train(CONTROL, Supervised(self.network(self.student), self.info), role="control")
+        """Train the no-KD control, the student's network on labels alone; one of an earlier run is taken as it is."""
+        method = Supervised(self.network(self.student), self.info)
+        if CONTROL in self.earlier.weights:
+            self.take(CONTROL, self._load_earlier(CONTROL, method), role="control")
+        else:
+            self.train(CONTROL, method, role="control")
 
     def train_matched(self) -> None:
         """Train a control of the same size for every method whose student has more parameters than the no-KD control.
