@@ -144,13 +144,15 @@ def _reproduced(name: str, expected: Sequence[Any], flags: ReproduceFlags) -> di
     from xmodal.study.references import against_references, published_figures, published_settings
 
     figures: dict[str, float] = {}
+    errors: dict[str, float] = {}
     folders = []
     for which, settings in published_settings(RECIPES[name]).items():
         changes = {"out": flags.out / name / which, "resume": flags.resume}
         result = RECIPES[name].load()(settings.model_copy(update=changes), progress=Progress())
         figures |= published_figures(which, result.get("figures", {}))
+        errors |= published_figures(which, result.get("standard_errors", {}))
         folders.append(result["folder"])
-    return {"references": against_references(figures, expected), "folders": folders}
+    return {"references": against_references(figures, expected, errors), "folders": folders}
 
 
 def _references(name: str, result: Mapping[str, Any]) -> list[str]:

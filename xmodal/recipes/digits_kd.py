@@ -21,7 +21,7 @@ from xmodal.recipes.compare import train_seed
 from xmodal.study.comparison_settings import ComparisonSettings
 from xmodal.study.opening import open_study
 from xmodal.study.plan import open_seed
-from xmodal.study.references import against_references, read_references
+from xmodal.study.references import against_references, paired_figures, read_references
 from xmodal.study.seeds import each_seed
 from xmodal.study.settings import Names, Options, Seeds
 
@@ -72,5 +72,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
         # report
         result = summarised(comparison, first, rows, notes, title=f"{settings.data}: methods compared")
-        result["references"] = against_references(result["figures"], read_references(card.references))
+        result |= paired_figures(result)
+        references = read_references(card.references)
+        result["references"] = against_references(result["figures"], references, result["standard_errors"])
         return study.finish(result)
