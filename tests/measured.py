@@ -50,11 +50,11 @@ def cells(result: dict[str, Any]) -> list[str]:
 
 
 def results_rows() -> list[list[str]]:
-    """The rows of the README: the last command of each, since those before it prepare its data."""
+    """The rows of the README: the commands of each, without those that make its data."""
     return [
         [
             f"[{result['experiment']}]({result['page']})",
-            f"`{result['commands'][-1]}`",
+            ", ".join(f"`{line}`" for line in result["commands"] if not line.startswith("xmodal data ")),
             *cells(result),
             f"{result['hardware']}, {result['time']}",
         ]
@@ -77,4 +77,5 @@ def page_lines(page: str) -> str:
             commands = ", ".join(f"`{command}`" for command in result["commands"])
             cost = f"{result['hardware']}, {result['time']}"
             lines.append(f"- {result['experiment']}: {'; '.join(known)}. {cost}: {commands}\n")
-    return "".join(lines)
+    # a list needs empty lines around it
+    return f"\n{''.join(lines)}\n"

@@ -59,6 +59,7 @@ def test_the_weights_of_a_folder_are_scored_without_training(folder, tmp_path):
             samples = torch.from_numpy(np.load(data / f"{name}_data_normalized.npy")[rows])
             theirs = outputs_of(file, side, samples)
             assert torch.allclose(outputs, theirs, rtol=1e-3, atol=1e-3 * float(theirs.abs().max()))
+    assert (tmp_path / "both/seed-0/discom/students/MNIST/student.safetensors").is_file()
     # nothing was trained, and the authors' files are as they were
     result = read_json(tmp_path / "both/result.json")
     assert {row["role"] for row in result["rows"]} == {"method"}

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from xmodal.errors import InputError, did_you_mean
 from xmodal.models import ENCODERS
-from xmodal.types import DataInfo
+
+if TYPE_CHECKING:
+    from xmodal.types import DataInfo
 
 # names of modalities in the authors' code, whose encoders do not depend on the size of the pictures; it has no others
 BY_NAME = {
