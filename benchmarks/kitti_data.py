@@ -1,18 +1,24 @@
-"""Time of loading a frame of SemanticKITTI, relative to straightforward code of its description.
+"""Time of loading a frame of SemanticKITTI, relative to other code.
 
 Synthetic frames have the published size: pictures of 1226 x 370 and clouds of about 119,000 points. A training item is
-read from the files, projected, mirrored, rotated, cropped, recoloured and normalised. The straightforward code computes
-ten maps of the whole picture and transforms them one after the other. The random draws are the same, and all values
-must be equal before a time is printed. Times are CPU times, medians, alternating in one process with one thread.
+read from the files, projected, mirrored, rotated, cropped, recoloured and normalised, with the same random draws.
+
+- Fair peer of an item: crop first. It computes which pixels of the picture the crop shows, and which point is nearest
+  in each; only these are looked up and normalised. Where ours reads a cache, it reads the same from .npy files. Fair
+  peer of the projections: NumPy on all points; of the confusion matrix: `bincount` of the labelled pixels.
+- Published way of an item: ten maps of the whole picture, transformed one after the other. Of the confusion matrix: all
+  pixels are counted.
+
+All values must be equal before a time is printed. Times are CPU times, medians, in turns, with one thread.
 
     python benchmarks/kitti_data.py
 """
 
 from __future__ import annotations
 
-import statistics
+import itertools
+import math
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +27,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
+from plain.timing import Row, show, turns
+from torch.nn import functional
 
 from xmodal.data import open_data
 from xmodal.data.base import Data
@@ -40,6 +48,7 @@ WIDTH, HEIGHT, BEAMS, TURNS = 1226, 370, 64, 1900
 TRAINING, PADS = (256, 1024), (7, 3)
 MODALITIES = ("lidar", "image")
 Floats = NDArray[np.float32]
+Stored = tuple[Path, ...]
 
 
 def classes_of(words: NDArray[np.uint32]) -> NDArray[np.int64]:
@@ -117,6 +126,53 @@ def plain_item(frame: Frame, key: int) -> Floats:
     return maps
 
 
+def cropped_item(frame: Frame, key: int, stored: Stored | None, pixels: Path | None) -> Floats:
+    """The same item, of which only what the crop shows is computed."""
+    random = np.random.Generator(np.random.Philox(key=key))
+    high, wide = TRAINING[0] - 2 * PADS[0], TRAINING[1] - 2 * PADS[1]
+    flip, degrees = random.random() < 0.5, random.uniform(-15, 15)
+    top, left = int(random.integers(0, HEIGHT - high + 1)), int(random.integers(0, WIDTH - wide + 1))
+    order = random.permutation(3).tolist()
+    factors = [random.uniform(0.6, 1.4) for _ in range(3)]
+    features, labels, place = (np.load(path) for path in stored) if stored else nearest_last(frame)
+    picture = Image.open(frame.image).convert("RGB") if pixels is None else Image.fromarray(np.load(pixels))
+    for number in order:
+        change = (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color)[number]
+        picture = change(picture).enhance(factors[number])
+    colours = np.asarray(picture).reshape(-1, 3)
+
+    angle, cx, cy = np.deg2rad(degrees), (WIDTH - 1) / 2, (HEIGHT - 1) / 2
+    i, j = np.arange(top, top + high)[:, None] - cy, np.arange(left, left + wide)[None] - cx
+    x = np.rint(np.cos(angle) * j - np.sin(angle) * i + cx).astype(np.int32)
+    y = np.rint(np.sin(angle) * j + np.cos(angle) * i + cy).astype(np.int32)
+    inside = (x >= 0) & (x < WIDTH) & (y >= 0) & (y < HEIGHT)
+    source = np.where(inside, y * WIDTH + (WIDTH - 1 - x if flip else x), 0)
+    point_of = np.full(HEIGHT * WIDTH, -1, np.int32)
+    point_of[place] = np.arange(len(place))
+    point = np.where(inside, point_of[source], -1)
+    hit = point >= 0
+    maps = np.zeros((10, *TRAINING), np.float32)
+    inner = maps[:, PADS[0] : PADS[0] + high, PADS[1] : PADS[1] + wide]
+    shown = point[hit]
+    inner[:5, hit] = ((features[shown] - np.array(MEAN, np.float32)) / np.array(STD, np.float32)).T
+    inner[5:8] = (colours[source] * inside[:, :, None]).transpose(2, 0, 1) / np.float32(255)
+    inner[8] = hit
+    inner[9, hit] = labels[shown]
+    return maps
+
+
+def nearest_last(frame: Frame) -> tuple[Floats, NDArray[np.int64], NDArray[Any]]:
+    """Features, classes and flat pixels of the points in the picture, the nearest last."""
+    cloud = np.fromfile(frame.cloud, np.float32).reshape(-1, 4)
+    assert frame.labels is not None
+    keep, row, col = project(cloud, camera_matrix(frame.cloud.parents[1] / "calib.txt"))
+    points, labels = cloud[keep], classes_of(np.fromfile(frame.labels, np.uint32)[keep])
+    distance = np.linalg.norm(points[:, :3], axis=1)
+    order = np.argsort(-distance, kind="stable")
+    features = np.concatenate([distance[:, None], points], axis=1)
+    return features[order], labels[order], (row * WIDTH + col)[order]
+
+
 def our_item(split: FrameSplit, row: int, epoch: int) -> Batch:
     return split[Pick(dict.fromkeys(MODALITIES, torch.tensor([row])), epoch)]
 
@@ -128,43 +184,69 @@ def ten_maps(batch: Batch) -> Floats:
 
 
 def counted(answers: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """The confusion matrix of all pixels, from which the ignored ones are removed afterwards."""
+    """The confusion matrix of all pixels, from which the ignored ones are removed afterwards, and the cross-entropy."""
     table = torch.zeros(20, 20, dtype=torch.long)
     table.index_put_((target.flatten(), answers.argmax(dim=1).flatten()), torch.tensor(1), accumulate=True)
     table[0] = 0
-    return table
+    return torch.cat([table.flatten(), functional.cross_entropy(answers, target, ignore_index=0)[None]])
+
+
+def counted_labelled(answers: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """The same from the labelled pixels alone."""
+    labelled = target > 0
+    rows, classes = answers.movedim(1, -1)[labelled], target[labelled]
+    table = torch.bincount(20 * classes + rows.argmax(dim=1), minlength=400)
+    return torch.cat([table, functional.cross_entropy(rows, classes)[None]])
 
 
 def compare(
-    name: str, ours: Callable[[int], Any], plain: Callable[[int], Any], seen: Callable[[Any], Any] = np.asarray
-) -> None:
-    """Compare the values (ours as ``seen``), then print one line."""
+    name: str,
+    ours: Callable[[int], Any],
+    peer: Callable[[int], Any],
+    published: Callable[[int], Any] | None = None,
+    seen: Callable[[Any], Any] = np.asarray,
+) -> Row:
+    """The times of all ways, which take the number of a turn, if they give the same values (ours as ``seen``)."""
+    ways = {"ours": ours, "peer": peer, **({"published": published} if published else {})}
     for turn in range(FRAMES):
-        np.testing.assert_allclose(seen(ours(turn)), np.asarray(plain(turn)), rtol=1e-5, atol=1e-5)
-    turns = [(seconds(ours, turn), seconds(plain, turn)) for turn in range(REPEATS)]
-    ours_seconds, plain_seconds = (statistics.median(column) for column in zip(*turns, strict=True))
-    print(f"{name:22} {1e3 * ours_seconds:9.1f} {1e3 * plain_seconds:11.1f} {plain_seconds / ours_seconds:13.2f}")
+        expected = seen(ours(turn))
+        for name_of_way, way in ways.items():
+            if name_of_way != "ours":
+                np.testing.assert_allclose(np.asarray(way(turn)), expected, rtol=1e-5, atol=1e-5)
+    numbers = {way: itertools.count() for way in ways}
+    works = {way: lambda way=way: ways[way](next(numbers[way])) for way in ways}  # type: ignore[misc]
+    seconds = turns(works, REPEATS)
+    return Row(name, seconds["ours"], seconds["peer"], seconds.get("published", math.nan))
 
 
-def seconds(work: Callable[[int], Any], turn: int) -> float:
-    start = time.process_time()
-    work(turn)
-    return time.process_time() - start
-
-
-def training_items(data: Data, name: str) -> None:
+def training_items(data: Data, name: str, *, folder: Path | None = None, pictures: bool = False) -> Row:
+    """An item; with a folder, the peer reads the points (and pictures) of a frame from there."""
     assert isinstance(data.train, FrameSplit)
     split, seed = data.train, data.train.seed
+    frames = [split.frames.frames[int(split.numbers["lidar"][row])] for row in range(FRAMES)]
+    stored: list[Stored | None] = [None] * FRAMES
+    pixels: list[Path | None] = [None] * FRAMES
+    if folder is not None:
+        for row, frame in enumerate(frames):
+            paths = [folder / f"{row}-{part}.npy" for part in ("features", "labels", "place", "picture")]
+            picture = np.asarray(Image.open(frame.image).convert("RGB"))
+            for path, array in zip(paths, (*nearest_last(frame), picture), strict=True):
+                np.save(path, array)
+            stored[row] = tuple(paths[:3])
+            pixels[row] = paths[3] if pictures else None
 
-    def plain(turn: int) -> Floats:
+    def peer(turn: int) -> Floats:
         row = turn % FRAMES
-        frame = split.frames.frames[int(split.numbers["lidar"][row])]
-        return plain_item(frame, mix(seed, turn, row, "frame"))
+        return cropped_item(frames[row], mix(seed, turn, row, "frame"), stored[row], pixels[row])
 
-    compare(name, lambda turn: our_item(split, turn % FRAMES, turn), plain, ten_maps)
+    def published(turn: int) -> Floats:
+        row = turn % FRAMES
+        return plain_item(frames[row], mix(seed, turn, row, "frame"))
+
+    return compare(name, lambda turn: our_item(split, turn % FRAMES, turn), peer, published, ten_maps)
 
 
-def projections(data: Data) -> None:
+def projections(data: Data) -> list[Row]:
     assert isinstance(data.train, FrameSplit)
     frame = data.train.frames.frames[0]
     cloud, matrix = read_cloud(frame.cloud), camera_matrix(frame.cloud.parents[1] / "calib.txt")
@@ -172,8 +254,6 @@ def projections(data: Data) -> None:
     def ours(turn: int) -> NDArray[Any]:
         pixels = camera_pixels(cloud, matrix, height=HEIGHT, width=WIDTH)
         return np.stack([pixels.row, pixels.col])
-
-    compare("projection, camera", ours, lambda turn: np.stack(project(cloud, matrix)[1:]))
 
     def plain_range(turn: int) -> NDArray[Any]:
         distance = np.linalg.norm(cloud[:, :3], axis=1)
@@ -185,10 +265,16 @@ def projections(data: Data) -> None:
         nearest[row[order], col[order]] = distance[order]
         return nearest
 
-    compare("projection, directions", lambda turn: range_maps(cloud, height=64, width=512)["range"], plain_range)
+    def our_range(turn: int) -> NDArray[Any]:
+        return range_maps(cloud, height=64, width=512)["range"]
+
+    return [
+        compare("projection, camera", ours, lambda turn: np.stack(project(cloud, matrix)[1:])),
+        compare("projection, directions", our_range, plain_range),
+    ]
 
 
-def confusion() -> None:
+def confusion() -> Row:
     generator = torch.Generator().manual_seed(0)
     answers = torch.randn(4, 20, *TRAINING, generator=generator)
     target = torch.randint(1, 20, (4, *TRAINING), generator=generator)
@@ -196,13 +282,18 @@ def confusion() -> None:
 
     info = DataInfo({}, "multiclass", 20, {}, dense=True, ignore=0)
 
-    def ours(turn: int) -> list[list[int]]:
+    def ours(turn: int) -> NDArray[np.float64]:
         scores = Scores(info, full=True)
         scores.update(answers, target)
-        table: list[list[int]] = scores.compute()["confusion"]
-        return table
+        found = scores.compute()
+        return np.append(np.ravel(found["confusion"]), found["cross_entropy"])
 
-    compare("confusion, batch of 4", ours, lambda turn: counted(answers, target))
+    return compare(
+        "confusion and cross-entropy, batch of 4",
+        ours,
+        lambda turn: counted_labelled(answers, target),
+        lambda turn: counted(answers, target),
+    )
 
 
 def main() -> None:
@@ -222,12 +313,17 @@ def main() -> None:
         options: dict[str, Any] = {"root": str(root), "keep_mb": 0, "valid_share": 0.25}
         cached = options | {"cache": str(Path(folder) / "cache")}
         pictures = cached | {"cache_pictures": True}
-        print("step                     ours ms    plain ms  times faster")
-        training_items(open_data("semantic-kitti", options=cached), "training item, cached")
-        training_items(open_data("semantic-kitti", options=pictures), "… pictures as well")
-        training_items(open_data("semantic-kitti", options=options), "… without a cache")
-        projections(open_data("semantic-kitti", options=options))
-        confusion()
+        arrays = Path(folder)
+        rows = [
+            training_items(open_data("semantic-kitti", options=cached), "training item, points cached", folder=arrays),
+            training_items(
+                open_data("semantic-kitti", options=pictures), "… pictures as well", folder=arrays, pictures=True
+            ),
+            training_items(open_data("semantic-kitti", options=options), "… from the files"),
+            *projections(open_data("semantic-kitti", options=options)),
+            confusion(),
+        ]
+        show(rows, "ms")
 
 
 if __name__ == "__main__":

@@ -1,43 +1,46 @@
-"""Time and memory of losses on features, relative to straightforward code of their formulas.
+"""Time and memory of losses on features, relative to other code of their formulas.
 
-Each pair of functions must agree in value and gradient before a number is printed. Time is the median of one forward
-and backward pass, alternating in one process; memory is the growth of the process's maximum in a first pass, in
-a new process per function.
+- Fair peer: the formula in a few lines of PyTorch, with `einsum` for products between channels.
+- Published way, where it differs: `nst` and `fsp` by broadcasting to all pairs of channels, as in published code.
 
-    python benchmarks/losses.py
+Each must agree with ours in value and gradient before a number is printed. Times are CPU times of one forward and
+backward pass, medians, in turns, with one thread. With --memory, the growth of the process's maximum in a first pass is
+printed instead, in a new process per function (two minutes).
+
+    python benchmarks/losses.py [--memory]
 """
 
 from __future__ import annotations
 
 import math
 import resource
-import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from plain.timing import Row, show, turns
 from torch import Tensor
 
 from xmodal.losses.features import ab, hint, ofd, pkd
 from xmodal.losses.maps import at, cwd, fsp, ft, hcl, nst
-from xmodal.losses.relational import cc, pkt, rkd, rkd_angle, rkd_distance, sp
+from xmodal.losses.relational import cc, pkt, rkd_angle, rkd_distance, sp
 
-REPEATS = 5
+REPEATS, FEW = 9, 3
 VECTORS, MAPS = (256, 512), (32, 64, 16, 16)
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Our loss, straightforward code of the formula, and the shape of both networks' features."""
+    """Our loss, the formula, the shape of both networks' features, and the published way if it differs."""
 
     ours: Loss
-    formula: Loss
+    peer: Loss
     shape: tuple[int, ...]
+    published: Loss | None = None
 
 
 def angles(f: Tensor) -> Tensor:
@@ -58,10 +61,6 @@ def formula_distance(s: Tensor, t: Tensor) -> Tensor:
 
 def formula_angle(s: Tensor, t: Tensor) -> Tensor:
     return F.smooth_l1_loss(angles(s), angles(t))
-
-
-def formula_rkd(s: Tensor, t: Tensor) -> Tensor:
-    return 25 * formula_distance(s, t) + 50 * formula_angle(s, t)
 
 
 def neighbours(f: Tensor) -> Tensor:
@@ -114,12 +113,20 @@ def formula_ft(s: Tensor, t: Tensor) -> Tensor:
 
 
 def kernel(a: Tensor, b: Tensor) -> Tensor:
+    return torch.einsum("bcp,bdp->bcd", a, b).square().mean()
+
+
+def published_kernel(a: Tensor, b: Tensor) -> Tensor:
     return (a[:, None] * b[:, :, None]).sum(-1).pow(2).mean()
 
 
-def formula_nst(s: Tensor, t: Tensor) -> Tensor:
+def formula_nst(s: Tensor, t: Tensor, kernel: Loss = kernel) -> Tensor:
     s, t = (F.normalize(f.flatten(2), dim=2) for f in (s, t))
     return kernel(t, t) + kernel(s, s) - 2 * kernel(s, t)
+
+
+def published_nst(s: Tensor, t: Tensor) -> Tensor:
+    return formula_nst(s, t, published_kernel)
 
 
 def formula_cwd(s: Tensor, t: Tensor) -> Tensor:
@@ -127,7 +134,15 @@ def formula_cwd(s: Tensor, t: Tensor) -> Tensor:
     return 16 * (p * (p.log() - q.log())).sum() / p.shape[0] / p.shape[1]
 
 
+def flow(f: Tensor) -> Tensor:
+    return torch.einsum("bchw,bdhw->bcd", f, f) / f[0, 0].numel()
+
+
 def formula_fsp(s: Tensor, t: Tensor) -> Tensor:
+    return (flow(s) - flow(t)).square().mean()
+
+
+def published_fsp(s: Tensor, t: Tensor) -> Tensor:
     return ((s[:, None] * s[:, :, None]).mean((3, 4)) - (t[:, None] * t[:, :, None]).mean((3, 4))).pow(2).mean()
 
 
@@ -141,7 +156,6 @@ def formula_hcl(s: Tensor, t: Tensor) -> Tensor:
 
 
 PAIRS = {
-    "rkd": Pair(rkd, formula_rkd, VECTORS),
     "rkd_angle": Pair(rkd_angle, formula_angle, VECTORS),
     "rkd_distance": Pair(rkd_distance, formula_distance, VECTORS),
     "pkt": Pair(pkt, formula_pkt, VECTORS),
@@ -153,9 +167,9 @@ PAIRS = {
     "pkd": Pair(pkd, formula_pkd, MAPS),
     "at": Pair(at, formula_at, MAPS),
     "ft": Pair(ft, formula_ft, MAPS),
-    "nst": Pair(nst, formula_nst, MAPS),
+    "nst": Pair(nst, formula_nst, MAPS, published_nst),
     "cwd": Pair(cwd, formula_cwd, MAPS),
-    "fsp": Pair(lambda s, t: fsp([s, s], [t, t]), formula_fsp, MAPS),
+    "fsp": Pair(lambda s, t: fsp([s, s], [t, t]), formula_fsp, MAPS, published_fsp),
     "hcl": Pair(hcl, formula_hcl, MAPS),
 }
 
@@ -173,23 +187,22 @@ def one_pass(loss: Loss, student: Tensor, teacher: Tensor) -> tuple[Tensor, Tens
 
 def must_agree(pair: Pair) -> None:
     student, teacher = features(pair.shape)
-    for ours, formula in zip(
-        one_pass(pair.ours, student, teacher), one_pass(pair.formula, student, teacher), strict=True
-    ):
-        torch.testing.assert_close(ours, formula, rtol=1e-3, atol=1e-3 * formula.abs().max().item())
+    ours = one_pass(pair.ours, student, teacher)
+    for other in filter(None, (pair.peer, pair.published)):
+        for our, their in zip(ours, one_pass(other, student, teacher), strict=True):
+            torch.testing.assert_close(our, their, rtol=1e-3, atol=1e-3 * their.abs().max().item())
 
 
-def seconds(loss: Loss, student: Tensor, teacher: Tensor) -> float:
-    start = time.perf_counter()
-    one_pass(loss, student, teacher)
-    return time.perf_counter() - start
-
-
-def times(pair: Pair) -> tuple[float, float]:
+def times(name: str, pair: Pair) -> Row:
     student, teacher = features(pair.shape)
-    turns = [(seconds(pair.ours, student, teacher), seconds(pair.formula, student, teacher)) for _ in range(REPEATS)]
-    ours, formula = zip(*turns, strict=True)
-    return statistics.median(ours), statistics.median(formula)
+    losses = {"ours": pair.ours, "peer": pair.peer, "published": pair.published}
+    ways = {
+        way: lambda loss=loss: one_pass(loss, student, teacher)  # type: ignore[misc]
+        for way, loss in losses.items()
+        if loss is not None
+    }
+    seconds = turns(ways, REPEATS if pair.shape == MAPS else FEW)
+    return Row(name, seconds["ours"], seconds["peer"], seconds.get("published", math.nan))
 
 
 def peak() -> float:
@@ -214,24 +227,24 @@ def memory(name: str, side: str) -> float:
     return float(done.stdout)
 
 
+def memories() -> None:
+    print("| | ours, MB | fair peer, MB | peer / ours |\n|---|---|---|---|")
+    for name in PAIRS:
+        ours, peer = (memory(name, side) for side in ("ours", "peer"))
+        print(f"| {name} | {ours:.1f} | {peer:.1f} | {peer / ours if ours else math.nan:.2f} |", flush=True)
+
+
 def main() -> None:
     """One line per loss."""
     torch.set_num_threads(1)
     if len(sys.argv) == 3:
         print(grown(sys.argv[1], sys.argv[2]))
-        return
-    # first: a process inherits the maximum of its parent
-    held = {name: (memory(name, "ours"), memory(name, "formula")) for name in PAIRS}
-    print("loss           ours ms  formula ms  ratio   ours MB  formula MB  ratio")
-    for name, pair in PAIRS.items():
-        must_agree(pair)
-        ours, formula = times(pair)
-        our_peak, formula_peak = held[name]
-        share = our_peak / formula_peak if formula_peak else math.nan
-        print(
-            f"{name:13} {1e3 * ours:8.2f} {1e3 * formula:11.2f} {ours / formula:6.2f}"
-            f" {our_peak:9.1f} {formula_peak:11.1f} {share:6.2f}"
-        )
+    elif "--memory" in sys.argv:  # a process inherits the maximum of its parent: nothing is computed in this one
+        memories()
+    else:
+        for pair in PAIRS.values():
+            must_agree(pair)
+        show([times(name, pair) for name, pair in PAIRS.items()], "ms")
 
 
 if __name__ == "__main__":

@@ -1,22 +1,28 @@
-"""Time of losses on pixels and of votes of points, relative to straightforward code of their formulas.
+"""Time of losses on pixels and of votes of points, relative to other code of their formulas.
 
 Outputs have the size of the published LiDAR training: 4 pictures of 256 x 1024 pixels, 20 classes, a share of the
-pixels labelled. Values and gradients must agree before a number is printed. Times are medians of one forward and
-backward pass, alternating in one process with one thread. Votes are those of KNN post-processing: all points of a
-scan in a picture of directions, and those of the camera's view in its picture. The straightforward code unfolds all
-windows of the picture, as published, and selects those of the points. The classes must be equal.
+pixels labelled. Votes are those of KNN post-processing: all points of a scan in a picture of directions, and those of
+the camera's view in its picture.
+
+- Fair peers: both losses select the labelled pixels before anything is computed; votes look up the windows of the
+  points alone, by offsets into a padded picture.
+- Published way: the Lovász loss copies all pixels and selects then, the focal loss multiplies all pixels by a mask;
+  votes unfold all windows of the picture.
+
+Values and gradients must agree, and the classes of votes be equal, before a number is printed. CPU times of one pass,
+forward and backward, medians, in turns, with one thread.
 
     python benchmarks/segmentation.py
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
+from plain.timing import Row, show, turns
 from torch import Tensor
 
 from xmodal.data.semantic_kitti.knn import gaussian, knn_classes
@@ -28,10 +34,18 @@ ALPHA = torch.linspace(0.2, 1.0, SHAPE[1])
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def formula_lovasz(probabilities: Tensor, target: Tensor) -> Tensor:
+def published_lovasz(probabilities: Tensor, target: Tensor) -> Tensor:
     rows = probabilities.permute(0, 2, 3, 1).contiguous().view(-1, probabilities.shape[1])
     labels = target.flatten()
-    rows, labels = rows[labels != 0], labels[labels != 0]
+    return lovasz_of_rows(rows[labels != 0], labels[labels != 0])
+
+
+def peer_lovasz(probabilities: Tensor, target: Tensor) -> Tensor:
+    labelled = target != 0
+    return lovasz_of_rows(probabilities.permute(0, 2, 3, 1)[labelled], target[labelled])
+
+
+def lovasz_of_rows(rows: Tensor, labels: Tensor) -> Tensor:
     losses = []
     for number in range(rows.shape[1]):
         members = (labels == number).float()
@@ -47,7 +61,14 @@ def formula_lovasz(probabilities: Tensor, target: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def formula_focal(probabilities: Tensor, target: Tensor) -> Tensor:
+def peer_focal(probabilities: Tensor, target: Tensor) -> Tensor:
+    labelled = target != 0
+    classes = target[labelled]
+    p = probabilities.permute(0, 2, 3, 1)[labelled].gather(1, classes[:, None]).squeeze(1)
+    return (ALPHA[classes] * (1 - p) ** 2 * -p.clamp(min=1e-6).log()).mean()
+
+
+def published_focal(probabilities: Tensor, target: Tensor) -> Tensor:
     p = probabilities.gather(1, target[:, None]).squeeze(1)
     values = ALPHA[target] * (1 - p) ** 2 * -p.clamp(min=1e-6).log()
     mask = (target != 0).float()
@@ -62,7 +83,10 @@ def our_focal(probabilities: Tensor, target: Tensor) -> Tensor:
     return focal(probabilities, target, alpha=ALPHA, valid=target != 0, softmax=False)
 
 
-PAIRS: dict[str, tuple[Loss, Loss]] = {"lovasz": (our_lovasz, formula_lovasz), "focal": (our_focal, formula_focal)}
+LOSSES: dict[str, dict[str, Loss]] = {
+    "lovasz": {"ours": our_lovasz, "peer": peer_lovasz, "published": published_lovasz},
+    "focal": {"ours": our_focal, "peer": peer_focal, "published": published_focal},
+}
 
 
 def scene(share: float) -> tuple[Tensor, Tensor]:
@@ -88,19 +112,26 @@ def must_agree(ours: Loss, formula: Loss, probabilities: Tensor, target: Tensor)
     torch.testing.assert_close(gradient, expected_gradient, rtol=1e-2, atol=limit)
 
 
-def seconds(loss: Loss, probabilities: Tensor, target: Tensor) -> float:
-    start = time.perf_counter()
-    one_pass(loss, probabilities, target)
-    return time.perf_counter() - start
+def published_votes(ranges: Tensor, classes: Tensor, depth: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    places = rows * ranges.shape[1] + columns
+    windows = F.unfold(ranges[None, None], 5, padding=2)[0][:, places]
+    neighbours = F.unfold(classes[None, None].float(), 5, padding=2)[0].long()[:, places]
+    return voted(windows, neighbours, depth)
 
 
-def formula_votes(ranges: Tensor, classes: Tensor, depth: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    windows = F.unfold(ranges[None, None], 5, padding=2)[0][:, rows * ranges.shape[1] + columns]
+def peer_votes(ranges: Tensor, classes: Tensor, depth: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    width = ranges.shape[1] + 4
+    offsets = (torch.arange(5)[:, None] * width + torch.arange(5)).flatten()
+    places = offsets[:, None] + rows * width + columns
+    windows, neighbours = (F.pad(picture, (2, 2, 2, 2)).flatten()[places] for picture in (ranges, classes))
+    return voted(windows, neighbours, depth)
+
+
+def voted(windows: Tensor, neighbours: Tensor, depth: Tensor) -> Tensor:
     windows[windows < 0] = torch.inf
     windows[12] = depth
     distance = (windows - depth).abs() * (1 - gaussian(5, 1.0)).reshape(-1, 1)
     nearest = distance.topk(5, dim=0, largest=False, sorted=False)
-    neighbours = F.unfold(classes[None, None].float(), 5, padding=2)[0].long()[:, rows * ranges.shape[1] + columns]
     votes = neighbours.gather(0, nearest.indices)
     votes[nearest.values > 1.0] = 20
     counts = torch.zeros(21, len(depth)).scatter_add(0, votes, torch.ones_like(votes, dtype=torch.float32))
@@ -118,36 +149,35 @@ def scan(height: int, width: int, points: int) -> tuple[Tensor, ...]:
     return ranges, classes, depth, rows, columns
 
 
-def votes() -> None:
+def votes() -> list[Row]:
     """One line per view."""
-    print("\nvotes          points   ours ms  formula ms  times faster")
+    rows = []
     for view, size in {"directions": (64, 2048, 118_941), "camera": (370, 1226, 20_000)}.items():
-        arguments, turns = scan(*size), []
-        torch.testing.assert_close(knn_classes(*arguments), formula_votes(*arguments), rtol=0, atol=0)
-        for _ in range(REPEATS):
-            moments = [time.process_time()]
-            for work in (knn_classes, formula_votes):
-                work(*arguments)
-                moments.append(time.process_time())
-            turns.append((moments[1] - moments[0], moments[2] - moments[1]))
-        ours, formula = (statistics.median(column) for column in zip(*turns, strict=True))
-        print(f"{view:12} {size[2]:8} {1e3 * ours:9.1f} {1e3 * formula:11.1f} {formula / ours:13.2f}")
+        arguments = scan(*size)
+        ways = {"ours": knn_classes, "peer": peer_votes, "published": published_votes}
+        for way in ways.values():
+            torch.testing.assert_close(way(*arguments), knn_classes(*arguments), rtol=0, atol=0)
+        works = {name: partial(way, *arguments) for name, way in ways.items()}
+        rows.append(Row(f"votes of {size[2]} points, {view}", **turns(works, REPEATS)))
+    return rows
+
+
+def losses() -> list[Row]:
+    """One line per loss and share of labelled pixels."""
+    rows = []
+    for share in SHARES:
+        probabilities, target = scene(share)
+        for name, ways in LOSSES.items():
+            for way in ("peer", "published"):
+                must_agree(ways["ours"], ways[way], probabilities, target)
+            works = {way: partial(one_pass, loss, probabilities, target) for way, loss in ways.items()}
+            rows.append(Row(f"{name}, {share:.0%} labelled", **turns(works, REPEATS)))
+    return rows
 
 
 def main() -> None:
-    """One line per loss and share of labelled pixels, and one per view in which points vote."""
     torch.set_num_threads(1)
-    print("loss    labelled   ours ms  formula ms  times faster")
-    for share in SHARES:
-        probabilities, target = scene(share)
-        for name, (ours, formula) in PAIRS.items():
-            must_agree(ours, formula, probabilities, target)
-            turns = [
-                (seconds(ours, probabilities, target), seconds(formula, probabilities, target)) for _ in range(REPEATS)
-            ]
-            fast, slow = (statistics.median(column) for column in zip(*turns, strict=True))
-            print(f"{name:7} {share:8.0%} {1e3 * fast:9.1f} {1e3 * slow:11.1f} {slow / fast:13.2f}")
-    votes()
+    show([*losses(), *votes()], "ms")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,9 @@
 Synthetic clips are prepared as JPEG frames, smaller than the published ones; a video student learns from an audio
 teacher. The script prints the share of an epoch in which the loop waits for its next batch, with 0, 1 and 2 loading
 processes, and the time of an epoch if the teacher's outputs are computed once (stored in memory, on disk), relative to
-computing them in every epoch. With ``--full`` it measures one step of each published network at full size instead:
-seconds and memory.
+computing them in every epoch. Nothing is compared with other code here: the peer of the loader is in
+`vggsound_loading.py`, that of the loop in `step_overhead.py`. With ``--full`` it measures one step of each published
+network at full size instead: seconds and memory.
 
     python benchmarks/vggsound_step.py [--full]
 """

@@ -34,6 +34,9 @@ class Method(nn.Module, ABC):
     # Whether a term of `training_step` learns from rows without a label. Where some training rows have none, such a
     # method gets batches of labelled and unlabelled rows, and the others get labelled rows alone.
     uses_unlabelled = False
+    # Whether a step may leave parameters that require a gradient without one. Several processes then look for these in
+    # every step, which takes time. `KD` sets it where its options leave the head of the student unused.
+    unused_parameters = False
     # Early stopping and the schedule `plateau` follow the score of this student; empty: of all students.
     lead = ""
 

@@ -9,7 +9,7 @@ another device, and fails on frozen dataclasses.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
@@ -79,11 +79,27 @@ class Batch:
     @property
     def rows(self) -> int:
         """How many samples there are; in unpaired data, the sum over the modalities."""
-        if not self.targets:
-            return len(next(iter(self.inputs.values())))
-        if self.paired:
-            return len(next(iter(self.targets.values())))
-        return sum(len(target) for target in self.targets.values())
+        return self.rows_of(paired=not self.targets or self.paired)
+
+    def rows_of(self, *, paired: bool) -> int:
+        """The same as ``rows``, for a caller that knows whether modalities share their rows and need not compare them.
+
+        On a GPU a comparison of values waits for the device.
+        """
+        parts = self.targets or self.inputs
+        return len(next(iter(parts.values()))) if paired or not self.targets else sum(map(len, parts.values()))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The batch with every tensor changed; tensors that were shared stay shared."""
+        # by identity: paired data has one target under several names, which is changed once and stays one tensor
+        changed: dict[int, Tensor] = {}
+
+        def once(tensor: Tensor) -> Tensor:
+            if id(tensor) not in changed:
+                changed[id(tensor)] = change(tensor)
+            return changed[id(tensor)]
+
+        return Batch(**{key: {name: once(part[name]) for name in part} for key, part in self.parts().items()})
 
     def input(self, name: str) -> Tensor:
         """An input by name; the error for an unknown name lists the inputs of the batch."""
@@ -95,29 +111,19 @@ class Batch:
         return self.inputs[name]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same batch on another device; tensors that were shared stay shared."""
-        # by identity: paired data has one target under several names, which is moved once and stays one tensor
-        moved: dict[int, Tensor] = {}
+        """The same batch on another device."""
+        return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(tensor: Tensor) -> Tensor:
-            if id(tensor) not in moved:
-                moved[id(tensor)] = tensor.to(device, non_blocking=non_blocking)
-            return moved[id(tensor)]
-
-        return Batch(**{key: {name: move(part[name]) for name in part} for key, part in self.parts().items()})
+    def pin_memory(self) -> Batch:
+        """The same batch in memory from which a GPU copies while the program goes on."""
+        return self.map(Tensor.pin_memory)
 
     def doubled(self) -> Batch:
         """The same batch with floating-point inputs and targets as float64."""
-        converted: dict[int, Tensor] = {}
-
-        def convert(tensor: Tensor) -> Tensor:
-            if id(tensor) not in converted:
-                converted[id(tensor)] = tensor.double() if tensor.is_floating_point() else tensor
-            return converted[id(tensor)]
-
-        parts = self.parts()
-        float64 = {key: {name: convert(tensor) for name, tensor in parts[key].items()} for key in ("inputs", "targets")}
-        return Batch(**{**parts, **float64})
+        numbers = Batch(self.inputs, self.targets).map(
+            lambda tensor: tensor.double() if tensor.is_floating_point() else tensor
+        )
+        return replace(self, inputs=numbers.inputs, targets=numbers.targets)
 
     def having(self, modalities: Iterable[str]) -> Batch:
         """The samples that have all of these modalities; the same batch where all samples have all of them.
@@ -138,20 +144,14 @@ class Batch:
         return {key: getattr(self, key) for key in PARTS}
 
     def take(self, rows: Tensor | slice) -> Batch:
-        """Some samples of a paired batch, by a boolean mask, row numbers or a slice; shared tensors stay shared."""
-        taken: dict[int, Tensor] = {}
-
-        def take(tensor: Tensor) -> Tensor:
-            if id(tensor) not in taken:
-                taken[id(tensor)] = tensor[rows]
-            return taken[id(tensor)]
-
-        return Batch(**{key: {name: take(part[name]) for name in part} for key, part in self.parts().items()})
+        """Some samples of a paired batch, by a boolean mask, row numbers or a slice."""
+        return self.map(lambda tensor: tensor[rows])
 
 
 def _shared(part: Mapping[str, Tensor]) -> bool:
-    tensors = list(part.values())
-    return all(other is tensors[0] or torch.equal(other, tensors[0]) for other in tensors[1:])
+    tensors = iter(part.values())
+    first = next(tensors, None)
+    return all(other is first or torch.equal(other, first) for other in tensors)  # type: ignore[arg-type]
 
 
 def rows_with(present: Mapping[str, Tensor], modalities: Iterable[str] | None) -> Tensor:

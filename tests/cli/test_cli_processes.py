@@ -37,6 +37,7 @@ from xmodal.cli.main import answer
 words = "distill digits --teacher rows --student fourier --epochs 1 --threads 1"
 assert answer([*words.split(), "--digits.views", "rows,fourier", "--out", sys.argv[1]]) == 0
 heavy = {"torchmetrics", "transformers", "scipy.signal", "scipy.stats", "matplotlib", "lightning_fabric", "sklearn"}
+heavy |= {"torch._dynamo"}
 heavy &= set(sys.modules)
 assert not heavy, heavy
 """

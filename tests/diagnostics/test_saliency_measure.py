@@ -124,6 +124,36 @@ def test_every_form_agrees_with_the_loop_over_whole_networks(place, distance, pa
         np.testing.assert_allclose(found.raw, wanted.mean(axis=0), rtol=1e-5)
 
 
+MAPS = {
+    "flattened": [nn.Conv1d(4, 3, 1), nn.Flatten(), nn.Linear(15, 6), nn.ReLU(), nn.Linear(6, 3)],
+    "convolution": [nn.Conv1d(4, 20, 1), nn.Conv1d(20, 2, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)],
+    "grouped": [nn.Conv1d(4, 20, 1), nn.Conv1d(20, 2, 3, groups=2), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)],
+    "reflected": [
+        nn.Conv1d(4, 20, 1),
+        nn.Conv1d(20, 2, 3, padding=1, padding_mode="reflect"),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(10, 3),
+    ],
+    "along the last axis": [nn.Conv1d(4, 3, 1), nn.Linear(5, 2), nn.ReLU(), nn.Flatten(), nn.Linear(6, 3)],
+}
+
+
+@pytest.mark.parametrize("memory", [1, 2**28])
+@pytest.mark.parametrize("layers", MAPS.values(), ids=MAPS)
+def test_an_update_of_the_layer_behind_maps_gives_the_numbers_of_the_loop(layers, memory, request):
+    teacher, student = randomised(wrap(nn.Sequential(*layers), ["sound"])), randomised(wrap(nn.Linear(5, 3), ["image"]))
+    batches = make_batches(5, 4, 1, shapes=((4, 5), (5,)))
+    permutations = drawn(10, layers[0].out_channels)
+    wanted = slow_distances(teacher, student, joined(batches), "module.0", permutations)
+
+    found = measure_saliency(teacher, student, batches, "module.0", permutations=permutations, memory=memory)
+
+    updated = {"flattened", "convolution"}
+    assert found.form == ("rank_one" if request.node.callspec.id.split("-")[0] in updated else "batched")
+    np.testing.assert_allclose(found.draws, wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("place", ["first", "inner", "drop"])
 def test_a_seed_gives_every_form_the_same_permutations(place, pair, batches):
     wanted = slow_distances(*pair, joined(batches), place, drawn(10, CHANNELS[place], draws=3, seed=5))

@@ -204,3 +204,22 @@ def test_small_networks_and_other_optimisers_keep_their_bits(name: str, width: i
     (optimizer,) = build_optimizers([{"params": [nn.Parameter(torch.zeros(width))]}], FitSettings(optimizer=name))
 
     assert not optimizer.param_groups[0].get("fused")
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_without_the_wrappers_of_torch_an_update_has_the_same_bits(name: str) -> None:
+    settings = FitSettings(optimizer=name, weight_decay=0.1)
+    ours, theirs = nn.Linear(5, 3), nn.Linear(5, 3)
+    theirs.load_state_dict(ours.state_dict())
+    optimisers = Optimisers([{"params": ours.parameters()}], settings, 1)
+    momentum = {"momentum": settings.momentum} if name in ("sgd", "rmsprop") else {}
+    plain = OPTIMIZERS[name](theirs.parameters(), lr=settings.learning_rate, weight_decay=0.1, **momentum)
+    for step in range(5):
+        for network in (ours, theirs):
+            network(torch.randn(4, 5, generator=torch.Generator().manual_seed(step))).square().sum().backward()
+        optimisers.step()
+        plain.step()
+        plain.zero_grad()
+
+        assert torch.equal(ours.weight, theirs.weight) and ours.weight.grad is None
+    assert isinstance(optimisers.optimizers[0], OPTIMIZERS[name])

@@ -173,6 +173,22 @@ def test_only_the_first_process_writes_the_history(two: Path) -> None:
     assert epochs == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("name", ["headless", "says-so"])
+def test_a_method_that_declares_unused_parameters_trains_as_in_one_process(name: str, one: Path, two: Path) -> None:
+    single, several = (load_file(folder / f"{name}.safetensors") for folder in (one, two))
+
+    for key in single:
+        np.testing.assert_allclose(single[key], several[key], rtol=0, atol=1e-6, err_msg=key)
+
+
+def test_a_method_that_does_not_declare_them_is_told_how(one: Path, two: Path) -> None:
+    alone, together = (read(folder, "idle.json")["sentence"] for folder in (one, two))
+
+    assert not alone
+    assert "of Idle these got none: spare.weight, spare.bias." in together
+    assert "set `unused_parameters = True` in the class of the method" in together
+
+
 @pytest.mark.slow
 def test_torchrun_ends_with_the_weights_of_one(one: Path, tmp_path: Path) -> None:
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", SCRIPT]

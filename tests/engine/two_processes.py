@@ -13,7 +13,7 @@ import torch
 from dense_processes import score_points, train_scenes, train_streams
 from lightning_fabric import Fabric
 from networks import image_student, pictures, vector_student
-from torch import Tensor
+from torch import Tensor, nn
 
 from xmodal import files
 from xmodal.data.arrays import from_arrays
@@ -25,6 +25,7 @@ from xmodal.engine.evaluate import evaluate
 from xmodal.engine.fit import fit
 from xmodal.engine.processes.launch import launch
 from xmodal.engine.settings import FitSettings, MachineSettings, Precision
+from xmodal.errors import InputError
 from xmodal.losses import LOSSES
 from xmodal.method import Method
 from xmodal.methods.kd import KD
@@ -33,7 +34,7 @@ from xmodal.methods.supervised import Supervised
 from xmodal.methods.terms import Term
 from xmodal.models.network import Reads
 from xmodal.models.student_file import save_weights
-from xmodal.types import Batch, Step
+from xmodal.types import Batch, DataInfo, Step, Student
 
 
 class Masked:
@@ -147,6 +148,41 @@ def train_in_64_bits(fabric: Fabric, out: Path) -> None:
             files.write_json(out / f"{precision}.json", {"scores": scores, "history": run.history})
 
 
+class Idle(Supervised):
+    """A layer that no step uses."""
+
+    def __init__(self, student: Student, info: DataInfo) -> None:
+        super().__init__(student, info)
+        self.spare = nn.Linear(2, 2)
+
+
+class SaysSo(Idle):
+    """The same, declared."""
+
+    unused_parameters = True
+
+
+def train_with_unused_parameters(fabric: Fabric, out: Path) -> None:
+    """A head that no term reads, and a layer that no step uses, declared and not."""
+    data = pictures()
+    options = DistillationOptions(
+        losses=("hint:0.1",), task_weight=0.0, student_layer=("net.4",), teacher_layer=("net.1",)
+    )
+    headless = KD(image_student(dropout=0.0), vector_student().module, data.info, options)
+    settings = FitSettings(epochs=2, batch_size=25, optimizer="sgd", learning_rate=0.05)
+    for name, method in (("headless", headless), ("says-so", SaysSo(vector_student(), data.info))):
+        run = fit(method, data, settings, seed=5, fabric=fabric)
+        if fabric.global_rank == 0:
+            save_weights(out / f"{name}.safetensors", run.method)
+    try:
+        fit(Idle(vector_student(), data.info), data, settings, seed=5, fabric=fabric)
+        sentence = ""
+    except InputError as error:
+        sentence = str(error)
+    if fabric.global_rank == 0:
+        files.write_json(out / "idle.json", {"sentence": sentence})
+
+
 def main(out: Path, devices: int) -> None:
     torch.set_num_threads(1)
     fabric = launch(MachineSettings(accelerator="cpu", devices=devices))
@@ -177,6 +213,8 @@ def main(out: Path, devices: int) -> None:
         save_weights(out / "best.safetensors", run.students["image"].module)
         files.write_json(out / "scores.json", {"test": scores, "history": run.history})
         files.write_json(out / "outputs.json", {"outputs": outputs["image"]["outputs"].tolist()})
+    # last: it leaves a training in the middle of a step
+    train_with_unused_parameters(fabric, out)
 
 
 if __name__ == "__main__":

@@ -179,6 +179,8 @@ def test_a_layer_without_influence_on_the_outputs_is_reported(samples):
     [
         ([nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)], True),
         ([nn.Dropout(0.5), nn.Identity(), nn.Linear(5, 3)], True),
+        ([nn.Flatten(), nn.Linear(5, 3)], True),
+        ([nn.Flatten(1, 1), nn.Linear(5, 3)], False),
         ([nn.ReLU(), nn.Linear(5, 3)], False),
         ([nn.BatchNorm1d(5), nn.Linear(5, 3)], False),
     ],
@@ -188,12 +190,36 @@ def test_the_linear_layer_that_comes_first_is_found(layers, found, samples):
 
     with torch.no_grad():
         cut, (features, context) = split(network, "module.0", samples)
-        behind = cut.after_linear()
+        behind = cut.first_layer()
 
         assert (behind is not None) == found
         if behind is not None:
-            layer, rest = behind
+            layer, flat, rest = behind
+            assert flat == isinstance(layers[0], nn.Flatten)
             torch.testing.assert_close(rest.tail(layer(features), context), network(samples))
+
+
+class Flattens(nn.Module):
+    """A convolution behind which maps are flattened in one of three ways."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.first, self.last, self.how = nn.Conv1d(1, 3, 1), nn.Linear(12, 2), how
+
+    def forward(self, inputs):
+        return self.last(self.how(self.first(inputs["sound"][:, None])))
+
+
+@pytest.mark.parametrize("how", [lambda x: torch.flatten(x, 1), lambda x: x.flatten(1), nn.Flatten()])
+def test_maps_that_are_flattened_before_a_linear_layer_are_found(how, samples):
+    network = seeded(Flattens(how))
+
+    with torch.no_grad():
+        cut, (features, context) = split(network, "first", samples)
+        layer, flat, rest = cut.first_layer()
+
+        assert layer is network.last and flat and features.shape[1:] == (3, 4)
+        torch.testing.assert_close(rest.tail(layer(features.flatten(1)), context), network(samples))
 
 
 def test_a_linear_layer_with_a_hook_is_not_taken_apart(samples):
@@ -203,7 +229,38 @@ def test_a_linear_layer_with_a_hook_is_not_taken_apart(samples):
     with torch.no_grad():
         cut, _ = split(network, "module.0", samples)
 
-    assert cut.after_linear() is None
+    assert cut.first_layer() is None
+
+
+def test_features_that_are_spent_may_be_overwritten_and_others_are_not(samples):
+    network = seeded(wrap(nn.Sequential(nn.Linear(4, 5), nn.ReLU(), nn.Linear(5, 3)), ["sound"]))
+
+    with torch.no_grad():
+        cut, (features, context) = split(network, "module.0", samples)
+        before = features.clone()
+        kept = cut.tail(features, context)
+        assert torch.equal(features, before) and features.min() < 0
+        spent = cut.tail(features, context, spend=True)
+
+    assert torch.equal(spent, kept) and torch.equal(features, before.relu())
+
+
+def test_what_is_read_twice_is_not_overwritten_by_a_relu(samples):
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second, self.act = nn.Linear(4, 3), nn.Linear(3, 3), nn.ReLU()
+
+        def forward(self, inputs):
+            x = self.second(self.first(inputs["sound"]))
+            return x + self.act(x)
+
+    network = seeded(Twice())
+
+    with torch.no_grad():
+        cut, (features, context) = split(network, "first", samples)
+
+        torch.testing.assert_close(cut.tail(features, context, spend=True), network(samples))
 
 
 def test_a_cut_in_double_leaves_the_network_in_float(samples):

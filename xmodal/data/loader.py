@@ -128,19 +128,17 @@ class Batches(Sampler[Pick]):
         return torch.cat(laps)[: self.length]
 
     def __iter__(self) -> Iterator[Pick]:
-        if self.paired:
-            shared = self._order(next(iter(self.rows)))
-            orders = dict.fromkeys(self.rows, shared)
-        else:
-            orders = {modality: self._order(modality) for modality in self.rows}
-        last = len(self) - 1
-        for step in range(self.start, len(self)):
-            stop = None if step == last else (step + 1) * self.batch_size
-            part = slice(step * self.batch_size, stop)
-            # modalities with one order share one tensor of rows, by which a split recognises what to select once
-            shares = {id(order): order[part][self.rank :: self.world] for order in orders.values()}
-            rows = {modality: shares[id(order)] for modality, order in orders.items()}
-            yield Pick(rows, self.epoch if self.augment else None)
+        # modalities with one order share one tensor of rows, by which a split recognises what to select once
+        groups = [list(self.rows)] if self.paired else [[modality] for modality in self.rows]
+        orders = [(group, self._order(group[0])) for group in groups]
+        last, epoch = len(self) - 1, self.epoch if self.augment else None
+        for step in range(self.start, last + 1):
+            begin = step * self.batch_size
+            stop = self.length if step == last else begin + self.batch_size
+            rows: dict[str, Tensor] = {}
+            for group, order in orders:
+                rows |= dict.fromkeys(group, order[begin + self.rank : stop : self.world])
+            yield Pick(rows, epoch)
 
 
 class _Indexed(Dataset[Batch]):
@@ -165,9 +163,16 @@ def _unchanged(batch: Any) -> Any:
 
 
 class Loader:
-    """Batches of one split, epoch by epoch; with ``workers``, other processes read them, bit for bit the same."""
+    """Batches of one split, epoch by epoch.
 
-    def __init__(self, split: Rows, sampler: Batches, *, workers: int = 0) -> None:
+    Args:
+        split: the rows.
+        sampler: which of them are in which batch.
+        workers: processes that read them, bit for bit the same; 0: this one.
+        pinned: whether batches of other processes arrive in memory from which a GPU copies while the program goes on.
+    """
+
+    def __init__(self, split: Rows, sampler: Batches, *, workers: int = 0, pinned: bool = False) -> None:
         self.split, self.sampler = split, sampler
         self._loader: DataLoader[Batch] | None = None
         if workers:
@@ -178,6 +183,7 @@ class Loader:
                 collate_fn=_unchanged,
                 num_workers=workers,
                 persistent_workers=True,
+                pin_memory=pinned,
                 worker_init_fn=_start_worker,
                 # without a generator, each epoch would draw a base seed from the global one, and a run with workers
                 # would differ from a run without

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -20,6 +21,7 @@ from xmodal.data.augment import Augment
 from xmodal.data.loader import Pick
 from xmodal.types import Batch, Normalisation, owner, rows_with
 
+DERIVED = ("_places", "_read_inputs", "_tables")  # attributes that follow from others
 # columns of a split up to this size are normalised once and kept as a tensor; larger ones are read for each batch
 READY_BYTES = 256 * 2**20
 
@@ -119,6 +121,12 @@ class Split:
         self.weights: NDArray[np.float32] | None = None
         self.present: Mapping[str, Tensor] = self._present()
 
+    def __copy__(self) -> Split:
+        """A split with the same attributes, without what follows from them: whoever copies a split changes some."""
+        copied = object.__new__(type(self))
+        vars(copied).update({name: value for name, value in vars(self).items() if name not in DERIVED})
+        return copied
+
     def _present(self) -> dict[str, Tensor]:
         """Modality → mask of the rows that have it; empty: all rows have all modalities."""
         masks = {
@@ -167,9 +175,17 @@ class Split:
 
         Targets, row numbers and masks are those of all modalities, so the length of an epoch does not change.
         """
+        wanted = None if inputs is None else frozenset(inputs)
+        if wanted == self._wanted:
+            return self
         changed = copy.copy(self)
-        changed._wanted = None if inputs is None else frozenset(inputs)
+        changed._wanted = wanted
         return changed
+
+    @functools.cached_property
+    def _read_inputs(self) -> dict[str, list[str]]:
+        """Modality → its inputs that batches hold."""
+        return {modality: list(filter(self._wants, names)) for modality, names in self._inputs.items()}
 
     def _wants(self, name: str) -> bool:
         return self._wanted is None or name in self._wanted
@@ -268,7 +284,6 @@ class Split:
     def with_modality(self, name: str, column: Column) -> Split:
         """The same rows of paired data with a further modality, which is neither normalised nor augmented."""
         changed = copy.copy(self)
-        vars(changed).pop("_places", None)
         # a copy: another table of outputs under the same name is another column
         changed._ready = dict(self._ready)
         first = next(iter(self.numbers))
@@ -296,9 +311,8 @@ class Split:
     def subset(self, positions: Mapping[str, Tensor]) -> Split:
         """Some of the rows: modality → positions within the split."""
         changed = copy.copy(self)
-        # what was read is read again: these caches have one entry for each row of the split
-        for cached in ("_ready_regions", "_places"):
-            vars(changed).pop(cached, None)
+        # what was read is read again: these have one entry for each row of the split
+        vars(changed).pop("_ready_regions", None)
         changed._ready = {}
         numbers: dict[tuple[int, int], NDArray[np.int64]] = {}
         parts: dict[tuple[int, int], Tensor] = {}
@@ -344,22 +358,44 @@ class Split:
         """The batch in float32, from which ``split[pick]`` starts."""
         inputs: dict[str, Tensor] = {}
         targets: dict[str, Tensor] = {}
-        # by identity of targets and rows, so that the targets of paired modalities stay one tensor
+        tables = self._tables
+        # by identity of tables and rows, so that what modalities share stays one tensor
         selected: dict[tuple[int, int], Tensor] = {}
         for modality, positions in pick.rows.items():
-            for name in filter(self._wants, self._inputs[modality]):
-                twins = (
-                    inputs[each] for each in inputs if self._same(name, each) and pick.rows[owner(each)] is positions
-                )
-                twin = next(twins, None)
-                inputs[name] = self._picked(name, modality, positions, pick.epoch) if twin is None else twin
+            for name in self._read_inputs[modality]:
+                if tables is None:
+                    twin = None if name == modality else self._twin(name, positions, inputs, pick)
+                    inputs[name] = self._picked(name, modality, positions, pick.epoch) if twin is None else twin
+                    continue
+                key = (id(tables[name]), id(positions))
+                if key not in selected:
+                    selected[key] = tables[name].index_select(0, positions)
+                inputs[name] = selected[key]
             if modality in self.targets:
                 target = self.targets[modality]
                 key = (id(target), id(positions))
                 if key not in selected:
                     selected[key] = widened(target.index_select(0, positions))
                 targets[modality] = selected[key]
-        return Batch(inputs, targets, {}, dict(pick.rows), self._regions(pick))
+        return Batch(inputs, targets, {}, dict(pick.rows), self._regions(pick) if self.scored else {})
+
+    @functools.cached_property
+    def _tables(self) -> dict[str, Tensor] | None:
+        """Each input as a tensor with a row for each of the split; None: some are read or changed for each batch."""
+        if self.present or self.changing:
+            return None
+        tables: dict[str, Tensor] = {}
+        for name in itertools.chain(*self._read_inputs.values()):
+            table = self._kept(name)
+            if table is None:
+                return None
+            tables[name] = table
+        return tables
+
+    def _twin(self, name: str, positions: Tensor, inputs: Mapping[str, Tensor], pick: Pick) -> Tensor | None:
+        """The input of the batch that is the same column as an auxiliary input, with the same rows."""
+        twins = (inputs[each] for each in inputs if self._same(name, each) and pick.rows[owner(each)] is positions)
+        return next(twins, None)
 
     def _regions(self, pick: Pick) -> dict[str, Tensor]:
         """Regions on which metrics are computed, one tensor where modalities share a column."""

@@ -71,8 +71,8 @@ def choose(
         possible["tail"] = one_by_one(cut)
         if row_by_row(cut, rows):
             possible["batched"] = batched(cut, rows)
-            if rows.features.ndim == 2 and (behind := cut.after_linear()) is not None:
-                possible["rank_one"] = rank_one(*behind)
+            if (update := rank_one(cut, rows)) is not None:
+                possible["rank_one"] = update
             weights = slopes(cut, rows, memory) if method in ("auto", "closed") else None
             if weights is not None:
                 possible["closed"] = contributions(weights)
@@ -134,15 +134,22 @@ def _permuted(population: list[Rows], features: Tensor, permutations: int | Tens
     # float64, because a mean over many rows and permutations is compared with closed forms to ten digits.
     sums = torch.zeros(draws, channels, dtype=torch.float64, device=features.device)
     for draw, first, block in blocks(permutations, channels, number, size, plan.generator):
-        order, column = block.to(features.device), torch.arange(first, first + len(block), device=features.device)
+        order, columns = block.to(features.device), features[:, first : first + len(block)].transpose(0, 1)
         start = 0
         for part in population:
             stop = start + len(part.features)
-            values = features[order[:, start:stop], column[:, None]]
+            values = _exchanged(columns, order[:, start:stop])
             outputs = plan.form.run(part, first, values)
             sums[draw, first : first + len(block)] += distance_of(plan.distance, outputs, part).sum(dim=1)
             start = stop
     return sums / number
+
+
+def _exchanged(columns: Tensor, order: Tensor) -> Tensor:
+    """Values of channels (channels, rows, …) in the order of each, (channels, rows)."""
+    if columns.ndim == 2:
+        return columns.gather(1, order)  # a third of the time of the general form
+    return columns[torch.arange(len(columns), device=columns.device)[:, None], order]
 
 
 def _constant(population: list[Rows], features: Tensor, plan: Plan) -> Tensor:
@@ -162,7 +169,7 @@ def _constant(population: list[Rows], features: Tensor, plan: Plan) -> Tensor:
 def _channels_per_call(population: list[Rows], plan: Plan) -> int:
     # A block of channels runs through every batch of the population, so its copies must fit for the longest one.
     longest = max(population, key=lambda part: len(part.features)).features
-    return plan.form.size(len(longest), longest.shape[1], plan.memory)
+    return plan.form.size(longest, longest.shape[1], plan.memory)
 
 
 def _merged(population: list[Rows]) -> Rows:

@@ -37,8 +37,10 @@ def blocks(permutations: int | Tensor, channels: int, rows: int, size: int, gene
             if isinstance(permutations, int):
                 # One randperm per channel, never one call for a block: the size of the blocks depends on memory and
                 # must not change the draws.
-                drawn = [torch.randperm(rows, generator=generator) for _ in range(first, last)]
-                yield draw, first, torch.stack(drawn)
+                drawn = torch.empty(last - first, rows, dtype=torch.long)
+                for order in drawn.unbind():
+                    torch.randperm(rows, generator=generator, out=order)
+                yield draw, first, drawn
             else:
                 yield draw, first, permutations[draw, first:last]
 

@@ -11,7 +11,9 @@ from torch import Tensor
 from xmodal.collectives import gather_rows
 from xmodal.data.loader import Pick, in_order
 from xmodal.data.split import Split
+from xmodal.engine.ahead import on_device
 from xmodal.losses.reduce import at_least_float32
+from xmodal.metrics.counts import on_host
 from xmodal.metrics.task import Scores
 from xmodal.types import Batch, DataInfo, Student
 
@@ -47,6 +49,7 @@ def evaluate(
     full: bool = False,
     batch_size: int = 512,
     outputs: dict[str, dict[str, Tensor]] | None = None,
+    collectors: dict[str, Scores] | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Metrics of each student from one pass over a split.
 
@@ -61,20 +64,26 @@ def evaluate(
         batch_size: rows per forward pass, fewer where samples are large.
         outputs: a dictionary to fill with ``index``, ``outputs`` and ``target`` of every student; for dense class
             targets ``outputs`` are the predicted classes.
+        collectors: the objects made by ``metrics`` for each student, of an earlier call with the same arguments; an
+            empty dictionary is filled. Making some metrics takes longer than computing them.
     """
     predict = predict or predictor(students)
-    scores = {name: metrics(info, full=full, device=fabric.device) for name in students}
+    scores = {} if collectors is None else collectors
+    for name in students:
+        if name in scores:
+            scores[name].reset()
+        else:
+            scores[name] = metrics(info, full=full, device=fabric.device)
     collected: dict[str, list[tuple[Tensor, Tensor, Tensor]]] = {name: [] for name in students}
     # the view keeps targets and rows of all modalities, and no column is read that no student needs
     split = split.reading({need for student in students.values() for need in student.needs})
     world = {"rank": fabric.global_rank, "world": fabric.world_size}
-    for batch in in_order(split, batch_size=info.block(batch_size), **world):
+    for batch in on_device(in_order(split, batch_size=info.block(batch_size), **world), fabric.device):
         empty = not len(next(iter(batch.index.values())))
         # The last batch may have no row for this process, and not every network takes 0 rows: it gets row 0, whose
         # outputs and targets are removed again before they count.
         if empty:
-            batch = split[Pick(dict.fromkeys(batch.index, torch.zeros(1, dtype=torch.long)), None)]
-        batch = batch.to(fabric.device)
+            batch = split[Pick(dict.fromkeys(batch.index, torch.zeros(1, dtype=torch.long)), None)].to(fabric.device)
         with fabric.autocast():
             predictions = predict(batch.inputs)
         if empty:
@@ -94,7 +103,9 @@ def evaluate(
     if outputs is not None:
         for name, parts in collected.items():
             outputs[name] = _joined(parts)
-    return {name: score.compute() for name, score in scores.items()}
+    # unread until all are there
+    found: dict[str, dict[str, Any]] = on_host({name: score.values() for name, score in scores.items()})
+    return found
 
 
 def small(info: DataInfo) -> torch.dtype:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.data.base import Data
+from xmodal.devices import matmul_precision
 from xmodal.engine.callbacks import check_callbacks, tell_end
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.loop import Loop
@@ -105,24 +106,25 @@ def fit(
             run = read_back(loop)
             tell_end(loop.callbacks, run)
             return run
-    loop.prepare()
-    if folder is not None and resume:
-        loop.resume()
-    with interrupt.deferred(), ExitStack() as stack:
-        if settings.tracking and loop.writes and folder is not None:
-            log = TensorBoardLog(folder, title=title, epochs=loop.settings.epochs, history=loop.history)
-            loop.tensorboard = stack.enter_context(closing(log))
-        progress.start(title, loop.settings.epochs, loop.epoch, metric=loop.selection.metric)
-        try:
-            while not loop.finished:
-                loop.train_epoch()
-                loop.end_epoch()
-        except NonFinite:
-            save_best(loop)
-            raise
-        run = finish(loop)
-        # Inside the block, where a first signal does not raise: the other processes would wait for one that left.
-        stop = any_signal(fabric, interrupt.pending())
+    with matmul_precision(settings.matmul):
+        loop.prepare()
+        if folder is not None and resume:
+            loop.resume()
+        with interrupt.deferred(), ExitStack() as stack:
+            if settings.tracking and loop.writes and folder is not None:
+                log = TensorBoardLog(folder, title=title, epochs=loop.settings.epochs, history=loop.history)
+                loop.tensorboard = stack.enter_context(closing(log))
+            progress.start(title, loop.settings.epochs, loop.epoch, metric=loop.selection.metric)
+            try:
+                while not loop.finished:
+                    loop.train_epoch()
+                    loop.end_epoch()
+            except NonFinite:
+                save_best(loop)
+                raise
+            run = finish(loop)
+            # Inside the block, where a first signal does not raise: the other processes would wait for one that left.
+            stop = any_signal(fabric, interrupt.pending())
     if stop:
         raise Interrupted(stop, saved=None if folder is None else str(folder))
     tell_end(loop.callbacks, run)

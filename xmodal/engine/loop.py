@@ -24,6 +24,7 @@ from xmodal.collectives import gather_json, gather_rows
 from xmodal.data.base import Data
 from xmodal.data.loader import Loader
 from xmodal.data.streams import Needs, batches_for
+from xmodal.engine.ahead import on_device
 from xmodal.engine.callbacks import tell_epoch
 from xmodal.engine.evaluate import MetricsFor, evaluate
 from xmodal.engine.finite import non_finite
@@ -39,6 +40,7 @@ from xmodal.engine.step_sums import Agreement, StepSums, agree
 from xmodal.engine.teacher_cache import TeacherCache
 from xmodal.errors import InputError, Interrupted, listed
 from xmodal.method import Method
+from xmodal.metrics.task import Scores
 from xmodal.seeding import mix, seed_all
 from xmodal.seeding import restore as restore_generators
 from xmodal.seeding import states as generator_states
@@ -71,6 +73,7 @@ class Loop:
         self.history: list[dict[str, Any]] = []
         self.notes: list[str] = []
         self.sums = StepSums()
+        self.collectors: dict[str, Scores] = {}
         self.selection = Selection(*data.info.select, lead=method.lead)
         self.began = self.saved_at = time.monotonic()
         self.writes = folder is not None and fabric.global_rank == 0
@@ -127,7 +130,10 @@ class Loop:
         )
         # after the cache: a training that reads a table needs no inputs of the teacher
         read = self.data.train.reading(inputs_of(self.method, info, taught=self.teacher_cache.computes))
-        self.loader = Loader(read, sampler, workers=settings.workers)
+        # prepared here, and the same for the validation of every epoch
+        needs = {need for student in self.method.students().values() for need in student.needs}
+        self.valid = self.data.valid.reading(needs)
+        self.loader = Loader(read, sampler, workers=settings.workers, pinned=fabric.device.type == "cuda")
 
     @property
     def finished(self) -> bool:
@@ -143,10 +149,11 @@ class Loop:
         save_due = False
         # `step` counts batches that were trained on, not those that loading processes fetched ahead: a resumed epoch
         # begins at the right one
-        for batch in itertools.islice(self.loader.epoch(self.epoch, self.step), total - self.step):
+        batches = itertools.islice(self.loader.epoch(self.epoch, self.step), total - self.step)
+        for batch in on_device(batches, self.fabric.device):
             group = min(every, total - self.step // every * every)  # batches in this update
             closes = (self.step + 1) % every == 0 or self.step + 1 == total
-            agreement = self._backward(batch.to(self.fabric.device), closes)
+            agreement = self._backward(batch, closes)
             self.step += 1
             # a checkpoint that falls due within a group of accumulated batches is written after the update
             save_due |= agreement.save
@@ -187,25 +194,41 @@ class Loop:
                 "A batch has one row, and this network normalises with the statistics of its batch: at least 2 rows "
                 "were expected. Raise --batch-size, give more training rows, or use a network without BatchNorm."
             ) from error
+        except RuntimeError as error:
+            # from an earlier step; `_all_used` notices what has never had a gradient
+            if "Expected to have finished reduction" not in str(error):
+                raise
+            raise InputError(unused(self.method, "some")) from error
         # Before the backward pass, in which the NaN of a process would spread to the gradients of all; and for signals
         # and checkpoints too, since all processes must stop or save at the same step.
-        agreement = agree(step, batch, self.fabric, signal=interrupt.pending(), save=self._save_due())
-        if not agreement.finite:
+        rows = batch.rows_of(paired=self.data.info.paired)
+        agreement = agree(step, rows, self.fabric, signal=interrupt.pending(), save=self._save_due())
+        if agreement.broken:
             raise non_finite(step, batch, self.fabric, epoch=self.epoch, step=self.step, broken=agreement.broken)
         loss = agreement.loss
-        parts = self.loader.sampler.parts(self.step, self.settings.accumulate)
-        # by rows and not by batches: the last batch may be shorter or longer
-        if parts != 1.0 and self.settings.accumulate_mode == "mean":
-            loss = loss / parts
+        if self.settings.accumulate > 1 and self.settings.accumulate_mode == "mean":
+            # by rows and not by batches: the last batch may be shorter or longer
+            parts = self.loader.sampler.parts(self.step, self.settings.accumulate)
+            loss = loss if parts == 1.0 else loss / parts
         with self._unsynchronised(local):
             if self.wrapped:
                 self.fabric.backward(loss)
             else:
                 loss.backward()  # type: ignore[no-untyped-call]
+        if self.fabric.world_size > 1 and not local and not self.method.unused_parameters:
+            self._all_used()
         if self.settings.clip_at == "backward":
             self.optimisers.clip()
-        self.sums.add(step, batch)
+        self.sums.add(agreement.numbers)
         return agreement
+
+    def _all_used(self) -> None:
+        """Raise an error about parameters without a gradient, whose parts of the method would not be averaged."""
+        parameters = self.method.named_parameters()
+        names = [name for name, each in parameters if each.requires_grad and each.grad is None]
+        if names:
+            shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            raise InputError(unused(self.method, shown))
 
     def _unsynchronised(self, local: bool) -> AbstractContextManager[Any]:
         """A block in which gradients are not averaged over the processes, if ``local``."""
@@ -226,11 +249,12 @@ class Loop:
         self.method.eval()
         scores = evaluate(
             students,
-            self.data.valid,
+            self.valid,
             self.data.info,
             fabric=self.fabric,
             predict=self.method.predict,
             metrics=self.metrics,
+            collectors=self.collectors,
         )
         self.selection.update(self.epoch, scores, students)
         self.optimisers.end_epoch(self.selection.loss(scores))
@@ -272,7 +296,6 @@ class Loop:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of the training as tensors and JSON: method, optimisers, best weights, loss sums, generators."""
-        self.sums.fold()
         plain: dict[str, Any] = {
             "epoch": self.epoch,
             "step": self.step,
@@ -340,6 +363,15 @@ class Loop:
         scalars = ("python_gauss", "numpy_gauss")
         # last: loading weights and optimisers may draw random numbers
         restore_generators({key: value.reshape(()) if key in scalars else value for key, value in states.items()})
+
+
+def unused(method: Method, names: str) -> str:
+    """The error sentence about parameters that several processes can't average."""
+    return (
+        f"Where several processes train, every parameter that requires a gradient must get one in every step, and of "
+        f"{type(method).__name__} these got none: {names}. Stop their gradients with requires_grad_(False), or set "
+        "`unused_parameters = True` in the class of the method."
+    )
 
 
 def inputs_of(method: Method, info: DataInfo, *, taught: bool) -> tuple[str, ...] | None:

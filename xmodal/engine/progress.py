@@ -43,6 +43,8 @@ class Progress:
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is over; plain lines are written at most once per second, and always for the last epoch."""
+        if self.quiet:
+            return
         self._show(self.title, row["epoch"], self.epochs, summary(row, self.metric), self.done + 1)
 
     def end(self) -> None:

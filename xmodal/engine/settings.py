@@ -64,6 +64,9 @@ class FitSettings(BaseModel):
     )
     workers: int = Field(0, ge=0, description="processes that load data")
     precision: Precision = Field("32-true", description="floating-point format; short names: 32, 64, bf16")
+    matmul: Literal["highest", "high", "medium"] = Field(
+        "highest", description="how exact products of float32 matrices are in training, where a GPU offers a choice"
+    )
     save_every: int = Field(0, ge=0, description="batches between checkpoints; 0: by time")
     save_seconds: float = Field(30.0, gt=0, description="seconds between checkpoints if save_every is 0")
     tracking: bool = Field(False, description="write a log and TensorBoard events next to the history")

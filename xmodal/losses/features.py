@@ -79,9 +79,9 @@ def ab(
     Reference: Heo et al.: Knowledge Transfer via Distillation of Activation Boundaries, 2019, equation 6.
     """
     s, t = comparable(student, teacher)
-    inactive = (s + margin).clamp(min=0).square()
-    active = (margin - s).clamp(min=0).square()
-    values = scale * torch.where(t > 0, active, inactive)
+    # One product with a sign in place of two branches: half of the work, in the backward pass too.
+    sign = 1 - 2 * (t > 0).to(s.dtype)
+    values = scale * F.relu(s * sign + margin).square()
     return reduce_rows(values.flatten(1).sum(dim=1), reduction)
 
 

@@ -188,7 +188,8 @@ def _flows(stages: Sequence[Tensor]) -> list[Tensor]:
     flows = []
     for pair in zip(stages[:-1], stages[1:], strict=True):
         bottom, top = (side.flatten(2) for side in maps(*pair))
-        flows.append(product(bottom / bottom.shape[2], top.transpose(1, 2)))
+        # divided after the product, which has far fewer entries than the maps
+        flows.append(product(bottom, top.transpose(1, 2)) / bottom.shape[2])
     return flows
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 _check_values = [True]
 
 
-def masked_mean(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Mean over the valid values, and their number.
+def masked_mean(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Tensor | int]:
+    """Mean over the valid values, and their number: an integer where the shape tells it, else a tensor.
 
     Args:
         values: any shape.
@@ -28,7 +28,8 @@ def masked_mean(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Te
         (1.5, 2)
     """
     if valid is None:
-        return _mean(values), torch.tensor(values.numel(), device=values.device)
+        # no tensor: making one from a number waits for a GPU, and so does reading it
+        return _mean(values), values.numel()
     if valid.shape != values.shape:
         raise ValueError(f"mask of shape {tuple(valid.shape)} for values of shape {tuple(values.shape)}")
     count = valid.sum()
@@ -36,7 +37,7 @@ def masked_mean(values: Tensor, valid: Tensor | None = None) -> tuple[Tensor, Te
     return torch.where(valid, values, values.new_zeros(())).sum() / count.clamp(min=1), count
 
 
-def weighted_mean(values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def weighted_mean(values: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor | int]:
     """Weighted mean and the sum of the weights; 0 with a zero gradient where that sum is 0.
 
     Example:

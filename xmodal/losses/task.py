@@ -107,8 +107,8 @@ def task_loss(
     ignore: int | None = None,
     labelled: Tensor | None = None,
     row_weight: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Mean of `task_values` over the valid positions of the labelled rows, and their number.
+) -> tuple[Tensor, Tensor | int]:
+    """Mean of `task_values` over the valid positions of the labelled rows, and their number, as `masked_mean`.
 
     Without such a position the mean is 0, and its gradient too. Arguments as in `known_targets`; ``row_weight`` (rows,)
     multiplies the value of each row, and the divisor is the number of rows all the same.
@@ -116,7 +116,7 @@ def task_loss(
     Example:
         >>> import torch
         >>> loss, count = task_loss(torch.zeros(4, 2), torch.tensor([0, 1, 1, 0]), task="multiclass")
-        >>> round(loss.item(), 4), count.item()
+        >>> round(loss.item(), 4), count
         (0.6931, 4)
     """
     target, mask = known_targets(target, task=task, valid=valid, ignore=ignore, labelled=labelled)
@@ -133,7 +133,7 @@ def label_terms(
     labelled: Tensor | None = None,
     row_weight: Tensor | None = None,
     gather: Gather | None = None,
-) -> dict[str, tuple[Tensor, Tensor]]:
+) -> dict[str, tuple[Tensor, Tensor | int]]:
     """The terms of the label loss that the data defines: name → weighted value and the count of its mean.
 
     Without `DataInfo.label_losses` and class weights the only term is `task_loss`, named ``task``. Otherwise the valid
@@ -170,8 +170,8 @@ def label_terms(
     target, mask = known_targets(target, task="multiclass", valid=valid, ignore=info.ignore, labelled=labelled)
     rows, labels = picked(outputs, target, mask)
     weights = torch.tensor(info.class_weights, device=rows.device, dtype=rows.dtype) if info.class_weights else None
-    terms = {}
-    count: int | Tensor
+    terms: dict[str, tuple[Tensor, Tensor | int]] = {}
+    count: Tensor | int
     for name, weight in (info.label_losses or {"cross_entropy": 1.0}).items():
         if name == "lovasz":
             # Intersection over union of the whole batch is no mean of the values of its parts, so the rows of all
@@ -187,5 +187,5 @@ def label_terms(
                 values = values * (row_weight if mask is None else row_weight[mask]).to(values.dtype)
             value, count = weighted_mean(values, each)
         key = "task" if len(info.label_losses) < 2 else f"task {name}"
-        terms[key] = (weight * value, torch.as_tensor(count, device=rows.device))
+        terms[key] = (weight * value, count)
     return terms

@@ -184,7 +184,7 @@ class DisCoM(Method):
 
     def _task(
         self, outputs: Sequence[Tensor], labels: Sequence[Tensor], masks: Sequence[Tensor] | None
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | int]:
         """Mean over the rows of all modalities."""
         table, target = torch.cat(list(outputs)), torch.cat(list(labels))
         if self._info.task == "regression" and self.regression_loss == "huber":

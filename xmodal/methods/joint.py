@@ -79,6 +79,7 @@ class Joint(Method):
         sides = [Side(side.module, info, side.needs, (), role) for role, side in self.networks.items()]
         (self.agreement,) = build_terms([agreement], sides[1], sides[0], info)
         self.stackable &= not (info.labelled and self.agreement.selects_rows)
+        self.unused_parameters = self.agreement.has_parameters
         self.uses_unlabelled = bool(agreement_weight) and self.agreement.uses_unlabelled
 
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:

@@ -89,6 +89,11 @@ class KD(Method):
         self.trained_terms = nn.ModuleList(self.terms)
         self._student_layers = sorted({name for term in self.terms for name in term.student_layers} - {OUTPUTS})
         self._teacher_layers = sorted({name for term in self.terms for name in term.teacher_layers} - {OUTPUTS})
+        # the head is used by outputs alone; parameters of a loss are unused in a process where it finds no rows
+        self.unused_parameters = not options.task_weight and OUTPUTS not in {
+            name for term in self.terms for name in term.student_layers
+        }
+        self.unused_parameters |= any(term.has_parameters for term in self.terms)
         # a memory holds rows of other batches, and where the order of rows matters, a full batch must be shuffled too
         self.stackable = all("memory" not in term.card.needs and term.card.samples != "ordered" for term in self.terms)
         # these select rows, and a recorded step has one shape for all models

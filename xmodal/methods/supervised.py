@@ -46,7 +46,8 @@ class Supervised(Method):
 
     def training_step(self, batch: Batch, teacher_outputs: Mapping[str, Tensor]) -> Step:
         """The loss of the labels."""
-        batch = batch.having(self._student.modalities)
+        if batch.present:
+            batch = batch.having(self._student.modalities)
         modality = self._student.target
         outputs = self.network({name: batch.input(name) for name in self._student.needs})
         terms = label_terms(

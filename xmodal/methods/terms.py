@@ -218,6 +218,8 @@ class Term(nn.Module):
         # as no label stands for "unknown".
         self.selects_rows = card.labelled_only and not self.by_row
         self.uses_unlabelled = bool(weight) and not card.labelled_only
+        # parameters of the loss, which get no gradient from a batch without rows for it
+        self.has_parameters = isinstance(loss, nn.Module) and any(each.requires_grad for each in loss.parameters())
 
     def labelled_of(self, batch: Batch) -> Tensor | None:
         """(rows,), the rows that this term uses; None: all."""

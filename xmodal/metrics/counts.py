@@ -1,7 +1,7 @@
 """Metrics of classes from counts: accuracy, F1, recall and the confusion matrix, each with the bits of torchmetrics.
 
-For C classes a batch adds three vectors (hits, predicted, true). A final evaluation also counts pairs of true and
-predicted class: as a table up to 200 classes, beyond that those pairs alone that occur, since a table grows with C².
+Up to 200 classes pairs of true and predicted class are counted in a table. Beyond that, since a table grows with C², a
+batch adds three vectors (hits, predicted, true), and a final evaluation also collects the pairs of wrong rows.
 torchmetrics counts a table for each of several metrics, and its import takes seconds. It remains the oracle in the
 tests, and the source of the metrics that are no counts.
 """
@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from xmodal.collectives import gather_rows, sum_over_processes
+from xmodal.collectives import gather_rows, processes, sum_over_processes
+from xmodal.devices import read
 
 TABLE = 200  # classes up to which the whole confusion matrix is part of a result
 LARGEST = 200  # pairs of classes that a result names beyond that
@@ -40,33 +41,67 @@ class Counts:
     metric_state: dict[str, Any] = {}
 
     def __init__(self, classes: int, *, ignore: int | None = None, full: bool = False) -> None:
-        self.classes, self.ignore = classes, ignore
-        # one tensor, so that processes exchange one
-        self.counts = torch.zeros(3, classes, dtype=torch.long)
-        self.pairs = torch.zeros(classes, classes, dtype=torch.long) if full and classes <= TABLE else None
+        self.classes, self.ignore, self.full = classes, ignore, full
+        whole = classes <= TABLE
+        # true × predicted class; or hits, predicted and true of each class
+        self.counts = torch.zeros(classes if whole else 3, classes, dtype=torch.long)
         # numbers of the pairs of wrong rows, true × classes + predicted
-        self.wrong: list[Tensor] | None = [] if full and classes > TABLE else None
+        self.wrong: list[Tensor] | None = [] if full and not whole else None
 
     def to(self, device: torch.device | str) -> Counts:
         """Count on this device."""
         self.counts = self.counts.to(device)
-        self.pairs = None if self.pairs is None else self.pairs.to(device)
         return self
+
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.counts.zero_()
+        if self.wrong is not None:
+            self.wrong.clear()
 
     def update(self, outputs: Tensor, target: Tensor) -> None:
         """Count one batch: outputs (rows, classes) and class numbers (rows,)."""
-        predicted = _largest(outputs)
+        predicted, target = _largest(outputs), target.long()
+        # rows that are ignored count 0 times: a GPU would wait to learn how many rows are left without them
+        kept = torch.ones_like(target) if self.ignore is None else (target != self.ignore).long()
         if self.ignore is not None:
-            kept = target != self.ignore
-            predicted, target = predicted[kept], target[kept]
-        for place, numbers in enumerate((target[predicted == target], predicted, target)):
-            self.counts[place] += torch.bincount(numbers, minlength=self.classes)
-        if self.pairs is not None:
-            found = torch.bincount(target * self.classes + predicted, minlength=self.classes**2)
-            self.pairs += found.view_as(self.pairs)
+            target = target * kept
+        # no bincount, which waits for the largest number on a GPU
+        counts = self.counts.view(-1)
+        if self.classes <= TABLE:
+            counts.scatter_add_(0, torch.add(predicted, target, alpha=self.classes), kept)
+            return
+        places = torch.cat([target, predicted + self.classes, target + 2 * self.classes])
+        counts.scatter_add_(0, places, torch.cat([kept * (predicted == target), kept, kept]))
         if self.wrong is not None:
-            missed = predicted != target
+            missed = (predicted != target) & (kept > 0)
             self.wrong.append(target[missed] * self.classes + predicted[missed])
+
+    def values(self) -> dict[str, Any]:
+        """As `compute`, with tensors on the device in place of numbers, for a caller that reads several metrics."""
+        counts = sum_over_processes(self.counts)
+        if self.classes <= TABLE:
+            hits, predicted, true = counts.diagonal().float(), counts.sum(dim=0).float(), counts.sum(dim=1).float()
+        else:
+            hits, predicted, true = counts.float().unbind()
+        both, rows = predicted + true, true.sum()
+        f1 = _divided(2.0 * hits, both)
+        scores: dict[str, Any] = {
+            "accuracy": _divided(hits.sum(), rows),
+            # without the classes that are neither predicted nor among the targets
+            "macro_f1": _divided(f1, both.count_nonzero()).sum(),
+            "weighted_f1": _divided(true * f1, rows).sum(),
+        }
+        if not self.full:
+            return scores
+        scores["per_class"] = _divided(hits, true)
+        if self.wrong is None:
+            return {**scores, "confusion": counts}
+        # four digits: a result has these for every network and seed
+        scores["per_class"] = [round(share, 4) for share in scores["per_class"].tolist()]
+        pairs = gather_rows(torch.cat([self.counts.new_zeros(0), *self.wrong]))
+        numbers, rows = pairs.unique(return_counts=True)  # type: ignore[no-untyped-call]
+        return {**scores, "confused": confused(true, numbers, rows, self.classes)}
 
     def compute(self) -> dict[str, Any]:
         """Name → number; in full also ``per_class`` and ``confusion`` (rows: true, columns: predicted).
@@ -74,24 +109,7 @@ class Counts:
         Above 200 classes ``confused`` takes the place of ``confusion``: the number of rows of each ``true`` class, and
         the ``largest`` off-diagonal entries as (true, predicted, rows).
         """
-        hits, predicted, true = (part.float() for part in sum_over_processes(self.counts))
-        f1 = _divided(2.0 * hits, predicted + true)
-        # a class that is neither predicted nor among the targets is left out of the mean
-        occurs = ((predicted + true) > 0).float()
-        scores: dict[str, Any] = {
-            "accuracy": _divided(hits.sum(), true.sum()).item(),
-            "macro_f1": _divided(occurs * f1, occurs.sum()).sum().item(),
-            "weighted_f1": _divided(true * f1, true.sum()).sum().item(),
-        }
-        if self.pairs is not None:
-            scores["per_class"] = _divided(hits, true).tolist()
-            scores["confusion"] = sum_over_processes(self.pairs).tolist()
-        if self.wrong is not None:
-            # four digits: a result has these for every network and seed
-            scores["per_class"] = [round(share, 4) for share in _divided(hits, true).tolist()]
-            pairs = gather_rows(torch.cat([self.counts.new_zeros(0), *self.wrong]))
-            numbers, rows = pairs.unique(return_counts=True)  # type: ignore[no-untyped-call]
-            scores["confused"] = confused(true, numbers, rows, self.classes)
+        scores: dict[str, Any] = on_host(self.values())
         return scores
 
 
@@ -161,39 +179,56 @@ class BinaryCounts:
         self.table = self.table.to(device)
         return self
 
+    def reset(self) -> None:
+        """Forget all counts."""
+        self.table.zero_()
+
     def update(self, chances: Tensor, target: Tensor) -> None:
         """Count one batch: probabilities (rows,) and targets (rows,)."""
-        self.table += torch.bincount(2 * target.long() + (chances > 0.5).long(), minlength=4)
+        places = 2 * target.long() + (chances > 0.5).long()
+        self.table.scatter_add_(0, places, torch.ones_like(places))
 
-    def compute(self) -> dict[str, Any]:
-        """Name → number; ``confusion``: rows are true, columns predicted."""
+    def values(self) -> dict[str, Any]:
+        """As `compute`, with tensors on the device in place of numbers."""
         table = sum_over_processes(self.table)
         right_no, false_yes, false_no, hits = table.float()
         scores: dict[str, Any] = {
-            "accuracy": _divided(hits + right_no, table.float().sum()).item(),
-            "f1": _divided(2.0 * hits, 2.0 * hits + false_yes + false_no).item(),
+            "accuracy": _divided(hits + right_no, table.float().sum()),
+            "f1": _divided(2.0 * hits, 2.0 * hits + false_yes + false_no),
         }
-        return {**scores, "confusion": table.view(2, 2).tolist()} if self.full else scores
+        return {**scores, "confusion": table.view(2, 2)} if self.full else scores
+
+    def compute(self) -> dict[str, Any]:
+        """Name → number; ``confusion``: rows are true, columns predicted."""
+        scores: dict[str, Any] = on_host(self.values())
+        return scores
 
 
 class Mean:
     """The mean of all values, in float32; NaN among them is kept, since it shows a network that diverged."""
 
     def __init__(self) -> None:
-        self.sums = torch.zeros(2)
+        self.total, self.count = torch.zeros(()), 0
 
     def to(self, device: torch.device | str) -> Mean:
         """Add up on this device."""
-        self.sums = self.sums.to(device)
+        self.total = self.total.to(device)
         return self
+
+    def reset(self) -> None:
+        """Forget all values."""
+        self.total, self.count = torch.zeros_like(self.total), 0
 
     def update(self, values: Tensor) -> None:
         """Add values."""
-        self.sums += torch.stack([values.float().sum(), values.new_tensor(values.numel(), dtype=torch.float32)])
+        self.total = self.total + values.float().sum()
+        self.count += values.numel()
 
     def compute(self) -> Tensor:
         """The mean over all processes."""
-        total, count = sum_over_processes(self.sums).unbind()
+        total, count = self.total, self.total.new_full((), self.count)
+        if processes() > 1:
+            total, count = sum_over_processes(torch.stack([total, count])).unbind()
         return total / count
 
 
@@ -205,6 +240,28 @@ def _largest(outputs: Tensor) -> Tensor:
     return outputs.argmax(dim=1)
 
 
+def on_host(scores: Any) -> Any:
+    """Scores with numbers in place of tensors, in dictionaries of any depth, from one reading of the device."""
+    tensors: list[Tensor] = []
+
+    def gather(part: Any) -> None:
+        if isinstance(part, Tensor):
+            tensors.append(part)
+        elif isinstance(part, dict):
+            for each in part.values():
+                gather(each)
+
+    gather(scores)
+    values = iter(read(tensors))
+
+    def replaced(part: Any) -> Any:
+        if isinstance(part, dict):
+            return {name: replaced(each) for name, each in part.items()}
+        return next(values) if isinstance(part, Tensor) else part
+
+    return replaced(scores)
+
+
 def _divided(parts: Tensor, whole: Tensor) -> Tensor:
-    """Division in which 0 / 0 is 0."""
-    return parts / torch.where(whole == 0, torch.ones_like(whole), whole)
+    """Division by counts in which 0 / 0 is 0."""
+    return parts / whole.clamp(min=1)

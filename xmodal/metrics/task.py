@@ -14,12 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from xmodal.errors import InputError, did_you_mean
-from xmodal.metrics.counts import BinaryCounts, Counts, Mean
+from xmodal.metrics.counts import BinaryCounts, Counts, Mean, on_host
 from xmodal.metrics.further import as_number
 from xmodal.types import DataInfo
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
+
+
+OWN = (Counts, BinaryCounts)  # metrics whose values are read from the device with those of others
 
 
 class Scores:
@@ -75,33 +78,43 @@ class Scores:
         if self.loss is not None:
             self.loss.update(_cross_entropy(outputs, target, self.info))
 
+    def reset(self) -> None:
+        """Forget all batches."""
+        for metric in [*self.metrics.values(), *self.further.values(), *([] if self.loss is None else [self.loss])]:
+            metric.reset()
+
+    def values(self) -> dict[str, Any]:
+        """As `compute`, with tensors on the device in place of numbers, see `xmodal.metrics.counts.on_host`."""
+        scores: dict[str, Any] = {}
+        for name, metric in self.metrics.items():
+            value = metric.values() if isinstance(metric, OWN) else _quietly(metric)
+            scores |= value if isinstance(value, dict) else {name: value}
+        for name, metric in self.further.items():
+            scores[name] = as_number(name, _quietly(metric))
+        if self.loss is not None:
+            scores["cross_entropy"] = self.loss.compute()
+        return scores
+
     def compute(self) -> dict[str, Any]:
         """Name → number, or nested lists for per-class values and the confusion matrix."""
-        import warnings
-
-        with warnings.catch_warnings():
-            # A class without samples has no recall; torchmetrics counts it as 0, as documented here, and warns.
-            warnings.filterwarnings("ignore", message="No (positive|negative) samples", category=UserWarning)
-            scores: dict[str, Any] = {}
-            for name, metric in self.metrics.items():
-                value = _value(metric)
-                scores |= value if isinstance(value, dict) else {name: value}
-            for name, metric in self.further.items():
-                scores[name] = as_number(name, metric.compute())
-            if self.loss is not None:
-                scores["cross_entropy"] = self.loss.compute().item()
+        scores: dict[str, Any] = on_host(self.values())
         return scores
 
 
-def _value(metric: Any) -> Any:
-    try:
-        value = metric.compute()
-        return value if isinstance(value, dict) else value.tolist()
-    except ValueError as error:
-        # R² of a single row is undefined, and torchmetrics raises an error instead of returning NaN.
-        if "at least two samples" in str(error):
-            return float("nan")
-        raise
+def _quietly(metric: Any) -> Any:
+    """The value of a torchmetrics object."""
+    import warnings
+
+    with warnings.catch_warnings():
+        # A class without samples has no recall; torchmetrics counts it as 0, as documented here, and warns.
+        warnings.filterwarnings("ignore", message="No (positive|negative) samples", category=UserWarning)
+        try:
+            return metric.compute()
+        except ValueError as error:
+            # R² of a single row is undefined, and torchmetrics raises an error instead of returning NaN.
+            if "at least two samples" in str(error):
+                return float("nan")
+            raise
 
 
 def _cross_entropy(outputs: Tensor, target: Tensor, info: DataInfo) -> Tensor:

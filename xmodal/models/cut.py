@@ -21,6 +21,7 @@ from xmodal.models.layers import layer_of
 
 Context = Mapping[fx.Node, Any]  # results of the head that the tail needs in addition to the features
 SAME = (nn.Identity, nn.Dropout)  # in eval mode their output is their input
+WEIGHTED = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # their output is a sum over their input channels
 
 
 class Split:
@@ -46,6 +47,7 @@ class Split:
         needed = {source for step in self.tail_steps for source in step.all_input_nodes if source not in after}
         self._handed = [step for step in self.head_steps if step in needed and step is not node]
         self._rows = rows  # steps that depend on the inputs; others, such as weights, are the same for all rows
+        self._in_place = {step for step in self.tail_steps if self._may_overwrite(step)}
 
     @property
     def matters(self) -> bool:
@@ -95,7 +97,10 @@ class Split:
         results = dict(context) if spend else {step: _cloned(value) for step, value in context.items()}
         results[self.node] = features if spend else features.clone()
         for step in self.tail_steps:
-            results[step] = self._run(step, results)
+            if spend and step in self._in_place:
+                results[step] = torch.relu_(results[step.all_input_nodes[0]])
+            else:
+                results[step] = self._run(step, results)
         return cast(Tensor, results[self.tail_steps[-1]])
 
     def pick(self, context: Context, rows: int, index: Tensor) -> Context:
@@ -117,20 +122,47 @@ class Split:
                 parts[str(step.target)] = copy.deepcopy(self.parts[str(step.target)]).double()
         return Split(self.graph, parts, self.node)
 
-    def after_linear(self) -> tuple[nn.Linear, Split] | None:
-        """The linear layer with which the tail begins, if it does, and the cut behind that layer."""
-        step = self.node
+    def first_layer(self) -> tuple[nn.Module, bool, Split] | None:
+        """The linear layer or convolution with which the tail begins, if it does.
+
+        Returns:
+            The layer, whether the features are flattened to (rows, numbers) before it, and the cut behind that layer.
+        """
+        step, flat = self.node, False
         while len(step.users) == 1:
             step = next(iter(step.users))
-            if step.op != "call_module" or len(step.all_input_nodes) != 1:
+            if len(step.all_input_nodes) != 1:
+                return None
+            if self._flattens(step):
+                flat = True
+                continue
+            if step.op != "call_module":
                 return None
             layer = self.parts[str(step.target)]
-            # Exactly nn.Linear and no hooks: a subclass or a hook may compute more than the matrix product.
-            if type(layer) is nn.Linear and not layer._forward_hooks and not layer._forward_pre_hooks:
-                return layer, Split(self.graph, self.parts, step)
+            if self._is_plain(step, WEIGHTED):
+                return layer, flat, Split(self.graph, self.parts, step)
             if type(layer) not in SAME or layer.training:
                 return None
         return None
+
+    def _flattens(self, step: fx.Node) -> bool:
+        if step.op == "call_module":
+            layer = self.parts[str(step.target)]
+            return type(layer) is nn.Flatten and (layer.start_dim, layer.end_dim) == (1, -1)
+        called = step.target is torch.flatten if step.op == "call_function" else step.target == "flatten"
+        return called and step.args[1:] == (1,) and not step.kwargs
+
+    def _may_overwrite(self, step: fx.Node) -> bool:
+        """Whether a step is a ReLU that alone reads a tensor which nothing else holds, so that it needs no new one."""
+        if not self._is_plain(step, (nn.ReLU,)) or len(step.all_input_nodes[0].users) != 1:
+            return False
+        source = step.all_input_nodes[0]
+        return source is self.node or self._is_plain(source, WEIGHTED)
+
+    def _is_plain(self, step: fx.Node, types: tuple[type[nn.Module], ...]) -> bool:
+        """Whether a step is a layer of exactly these types, without hooks: a subclass or a hook may compute more."""
+        layer = self.parts[str(step.target)] if step.op == "call_module" else None
+        return type(layer) in types and not (layer._forward_hooks or layer._forward_pre_hooks)  # type: ignore[union-attr]
 
     def _run(self, step: fx.Node, results: Mapping[fx.Node, Any]) -> Any:
         args = fx.node.map_arg(step.args, results.__getitem__)

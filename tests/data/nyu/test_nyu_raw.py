@@ -99,6 +99,8 @@ def test_raw_classes_are_merged_to_twelve():
         (content((0, 127)), r"runs of 127 voxels: 128 \(4x4x8\)"),
         (content((0, 128), (1, 4294967295)), "runs of 4294967423 voxels"),
         (content((0, 100), (37, 28)), "a voxel of class 37: 0 to 36 and 255"),
+        (content((0, 100), (256, 28)), "a voxel of class 256"),
+        (content((0, 100), (254, 28)), "a voxel of class 254"),
         (content((256, 128)), "class 256"),
         (content((0, 128), pose=[float("nan"), *POSE[1:]]), "non-finite values"),
     ],

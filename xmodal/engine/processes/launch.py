@@ -45,7 +45,8 @@ def launch(machine: MachineSettings | None = None, *, precision: Precision = "32
     if not several and precision != "bf16-mixed":
         return OneProcess(_device(machine.accelerator))
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies.ddp import DDPStrategy
+
+    from xmodal.engine.processes.strategy import PerMethod
 
     # without this it prints a line per process
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -59,10 +60,7 @@ def launch(machine: MachineSettings | None = None, *, precision: Precision = "32
         num_nodes=nodes,
         # for float64 data and networks are converted (`as_precise`); Fabric has nothing to do
         precision="32-true" if precision == "64-true" else precision,
-        # without find_unused_parameters DDP fails when a step doesn't use a parameter
-        strategy=DDPStrategy(find_unused_parameters=True, process_group_backend=backend, **buffers)
-        if several
-        else "auto",
+        strategy=PerMethod(process_group_backend=backend, **buffers) if several else "auto",
     )
     fabric.launch()
     if several:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from xmodal import files
 from xmodal.data.base import Data
+from xmodal.devices import matmul_precision
 from xmodal.engine.evaluate import MetricsFor
 from xmodal.engine.fit import described, fit
 from xmodal.engine.processes import interrupt
@@ -106,7 +107,7 @@ def fit_many(
     )
     numbers = range(count) if seeds is None else seeds
     stacks.open_folders(numbers, resume=resume)
-    with interrupt.deferred():
+    with interrupt.deferred(), matmul_precision(settings.matmul):
         for number in range(count):
             stacks.add(number, methods[number], data if isinstance(data, Data) else data[number], numbers[number])
         stacks.train_rest()
