@@ -32,7 +32,7 @@ CANNOT_FAIL_ON_THE_METHOD = ("digits-kd",)
 
 
 def run_of(recipe):
-    return stored(RUNS[recipe][0])["runs"][recipe]
+    return stored(RUNS[recipe][0] if recipe in RUNS else recipe)["runs"][recipe]
 
 
 def rows_of(recipe, replaced=None):
@@ -153,7 +153,9 @@ def reproduced(monkeypatch, tmp_path, capsys):
         card = RECIPES[recipe]
         monkeypatch.setitem(RECIPES._cards, recipe, replace(card, path=f"{__name__}:give"))
         # a difference that is 0 in every seed has no error
-        errors = {key: error if figures[key] else 0.0 for key, error in run_of(recipe)["standard_errors"].items()}
+        errors = {
+            key: error if figures[key] else 0.0 for key, error in run_of(recipe).get("standard_errors", {}).items()
+        }
         GIVEN.update(figures=figures, standard_errors=errors)
         status = answer(["reproduce", recipe, "--json", "--out", str(tmp_path / "out")])
         rows = json.loads(capsys.readouterr().out)["recipes"][recipe]["references"]
@@ -184,6 +186,23 @@ def without_method(recipe):
 
 # what a method is replaced by where that is not no-KD: MG-KD is compared with KD
 CONTROLS = {"gauss-removal": "KD"}
+
+
+def test_every_recipe_with_references_is_altered_here():
+    assert {name for name, card in RECIPES.items() if card.references} == {*RUNS, "dmd"}
+
+
+def test_dmd_without_its_graphs_gives_exit_status_1(reproduced):
+    references = read_references(RECIPES["dmd"].references)
+    figures = {each.key: each.authors or each.at_least for each in references}
+
+    status, ok = reproduced("dmd", figures)
+    assert status == 0 and all(ok.values())
+
+    # a network without distillation learns no edges, and has the scores
+    status, ok = reproduced("dmd", {key: value for key, value in figures.items() if not key.startswith("edge")})
+    assert status == 1
+    assert [key for key, fine in ok.items() if not fine] == [key for key in figures if key.startswith("edge")]
 
 
 @pytest.mark.parametrize("recipe", RUNS)

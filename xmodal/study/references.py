@@ -159,7 +159,7 @@ def paired_figures(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     scale = 100.0 if in_percent(metric) else 1.0
     figures, errors = dict(result["figures"]), {}
     for entry in result["summary"]:
-        name, control = entry["name"], (entry["difference"] or {}).get("against")
+        name, control = str(entry["name"]), str((entry["difference"] or {}).get("against", ""))
         shared = [seed for seed in scores[name] if seed in scores.get(control, {})]
         if shared:
             differences = [scale * (scores[name][seed] - scores[control][seed]) for seed in shared]
@@ -181,12 +181,23 @@ def published_figures(name: str, figures: Mapping[str, float]) -> dict[str, floa
     return {f"{name}/{key}" if name else key: value for key, value in figures.items()}
 
 
-def references_for(card: RecipeCard, settings: RunLike, figures: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The comparison of a run with the references if its settings are published ones; empty otherwise."""
+def references_for(
+    card: RecipeCard, settings: RunLike, figures: Mapping[str, float], errors: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
+    """The comparison of a run with the references if its settings are published ones; empty otherwise.
+
+    Args:
+        card: of the recipe.
+        settings: of the run.
+        figures: of the run.
+        errors: standard errors of some of them.
+    """
     # figures of other settings would be called wrong although nothing is
     for name, published in published_settings(card).items():
         if published.described() == settings.described():
             references = read_references(card.references)
             belonging = [figure for figure in references if figure.key.rpartition("/")[0] == name]
-            return against_references(published_figures(name, figures), belonging)
+            return against_references(
+                published_figures(name, figures), belonging, published_figures(name, errors or {})
+            )
     return []

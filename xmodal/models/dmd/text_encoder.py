@@ -47,7 +47,7 @@ class TextEncoder(nn.Module):
         self.description: dict[str, Any] = {"config": settings, "fine_tune": fine_tune}
         if not fine_tune:
             self.requires_grad_(False).eval()
-            self.register_load_state_dict_post_hook(lambda module, keys: module.forget())
+            self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Set the training mode; a frozen encoder stays in eval mode."""
@@ -78,6 +78,11 @@ class TextEncoder(nn.Module):
             outputs = self.model(input_ids=ids, attention_mask=mask.float(), token_type_ids=segments)
         states: Tensor = outputs.last_hidden_state
         return states.transpose(1, 2)
+
+
+def _forget(encoder: TextEncoder, keys: Any) -> None:
+    # `keys` belongs to the signature of such a hook
+    encoder.forget()
 
 
 def load_text_encoder(folder: Path | str, *, fine_tune: bool = False) -> TextEncoder:

@@ -30,7 +30,7 @@ from xmodal.methods.settings import DisCoMSettings, DisCoMTerms
 from xmodal.recipes.discom.encoders import chosen_encoders, note_on_encoders, unknown_encoders
 from xmodal.study.opening import open_study
 from xmodal.study.plan import Comparison, Plan
-from xmodal.study.references import against_references, paired_figures, read_references
+from xmodal.study.references import paired_figures, references_for
 from xmodal.study.settings import Options, RowFlags, RunSettings, Seeds
 
 if TYPE_CHECKING:
@@ -197,9 +197,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         result |= {"teacher": [], "student": list(modalities), "branches": merged(contents)}
         result |= paired_figures(result)
         result["figures"] |= branch_figures(result["branches"]["content"])
-        if settings.data == DEMO:
-            references = read_references(card.references)
-            result["references"] = against_references(result["figures"], references, result["standard_errors"])
+        if references := references_for(card, settings, result["figures"], result["standard_errors"]):
+            result["references"] = references
         if files is not None and study.first:
             result["published_files"] = write_published(files, study.folder, result, settings.described())
         return study.finish(result)
