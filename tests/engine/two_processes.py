@@ -46,6 +46,10 @@ class Masked:
     def __getattr__(self, name: str) -> object:
         return getattr(self.split, name)
 
+    def reading(self, names: object) -> Masked:
+        # without this, a view for the training would be one without the mask
+        return Masked(self.split.reading(names))  # type: ignore[attr-defined]
+
     def __getitem__(self, pick: Pick) -> Batch:
         batch: Batch = self.split[pick]  # type: ignore[index]
         valid = batch.index["image"] % 3 != 0
