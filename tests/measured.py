@@ -45,6 +45,12 @@ def filled(text: str, runs: dict[str, Any]) -> str:
     return re.sub(r"{([^}]+)}", shown, text)
 
 
+def intervals(result: dict[str, Any]) -> list[str]:
+    """The intervals that the cells show."""
+    found = re.findall(r"{[^}]+\|interval}", " ".join(result["cells"].values()))
+    return [filled(text, result["runs"]) for text in found]
+
+
 def cells(result: dict[str, Any]) -> list[str]:
     return [filled(result["cells"][name], result["runs"]) for name in CELLS]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from measured import HEAD, NAMES, cells, page_lines, pages, results_rows, stored
+from measured import HEAD, NAMES, cells, intervals, page_lines, pages, results_rows, stored
 
 from xmodal.cards import DataCard, load
 from xmodal.cli.data import _flags, _settings
@@ -199,6 +199,15 @@ def test_every_stored_result_names_its_commands_and_all_of_its_figures_exist(nam
     assert all(command.startswith("xmodal ") for command in result["commands"])
     assert all(result[key] for key in ("experiment", "page", "hardware", "time", "runs"))
     assert not re.search("[{}]", "".join(cells(result)))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if intervals(stored(name))])
+def test_what_is_said_about_a_result_elsewhere_is_what_is_stored(name):
+    result = stored(name)
+    written = "".join(path.read_text(encoding="utf-8") for path in (ROOT / result["page"], README))
+    by_hand = re.sub(r"<!-- (results[^>]*) -->.*?<!-- /\1 -->", "", written, flags=re.S)
+
+    assert not [interval for interval in intervals(result) if interval not in by_hand]
 
 
 def test_the_readme_counts_the_losses():
