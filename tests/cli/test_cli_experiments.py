@@ -126,7 +126,7 @@ def test_reproduce_says_which_figure_is_off(call, monkeypatch: pytest.MonkeyPatc
     within = call("reproduce small --references wide.json --resume --out copy")
 
     found = json.loads(off[1])
-    assert off[0] == 1 and found["ok"] is False and len(found["recipes"]["small"]["references"]) == 3
+    assert off[0] == 1 and found["ok"] is False and len(found["recipes"]["small"]["references"]) == 5
     assert within[0] == 0 and "Every figure is within its tolerance." in within[1]
 
 

@@ -145,14 +145,16 @@ def _reproduced(name: str, expected: Sequence[Any], flags: ReproduceFlags) -> di
     from xmodal.study.references import against_references, published_figures, published_settings
 
     figures: dict[str, float] = {}
+    errors: dict[str, float] = {}
     folders = []
     out = _folder(flags.out, name, resume=flags.resume)
     for which, settings in published_settings(RECIPES[name]).items():
         changes = {"out": out / which, "resume": flags.resume}
         result = RECIPES[name].load()(settings.model_copy(update=changes), progress=Progress())
         figures |= published_figures(which, result.get("figures", {}))
+        errors |= published_figures(which, result.get("standard_errors", {}))
         folders.append(result["folder"])
-    return {"references": against_references(figures, expected), "folders": folders}
+    return {"references": against_references(figures, expected, errors), "folders": folders}
 
 
 def _folder(parent: Path, name: str, *, resume: bool) -> Path:

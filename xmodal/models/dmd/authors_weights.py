@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from xmodal.errors import InputError
 from xmodal.models.dmd.net import DMDNet
 from xmodal.models.dmd.sequence_transformer import EncoderStack
+from xmodal.models.dmd.text_encoder import TextEncoder
 from xmodal.models.network import PREFIX
 from xmodal.models.resnet import mismatches, read_weights
 
@@ -156,6 +157,8 @@ def load_published(
             place.tensor.copy_(weights[name])
         for name, tensor in encoder_tensors.items():
             tensor.copy_(text[name])
+    if isinstance(whole := net.fused.projection(net.modalities[0]).encoder, TextEncoder):
+        whole.forget()
 
 
 def _text_encoder(net: DMDNet) -> nn.Module | None:
