@@ -142,6 +142,8 @@ class RecipeCard(Card):
         scores: name of the data set for which this experiment has its own scoring; empty: none.
         evaluate: import path of the function for that scoring, with the signature of `xmodal.study.scoring.Evaluate`.
         evaluation: import path of the pydantic class with its options, which become flags of `xmodal evaluate`.
+        weights: import path of ``open_weights(path, network, info) -> Student``, which reads weights of the authors'
+            code for the data set that the settings name; empty: there is no such reader.
     """
 
     settings: str
@@ -150,6 +152,7 @@ class RecipeCard(Card):
     scores: str = ""
     evaluate: str = ""
     evaluation: str = ""
+    weights: str = ""
 
 
 C = TypeVar("C", bound=Card)

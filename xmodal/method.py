@@ -194,10 +194,11 @@ class Kit(Protocol):
     def teacher(self) -> nn.Module:
         """The finished teacher, trained on the first call; every call returns a copy."""
 
-    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
+    def batches(self, split: str = "train", *, size: int | None = None, most: int | None = None) -> Iterable[Batch]:
         """Rows of the training or validation split in order, without augmentation; for diagnostics.
 
-        ``size`` is the number of rows of a batch; None: as many as the memory allows.
+        ``size`` is the number of rows of a batch; None: as many as the memory allows. ``most`` is the number of rows,
+        evenly spread over the split; None: all.
         """
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:

@@ -83,22 +83,27 @@ def _samples(flags: ExportFlags, saved: SavedStudent, needs: Sequence[str]) -> S
 class PredictFlags(Flags):
     """Predict new samples with a student and write one line per sample. Only the student's file is needed.
 
-    A student with a prediction per pixel writes an .npz file with all classes (rows, height, width) instead. If STUDENT
-    is a run folder, the student of its ship card is used; --modalities, --name and --run-seed choose another. Options
-    of a data set are flags that carry its name. Rows are numbered as in the data, for every split.
+    A student with a prediction per pixel writes an .npz file with all classes (rows, height, width) instead; of a LiDAR
+    scan (.bin) it writes the class of every point (.label). If STUDENT is a run folder, the student of its ship card is
+    used; --modalities, --name and --run-seed choose another. Options of a data set are flags that carry its name. Rows
+    are numbered as in the data, for every split.
     """
 
     student: Annotated[Path, Flag(metavar="STUDENT", positional=True)] = Field(
         description="student.safetensors, student.onnx, the folder of such a file, or a run folder"
     )
     data: Annotated[str, Flag(metavar="DATA", positional=True)] = Field(
-        description="folder with the arrays that the student reads (without labels), a .npy file, or a data set's name"
+        description="folder with the arrays that the student reads (without labels), a .npy file, a LiDAR scan (.bin), "
+        "or a data set's name"
     )
+    calib: Path | None = Field(None, description="of a LiDAR scan: calib.txt of the camera, for a student of its view")
     modalities: Names = Field((), description="of a run folder: exactly the modalities that the student reads")
     name: str = Field("", description="of a run folder: method or control")
     run_seed: int | None = Field(None, ge=0, description="of a run folder: seed of the student")
     out: Path | None = Field(
-        None, description="file to write; default: predictions.csv, or predictions.npz with a class per pixel"
+        None,
+        description="file to write; default: predictions.csv, predictions.npz with a class per pixel, or the scan's "
+        "name with .label",
     )
     outputs: Path | None = Field(
         None, description="also write the outputs before softmax as a table for --teacher-from (.npy or .npz)"
@@ -113,7 +118,7 @@ def predict(words: Sequence[str]) -> Answer:
     """The command ``xmodal predict STUDENT DATA``."""
     flags, options = read_with_data(PredictFlags, words, prog="xmodal predict")
     from xmodal.cli.inputs import open_samples
-    from xmodal.cli.predictions import maps_summary, summary, table, write_csv, write_maps
+    from xmodal.cli.predictions import SCAN, label_scan, maps_summary, summary, table, write_csv, write_maps
     from xmodal.deploy import open_student
     from xmodal.models.description import info_of
 
@@ -128,6 +133,11 @@ def predict(words: Sequence[str]) -> Answer:
             f"--modalities, --name and --run-seed choose among the students of a run folder, and {path} is not a run "
             "folder. Leave them out, or give the folder of a finished run."
         )
+    if Path(flags.data).suffix == SCAN:
+        written, found = label_scan(path, Path(flags.data), flags.out, calibration=flags.calib, options=options)
+        return Answer(written, flags.as_json, [*lines, *found, f"Written: {written['file']}"])
+    if flags.calib is not None:
+        raise InputError(f"--calib belongs to a LiDAR scan ({SCAN}), and {flags.data} is none. Leave it out.")
     predictor, seed = open_student(path), seed or 0
     if flags.outputs is not None:
         from xmodal.cli.teacher_table import outputs_table

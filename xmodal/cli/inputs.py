@@ -70,6 +70,12 @@ def open_samples(
         options = _only(data, needs, options)
         return samples_of(open_data(data, options=options, seed=seed), needs, split)
     if split == "all":
+        from xmodal.data.nyu.dataset import is_frames, open_frames
+
+        # frames of rooms in a folder by themselves, which need no labels and no second split
+        if is_frames(Path(data)):
+            columns, ids = open_frames(Path(data), needs)
+            return replace(_all_rows(columns), ids=ids)
         return _whole(Path(data), needs)
     # inputs such as audio.lengths belong to a modality and are opened with it
     modalities = [name for name in needs if "." not in name]

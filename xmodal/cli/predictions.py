@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from xmodal.errors import InputError
 from xmodal.files import written_whole
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from xmodal.deploy import Predictions
     from xmodal.types import DataInfo
 
+SCAN, WORDS = ".bin", ".label"  # endings of a LiDAR scan, and of the classes of its points
 SHOWN = 12  # classes in a summary, which is one line on a terminal
 
 
@@ -119,7 +121,7 @@ def write_maps(
     return {names[number]: int(counts[number]) for number in ordered if counts[number]}, list(classes.shape)
 
 
-def maps_summary(counts: Mapping[str, int], shape: Sequence[int]) -> str:
+def maps_summary(counts: Mapping[str, int], shape: Sequence[int], *, unit: str = "pixels") -> str:
     """The number and size of the samples, and the share of pixels that is predicted for each class.
 
     Example:
@@ -129,4 +131,41 @@ def maps_summary(counts: Mapping[str, int], shape: Sequence[int]) -> str:
     total = max(1, sum(counts.values()))
     text = ", ".join(f"{name} {count / total:.1%}".replace("%", " %") for name, count in list(counts.items())[:SHOWN])
     more = f" and {len(counts) - SHOWN} more" if len(counts) > SHOWN else ""
-    return f"{shape[0]} samples of {' x '.join(map(str, shape[1:]))}: {text} of the pixels{more}"
+    number = "1 sample" if shape[0] == 1 else f"{shape[0]} samples"
+    return f"{number} of {' x '.join(map(str, shape[1:]))}: {text} of the {unit}{more}"
+
+
+def label_scan(
+    student: Path, scan: Path, out: Path | None, *, calibration: Path | None, options: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[str]]:
+    """Write the class of every point of a LiDAR scan; returns the result and lines to print.
+
+    Args:
+        student: its safetensors file, or the folder of that file.
+        scan: the points.
+        out: file to write; None: the name of the scan, in the current folder.
+        calibration: calib.txt of the camera.
+        options: of the data; empty: those of the run that the student lies in.
+    """
+    from xmodal.cli.students import STUDENT, SavedStudent, source_of
+    from xmodal.models.student_file import load_student
+    from xmodal.recipes.semantic_kitti.scan import predict_scan
+
+    out = Path(f"{scan.stem}{WORDS}") if out is None else out
+    if out.suffix != WORDS:
+        raise InputError(f"--out {out}: the classes of a scan's points go into a {WORDS} file.")
+    if student.suffix == ".onnx":
+        raise InputError(f"{student} reads pictures of one size, and a scan has another. Give its {STUDENT}.")
+    loaded, _ = load_student(student)
+    if not options:
+        file = student / STUDENT if student.is_dir() else student
+        source = source_of(SavedStudent(file, "", "", "", None))
+        options = source.get("options", {}) if source.get("data") == "semantic-kitti" else {}
+        # a student alone says nothing about its view: a calibration is of use in the camera's alone
+        options = options or ({} if calibration is not None else {"view": "range"})
+    done = predict_scan(loaded, scan, out, calibration=calibration, options=options)
+    lines = [maps_summary(done.classes, [1, done.points], unit="points")]
+    if done.outside:
+        lines.append(f"{done.outside} of them are not in the view of the student: written as 0 (unlabeled).")
+    facts = {"points": done.points, "outside": done.outside, "classes": done.classes}
+    return {"file": str(out), "task": "multiclass", "student": str(student), **facts}, lines

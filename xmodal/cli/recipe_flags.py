@@ -26,6 +26,7 @@ from xmodal.study.settings import Presets, parse_names
 
 M = TypeVar("M", bound=BaseModel)
 FOLDER = "folder"
+SCANS = "semantic-kitti"  # the data set of LiDAR scans
 FOLDER_SETTINGS = "xmodal.data.own.folder:FolderSettings"
 
 
@@ -176,7 +177,11 @@ def _fits(model: type[BaseModel], name: str, written_by: object) -> bool:
 
 def read_with_data(model: type[M], words: Sequence[str], *, prog: str) -> tuple[M, dict[str, Any]]:
     """Flags of a command with a word DATA, and the options of that data set."""
-    data = _data_sections(first_values([Section(model)], words).get("data"), words)
+    name = first_values([Section(model)], words).get("data")
+    # a LiDAR scan has the options of its data set, if any is given: without, those of the student's own data apply
+    if name is not None and Path(name).suffix == ".bin" and any(word.startswith(f"--{SCANS}.") for word in words):
+        name = SCANS
+    data = _data_sections(name, words)
     flags, *options = parse_sections([Section(model), *data], words, prog=prog)
     return flags, options[0].model_dump(mode="json") if options else {}
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field
 
 from xmodal.cards import RecipeCard, load
+from xmodal.cli.authors_weights import is_weights, open_weights
 from xmodal.cli.output import Answer
 from xmodal.cli.parser import Flags, parse
 from xmodal.cli.recipe_flags import read_evaluation
@@ -36,10 +37,13 @@ class EvaluateFlags(Flags):
     """
 
     run: Annotated[Path, Flag(metavar="RUN", positional=True)] = Field(
-        description="folder of a comparison, of a single fit or of a student"
+        description="folder of a comparison, of a single fit or of a student, or a .pth file of the authors' code"
     )
     data: Annotated[str, Flag(metavar="DATA", positional=True)] = Field(
         "", description="a data set's name or a folder; default: the data of the run"
+    )
+    network: str = Field(
+        "", description="of a .pth file: its network, such as ddrnet_rgbd (nyu) or pmf (semantic-kitti)"
     )
     split: Literal["test", "valid", "train"] = Field("test", description="split to score")
     seed: int = Field(0, ge=0, description="seed of splits that are drawn, if DATA is given")
@@ -72,13 +76,23 @@ def evaluate(words: Sequence[str]) -> Answer:
     from xmodal.models.student_file import load_student
     from xmodal.reports.tables import metrics_table, plain_table
 
-    opened: list[Opened] = [(saved, *load_student(saved.path)) for saved in find_students(flags.run)]
+    published = is_weights(flags.run)
+    if published and not flags.data:
+        raise InputError(f"{flags.run} names no data. Give it: xmodal evaluate {flags.run} nyu --network ddrnet_rgbd.")
+    if flags.network and not published:
+        raise InputError(f"--network is for a .pth file of the authors' code, and {flags.run} is none. Leave it out.")
+    opened: list[Opened] = (
+        [] if published else [(saved, *load_student(saved.path)) for saved in find_students(flags.run)]
+    )
     out = flags.out or _folder(flags.run) / "evaluation.json"
     rows: list[dict[str, Any]] = []
     tables: list[str] = []
     scoring = Scoring(None, settings, out.parent / "preds")
-    for part in _by_data(opened, same=bool(flags.data)):
-        if flags.data:
+    for part in [[]] if published else _by_data(opened, same=bool(flags.data)):
+        if published:
+            data = open_data(flags.data, options=options, seed=flags.seed)
+            part = [open_weights(flags.run, flags.network, flags.data, data.info)]
+        elif flags.data:
             data = open_data(flags.data, options=options, task=part[0][2]["task"], seed=flags.seed)
         else:
             data = reopen(_source(part[0][0]))

@@ -163,7 +163,7 @@ def measure_saliency(
     draws = None if distances.draws is None else distances.draws.cpu().numpy()
     # Closed forms are computed in float64; the other forms have the rounding noise of the network's own precision.
     noise = 1e-12 if form == "closed" else 8 * float(torch.finfo(parts[0].outputs.dtype).eps)
-    value, flat = _scaled(raw, noise)
+    value, flat = scaled(raw, noise)
     drawn_instead = draws_or_array is None and draws is not None
     return Saliency(
         place=place,
@@ -239,7 +239,7 @@ def keep_mask(
     return mask
 
 
-def _scaled(raw: Floats, noise: float) -> tuple[Floats, bool]:
+def scaled(raw: Floats, noise: float) -> tuple[Floats, bool]:
     """Values from 0 to 1, and whether all values are equal up to rounding."""
     span = float(np.ptp(raw))
     # Without this test, rounding noise would be stretched to [0, 1] and look like a ranking.

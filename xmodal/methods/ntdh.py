@@ -189,7 +189,8 @@ def _rank(kit: Kit, teacher: nn.Module, student: nn.Module, settings: NTDHSettin
     if settings.remove in RANDOM:
         # a ranking passes over the training split many times, and these choices would not use it
         return [0.0] * count_channels(kit, teacher, settings.layer), "", False
-    saliency = rank_channels(kit, teacher, student, settings.layer, **ranking_options(settings))
+    options = ranking_options(settings)
+    saliency = rank_channels(kit, teacher, student, settings.layer, pixels=settings.rank_pixels, **options)
     return saliency.value.tolist(), saliency.note, saliency.form != UNRANKED
 
 

@@ -124,6 +124,11 @@ class NTDHSettings(MaskedSettings):
     fill: Literal["mean", "batch_mean", "zero"] = Field("zero", description="value in place of a removed channel")
     disturb: Literal["permute", "zero"] = Field("permute", description="how a channel is disturbed to rank it")
     agreement: Literal["ncjsd", "mse"] = Field("ncjsd", description="distance of outputs in joint training and ranking")
+    rank_pixels: int | None = Field(
+        None,
+        ge=1,
+        description="pixels or voxels to rank channels on, in whole frames spread over training; default: all",
+    )
     threshold: float = Field(
         0.996, ge=-1, le=1, description="cosine from which a sample counts although the teacher is wrong"
     )

@@ -41,6 +41,7 @@ NETWORKS = {
     "aicnet": "xmodal.models.scenes.build:build_scene",
     "grfnet": "xmodal.models.scenes.build:build_scene",
     "palnet": "xmodal.models.scenes.build:build_scene",
+    "pmf": "xmodal.models.pixels.pmf_net:build_pmf_for",
 }
 
 BUILDERS = {

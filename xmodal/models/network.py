@@ -203,7 +203,7 @@ def build_for(
     fusion: str = "sum",
     dropout: float = 0.0,
     leak: float | None = None,
-    numbers: Mapping[str, float] | None = None,
+    numbers: Mapping[str, Any] | None = None,
 ) -> Student:
     """A fresh student that reads some modalities of a data set.
 

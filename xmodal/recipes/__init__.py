@@ -1,6 +1,6 @@
 """The experiments. `RECIPES` lists them; the function ``run`` of each reads from top to bottom."""
 
-from xmodal.cards import Cards, RecipeCard
+from xmodal.cards import Cards, RecipeCard, load
 
 RECIPES = Cards(
     "recipe",
@@ -144,6 +144,7 @@ RECIPES = Cards(
             scores="semantic-kitti",
             evaluate="xmodal.recipes.semantic_kitti.scoring:evaluate",
             evaluation="xmodal.recipes.semantic_kitti.settings:KittiEvaluation",
+            weights="xmodal.recipes.semantic_kitti.experiment:open_weights",
             year=2024,
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
         ),
@@ -152,6 +153,7 @@ RECIPES = Cards(
             title="NTDH on NYU Depth V2: a class for every voxel of a room, from depth, with and without a teacher",
             path="xmodal.recipes.nyu_ssc.experiment:run",
             settings="xmodal.recipes.nyu_ssc.settings:Settings",
+            weights="xmodal.recipes.nyu_ssc.experiment:open_weights",
             year=2024,
             paper="Chen et al., Non-target Divergence Hypothesis, arXiv 2409.02438",
         ),
@@ -182,3 +184,9 @@ RECIPES = Cards(
 def scoring_of(data: str) -> RecipeCard | None:
     """The card of the experiment with its own scoring of a data set; None if the metrics of the task apply."""
     return next((card for card in RECIPES.values() if data and card.scores == data), None)
+
+
+def weights_of(data: str) -> RecipeCard | None:
+    """The card of the experiment that reads the authors' weights for a data set; None if there is none."""
+    cards = (card for card in RECIPES.values() if card.weights)
+    return next((card for card in cards if getattr(load(card.settings), "DATA_SET", "") == data), None)

@@ -218,14 +218,23 @@ class Bench:
             self.train_control()
         return self._finished(CONTROL)
 
-    def _finished(self, name: str) -> nn.Module:
-        (student,) = self.runs[name].students.values()
-        return copy.deepcopy(student.module)
+    def lead(self, name: str) -> Student:
+        """The student of a run, or of several the one that its method leads with."""
+        run = self.runs[name]
+        return next(student for student_name, student in run.students.items() if _leads(run, student_name))
 
-    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
-        """Rows of the training or validation split in their order, on the device."""
+    def _finished(self, name: str) -> nn.Module:
+        return copy.deepcopy(self.lead(name).module)
+
+    def batches(self, split: str = "train", *, size: int | None = None, most: int | None = None) -> Iterable[Batch]:
+        """Rows of the training or validation split in their order, on the device; see `Kit.batches`."""
         # the test split is missing on purpose: no method may read it
         rows = {"train": self._labelled_rows, "valid": self.data.valid}[split]
+        if most is not None and most < len(rows):
+            chosen = {
+                count: torch.linspace(0, count - 1, min(most, count)).round().long() for count in rows.rows.values()
+            }
+            rows = rows.subset({name: chosen[count] for name, count in rows.rows.items()})
         batches = in_order(rows, batch_size=size or self.info.block(256))
         return (batch.to(self.fabric.device) for batch in batches)
 
@@ -431,7 +440,7 @@ class Bench:
             f"{name}\n{student_name}": student
             for name, run in self.runs.items()
             for student_name, student in run.students.items()
-            if every or student.modalities == self.student or (not self._deploys(run) and _leads(run, student_name))
+            if every or self._counts(name, student_name, student)
         }
         outputs: dict[str, Any] | None = {} if self._room_for_outputs(len(students)) else None
         # one pass for all networks: the test split is read when nothing is left to choose
@@ -505,6 +514,14 @@ class Bench:
     def _deploys(self, run: Run) -> bool:
         """Whether a run has a student for the deployed modalities."""
         return any(student.modalities == self.student for student in run.students.values())
+
+    def _counts(self, name: str, student_name: str, student: Student) -> bool:
+        """Whether this student of a run has the row in the table."""
+        run = self.runs[name]
+        # a teacher of several networks teaches with the one that it leads with, also where another one is deployable
+        if (self.roles[name] == TEACHER and run.method.lead) or not self._deploys(run):
+            return _leads(run, student_name)
+        return student.modalities == self.student
 
     def _write(self, row: Mapping[str, Any], outputs: Mapping[str, Any] | None, target: str) -> None:
         """Add test scores and predictions to the folder of a run; the first process writes for all."""

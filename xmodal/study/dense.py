@@ -53,6 +53,11 @@ class DenseSettings(Presets, RowFlags, JobSettings):
     kd_weight: float = Field(1.0, ge=0, description="weight of the distillation loss")
     kd_temperature: float = Field(1.0, gt=0, description="temperature of the logits of teacher and student")
     kd_ratio: float = Field(0.75, ge=0, lt=1, description="share of the channels that the masks random and topk remove")
+    rank_pixels: int | None = Field(
+        None,
+        ge=1,
+        description="pixels or voxels on which topk ranks channels, in whole frames spread over training; default: all",
+    )
     gap_frames: int = Field(
         50, ge=0, description="test frames on which the gap between modalities is measured; 0: none"
     )
@@ -104,6 +109,7 @@ class DenseSettings(Presets, RowFlags, JobSettings):
         }
         if options.get("mask") == "channels":
             options["ratio"] = self.kd_ratio
+            options |= {} if self.rank_pixels is None else {"rank_pixels": self.rank_pixels}
         name = "kd " + "+".join(self.kd_loss) + (f", {self.kd_mask}" if self.kd_mask != "none" else "")
         return Comparison(
             plan=self.plan(),
@@ -168,7 +174,7 @@ def measure_gap(bench: Bench, row: Mapping[str, Any], batches: Iterable[Batch]) 
     from xmodal.diagnostics.divergence import measure_divergence
     from xmodal.study.plan import TEACHER
 
-    (teacher,) = bench.runs[TEACHER].students.values()
+    teacher = bench.lead(TEACHER)
     student = bench.runs[row["name"]].students[row["student"]].module
     frames = (batch.to(bench.fabric.device) for batch in batches)
     gap = measure_divergence(student, teacher.module, frames, samples=1, ignore=bench.info.ignore)

@@ -41,9 +41,9 @@ class Rehearsal(Bench):
             load_checked(network, weights, self.earlier.where)
         return network.to(self.fabric.device).eval()
 
-    def batches(self, split: str = "train", *, size: int | None = None) -> Iterable[Batch]:
+    def batches(self, split: str = "train", *, size: int | None = None, most: int | None = None) -> Iterable[Batch]:
         """The first batch alone."""
-        return itertools.islice(super().batches(split, size=size), 1)
+        return itertools.islice(super().batches(split, size=size, most=most), 1)
 
     def fit(self, method: Method, *, stage: str, epochs: int | None = None, keep: str = "") -> Method:
         """The method with its initial weights, or with those of an earlier run."""

@@ -22,6 +22,7 @@ from xmodal.recipes.semantic_kitti.experiment import earlier_teacher
 from xmodal.recipes.semantic_kitti.settings import Settings
 from xmodal.study.bench import Bench
 from xmodal.study.controls import UNTRAINED
+from xmodal.version import __version__
 
 TINY = {
     "preset": "small",
@@ -202,6 +203,9 @@ def test_the_command_takes_the_settings_file_of_the_authors(root, tmp_path):
     assert status == 0
     assert [row["name"] for row in json.loads((out / "result.json").read_text())["rows"]] == ["no-KD"]
     assert out.name == "log_SemanticKitti_PMFNet-resnet34_bs2-lr0.001_baseline" and (out / "report.html").exists()
+    assert (out / "config.yaml").read_bytes() == config.read_bytes()
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["xmodal"] == __version__ and re.fullmatch(r"[0-9a-f]{40}(-dirty)?", environment["commit"])
 
 
 # ---- what is told to methods and training

@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from xmodal.data.nyu.dataset import NyuSettings, few, inspect, invalid_class
+from xmodal.data.nyu.dataset import NyuSettings, few, has_colours, inspect, invalid_class
 from xmodal.data.nyu.files import (
     KINDS,
     PARTS,
     RAW_FOLDER,
     SKIPPED,
+    coloured,
     compare_positions,
     grid_of,
     missing_halves,
@@ -79,19 +80,26 @@ def _check_raw(root: Path, parts: dict[str, Path], report: Report) -> None:
         report.errors += error.problems
         return
     report.errors += missing_halves(root, parts)
+    colours = coloured(parts)
     for part, folder in parts.items():
-        frames, incomplete = raw_frames(folder)
+        frames, incomplete = raw_frames(folder, colours=colours)
         if not frames:
-            report.errors.append(f"{folder} holds no frame with depth, room and colours.")
+            what = "depth, room and colours" if colours else "depth and room"
+            report.errors.append(f"{folder} holds no frame with {what}.")
         report.errors += few([f"{part}/{name}: {reason}." for name, reason in incomplete])
         chosen = _sample(frames) if frames else []
         _collect(chosen, lambda frame: read_depth(frame.depth, grid=grid), report)
         _collect(chosen, lambda frame: read_room(frame.room, grid=grid), report)
-        _collect(chosen, lambda frame: read_colours(frame.colours, grid=grid), report)
+        if colours:
+            _collect(chosen, lambda frame: read_colours(frame.colours, grid=grid), report)
     if not report.errors:
-        complete = {part: raw_frames(folder)[0] for part, folder in parts.items()}
+        complete = {part: raw_frames(folder, colours=colours)[0] for part, folder in parts.items()}
         digests = {part: {frame.name: _digest(frame.room) for frame in frames} for part, frames in complete.items()}
         _warn_of_duplicates(digests, report)
+        if not colours:
+            report.warnings.append(
+                "There are no pictures with colours: only networks that read depth alone can use it."
+            )
         report.warnings.append(f"Raw files. Prepare them for training: xmodal data prepare nyu {root} ROOT.")
 
 
@@ -101,7 +109,8 @@ def _check_raw(root: Path, parts: dict[str, Path], report: Report) -> None:
 def _check_packed(root: Path, parts: dict[str, Path], report: Report) -> None:
     for kind in KINDS:
         if any(part in parts for part in (f"{kind}train", f"{kind}test")):
-            settings = NyuSettings(modalities=("depth", "rgb", "tsdf"), cad=kind == "NYUCAD")
+            colours = ("rgb",) * any(has_colours(folder) for part, folder in parts.items() if part.startswith(kind))
+            settings = NyuSettings(modalities=("depth", *colours, "tsdf"), cad=kind == "NYUCAD")
             inspect(root, settings, report)
     if report.errors:
         return
@@ -156,9 +165,10 @@ def _warn_of_duplicates(fingerprints: Mapping[str, Mapping[str, object]], report
 def check_frame(path: Path) -> None:
     """Raise an `InputError` if the arrays of a frame are invalid or inconsistent."""
     file = FrameFile(path)
-    arrays = file.arrays(["rgb", "depth", "tsdf_hr", "tsdf_lr", "target_hr", "target_lr", "position"])
+    colours = ["rgb"] * ("rgb" in file.names())
+    arrays = file.arrays([*colours, "depth", "tsdf_hr", "tsdf_lr", "target_hr", "target_lr", "position"])
     problems = []
-    for name in ("rgb", "depth", "tsdf_hr", "tsdf_lr"):
+    for name in (*colours, "depth", "tsdf_hr", "tsdf_lr"):
         if not np.isfinite(arrays[name]).all():
             problems.append(f"{path} has non-finite values in {name}. Prepare it again.")
     for name in ("target_hr", "target_lr"):
@@ -198,7 +208,7 @@ def _compare_positions(root: Path, part: str, folder: Path, report: Report) -> N
     if raw is None:
         return
     grid = grid_of(raw)
-    frames = {frame.name: frame for frame in raw_frames(raw / RAW_FOLDER / part)[0]}
+    frames = {frame.name: frame for frame in raw_frames(raw / RAW_FOLDER / part, colours=False)[0]}
     chosen = [path for path in _sample(packed_files(folder)) if path.name.removesuffix(SUFFIX) in frames]
     wrong: list[tuple[str, int]] = []
 

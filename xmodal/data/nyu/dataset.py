@@ -36,7 +36,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xmodal.data.nyu.files import FACTS, PACKED, held_out, packed_files, packed_parts
-from xmodal.data.nyu.frames import FrameFile, network_order, resolve_axes, volume_shape
+from xmodal.data.nyu.frames import SUFFIX, FrameFile, network_order, resolve_axes, volume_shape
 from xmodal.data.nyu.raw import CLASSES
 from xmodal.data.nyu.voxels import FACTOR, UNKNOWN, regions
 from xmodal.data.prepare import MARKERS
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from xmodal.data.split import Column
 
 MODALITIES = ("depth", "rgb", "tsdf")
+PICTURES = ("depth", "rgb")  # what is opened by default, if the files have it
 # Weights of the published cross-entropy: about 95 % of the voxels are empty.
 CLASS_WEIGHTS = (0.05, *[1.0] * 11)
 # Channels that the published networks project into the volume; they determine the memory of a batch.
@@ -66,7 +67,7 @@ class NyuSettings(BaseModel):
 
     root: Path | None = Field(None, description="folder with NYUtrain_npz and NYUtest_npz")
     modalities: tuple[Literal["depth", "rgb", "tsdf"], ...] = Field(
-        ("depth", "rgb"), description="which to open; tsdf has 33 MB a frame at full size"
+        (), description="which to open; empty: depth, and rgb where there are colours; tsdf has 33 MB a frame"
     )
     cad: bool = Field(False, description="NYUCADtrain_npz and NYUCADtest_npz in their place")
     tsdf_axes: Literal["auto", "DHW", "XHY"] = Field(
@@ -83,8 +84,6 @@ class NyuSettings(BaseModel):
 
     @model_validator(mode="after")
     def _published(self) -> NyuSettings:
-        if not self.modalities:
-            raise ValueError("modalities is empty: some of depth, rgb and tsdf were expected.")
         if self.as_published:
             object.__setattr__(self, "valid_is_test", True)
         return self
@@ -92,7 +91,7 @@ class NyuSettings(BaseModel):
     @property
     def wanted(self) -> tuple[str, ...]:
         """The modalities to open, in the order depth, rgb, tsdf, without repetitions."""
-        return tuple(name for name in MODALITIES if name in self.modalities)
+        return tuple(name for name in MODALITIES if name in (self.modalities or PICTURES))
 
 
 class Stored:
@@ -199,6 +198,8 @@ def load(root: str, settings: NyuSettings, request: DataRequest) -> Data:
 
     request.check_task("nyu", "multiclass")
     report = Report()
+    if not settings.modalities and not any(has_colours(folder) for folder in packed_parts(Path(root)).values()):
+        settings = settings.model_copy(update={"modalities": ("depth",)})
     contents = inspect(Path(root), settings, report)
     report.stop_on_errors()
     assert contents is not None  # no contents are an error
@@ -239,8 +240,44 @@ def _columns(contents: Contents, settings: NyuSettings) -> dict[str, Column]:
         else:
             columns[name] = Stored(files, name, shapes[name])
     # The same object for both pictures: the loader reads it once per batch.
-    position = Positions(files, shapes["position"], tuple(FACTOR * side for side in shapes["target_lr"]))
+    position = Positions(files, shapes["position"], tuple(FACTOR * side for side in shapes["tsdf_lr"]))
     return {**columns, **{f"{name}.position": position for name in settings.wanted if name != "tsdf"}}
+
+
+def has_colours(folder: Path) -> bool:
+    """Whether the first frame of a folder has colours; the others must have the same arrays."""
+    first = next(iter(packed_files(folder)), None)
+    return first is not None and "rgb" in FrameFile(first).names()
+
+
+def is_frames(folder: Path) -> bool:
+    """Whether a folder holds prepared frames directly, such as NYUtest_npz."""
+    return folder.is_dir() and any(path.name.endswith(SUFFIX) for path in packed_files(folder))
+
+
+def open_frames(folder: Path, needs: Sequence[str]) -> tuple[dict[str, Column], list[str]]:
+    """The inputs of all frames of a folder, with or without labels, and the names of the frames.
+
+    Args:
+        folder: with ``…_voxels.npz``.
+        needs: inputs, such as ``depth`` and ``depth.position``.
+    """
+    files, report = packed_files(folder), Report()
+    wanted = [name for name in MODALITIES if name in {need.partition(".")[0] for need in needs}]
+    settings = NyuSettings(modalities=tuple(wanted))
+    if "rgb" in wanted and not has_colours(folder):
+        raise InputError(f"{folder} was prepared without colours, and the student reads rgb. Choose one that does not.")
+    keys = [*(KEYS[name] for name in settings.wanted), "position", "tsdf_lr"]
+    shapes = _shapes(files, keys, report)
+    axes = _axes(files, settings, report) if "tsdf" in wanted and shapes else []
+    report.stop_on_errors()
+    if axes and axes[0] == "XHY":
+        shapes["tsdf_hr"] = shapes["tsdf_hr"][::-1]
+    columns = _columns(Contents(files, 0, shapes, axes), settings)
+    absent = [name for name in needs if name not in columns]
+    if absent:
+        raise InputError(f"The student reads {', '.join(absent)}, which the frames in {folder} do not have.")
+    return {name: columns[name] for name in needs}, [path.name.removesuffix(SUFFIX) for path in files]
 
 
 def read_targets(files: Sequence[Path], places: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -301,7 +338,23 @@ def inspect(root: Path, settings: NyuSettings, report: Report) -> Contents | Non
             )
     if report.errors:
         return None
+    if "rgb" in settings.wanted and not any(has_colours(path.parent) for path in (files["train"][0], files["test"][0])):
+        report.errors.append(
+            f"{root} was prepared without colours, and rgb is to be read. Prepare it again from raw files with "
+            "NYU0001_rgb.png or NYU0001_colors.png, or choose networks that read depth alone: ddrnet_depth, palnet."
+        )
+        return None
     all_files = [*files["train"], *files["test"]]
+    unlabelled = [path for path in all_files if "target_lr" not in FrameFile(path).names()]
+    report.errors += few(
+        [
+            f"{path} has no labels (target_lr): it can be predicted (xmodal predict STUDENT {path.parent}), and not be "
+            "trained or scored on."
+            for path in unlabelled
+        ]
+    )
+    if unlabelled:
+        return None
     keys = [*(KEYS[name] for name in settings.wanted), "position", "tsdf_lr", "target_lr"]
     shapes = _shapes(all_files, keys, report)
     axes = _axes(all_files, settings, report) if "tsdf" in settings.wanted and shapes else []
@@ -351,17 +404,17 @@ def _shapes(files: Sequence[Path], keys: Sequence[str], report: Report) -> dict[
 def _fitting(headers: dict[str, tuple[int, ...]], path: Path) -> dict[str, tuple[int, ...]]:
     """The given shapes. Raises an `InputError` if they are inconsistent."""
     problems = []
-    image, blocks = headers["position"], headers["target_lr"]
+    image, blocks = headers["position"], headers["tsdf_lr"]
     for name, channels in (("depth", 1), ("rgb", 3)):
         if name in headers and headers[name] != (channels, *image):
             problems.append(
                 f"{path} has a {name} of shape {headers[name]} and positions of {image}: ({channels}, height, width) "
                 "and (height, width) were expected."
             )
-    if len(blocks) != 3 or headers["tsdf_lr"] != blocks:
+    if len(blocks) != 3 or headers.get("target_lr", blocks) != blocks:
         problems.append(
-            f"{path} has a target_lr of shape {blocks} and a tsdf_lr of {headers['tsdf_lr']}: two equal shapes of "
-            "three axes were expected."
+            f"{path} has a target_lr of shape {headers.get('target_lr', blocks)} and a tsdf_lr of {blocks}: two equal "
+            "shapes of three axes were expected."
         )
     elif "tsdf_hr" in headers and sorted(headers["tsdf_hr"]) != sorted(FACTOR * size for size in blocks):
         problems.append(

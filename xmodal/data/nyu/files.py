@@ -2,6 +2,10 @@
 
     raw/depthbin/NYUtrain/     NYU0001_0000.png  NYU0001_0000.bin  NYU0001_rgb.png (or NYU0001_colors.png)
                  NYUtest/      NYUCADtrain/      NYUCADtest/       the last two are optional
+
+SSCNet ships depth and rooms without colours: where no folder has any picture with colours, frames are prepared without
+``rgb``, and nyu.json records it. A room of origin and pose alone, without voxels, gives a frame without labels.
+
     raw/nyu.json               sizes, if they differ from the published ones
 
     root/NYUtrain_npz/NYU0001_0000_voxels.npz   NYUtest_npz/   NYUCADtrain_npz/   NYUCADtest_npz/
@@ -60,13 +64,13 @@ class RawFrame:
         name: name of the frame, such as NYU0001_0000.
         depth: the .png with 16 bits.
         room: the .bin.
-        colours: the .png with colours.
+        colours: the .png with colours; None where the folder is prepared without them.
     """
 
     name: str
     depth: Path
     room: Path
-    colours: Path
+    colours: Path | None
 
 
 def grid_of(folder: Path) -> Grid:
@@ -104,8 +108,18 @@ def packed_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("*.npz") if not path.name.startswith("."))
 
 
-def raw_frames(folder: Path) -> tuple[list[RawFrame], list[tuple[str, str]]]:
-    """The complete frames of a folder, sorted by name, and (name, problem) of the incomplete ones."""
+def coloured(parts: Mapping[str, Path]) -> bool:
+    """Whether any folder has a picture with colours: without any, frames consist of depth and rooms."""
+    return any(next(folder.glob(f"*_{word}.png"), None) for folder in parts.values() for word in ("rgb", "colors"))
+
+
+def raw_frames(folder: Path, *, colours: bool = True) -> tuple[list[RawFrame], list[tuple[str, str]]]:
+    """The complete frames of a folder, sorted by name, and (name, problem) of the incomplete ones.
+
+    Args:
+        folder: such as NYUtrain.
+        colours: whether a frame must have a picture with colours.
+    """
     names = {path.stem for path in folder.iterdir() if path.suffix in (".png", ".bin") and FRAME.match(path.stem)}
     complete, incomplete = [], []
     # NYUCAD has the same colour pictures as NYU: they may exist only in the folder of NYU.
@@ -114,13 +128,13 @@ def raw_frames(folder: Path) -> tuple[list[RawFrame], list[tuple[str, str]]]:
         prefix = FRAME.match(name)[1]  # type: ignore[index]
         depth, room = folder / f"{name}.png", folder / f"{name}.bin"
         candidates = [place / f"{prefix}{word}.png" for place in folders for word in ("rgb", "colors")]
-        colours = next((path for path in candidates if path.is_file()), candidates[0])
-        missing = [path.name for path in (depth, room, colours) if not path.is_file()]
+        picture = next((path for path in candidates if path.is_file()), candidates[0]) if colours else None
+        missing = [path.name for path in (depth, room, picture) if path is not None and not path.is_file()]
         if missing:
-            reason = f"{', '.join(missing)} not found in {folder.name}: .png, .bin and _rgb.png expected"
-            incomplete.append((name, reason))
+            expected = ".png, .bin and _rgb.png" if colours else ".png and .bin"
+            incomplete.append((name, f"{', '.join(missing)} not found in {folder.name}: {expected} expected"))
         else:
-            complete.append(RawFrame(name, depth, room, colours))
+            complete.append(RawFrame(name, depth, room, picture))
     return complete, incomplete
 
 
@@ -162,14 +176,15 @@ def prepare(
         )
     grid, parts = grid_of(raw), raw_parts(raw)
     _refuse_parts(raw, parts)
-    frames_of = {part: raw_frames(folder) for part, folder in parts.items()}
+    colours = coloured(parts)
+    frames_of = {part: raw_frames(folder, colours=colours) for part, folder in parts.items()}
     for part, (frames, incomplete) in frames_of.items():
         if not frames:
             example = f" The first: {incomplete[0][0]}, {incomplete[0][1]}." if incomplete else ""
-            raise InputError(
-                f"{parts[part]} holds no frame with depth, room and colours: NYU0001_0000.png, NYU0001_0000.bin and "
-                f"NYU0001_rgb.png were expected.{example}"
-            )
+            what, files = "depth and room", "NYU0001_0000.png and NYU0001_0000.bin"
+            if colours:
+                what, files = "depth, room and colours", "NYU0001_0000.png, NYU0001_0000.bin and NYU0001_rgb.png"
+            raise InputError(f"{parts[part]} holds no frame with {what}: {files} were expected.{example}")
     if repair_positions:
         complete = {part: frames for part, (frames, _) in frames_of.items()}
         return _repair(root, complete, grid, position, workers, progress)
@@ -198,7 +213,12 @@ def prepare(
             raise InputError(f"None of the {len(frames)} frames in {parts[part]} can be used. The first: {reason}")
     joined = _join(prepared)
     write_json(root / SKIPPED, {"skipped": [{"name": name, "reason": reason} for name, reason in joined.skipped]})
-    facts = {"grid": asdict(grid), "position": position, "frames": {p: len(f.names) for p, f in prepared.items()}}
+    facts = {
+        "grid": asdict(grid),
+        "position": position,
+        "modalities": ["depth", "rgb", "tsdf"] if colours else ["depth", "tsdf"],
+        "frames": {p: len(f.names) for p, f in prepared.items()},
+    }
     write_json(root / FACTS, {**other_facts, **facts})
     return joined
 
@@ -211,7 +231,9 @@ def _discard_facts(raw: Path, root: Path) -> dict[str, Any]:
     """
     if not (root / FACTS).is_file():
         return {}
-    kept = {key: value for key, value in read_json(root / FACTS).items() if key not in ("frames", "position")}
+    kept = {
+        key: value for key, value in read_json(root / FACTS).items() if key not in ("frames", "position", "modalities")
+    }
     if raw.resolve() != root.resolve():
         (root / FACTS).unlink()
         return {}
@@ -221,15 +243,15 @@ def _discard_facts(raw: Path, root: Path) -> dict[str, Any]:
 
 def read_frame(item: Item) -> dict[str, Content]:
     """The .npz of a frame."""
-    depth, room, colours = map(Path, item.sources)
+    depth, room, *colours = map(Path, item.sources)
     grid = grid_from(item.facts["grid"], "The item")
-    arrays = frame_of(depth, room, colours, grid=grid, rule=item.facts["position"])
+    arrays = frame_of(depth, room, colours[0] if colours else None, grid=grid, rule=item.facts["position"])
     return {".": Content(".npz", encode_frame(arrays))}
 
 
 def _item(frame: RawFrame, grid: Grid, rule: str) -> Item:
     facts: Mapping[str, Any] = {"grid": GridFacts(**asdict(grid)).model_dump(mode="json"), "position": rule}
-    sources = (str(frame.depth), str(frame.room), str(frame.colours))
+    sources = tuple(str(path) for path in (frame.depth, frame.room, frame.colours) if path is not None)
     return Item(frame.name + SUFFIX.removesuffix(".npz"), sources, facts)
 
 

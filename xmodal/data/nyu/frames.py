@@ -1,11 +1,11 @@
 """Frames of NYU Depth V2 as arrays: computed from raw files, stored in an .npz each, read array by array.
 
     NYUtrain_npz/NYU0001_0000_voxels.npz
-        rgb        (3, 480, 640)        float32   (v / 255 - mean) / std with ImageNet's mean and std
+        rgb        (3, 480, 640)        float32   (v / 255 - mean) / std with ImageNet's mean and std; optional
         depth      (1, 480, 640)        float32   metres; 0: not measured
         tsdf_hr    (1, 240, 144, 240)   float32   flipped TSDF along D, H, W
         tsdf_lr    (60, 36, 60)         float32   the same for blocks, along X, H, Y
-        target_hr  (240, 144, 240)      uint8     12 classes and 255, along X, H, Y
+        target_hr  (240, 144, 240)      uint8     12 classes and 255, along X, H, Y; missing without labels
         target_lr  (60, 36, 60)         uint8     the same for blocks, along X, H, Y
         position   (480, 640)           int32     index of the voxel that a pixel shows, along X, H, Y
         axes       text                           order of the axes of tsdf_hr: DHW; missing in the published files
@@ -44,26 +44,31 @@ DAMAGED = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, Runtim
 Arrays = dict[str, NDArray[Any]]
 
 
-def frame_of(depth: Path, room: Path, colours: Path, *, grid: Grid, rule: str = "reference") -> Arrays:
+def frame_of(depth: Path, room: Path, colours: Path | None, *, grid: Grid, rule: str = "reference") -> Arrays:
     """All arrays of a frame, computed from its raw files.
 
     Args:
         depth: the .png with 16 bits.
-        room: the .bin.
-        colours: the .png with colours.
+        room: the .bin; without voxels, the frame has no labels.
+        colours: the .png with colours; None: the frame has no ``rgb``.
         grid: sizes.
         rule: rule of positions, ``reference`` or ``correct``, see `positions`.
     """
-    measured, scene, pixels = read_depth(depth, grid=grid), read_room(room, grid=grid), read_colours(colours, grid=grid)
+    measured, scene = read_depth(depth, grid=grid), read_room(room, grid=grid)
     sharp = flipped(tsdf(measured.astype(np.float32), scene.pose, scene.origin, grid=grid))
-    mean, std = (np.array(part, np.float32)[:, None, None] for part in COLOURS)
-    return {
-        "rgb": (pixels / np.float32(255) - mean) / std,
+    arrays: Arrays = {}
+    if colours is not None:
+        mean, std = (np.array(part, np.float32)[:, None, None] for part in COLOURS)
+        arrays["rgb"] = (read_colours(colours, grid=grid) / np.float32(255) - mean) / std
+    arrays |= {
         "depth": measured.astype(np.float32)[None],
         "tsdf_hr": np.ascontiguousarray(sharp.transpose(2, 1, 0))[None],
         "tsdf_lr": coarse_tsdf(sharp),
-        "target_hr": scene.labels,
-        "target_lr": coarse_labels(scene.labels),
+    }
+    if scene.labels is not None:
+        arrays |= {"target_hr": scene.labels, "target_lr": coarse_labels(scene.labels)}
+    return {
+        **arrays,
         "position": positions(measured, scene.pose, scene.origin, grid=grid, rule=rule),
         "axes": np.array(ORDERS[0]),
     }

@@ -54,12 +54,12 @@ class Room:
     Attributes:
         origin: corner of the volume in the world, (3,), in metres.
         pose: camera to world, (4, 4).
-        labels: class of each voxel, (X, H, Y).
+        labels: class of each voxel, (X, H, Y); None if the file holds origin and pose alone.
     """
 
     origin: Floats
     pose: Floats
-    labels: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None
 
 
 def read_room(path: Path, *, grid: Grid = PUBLISHED) -> Room:
@@ -95,7 +95,7 @@ def decode_room(content: bytes, *, grid: Grid = PUBLISHED, where: str = "The fil
     # In the type that np.repeat needs. Before it: a damaged run length may claim gigabytes; uint32 would wrap around.
     values, lengths = runs[:, 0], runs[:, 1].astype(np.int64)
     total = int(lengths.sum())
-    if total != grid.voxels:
+    if len(runs) and total != grid.voxels:
         sizes = "x".join(map(str, grid.volume))
         raise InputError(
             f"{where} has runs of {total} voxels: {grid.voxels} ({sizes}) were expected. Copy it again, or set another "
@@ -113,7 +113,7 @@ def decode_room(content: bytes, *, grid: Grid = PUBLISHED, where: str = "The fil
         raise InputError(f"{where} has non-finite values in its camera pose. Copy it again.")
     # translated as bytes: an array as index of the table would be converted to eight times as many bytes first
     merged = np.frombuffer(classes.tobytes().translate(TABLE.tobytes()), np.uint8)
-    labels = np.repeat(merged, lengths).reshape(grid.volume)
+    labels = np.repeat(merged, lengths).reshape(grid.volume) if len(runs) else None
     return Room(numbers[:3].astype(np.float32), numbers[3:].reshape(4, 4).astype(np.float32), labels)
 
 

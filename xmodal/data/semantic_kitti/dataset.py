@@ -11,7 +11,8 @@
     target (H, W)     class of each point, 0 (unlabeled) if it has no label or the pixel is empty; 20 classes
 
 Points are projected into the camera picture (*perspective view*), so that the pixels of both modalities correspond;
-or, for LiDAR only, into a picture of all directions (*range view*). `files.py` in this folder reads the files,
+or, for LiDAR only, into a picture of all directions (*range view*), which needs neither pictures nor calibration. LiDAR
+alone needs no pictures in the perspective view either. `files.py` in this folder reads the files,
 `crop.py` crops them to the field of view of the camera, and `synthetic.py` writes synthetic drives with a ray-caster.
 
 Behley et al.: SemanticKITTI, ICCV 2019, arXiv 1904.01416. The perspective view: Zhuang et al., ICCV 2021, arXiv
@@ -30,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xmodal.data.request import DataRequest
 from xmodal.data.semantic_kitti.classes import CLASSES, IGNORE, shares
-from xmodal.data.semantic_kitti.files import Contents, Frame, inspect, parse_sequences
+from xmodal.data.semantic_kitti.files import Contents, Frame, has_pictures, inspect, parse_sequences
 from xmodal.errors import InputError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class SemanticKittiSettings(BaseModel):
 
     root: Path | None = Field(None, description="folder with sequences, or that folder")
     modalities: tuple[Literal["lidar", "image"], ...] = Field(
-        (), description="lidar, image; empty: both, in the range view lidar"
+        (), description="lidar, image; empty: both; lidar in the range view and where there are no pictures"
     )
     view: Literal["perspective", "range"] = Field(
         "perspective", description="the camera's picture (perspective), or all directions, LiDAR alone (range)"
@@ -80,6 +81,12 @@ class SemanticKittiSettings(BaseModel):
     behind: bool = Field(
         False,
         description="keep points behind the camera, which are mirrored into the picture, as in the published code",
+    )
+    picture_height: Side = Field(
+        None, ge=1, description="of the camera's pictures, for lidar without image_2; None: that of KITTI's cameras"
+    )
+    picture_width: Side = Field(
+        None, ge=1, description="of the camera's pictures, for lidar without image_2; None: that of KITTI's cameras"
     )
     height: Side = Field(
         None, ge=MULTIPLE, description="of a whole sample, a multiple of 16; None: 384, or what fits to small pictures"
@@ -156,9 +163,18 @@ class SemanticKittiSettings(BaseModel):
                 raise ValueError(f"{name} is {side}: a multiple of {MULTIPLE} was expected.")
         if self.view == "range" and "image" in self.modalities:
             raise ValueError("the range view has no image, and modalities names it. Use the perspective view.")
+        if (self.picture_height is None) != (self.picture_width is None):
+            raise ValueError("picture_height and picture_width belong together: give both, or leave both out.")
         if self.view == "perspective" and self.points:
             raise ValueError("points would move away from their pixels in the picture. Use points with --view range.")
         return self
+
+    @property
+    def picture(self) -> tuple[int, int] | None:
+        """Height and width of the camera's pictures, where they are given."""
+        if self.picture_height is None or self.picture_width is None:
+            return None
+        return self.picture_height, self.picture_width
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -188,12 +204,16 @@ def load(root: str, settings: SemanticKittiSettings, request: DataRequest) -> Da
             f"The augmentation '{request.augment}' would leave the classes of pixels behind. Use the options of "
             "semantic-kitti (flip, rotate, brightness, contrast, saturation), or leave it out."
         )
+    alone = not settings.modalities and settings.view == "perspective" and not has_pictures(Path(root))
+    if alone:
+        settings = settings.model_copy(update={"modalities": ("lidar",)})
     contents, frames, rows = _found(Path(root), settings)
     whole, training = canvases(settings, [size for size in contents.sizes.values()])
     every = Frames(
         frames,
         contents.matrices,
         rules_of(settings),
+        sizes={number: size for number, size in contents.sizes.items() if number not in contents.pictured},
         cache=settings.cache,
         cache_pictures=settings.cache_pictures,
         keep_bytes=settings.keep_mb * 2**20,
@@ -239,6 +259,8 @@ def load(root: str, settings: SemanticKittiSettings, request: DataRequest) -> Da
     data.groups = np.array([frame.sequence for frame in frames])
     data.ids = [frame.id for frame in frames]
     data.warnings += [*contents.report.warnings, *_warnings(frames, rows)]
+    if alone:
+        data.warnings.append(f"{root} has no pictures (image_2): LiDAR alone is read.")
     return data
 
 
@@ -334,7 +356,13 @@ def _canvas(height: int, width: int, padding: tuple[int, int]) -> Canvas:
 def _found(root: Path, settings: SemanticKittiSettings) -> tuple[Contents, list[Frame], dict[str, NDArray[np.int64]]]:
     """The contents of the folder, the frames of all splits, and the rows of each split."""
     numbers_of = {name: parse_sequences(getattr(settings, name), name) for name in ("train", "valid", "test")}
-    contents = inspect(root, tuple({number for numbers in numbers_of.values() for number in numbers}))
+    contents = inspect(
+        root,
+        tuple({number for numbers in numbers_of.values() for number in numbers}),
+        pictures="image" in settings.wanted,
+        calibration=settings.view == "perspective",
+        size=settings.picture,
+    )
     contents.report.stop_on_errors()
     overlap = sorted(set(numbers_of["train"]) & {*numbers_of["valid"], *numbers_of["test"]})
     problems = [f"Sequence {number:02d} is in train and in valid or test. Name it only once." for number in overlap]

@@ -32,6 +32,8 @@ R = TypeVar("R")
 CLOUDS, LABELS, IMAGES, CALIBRATION = "velodyne", "labels", "image_2", "calib.txt"
 SUFFIXES = {CLOUDS: ".bin", LABELS: ".label", IMAGES: ".png"}
 POINT_BYTES, WORD_BYTES = 16, 4
+# Focal length in pixels of KITTI's left colour camera on its three days of recording → height and width of pictures.
+CAMERAS = {718.856: (376, 1241), 721.5377: (375, 1242), 707.0912: (370, 1226)}
 # Pillow raises any of these for damaged files, even SyntaxError (for a broken PNG chunk).
 DAMAGED = (OSError, ValueError, SyntaxError)
 # Problems of one kind that are listed; the rest are counted.
@@ -49,7 +51,7 @@ class Frame:
         sequence: number of the drive.
         name: name of its files, without suffix.
         cloud: file of the points.
-        image: file of the picture.
+        image: file of the picture; it need not exist where LiDAR alone is read.
         labels: file of the labels; None if the sequence is unlabelled.
     """
 
@@ -73,13 +75,15 @@ class Contents:
         report: errors and warnings.
         frames: sequence → its frames, in order.
         matrices: sequence → P2 Tr (3, 4).
-        sizes: sequence → height and width of its first picture.
+        sizes: sequence → height and width of its first picture, or of its camera's where it has no pictures.
+        pictured: the sequences with pictures.
     """
 
     report: Report
     frames: dict[int, list[Frame]] = field(default_factory=dict)
     matrices: dict[int, NDArray[np.float64]] = field(default_factory=dict)
     sizes: dict[int, tuple[int, int]] = field(default_factory=dict)
+    pictured: set[int] = field(default_factory=set)
 
 
 def read_cloud(path: Path) -> NDArray[np.float32]:
@@ -153,6 +157,19 @@ def camera_matrix(path: Path) -> NDArray[np.float64]:
     return matrix
 
 
+def size_of_camera(path: Path) -> tuple[int, int]:
+    """Height and width of the pictures of a calib.txt without any picture: by the focal length, for KITTI's cameras."""
+    focal = float(read_calibration(path)["P2"][0, 0])
+    for known, size in CAMERAS.items():
+        if abs(focal - known) < 0.01:
+            return size
+    raise InputError(
+        f"{path} is of a camera with a focal length of {focal:g} pixels, which is none of KITTI's, and there is no "
+        "picture in image_2 to read its size from. Give it: --semantic-kitti.picture-height and "
+        "--semantic-kitti.picture-width."
+    )
+
+
 def open_picture(path: Path) -> Picture:
     """Read a picture, decoded and converted to RGB."""
     from PIL import Image
@@ -214,12 +231,30 @@ def _numbered(folder: Path) -> dict[int, Path]:
     return dict(sorted(folders.items()))
 
 
-def inspect(root: Path, sequences: Sequence[int] | None = None, *, thorough: bool = False) -> Contents:
+def has_pictures(root: Path, sequences: Sequence[int] | None = None) -> bool:
+    """Whether any of these sequences has a folder of pictures; None: any of all."""
+    folder = sequences_folder(root)
+    parts = {} if folder is None else _numbered(folder)
+    return any((path / IMAGES).is_dir() for number, path in parts.items() if sequences is None or number in sequences)
+
+
+def inspect(
+    root: Path,
+    sequences: Sequence[int] | None = None,
+    *,
+    pictures: bool = True,
+    calibration: bool = True,
+    size: tuple[int, int] | None = None,
+    thorough: bool = False,
+) -> Contents:
     """List the frames and check the sizes of their files.
 
     Args:
         root: the folder, or its folder ``sequences``.
         sequences: numbers of the sequences to inspect; None: all.
+        pictures: whether every frame must have one.
+        calibration: whether every sequence must have a calib.txt: the range view needs none.
+        size: height and width of the pictures of sequences without any; None: those of KITTI's cameras.
         thorough: also read points, labels and pixels of up to 200 frames, evenly spread.
     """
     contents = Contents(Report())
@@ -229,39 +264,45 @@ def inspect(root: Path, sequences: Sequence[int] | None = None, *, thorough: boo
         return contents
     for number, path in _numbered(folder).items():
         if sequences is None or number in sequences:
-            _inspect_sequence(number, path, contents)
+            _inspect_sequence(number, path, contents, pictures=pictures, calibration=calibration, size=size)
     if thorough:
         _decode(root, contents)
     return contents
 
 
-def _inspect_sequence(number: int, path: Path, contents: Contents) -> None:
+def _inspect_sequence(
+    number: int, path: Path, contents: Contents, *, pictures: bool, calibration: bool, size: tuple[int, int] | None
+) -> None:
     problems: list[str] = []
     files = {part: _files(path / part, suffix) for part, suffix in SUFFIXES.items()}
+    clouds, words, images = files.values()
     try:
-        contents.matrices[number] = camera_matrix(path / CALIBRATION)
+        if calibration:
+            contents.matrices[number] = camera_matrix(path / CALIBRATION)
+            if not pictures and not images:
+                contents.sizes[number] = size or size_of_camera(path / CALIBRATION)
     except InputError as error:
         problems += error.problems
-    clouds, words, pictures = files.values()
     labelled = bool(words) or (path / LABELS).is_dir()
-    for part in (IMAGES, LABELS) if labelled else (IMAGES,):
+    for part in (*((IMAGES,) if pictures else ()), *((LABELS,) if labelled else ())):
         problems += _differences(path, part, clouds, files[part])
-    for name, size in clouds.items():
-        if size % POINT_BYTES or not size:
+    for name, count in clouds.items():
+        if count % POINT_BYTES or not count:
             problems.append(
-                f"{path / CLOUDS / name}.bin has {size} bytes: points of {POINT_BYTES} bytes each were expected. It "
+                f"{path / CLOUDS / name}.bin has {count} bytes: points of {POINT_BYTES} bytes each were expected. It "
                 "is cut off; copy it again."
             )
-        elif name in words and words[name] * POINT_BYTES != size * WORD_BYTES:
+        elif name in words and words[name] * POINT_BYTES != count * WORD_BYTES:
             problems.append(
-                f"{path / LABELS / name}.label has {words[name]} bytes: {size * WORD_BYTES // POINT_BYTES} were "
-                f"expected, {WORD_BYTES} for each of {size // POINT_BYTES} points."
+                f"{path / LABELS / name}.label has {words[name]} bytes: {count * WORD_BYTES // POINT_BYTES} were "
+                f"expected, {WORD_BYTES} for each of {count // POINT_BYTES} points."
             )
     if not clouds:
         problems.append(f"{path / CLOUDS} holds no .bin file.")
-    if pictures:
+    if images:
+        contents.pictured.add(number)
         try:
-            contents.sizes[number] = image_size(path / IMAGES / f"{min(pictures)}.png")
+            contents.sizes[number] = image_size(path / IMAGES / f"{min(images)}.png")
         except InputError as error:
             problems += error.problems
     contents.report.errors += few(problems, str(path))
@@ -349,4 +390,9 @@ def check(root: Path) -> Report | None:
     """Check a folder of SemanticKITTI; None if it is not one."""
     if sequences_folder(root) is None:
         return None
-    return inspect(root, thorough=True).report
+    pictures = has_pictures(root)
+    # without any picture the folder is one of LiDAR alone, whose range view needs no calibration either
+    report = inspect(root, pictures=pictures, calibration=pictures, thorough=True).report
+    if not pictures:
+        report.warnings.append(f"{root} has no pictures ({IMAGES}): only networks that read LiDAR alone can use it.")
+    return report

@@ -97,6 +97,7 @@ class Frames:
         frames: the frames.
         matrices: sequence → P2 Tr.
         rules: the rules of projection.
+        sizes: sequence → height and width of its pictures, for sequences without any.
         cache: folder for projected points; None: points that are not in memory are projected again.
         cache_pictures: also cache decoded pictures in the folder.
         keep_bytes: memory for points and pictures.
@@ -108,12 +109,14 @@ class Frames:
         matrices: Mapping[int, NDArray[np.float64]],
         rules: Rules,
         *,
+        sizes: Mapping[int, tuple[int, int]] | None = None,
         cache: Path | None = None,
         cache_pictures: bool = False,
         keep_bytes: int = 256 * 2**20,
     ) -> None:
         self.frames, self.matrices, self.rules = list(frames), dict(matrices), rules
         self.cache, self.cache_pictures, self.keep_bytes = cache, cache_pictures, keep_bytes
+        self.sizes = dict(sizes or {})
         self._kept: dict[tuple[str, int], Any] = {}
         self._sizes: dict[int, tuple[int, int]] = {}
         self._bytes = 0
@@ -126,7 +129,9 @@ class Frames:
         if self.rules.view == "range":
             return self.rules.height, self.rules.width
         if number not in self._sizes:
-            self._sizes[number] = image_size(self.frames[number].image)
+            frame = self.frames[number]
+            known = self.sizes.get(frame.sequence)
+            self._sizes[number] = known if known is not None else image_size(frame.image)
         return self._sizes[number]
 
     def picture(self, number: int) -> Picture:
@@ -208,7 +213,9 @@ class Frames:
 
     def _cached_points(self, number: int) -> Drawn:
         frame, size = self.frames[number], self.size(number)
-        facts = (self.rules, size, self.matrices[frame.sequence].tolist())
+        # the range view has no camera
+        matrix = self.matrices.get(frame.sequence)
+        facts = (self.rules, size, None if matrix is None else matrix.tolist())
         return self._cached(frame, [frame.cloud, frame.labels], facts, lambda: self._project(number, size), POINT)
 
     def _cached_picture(self, number: int) -> Picture:

@@ -1,7 +1,7 @@
 """Run folders: their files, and how a folder is opened for a new or resumed run.
 
 settings.json      resolved settings, enough to repeat the run
-environment.json   versions, devices, threads
+environment.json   versions, commit of the source, devices, threads
 history.jsonl      one row per epoch
 log.txt, events.*  the same as plain text and for TensorBoard, with ``tracking``
 result.json        final metrics; it exists only if training is finished
@@ -14,8 +14,10 @@ answers/           outputs of a frozen teacher that are too large for memory; ma
 
 from __future__ import annotations
 
+import functools
 import platform
 import shlex
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
@@ -35,12 +37,13 @@ if TYPE_CHECKING:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices and threads: what results depend on besides the settings."""
+    """Versions, commit, devices and threads: what results depend on besides the settings."""
     import numpy
     import torch
 
     return {
         "xmodal": __version__,
+        "commit": commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": numpy.__version__,
@@ -51,6 +54,22 @@ def environment() -> dict[str, Any]:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+@functools.cache
+def commit() -> str | None:
+    """The commit of the package's source, with ``-dirty`` after changes; None where it is installed without git."""
+    source = Path(__file__).resolve().parents[3]
+    # an installed copy may lie inside of a repository of the user, whose commit says nothing about this package
+    if not (source / ".git").exists():
+        return None
+    command = ["git", "-C", str(source), "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    # git is not installed, is too slow, or refuses this folder
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip() or None
 
 
 def resume_command(out: Path | None) -> str:

@@ -192,3 +192,31 @@ def build_pmf(
         "outputs": info.outputs,
     }
     return Student(build_pmf_net(**arguments), needs, lidar, "pmf", arguments, statistics_for(info, needs))
+
+
+def build_pmf_for(
+    info: DataInfo,
+    modalities: Sequence[str],
+    *,
+    network: str = "pmf",
+    backbone: str = "camera_resnet34",
+    width: int = 32,
+    channels: int | None = None,
+) -> Student:
+    """The network for two modalities, as `xmodal.models.network.build_for` calls it.
+
+    Args:
+        info: description of the data.
+        modalities: that of the LiDAR pictures, then that of the camera pictures.
+        network: ``pmf``, the only one here.
+        backbone: see `build_pmf`.
+        width: see `build_pmf`.
+        channels: see `build_pmf`.
+    """
+    if len(modalities) != 2:
+        raise InputError(
+            f"The network '{network}' reads two modalities, LiDAR and camera, and it was given "
+            f"{', '.join(modalities)}. Name both, or choose another network."
+        )
+    lidar, camera = modalities
+    return build_pmf(info, lidar=lidar, camera=camera, backbone=backbone, width=width, channels=channels)

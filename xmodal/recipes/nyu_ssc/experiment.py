@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.engine.progress import Progress
-from xmodal.errors import InputError
+from xmodal.errors import InputError, did_you_mean
 from xmodal.recipes.nyu_ssc.settings import METRICS, NETWORKS, Settings
 from xmodal.study.dense import SHOWN, class_table, classes_of, first_frames, gap_table, measure_gap, teacher_file
 from xmodal.study.drawing import drawing, networks_of
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from xmodal.data.base import Data
     from xmodal.study.bench import Earlier
-    from xmodal.types import Batch, Student
+    from xmodal.types import Batch, DataInfo, Student
 
 SCENES = "scenes.npz"
 __all__ = ["Settings", "run"]
@@ -77,7 +77,13 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
             study.save(result)
             with drawing(result["notes"], "Test frames"):
                 shown = [row for row in rows if row["seed"] == settings.seeds[0] and row["role"] in SHOWN]
-                draw(first, networks_of(study, shown), study.folder / SCENES, settings.pictures, study.fabric.device)
+                draw(
+                    first,
+                    networks_of(study.folder, shown),
+                    study.folder / SCENES,
+                    settings.pictures,
+                    study.fabric.device,
+                )
                 result["scenes"] = described_scenes(result, settings)
         return study.finish(result)
 
@@ -138,6 +144,26 @@ def earlier_teacher(path: Path | None, network: str, seed: int) -> Earlier | Non
             "Give another file, or another --teacher-network."
         )
     return Earlier({"teacher": {name: student.module.state_dict()}}, where=str(file))
+
+
+def open_weights(path: Path, network: str, info: DataInfo) -> Student:
+    """A network of `NETWORKS` with the weights in a file of the authors' code.
+
+    Args:
+        path: of the ``.pth.tar``.
+        network: its name.
+        info: of the data.
+    """
+    from xmodal.models.scenes.authors_weights import load_published
+    from xmodal.models.scenes.build import build_scene
+
+    if network not in NETWORKS:
+        hint = f"There is none called '{network}'. {did_you_mean(network, NETWORKS)}" if network else ""
+        raise InputError(f"{path}: name its network, {', '.join(NETWORKS)}, with --network. {hint}".strip())
+    architecture, modalities = NETWORKS[network]
+    student = build_scene(info, modalities, network=architecture)
+    load_published(student.module, path)
+    return student
 
 
 def without_data(network: str) -> Student:

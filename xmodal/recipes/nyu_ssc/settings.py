@@ -115,7 +115,7 @@ class Settings(DenseSettings):
                 f"With --kd-mask {self.kd_mask} the teacher is trained jointly with the student, so that the one of "
                 "--teacher-checkpoint would not be used. Leave one of the two out."
             )
-        modalities = self.options.get(DATA, {}).get("modalities", PICTURES)
+        modalities = self.options.get(DATA, {}).get("modalities") or PICTURES
         reads = self.modalities
         # the default of the data set was not chosen by the user, so it contradicts no network
         if set(modalities) != set(PICTURES) and not set(modalities) >= set(reads):

@@ -25,7 +25,8 @@ from xmodal.study.dense import DenseSettings
 from xmodal.study.plan import Plan
 from xmodal.study.settings import Seeds
 
-TEACHER, STUDENT = "image", "lidar"
+LIDAR, CAMERA = "lidar", "image"
+SIDES = {"camera": (CAMERA,), "lidar": (LIDAR,), "pmf": (LIDAR, CAMERA)}  # network → the modalities that it reads
 AS_PUBLISHED = {  # values that --as-published sets
     "kd_loss": ("kl",),
     "kd_mask": "pssm",
@@ -67,8 +68,14 @@ class Settings(DenseSettings):
     config: Path | None = Field(
         None, description="config_server_kitti.yaml of the authors' code; flags replace its values"
     )
+    teacher_network: Literal["camera", "lidar", "pmf"] = Field(
+        "camera", description="what teaches: the camera's network, the LiDAR's, or PMFNet, which reads both"
+    )
+    student_network: Literal["lidar", "camera"] = Field("lidar", description="what learns and is deployed")
     teacher_checkpoint: Path | None = Field(
-        None, description="run folder with a finished teacher, or its student.safetensors; None: it is trained"
+        None,
+        description="run folder with a finished teacher, its student.safetensors, or a .pth file of the authors' code; "
+        "None: it is trained",
     )
     imagenet: Path | None = Field(
         None, description="torchvision's .pth file with initial weights of the teacher's ResNet"
@@ -110,11 +117,11 @@ class Settings(DenseSettings):
     workers: int = Field(4, ge=0, description="processes that load data")
     save_seconds: float = Field(300.0, gt=0, description="seconds between checkpoints, where save_every is 0")
     seeds: Seeds = Field((1,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3")
-    teacher_encoder: str = Field("camera_resnet34", description="network of the teacher")
+    teacher_encoder: str = Field("camera_resnet34", description="network of the teacher, or of PMFNet's camera")
     student_encoder: str = Field("salsanext", description="network of the students")
-    student_width: int | None = Field(32, ge=1, description="channels of the students at full resolution")
+    student_width: int | None = Field(32, ge=1, description="channels of the LiDAR network at full resolution")
     shuffled: bool = Field(False, description="train a student of a teacher that sees other frames (without augment)")
-    teacher_width: int | None = Field(None, ge=1, description="width of the teacher; default: the published one")
+    teacher_width: int | None = Field(None, ge=1, description="width of the camera network; default: the published one")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in both networks")
 
     @classmethod
@@ -146,9 +153,16 @@ class Settings(DenseSettings):
             raise ValueError("a teacher of another run needs no --imagenet: leave out that or --teacher-checkpoint.")
         if self.options.get(DATA, {}).get("view") == "range":
             raise ValueError(
-                "the range view contains LiDAR alone, and this recipe has a camera teacher. Take the perspective view; "
+                "the range view contains LiDAR alone, and this recipe has two modalities. Take the perspective view; "
                 "a single network: xmodal compare semantic-kitti --semantic-kitti.view range --methods supervised."
             )
+        if self.teacher_network == self.student_network:
+            raise ValueError(
+                f"teacher and student both are the {self.student_network} network: two modalities were expected. "
+                "Change --teacher-network or --student-network."
+            )
+        if self.imagenet is not None and self.teacher_network == "lidar":
+            raise ValueError("the LiDAR's network has no ImageNet weights. Leave --imagenet out.")
         return self
 
     def described(self) -> dict[str, Any]:
@@ -162,7 +176,7 @@ class Settings(DenseSettings):
         return {"pixels": self.kd_pixels, "reduction": self.kd_reduction, **mask}
 
     def plan(self) -> Plan:
-        """The camera network with its own optimiser as the teacher, the LiDAR network as the student."""
+        """The teacher with its own optimiser, and the student; each reads what its network reads."""
         training = self.training()
         teacher = {
             "epochs": self.teacher_epochs or self.epochs,
@@ -175,24 +189,46 @@ class Settings(DenseSettings):
             data=DATA,
             options=self.options.get(DATA, {}),
             **self.request(),
-            teacher=(TEACHER,),
-            student=(STUDENT,),
+            teacher=SIDES[self.teacher_network],
+            student=SIDES[self.student_network],
             training=training,
             teacher_training=training.model_copy(update=teacher),
             networks={
-                "teacher": {"encoder": self.teacher_encoder, "width": self.teacher_width, "dropout": self.dropout},
-                "student": {"encoder": self.student_encoder, "width": self.student_width, "dropout": self.dropout},
+                "teacher": self.network(self.teacher_network),
+                "student": self.network(self.student_network),
             },
             imagenet={} if self.imagenet is None else {"teacher": self.imagenet},
         )
 
+    def network(self, name: str) -> dict[str, Any]:
+        """Arguments of `xmodal.models.network.build_for` for one of `SIDES`."""
+        if name == "pmf":
+            return {"encoder": "pmf", "numbers": {"backbone": self.backbone, "width": self.student_width or 32}}
+        width = self.teacher_width if name == "camera" else self.student_width
+        return {"encoder": self._encoder(name), "width": width, "dropout": self.dropout}
+
+    def _encoder(self, name: str) -> str:
+        """The encoder of ``camera`` or ``lidar``: that of its side, or else the one that reads such pictures."""
+        own, other = self.teacher_encoder, self.student_encoder
+        if name == self.student_network:
+            own, other = other, own
+        if (self.teacher_network, self.student_network) == ("camera", "lidar"):
+            return own
+        # on other sides the defaults, and img_backbone of the authors' file, stand under the name of the other side
+        fitting = [encoder for encoder in (own, other) if encoder.startswith("camera_") == (name == "camera")]
+        return fitting[0] if fitting else {"camera": "camera_resnet34", "lidar": "salsanext"}[name]
+
+    @property
+    def backbone(self) -> str:
+        """The camera's network within PMFNet."""
+        return self.teacher_encoder if self.teacher_encoder.startswith("camera_") else "camera_resnet34"
+
     def pmf_options(self) -> dict[str, Any]:
         """Options of the method pmf."""
-        backbone = self.teacher_encoder if self.teacher_encoder.startswith("camera_") else "camera_resnet34"
         return {
-            "lidar": STUDENT,
-            "camera": TEACHER,
-            "backbone": backbone,
+            "lidar": LIDAR,
+            "camera": CAMERA,
+            "backbone": self.backbone,
             "width": self.student_width or 32,
             "imagenet": None if self.imagenet is None else str(self.imagenet),
             "perception_weight": self.perception_weight,
