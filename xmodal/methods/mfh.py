@@ -138,21 +138,38 @@ def build(kit: Kit, settings: MFHSettings) -> MFH:
             f"The distance ncjsd is about wrong classes: three classes or more are needed, and this is {kit.info.task} "
             f"data with {kit.info.classes}. Choose mse or l1."
         )
-    networks = JOINT if settings.joint else ORDINARY
-    ranked_by = {"distance": settings.distance, "permutations": settings.permutations}
     if settings.joint:
         joint = fit_joint(kit, agreement="mse", stage=JOINT)
-        saliency = rank_channels(kit, joint.teacher, joint.student, settings.layer, networks=networks, **ranked_by)
-        return build_masked(kit, settings, joint.teacher, saliency, networks=networks)
+        saliency = _ranked(kit, settings, joint.teacher, joint.student, networks=JOINT)
+        return build_masked(kit, settings, joint.teacher, saliency, networks=JOINT)
     teacher = kit.teacher()
+    name = name_of_ranking(
+        ORDINARY,
+        settings.layer,
+        distance=settings.distance,
+        disturb="permute",
+        permutations=settings.permutations,
+    )
 
     def ranked() -> Saliency:
         student = fit_joint(kit, agreement="mse", stage=JOINT).student
-        return rank_channels(kit, teacher, student, settings.layer, networks=networks, **ranked_by)
+        return _ranked(kit, settings, teacher, student, networks=ORDINARY)
 
-    # the student that the teacher is compared with is trained for nothing if the ranking is there already
-    name = name_of_ranking(networks, settings.layer, disturb="permute", **ranked_by)
-    return build_masked(kit, settings, teacher, kit.once(name, ranked), networks=networks)
+    # the student that the teacher is compared with would be trained for nothing if the ranking is there already
+    return build_masked(kit, settings, teacher, kit.once(name, ranked), networks=ORDINARY)
+
+
+def _ranked(kit: Kit, settings: MFHSettings, teacher: nn.Module, student: nn.Module, *, networks: str) -> Saliency:
+    """Algorithm 1 with the settings of the method."""
+    return rank_channels(
+        kit,
+        teacher,
+        student,
+        settings.layer,
+        networks=networks,
+        distance=settings.distance,
+        permutations=settings.permutations,
+    )
 
 
 def build_masked(kit: Kit, settings: MFHSettings, teacher: nn.Module, saliency: Saliency, *, networks: str) -> MFH:

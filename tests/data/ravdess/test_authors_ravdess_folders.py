@@ -84,7 +84,7 @@ def test_a_clip_in_two_lists_is_an_error_unless_it_is_allowed(root):
     assert any("1 clips are in several lists (Actor_01/x2 is in" in warning for warning in data.warnings)
 
 
-@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("columns", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_folder_without_pictures_is_one_of_sound_alone(columns, root, tmp_path, capsys):
     shutil.rmtree(root / "vid_features")
     for path in (root / "data_file").iterdir():

@@ -117,7 +117,7 @@ def test_one_missing_file_is_one_sentence_that_names_it(
     ("flags", "name"),
     [
         ("--mode 1 --eval_tag", "kl:0.125, general"),
-        ("--system ntdh --mode -1 --distill kd", "kd"),
+        pytest.param("--system ntdh --mode -1 --distill kd", "kd", marks=pytest.mark.slow),
         ("--system ntdh --mode 2 --as-published", "hint, specific"),
     ],
 )
@@ -134,7 +134,7 @@ def test_the_documented_files_go_through_the_command_to_a_table(
     assert any(line.startswith(name) for line in printed.out.splitlines()) and "report.html" in printed.out
 
 
-@pytest.mark.parametrize("suffix", [".pkl", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pkl", pytest.param(".safetensors", marks=pytest.mark.slow)])
 def test_a_teacher_that_was_trained_alone_is_used_and_ranked_here(suffix, ravdess_root, tmp_path):
     path = tmp_path / f"audio{suffix}"
     if suffix == ".pkl":
@@ -158,6 +158,7 @@ def test_a_teacher_that_was_trained_alone_is_used_and_ranked_here(suffix, ravdes
     assert any(f"The teacher was taken from {path}" in note for note in result["notes"])
 
 
+@pytest.mark.slow
 def test_a_teacher_can_be_trained_alone_here(ravdess_root, tmp_path):
     result, rows = run(ravdess_root, tmp_path / "run", joint=False, mode="general")
 
