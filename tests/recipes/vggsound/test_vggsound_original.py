@@ -86,6 +86,7 @@ def test_a_student_learns_from_the_authors_checkpoint_and_saliency(files, tmp_pa
     ]
     kept = json.loads((run / "seed-0/least-0.5/result.json").read_text())["method"]["channels"]
     assert kept["keep"] == [False] * 8 + [True] * 8 and kept["note"] == "The ranking was read from audio_permute.npy."
+    assert result["ranking"]["seeds"][0]["value"] == pytest.approx(np.arange(WIDTH) / (WIDTH - 1))
     # the weights that ran are those of the file, each under its own name
     theirs = torch.load(files / "video_7_0.25.pt", weights_only=True)
     student, _ = load_student(run / "seed-0/no-KD/students/video/student.safetensors")

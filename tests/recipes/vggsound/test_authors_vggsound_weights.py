@@ -5,10 +5,14 @@ import torch
 from authors_golden import authors_networks, swaps
 
 from xmodal.errors import InputError
-from xmodal.models.clips.authors_weights import HEAD, authors_state, our_name, read_authors
+from xmodal.models.clips.authors_weights import HEAD, authors_state, our_name
 from xmodal.models.clips.vggsound import build_vggsound
 from xmodal.models.network import evaluating
 from xmodal.models.resnet import load_checked
+from xmodal.recipes.vggsound.authors_files import read_given
+from xmodal.recipes.vggsound.settings import VggsoundSettings
+from xmodal.study.bench import CONTROL
+from xmodal.study.plan import TEACHER
 
 NETWORKS = [
     # a checkpoint of the video network has 417 MB
@@ -27,8 +31,14 @@ def classes_of(golden, modality):
 def loaded(golden, modality, path):
     """Our network in float64 with the weights of a file of the authors."""
     module = build_vggsound(modality, classes=classes_of(golden, modality), shape=golden.given[0][1:]).module.double()
-    load_checked(module, read_authors(path, modality), str(path))
+    load_checked(module, given(path, modality), str(path))
     return module
+
+
+def given(path, modality):
+    """The weights of a file as the commands read them."""
+    flag, stage = {"audio": ("teacher_weights", TEACHER), "video": ("video_weights", CONTROL)}[modality]
+    return read_given(VggsoundSettings(**{flag: path}), "the ranking").weights[stage][modality]
 
 
 def outputs(module, golden, modality):
@@ -65,7 +75,7 @@ def check_swaps(pairs, golden, path):
     golden.check(outputs(module, golden, "audio"))
     for first, second in pairs:
         torch.save(state | {first: state[second], second: state[first]}, path)
-        load_checked(module, read_authors(path, "audio"), str(path))
+        load_checked(module, given(path, "audio"), str(path))
         with pytest.raises(AssertionError):
             golden.check(outputs(module, golden, "audio"))
 
