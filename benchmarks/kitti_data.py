@@ -36,7 +36,7 @@ from xmodal.data.loader import Pick
 from xmodal.data.semantic_kitti.classes import KINDS
 from xmodal.data.semantic_kitti.dataset import MEAN, STD
 from xmodal.data.semantic_kitti.files import Frame, camera_matrix, read_cloud
-from xmodal.data.semantic_kitti.projection import camera_pixels, range_maps
+from xmodal.data.semantic_kitti.projection import camera_pixels, draw, drawing_order, range_pixels, ranges
 from xmodal.data.semantic_kitti.split import FrameSplit
 from xmodal.data.semantic_kitti.synthetic import make
 from xmodal.metrics.task import Scores
@@ -266,7 +266,10 @@ def projections(data: Data) -> list[Row]:
         return nearest
 
     def our_range(turn: int) -> NDArray[Any]:
-        return range_maps(cloud, height=64, width=512)["range"]
+        pixels, distance = range_pixels(cloud, height=64, width=512), ranges(cloud)
+        order = drawing_order(distance, "nearest")
+        # empty pixels are 0 here, and -1 in the plain version
+        return draw(pixels.row[order], pixels.col[order], distance[order] + 1, height=64, width=512) - 1
 
     return [
         compare("projection, camera", ours, lambda turn: np.stack(project(cloud, matrix)[1:])),

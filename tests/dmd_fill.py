@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from xmodal.models.dmd.authors_weights import load_published, published_places, read_published
 
 HERE = Path(__file__).parent / "golden"
 WORD = np.uint64(0xFFFFFFFF)
@@ -94,6 +97,19 @@ def fill_module(module, order, base):
         for name, value in state.items():
             parameters[name].copy_(value)
     return module
+
+
+def published_state(net):
+    """The weights of a network under their published names, without the buffers and without a text encoder."""
+    return {name: place.tensor.clone() for name, place in published_places(net).items()}
+
+
+def load_as_file(net, state):
+    """Load weights as a command does: from a file in the published format, by its reader."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "dmd.pth"
+        torch.save(state, path)
+        load_published(net, read_published(path), str(path))
 
 
 def lav(case, key):

@@ -1,11 +1,11 @@
 """The method with the weights of DMD's golden files, built by the functions that a training goes through."""
 
 import torch
-from dmd_fill import LETTERS, det, filled_state, lav
+from dmd_fill import LETTERS, det, filled_state, lav, load_as_file, published_state
 
 from xmodal.methods.dmd import DMD, build_network
 from xmodal.methods.settings import DMDSettings
-from xmodal.models.dmd.authors_weights import load_published, published_places, published_state
+from xmodal.models.dmd.authors_weights import published_places
 from xmodal.types import Batch, DataInfo, InputInfo
 
 PARTS = {  # name in the files → our terms and the factor between them
@@ -55,7 +55,7 @@ def golden_method(case, bases=None, **terms):
     method = DMD(build_network(info, tuple(LETTERS), settings), info, **terms)
     bases = bases or case
     shapes = {name: tensor.shape for name, tensor in published_state(method.network).items()}
-    load_published(method.network, filled_state(shapes, bases["param_base_seed"]))
+    load_as_file(method.network, filled_state(shapes, bases["param_base_seed"]))
     for graph, unit in method.units.items():
         shapes = {name: parameter.shape for name, parameter in unit.named_parameters()}
         unit.load_state_dict(filled_state(shapes, bases[f"{graph}_base_seed"]), strict=False)

@@ -1,7 +1,8 @@
 """The README and pages with tables: Python and commands run, and numbers and tables are those of the code.
 
-The sections of docs/losses.md contain what the signatures of the losses say, and the tables of options in docs/data the
-help texts. After a change of cards, signatures or help texts, `python tests/test_readme.py` writes the tables again.
+The sections of docs/losses.md contain what the signatures of the losses say, the tables of options in docs/data the
+help texts, and the results those of docs/results. After a change of cards, signatures, help texts or results,
+`python tests/test_readme.py` writes the tables again.
 """
 
 import inspect
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from measured import HEAD, NAMES, cells, intervals, page_lines, pages, results_rows, stored
 
 from xmodal.cards import DataCard, load
 from xmodal.cli.data import _flags, _settings
@@ -162,6 +164,8 @@ TABLES = {  # name → the page that contains it, and what renders it
     "methods": (README, methods_table),
     "losses": (LOSSES_PAGE, losses_table),
     "data": (README, data_table),
+    "results": (README, lambda: table(HEAD, results_rows())),
+    **{f"results of {Path(page).stem}": (ROOT / page, partial(page_lines, page)) for page in pages()},
     **{
         f"{card.name} {what}": (ROOT / "docs/data" / f"{card.name}.md", partial(options_table, card, what))
         for card in DATA.values()
@@ -186,6 +190,24 @@ def test_a_table_says_what_the_cards_say(name):
     (found,) = between(name).finditer(page.read_text(encoding="utf-8"))
 
     assert found.group(2) == render(), "cards or help texts have changed: run `python tests/test_readme.py`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_stored_result_names_its_commands_and_all_of_its_figures_exist(name):
+    result = stored(name)
+
+    assert all(command.startswith("xmodal ") for command in result["commands"])
+    assert all(result[key] for key in ("experiment", "page", "hardware", "time", "runs"))
+    assert not re.search("[{}]", "".join(cells(result)))
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if intervals(stored(name))])
+def test_what_is_said_about_a_result_elsewhere_is_what_is_stored(name):
+    result = stored(name)
+    written = "".join(path.read_text(encoding="utf-8") for path in (ROOT / result["page"], README))
+    by_hand = re.sub(r"<!-- (results[^>]*) -->.*?<!-- /\1 -->", "", written, flags=re.S)
+
+    assert not [interval for interval in intervals(result) if interval not in by_hand]
 
 
 def test_the_readme_counts_the_losses():

@@ -105,7 +105,8 @@ class DataCard(Card):
 
     Attributes:
         settings: import path of the pydantic class with its options. A data set that is read from files has an option
-            ``root``, the folder; one that also works without files has ``stand_in`` as well.
+            ``root``, the folder; one that also works without files has ``stand_in`` as well, and one whose
+            files other options can name has a property ``rootless``.
         modalities: inputs of the data set.
         make: import path of ``make(root, *, format, seed) -> Path``, which writes a small synthetic copy in the real
             format.

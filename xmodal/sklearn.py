@@ -31,7 +31,8 @@ from xmodal.engine.settings import FitSettings, MachineSettings
 from xmodal.errors import InputError
 from xmodal.methods import METHODS
 from xmodal.models.network import evaluating
-from xmodal.study.bench import CONTROL, Bench, unfit
+from xmodal.study.bench import CONTROL, Bench
+from xmodal.study.fitness import unfit
 from xmodal.study.plan import Plan, method_settings
 from xmodal.types import SPLITS, Student
 

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from xmodal.cards import RecipeCard, load
 from xmodal.methods import METHODS
@@ -125,7 +126,7 @@ def test_reproduce_says_which_figure_is_off(call, monkeypatch: pytest.MonkeyPatc
     within = call("reproduce small --references wide.json --resume --out copy")
 
     found = json.loads(off[1])
-    assert off[0] == 1 and found["ok"] is False and len(found["recipes"]["small"]["references"]) == 3
+    assert off[0] == 1 and found["ok"] is False and len(found["recipes"]["small"]["references"]) == 5
     assert within[0] == 0 and "Every figure is within its tolerance." in within[1]
 
 
@@ -158,6 +159,44 @@ def test_reproduce_runs_all_published_settings_of_a_recipe(call, monkeypatch: py
     assert status == 1 and [(row["ours"], row["ok"]) for row in found["references"]] == [(1.0, False), (2.0, True)]
     assert found["folders"] == ["runs/reproduce/widths/one", "runs/reproduce/widths/two"]
     assert all((Path(folder) / "report.html").is_file() for folder in found["folders"])
+
+
+class NothingSettings(BaseModel):
+    """Settings of a recipe that trains nothing."""
+
+    out: Path = Path("runs/nothing")
+    resume: bool = False
+
+
+def run_nothing(settings: NothingSettings, progress=None) -> dict:
+    content = (settings.out / "runs.txt").read_text() if settings.resume else ""
+    settings.out.mkdir(parents=True, exist_ok=settings.resume)
+    (settings.out / "runs.txt").write_text(f"{content}run\n")
+    return {"figures": {"seeds": 1.0}, "folder": str(settings.out)}
+
+
+def test_reproduce_takes_the_next_free_name_and_continues_the_last_run(call, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = RecipeCard(
+        name="nothing",
+        title="trains nothing",
+        path=f"{__name__}:run_nothing",
+        settings=f"{__name__}:NothingSettings",
+        references="xmodal.recipes:references/digits_kd.json",
+    )
+    monkeypatch.setitem(RECIPES._cards, "nothing", card)
+    figure = {"key": "seeds", "what": "seeds", "paper": 1.0, "tolerance": 0.5, "source": "chosen"}
+    Path("one.json").write_text(json.dumps({"schema": 1, "figures": [figure]}))
+    words = "reproduce nothing --references one.json --json"
+
+    # --resume of nothing begins
+    calls = [call(words), call(words), call(f"{words} --resume"), call(words)]
+
+    folders = [json.loads(said)["recipes"]["nothing"]["folders"][0] for _, said, _ in calls]
+    names = [str(Path(folder).relative_to("runs/reproduce")).rstrip("/") for folder in folders]
+    assert [status for status, *_ in calls] == [0] * 4
+    assert [name.split("/")[0] for name in names] == ["nothing", "nothing-2", "nothing-2", "nothing-3"]
+    lines = [len((Path(folder) / "runs.txt").read_text().splitlines()) for folder in folders]
+    assert lines == [1, 2, 2, 1]
 
 
 def test_a_sweep_runs_from_flags_and_its_page_can_be_drawn_again(call, read) -> None:

@@ -102,6 +102,24 @@ def test_seed_zero_draws_the_published_samples_and_another_seed_others():
     assert not np.array_equal(first.valid.numbers["b"], fixed.valid.numbers["b"])
 
 
+def test_published_split_is_drawn_from_42_whatever_the_seed_of_the_samples():
+    seeds = {"random_state": 7, "noise_seed": 11, "scale_on_all": True}
+
+    theirs, ours = draw(shared=10, split_seed=42, **seeds), draw(shared=10, **seeds)
+
+    # counted in the authors' code, which draws the samples from 7, the split from 42 and the noise from 11
+    assert np.bincount(theirs["train"].label).tolist() == [1504, 1518, 1495, 1483]
+    assert np.bincount(ours["train"].label).tolist() != [1504, 1518, 1495, 1483]
+
+
+def test_as_published_splits_the_samples_of_every_seed_alike():
+    options = {"as_published": True, "random_state": 7, "noise_seed": 11}
+
+    data = open_data("classification", options=options, seed=3)
+
+    assert np.bincount(data.train.targets["a"]).tolist() == [1504, 1518, 1495, 1483]
+
+
 def test_truth_names_the_channels_that_are_shared():
     found = truth(5)
 
@@ -162,8 +180,9 @@ def test_what_can_not_be_written_is_refused(tmp_path):
         open_data("classification", task="regression")
 
 
-def test_as_published_sets_both_fields():
+def test_as_published_sets_the_fields_that_it_names():
     settings = ClassificationSettings(as_published=True)
 
-    assert settings.scale_on_all and settings.valid_in_train
+    assert settings.scale_on_all and settings.valid_in_train and settings.split_seed == 42
+    assert ClassificationSettings(as_published=True, split_seed=5).split_seed == 5
     assert ClassificationSettings.model_validate(settings.model_dump()) == settings

@@ -19,7 +19,7 @@ from xmodal.methods.settings import PMFSettings
 from xmodal.models.network import student_of
 from xmodal.models.pixels.pmf_net import build_pmf
 from xmodal.models.student_file import load_student, save_student
-from xmodal.study.bench import unfit
+from xmodal.study.fitness import unfit
 from xmodal.types import DataInfo, InputInfo
 
 SMALL = {"backbone": "camera_resnet10", "width": 2, "channels": 16}

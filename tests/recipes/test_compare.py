@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from xmodal.cli.main import answer
 from xmodal.data import open_data
 from xmodal.engine.processes.launch import launch
 from xmodal.errors import InputError
@@ -100,6 +101,15 @@ def test_losses_become_rows_and_those_that_cannot_run_are_named(tmp_path):
     assert any("kd at can't run here" in note and "maps" in note for note in result["notes"])
 
 
+def test_losses_without_kd_are_refused_and_not_ignored(tmp_path, capsys):
+    words = "compare digits --teacher rows --student fourier --methods supervised --losses kl,rkd --seeds 1"
+
+    status = answer([*words.split(), "--out", str(tmp_path / "run")])
+
+    assert status == 2 and "--methods supervised leaves kd out" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_all_losses_are_those_of_the_list():
     names = [entry.name for entry in compare.Settings(**FAST, losses="all").comparison().entries]
 
@@ -184,7 +194,8 @@ def test_a_reference_says_what_it_asks_for(tmp_path, fields, sentence):
 def test_the_packaged_references_are_readable():
     keys = {figure.key for figure in read_references("xmodal.recipes:references/digits_kd.json")}
 
-    assert keys == {"teacher.weighted_f1", "no-KD.weighted_f1", "kd.weighted_f1"}
+    names = ("teacher", "no-KD", "kd", "teacher - no-KD", "kd - no-KD")
+    assert keys == {f"{name}.weighted_f1" for name in names}
 
 
 # ---- variants, and controls as large as what is deployed

@@ -134,8 +134,8 @@ def predict(words: Sequence[str]) -> Answer:
             "folder. Leave them out, or give the folder of a finished run."
         )
     if Path(flags.data).suffix == SCAN:
-        done, found = label_scan(path, Path(flags.data), flags.out, calibration=flags.calib, options=options)
-        return Answer(done, flags.as_json, [*lines, *found, f"Written: {done['file']}"])
+        written, found = label_scan(path, Path(flags.data), flags.out, calibration=flags.calib, options=options)
+        return Answer(written, flags.as_json, [*lines, *found, f"Written: {written['file']}"])
     if flags.calib is not None:
         raise InputError(f"--calib belongs to a LiDAR scan ({SCAN}), and {flags.data} is none. Leave it out.")
     predictor, seed = open_student(path), seed or 0

@@ -100,9 +100,10 @@ class ReproduceFlags(Flags):
         (), description="names of recipes; default: all that have reference figures"
     )
     out: Path = Field(
-        Path("runs/reproduce"), description="folder for the run folders, which are named after their recipes"
+        Path("runs/reproduce"),
+        description="folder for the run folders, which are named after their recipes: RECIPE, RECIPE-2, …",
     )
-    resume: bool = Field(False, description="continue runs that are in this folder")
+    resume: bool = Field(False, description="continue the last run of each recipe in this folder")
     references: Path | None = Field(None, description="another file of reference figures, for one recipe")
 
 
@@ -144,13 +145,25 @@ def _reproduced(name: str, expected: Sequence[Any], flags: ReproduceFlags) -> di
     from xmodal.study.references import against_references, published_figures, published_settings
 
     figures: dict[str, float] = {}
+    errors: dict[str, float] = {}
     folders = []
+    out = _folder(flags.out, name, resume=flags.resume)
     for which, settings in published_settings(RECIPES[name]).items():
-        changes = {"out": flags.out / name / which, "resume": flags.resume}
+        changes = {"out": out / which, "resume": flags.resume}
         result = RECIPES[name].load()(settings.model_copy(update=changes), progress=Progress())
         figures |= published_figures(which, result.get("figures", {}))
+        errors |= published_figures(which, result.get("standard_errors", {}))
         folders.append(result["folder"])
-    return {"references": against_references(figures, expected), "folders": folders}
+    return {"references": against_references(figures, expected, errors), "folders": folders}
+
+
+def _folder(parent: Path, name: str, *, resume: bool) -> Path:
+    """The first of ``name``, ``name-2``, … that does not exist; to resume, the last one that does."""
+    folder, following, number = parent / name, parent / name, 1
+    while following.exists():
+        folder, number = following, number + 1
+        following = parent / f"{name}-{number}"
+    return folder if resume else following
 
 
 def _references(name: str, result: Mapping[str, Any]) -> list[str]:

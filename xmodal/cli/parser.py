@@ -276,7 +276,9 @@ def _metavar(kind: Any) -> str:
         inner = [_metavar(part) for part in parts]
         return f"{inner[0]}[,{inner[0]}]" if Ellipsis in get_args(kind) else ",".join(inner)
     if get_origin(kind) in (Union, types.UnionType):
-        return "|".join(_metavar(part).strip("{}") for part in parts)
+        # a comma would read as a list of values
+        words = [_metavar(part) for part in parts]
+        return words[0] if len(words) == 1 else "|".join(word.strip("{}").replace(",", "|") for word in words)
     if get_origin(kind) is Annotated:
         return _metavar(parts[0])
     return {str: "TEXT", Path: "PATH"}.get(kind, getattr(kind, "__name__", "VALUE").upper())

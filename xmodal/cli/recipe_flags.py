@@ -137,7 +137,7 @@ def _check_encoders(settings: BaseModel) -> None:
     """Raise an error for encoders that do not exist."""
     # the network is built after the run folder is created, and wrong input must leave no folder behind
     encoders = ["auto", *ENCODERS, *NETWORKS]
-    names = [name for name in ("teacher_encoder", "student_encoder", "encoder") if name in type(settings).model_fields]
+    names = [name for name in ("teacher_encoder", "student_encoder") if name in type(settings).model_fields]
     values = {name: getattr(settings, name) for name in names}
     problems = [
         f"--{name.replace('_', '-')}: there is no encoder called '{value}'. {did_you_mean(value, encoders)}"

@@ -64,7 +64,8 @@ DATA = Cards(
             prepare="xmodal.data.mnist.files:prepare",
             check="xmodal.data.mnist.files:check",
             files="train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and "
-            "t10k-labels-idx1-ubyte, each of them with or without .gz",
+            "t10k-labels-idx1-ubyte, each of them with or without .gz; or MNIST/mnist_data.pkl and "
+            "MNIST_M/mnist_m_data.pkl",
             modalities=("mnist", "mnist_m"),
             year=1998,
             paper="LeCun et al., Gradient-Based Learning Applied to Document Recognition, doi 10.1109/5.726791",
@@ -91,8 +92,8 @@ DATA = Cards(
             make="xmodal.data.vggsound.synthetic:make",
             prepare="xmodal.data.vggsound.files:prepare",
             check="xmodal.data.vggsound.check:check",
-            files="label.json, and train and test with video_jpg/<clip>.jpg and audio_npy/<clip>.npy or "
-            "audio/<clip>.wav; or vggsound.csv and the clips that it names",
+            files="label.json or label_tiny.json, and train and test with video_jpg/<clip>.jpg and "
+            "audio_npy/<clip>.npy or audio/<clip>.wav; or vggsound.csv and the clips that it names",
             modalities=("audio", "video"),
             year=2020,
             paper="Chen et al., VGGSound, arXiv 2004.14368",
@@ -244,7 +245,8 @@ def files_of(card: DataCard, settings: Any) -> str | None:
         return None
     make = f" A small synthetic copy to try things on: xmodal data make {card.name} DIR." if card.make else ""
     if settings.root is None:
-        if getattr(settings, "stand_in", False):
+        # data that needs no files, or whose files other options name
+        if getattr(settings, "stand_in", False) or getattr(settings, "rootless", False):
             return None
         raise InputError(
             f"The data set {card.name} is read from files, and no folder was named. Give --{card.name}.root DIR (in "

@@ -53,15 +53,18 @@ class ClassificationSettings(BaseModel):
     )
     samples: int = Field(10_000, ge=100, description="number of samples; 40 % of them are the test split")
     valid_share: float = Field(0.1, gt=0, lt=1, description="share of the training rows that choose the epoch")
-    random_state: int | None = Field(
-        None, ge=0, lt=2**32, description="seed of the samples and their split; None: 42 plus the seed"
+    random_state: int | None = Field(None, ge=0, lt=2**32, description="seed of the samples; None: 42 plus the seed")
+    split_seed: int | None = Field(
+        None, ge=0, lt=2**32, description="seed of training and test rows; None: that of the samples, as published: 42"
     )
     noise_seed: int | None = Field(None, ge=0, lt=2**32, description="seed of the noise; None: 42 plus the seed")
     scale_on_all: bool = Field(False, description="standardise with all rows, the test rows among them")
     valid_in_train: bool = Field(
         False, description="train on the validation rows as well: only for runs that choose no epoch"
     )
-    as_published: bool = Field(False, description="as in the authors' code: --scale-on-all --valid-in-train")
+    as_published: bool = Field(
+        False, description="as in the authors' code: --scale-on-all --valid-in-train, and --split-seed 42"
+    )
 
     @model_validator(mode="after")
     def _published(self) -> ClassificationSettings:
@@ -69,6 +72,9 @@ class ClassificationSettings(BaseModel):
         if self.as_published:
             object.__setattr__(self, "scale_on_all", True)
             object.__setattr__(self, "valid_in_train", True)
+            # their code splits by 42 whatever the seed of its samples
+            if self.split_seed is None:
+                object.__setattr__(self, "split_seed", PUBLISHED_SEED)
         return self
 
 
@@ -105,6 +111,7 @@ def draw(
     shared: int,
     samples: int = 10_000,
     random_state: int = PUBLISHED_SEED,
+    split_seed: int | None = None,
     noise_seed: int = PUBLISHED_SEED,
     scale_on_all: bool = False,
 ) -> dict[str, Samples]:
@@ -113,7 +120,8 @@ def draw(
     Args:
         shared: informative features that both modalities contain, 0 to 20.
         samples: number of training and test samples together.
-        random_state: seed of the samples and their split.
+        random_state: seed of the samples.
+        split_seed: seed of training and test rows; None: that of the samples.
         noise_seed: seed of the noise.
         scale_on_all: standardise with the statistics of all rows, as published, in place of the training rows.
     """
@@ -133,7 +141,8 @@ def draw(
     scaler = StandardScaler()
     if scale_on_all:
         x = scaler.fit_transform(x)
-    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=TEST_SHARE, random_state=random_state)
+    split_seed = random_state if split_seed is None else split_seed
+    x_train, x_test, y_train, y_test = train_test_split(x, y, test_size=TEST_SHARE, random_state=split_seed)
     if not scale_on_all:
         x_train = scaler.fit_transform(x_train)
         x_test = scaler.transform(x_test)
@@ -185,6 +194,7 @@ def _joined(
         shared=settings.shared,
         samples=settings.samples,
         random_state=default_seed if settings.random_state is None else settings.random_state,
+        split_seed=settings.split_seed,
         noise_seed=default_seed if settings.noise_seed is None else settings.noise_seed,
         scale_on_all=settings.scale_on_all,
     )

@@ -100,12 +100,14 @@ class ArrayFolder:
     Args:
         path: the folder.
         files: files of the samples in order; None: all files of the folder, in the order of their names.
+        dtype: type of the values that are read; None: that of the first file.
     """
 
-    def __init__(self, path: Path, files: Sequence[Path] | None = None) -> None:
+    def __init__(self, path: Path, files: Sequence[Path] | None = None, *, dtype: np.dtype[Any] | None = None) -> None:
         self.path = path
         self.files = sample_files(path) if files is None else list(files)
-        sample, self.dtype = read_header(self.files[0])
+        sample, first = read_header(self.files[0])
+        self.dtype = first if dtype is None else dtype
         self.shape = (len(self.files), *sample)
 
     def __len__(self) -> int:

@@ -67,7 +67,8 @@ class Saliency:
             exact.
         draws: distance (draws, channels) of each permutation, averaged over batches; None for exact means.
         exact: whether ``raw`` is the mean over all permutations, or of a disturbance without randomness.
-        form: form of the computation: naive, tail, batched, rank_one or closed.
+        form: form of the computation: naive, tail, batched, rank_one or closed; read: from a file; none: not
+            measured.
         rows: number of rows.
         note: a remark on the result; empty if there is none.
     """

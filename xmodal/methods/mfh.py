@@ -36,13 +36,14 @@ from xmodal.method import Kit
 from xmodal.methods.joint import fit_joint
 from xmodal.methods.kd import KD
 from xmodal.methods.options import DEFAULTS, DistillationOptions
-from xmodal.methods.ranking import channel_means, rank_channels
+from xmodal.methods.ranking import UNRANKED, channel_means, name_of_ranking, rank_channels
 from xmodal.methods.settings import MFHSettings
 from xmodal.models.masking import masked
 from xmodal.types import Batch, DataInfo, Student
 
 RATIOS = (0.0, 0.25, 0.5, 0.75, 0.9)  # that `--ratio auto` tries
 JOINT = "mfh joint training"  # the stage
+ORDINARY = "the ordinary teacher"  # trained alone, or given
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,19 +138,38 @@ def build(kit: Kit, settings: MFHSettings) -> MFH:
             f"The distance ncjsd is about wrong classes: three classes or more are needed, and this is {kit.info.task} "
             f"data with {kit.info.classes}. Choose mse or l1."
         )
-    joint = fit_joint(kit, agreement="mse", stage=JOINT)
-    teacher = joint.teacher if settings.joint else kit.teacher()
-    networks = JOINT if settings.joint else "the ordinary teacher"
-    saliency = rank_channels(
+    if settings.joint:
+        joint = fit_joint(kit, agreement="mse", stage=JOINT)
+        saliency = _ranked(kit, settings, joint.teacher, joint.student, networks=JOINT)
+        return build_masked(kit, settings, joint.teacher, saliency, networks=JOINT)
+    teacher = kit.teacher()
+    name = name_of_ranking(
+        ORDINARY,
+        settings.layer,
+        distance=settings.distance,
+        disturb="permute",
+        permutations=settings.permutations,
+    )
+
+    def ranked() -> Saliency:
+        student = fit_joint(kit, agreement="mse", stage=JOINT).student
+        return _ranked(kit, settings, teacher, student, networks=ORDINARY)
+
+    # the student that the teacher is compared with would be trained for nothing if the ranking is there already
+    return build_masked(kit, settings, teacher, kit.once(name, ranked), networks=ORDINARY)
+
+
+def _ranked(kit: Kit, settings: MFHSettings, teacher: nn.Module, student: nn.Module, *, networks: str) -> Saliency:
+    """Algorithm 1 with the settings of the method."""
+    return rank_channels(
         kit,
         teacher,
-        joint.student,
+        student,
         settings.layer,
         networks=networks,
         distance=settings.distance,
         permutations=settings.permutations,
     )
-    return build_masked(kit, settings, teacher, saliency, networks=networks)
 
 
 def build_masked(kit: Kit, settings: MFHSettings, teacher: nn.Module, saliency: Saliency, *, networks: str) -> MFH:
@@ -183,7 +203,7 @@ def build_masked(kit: Kit, settings: MFHSettings, teacher: nn.Module, saliency: 
         "place": settings.layer,
         "removed": settings.remove if not settings.channels else "all but a given list",
         "ratio": ratio,
-        "saliency": saliency.value.tolist(),
+        "saliency": [] if saliency.form == UNRANKED else saliency.value.tolist(),
         "note": saliency.note,
         "keep": _keep(saliency, settings, ratio, kit.seed).tolist(),
         "curve": [{"ratio": ratio, "metric": kit.info.select[0], "valid": value} for ratio, value in curve.items()],

@@ -36,13 +36,13 @@ from xmodal.methods.joint import fit_joint
 from xmodal.methods.loss_text import split_loss
 from xmodal.methods.mfh import MFH, Channels, stay_of
 from xmodal.methods.options import DEFAULTS, DistillationOptions
-from xmodal.methods.ranking import channel_means, count_channels, rank_channels
+from xmodal.methods.ranking import UNRANKED, channel_means, count_channels, rank_channels
 from xmodal.methods.settings import NTDHSettings
 from xmodal.methods.terms import BY_TASK, OUTPUTS, Term
 from xmodal.types import Batch, DataInfo, Student
 
 MASKED = {"kl": "kl_pssm", "dkd": "dkd_pssm"}  # loss → its form with ω inside
-UNRANKED = ("random", "index")  # choices of channels that do not depend on a saliency
+RANDOM = ("random", "index")  # choices of channels that do not depend on a saliency
 
 
 class NTDH(MFH):
@@ -137,10 +137,10 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
         teacher = kit.teacher()
     else:
         _check(kit.info, settings)
-        stage = f"ntdh joint training {settings.agreement}"
+        stage = joint_stage(settings)
         joint = fit_joint(kit, agreement=settings.agreement, stage=stage)
         teacher = joint.teacher
-        values, note = _rank(kit, teacher, joint.student, settings, stage)
+        values, note, ranked = _rank(kit, teacher, joint.student, settings)
         keep = stay_of(values, settings.ratio, settings.remove, kit.seed)
         means = channel_means(kit, teacher, settings.layer, networks=stage) if settings.fill == "mean" else None
         channels = Channels(settings.layer, keep, settings.fill, means)
@@ -149,7 +149,7 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
             "place": settings.layer,
             "removed": settings.remove,
             "ratio": settings.ratio,
-            "saliency": [] if settings.remove in UNRANKED else values,
+            "saliency": values if ranked else [],
             "note": note,
             "keep": keep.tolist(),
             "curve": [],
@@ -169,25 +169,29 @@ def build(kit: Kit, settings: NTDHSettings) -> NTDH:
     )
 
 
-def _rank(
-    kit: Kit, teacher: nn.Module, student: nn.Module, settings: NTDHSettings, stage: str
-) -> tuple[list[float], str]:
-    """Saliency of each channel of the teacher, and a note about it; zeros where the choice does not depend on it."""
-    if settings.remove in UNRANKED:
+def joint_stage(settings: NTDHSettings) -> str:
+    """Name of the stage in which teacher and student are trained jointly."""
+    return f"ntdh joint training {settings.agreement}"
+
+
+def ranking_options(settings: NTDHSettings) -> dict[str, Any]:
+    """Arguments of `rank_channels` and of `name_of_ranking`."""
+    return {
+        "networks": joint_stage(settings),
+        "distance": settings.agreement,
+        "disturb": settings.disturb,
+        "permutations": settings.permutations,
+    }
+
+
+def _rank(kit: Kit, teacher: nn.Module, student: nn.Module, settings: NTDHSettings) -> tuple[list[float], str, bool]:
+    """Saliency of each channel of the teacher, a note about it, and whether it was measured; zeros otherwise."""
+    if settings.remove in RANDOM:
         # a ranking passes over the training split many times, and these choices would not use it
-        return [0.0] * count_channels(kit, teacher, settings.layer), ""
-    saliency = rank_channels(
-        kit,
-        teacher,
-        student,
-        settings.layer,
-        networks=stage,
-        distance=settings.agreement,
-        disturb=settings.disturb,
-        permutations=settings.permutations,
-        pixels=settings.rank_pixels,
-    )
-    return saliency.value.tolist(), saliency.note
+        return [0.0] * count_channels(kit, teacher, settings.layer), "", False
+    options = ranking_options(settings)
+    saliency = rank_channels(kit, teacher, student, settings.layer, pixels=settings.rank_pixels, **options)
+    return saliency.value.tolist(), saliency.note, saliency.form != UNRANKED
 
 
 def _check(info: DataInfo, settings: NTDHSettings) -> None:

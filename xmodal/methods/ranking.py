@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +22,30 @@ from xmodal.models.network import evaluating
 
 KEPT_BYTES = 2 * 2**30  # features and outputs that a ranking keeps in memory; of more, it keeps running sums
 STREAMED = 8  # frames that are exchanged with one another where sums are kept
+
+UNRANKED = "none"  # the form of `unranked`
+
+
+def unranked(channels: int, layer: str) -> Saliency:
+    """In place of a saliency where none is needed: no channel is removed, or random ones."""
+    nothing = np.zeros(channels)
+    return Saliency(
+        place=layer,
+        side="teacher",
+        distance="",
+        disturb="",
+        population="",
+        raw=nothing,
+        value=nothing,
+        baseline=0.0,
+        deviation=nothing,
+        standard_error=nothing,
+        draws=None,
+        exact=False,
+        form=UNRANKED,
+        rows=0,
+        note="The channels were not ranked.",
+    )
 
 
 def name_of_ranking(

@@ -30,13 +30,13 @@ from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
 from xmodal.files import read_json, write_json
 from xmodal.method import Method
-from xmodal.methods import METHODS
 from xmodal.methods.supervised import Supervised
 from xmodal.models.capacity import count_parameters, width_for
 from xmodal.models.network import as_precise, build_for, student_of, zeros
 from xmodal.models.resnet import load_checked
 from xmodal.seeding import kept, seeded
 from xmodal.study.controls import CONTROLS, SAME_MODALITY, TRAINED, UNTRAINED
+from xmodal.study.fitness import unfit
 from xmodal.study.plan import TEACHER, Plan
 from xmodal.study.predictions import write_predictions
 from xmodal.types import Batch, DataInfo, Student
@@ -261,9 +261,13 @@ class Bench:
         return method
 
     def _load_earlier(self, stage: str, method: Method) -> Method:
-        """A method with the weights of another run; weights of another network raise an error."""
-        for name, student in method.students().items():
-            load_checked(student.module, self.earlier.weights[stage][name], f"{self.earlier.where} ({name})")
+        """A method with the weights of another run; weights of another network raise an error.
+
+        Students that the other run does not name keep theirs: of a joint training, perhaps only the teacher is used.
+        """
+        students = method.students()
+        for name, weights in self.earlier.weights[stage].items():
+            load_checked(students[name].module, weights, f"{self.earlier.where} ({name})")
         return method.to(self.fabric.device)
 
     def once(self, what: str, find: Callable[[], F]) -> F:
@@ -370,8 +374,12 @@ class Bench:
         return method
 
     def train_control(self) -> None:
-        """Train the no-KD control: the student's network, on labels alone."""
-        self.train(CONTROL, Supervised(self.network(self.student), self.info), role="control")
+        """Train the no-KD control, the student's network on labels alone; one of an earlier run is taken as it is."""
+        method = Supervised(self.network(self.student), self.info)
+        if CONTROL in self.earlier.weights:
+            self.take(CONTROL, self._load_earlier(CONTROL, method), role="control")
+        else:
+            self.train(CONTROL, method, role="control")
 
     def train_matched(self) -> None:
         """Train a control of the same size for every method whose student has more parameters than the no-KD control.
@@ -548,33 +556,6 @@ def _leads(run: Run, student: str) -> bool:
 def encoders_of(student: Student) -> dict[str, str]:
     """Modality → name of the encoder that reads it."""
     return {name: options["encoder"] for name, options in (student.arguments or {}).get("inputs", {}).items()}
-
-
-def unfit(card: MethodCard, info: DataInfo) -> list[str]:
-    """Reasons why a method can't be trained on this data; empty if it can."""
-    problems = []
-    if card.paired and not info.paired:
-        others = ", ".join(other.name for other in METHODS.values() if not other.paired)
-        problems.append(
-            f"The method '{card.name}' needs paired samples, and this data is unpaired. Methods that take it: {others}."
-        )
-    if info.task not in card.tasks:
-        problems.append(f"The method '{card.name}' supports the tasks {', '.join(card.tasks)}, not {info.task}.")
-    weighted = {"classes": bool(info.class_weights), "rows": info.weighted}
-    for what in (what for what, given in weighted.items() if given and what not in card.weights):
-        others = ", ".join(other.name for other in METHODS.values() if what in other.weights)
-        problems.append(f"The loss of the method '{card.name}' has no weights of {what}. Methods with them: {others}.")
-    targets = "place" if info.dense else "sample"
-    if card.targets not in ("any", targets):
-        expected, given = ("each sample", "a target for every pixel or voxel")
-        if targets == "sample":
-            expected, given = ("every pixel or voxel", "one target per sample")
-        others = ", ".join(other.name for other in METHODS.values() if other.targets in ("any", targets))
-        problems.append(
-            f"The method '{card.name}' predicts for {expected}, and this data has {given}. Methods that take it: "
-            f"{others}."
-        )
-    return problems
 
 
 def folder_name(name: str) -> str:

@@ -18,9 +18,10 @@ from xmodal.data.targets import target_facts
 from xmodal.errors import InputError, did_you_mean
 from xmodal.methods import METHODS
 from xmodal.metrics.task import scalar_metrics
-from xmodal.study.bench import Bench, Earlier, unfit
+from xmodal.study.bench import Bench, Earlier
 from xmodal.study.controls import CONTROLS
 from xmodal.study.few_labels import labels_used, still_improving
+from xmodal.study.fitness import unfit
 from xmodal.study.plan import TEACHER, Comparison, Opener, method_settings, open_seed
 from xmodal.study.rehearsal import Rehearsal
 

@@ -103,6 +103,11 @@ class ComparisonSettings(PairSettings, JobSettings):
     def _wrong_names(self) -> list[str]:
         """Problems with losses that do not exist, and with options that belong neither to a method nor to the data."""
         problems = []
+        if self.losses and "kd" not in self.methods:
+            problems.append(
+                f"--losses {','.join(self.losses)} runs kd once per loss, and --methods {','.join(self.methods)} "
+                "leaves kd out. Add kd to --methods, or leave --losses out."
+            )
         for name in () if self.losses == ("all",) else self.losses:
             try:
                 LOSSES[name.partition(":")[0]]

@@ -1,4 +1,4 @@
-"""The file ``saliency.npz`` with the ranking of a teacher's channels and the name under which a kit keeps it."""
+"""Files with the ranking of a teacher's channels: our ``saliency.npz``, and the arrays of the authors' codes."""
 
 from __future__ import annotations
 
@@ -38,6 +38,54 @@ def read_ranking(path: Path) -> tuple[str, Saliency]:
             f"{path} is missing or damaged ({error}). Delete it and run the same command again, which ranks the "
             "channels again."
         ) from error
+
+
+def read_array(path: Path, layer: str, *, distance: str, disturb: str) -> Saliency:
+    """The ranking in a .npy file of an authors' code: a number for each channel, in any unit.
+
+    Args:
+        path: of the array (channels,).
+        layer: whose channels these are.
+        distance: by which the file was computed.
+        disturb: how its channels were disturbed.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"There is no file {path}. Expected: a NumPy array with a number for each channel. Name another, or leave "
+            "the flag out to rank the channels here."
+        )
+    try:
+        raw = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} can't be read as a NumPy array ({error}). Leave the flag out to rank the channels here."
+        ) from None
+    if raw.ndim != 1 or raw.dtype.kind not in "fiu" or not len(raw) or not np.isfinite(raw).all():
+        raise InputError(
+            f"{path} holds {raw.shape} of {raw.dtype}: finite numbers (channels,) were expected. Name another file, or "
+            "leave the flag out to rank the channels here."
+        )
+    raw = raw.astype(np.float64)
+    # values that are normalised already stay as they are
+    span = np.ptp(raw)
+    unknown = np.full(len(raw), np.nan)
+    return Saliency(
+        place=layer,
+        side="teacher",
+        distance=distance,
+        disturb=disturb,
+        population="batch",
+        raw=raw,
+        value=(raw - raw.min()) / span if span else np.zeros(len(raw)),
+        baseline=float("nan"),
+        deviation=unknown,
+        standard_error=unknown,
+        draws=None,
+        exact=False,
+        form="read",
+        rows=0,
+        note=f"The ranking was read from {path.name}.",
+    )
 
 
 def _plain(value: Any) -> Any:

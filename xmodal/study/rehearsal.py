@@ -14,7 +14,7 @@ from xmodal.method import Method
 from xmodal.metrics.task import scalar_metrics
 from xmodal.models.network import as_precise
 from xmodal.models.resnet import load_checked
-from xmodal.study.bench import Bench
+from xmodal.study.bench import CONTROL, Bench
 from xmodal.study.plan import TEACHER
 from xmodal.types import Batch
 
@@ -30,14 +30,16 @@ class Rehearsal(Bench):
         self._teacher_used = True
         if self.given is not None:
             return as_precise(copy.deepcopy(self.given.student.module), self.info).to(self.fabric.device).eval()
-        network = self.network(self.teaching, side=TEACHER).module
-        for weights in self.earlier.weights.get(TEACHER, {}).values():
-            load_checked(network, weights, self.earlier.where)
-        return network.to(self.fabric.device).eval()
+        return self._checked(TEACHER, self.network(self.teaching, side=TEACHER).module)
 
     def control(self) -> nn.Module:
-        """A fresh network in place of the control."""
-        return self.network(self.student).module.to(self.fabric.device).eval()
+        """A fresh network in place of the control; with an earlier run, its weights are checked."""
+        return self._checked(CONTROL, self.network(self.student).module)
+
+    def _checked(self, stage: str, network: nn.Module) -> nn.Module:
+        for weights in self.earlier.weights.get(stage, {}).values():
+            load_checked(network, weights, self.earlier.where)
+        return network.to(self.fabric.device).eval()
 
     def batches(self, split: str = "train", *, size: int | None = None, most: int | None = None) -> Iterable[Batch]:
         """The first batch alone."""

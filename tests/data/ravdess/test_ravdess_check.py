@@ -82,19 +82,19 @@ def test_all_problems_are_reported_together(root):
     edit(lists / "spa_test.csv", "test_4.npy,", "gone.npy,")
     (lists / "spa_val.csv").unlink()
     (root / "vid_features" / "test_5.jpg").write_bytes(b"words")
-    np.save(root / "aud_features" / "test_6.npy", np.zeros((20, 24), np.uint8))
+    np.save(root / "aud_features" / "test_6.npy", np.zeros((20, 24), np.bool_))
     np.save(root / "aud_features" / "test_7.npy", np.zeros((20, 25), np.float32))
 
     errors = "\n".join(check(root).errors)
 
     for part in (
         "spa_dl.csv line 2 has the label '8': 0 to 7",
-        "spa_dl.csv line 3 names '../train_1.npy': a file in aud_features, without folders",
+        "spa_dl.csv line 3 names '../train_1.npy': a file in aud_features, without ..",
         "spa_dl.csv line 4 has 1 cells",
         "spa_test.csv line 6 names aud_features/gone.npy, which is missing",
         "spa_val.csv is missing. Expected: data_file/spa_dl.csv",
         "vid_features/test_5.jpg cannot be read as a picture",
-        "aud_features/test_6.npy holds uint8 numbers",
+        "aud_features/test_6.npy holds bool numbers",
         "aud_features/test_7.npy has the shape (20, 25), test_0.npy has (20, 24)",
     ):
         assert part in errors, part
@@ -130,7 +130,8 @@ def test_clips_in_two_splits_are_an_error_and_actors_a_warning(root, prepared, t
     (lists / "spa_val.csv").write_text("\n".join(first))
     (lists / "spa_test.csv").write_text("\n".join(second))
 
-    assert "train_0.npy is in spa_dl.csv and in spa_val.csv" in check(root).errors[0]
+    assert "train_0 is in spa_dl.csv and in spa_val.csv" in check(root).errors[0]
+    assert "--ravdess.allow-overlap" in check(root).errors[0]
     mixed = check(tmp_path / "mixed")
     assert mixed.errors == [] and "2 of 4 actors are in several splits" in mixed.warnings[0]
 

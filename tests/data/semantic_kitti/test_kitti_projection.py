@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 from kitti_bytes import HEIGHT, P2, POINTS, TR, WIDTH
+from range_view import range_maps
 
 from xmodal.data.semantic_kitti.projection import (
     camera_pixels,
     draw,
     drawing_order,
     features_of,
-    range_maps,
     range_pixels,
     ranges,
     to_camera,
@@ -144,10 +144,10 @@ def test_directions_have_the_expected_pixels():
     assert listed(pixels) == [(0, 3, 45), (1, 3, 0), (2, 3, 89), (3, 27, 45), (4, 0, 0)]
 
 
-def test_the_nearest_point_of_a_direction_remains():
+def test_the_nearest_point_of_a_direction_remains(tmp_path):
     points, field = cloud(3), (10.0, -20.0, -60.0, 50.0)
 
-    maps = range_maps(points, height=12, width=30, field=field)
+    maps = range_maps(tmp_path, points, height=12, width=30, field=field)
 
     slow = slow_range_maps(points, 12, 30, field)
     assert {tuple(place): int(maps["idx"][tuple(place)]) for place in np.argwhere(maps["mask"])} == {
@@ -156,11 +156,12 @@ def test_the_nearest_point_of_a_direction_remains():
     assert np.array_equal(maps["idx"] == -1, maps["range"] == -1)
 
 
-def test_only_the_published_rule_drops_the_first_point():
+def test_only_the_published_rule_drops_the_first_point(tmp_path):
     points = np.array([[1, 0, 0, 1], [1, 0.5, 0, 1]], np.float32)
+    size = {"height": 8, "width": 16, "field": (3.0, -25.0, -45.0, 45.0)}
 
     default, published = (
-        range_maps(points, height=8, width=16, lose_first=lose_first)["mask"] for lose_first in (False, True)
+        range_maps(tmp_path, points, **size, lose_first=lose_first)["mask"] for lose_first in (False, True)
     )
 
     assert default.sum() == 2 and published.sum() == 1

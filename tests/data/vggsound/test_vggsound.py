@@ -116,6 +116,58 @@ def test_the_layout_of_the_authors_is_read(tmp_path):
     assert opened(tmp_path, seconds=1, labels=tmp_path / "elsewhere.json").info.classes == 2
 
 
+def test_separate_folders_of_the_splits_are_read_as_one_root(tmp_path):
+    """Train and Test on different disks, the classes in label_tiny.json beside the training clips."""
+    whole = opened(small_layout(tmp_path / "whole"), seconds=1)
+    for split in ("train", "test"):
+        shutil.copytree(tmp_path / "whole" / split, tmp_path / "disk" / split / split.title())
+    labels = tmp_path / "disk" / "train" / "label_tiny.json"
+    shutil.copy(tmp_path / "whole" / "label.json", labels)
+
+    folders = {split: tmp_path / "disk" / split / split.title() for split in ("train", "test")}
+    apart = open_data("vggsound", options={**folders, "seconds": 1})
+
+    assert apart.info.class_names == whole.info.class_names and apart.info.rows == whole.info.rows
+    for split in ("train", "test"):
+        assert torch.equal(
+            picked(apart.split(split), 0, 1).inputs["video"], picked(whole.split(split), 0, 1).inputs["video"]
+        )
+    assert reopen(json.loads(json.dumps(apart.source))).info.rows == apart.info.rows
+    labels.unlink()
+    with pytest.raises(InputError, match=r"label.json is missing. Expected: label.json or label_tiny.json"):
+        open_data("vggsound", options={**folders, "seconds": 1})
+
+
+def test_folders_of_splits_may_begin_with_a_capital(tmp_path):
+    small_layout(tmp_path)
+    for split in ("train", "test"):
+        (tmp_path / split).rename(tmp_path / split.title())
+    (tmp_path / "label.json").rename(tmp_path / "label_tiny.json")
+
+    assert opened(tmp_path, seconds=1).info.rows["train"]["audio"] == 2 and check(tmp_path).errors == []
+    (tmp_path / "TRAIN").mkdir()
+    with pytest.raises(InputError, match="several folders for the split train: TRAIN, Train"):
+        opened(tmp_path, seconds=1)
+
+
+def test_a_folder_of_a_split_that_is_missing_is_named(tmp_path):
+    small_layout(tmp_path)
+    options = {"train": tmp_path / "train", "test": tmp_path / "nowhere", "seconds": 1}
+
+    with pytest.raises(InputError, match=r"no folder .*/nowhere, named for the split test"):
+        open_data("vggsound", options=options)
+    with pytest.raises(InputError, match=r"no folder was named"):
+        open_data("vggsound", options={"train": tmp_path / "train"})
+
+
+def test_two_files_of_labels_are_reported(tmp_path):
+    small_layout(tmp_path)
+    shutil.copy(tmp_path / "label.json", tmp_path / "label_tiny.json")
+
+    (note,) = [warning for warning in opened(tmp_path, seconds=1).warnings if "label_tiny" in warning]
+    assert "label.json numbers the classes" in note
+
+
 def test_workers_and_a_resumed_epoch_give_the_same_bits(synthetic_vggsound):
     data = opened(synthetic_vggsound / "raw", seconds=1, frames=4, size=16, random_frames=True, mirror=True)
 
@@ -303,7 +355,11 @@ def test_incomplete_clips_are_skipped_and_reported(copied):
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("label.json", None, "label.json is missing. Expected: label.json with the number of each class"),
+        (
+            "label.json",
+            None,
+            "label.json is missing. Expected: label.json or label_tiny.json with the number",
+        ),
         ("label.json", "{", "label.json is damaged"),
         ("label.json", '{"a": 0, "b": 2}', "from 0 without gaps"),
         ("label.json", '{"a": 0, "b": "1"}', "'b' is '1'"),

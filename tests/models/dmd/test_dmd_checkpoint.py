@@ -4,9 +4,10 @@ import os
 
 import pytest
 import torch
+from dmd_fill import published_state
 
 from xmodal.errors import InputError
-from xmodal.models.dmd.authors_weights import BUFFERS, load_published, published_places, published_state, read_published
+from xmodal.models.dmd.authors_weights import BUFFERS, load_published, published_places, read_published
 from xmodal.models.dmd.net import DMDNet, DMDNumbers, SequenceInput
 
 NAMES = ("text", "vision", "audio")

@@ -20,11 +20,13 @@ from dmd_fill import (
     given_state,
     golden_inputs,
     lav,
+    load_as_file,
+    published_state,
 )
 
 from xmodal.errors import InputError
 from xmodal.models.dmd.attention import attend, future_mask, future_of
-from xmodal.models.dmd.authors_weights import BUFFERS, LAYER, load_published, published_places, published_state
+from xmodal.models.dmd.authors_weights import BUFFERS, LAYER, load_published, published_places
 from xmodal.models.dmd.net import DMDNet, DMDNumbers, SequenceInput
 from xmodal.models.dmd.sequence_transformer import EncoderStack, folded
 
@@ -55,7 +57,7 @@ def golden_net(case):
     numbers = DMDNumbers(width=case["d"], heads=case["heads"], layers=case["nlevels"])
     net = DMDNet(inputs, numbers, as_published=True).eval()
     shapes = {name: tensor.shape for name, tensor in published_state(net).items()}
-    load_published(net, filled_state(shapes, case["param_base_seed"]))
+    load_as_file(net, filled_state(shapes, case["param_base_seed"]))
     return net
 
 

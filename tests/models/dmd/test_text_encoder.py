@@ -1,16 +1,19 @@
 """Text encoders from a folder: tiny ones, made and saved here."""
 
+import copy
 import json
 import sys
 
 import pytest
 import torch
+from dmd_fill import published_state
 
 from xmodal.errors import InputError, MissingExtra
-from xmodal.models.dmd.authors_weights import load_published, published_state
+from xmodal.models.dmd.authors_weights import load_published
 from xmodal.models.dmd.head import build_dmd_head
 from xmodal.models.dmd.net import DMDNet, DMDNumbers, SequenceInput
 from xmodal.models.dmd.text_encoder import build_text_encoder, load_text_encoder
+from xmodal.models.dmd.text_memory import TextMemory
 
 TINY = {
     "model_type": "bert",
@@ -99,8 +102,64 @@ def test_a_network_reads_tokens_in_place_of_features_and_its_student_is_rebuilt(
         torch.testing.assert_close(rebuilt(inputs), net(inputs).homo["text"], rtol=0, atol=1e-6)
 
 
+def counted(encoder):
+    """The numbers of rows with which the model behind the encoder is called from now on."""
+    rows = []
+    encoder.model.register_forward_pre_hook(
+        lambda _, args, named: rows.append(len(named["input_ids"])), with_kwargs=True
+    )
+    return rows
+
+
+def test_a_frozen_encoder_reads_every_text_once(folder):
+    encoder, tokens = load_text_encoder(folder), make_tokens()
+    again = tokens[[2, 0, 2]]
+    rows = counted(encoder)
+
+    first, second = encoder(tokens), encoder(again)
+
+    # one by one, so that the features of a text are the same bits in every batch
+    assert rows == [1, 1, 1] and torch.equal(second, first[[2, 0, 2]])
+    # the mask and the segments belong to the text
+    changed = tokens.clone()
+    changed[:, 2] = 1
+    assert not torch.equal(encoder(changed)[0], first[0]) and len(rows) == 6
+
+
+def test_features_are_forgotten_with_the_weights_and_depend_on_the_precision(folder):
+    encoder, tokens = load_text_encoder(folder), make_tokens()
+    before, rows = encoder(tokens), counted(encoder)
+    other = {name: 2 * tensor for name, tensor in encoder.state_dict().items()}
+
+    holder = torch.nn.ModuleDict({"text": encoder})
+    holder.load_state_dict({f"text.{name}": tensor for name, tensor in other.items()})
+    after = encoder(tokens)
+    double = encoder.double()(tokens)
+
+    assert not torch.allclose(before, after) and len(rows) == 6
+    assert double.dtype == torch.float64 and torch.allclose(double.float(), after, atol=1e-5)
+
+
+def test_the_memory_of_texts_is_limited_and_not_copied(folder):
+    encoder, tokens = load_text_encoder(folder), make_tokens()
+    encoder.memory = TextMemory(most_bytes=8 * 6 * 4)  # one text: 8 numbers, 6 tokens, 4 bytes
+    rows = counted(encoder)
+
+    first, second = encoder(tokens), encoder(tokens)
+
+    assert torch.equal(first, second) and len(rows) == 3 + 2
+    assert len(encoder.memory.features) == 1
+    assert copy.deepcopy(encoder).memory.features == {}
+    assert load_text_encoder(folder, fine_tune=True).memory is None
+    assert build_text_encoder(config=TINY).memory is None
+
+
 def test_published_weights_of_the_encoder_are_read_with_the_rest(folder):
-    net, other = make_net(load_text_encoder(folder)), make_net(build_text_encoder(config=TINY))
+    net, other = make_net(load_text_encoder(folder)), make_net(load_text_encoder(folder))
+    for tensor in other.fused.projection("text").encoder.parameters():
+        tensor.mul_(3)
+    tokens = make_tokens()
+    other.fused.projection("text").encoder(tokens)
     encoder = net.fused.projection("text").encoder.model
     state = published_state(net) | {f"text_model.model.{name}": x for name, x in encoder.state_dict().items()}
     state["text_model.model.embeddings.position_ids"] = torch.arange(16)  # older versions wrote it
@@ -109,6 +168,8 @@ def test_published_weights_of_the_encoder_are_read_with_the_rest(folder):
 
     mine = other.fused.projection("text").encoder.model.state_dict()
     assert all(torch.equal(x, mine[name]) for name, x in encoder.state_dict().items())
+    found, wanted = (each.fused.projection("text").encoder(tokens) for each in (other, net))
+    assert torch.equal(found, wanted)
     del state["text_model.model.embeddings.word_embeddings.weight"]
     with pytest.raises(InputError, match="word_embeddings"):
         load_published(other, state)

@@ -9,14 +9,15 @@ pytestmark = [pytest.mark.claim, pytest.mark.timeout(7200)]
 
 
 def test_the_demo_reaches_its_scores_and_prints_the_control_of_the_same_size(tmp_path):
-    result = experiment.run(experiment.Settings(out=tmp_path / "demo"))
+    published = experiment.published()
+    result = experiment.run(published.model_copy(update={"out": tmp_path / "demo"}))
 
     mean = {entry["name"].partition(", ")[0] + f" {entry['role']}": 100 * entry["mean"] for entry in result["summary"]}
     assert mean["discom: ROWS method"] >= 92.0 and mean["discom: FOU method"] >= 80.0
     for name in ("ROWS", "FOU"):
         assert mean[f"discom: {name} method"] >= mean[f"no-KD: {name} control"] - 1.0
         assert f"no-KD: {name} matched" in mean
-    assert all(row["ok"] for row in result["references"])
+    assert len(result["references"]) == 11 and all(row["ok"] for row in result["references"])
 
 
 @pytest.fixture(scope="module")

@@ -531,7 +531,15 @@ def test_lines_of_every_kind_of_target():
     assert values.tolist() == [[3, 1.5, 1.0], [5, 2.5, 2.0]]
 
 
-def test_the_packaged_references_are_those_of_both_modalities():
-    keys = {figure.key for figure in read_references("xmodal.recipes:references/discom.json")}
+def test_the_packaged_references_are_those_of_both_modalities_and_of_the_parts(made):
+    references = read_references("xmodal.recipes:references/discom.json")
+    _, result = made
 
-    assert keys == {f"{name}: {view}.weighted_f1" for name in ("discom", "no-KD") for view in ("ROWS", "FOU")}
+    scores = {f"{name}: {view}.weighted_f1" for name in ("discom", "no-KD") for view in ("ROWS", "FOU")}
+    differences = {f"discom: {view} - no-KD: {view}.weighted_f1" for view in ("ROWS", "FOU")}
+    parts = {f"head {name}" for name in ("adversary", "informative", "irrelevant")}
+    parts |= {f"cosine {name}" for name in ("invariant", "irrelevant")}
+    assert {reference.key for reference in references} == scores | differences | parts
+    # a run produces all of them, and an error where its tolerance is in standard errors
+    assert scores | differences | parts <= set(result["figures"])
+    assert differences <= set(result["standard_errors"])

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from dmd_fill import published_state
+from safetensors.torch import load_file
 
 from xmodal.cli.main import answer
 from xmodal.cli.recipe_flags import read_settings
@@ -19,8 +21,8 @@ from xmodal.data.mosi.files import make
 from xmodal.data.mosi.synthetic import SyntheticSettings
 from xmodal.engine.processes.launch import launch
 from xmodal.engine.progress import Progress
+from xmodal.engine.run.result import LAST
 from xmodal.errors import InputError
-from xmodal.models.dmd.authors_weights import published_state
 from xmodal.models.dmd.text_encoder import build_text_encoder
 from xmodal.recipes.dmd import experiment
 from xmodal.study.bench import Bench
@@ -100,17 +102,42 @@ def test_the_page_shows_both_graphs_with_their_prior(done):
     assert "Every student" in page and "Edges of the graphs: no-distillation" not in page
 
 
-def test_predictions_hold_id_label_and_every_head(done):
+def test_predictions_hold_id_label_and_every_student_as_deployed(done):
     folder = Path(done["folder"])
     lines = table(folder / "seed-3" / "predictions.csv")
     data = open_data("mosi", options=MADE["mosi"], seed=3)
 
     assert [line["id"] for line in lines] == list(data.ids[-24:])
     heads = [f"{run}: {name}" for run in ("dmd", "no distillation") for name in STUDENTS]
-    assert list(lines[0]) == ["id", "label", *heads, "common", *(f"hetero {name}" for name in STUDENTS[:3])]
+    assert list(lines[0]) == ["id", "label", *heads]
     errors = [abs(float(line["dmd: audio"]) - float(line["label"])) for line in lines]
     scores = {row["name"]: row["test"] for row in done["rows"]}
     assert np.mean(errors) == pytest.approx(scores["dmd: audio"]["mae"], abs=1e-5)
+
+
+def test_heads_are_those_of_the_network_after_the_last_epoch(tmp_path):
+    # with this rate the first epoch is the best one of text, and not of the others
+    settings = tiny(control=False, learning_rate=0.1, out=tmp_path / "run")
+    best = {row["student"]: row["best_epoch"] for row in experiment.run(settings)["rows"]}
+    folder = tmp_path / "run" / "seed-3"
+    lines, deployed = table(folder / "heads.csv"), table(folder / "predictions.csv")
+    method = experiment.build(bench_of(settings), settings, None)
+    method.load_state_dict({**method.state_dict(), **load_file(folder / "dmd" / LAST)})
+    (batch,) = in_order(experiment.open_set(settings, 3).test, batch_size=100)
+    with torch.no_grad():
+        outputs = method.eval().network(batch.inputs)
+
+    # one network gives all columns: weights of a single epoch
+    expected = {"fused": outputs.fused, "common": outputs.common}
+    expected |= {f"hetero {name}": outputs.hetero[name] for name in STUDENTS[:3]}
+    expected |= {name: outputs.homo[name] for name in STUDENTS[:3]}
+    assert {*lines[0]} == {"id", "label", *expected}
+    for name, column in expected.items():
+        assert [float(line[name]) for line in lines] == pytest.approx(column.flatten().tolist(), abs=1e-5), name
+    assert best["text"] == 0 and best["fused"] == 1
+    for name in ("text", "fused"):
+        same = [line[name] for line in lines] == [line[f"dmd: {name}"] for line in deployed]
+        assert same == (name == "fused"), "predictions.csv has the weights of each student's best epoch"
 
 
 def test_the_tables_are_in_natural_units_and_the_authors_one_is_not(done):
@@ -141,7 +168,7 @@ def test_a_run_that_dies_between_and_goes_on_ends_as_one_that_did_not(done, tmp_
     result = experiment.run(settings.model_copy(update={"resume": True}))
 
     assert [row["test"] for row in result["rows"]] == [row["test"] for row in done["rows"]]
-    for name in ("edges.csv", "summary.csv", "result.csv", "seed-3/predictions.csv"):
+    for name in ("edges.csv", "summary.csv", "result.csv", "seed-3/predictions.csv", "seed-3/heads.csv"):
         assert (tmp_path / "run" / name).read_bytes() == (Path(done["folder"]) / name).read_bytes()
 
 

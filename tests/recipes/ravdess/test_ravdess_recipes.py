@@ -204,7 +204,7 @@ def test_folders_that_hold_no_networks_are_refused(teacher_outputs, ravdess_root
 
     with pytest.raises(InputError, match="is a run of 'ravdess'"):
         earlier_seed(teacher_outputs[1], 0, settings)
-    with pytest.raises(InputError, match="teacher_mod_1_overlap.pkl, student_mod_0_overlap.pkl, overlap_tag"):
+    with pytest.raises(InputError, match="teacher_mod_1_overlap.pkl, .*student_mod_0_overlap.pkl are missing"):
         earlier_seed(tmp_path, 0, settings)
     (tmp_path / "teacher_mod_1_overlap.pkl").write_bytes(b"no tensors")
     with pytest.raises(InputError, match="can't be read as tensors"):
@@ -228,7 +228,7 @@ def test_the_original_command_lines_run_word_for_word(ravdess_root, tmp_path, mo
         "teacher_mod_1_overlap.pkl",
     ]
     rows = json.loads((tmp_path / "runs" / "ravdess-001" / "result.json").read_text())["rows"]
-    assert [row["name"] for row in rows] == ["no-KD", "kl:0.125, general"]
+    assert [row["name"] for row in rows] == ["no-KD", "teacher", "kl:0.125, general"]
 
 
 def test_original_flags_become_settings():
@@ -242,7 +242,27 @@ def test_original_flags_become_settings():
     assert (students.task_weight, students.kd_weight, students.workers, students.epochs) == (0.5, 1.0, 2, 40)
     assert students.comparison().entries[0].options["loss"] == LOSSES["dkd"] and students.fill == "zero"
     assert ranking.networks is None and ranking.seeds == (4,) and ranking.optimizer == "sgd"
-    assert original.Settings(mode=2).students().epochs == 100
+    assert original.Settings(mode=2).students().epochs == 100 and original.Settings().students().workers == 0
+    assert original.Settings(num_workers=10).students().workers == 10
+
+
+def test_the_system_ntdh_has_the_defaults_of_its_script():
+    settings, _ = read_settings("ravdess-original", ["--system", "ntdh"], prog="xmodal run ravdess-original")
+    students = settings.students()
+
+    assert (settings.eval_tag, settings.first_time, settings.batch_size2) == (True, False, 256)
+    assert (students.preset, students.mode, students.epochs, students.loss) == ("ntdh", ("random",), 40, ("hint",))
+    # the script ranks by the squared difference, and discards the divergence that it computes as well
+    assert (students.fill, students.distance) == ("zero", "mse")
+    assert original.Settings(distill="rkd") == original.Settings(system="ntdh", distill="rkd")
+    with pytest.raises(InputError, match="--distill is a flag of NTDH's main.py"):
+        read_settings("ravdess-original", "--system mfh --distill hint".split(), prog="xmodal run ravdess-original")
+
+
+def test_kd_is_the_authors_synonym_of_kl():
+    kd, kl = (original.Settings(distill=name).students().comparison().entries[0] for name in ("kd", "kl"))
+
+    assert kd.options == kl.options and kl.options["loss"] == ("kl:1",)
 
 
 def test_an_original_command_that_asks_for_nothing_is_told(capsys):

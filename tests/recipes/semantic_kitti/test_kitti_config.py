@@ -1,8 +1,10 @@
 """The settings file of the published LiDAR training: what each of its keys becomes, and what is refused."""
 
 import pytest
+import torch
 
 from xmodal.cli.recipe_flags import read_settings
+from xmodal.engine.processes.launch import launch
 from xmodal.errors import InputError
 from xmodal.recipes.semantic_kitti.authors_config import parse_yaml, read_config
 from xmodal.recipes.semantic_kitti.settings import Settings
@@ -85,6 +87,7 @@ def test_every_key_of_the_published_file_is_known_and_sets_what_it_says(config):
 
     options = found.values.pop("options")["semantic-kitti"]
     assert found.values == {
+        "accelerator": "cuda",
         "epochs": 50,
         "warmup": 1,
         "momentum": 0.9,
@@ -121,7 +124,7 @@ def test_the_published_file_gives_the_published_preset(config):
     ours, theirs = Settings().described(), Settings(config=config()).described()
 
     differ = {key for key in ours if ours[key] != theirs[key]}
-    assert differ == {"devices", "options"}  # how many devices there are, and where the data is
+    assert differ == {"devices", "accelerator", "options"}  # which devices there are, and where the data is
 
 
 def test_all_unknown_keys_are_named_with_the_nearest_one(config):
@@ -238,3 +241,27 @@ def test_a_block_that_is_none_and_a_missing_file_are_sentences(config, tmp_path)
         read_config(config("kd: kl\n"))
     with pytest.raises(InputError, match="There is no file"):
         read_config(tmp_path / "none.yaml")
+
+
+def test_several_gpus_are_not_replaced_by_processes_on_the_cpu(config, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)  # as on a machine without a GPU
+    path = config("device: auto\n")
+    settings, _ = read_settings("semantic-kitti", ["--config", str(path)], prog="xmodal run semantic-kitti")
+
+    with pytest.raises(InputError, match="--devices 2 asks for 2 cuda device.* has 0. .*--accelerator cpu"):
+        launch(settings.machine())
+
+
+@pytest.mark.parametrize(("more", "words"), [("device: cpu\n", []), ("", ["--accelerator", "cpu"])])
+def test_several_processes_on_the_cpu_can_be_asked_for(more, words, config):
+    line = ["--config", str(config(more)), *words]
+
+    settings, _ = read_settings("semantic-kitti", line, prog="xmodal run semantic-kitti")
+
+    assert (settings.accelerator, settings.devices) == ("cpu", 2)
+
+
+def test_one_gpu_is_the_one_that_there_is(config):
+    settings, _ = read_settings("semantic-kitti", ["--config", str(config(gpu='"0"'))], prog="xmodal")
+
+    assert (settings.accelerator, settings.devices) == ("auto", 1)

@@ -5,6 +5,9 @@
     ├── t10k-images-idx3-ubyte.gz    t10k-labels-idx1-ubyte.gz      10,000
     └── mnist_m/train-00000.npy …  mnist_m.json                     optional: written by `prepare`
 
+The pickles of NTDH's code and the picture folders of Ganin et al. are read as well, see
+`xmodal.data.mnist.authors_files`.
+
     mnist    (1, 28, 28)  the grey digit
     mnist_m  (3, 28, 28)  the same digit, binarised, on a patch of a picture: see `xmodal.data.mnist.backgrounds`
 
@@ -18,7 +21,6 @@ authors' code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,16 +28,15 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from xmodal.data.mnist.backgrounds import blend, find_pictures, read_pictures
+from xmodal.data.mnist.digits import PARTS
 from xmodal.data.mnist.files import (
     BACKGROUND_SEED,
-    FACTS,
-    PARTS,
     TEXTURES,
-    Digits,
+    Facts,
     Grey,
+    Opened,
     cached_textures,
-    open_blended,
-    read_digits,
+    open_folder,
     stand_in,
 )
 from xmodal.data.request import DataRequest
@@ -56,7 +57,9 @@ class MnistSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    root: Path | None = Field(None, description="folder with the four IDX files")
+    root: Path | None = Field(
+        None, description="folder with the four IDX files, or with the two pickles of NTDH's code"
+    )
     stand_in: bool = Field(False, description="without a root, use scikit-learn's digits instead")
     noise: float = Field(
         1.0,
@@ -89,7 +92,7 @@ def load(root: str | None, settings: MnistSettings, request: DataRequest) -> Dat
     """Three splits of both modalities.
 
     Args:
-        root: folder with the four IDX files, and perhaps those of `prepare`; None: scikit-learn's digits.
+        root: folder with the digits; None: scikit-learn's digits.
         settings: noise, backgrounds, validation.
         request: task ``multiclass``; the seed draws noise and validation rows, but not the backgrounds.
     """
@@ -99,8 +102,9 @@ def load(root: str | None, settings: MnistSettings, request: DataRequest) -> Dat
     from xmodal.types import Normalisation
 
     request.check_task("mnist", "multiclass")
-    digits = stand_in() if root is None else read_digits(Path(root))
-    coloured, warnings = blended(None if root is None else Path(root), digits, settings)
+    opened = Opened(stand_in()) if root is None else open_folder(Path(root))
+    digits = opened.digits
+    coloured, warnings = blended(opened, settings)
     labels = np.concatenate([digits[part].labels for part in PARTS])
     train = len(digits["train"].labels)
     test = np.arange(train, len(labels))
@@ -132,34 +136,46 @@ def load(root: str | None, settings: MnistSettings, request: DataRequest) -> Dat
     return data
 
 
-def blended(root: Path | None, digits: Mapping[str, Digits], settings: MnistSettings) -> tuple[Column, list[str]]:
-    """The column of mnist_m, prepared or computed now, and warnings about it."""
-    if root is not None and (root / FACTS).exists():
-        return _prepared(root, digits, settings)
+def blended(opened: Opened, settings: MnistSettings) -> tuple[Column, list[str]]:
+    """The column of mnist_m, stored or computed now, and warnings about it."""
+    if opened.coloured is not None:
+        _check_options(opened, settings)
+        textured = opened.facts is not None and opened.facts.backgrounds == TEXTURES
+        return opened.coloured, [TEXTURED] * textured
     if settings.backgrounds is not None:
         pictures, warnings = read_pictures(find_pictures(settings.backgrounds))
     else:
         pictures, warnings = cached_textures(_seed(settings)), [TEXTURED]
     parts = [
-        blend(digits[part].images, pictures, seed=_seed(settings), part=number) for number, part in enumerate(PARTS)
+        blend(opened.digits[part].images, pictures, seed=_seed(settings), part=number)
+        for number, part in enumerate(PARTS)
     ]
     return np.concatenate(parts), warnings
 
 
-def _prepared(root: Path, digits: Mapping[str, Digits], settings: MnistSettings) -> tuple[Column, list[str]]:
-    column, facts = open_blended(root, digits)
-    # an option that differs from the prepared files would otherwise be ignored silently
+def _check_options(opened: Opened, settings: MnistSettings) -> None:
+    """Refuse options that differ from the stored digits: they would be ignored silently."""
     options = {"background seed": settings.background_seed, "backgrounds": settings.backgrounds}
-    prepared = {"background seed": facts.seed, "backgrounds": facts.backgrounds}
-    problems = [
-        f"{root} was prepared with the {option} {prepared[option]}, and {value} was asked for. Leave the option out, "
-        "or prepare another folder."
-        for option, value in options.items()
-        if value is not None and prepared[option] != (str(value.absolute()) if isinstance(value, Path) else value)
-    ]
+    asked = {name: value for name, value in options.items() if value is not None}
+    if opened.facts is None:
+        problems = [
+            f"The coloured digits are {opened.source}, and the {option} {value} was asked for. Leave the option out."
+            for option, value in asked.items()
+        ]
+    else:
+        prepared = _described(opened.facts)
+        problems = [
+            f"{opened.source} was prepared with the {option} {prepared[option]}, and {value} was asked for. Leave the "
+            "option out, or prepare another folder."
+            for option, value in asked.items()
+            if prepared[option] != (str(value.absolute()) if isinstance(value, Path) else value)
+        ]
     if problems:
         raise InputError(problems)
-    return column, [TEXTURED] * (facts.backgrounds == TEXTURES)
+
+
+def _described(facts: Facts) -> dict[str, int | str]:
+    return {"background seed": facts.seed, "backgrounds": facts.backgrounds}
 
 
 def _seed(settings: MnistSettings) -> int:

@@ -10,14 +10,16 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from xmodal.data.columns import ArrayFile, gather
+from xmodal.data.mnist.authors_files import ganin_folder, has_pickles, read_ganin, read_pickles
 from xmodal.data.mnist.backgrounds import SIDE, blend, find_pictures, read_pictures, textures
+from xmodal.data.mnist.digits import PARTS, Digits, find_files, read_digits
 from xmodal.data.mnist.idx import read_idx, write_idx
 from xmodal.data.options import validated
 from xmodal.data.own.write import check_new_folder
@@ -26,7 +28,9 @@ from xmodal.data.report import Report
 from xmodal.errors import InputError, did_you_mean
 from xmodal.files import read_json, write_json, written_whole
 
-PARTS = ("train", "t10k")
+if TYPE_CHECKING:
+    from xmodal.data.split import Column
+
 # digits per prepared file: few enough files for a folder, and enough of them for several workers
 BLOCK = 1000
 # pixels by which a copy of a stand-in digit may be moved
@@ -53,63 +57,6 @@ class Facts(BaseModel):
     backgrounds: str
     pictures: tuple[str, ...] = ()
     digits: dict[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Digits:
-    """The digits of one part.
-
-    Attributes:
-        images: (n, 28, 28).
-        labels: (n,) 0 to 9.
-    """
-
-    images: Pixels
-    labels: NDArray[np.int64]
-
-
-def find_files(root: Path) -> tuple[dict[str, Path], list[str]]:
-    """Role (``train images``, …) → file, and one sentence for each that is missing."""
-    # copies of MNIST name the files with a dash or a dot before idx, with or without .gz
-    files, problems = {}, []
-    for part in PARTS:
-        for what, axes in (("images", 3), ("labels", 1)):
-            stems = [f"{part}-{what}{dot}idx{axes}-ubyte" for dot in "-."]
-            names = [stem + suffix for stem in stems for suffix in ("", ".gz")]
-            paths = [root / name for name in names if (root / name).is_file()]
-            if paths:
-                files[f"{part} {what}"] = paths[0]
-            else:
-                problems.append(f"{root} has no {names[0]} (or {names[1]}).")
-    return files, problems
-
-
-def read_digits(root: Path) -> dict[str, Digits]:
-    """The digits of both parts; all problems of the files are reported together."""
-    files, problems = find_files(root)
-    arrays: dict[str, Pixels] = {}
-    for role, path in files.items():
-        try:
-            arrays[role] = read_idx(path, axes=3 if role.endswith("images") else 1)
-        except InputError as error:
-            problems += error.problems
-    for role, array in arrays.items():
-        name = files[role].name
-        if role.endswith("images") and array.shape[1:] != (SIDE, SIDE):
-            problems.append(f"{name} holds pictures of {array.shape[1]}x{array.shape[2]}: {SIDE}x{SIDE} was expected.")
-        if role.endswith("labels") and array.max() > 9:
-            problems.append(f"{name} holds the label {array.max()}: 0 to 9 were expected.")
-    for part in PARTS:
-        images, labels = (arrays.get(f"{part} {what}") for what in ("images", "labels"))
-        if images is not None and labels is not None and len(images) != len(labels):
-            names = [files[f"{part} {what}"].name for what in ("images", "labels")]
-            problems.append(
-                f"{names[0]} has {len(images)} digits and {names[1]} has {len(labels)} labels: one for each was "
-                "expected."
-            )
-    if problems:
-        raise InputError(problems)
-    return {part: Digits(arrays[f"{part} images"], arrays[f"{part} labels"].astype(np.int64)) for part in PARTS}
 
 
 @functools.cache
@@ -175,6 +122,42 @@ class Blocks:
 
     def __getitem__(self, rows: Any) -> Pixels:
         return gather(rows, self.ends, lambda number: self.files[number].array)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The digits of a folder.
+
+    Attributes:
+        digits: part → the grey pictures and their labels.
+        coloured: the column of mnist_m, part after part; None: the folder has none.
+        facts: of the files that `prepare` wrote.
+        source: where the coloured digits come from, for messages.
+    """
+
+    digits: dict[str, Digits]
+    coloured: Column | None = None
+    facts: Facts | None = None
+    source: str = ""
+
+
+def open_folder(root: Path) -> Opened:
+    """The digits of a folder in any of the layouts, see `xmodal.data.mnist.dataset`."""
+    if has_pickles(root):
+        pair = read_pickles(root)
+        return Opened(pair.digits, _joined(pair.coloured), source="the pickle of MNIST-M")
+    digits = read_digits(root)
+    if (root / FACTS).exists():
+        column, facts = open_blended(root, digits)
+        return Opened(digits, column, facts, str(root))
+    if folder := ganin_folder(root):
+        pair = read_ganin(folder, digits)
+        return Opened(pair.digits, _joined(pair.coloured), source=f"the pictures in {folder}")
+    return Opened(digits)
+
+
+def _joined(parts: Mapping[str, Pixels]) -> Pixels:
+    return np.concatenate([parts[part] for part in PARTS])
 
 
 def open_blended(root: Path, digits: Mapping[str, Digits]) -> tuple[Blocks, Facts]:
@@ -328,14 +311,12 @@ def _pictures(paths: tuple[str, ...]) -> list[Pixels]:
 
 
 def check(root: Path) -> Report | None:
-    """Problems of a folder with MNIST; None if it has none of the four files."""
-    if not find_files(root)[0]:
+    """Problems of a folder with MNIST; None if it has none of the four files and neither pickle."""
+    if not find_files(root)[0] and not has_pickles(root):
         return None
     report = Report()
     try:
-        digits = read_digits(root)
-        if (root / FACTS).exists():
-            open_blended(root, digits)
+        digits = open_folder(root).digits
     except InputError as error:
         report.errors += error.problems
         return report

@@ -1,4 +1,6 @@
-"""Read the pickles of MOSI and MOSEI as data, without the module pickle: nothing in the file is imported or called.
+"""Read pickles of numbers and arrays as data, without the module pickle: nothing in the file is imported or called.
+
+MOSI and MOSEI are published as pickles, and so are the digits of NTDH's code.
 
 A pickle is a program for a small stack machine, and it may import and call any installed function. This module runs
 the machine itself, with only those instructions that write numbers, text, lists, dictionaries and arrays:

@@ -130,7 +130,7 @@ def find_layout(root: Path, report: Report, *, only: Sequence[str] = (), number:
     sources = find_sources(root, report, only=only or settings.modalities)
     if not sources:
         return None
-    _check_keys(settings, sources, report)
+    _check_keys(root, settings, sources, report)
     _check_orphans(root, sources, report)
     specific = sorted(path.name for name in sources for path in _specific_files(root, name, number))
     paired = not specific if settings.paired is None else settings.paired
@@ -311,17 +311,24 @@ def _no_indices(root: Path, report: Report, number: int | None) -> dict[str, dic
     return {}
 
 
-def _check_keys(settings: DataFile, sources: dict[str, Path], report: Report) -> None:
+def _check_keys(root: Path, settings: DataFile, sources: dict[str, Path], report: Report) -> None:
+    # a modality that is in the folder may be described and not used
+    known = {*sources, *settings.modalities, *_stems(root)}
     for key, values in (("normalise", settings.normalise), ("layout", settings.layout)):
         for name in values:
-            if name not in sources and name not in settings.modalities:
+            if name not in known:
                 hint = did_you_mean(name, sources)
                 report.errors.append(f"data.json: '{key}' names the modality '{name}', which is not there. {hint}")
 
 
+def _stems(root: Path) -> set[str]:
+    """The names of all entries of a folder, as those of modalities."""
+    return {entry.stem.removesuffix(NORMALISED) for entry in root.iterdir()}
+
+
 def _check_orphans(root: Path, sources: dict[str, Path], report: Report) -> None:
     # all entries count, also modalities that are left out by `only`: their labels may stay in the folder
-    stems = {entry.stem.removesuffix(NORMALISED) for entry in root.iterdir()}
+    stems = _stems(root)
     for path in sorted(root.glob("*_*.npy")):
         modality = re.sub(rf"_?(labels|rows|({'|'.join(SPLITS)})_idx{NUMBER})$", "", path.stem)
         if _is_label_or_index(path) and modality and modality not in stems:

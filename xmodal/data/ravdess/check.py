@@ -1,9 +1,13 @@
-"""Reading the lists of a prepared RAVDESS folder and checking all files that they name."""
+"""Reading the lists of a prepared RAVDESS folder and checking all files that they name.
+
+A folder without pictures is one of sound alone: nothing is asked of the pictures that its lists name, and a line may
+leave them out. Names may have folders in front (``Actor_01/x.npy``), which make different clips of equal file names.
+"""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,13 +31,15 @@ class Row:
     """One line of a list.
 
     Attributes:
+        name: of the clip: that of its features in the list, with folders and without suffix.
         audio: path of the features.
-        image: path of the picture.
+        image: path of the picture; None in a folder of sound alone.
         label: the emotion, counted from 0.
     """
 
+    name: str
     audio: Path
-    image: Path
+    image: Path | None
     label: int
 
 
@@ -46,7 +52,7 @@ class Contents:
         rows: split → its rows.
         headers: split → whether its list begins with a header line.
         audio: shape of the features of a clip.
-        image: height and width of the pictures.
+        image: height and width of the pictures; empty in a folder of sound alone.
     """
 
     report: Report
@@ -69,20 +75,27 @@ def _check_recordings(root: Path) -> Report:
     problems = [f"{name}: {reason}." for name, reason in refused]
     note = f"{len(pairs)} clips of recordings. Prepare them: xmodal data prepare ravdess {root} ROOT."
     if not pairs:
+        pairs, refused = find_pairs(root, "both", sound_alone=True)
+        if pairs and not any(root.rglob("*.mp4")):
+            note = f"{len(pairs)} clips of sound. Prepare them: xmodal data prepare ravdess {root} ROOT --sound-alone."
+            return Report([], [note, *_few([f"{name}: {reason}." for name, reason in refused], str(root))])
         return Report([f"{root} holds no clip with sound and picture.", *_few(problems, str(root))], [])
     return Report([], [note, *_few(problems, str(root))])
 
 
-def inspect(root: Path, *, header: str = "auto", thorough: bool = False) -> Contents:
+def inspect(root: Path, *, header: str = "auto", thorough: bool = False, allow_overlap: bool = False) -> Contents:
     """Read the lists and check every file that they name.
 
     Args:
         root: the folder.
         header: whether the lists begin with a header line: ``auto`` detects it, ``yes`` and ``no`` set it.
         thorough: read all values and pixels, not only the header of each file.
+        allow_overlap: a clip in several lists is a warning and no error.
     """
     contents = Contents(Report())
     report = contents.report
+    if sound_alone := not (root / IMAGE).is_dir() and (root / AUDIO).is_dir():
+        report.warnings.append(f"There is no folder {IMAGE}: the sound alone is read.")
     for split, name in FILES.items():
         path = root / LISTS / name
         if not path.is_file():
@@ -92,9 +105,9 @@ def inspect(root: Path, *, header: str = "auto", thorough: bool = False) -> Cont
             )
             continue
         problems: list[str] = []
-        contents.rows[split], contents.headers[split] = _read_list(root, path, header, problems)
+        contents.rows[split], contents.headers[split] = _read_list(root, path, header, sound_alone, problems)
         report.errors += _few(problems, name)
-    _check_splits(contents)
+    _check_splits(contents, allow_overlap)
     _check_files(contents, thorough=thorough)
     # With an unreadable list, every file that it names would be reported as unlisted.
     if not report.errors:
@@ -107,7 +120,7 @@ def _few(problems: list[str], where: str) -> list[str]:
     return problems[:NAMED] + more
 
 
-def _read_list(root: Path, path: Path, header: str, problems: list[str]) -> tuple[list[Row], bool]:
+def _read_list(root: Path, path: Path, header: str, sound_alone: bool, problems: list[str]) -> tuple[list[Row], bool]:
     """The rows of a list, and whether a header line was dropped."""
     try:
         # utf-8-sig: spreadsheet programs write a byte-order mark, which would become part of the first file name.
@@ -119,7 +132,7 @@ def _read_list(root: Path, path: Path, header: str, problems: list[str]) -> tupl
     has_header = bool(numbered) and (_is_header(numbered[0][1]) if header == "auto" else header == "yes")
     rows = []
     for number, line in numbered[has_header:]:
-        row = _read_row(root, f"{path.name} line {number}", line, problems)
+        row = _read_row(root, f"{path.name} line {number}", line, sound_alone, problems)
         if row is not None:
             rows.append(row)
     if not rows and not problems:
@@ -128,12 +141,12 @@ def _read_list(root: Path, path: Path, header: str, problems: list[str]) -> tupl
 
 
 def _is_header(line: list[str]) -> bool:
-    """Whether the third cell is not a whole number and the first two are not names of data files."""
+    """Whether the cell of the label is not a whole number and the ones before it are not names of data files."""
     # Both conditions: a sample with a broken label must be reported, not dropped as a header.
     suffixes = {suffix for endings in SUFFIXES.values() for suffix in endings}
-    return (
-        len(line) > 2 and not _is_whole(line[2]) and not any(Path(cell).suffix.lower() in suffixes for cell in line[:2])
-    )
+    # lists of sound alone may have two columns
+    *names, label = line[:3]
+    return bool(names) and not _is_whole(label) and not any(Path(cell).suffix.lower() in suffixes for cell in names)
 
 
 def _is_whole(text: str) -> bool:
@@ -144,8 +157,10 @@ def _is_whole(text: str) -> bool:
         return False
 
 
-def _read_row(root: Path, where: str, line: list[str], problems: list[str]) -> Row | None:
+def _read_row(root: Path, where: str, line: list[str], sound_alone: bool, problems: list[str]) -> Row | None:
     cells = [cell.strip() for cell in line]
+    if sound_alone and len(cells) == 2:
+        cells.insert(1, "")
     if len(cells) < 3:
         problems.append(f"{where} has {len(cells)} cells: audio file, image file and label were expected.")
         return None
@@ -153,15 +168,19 @@ def _read_row(root: Path, where: str, line: list[str], problems: list[str]) -> R
         problems.append(f"{where} has the label '{cells[2]}': 0 to {len(EMOTIONS) - 1} were expected.")
         return None
     # Both before the return, so that a line with two missing files reports both.
-    audio, image = (_find(root / part, name, where, problems) for part, name in ((AUDIO, cells[0]), (IMAGE, cells[1])))
-    return None if audio is None or image is None else Row(audio, image, int(float(cells[2])))
+    audio = _find(root / AUDIO, cells[0], where, problems)
+    image = None if sound_alone else _find(root / IMAGE, cells[1], where, problems)
+    if audio is None or (image is None and not sound_alone):
+        return None
+    clip = audio.relative_to(root / AUDIO).with_suffix("").as_posix()
+    return Row(clip, audio, image, int(float(cells[2])))
 
 
 def _find(folder: Path, name: str, where: str, problems: list[str]) -> Path | None:
     """The file of a name that may come without suffix; None and a problem if it does not exist."""
     # A list from elsewhere must not reach outside its folder; a NUL byte would make is_file() raise.
-    if not name or Path(name).name != name or "\0" in name:
-        problems.append(f"{where} names '{name}': a file in {folder.name}, without folders, was expected.")
+    if not name or Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name:
+        problems.append(f"{where} names '{name}': a file in {folder.name}, without .., was expected.")
         return None
     suffixes = SUFFIXES[folder.name]
     has_suffix = Path(name).suffix.lower() in suffixes
@@ -172,25 +191,29 @@ def _find(folder: Path, name: str, where: str, problems: list[str]) -> Path | No
     return None
 
 
-def _check_splits(contents: Contents) -> None:
+def _check_splits(contents: Contents, allow_overlap: bool) -> None:
     """Report clips and actors that are in several splits, and classes that a split does not contain."""
     report, duplicates = contents.report, list[str]()
     split_of_clip: dict[str, str] = {}
     splits_of_actor: dict[int, set[str]] = {}
     for split, rows in contents.rows.items():
         for row in rows:
-            first_split = split_of_clip.setdefault(row.audio.name, split)
+            first_split = split_of_clip.setdefault(row.name, split)
             if first_split != split:
-                duplicates.append(
-                    f"{row.audio.name} is in {FILES[first_split]} and in {FILES[split]}: keep it in only one."
-                )
-            splits_of_actor.setdefault(actor_of(row.audio.stem), set()).add(split)
-        if len({row.audio.name for row in rows}) < len(rows):
+                duplicates.append(f"{row.name} is in {FILES[first_split]} and in {FILES[split]}")
+            splits_of_actor.setdefault(actor_of(row.name), set()).add(split)
+        if len({row.name for row in rows}) < len(rows):
             report.warnings.append(f"{FILES[split]} lists some clips several times.")
         absent = [name for label, name in enumerate(EMOTIONS) if all(row.label != label for row in rows)]
         if rows and absent:
             report.warnings.append(f"No clip of {FILES[split]} is {', '.join(absent)}.")
-    report.errors += _few(duplicates, "the lists")
+    if duplicates and allow_overlap:
+        report.warnings.append(
+            f"{len(duplicates)} clips are in several lists ({duplicates[0]}): scores on them are too high."
+        )
+    elif duplicates:
+        advice = "keep it in only one, or accept this with --ravdess.allow-overlap."
+        report.errors += _few([f"{duplicate}: {advice}" for duplicate in duplicates], "the lists")
     shared = sorted(actor for actor, splits in splits_of_actor.items() if actor and len(splits) > 1)
     if shared:
         report.warnings.append(
@@ -202,36 +225,49 @@ def _check_splits(contents: Contents) -> None:
 def _check_files(contents: Contents, *, thorough: bool) -> None:
     report = contents.report
     every = [row for rows in contents.rows.values() for row in rows]
-    for paths, look, part in (
-        ({row.audio for row in every}, _look_at_audio, AUDIO),
-        ({row.image for row in every}, _look_at_image, IMAGE),
-    ):
-        problems, shapes = [], {}
-        for path in sorted(paths):
-            try:
-                shapes[path] = look(path, thorough)
-            except InputError as error:
-                problems += error.problems
-        first, usual = next(iter(shapes.items()), (Path(), ()))
-        problems += [
-            f"{part}/{path.name} has the shape {shape}, {first.name} has {usual}: the same for all was expected."
-            for path, shape in shapes.items()
-            if shape != usual
-        ]
-        report.errors += _few(problems, part)
-        if part == AUDIO:
-            contents.audio = usual
-        else:
-            contents.image = usual
+    whole: list[Path] = []
+    contents.audio = _usual_shape(
+        {row.audio for row in every}, AUDIO, lambda path: _look_at_audio(path, thorough, whole), report
+    )
+    pictures = {row.image for row in every if row.image is not None}
+    contents.image = _usual_shape(pictures, IMAGE, lambda path: _look_at_image(path, thorough), report)
+    if whole:
+        report.warnings.append(
+            f"{len(whole)} files in {AUDIO} hold integers, {whole[0].name} among them: they are read as float32, and "
+            "their values stay as they are."
+        )
 
 
-def _look_at_audio(path: Path, thorough: bool) -> tuple[int, ...]:
+def _usual_shape(
+    paths: set[Path], part: str, look: Callable[[Path], tuple[int, ...]], report: Report
+) -> tuple[int, ...]:
+    """The shape of the first file; the report gets what is wrong with the others."""
+    problems, shapes = [], {}
+    for path in sorted(paths):
+        try:
+            shapes[path] = look(path)
+        except InputError as error:
+            problems += error.problems
+    first, usual = next(iter(shapes.items()), (Path(), ()))
+    problems += [
+        f"{part}/{path.name} has the shape {shape}, {first.name} has {usual}: the same for all was expected."
+        for path, shape in shapes.items()
+        if shape != usual
+    ]
+    report.errors += _few(problems, part)
+    return usual
+
+
+def _look_at_audio(path: Path, thorough: bool, whole: list[Path]) -> tuple[int, ...]:
+    """The shape of the features of a clip; a file of integers is added to ``whole``."""
     shape, dtype = read_header(path)
     where = f"{AUDIO}/{path.name}"
     if len(shape) != 2 or not all(shape):
         raise InputError(f"{where} has the shape {shape}: coefficients and frames were expected, as in (40, 256).")
-    if dtype.kind != "f":
+    if dtype.kind not in "fiu":
         raise InputError(f"{where} holds {dtype} numbers: float32 was expected.")
+    if dtype.kind in "iu":
+        whole.append(path)
     if thorough and not np.isfinite(np.load(path, allow_pickle=False)).all():
         raise InputError(f"{where} holds non-finite values. Compute its features again, or remove the clip.")
     return shape
@@ -252,9 +288,9 @@ def _look_at_image(path: Path, thorough: bool) -> tuple[int, ...]:
 def _check_rest(root: Path, contents: Contents) -> None:
     """Warn of files that no list names, and of an interrupted preparation."""
     every = [row for rows in contents.rows.values() for row in rows]
-    used: Mapping[str, set[Path]] = {AUDIO: {row.audio for row in every}, IMAGE: {row.image for row in every}}
+    used: Mapping[str, set[Path | None]] = {AUDIO: {row.audio for row in every}, IMAGE: {row.image for row in every}}
     for part, files in used.items():
-        present = {path for path in (root / part).iterdir() if path.suffix.lower() in SUFFIXES[part]}
+        present = {path for path in (root / part).rglob("*") if path.suffix.lower() in SUFFIXES[part]}
         spare = sorted(path.name for path in present - files if not path.name.startswith("."))
         if spare:
             contents.report.warnings.append(f"{len(spare)} files in {part} are in no list, {spare[0]} among them.")

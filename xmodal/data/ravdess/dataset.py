@@ -2,7 +2,8 @@
 
     ravdess_root/
     ├── aud_features/<name>.npy           a float array per clip, nominally (40, 256)
-    ├── vid_features/<name>.png or .jpg   a colour picture per clip, nominally 256 high and 512 wide
+    ├── vid_features/<name>.png or .jpg   a colour picture per clip, nominally 256 high and 512 wide; without this
+    │                                     folder the sound alone is read
     └── data_file/spa_dl.csv              training clips: audio file, image file, label; with or without a header line
                   spa_val.csv  spa_test.csv
 
@@ -36,7 +37,6 @@ from xmodal.errors import InputError
 if TYPE_CHECKING:
     from xmodal.data.base import Data
 
-MODALITIES = ("audio", "image")
 # Mean and standard deviation that the authors' loader hard-codes; features made by other means have other statistics.
 PUBLISHED = (-10.59, 85.66)
 # Mean and standard deviation of ImageNet per colour, for values from 0 to 1, as in the authors' loader.
@@ -60,6 +60,7 @@ class RavdessSettings(BaseModel):
     swap_columns: bool = Field(
         False, description="exchange frames 0 and 2 of each audio feature, as the authors' code does"
     )
+    allow_overlap: bool = Field(False, description="accept clips that several lists name, with a warning")
     as_published: bool = Field(
         False, description="as in the authors' code: published statistics, --header yes and --swap-columns"
     )
@@ -76,13 +77,14 @@ class Features:
     """The audio features (n, 1, coefficients, frames), a file per clip."""
 
     def __init__(self, files: Sequence[Path], *, swap_columns: bool) -> None:
-        self.column = ArrayFolder(files[0].parent, files)
+        # one type for all: the first file may hold integers, and others fractions
+        self.column = ArrayFolder(files[0].parent, files, dtype=np.dtype(np.float32))
         self.swap_columns = swap_columns
         self.shape = (len(files), 1, *self.column.shape[1:])
         self.dtype: np.dtype[Any] = np.dtype(np.float32)
 
     def __getitem__(self, rows: Any) -> NDArray[np.float32]:
-        features = np.asarray(self.column[np.arange(len(self.column))[rows]], dtype=np.float32)
+        features = self.column[np.arange(len(self.column))[rows]]
         # Left over from the BGR → RGB swap of pictures: the authors' loader also exchanges these columns of the audio.
         if self.swap_columns:
             order = np.arange(self.shape[-1])
@@ -131,7 +133,7 @@ def load(root: str, settings: RavdessSettings, request: DataRequest) -> Data:
     from xmodal.types import Normalisation
 
     request.check_task("ravdess", "multiclass")
-    contents = inspect(Path(root), header=settings.header)
+    contents = inspect(Path(root), header=settings.header, allow_overlap=settings.allow_overlap)
     contents.report.stop_on_errors()
     if settings.swap_columns and contents.audio[1] < 3:
         raise InputError(f"The audio features have {contents.audio[1]} frames: 3 are needed to exchange 0 and 2.")
@@ -139,24 +141,25 @@ def load(root: str, settings: RavdessSettings, request: DataRequest) -> Data:
     ends = np.cumsum([0, *(len(contents.rows[split]) for split in FILES)])
     mean, std = (np.array(part)[:, None, None] * 255 for part in COLOURS)
     audio = Normalisation(*([[[number]]] for number in PUBLISHED))
+    columns: dict[str, Features | Pictures] = {
+        "audio": Features([row.audio for row in every], swap_columns=settings.swap_columns)
+    }
+    # without their folder no row has a picture
+    if pictures := [row.image for row in every if row.image is not None]:
+        columns["image"] = Pictures(pictures, contents.image)
+    normalise = {
+        "audio": audio if settings.statistics == "published" else "standard",
+        "image": Normalisation(mean.tolist(), std.tolist()),
+    }
     data = assemble(
-        {
-            "audio": Features([row.audio for row in every], swap_columns=settings.swap_columns),
-            "image": Pictures([row.image for row in every], contents.image),
-        },
-        dict.fromkeys(MODALITIES, np.array([row.label for row in every])),
-        {
-            split: dict.fromkeys(MODALITIES, np.arange(ends[place], ends[place + 1]))
-            for place, split in enumerate(FILES)
-        },
-        normalise={
-            "audio": audio if settings.statistics == "published" else "standard",
-            "image": Normalisation(mean.tolist(), std.tolist()),
-        },
-        layouts=dict.fromkeys(MODALITIES, "image"),
+        columns,
+        dict.fromkeys(columns, np.array([row.label for row in every])),
+        {split: dict.fromkeys(columns, np.arange(ends[place], ends[place + 1])) for place, split in enumerate(FILES)},
+        normalise={name: normalise[name] for name in columns},
+        layouts=dict.fromkeys(columns, "image"),
         class_names=EMOTIONS,
         request=request,
-        groups=np.array([actor_of(row.audio.stem) for row in every]),
+        groups=np.array([actor_of(row.name) for row in every]),
     )
     data.warnings.extend([_header_warning(contents, settings.header), *contents.report.warnings])
     return data

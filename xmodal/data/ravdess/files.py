@@ -28,6 +28,7 @@ from xmodal.files import write_json, write_text
 AUDIO, IMAGE, LISTS, FACTS = "aud_features", "vid_features", "data_file", "ravdess.json"
 FILES = {"train": "spa_dl.csv", "valid": "spa_val.csv", "test": "spa_test.csv"}
 HEADER = ("audio", "image", "label")
+SOUND_HEADER = ("audio", "label")
 SHARES = (2 / 3, 1 / 6, 1 / 6)
 # Peak below which a clip counts as silent: 80 dB below full scale, about three steps of 16-bit audio.
 SILENT = 1e-4
@@ -79,6 +80,7 @@ def prepare(
     split: Literal["actor", "stratified"] = "actor",
     vocal: Literal["speech", "song", "both"] = "speech",
     seed: int = 0,
+    sound_alone: bool = False,
     settings: FeatureSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Prepared:
@@ -91,6 +93,7 @@ def prepare(
         split: actor, so that no actor is in two splits; or stratified by emotion over all clips.
         vocal: speech, song or both.
         seed: seed of the split.
+        sound_alone: write no pictures, so that the mp4 files are not needed.
         settings: how features and pictures are computed.
         progress: called with (clips done, clips in total).
     """
@@ -98,7 +101,7 @@ def prepare(
     from xmodal.data.media.video import av_module
 
     # A missing package must stop here, with one message, and not be listed as the problem of every clip.
-    for package in (soundfile_module, av_module):
+    for package in (soundfile_module,) if sound_alone else (soundfile_module, av_module):
         package()
     raw, root, settings = Path(raw), Path(root), settings or FeatureSettings()
     for what, value, choices in (
@@ -109,15 +112,21 @@ def prepare(
             raise InputError(f"{what} is '{value}'. {did_you_mean(value, choices)}")
     if not raw.is_dir():
         raise InputError(f"{raw} is not a folder. Expected: a folder with the recordings of RAVDESS (Actor_01, …).")
-    pairs, refused = find_pairs(raw, vocal)
+    pairs, refused = find_pairs(raw, vocal, sound_alone=sound_alone)
     if not pairs:
         first = f" The first of {len(refused)} files: {refused[0][0]}, {refused[0][1]}." if refused else ""
+        wanted = "sound" if sound_alone else "sound and picture"
+        files = "03-….wav" if sound_alone else "03-….wav and 01-….mp4 or 02-….mp4"
+        advice = "" if sound_alone or not find_pairs(raw, vocal, sound_alone=True)[0] else " Or give --sound-alone."
         raise InputError(
-            f"{raw} holds no clip with sound and picture (vocal: {vocal}). 03-….wav and 01-….mp4 or 02-….mp4 of seven "
-            f"fields were expected.{first}"
+            f"{raw} holds no clip with {wanted} (vocal: {vocal}). {files} of seven fields were expected.{first}{advice}"
         )
     items = [
-        Item(pair.clip.name, (str(pair.sound), str(pair.picture)), {"settings": settings.model_dump()})
+        Item(
+            pair.clip.name,
+            tuple(str(path) for path in (pair.sound, pair.picture) if path is not None),
+            {"settings": settings.model_dump()},
+        )
         for pair in pairs
     ]
     # The lists are written last. Old lists go first, so that an interrupted preparation does not look complete.
@@ -134,7 +143,7 @@ def prepare(
     clips = [pair.clip for pair in pairs if pair.clip.name in set(prepared.names)]
     rows = split_clips(clips, split, seed)
     for part, numbers in rows.items():
-        write_list(root / LISTS / FILES[part], [clips[number] for number in numbers])
+        write_list(root / LISTS / FILES[part], [clips[number] for number in numbers], sound_alone=sound_alone)
     facts: dict[str, Any] = {"features": settings.model_dump(), "vocal": vocal, "split": split, "seed": seed}
     facts["clips"] = {part: len(numbers) for part, numbers in rows.items()}
     facts["actors"] = {part: sorted({clips[number].actor for number in numbers}) for part, numbers in rows.items()}
@@ -143,7 +152,7 @@ def prepare(
 
 
 def read_clip(item: Item) -> dict[str, NDArray[Any] | Content]:
-    """The features and the picture of a clip."""
+    """The features of a clip, and its picture if its video is a source."""
     import torch
 
     settings = FeatureSettings.model_validate(item.facts["settings"])
@@ -154,6 +163,8 @@ def read_clip(item: Item) -> dict[str, NDArray[Any] | Content]:
         features = sound_features(Path(item.sources[0]), settings)
     finally:
         torch.set_num_threads(threads)
+    if len(item.sources) == 1:
+        return {AUDIO: features}
     return {AUDIO: features, IMAGE: Content(".png", picture_of(Path(item.sources[1]), settings))}
 
 
@@ -223,10 +234,12 @@ def split_clips(clips: Sequence[Clip], split: str, seed: int) -> dict[str, NDArr
     return rows
 
 
-def write_list(path: Path, clips: Sequence[Clip]) -> None:
-    """Write the list of a split."""
+def write_list(path: Path, clips: Sequence[Clip], *, sound_alone: bool = False) -> None:
+    """Write the list of a split; of sound alone it has no column of pictures."""
     buffer = io.StringIO()
     rows = csv.writer(buffer, lineterminator="\n")
-    rows.writerow(HEADER)
-    rows.writerows((f"{clip.name}.npy", f"{clip.name}.png", clip.label) for clip in clips)
+    rows.writerow(SOUND_HEADER if sound_alone else HEADER)
+    for clip in clips:
+        names = (f"{clip.name}.npy",) if sound_alone else (f"{clip.name}.npy", f"{clip.name}.png")
+        rows.writerow((*names, clip.label))
     write_text(path, buffer.getvalue())

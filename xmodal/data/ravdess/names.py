@@ -78,12 +78,12 @@ class Pair:
     Attributes:
         clip: the fields in the file names.
         sound: the wav file.
-        picture: the mp4 file; if both exist, the one with a sound track.
+        picture: the mp4 file; if both exist, the one with a sound track; None: of sound alone.
     """
 
     clip: Clip
     sound: Path
-    picture: Path
+    picture: Path | None
 
 
 def parse(name: str) -> tuple[int, Clip]:
@@ -108,29 +108,37 @@ def parse(name: str) -> tuple[int, Clip]:
 
 
 def actor_of(name: str) -> int:
-    """The actor in the name of a clip or file; 0 if the name does not follow the pattern of the archive.
+    """The actor in the name of a clip or file, or of a folder in front of it; 0 if neither is named as in the archive.
 
     Example:
-        >>> actor_of("01-06-01-02-01-12"), actor_of("03-01-06-01-02-01-07"), actor_of("speech")
-        (12, 7, 0)
+        >>> actor_of("01-06-01-02-01-12"), actor_of("03-01-06-01-02-01-07"), actor_of("Actor_04/speech"), actor_of("x")
+        (12, 7, 4, 0)
     """
-    match = re.fullmatch(r"(?:[0-9]{2}-){5,6}([0-9]{2})", name)
-    return int(match[1]) if match else 0
+    *folders, file = name.split("/")
+    matches = [re.fullmatch(r"(?:[0-9]{2}-){5,6}([0-9]{2})", file)]
+    matches += [re.fullmatch(r"Actor_([0-9]{2})", folder) for folder in reversed(folders)]
+    return next((int(match[1]) for match in matches if match), 0)
 
 
-def find_pairs(raw: Path, vocal: str = "speech") -> tuple[list[Pair], list[tuple[str, str]]]:
+def find_pairs(
+    raw: Path, vocal: str = "speech", *, sound_alone: bool = False
+) -> tuple[list[Pair], list[tuple[str, str]]]:
     """Clips that have both sound and video anywhere below a folder, and (name, reason) for every unusable file.
 
     Args:
         raw: folder, searched recursively.
         vocal: ``speech``, ``song`` or ``both``; clips of the other vocal channel are skipped without a report.
+        sound_alone: the sound of every clip, whether or not there is a video of it.
     """
     # Archives that were packed on macOS hold a "._" twin of every file, with the same suffix and no media inside.
     paths = (path for path in raw.rglob("*") if path.suffix.lower() in (".wav", ".mp4"))
-    return pair_files((path for path in paths if not path.name.startswith(".")), vocal)
+    visible = (path for path in paths if not path.name.startswith("."))
+    return pair_files(visible, vocal, sound_alone=sound_alone)
 
 
-def pair_files(paths: Iterable[Path], vocal: str = "speech") -> tuple[list[Pair], list[tuple[str, str]]]:
+def pair_files(
+    paths: Iterable[Path], vocal: str = "speech", *, sound_alone: bool = False
+) -> tuple[list[Pair], list[tuple[str, str]]]:
     """`find_pairs` for a given list of files."""
     files: dict[Clip, dict[int, Path]] = {}
     problems: list[tuple[str, str]] = []
@@ -152,7 +160,11 @@ def pair_files(paths: Iterable[Path], vocal: str = "speech") -> tuple[list[Pair]
     for clip, recorded in sorted(files.items()):
         # The same video with (01) and without (02) a sound track: either has the frames.
         picture = recorded.get(1, recorded.get(2))
-        if picture is not None and 3 in recorded:
+        if sound_alone and 3 in recorded:
+            pairs.append(Pair(clip, recorded[3], None))
+        elif sound_alone:
+            problems.append((clip.name, f"there is no 03-{clip.name}.wav"))
+        elif picture is not None and 3 in recorded:
             pairs.append(Pair(clip, recorded[3], picture))
         else:
             missing = f"no 03-{clip.name}.wav" if picture else f"no 01-{clip.name}.mp4 and no 02-{clip.name}.mp4"

@@ -186,37 +186,3 @@ def draw(
     maps = np.zeros((*values.shape[1:], height * width), values.dtype)
     maps[..., row.astype(np.int64) * width + col] = np.moveaxis(values, 0, -1)
     return maps.reshape(*values.shape[1:], height, width)
-
-
-def range_maps(
-    points: NDArray[np.float32],
-    *,
-    height: int,
-    width: int,
-    field: tuple[float, float, float, float] = FIELD,
-    lose_first: bool = False,
-) -> dict[str, NDArray[Any]]:
-    """``range``, ``idx`` and ``mask`` (height, width) of the nearest points in the range view.
-
-    Empty pixels are -1 in range and index.
-
-    Args:
-        points: points (n, 4).
-        height: H.
-        width: W.
-        field: f.
-        lose_first: exclude the first point of the file from the mask, as the published code does.
-    """
-    pixels = range_pixels(points, height=height, width=width, field=field)
-    distance = ranges(points)
-    order = drawing_order(distance, "nearest")
-    flat = (pixels.row.astype(np.int64) * width + pixels.col)[order]
-    number, nearest = np.full(height * width, -1, np.int32), np.full(height * width, -1, np.float32)
-    number[flat], nearest[flat] = order, distance[order]
-    idx = number.reshape(height, width)
-    # The published mask is index > 0, which was probably meant to be ≥ 0.
-    return {
-        "range": nearest.reshape(height, width),
-        "idx": idx,
-        "mask": (idx > (0 if lose_first else -1)).astype(np.int32),
-    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ NAMED = 3
 # Folder → suffixes. If a clip is in both folders, the first one is used.
 SOUNDS = {WAVEFORM: (".npy",), SOUND: (".wav", ".flac")}
 SIGHTS = {TALL: PICTURES, TENSOR: (".npy",)}
+# The file that numbers the classes, under the names that the authors' code gives it. The first that exists is read.
+LABEL_FILES = (LABELS, "label_tiny.json")
 # Seconds, frames and size of the clips that the authors' code reads.
 NOMINAL = (10.0, 32, 256)
 
@@ -77,10 +79,22 @@ class Contents:
 
 
 def is_prepared(root: Path) -> bool:
-    """Whether a folder has label.json or a subfolder that `prepare` writes."""
-    return (root / LABELS).exists() or any(
-        (root / split / part).is_dir() for split in SPLITS for part in (*SOUNDS, *SIGHTS)
+    """Whether a folder has the file of the labels or a subfolder that `prepare` writes."""
+    return any((root / name).exists() for name in LABEL_FILES) or any(
+        (split_folder(root, split) / part).is_dir() for split in SPLITS for part in (*SOUNDS, *SIGHTS)
     )
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """The subfolder of a split; upper and lower case count as the same, as in Train."""
+    exact = root / split
+    if exact.is_dir() or not root.is_dir():
+        return exact
+    alike = sorted(path for path in root.iterdir() if path.name.lower() == split and path.is_dir())
+    if len(alike) > 1:
+        names = ", ".join(path.name for path in alike)
+        raise InputError(f"{root} has several folders for the split {split}: {names}. Rename all but one.")
+    return alike[0] if alike else exact
 
 
 def few(problems: Sequence[str], where: str) -> list[str]:
@@ -92,18 +106,30 @@ def few(problems: Sequence[str], where: str) -> list[str]:
 # ---- prepared
 
 
-def inspect_prepared(root: Path, *, labels: Path | None = None, classes: str = "") -> Contents:
+def inspect_prepared(
+    root: Path | None, *, parts: Mapping[str, Path] | None = None, labels: Path | None = None, classes: str = ""
+) -> Contents:
     """List the clips of a prepared folder; only the header of the first picture is read.
 
     Args:
-        root: the folder.
-        labels: file with the index of each class; None: label.json in the folder.
+        root: the folder; None: all its parts are named.
+        parts: split → folder, in place of a subfolder of the root.
+        labels: file with the index of each class; None: `LABEL_FILES` in the folder, or in the parts or above them.
         classes: classes to keep, see `choose_classes`; they get new indices from 0.
     """
+    parts = dict(parts or {})
+    folders = {split: parts[split] if root is None else parts.get(split, split_folder(root, split)) for split in SPLITS}
     contents = Contents(Report())
     report = contents.report
-    facts = _read_facts(root, report)
-    indices = _read_labels(labels or root / LABELS, report)
+    report.errors += [
+        f"There is no folder {folders[split]}, named for the split {split}. Expected: one with {TALL}/<clip>.jpg and "
+        f"{WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav."
+        for split in parts
+        if not folders[split].is_dir()
+    ]
+    facts = {} if root is None else _read_facts(root, report)
+    named = labels or _find_labels(root, parts, report)
+    indices = _read_labels(named, report)
     if report.errors:
         return contents
     names = {token_of(name): name for name in map(str, facts.get("classes", []))}
@@ -115,23 +141,24 @@ def inspect_prepared(root: Path, *, labels: Path | None = None, classes: str = "
     new_indices = {token: index for index, token in enumerate(kept)}
     skipped: list[str] = []
     for split in SPLITS:
-        for stem, (audio, video) in _pairs(root / split, skipped).items():
-            parts = stem.split("_")
-            token = parts[-2] if len(parts) > 1 else ""
+        for stem, (audio, video) in _pairs(folders[split], skipped).items():
+            pieces = stem.split("_")
+            token = pieces[-2] if len(pieces) > 1 else ""
             if token not in indices:
-                skipped.append(f"{split}/{video.parent.name}/{video.name}: the class '{token}' is not in {LABELS}.")
+                skipped.append(f"{split}/{video.parent.name}/{video.name}: the class '{token}' is not in {named.name}.")
             elif token in new_indices:
                 # The id of a video may contain underscores itself: everything before the class belongs to it.
-                contents.rows.append(Row(split, audio, video, new_indices[token], "_".join(parts[:-2]) or stem))
+                contents.rows.append(Row(split, audio, video, new_indices[token], "_".join(pieces[:-2]) or stem))
     if skipped:
-        report.warnings += [f"{len(skipped)} clips of {root} are skipped.", *few(skipped, str(root))]
-    _check_rows(root, contents)
+        where = " and ".join(map(str, folders.values())) if root is None else str(root)
+        report.warnings += [f"{len(skipped)} clips of {where} are skipped.", *few(skipped, where)]
+    _check_rows(folders, contents)
     if contents.rows:
         try:
             contents.frames, contents.size = stored_frames(contents.rows[0].video)
         except InputError as error:
             report.errors += error.problems
-    if (root / ".prepared").is_dir() and not facts:
+    if root is not None and (root / ".prepared").is_dir() and not facts:
         report.errors.append(
             f"{root / FACTS} is missing: the preparation of this folder was interrupted. Run it again."
         )
@@ -153,13 +180,26 @@ def _read_facts(root: Path, report: Report) -> dict[str, Any]:
     return facts
 
 
+def _find_labels(root: Path | None, parts: Mapping[str, Path], report: Report) -> Path:
+    """The file of the labels: in the root, or in a folder of a split or above it."""
+    # Separate folders have no root in common; their labels lie beside the clips, or beside the folders.
+    places = [*([] if root is None else [root]), *(place for part in parts.values() for place in (part, part.parent))]
+    found = [place / name for place in dict.fromkeys(places) for name in LABEL_FILES if (place / name).is_file()]
+    if not found:
+        return places[0] / LABEL_FILES[0]
+    others = [path for path in found[1:] if path.name != found[0].name]
+    if others:
+        report.warnings.append(f"{found[0]} numbers the classes, and not {others[0]}: --vggsound.labels names another.")
+    return found[0]
+
+
 def _read_labels(path: Path, report: Report) -> dict[str, int]:
     """Class token → index, in the order of the indices."""
     if not path.is_file():
         report.errors.append(
-            f"{path} is missing. Expected: {LABELS} with the number of each class, and train and test with "
-            f"{TALL}/<clip>.jpg and {WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav each. An interrupted preparation "
-            "writes it when it is run again."
+            f"{path} is missing. Expected: {' or '.join(LABEL_FILES)} with the number of each class, and train and "
+            f"test with {TALL}/<clip>.jpg and {WAVEFORM}/<clip>.npy or {SOUND}/<clip>.wav each. An interrupted "
+            "preparation writes it when it is run again."
         )
         return {}
     try:
@@ -206,13 +246,13 @@ def _files(folder: Path, kinds: dict[str, tuple[str, ...]]) -> dict[str, Path]:
     return files
 
 
-def _check_rows(root: Path, contents: Contents) -> None:
+def _check_rows(folders: Mapping[str, Path], contents: Contents) -> None:
     """Report splits without clips, classes without clips, and videos with clips in both splits."""
     report = contents.report
     for split in SPLITS:
         rows = [row for row in contents.rows if row.split == split]
         if not rows:
-            report.errors.append(f"{root} has no clip for the split {split} with both sound and frames.")
+            report.errors.append(f"{folders[split]} has no clip for the split {split} with both sound and frames.")
             continue
         counts = np.bincount([row.label for row in rows], minlength=len(contents.class_names))
         missing = [contents.class_names[place] for place in np.flatnonzero(counts == 0)]
@@ -264,7 +304,7 @@ def inspect_raw(
             contents.report.warnings += [f"{len(problems)} {heading}.", *few(problems, str(root))]
     if spare and not classes and not most:
         contents.report.warnings.append(f"{spare} files are in no list.")
-    _check_rows(root, contents)
+    _check_rows(dict.fromkeys(SPLITS, root), contents)
     return contents
 
 

@@ -7,6 +7,9 @@
     │         audio/<clip>.wav        16 kHz, one channel, floats
     └── label.json                    {class: index}; the class is part of the clip's name, …_<class>_<anything>
 
+The folders may be called Train and Test, the file label_tiny.json, and both splits may lie anywhere (``train`` and
+``test`` name their folders).
+
     raw_root/
     ├── vggsound.csv                  video id, start second, label, split; or train.csv and test.csv
     └── <anywhere>/<video id>_<start second, six digits>.mp4
@@ -51,6 +54,8 @@ class VggsoundSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     root: Path | None = Field(None, description="prepared folder, or a folder with raw clips and their list")
+    train: Path | None = Field(None, description="folder of the training clips, if it is not in the root")
+    test: Path | None = Field(None, description="folder of the test clips, if it is not in the root")
     classes: str = Field(
         "",
         description="a file with a class on each line; a number, to take the first in alphabetical order; empty: all",
@@ -82,7 +87,8 @@ class VggsoundSettings(BaseModel):
     )
     valid_is_test: bool = Field(False, description="choose the epoch on the test clips, as the authors' code does")
     labels: Path | None = Field(
-        None, description="for prepared folders, the file with the index of each class; None: label.json"
+        None,
+        description="for prepared folders, the file with the index of each class; None: label.json or label_tiny.json",
     )
     listing: Path | None = Field(
         None, description="for raw clips, the list; None: vggsound.csv, or train.csv and test.csv"
@@ -93,6 +99,23 @@ class VggsoundSettings(BaseModel):
     )
     as_published: bool = Field(False, description="as in the authors' code: --valid-is-test")
 
+    @property
+    def rootless(self) -> bool:
+        """Whether both splits are named, so that no root is needed."""
+        return self.train is not None and self.test is not None
+
+    @property
+    def parts(self) -> dict[str, Path]:
+        """Split → its folder, of the splits that are not read from the root."""
+        return {split: path for split, path in (("train", self.train), ("test", self.test)) if path is not None}
+
+    @model_validator(mode="after")
+    def _absolute(self) -> VggsoundSettings:
+        # a run must find its data again from another working directory
+        for split, path in self.parts.items():
+            object.__setattr__(self, split, path.absolute())
+        return self
+
     @model_validator(mode="after")
     def _published(self) -> VggsoundSettings:
         if self.as_published:
@@ -100,11 +123,11 @@ class VggsoundSettings(BaseModel):
         return self
 
 
-def load(root: str, settings: VggsoundSettings, request: DataRequest) -> Data:
+def load(root: str | None, settings: VggsoundSettings, request: DataRequest) -> Data:
     """Three splits; ``groups`` numbers the videos that clips were cut from.
 
     Args:
-        root: the folder.
+        root: the folder; None: the settings name the folders of both splits.
         settings: which clips, what of them is shown, and who chooses the epoch.
         request: task ``multiclass``; the seed draws frames and mirroring in training.
     """
@@ -112,7 +135,7 @@ def load(root: str, settings: VggsoundSettings, request: DataRequest) -> Data:
     from xmodal.types import Normalisation
 
     request.check_task("vggsound", "multiclass")
-    contents = _contents(Path(root), settings)
+    contents = _contents(None if root is None else Path(root), settings)
     contents.report.stop_on_errors()
     rows, labels = contents.rows, np.array([row.label for row in contents.rows])
     seconds = settings.seconds or contents.seconds
@@ -158,12 +181,14 @@ def load(root: str, settings: VggsoundSettings, request: DataRequest) -> Data:
     return data
 
 
-def _contents(root: Path, settings: VggsoundSettings) -> Contents:
+def _contents(root: Path | None, settings: VggsoundSettings) -> Contents:
     """The clips of the folder. Raises an `InputError` if the options do not suit its kind."""
-    prepared = is_prepared(root)
+    # folders of single splits exist in the layout of prepared files alone
+    prepared = root is None or bool(settings.parts) or is_prepared(root)
     options = {"listing": settings.listing, "most": settings.most} if prepared else {"labels": settings.labels}
     problems = [
-        f"{root} holds {'prepared files' if prepared else 'raw clips'}: {name} is no option for these. Leave it out."
+        f"{root or settings.train} holds {'prepared files' if prepared else 'raw clips'}: {name} is no option for "
+        "these. Leave it out."
         for name, value in options.items()
         if value
     ]
@@ -171,11 +196,11 @@ def _contents(root: Path, settings: VggsoundSettings) -> Contents:
         problems.append(f"hop is {settings.hop} and window is {settings.window}: a hop of at most window was expected.")
     if problems:
         raise InputError(problems)
-    if not prepared:
+    if root is not None and not prepared:
         return inspect_raw(
             root, listing=settings.listing, classes=settings.classes, most=settings.most, probe=settings.probe
         )
-    contents = inspect_prepared(root, labels=settings.labels, classes=settings.classes)
+    contents = inspect_prepared(root, parts=settings.parts, labels=settings.labels, classes=settings.classes)
     if settings.frames and settings.frames > contents.frames:
         contents.report.errors.append(
             f"frames is {settings.frames}, and {contents.frames} of each clip are stored: at most as many were "

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from xmodal.errors import InputError
 from xmodal.models.dmd.net import DMDNet
 from xmodal.models.dmd.sequence_transformer import EncoderStack
+from xmodal.models.dmd.text_encoder import TextEncoder
 from xmodal.models.network import PREFIX
 from xmodal.models.resnet import mismatches, read_weights
 
@@ -116,11 +117,6 @@ def _encoder(name: str, stack: EncoderStack, member: int) -> Iterator[tuple[str,
         yield f"{name}.layer_norm.{part}", Place(getattr(stack, f"norm_{part}"), (member,))
 
 
-def published_state(net: DMDNet) -> dict[str, Tensor]:
-    """Our weights under their published names, without the buffers and without a text encoder."""
-    return {name: place.tensor.clone() for name, place in published_places(net).items()}
-
-
 def load_published(
     net: DMDNet, state: Mapping[str, Tensor], where: str = "the file", *, skip_text: bool = False
 ) -> None:
@@ -161,6 +157,8 @@ def load_published(
             place.tensor.copy_(weights[name])
         for name, tensor in encoder_tensors.items():
             tensor.copy_(text[name])
+    if isinstance(whole := net.fused.projection(net.modalities[0]).encoder, TextEncoder):
+        whole.forget()
 
 
 def _text_encoder(net: DMDNet) -> nn.Module | None:

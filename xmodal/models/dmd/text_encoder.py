@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from xmodal.errors import InputError, MissingExtra
+from xmodal.models.dmd.text_memory import TextMemory
 
 PURPOSE = "A text encoder"
 FAMILIES = ("bert", "roberta")  # these read ids, mask and segments, and return 'last_hidden_state'
@@ -29,14 +30,16 @@ class TextEncoder(nn.Module):
         model: from the package transformers, with ``config.hidden_size``.
         fine_tune: train it too; otherwise it has no gradients and stays in eval mode, so the features of a sentence are
             always the same.
+        memory: of the features of a frozen encoder; None: they are computed each time.
 
     Attributes:
         description: JSON values from which `build_text_encoder` builds an untrained copy.
     """
 
-    def __init__(self, model: nn.Module, *, fine_tune: bool = False) -> None:
+    def __init__(self, model: nn.Module, *, fine_tune: bool = False, memory: TextMemory | None = None) -> None:
         super().__init__()
         self.model, self.fine_tune = model, fine_tune
+        self.memory = None if fine_tune else memory
         config: Any = model.config
         self.width = int(config.hidden_size)
         # A path of the machine that trained the student does not belong in its file.
@@ -44,6 +47,7 @@ class TextEncoder(nn.Module):
         self.description: dict[str, Any] = {"config": settings, "fine_tune": fine_tune}
         if not fine_tune:
             self.requires_grad_(False).eval()
+            self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
     def train(self, mode: bool = True) -> TextEncoder:
         """Set the training mode; a frozen encoder stays in eval mode."""
@@ -57,6 +61,18 @@ class TextEncoder(nn.Module):
                 f"Tokens have shape {tuple(tokens.shape)}: expected (rows, 3, time) with token ids, mask and segments. "
                 "Prepare them again, or use text features instead."
             )
+        if self.memory is None:
+            return self._encode(tokens)
+        device = tokens.device.type
+        mixed = str(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else ""
+        return self.memory.look_up(tokens, self._encode, f"{next(self.parameters()).dtype}{mixed}")
+
+    def forget(self) -> None:
+        """Drop features that were computed with earlier weights."""
+        if self.memory is not None:
+            self.memory.forget()
+
+    def _encode(self, tokens: Tensor) -> Tensor:
         ids, mask, segments = tokens.long().unbind(1)
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.fine_tune):
             outputs = self.model(input_ids=ids, attention_mask=mask.float(), token_type_ids=segments)
@@ -64,8 +80,13 @@ class TextEncoder(nn.Module):
         return states.transpose(1, 2)
 
 
+def _forget(encoder: TextEncoder, keys: Any) -> None:
+    # `keys` belongs to the signature of such a hook
+    encoder.forget()
+
+
 def load_text_encoder(folder: Path | str, *, fine_tune: bool = False) -> TextEncoder:
-    """A text encoder from a local folder.
+    """A text encoder from a local folder, for training: frozen, it encodes each text once.
 
     Args:
         folder: contains ``config.json`` and ``model.safetensors``.
@@ -91,7 +112,7 @@ def load_text_encoder(folder: Path | str, *, fine_tune: bool = False) -> TextEnc
         )
     except Exception as error:
         raise InputError(f"The text encoder in {folder} cannot be read: {error}") from error
-    return TextEncoder(model, fine_tune=fine_tune)
+    return TextEncoder(model, fine_tune=fine_tune, memory=TextMemory())
 
 
 def build_text_encoder(*, config: Mapping[str, Any], fine_tune: bool = False) -> TextEncoder:

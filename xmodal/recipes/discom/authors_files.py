@@ -1,4 +1,4 @@
-"""The files that DisCoM-KD writes next to the data: one folder per modality, named as in the released code.
+"""Files of the released code, read; and the files written next to the data: a folder per modality, named as there.
 
 DIR/
 ├── OUR-DisCoM-KD_<modality>/
@@ -11,6 +11,8 @@ DIR/
 Of several splits or seeds, the one with the best validation score is written, separately for each modality. For
 regression, `predictions.npy` holds the row, the true and the predicted values; for several labels the row, the true
 labels, and the probabilities.
+
+The released code writes its joint network to each ``WEIGHTS.pth``; `start_from` reads such files.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,7 +30,11 @@ from xmodal.data import DATA
 from xmodal.data.own.layout import PUBLISHED
 from xmodal.errors import InputError
 from xmodal.files import read_json, read_rows, write_json, written_whole
+from xmodal.models.discom_weights import load_joint, read_joint
 from xmodal.models.student_file import load_student, tensors_of
+
+if TYPE_CHECKING:
+    from xmodal.methods.discom import DisCoM
 
 RUN = "run.json"
 WEIGHTS = "WEIGHTS.pth"
@@ -98,6 +104,27 @@ def _write_modality(
     with written_whole(folder / "predictions.npy") as file:
         np.save(file, table)
     return folder
+
+
+def start_from(method: DisCoM, weights: Path) -> None:
+    """Load the authors' weights: of one file, or of a folder with a file for each modality."""
+    if not weights.is_dir():
+        load_joint(method.each, method.heads, read_joint(weights), str(weights))
+        return
+    files = {name: weights / f"{PUBLISHED}{name}" / WEIGHTS for name in method.modalities}
+    if missing := [str(file) for file in files.values() if not file.is_file()]:
+        raise InputError(
+            f"There is no file {' and no file '.join(missing)}. Give the folder that holds a folder for each modality, "
+            f"or one {WEIGHTS}."
+        )
+    # a file holds the whole network in the best epoch of one modality, and this modality is taken from it; the shared
+    # heads, which are not deployed, are those of the first file
+    kept = {}
+    for number, file in reversed(list(enumerate(files.values()))):
+        load_joint(method.each, method.heads, read_joint(file), str(file))
+        kept[number] = {name: tensor.clone() for name, tensor in method.each[number].state_dict().items()}
+    for number, tensors in kept.items():
+        method.each[number].load_state_dict(tensors)
 
 
 def lines(rows: NDArray[Any], target: NDArray[Any], outputs: NDArray[Any], *, task: str) -> NDArray[np.float64]:

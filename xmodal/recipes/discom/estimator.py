@@ -99,7 +99,7 @@ class DisCoMKD:
         data = prepared(data, self.settings)
         fabric = launch(self.settings.machine())
         progress = _Callback(callback) if callback else Progress(quiet=True)
-        bench = Bench(data, self.settings.plan(tuple(inputs)), seed=seed, fabric=fabric, progress=progress)
+        bench = Bench(data, self.settings.plan(tuple(inputs), data.info), seed=seed, fabric=fabric, progress=progress)
         bench.train_card(METHODS["discom"], self.settings.method(tuple(inputs)))
         run = bench.runs["discom"]
         self.students = {name: (student, describe(student, data.info)) for name, student in run.students.items()}

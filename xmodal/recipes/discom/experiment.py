@@ -9,6 +9,7 @@ side, a quarter of a minute on a CPU): a small gain over the same encoder, none 
     xmodal run discom                      # the demo: width 64, 60 epochs, batches of 32, Adam 1e-3
     xmodal run discom DIR FIRST SECOND     # a folder with FIRST_data_normalized.npy, labels.npy, train_idx.npy, …
     xmodal run discom DIR FIRST SECOND --splits 0-4
+    xmodal run discom DIR FIRST SECOND --weights DIR --no-train     # scores the authors' weights
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from pydantic import Field, model_validator
 
@@ -26,15 +27,17 @@ from xmodal.errors import InputError, did_you_mean
 from xmodal.flags import Flag
 from xmodal.methods import METHODS
 from xmodal.methods.settings import DisCoMSettings, DisCoMTerms
+from xmodal.recipes.discom.encoders import chosen_encoders, note_on_encoders, unknown_encoders
 from xmodal.study.opening import open_study
 from xmodal.study.plan import Comparison, Plan
-from xmodal.study.references import against_references, read_references
+from xmodal.study.references import paired_figures, references_for
 from xmodal.study.settings import Options, RowFlags, RunSettings, Seeds
 
 if TYPE_CHECKING:
     from xmodal.data.base import Data
     from xmodal.devices import Devices
     from xmodal.method import Method
+    from xmodal.methods.discom import DisCoM
     from xmodal.study.bench import Bench
     from xmodal.types import DataInfo
 
@@ -66,7 +69,11 @@ class Settings(DisCoMTerms, RowFlags, RunSettings):
     learning_rate: float = Field(1e-4, gt=0, allow_inf_nan=False, description="step size of Adam (demo: 0.001)")
     seeds: Seeds = Field((0,), min_length=1, description="5 means 0 to 4; ranges 42-51; lists 1,3 (demo: 5)")
     splits: Seeds = Field((), description="numbered splits of DIR, as 0-4; the number is also the seed")
-    encoder: str = Field("auto", description="encoder of each modality, built twice; auto: by the shape of the samples")
+    encoder: str = Field(
+        "published",
+        description="encoder of each modality, built twice: published (known names as in the authors' code, others "
+        "by the shape of samples), auto (all by shape), one for all, or one for each: RGB=resnet18,DEPTH=lenet",
+    )
     width: int | None = Field(None, ge=2, description="width D of the embeddings, even (demo: 64)")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout rate in the encoders")
     augment: str = Field("published", description="published: images flipped and rotated; none; or as in compare")
@@ -77,6 +84,12 @@ class Settings(DisCoMTerms, RowFlags, RunSettings):
     independent: bool = Field(True, description="shuffle each modality by itself; --no-independent: in pairs")
     control: bool = Field(True, description="train the two controls of each modality")
     together: bool = Field(True, description="train seeds or splits of small networks side by side")
+    weights: Path | None = Field(
+        None,
+        description="WEIGHTS.pth of the authors' code to start from, or a folder with OUR-DisCoM-KD_<modality>/: each "
+        "modality from its own file",
+    )
+    train: bool = Field(True, description="train; --no-train: only score --weights")
     nan: Literal["refuse", "drop", "zero"] = Field(
         "refuse", description="samples with NaN: an error, left out, or read as 0"
     )
@@ -101,6 +114,10 @@ class Settings(DisCoMTerms, RowFlags, RunSettings):
             raise ValueError(f"modalities {self.modalities[0]}: expected two or more, and one was given.")
         if self.splits and self.seeds not in ((0,), DEMO_DEFAULTS["seeds"]):
             raise ValueError("splits and seeds: the number of a split is also its seed. Give one of the two.")
+        if problems := unknown_encoders(self.encoder):
+            raise ValueError(" ".join(problems))
+        if not self.train and self.weights is None:
+            raise ValueError("--no-train scores the weights of a file, and no file is named. Name it with --weights.")
         return self
 
     @property
@@ -108,9 +125,13 @@ class Settings(DisCoMTerms, RowFlags, RunSettings):
         """Numbers of the splits, or else the seeds: one for each training of method and controls."""
         return self.splits or self.seeds
 
-    def plan(self, modalities: tuple[str, ...]) -> Plan:
+    def plan(self, modalities: tuple[str, ...], info: DataInfo) -> Plan:
         """Data, networks and training for a bench; every modality has a student."""
-        network = {"encoder": self.encoder, "width": self.width, "dropout": self.dropout}
+        network = {
+            "encoder": chosen_encoders(self.encoder, modalities, info),
+            "width": self.width,
+            "dropout": self.dropout,
+        }
         return Plan(
             data=self.data,
             task=self.task,
@@ -141,16 +162,19 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # data of the first split or seed, and all checks: nothing is written yet
         first = open_split(settings, settings.numbers[0])
         modalities = settings.modalities or first.info.modalities
-        plan = settings.plan(modalities)
+        plan = settings.plan(modalities, first.info)
         method = check(settings, plan, first, study.fabric)
-        files = files_in(settings.data, settings.out) if settings.published_files else None
+        # weights that are only scored exist already
+        wanted = settings.published_files and settings.train
+        files = files_in(settings.data, settings.out) if wanted else None
         if files is not None and not (settings.overwrite or settings.resume):
             refuse_existing(files, modalities)
 
         # small networks are trained side by side, all splits or seeds in one group; others one after the other
         opened = {settings.numbers[0]: first}
         groups, notes = grouped(settings, plan, opened, method, study.fabric)
-        fits = len(groups) * (1 + len(modalities) * settings.control)
+        notes = [*note_on_encoders(settings.encoder, modalities, first.info), *notes]
+        fits = len(groups) * (1 + len(modalities) * settings.control) * settings.train
         study.start(fits=fits, name=f"discom-{Path(settings.data).name}")
 
         # the method and its controls; the test split of a seed is read when everything of it is trained
@@ -171,8 +195,10 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         title = f"{settings.data}: DisCoM-KD{', released targets' if settings.domain_targets == 'released' else ''}"
         result = summarised(Comparison(plan=plan), data[numbers[-1]], rows, notes, title=title)
         result |= {"teacher": [], "student": list(modalities), "branches": merged(contents)}
-        if settings.data == DEMO:
-            result["references"] = against_references(result["figures"], read_references(card.references))
+        result |= paired_figures(result)
+        result["figures"] |= branch_figures(result["branches"]["content"])
+        if references := references_for(card, settings, result["figures"], result["standard_errors"]):
+            result["references"] = references
         if files is not None and study.first:
             result["published_files"] = write_published(files, study.folder, result, settings.described())
         return study.finish(result)
@@ -222,6 +248,7 @@ def published_augmentation(info: DataInfo) -> str:
 def check(settings: Settings, plan: Plan, data: Data, fabric: Devices) -> Method:
     """Build the method once, so that an error in it, or in the name of the metric, appears before training."""
     from xmodal.metrics.task import scalar_metrics
+    from xmodal.recipes.discom.authors_files import start_from
     from xmodal.study.rehearsal import Rehearsal
 
     metrics = scalar_metrics(data.info)
@@ -230,7 +257,10 @@ def check(settings: Settings, plan: Plan, data: Data, fabric: Devices) -> Method
             f"There is no metric called '{data.info.select[0]}' for {data.info.task}. "
             f"{did_you_mean(data.info.select[0], metrics)}"
         )
-    return Rehearsal(data, plan, seed=0, fabric=fabric).rehearse(METHODS["discom"], settings.method(plan.teacher))
+    method = Rehearsal(data, plan, seed=0, fabric=fabric).rehearse(METHODS["discom"], settings.method(plan.teacher))
+    if settings.weights is not None:
+        start_from(cast("DisCoM", method), settings.weights)
+    return method
 
 
 def grouped(
@@ -264,11 +294,20 @@ def grouped(
 def train_group(settings: Settings, benches: Sequence[Bench], modalities: tuple[str, ...]) -> None:
     """Train on each bench the method, and per modality a control with the same encoder and one of the same size."""
     from xmodal.methods.supervised import Supervised
+    from xmodal.recipes.discom.authors_files import start_from
     from xmodal.study.bench import CONTROL, MATCHED
     from xmodal.study.side_by_side import train_side_by_side
 
     card, options = METHODS["discom"], settings.method(modalities)
-    train_side_by_side(benches, card.name, [bench.build(card, options) for bench in benches], role="method")
+    methods = [bench.build(card, options) for bench in benches]
+    if settings.weights is not None:
+        for method in methods:
+            start_from(cast("DisCoM", method), settings.weights)
+    if not settings.train:
+        for bench, method in zip(benches, methods, strict=True):
+            bench.take(card.name, method, role="method")
+        return
+    train_side_by_side(benches, card.name, methods, role="method")
     for name in modalities if settings.control else ():
         label = f"{CONTROL}: {name}"
         plain = [Supervised(bench.network((name,)), bench.info) for bench in benches]
@@ -301,6 +340,15 @@ def described_branches(bench: Bench) -> dict[str, Any]:
     content = measure_branches(method.each, method.heads, bench.batches("train"), bench.batches("valid"))
     plot = picture(embed_batches(method.each, bench.batches("valid")))
     return {"content": asdict(content), "modalities": len(method.each), **plot}
+
+
+def branch_figures(content: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The content of the parts as figures: ``head adversary`` → accuracy in per cent, ``cosine invariant`` → cosine.
+
+    A network without the terms of the method has heads at the level of chance and parts that are not orthogonal.
+    """
+    heads = {f"head {name}": 100.0 * accuracy for name, accuracy in content["heads"].items()}
+    return heads | {f"cosine {name}": value for name, value in content["cosines"].items()}
 
 
 def merged(contents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -281,7 +281,7 @@ def train_seed(study: Study, seed: int, data: Data, settings: Settings, plan: Pl
 
     bench = study.bench(plan, data, seed)
     train_both(bench, settings, read_weights(settings))
-    rows = bench.score(every=True, unscored=other_heads(bench))
+    rows = bench.score(every=True, unscored=every_head(bench))
     write_files(bench, study.folder / f"seed-{seed}")
     return {"rows": rows}
 
@@ -352,11 +352,12 @@ def train_both(bench: Bench, settings: Settings, weights: Mapping[str, Any] | No
         bench.train(CONTROL, build(bench, settings, weights, distil_weight=0.0), role="control")
 
 
-def other_heads(bench: Bench) -> dict[str, Any]:
-    """The heads that are not deployed, with their weights after the last epoch; their outputs are saved as well."""
+def every_head(bench: Bench) -> dict[str, Any]:
+    """All heads of the method with the weights after the last epoch, also of those that are not deployed."""
     from xmodal.methods.dmd import other_students
 
-    return other_students(cast("DMD", bench.runs[METHOD].method))
+    method = cast("DMD", bench.runs[METHOD].method)
+    return {**method.students(), **other_students(method)}
 
 
 def titled(settings: Settings) -> str:

@@ -2,11 +2,12 @@
 
 edges.csv                  seed, epoch (0: before training), graph, edge, mean, std over the samples, prior
 summary.csv                student, metric, seeds, mean, std (sample; empty for one seed), in natural units
-seed-N/predictions.csv     test split: id, label, and the output of every head
+seed-N/predictions.csv     test split: id, label, and the output of every student with the weights that are deployed
+seed-N/heads.csv           test split: id, label, and the output of every head of the method after the last epoch
 result.csv                 optional, as in the authors' code: ``(mean, std)`` over the seeds, ×100, also for errors
 
-In predictions.csv the students (``dmd: text``, …, ``dmd: fused``) have the weights that are deployed, the other heads
-(``common``, ``hetero text``, …) the weights after the last epoch.
+The two files of a seed are apart because each student is deployed with the weights of its own best epoch, and heads
+that are not deployed (``common``, ``hetero text``, …) have no such epoch: a file has weights of one kind.
 """
 
 from __future__ import annotations
@@ -47,20 +48,24 @@ def write_csv(path: Path, header: Sequence[str], lines: Iterable[Sequence[Any]])
 
 
 def write_files(bench: Bench, folder: Path) -> None:
-    """Write `predictions.csv` of a seed."""
+    """Write `predictions.csv` and `heads.csv` of a seed."""
     if bench.fabric.global_rank:
         return
-    heads = {
-        f"{run}: {name}" if run else name: arrays
-        for run, students in bench.outputs.items()
-        for name, arrays in students.items()
+    deployed = {
+        f"{run}: {name}": arrays for run, students in bench.outputs.items() for name, arrays in students.items() if run
     }
+    _write_outputs(bench, folder / "predictions.csv", deployed)
+    _write_outputs(bench, folder / "heads.csv", bench.outputs[""])
+
+
+def _write_outputs(bench: Bench, path: Path, heads: Mapping[str, Mapping[str, Any]]) -> None:
+    """Write outputs on the test split, a column per head."""
     # modalities are paired, so index and target are those of any head
     first = next(iter(heads.values()))
     numbers = next(iter(bench.data.test.numbers.values()))[first["index"].cpu().numpy()]
     ids = [bench.data.ids[row] if bench.data.ids else row for row in numbers]
     columns = [first["target"].flatten().tolist(), *(head["outputs"].flatten().tolist() for head in heads.values())]
-    write_csv(folder / "predictions.csv", ["id", "label", *heads], zip(ids, *columns, strict=True))
+    write_csv(path, ["id", "label", *heads], zip(ids, *columns, strict=True))
 
 
 def edge_runs(out: Path, rows: Sequence[Mapping[str, Any]]) -> dict[int, list[Edge]]:

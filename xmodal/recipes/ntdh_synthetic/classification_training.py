@@ -86,6 +86,7 @@ def samples(settings: Settings, shared: int, *, kept: Columns | None = None) -> 
         shared=shared,
         samples=settings.samples,
         random_state=settings.data_seed,
+        split_seed=settings.split_seed,
         noise_seed=settings.data_seed,
         scale_on_all=settings.scale_on_all,
     )

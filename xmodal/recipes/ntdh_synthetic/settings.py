@@ -31,6 +31,7 @@ class Settings(DivergenceSettings):
         "replacement": True,
         "same_start": True,
         "scale_on_all": True,
+        "split_seed": 42,
         "group": 0,
         "negatives": 3000,
         "preset": "published",
@@ -50,6 +51,9 @@ class Settings(DivergenceSettings):
     mask_dim: int = Field(2, ge=1, le=50, description="number of columns of these teachers")
     permutations: int = Field(10, ge=1, description="permutations of each column for the ranking")
     data_seed: int = Field(42, ge=0, description="seed of samples and noise, the same in all runs")
+    split_seed: int | None = Field(
+        None, ge=0, description="seed of training and test rows; None: that of the samples, as published: 42"
+    )
     samples: int = Field(10_000, ge=100, description="number of samples; 40 % are the test split")
     group: int = Field(50, ge=0, description="rows that rkd, pkt and similarity compare at a time; 0: all (28)")
     negatives: int = Field(256, ge=1, description="rows with which crd contrasts each row (28)")

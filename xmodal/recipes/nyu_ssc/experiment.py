@@ -77,7 +77,13 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
             study.save(result)
             with drawing(result["notes"], "Test frames"):
                 shown = [row for row in rows if row["seed"] == settings.seeds[0] and row["role"] in SHOWN]
-                draw(first, networks_of(study, shown), study.folder / SCENES, settings.pictures, study.fabric.device)
+                draw(
+                    first,
+                    networks_of(study.folder, shown),
+                    study.folder / SCENES,
+                    settings.pictures,
+                    study.fabric.device,
+                )
                 result["scenes"] = described_scenes(result, settings)
         return study.finish(result)
 

@@ -12,7 +12,8 @@ else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from xmodal.diagnostics.saliency import Saliency
 from xmodal.errors import InputError
 from xmodal.files import read_json, written_whole
 from xmodal.methods.joint import STUDENT, TEACHER
-from xmodal.methods.mfh import JOINT
-from xmodal.methods.ranking import name_of_ranking
+from xmodal.methods.mfh import JOINT, ORDINARY
+from xmodal.methods.ranking import name_of_ranking, unranked
 from xmodal.models.student_file import tensors_of
 from xmodal.recipes.ravdess.settings import MODALITIES, RavdessSettings
 from xmodal.study.bench import Earlier
@@ -80,7 +81,12 @@ def _authors_name(name: str) -> str:
 
 
 def read_weights(path: Path, modality: str) -> dict[str, Tensor]:
-    """The weights in a file of the authors, under the names of our network."""
+    """The weights in a file of the authors, or in one of ours, under the names of our network."""
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} can't be read as weights ({error}). Is the copy complete?") from error
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     # torch.load raises errors of many classes for files of another kind, among them plain RuntimeError
@@ -97,14 +103,15 @@ def read_weights(path: Path, modality: str) -> dict[str, Tensor]:
     our_names = {authors_name: layer for layer, authors_name in AUTHORS.items()}
     weights = {}
     for name, tensor in content.items():
-        layer, _, kind = str(name).rpartition(".")
+        # a network that was trained on several GPUs has a prefix
+        layer, _, kind = str(name).removeprefix("module.").rpartition(".")
         module = our_names.get(layer, f"encoders.from_{modality}.{layer}")
         weights[f"{module}.{kind}"] = tensor
     return weights
 
 
-def earlier_seed(run: Path, seed: int, settings: RavdessSettings, *, ranked: bool = True) -> Earlier:
-    """Networks and ranking of one seed, from a run of ravdess-saliency or from the authors' results folder.
+def earlier_seed(run: Path, seed: int, settings: RavdessSettings) -> Earlier:
+    """Both networks of one seed, from a run of ravdess-saliency, with their ranking, or from the authors' folder.
 
     A run with a single seed serves every seed: one pair of networks for all, as in the authors' code.
 
@@ -112,10 +119,9 @@ def earlier_seed(run: Path, seed: int, settings: RavdessSettings, *, ranked: boo
         run: its folder.
         seed: of the present run.
         settings: of the present run; its networks must be the same.
-        ranked: whether the authors' folder must contain a ranking as well.
     """
     if not (run / "settings.json").is_file():
-        return _from_authors(run, settings, ranked)
+        return _networks_of_authors(run, settings)
     content = read_json(run / "settings.json")
     if content.get("recipe") != "ravdess-saliency":
         raise InputError(
@@ -152,21 +158,76 @@ def earlier_seed(run: Path, seed: int, settings: RavdessSettings, *, ranked: boo
     return Earlier({JOINT: weights}, {name: saliency}, str(folder))
 
 
-def _from_authors(folder: Path, settings: RavdessSettings, ranked: bool) -> Earlier:
-    """Networks and ranking from the files of the authors' code."""
+def earlier_teacher(settings: RavdessSettings, folder: Path | None, weights: Path | None, *, ranked: bool) -> Earlier:
+    """A teacher that no joint training of this library has made, and the ranking of its channels.
+
+    Only what is used is required: the ranking where a mode needs it, and never the student.
+
+    Args:
+        settings: of the present run.
+        folder: the authors' results folder; None: the teacher's channels are ranked here.
+        weights: file with the teacher; None: the authors' file in the folder.
+        ranked: whether a mode of this run needs the ranking.
+    """
+    if folder is not None and (folder / "settings.json").is_file():
+        raise InputError(
+            f"The ranking in {folder} is about the teacher of that run, and --teacher-weights names another. Leave "
+            "--saliency out, so that this teacher's channels are ranked, or leave --teacher-weights out."
+        )
+    modality = settings.teacher[0]
+    path = weights or (folder or Path()) / weights_file(TEACHER, modality)
+    tag = None if folder is None else folder / tag_file(settings.place, settings.permutations)
+    needed = [path, *([tag] if tag is not None and ranked else [])]
+    _require(needed, folder)
+    tensors = read_weights(path, modality)
+    given = Earlier({TEACHER: {modality: tensors}}, where=str(path))
+    if tag is not None and tag.is_file():
+        return replace(given, measured={_name(ORDINARY, settings): read_tag(tag, settings)})
+    if ranked:
+        return given
+    return replace(given, measured={_name(ORDINARY, settings): unranked(_channels(tensors, settings), settings.layer)})
+
+
+def _networks_of_authors(folder: Path, settings: RavdessSettings) -> Earlier:
+    """Both networks of the authors' joint training, to rank them."""
     modalities = {TEACHER: settings.teacher[0], STUDENT: settings.student[0]}
     paths = {side: folder / weights_file(side, modality) for side, modality in modalities.items()}
-    tag = folder / tag_file(settings.place, settings.permutations)
-    needed = (*paths.values(), tag) if ranked else tuple(paths.values())
-    missing = [path.name for path in needed if not path.is_file()]
-    if missing:
-        raise InputError(
-            f"{folder} is no run of ravdess-saliency, and the authors' files {', '.join(missing)} are not in it. Train "
-            "both networks first: xmodal run ravdess-saliency, or --first-time --cal-tag."
-        )
+    _require(list(paths.values()), folder)
     weights = {side: read_weights(path, modalities[side]) for side, path in paths.items()}
-    if not ranked:
-        return Earlier({JOINT: weights}, {}, str(folder))
+    return Earlier({JOINT: weights}, where=str(folder))
+
+
+def _require(paths: Sequence[Path], folder: Path | None) -> None:
+    """Raise an error that names the files which are missing."""
+    missing = [str(path) for path in paths if not path.is_file()]
+    if not missing:
+        return
+    is_none = "" if folder is None else f"{folder} is no run of ravdess-saliency, and "
+    are = "is" if len(missing) == 1 else "are"
+    raise InputError(
+        f"{is_none}{', '.join(missing)} {are} missing. Put {'it' if are == 'is' else 'them'} there, or train and rank "
+        "first: xmodal run ravdess-saliency, or --first-time --cal-tag."
+    )
+
+
+def _name(networks: str, settings: RavdessSettings) -> str:
+    """The name under which a bench keeps the ranking of these settings."""
+    return name_of_ranking(
+        networks, settings.layer, distance=settings.distance, disturb="permute", permutations=settings.permutations
+    )
+
+
+def _channels(tensors: Mapping[str, Tensor], settings: RavdessSettings) -> int:
+    """The number of channels at the place of the settings, from the weights in front of it."""
+    layers = ("conv1", "conv1", "conv2", "conv3", "fc1", "fc2", "head")  # place 0 is the input of the first
+    ending = f"{layers[settings.place]}.weight"
+    shapes = [tensor.shape for name, tensor in tensors.items() if name == ending or name.endswith(f".{ending}")]
+    # a file without this layer is refused when its weights are loaded
+    return int(shapes[0][0 if settings.place else 1]) if shapes else 1
+
+
+def read_tag(tag: Path, settings: RavdessSettings) -> Saliency:
+    """The ranking in the authors' file, which holds the normalised saliency alone: all that a mask needs."""
     try:
         value = np.load(tag, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -178,12 +239,8 @@ def _from_authors(folder: Path, settings: RavdessSettings, ranked: bool) -> Earl
             f"{tag} has the shape {value.shape}: finite numbers (channels,) were expected. Write it again with "
             "--cal-tag."
         )
-    name = name_of_ranking(
-        JOINT, settings.layer, distance=settings.distance, disturb="permute", permutations=settings.permutations
-    )
-    # their file has the normalised saliency alone, which is all that a mask needs; the rest is unknown
     unknown = np.full(len(value), np.nan)
-    saliency = Saliency(
+    return Saliency(
         place=settings.layer,
         side=TEACHER,
         distance=settings.distance,
@@ -200,4 +257,3 @@ def _from_authors(folder: Path, settings: RavdessSettings, ranked: bool) -> Earl
         rows=0,
         note=f"The ranking was read from {tag.name}.",
     )
-    return Earlier({JOINT: weights}, {name: saliency}, str(folder))

@@ -11,6 +11,7 @@ On synthetic data with small networks 20 s for each seed on a CPU; the published
     xmodal run ravdess --ravdess.root DIR --preset mfh-small
     xmodal run ravdess --ravdess.root DIR --saliency RUN --mode none,random,general,specific --ratio 0.75
     xmodal run ravdess --ravdess.root DIR --preset ntdh --loss kl,hint,rkd,pkt,similarity,dkd
+    xmodal run ravdess --ravdess.root DIR --teacher-weights teacher_mod_1.pkl
 
 Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; Chen et al.: Non-target Divergence
 Hypothesis, 2024, arXiv 2409.02438; numbers from the authors' codes.
@@ -20,17 +21,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import Field, field_validator
 
 from xmodal.engine.progress import Progress
+from xmodal.flags import Flag
 from xmodal.methods import METHODS
 from xmodal.recipes.ravdess.saliency import described_ranking
 from xmodal.recipes.ravdess.settings import RavdessSettings
 from xmodal.study.channels import (
     EXPECTED,
     LOSSES,
+    PUBLISHED_LOSSES,
     expected_best,
     known_modes,
     measure_teachers,
@@ -80,6 +83,10 @@ class Settings(RavdessSettings):
     saliency: Path | None = Field(
         None, description="run of ravdess-saliency, or the authors' results folder; None: train and rank here"
     )
+    teacher_weights: Annotated[Path | None, Flag(metavar="FILE")] = Field(
+        None, description="teacher that was trained alone: weights of the authors' code (.pkl) or ours (.safetensors)"
+    )
+    joint: bool = Field(True, description="use the teacher of the joint training; --no-joint: one trained alone")
     metric: str = Field("", description="metric to compare; default: the one that selects the epoch")
 
     @field_validator("mode")
@@ -90,17 +97,29 @@ class Settings(RavdessSettings):
     def terms(self, loss: str) -> tuple[str, ...]:
         """The terms of the loss of a row."""
         if self.preset.startswith("ntdh") and loss in LOSSES:
-            return LOSSES[loss]
+            return (PUBLISHED_LOSSES if self.as_published else LOSSES)[loss]
         return tuple(part.strip() for part in loss.split("+"))
 
+    @property
+    def ranked(self) -> bool:
+        """Whether a mode needs the ranking of the channels."""
+        return bool({"general", "specific"} & {*self.mode})
+
+    @property
+    def alone(self) -> bool:
+        """Whether the teacher does not come out of a joint training of this library: its student is not known then."""
+        authors = self.saliency is not None and not (self.saliency / "settings.json").is_file()
+        return not self.joint or self.teacher_weights is not None or authors
+
     def comparison(self) -> Comparison:
-        """Every loss with every mode; the teacher is that of the joint training."""
+        """Every loss with every mode."""
         shared = {
             "temperature": self.temperature,
             "layer": self.layer,
             "fill": "batch_mean" if self.as_published and self.fill == "mean" else self.fill,
             "distance": self.distance,
             "permutations": self.permutations,
+            "joint": not self.alone,
             "kd_weight": self.kd_weight,
             "task_weight": self.task_weight,
         }
@@ -137,7 +156,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         for found in each_seed(study, train_seed, plan, settings.seeds, first, settings, comparison):
             rows += found["rows"]
             notes += found["notes"]
-            rankings.append(found["ranking"])
+            rankings += found["ranking"]
 
         # report
         notes += notes_on_networks(settings, rankings)
@@ -146,7 +165,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         result["tables"] = [teachers_table(rows, ratios=[settings.ratio], place=settings.place)]
         # marked at both ends of the plot: the share that stays; above one half the two ends would overlap
         share = 1 - settings.ratio if settings.ratio >= 0.5 else 0.25
-        result["ranking"] = described_ranking(settings, share, rankings)
+        result |= {"ranking": described_ranking(settings, share, rankings)} if rankings else {}
         return study.finish(result)
 
 
@@ -158,27 +177,36 @@ def train_seed(study: Study, seed: int, data: Data, settings: Settings, comparis
     notes = train(bench, comparison)
     rows = bench.score()
     measure_teachers(bench, rows)
-    # all rows of a seed have the same ranking
+    # all rows of a seed have the same ranking, or none
     findings = cast("MFH", bench.runs[comparison.entries[0].name].method).findings
     ranking = {"seed": seed, "value": findings["saliency"], "note": findings["note"]}
-    return {"rows": rows, "notes": notes, "ranking": ranking}
+    return {"rows": rows, "notes": notes, "ranking": [ranking] if findings["saliency"] else []}
 
 
 def earlier_networks(settings: Settings, seed: int) -> Earlier | None:
-    """Both networks and the ranking of another run; None if none is named."""
-    if settings.saliency is None:
+    """Networks and ranking of another run, or the teacher of a file; None if neither is named."""
+    if settings.saliency is None and settings.teacher_weights is None:
         return None
-    from xmodal.recipes.ravdess.authors_files import earlier_seed
+    from xmodal.recipes.ravdess.authors_files import earlier_seed, earlier_teacher
 
-    return earlier_seed(settings.saliency, seed, settings)
+    if settings.alone:
+        return earlier_teacher(settings, settings.saliency, settings.teacher_weights, ranked=settings.ranked)
+    return earlier_seed(cast("Path", settings.saliency), seed, settings)
 
 
 def notes_on_networks(settings: Settings, rankings: Sequence[Mapping[str, Any]]) -> list[str]:
     """Sentences about the origin of the networks, and its consequence for the intervals."""
     notes = []
+    if settings.teacher_weights is not None:
+        notes.append(f"The teacher was taken from {settings.teacher_weights}.")
     if settings.saliency is not None:
-        notes.append(f"Both networks and the ranking were taken from {settings.saliency}.")
-    if len(rankings) > 1 and all(ranking["value"] == rankings[0]["value"] for ranking in rankings):
+        taken = "The ranking was" if settings.teacher_weights else "Both networks and the ranking were"
+        if settings.alone and not settings.teacher_weights:
+            taken = f"The teacher{' and the ranking' * bool(rankings)} were" if rankings else "The teacher was"
+        notes.append(f"{taken} taken from {settings.saliency}.")
+    if settings.alone and len(settings.seeds) > 1 and (settings.saliency or settings.teacher_weights):
+        notes.append("All seeds share one teacher: intervals leave out the variation of its training.")
+    elif len(rankings) > 1 and all(ranking["value"] == rankings[0]["value"] for ranking in rankings):
         notes.append("All seeds share one pair of networks: intervals leave out the variation of the joint training.")
     return notes
 

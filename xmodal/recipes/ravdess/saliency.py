@@ -89,7 +89,7 @@ def earlier_networks(settings: Settings, seed: int) -> Earlier | None:
         return None
     from xmodal.recipes.ravdess.authors_files import earlier_seed
 
-    return replace(earlier_seed(settings.networks, seed, settings, ranked=False), measured={})
+    return replace(earlier_seed(settings.networks, seed, settings), measured={})
 
 
 def rank(bench: Bench, settings: RavdessSettings) -> tuple[Joint, Saliency]:

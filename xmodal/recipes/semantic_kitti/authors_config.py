@@ -199,6 +199,8 @@ def _training(content: Mapping[str, Any], config: Config, problems: list[str], w
             problems.append(f"{where}: 'gpu' is {content['gpu']!r}, expected numbers of devices, as in \"0,1\".")
         gpus = max(len(names), 1)
         values["devices"] = gpus
+        # several numbers are several GPUs: without them the command must not become as many processes on the CPU
+        values |= {"accelerator": "cuda"} if gpus > 1 else {}
         if names != [str(number) for number in range(len(names))]:
             config.notes.append(
                 f"gpu {content['gpu']}: {gpus} device(s) are used; CUDA_VISIBLE_DEVICES decides which ones."
@@ -302,7 +304,8 @@ def _ours(content: Mapping[str, Any], config: Config, options: dict[str, Any], p
         if key in content and content[key] not in choices:
             problems.append(f"{where}: '{key}' is {content[key]!r}. {did_you_mean(str(content[key]), choices)}")
     values |= ROLES.get(content.get("role", ""), {})
-    values |= {"accelerator": content["device"]} if "device" in content else {}
+    # auto leaves the choice to the key gpu
+    values |= {"accelerator": content["device"]} if content.get("device", "auto") != "auto" else {}
     values |= {"precision": "bf16-mixed" if content["amp"] else "32-true"} if "amp" in content else {}
     values |= {"metric": "mean_iou_reference"} if content.get("metric") == "reference" else {}
     options |= {"view": content["view"]} if "view" in content else {}

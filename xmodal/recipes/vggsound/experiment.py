@@ -21,21 +21,22 @@ On synthetic clips (`--preset small`) two minutes for each seed on a CPU; the pu
     xmodal run vggsound --vggsound.root DIR --preset small --seeds 3
     xmodal run vggsound --vggsound.root DIR --until saliency --out RUN
     xmodal run vggsound --vggsound.root DIR --out RUN --remove least,none --ratio 0.25,0.5,0.75
+    xmodal run vggsound --vggsound.root DIR --teacher-weights a.pt --video-weights v.pt --saliency audio_permute.npy
 
 Reference: Xue et al.: The Modality Focusing Hypothesis, ICLR 2023, arXiv 2206.06487; numbers from the authors' code.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.engine.progress import Progress
 from xmodal.errors import InputError
-from xmodal.files import read_json, written_whole
+from xmodal.files import read_json
 from xmodal.recipes.vggsound.settings import FREE, PLACE, STAGES, VggsoundSettings, student_name
 from xmodal.study.channels import EXPECTED, expected_best, measure_teachers, teachers_table
 from xmodal.study.opening import Study, open_study
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
 
 Settings = VggsoundSettings
 NETWORKS = "teacher and control"
-AUTHORS_FILE = "audio_permute.npy"
 
 
 def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         # data of the first seed, and all checks: nothing is written yet
         plan = settings.plan()
         first = open_seed(plan, settings.seeds[0])
-        check(settings, plan, first, study.fabric)
+        check(settings, plan, first, study.fabric, given_files(settings))
 
         # a folder with earlier stages is continued, also without --resume: that is how its stages are used
         resume = settings.resume or holds_a_run(settings.out)
@@ -84,8 +84,8 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
         notes += [ranking["note"] for ranking in rankings if ranking["note"]]
         if settings.until != STAGES[-1]:
             notes.append(
-                f"This run ends after the stage {settings.until}; the same command without --until continues in its "
-                "folder. The test clips are not read."
+                f"This run ends after the stage {settings.until}; the same command with a later --until continues in "
+                "its folder. The test clips are not read."
             )
         result = summarised(Comparison(plan=plan), first, rows, notes, title="Channels of a teacher on VGGSound")
         result |= {"stages": stages, "tables": [stages_table(stages)]}
@@ -101,36 +101,52 @@ def run(settings: Settings, *, progress: Progress | None = None) -> dict[str, An
 
 def train_seed(study: Study, seed: int, data: Data, settings: Settings, plan: Plan) -> dict[str, Any]:
     """The stages of a seed; its test clips are read when everything of it is trained."""
-    bench = study.bench(plan, data, seed, earlier=earlier_ranking(study.out, seed))
+    bench = study.bench(plan, data, seed, earlier=with_ranking(given_files(settings), study.out, seed))
     notes: list[str] = []
     rankings: list[dict[str, Any]] = []
-    bench.teacher()
-    if settings.reaches("video"):
+    if settings.needs_teacher:
+        bench.teacher()
+    if settings.needs_video:
         bench.control()
-    if settings.reaches("saliency"):
+    if settings.includes("saliency") or settings.includes("students"):
         saliency = rank(bench, settings)
         keep_ranking(bench, saliency, settings)
         rankings.append({"seed": seed, "value": saliency.value.tolist(), "note": saliency.note})
-    if settings.reaches("students"):
+    if settings.includes("students"):
         notes += distil(bench, saliency, settings)
     stages = described_stages(bench)
-    rows = scored(bench, settings) if settings.reaches("students") else []
+    if settings.published_files:
+        keep_networks(bench)
+    rows = scored(bench, settings) if settings.includes("students") else []
     return {"rows": rows, "notes": notes, "rankings": rankings, "stages": stages}
 
 
 # ---- before anything is trained
 
 
-def check(settings: Settings, plan: Plan, data: Data, fabric: Devices) -> None:
+def check(settings: Settings, plan: Plan, data: Data, fabric: Devices, given: Earlier) -> None:
     """Build networks, ranking and students once without training, so that errors in them appear before it."""
     from xmodal.study.rehearsal import Rehearsal
 
-    bench = Rehearsal(data, plan, seed=0, fabric=fabric)
+    bench = Rehearsal(data, plan, seed=0, fabric=fabric, earlier=given)
     bench.dry_run()
-    if not settings.reaches("saliency"):
+    problems: list[str] = []
+    # the weights of given files are compared with the networks
+    for side in (bench.teacher, bench.control):
+        try:
+            side()
+        except InputError as error:
+            problems += error.problems
+    if problems:
+        raise InputError(problems)
+    if not settings.includes("saliency") and not settings.includes("students"):
         return
     saliency = rank(bench, settings)
-    problems: list[str] = []
+    if len(saliency.value) != (channels := count_channels_of(bench)):
+        raise InputError(
+            f"{settings.saliency} holds {len(saliency.value)} numbers, and the teacher has {channels} pooled channels: "
+            "one number for each was expected. Give the file of this teacher."
+        )
     for remove, ratio in settings.students().values():
         try:
             masked(bench, saliency, settings, remove, ratio)
@@ -140,6 +156,20 @@ def check(settings: Settings, plan: Plan, data: Data, fabric: Devices) -> None:
         raise InputError([*dict.fromkeys(problems)])
 
 
+def count_channels_of(bench: Bench) -> int:
+    """Number of the teacher's channels that are ranked."""
+    from xmodal.methods.ranking import count_channels
+
+    return count_channels(bench, bench.teacher(), PLACE)
+
+
+def given_files(settings: Settings) -> Earlier:
+    """Networks and ranking of the authors' files; all problems of the files are reported together."""
+    from xmodal.recipes.vggsound.authors_files import read_given
+
+    return read_given(settings, name_of(settings))
+
+
 def holds_a_run(out: Path | None) -> bool:
     """Whether a folder contains a run of this recipe."""
     if out is None or not (out / "settings.json").is_file():
@@ -147,18 +177,23 @@ def holds_a_run(out: Path | None) -> bool:
     return bool(read_json(out / "settings.json").get("recipe") == "vggsound")
 
 
-def earlier_ranking(out: Path | None, seed: int) -> Earlier:
-    """The ranking of a seed that the folder contains, if any."""
-    from xmodal.study.bench import Earlier
+def with_ranking(given: Earlier, out: Path | None, seed: int) -> Earlier:
+    """The given files, and the ranking of a seed that the folder contains unless one is given."""
     from xmodal.study.ranking_file import SALIENCY, read_ranking
 
     file = None if out is None else out / f"seed-{seed}" / SALIENCY
-    return Earlier() if file is None or not file.exists() else Earlier(measured=dict([read_ranking(file)]))
+    if given.measured or file is None or not file.exists():
+        return given
+    return replace(given, measured=dict([read_ranking(file)]))
 
 
 def count_fits(settings: Settings) -> int:
     """Number of trainings per seed, for the estimate of the remaining time."""
-    return 1 + settings.reaches("video") + settings.reaches("students") * (len(settings.students()) + settings.shuffled)
+    networks = [
+        settings.needs_teacher and settings.teacher_weights is None,
+        settings.needs_video and settings.video_weights is None,
+    ]
+    return sum(networks) + settings.includes("students") * (len(settings.students()) + settings.shuffled)
 
 
 # ---- the stages
@@ -168,6 +203,10 @@ def rank(bench: Bench, settings: Settings) -> Saliency:
     """Algorithm 1 on the training clips, with the teacher's pooled channels and the control as the student."""
     from xmodal.methods.ranking import rank_channels
 
+    # a ranking that exists needs no video network, which might have to be trained for it
+    if (name := name_of(settings)) in bench.measured:
+        ranking: Saliency = bench.measured[name]
+        return ranking
     return rank_channels(
         bench,
         bench.teacher(),
@@ -178,6 +217,13 @@ def rank(bench: Bench, settings: Settings) -> Saliency:
     )
 
 
+def name_of(settings: Settings) -> str:
+    """The name of the ranking, see `xmodal.methods.ranking.name_of_ranking`."""
+    from xmodal.methods.ranking import name_of_ranking
+
+    return name_of_ranking(NETWORKS, PLACE, disturb="permute", **permuting(settings))
+
+
 def permuting(settings: Settings) -> dict[str, Any]:
     """Arguments of the ranking: how channels are permuted, and the distance of the outputs."""
     return {"distance": settings.distance, "permutations": settings.permutations, "within": settings.within}
@@ -185,21 +231,32 @@ def permuting(settings: Settings) -> dict[str, Any]:
 
 def keep_ranking(bench: Bench, saliency: Saliency, settings: Settings) -> None:
     """Write a new ranking for later commands in the same folder, and optionally as the authors' code does."""
-    import numpy as np
-
-    from xmodal.methods.ranking import name_of_ranking
+    from xmodal.recipes.vggsound.authors_files import write_saliency
     from xmodal.study.ranking_file import write_ranking
 
     if bench.folder is None or bench.fabric.global_rank:
         return
-    name = name_of_ranking(NETWORKS, PLACE, disturb="permute", **permuting(settings))
-    if name not in bench.earlier.measured:
-        write_ranking(bench.folder, saliency, name)
-    if settings.published_files:
-        # the authors' code adds up the batches and does not divide by their number
-        batches = 1 if settings.within is None else math.ceil(saliency.rows / settings.within)
-        with written_whole(bench.folder / AUTHORS_FILE) as path:
-            np.save(path, batches * saliency.raw)
+    if name_of(settings) not in bench.earlier.measured:
+        write_ranking(bench.folder, saliency, name_of(settings))
+    # a ranking that was read from their file is not written again
+    if settings.published_files and settings.saliency is None:
+        write_saliency(bench.folder, saliency, within=settings.within)
+
+
+def keep_networks(bench: Bench) -> None:
+    """Write teacher, video network and students as the authors' code does, each beside its other files."""
+    from xmodal.recipes.vggsound.authors_files import write_network
+    from xmodal.study.bench import folder_name
+
+    if bench.folder is None or bench.fabric.global_rank:
+        return
+    for name, run in bench.runs.items():
+        for key, student in run.students.items():
+            # a checkpoint that was given is there already
+            if bench.roles[name] in ("teacher", "control", "method") and name not in bench.earlier.weights:
+                folder = bench.folder / folder_name(name)
+                accuracy = run.best[key]["valid"][bench.info.select[0]]
+                write_network(folder, student, epoch=run.best[key]["epoch"], accuracy=accuracy)
 
 
 def masked(bench: Bench, saliency: Saliency, settings: Settings, remove: str, ratio: float) -> MFH:
@@ -320,7 +377,8 @@ def stages_table(seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
                 name,
                 stages[0]["network"],
                 f"{stages[0]['parameters']:,}",
-                _between([stage["epoch"] + 1 for stage in stages], 0),
+                # a network that was read has no epoch
+                "given" if stages[0]["epoch"] < 0 else _between([stage["epoch"] + 1 for stage in stages], 0),
                 _between([100 * stage["valid"] for stage in stages], 1),
             ]
             for name, stages in by_name.items()

@@ -12,6 +12,7 @@ The published training is in the defaults. ``as_published`` also sets what the a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -65,7 +66,7 @@ PUBLISHED: dict[str, Any] = {  # values that --as-published sets
     "shuffled": False,
 }
 # Settings that may differ between commands in one run folder: finished stages do not depend on them.
-FREE = ("remove", "ratio", "until", "seeds", "shuffled", "batch_accuracy", "published_files")
+FREE = ("remove", "ratio", "start", "until", "seeds", "shuffled", "batch_accuracy", "published_files")
 
 
 class VggsoundSettings(Presets, DataFlags, JobSettings):
@@ -78,6 +79,18 @@ class VggsoundSettings(Presets, DataFlags, JobSettings):
     preset: Literal["published", "small"] = Field("published", description="values of the other flags")
     until: Literal["teacher", "video", "saliency", "students"] = Field(
         "students", description="the last stage to run; a later command in the same folder continues after it"
+    )
+    start: Literal["teacher", "video", "saliency", "students"] = Field(
+        "teacher", description="the first stage to run; of the earlier ones, only what a later stage needs is run"
+    )
+    teacher_weights: Path | None = Field(
+        None, description="the authors' checkpoint of the teacher, audio_….pt; None: it is trained"
+    )
+    video_weights: Path | None = Field(
+        None, description="the authors' checkpoint of the other network, video_….pt; None: it is trained"
+    )
+    saliency: Path | None = Field(
+        None, description="the authors' audio_permute.npy; None: the channels are ranked here"
     )
     remove: Names = Field(
         ("least", "most", "random", "none"),
@@ -98,7 +111,7 @@ class VggsoundSettings(Presets, DataFlags, JobSettings):
     shuffled: bool = Field(True, description="train the shuffled-teacher control of the first student")
     batch_accuracy: bool = Field(False, description="add a table of accuracies as the authors' test loops print them")
     published_files: bool = Field(
-        False, description="write audio_permute.npy, the sum over batches, as the authors' code does"
+        False, description="write the authors' files: audio_permute.npy, audio_….pt and video_….pt"
     )
     as_published: bool = Field(
         False, description="set every flag that follows the authors' code, also those of the data"
@@ -169,9 +182,30 @@ class VggsoundSettings(Presets, DataFlags, JobSettings):
         published = {name: f"vggsound_{name}" for name in MODALITIES}
         return {"encoder": published if encoder == "auto" else encoder, "width": width, "dropout": self.dropout}
 
-    def reaches(self, stage: str) -> bool:
-        """Whether a stage is run: it is the last one or comes before it."""
-        return STAGES.index(stage) <= STAGES.index(self.until)
+    @model_validator(mode="after")
+    def _in_order(self) -> VggsoundSettings:
+        if STAGES.index(self.start) > STAGES.index(self.until):
+            raise ValueError(f"start is {self.start} and until is {self.until}: the order is {', '.join(STAGES)}.")
+        return self
+
+    def includes(self, stage: str) -> bool:
+        """Whether a stage is among those to run."""
+        return STAGES.index(self.start) <= STAGES.index(stage) <= STAGES.index(self.until)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the channels are ranked, which needs both networks."""
+        return self.saliency is None and (self.includes("saliency") or self.includes("students"))
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the teacher is trained or read."""
+        return self.includes("teacher") or self.includes("saliency") or self.includes("students")
+
+    @property
+    def needs_video(self) -> bool:
+        """Whether the video network is trained or read; one that is given has a row in the table."""
+        return self.includes("video") or self.ranks or (self.includes("students") and self.video_weights is not None)
 
     def read(self) -> dict[str, Any]:
         """The options of the data, with that of ``as_published``."""
