@@ -23,7 +23,7 @@ from xmodal.study.opening import PAGE
 
 if TYPE_CHECKING:
     from xmodal.api.study import GivenStudy
-    from xmodal.study.trained import TrainedSeed
+    from xmodal.study.parallel.trained import TrainedSeed
     from xmodal.types import DataInfo
 
 ENDINGS = {".safetensors": "safetensors", ".onnx": "onnx", ".pt2": "torch"}

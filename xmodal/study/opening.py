@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from xmodal.data.base import Data
     from xmodal.devices import Devices
     from xmodal.study.bench import Bench, Earlier
+    from xmodal.study.parallel.trained import TrainedSeed
     from xmodal.study.plan import Plan
-    from xmodal.study.trained import TrainedSeed
 
 PAGE = "report.html"
 

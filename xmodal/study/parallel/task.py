@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from xmodal.study.opening import StudySettings
+from xmodal.study.parallel.trained import SentSeed
 from xmodal.study.plan import Opener, Plan
-from xmodal.study.trained import SentSeed
 
 if TYPE_CHECKING:
     from torch import nn

@@ -19,7 +19,7 @@ from xmodal.errors import InputError, Interrupted, NonFinite
 from xmodal.study.opening import Study
 from xmodal.study.parallel.channel import Voice
 from xmodal.study.parallel.task import Outcome, Shared, Task
-from xmodal.study.trained import SentSeed, sent
+from xmodal.study.parallel.trained import SentSeed, sent
 
 LOOK = 0.1  # seconds between two looks at whether to stop
 EVERY = 0.2  # seconds between two epochs that are told; the last one always is
