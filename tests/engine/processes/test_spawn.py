@@ -149,7 +149,7 @@ def test_a_rank_that_could_not_go_on_without_another_is_not_the_reason() -> None
     code = f"""
 number = here / "number"
 if rank: number.write_text(str(os.getpid())); sys.exit(3)
-while not number.exists() or not number.read_text() or spawn._runs(int(number.read_text())): time.sleep(0.01)
+while not number.exists() or not number.read_text() or spawn.runs(int(number.read_text())): time.sleep(0.01)
 sys.exit({spawn.LEFT_ALONE})
 """
     with pytest.raises(ProcessDied, match="rank 1 .* ended with exit status 3") as died:
