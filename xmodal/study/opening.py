@@ -236,9 +236,12 @@ class Study:
 
 def share_cores(study: Study, settings: JobSettings) -> None:
     """Decide how many seeds are trained at the same time, and give each its share of the cores."""
+    from xmodal.study.parallel.cluster import require_cluster
     from xmodal.study.parallel.count import cores, jobs_of
 
     threads = settings.threads
+    if settings.cluster:
+        require_cluster()
     study.cluster = settings.cluster
     study.jobs = jobs_of(settings.jobs, tasks=settings.tasks, threads=threads, fabric=study.fabric)
     if threads is None and (study.jobs > 1 or study.cluster):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,12 @@ LOCAL, REMOTE = "dask", "dask:"
 CONNECT = "10s"  # time to reach a scheduler
 
 
+def require_cluster() -> None:
+    """Raise an error if the package of the cluster is missing, before a run folder exists."""
+    if importlib.util.find_spec("distributed") is None:
+        raise MissingExtra("--cluster", "distributed", "cluster", instead="use --jobs on this machine")
+
+
 @contextmanager
 def on_cluster(where: str, jobs: int) -> Iterator[Any]:
     """What runs the tasks, on a cluster.
@@ -20,10 +27,7 @@ def on_cluster(where: str, jobs: int) -> Iterator[Any]:
         where: ``dask:tcp://HOST:PORT``, the address of a scheduler; ``dask``: a cluster of this machine, for the run.
         jobs: processes of a local cluster; another one has its own.
     """
-    try:
-        import distributed
-    except ImportError:
-        raise MissingExtra("--cluster", "distributed", "cluster", instead="use --jobs on this machine") from None
+    import distributed
     from joblib import Parallel, parallel_config
 
     address = where.removeprefix(REMOTE) if where.startswith(REMOTE) else ""

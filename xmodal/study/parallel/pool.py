@@ -102,6 +102,7 @@ def _attempt(parallel: Any, shared: Shared, tasks: Sequence[Task], watch: _Watch
             if isinstance(message, BaseException):
                 raise message
             outcomes[message.name] = message
+            watch.views[message.name].close()
             # the first that failed ends the others, which save before
             if message.error is not None or message.deaths:
                 watch.stop(15)
