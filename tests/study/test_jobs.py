@@ -1,5 +1,6 @@
 """Several seeds at the same time: how many, what their processes tell each other, and the same bits as one by one."""
 
+import io
 import json
 import os
 import pickle
@@ -14,7 +15,7 @@ from torch import nn
 import xmodal
 from xmodal.devices import OneProcess
 from xmodal.engine.processes import interrupt
-from xmodal.engine.progress import Progress
+from xmodal.engine.progress import JobProgress, Progress
 from xmodal.errors import InputError, MissingExtra, NonFinite
 from xmodal.recipes.compare import Settings
 from xmodal.study.opening import Study
@@ -295,3 +296,27 @@ def test_without_a_folder_networks_stay_with_the_study():
     assert study.keeps_networks
     study.out = study.settings.out or Settings(out="somewhere").out
     assert not study.keeps_networks
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_display_counts_again_what_a_killed_process_had_told():
+    whole = Progress(stream=Terminal(), fits=4)
+    one, other = JobProgress(whole), JobProgress(whole)
+    for view in (one, other):
+        view.begin()
+        view.start("teacher", 3)
+        view.epoch(2, "loss 1")
+        view.end()
+    one.expect(1)
+    assert (whole.done, whole.fits) == (2, 5)
+
+    one.begin()
+    assert (whole.done, whole.fits) == (1, 4)
+    bars = len(whole._bar.tasks)
+    one.close()
+    assert len(whole._bar.tasks) == bars - 1
+    whole.close()

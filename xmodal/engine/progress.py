@@ -97,7 +97,7 @@ class Progress:
             self.say(f"{title}: epoch {epoch + 1}/{epochs}  {text}")
 
 
-class Beside:
+class JobProgress:
     """Progress of one of several trainings that run at the same time, on the display of the command.
 
     Args:

@@ -24,6 +24,7 @@ from xmodal.engine.processes import interrupt
 from xmodal.engine.progress import Progress
 from xmodal.engine.run.folder import choose_folder, open_folder, restore_threads
 from xmodal.engine.settings import MachineSettings, Precision
+from xmodal.errors import InputError
 from xmodal.files import read_json, write_json
 from xmodal.study.drawing import drawing
 from xmodal.study.settings import JobSettings
@@ -242,6 +243,8 @@ def share_cores(study: Study, settings: JobSettings) -> None:
     threads = settings.threads
     if settings.cluster:
         require_cluster()
+        if study.fabric.world_size > 1:
+            raise InputError("--cluster trains each seed in one process, and --devices in several. Leave one out.")
     study.cluster = settings.cluster
     study.jobs = jobs_of(settings.jobs, tasks=settings.tasks, threads=threads, fabric=study.fabric)
     if threads is None and (study.jobs > 1 or study.cluster):

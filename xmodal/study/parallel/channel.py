@@ -96,7 +96,7 @@ class Voice:
         return told
 
     def stopped(self) -> int:
-        """Number of the signal after which to stop; 0: go on."""
+        """Number of the signal after which to stop; 0: continue."""
         try:
             return int((self.folder / "stop").read_text())
         except FileNotFoundError:

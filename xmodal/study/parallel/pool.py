@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from xmodal.engine.callbacks import tell_epoch
 from xmodal.engine.processes import interrupt
-from xmodal.engine.progress import Beside
+from xmodal.engine.progress import JobProgress
 from xmodal.errors import InputError, Interrupted, ProcessDied, listed
 from xmodal.study.parallel.channel import PREFIX, Channel, await_earlier
 from xmodal.study.parallel.cluster import on_cluster
@@ -120,7 +120,7 @@ class _Watch:
 
     def __init__(self, study: Study, channel: Channel, tasks: Sequence[Task]) -> None:
         self.study, self.channel = study, channel
-        self.views = {task.name: Beside(study.progress) for task in tasks}
+        self.views = {task.name: JobProgress(study.progress) for task in tasks}
         self.stopping = 0
 
     def look(self) -> None:
@@ -137,7 +137,7 @@ class _Watch:
             self.stopping = number
             self.channel.stop(number)
 
-    def _show(self, view: Beside, event: Mapping[str, Any]) -> None:
+    def _show(self, view: JobProgress, event: Mapping[str, Any]) -> None:
         kind = event["kind"]
         if kind == "begin":
             view.begin()

@@ -78,7 +78,7 @@ _busy = threading.Lock()  # held while a task is trained
 
 @functools.cache
 def _guard(parent: int) -> None:
-    """End this process when its parent has ended: it would wait for more work, which nobody has."""
+    """End this process when its parent has ended: it would wait for more work, and none comes."""
 
     def look() -> None:
         while runs(parent):
